@@ -1,0 +1,174 @@
+"""Every seam of the agent, on one page.
+
+The loop in `agent.py` knows these and nothing behind them. Each has a baseline and an
+optimised body, side by side in one module; `build.py` picks. Each has a scripted twin
+in the tests.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from msgspec import Struct
+
+from agent_core.config import Settings
+from agent_core.messages import Message, Reply, ToolCall, ToolOutput, ToolResult, ToolSpec
+from agent_core.workspace import Workspace
+
+
+class Model(Protocol):
+    """Answers a history. Raises `ProviderError`."""
+
+    async def reply(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> Reply: ...
+
+    async def close(self) -> None: ...
+
+
+class Access(Struct, frozen=True):
+    """What one call touches, so that a dispatcher knows which calls are independent.
+
+    Calls of different domains are never independent (a shell command may touch any
+    file), except that "none" is independent of everything. Within a domain, calls
+    conflict where they share a name that one of them writes.
+    """
+
+    domain: Literal["none", "files", "shell"]
+    reads: frozenset[str] = frozenset()
+    writes: frozenset[str] = frozenset()
+
+
+@runtime_checkable
+class Tool(Protocol):
+    """One thing that the model can do."""
+
+    @property
+    def spec(self) -> ToolSpec: ...
+
+    def access(self, arguments: Mapping[str, Any]) -> Access: ...
+
+    async def execute(self, arguments: Mapping[str, Any]) -> ToolOutput: ...
+
+    async def close(self) -> None: ...
+
+
+class Catalog(Protocol):
+    """The tools of a session. `get` raises `ToolError` for a name that it does not know."""
+
+    def specs(self) -> Sequence[ToolSpec]: ...
+
+    def get(self, name: str) -> Tool: ...
+
+    async def close(self) -> None: ...
+
+
+class Dispatch(Protocol):
+    """Runs one reply's calls. One result for each call, in call order; never raises for a tool."""
+
+    async def run(self, calls: Sequence[ToolCall], catalog: Catalog) -> Sequence[ToolResult]: ...
+
+
+class Files(Protocol):
+    """Text files: newlines and encoding survive a read and a write. Raises `ToolError`."""
+
+    async def read(self, path: Path) -> str: ...
+
+    async def read_lines(self, path: Path, first: int, last: int | None) -> tuple[str, int]:
+        """Lines `first` to `last` (1-based, inclusive; None is the end) and the file's line count."""
+        ...
+
+    async def write(self, path: Path, text: str) -> None: ...
+
+
+class ShellResult(Struct, frozen=True):
+    """What one command left behind."""
+
+    output: str
+    error: str
+    exit_status: int | None
+    """None where the command was killed at its timeout."""
+
+
+class Shell(Protocol):
+    """One persistent shell. Raises `ToolError` where it cannot run a command at all."""
+
+    async def run(self, command: str, timeout: float) -> ShellResult: ...
+
+    async def restart(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class ToolContext(Struct, frozen=True):
+    """All that a tool may need; the one argument of each tool's constructor."""
+
+    files: Files
+    open_shell: Callable[[], Shell]
+    workspace: Workspace
+
+
+class Recorder(Protocol):
+    """Writes the session's diary. Raises `RecordingError`."""
+
+    def start(self, task: str, provider: str, model: str, max_steps: int) -> None: ...
+
+    def interaction(
+        self, new_messages: Sequence[Message], reply: Reply, tools: Sequence[str]
+    ) -> None:
+        """One exchange with the model; `new_messages` are those sent for the first time."""
+        ...
+
+    def step(
+        self,
+        number: int,
+        state: str,
+        messages: Sequence[Message],
+        reply: Reply | None,
+        results: Sequence[ToolResult],
+        error: str | None = None,
+    ) -> None: ...
+
+    async def finish(self, success: bool, final_result: str | None) -> None: ...
+
+
+class Request(Struct, frozen=True):
+    """One HTTP POST to a provider."""
+
+    provider: str
+    url: str
+    headers: dict[str, str]
+    body: bytes
+    safe_to_repeat: bool = True
+
+
+class Response(Struct, frozen=True):
+    """The whole answer to a `Request`; any status."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Connections(Protocol):
+    """Carries requests. Narrow on purpose: a faster transport is one class.
+
+    Retries what is safe to repeat; raises `ConnectionFailedError` when it gives up.
+    """
+
+    async def post(self, request: Request) -> Response: ...
+
+    def stream(
+        self, request: Request
+    ) -> AbstractAsyncContextManager[tuple[int, dict[str, str], AsyncIterator[bytes]]]:
+        """Status, headers and the body's chunks as they arrive."""
+        ...
+
+    def stats(self) -> dict[str, float]: ...
+
+    async def close(self) -> None: ...
+
+
+class ConfigSource(Protocol):
+    """Turns a config file into settings. Raises `ConfigError`."""
+
+    def load(self, path: Path) -> Settings: ...

@@ -1,0 +1,57 @@
+"""The optimisations, each a switch. Read by `build.py` and by nothing else."""
+
+from msgspec import Struct
+
+
+class Toggles(Struct, frozen=True, kw_only=True):
+    """Which side of each optimisation is built; `True` is the optimised one.
+
+    >>> Toggles.none().with_(lazy_tools=True).enabled()
+    ('lazy_tools',)
+    """
+
+    parallel_tools: bool = True
+    async_file_io: bool = True
+    batched_trajectory: bool = True
+    connection_pool: bool = True
+    lazy_tools: bool = True
+    optional_deps: bool = True
+    config_cache: bool = True
+    native_client: bool = True
+    incremental_history: bool = True
+    event_shell: bool = True
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """All toggles, in the guide's order and then ours."""
+        return cls.__struct_fields__
+
+    @classmethod
+    def none(cls) -> "Toggles":
+        """Every optimisation off: the baseline."""
+        return cls(**dict.fromkeys(cls.names(), False))
+
+    def with_(self, **changes: bool) -> "Toggles":
+        """A copy with some switches set. Raises `TypeError` for a name that is no toggle."""
+        return type(self)(**{**self.as_dict(), **changes})
+
+    def as_dict(self) -> dict[str, bool]:
+        return {name: getattr(self, name) for name in self.names()}
+
+    def enabled(self) -> tuple[str, ...]:
+        return tuple(name for name, on in self.as_dict().items() if on)
+
+
+ABOUT: dict[str, str] = {
+    "parallel_tools": "one tool call after another | independent calls at the same time",
+    "async_file_io": "file work on the event loop | large files off the loop, atomic replace",
+    "batched_trajectory": "the whole trajectory rewritten twice a step | appended in batches",
+    "connection_pool": "a new connection for every request (synthetic) | kept-alive connections",
+    "lazy_tools": "every tool imported and built at start | each at its first execution",
+    "optional_deps": "every installed vendor SDK imported at start | only what the provider needs",
+    "config_cache": "config parsed and validated at each start | a cache on disk, without secrets",
+    "native_client": "the vendor's SDK | our own wire client on httpx",
+    "incremental_history": "the whole history encoded at each step | each message encoded once",
+    "event_shell": "the shell polled every 0.2 s | woken by its output",
+}
+"""Baseline | optimised, one line a toggle."""

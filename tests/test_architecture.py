@@ -1,0 +1,137 @@
+"""The floors of the two houses: imports run down, also inside functions and in tables."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A room may import rooms of a lower floor, never its own floor's or a higher one's,
+# except where SAME_FLOOR says so. A room is a module or a package, by its longest match.
+AGENT_CORE = {
+    "errors": 0,
+    "messages": 0,
+    "toggles": 0,
+    "config": 1,
+    "workspace": 1,
+    "ports": 2,
+    "_http": 3,
+    "agent": 4,
+    "files": 4,
+    "dispatch": 4,
+    "shell": 4,
+    "trajectory_recorder": 4,
+    "connection_pool": 4,
+    "lazy_tools": 5,
+    "dynamic_imports": 5,
+    "config_cache": 4,
+    "tools": 4,
+    "models": 4,
+    "build": 6,
+    "cli": 7,
+    "__main__": 8,
+}
+TRAE_BENCH = {
+    "errors": 0,
+    "records": 0,
+    "stats": 1,
+    "claims": 1,
+    "scenario": 2,
+    "meters": 2,
+    "design": 3,
+    "plan": 4,
+    "compare": 5,
+    "executors": 5,
+    "machine": 5,
+    "provider": 5,
+    "subject": 5,
+    "worker": 5,
+    "store": 6,
+    "session": 6,
+    "report": 7,
+    "cli": 8,
+    "__main__": 9,
+}
+FLOORS = {"agent_core": AGENT_CORE, "trae_bench": TRAE_BENCH}
+NAME_IN_TABLE = re.compile(r"(?:agent_core|trae_bench)(?:\.\w+)+(?=:\w+$|$)")
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported_names(path: Path) -> set[str]:
+    """Dotted names a module imports anywhere, or names in a string such as "a.b:C"."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write it absolute"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and NAME_IN_TABLE.match(node.value)
+        ):
+            found.add(node.value.split(":")[0])
+    return {name for name in found if name.split(".")[0] in FLOORS}
+
+
+def room_of(dotted: str) -> tuple[str, str]:
+    """("trae_bench", "provider") for "trae_bench.provider.wire"; "" is the package itself."""
+    package, _, rest = dotted.partition(".")
+    room = rest.split(".")[0]
+    return package, room if room in FLOORS[package] else ""
+
+
+def violations(path: Path) -> list[str]:
+    here = path.relative_to(ROOT).with_suffix("")
+    package, room = here.parts[0], here.parts[1]
+    if room == "__init__":
+        return [f"{here} imports {name}" for name in imported_names(path)]
+    wrong = []
+    for name in sorted(imported_names(path)):
+        other_package, other_room = room_of(name)
+        if other_package != package:
+            if str(here) != "trae_bench/subject/reference":
+                wrong.append(f"{here} knows {other_package} ({name})")
+        elif other_room and other_room != room:
+            floors = FLOORS[package]
+            if floors[other_room] >= floors[room]:
+                wrong.append(f"{here} (floor {floors[room]}) imports {name}")
+    return wrong
+
+
+@pytest.mark.parametrize("package", sorted(FLOORS))
+def test_imports_run_down(package: str) -> None:
+    wrong = [line for path in modules(package) for line in violations(path)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", sorted(FLOORS))
+def test_every_room_has_a_floor(package: str) -> None:
+    rooms = {path.relative_to(ROOT / package).parts[0].removesuffix(".py") for path in modules(package)}
+    assert rooms - {"__init__"} <= set(FLOORS[package])
+
+
+def test_one_place_reads_the_toggles() -> None:
+    readers = {
+        path.name
+        for path in modules("agent_core")
+        if re.search(r"\btoggles\.\w+", path.read_text(encoding="utf-8"))
+        and path.name not in {"build.py", "cli.py"}
+    }
+    assert not readers
+
+
+def test_a_violation_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checker itself: an import upstairs, hidden in a function, and a name in a table."""
+    house = tmp_path / "trae_bench"
+    house.mkdir()
+    bad = house / "stats.py"
+    bad.write_text('def f():\n    from trae_bench.cli import main\nT = {"x": "agent_core.tools:X"}\n')
+    monkeypatch.setattr("tests.test_architecture.ROOT", tmp_path)
+    assert len(violations(bad)) == 2

@@ -1,0 +1,197 @@
+"""The records a datum becomes on its walk through the house. Frozen, typed, inert.
+
+    Scenario x toggles -> Arm -> Contrast -> Trial -> Sample -> Estimate -> Comparison
+
+Units are in the metric's name or in `Metric.unit`; times are seconds, sizes are bytes.
+Clock readings are CLOCK_MONOTONIC of the machine, comparable between its processes.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+Mode = Literal["duet", "serial", "exact"]
+Better = Literal["lower", "higher"]
+Side = Literal["A", "B"]
+Verdict = Literal["regression", "improvement", "equivalent", "inconclusive", "not measured"]
+Status = Literal["ok", "failed", "timeout", "garbage", "interrupted"]
+
+
+class Metric(Struct, frozen=True):
+    """One thing that is measured."""
+
+    name: str
+    unit: str
+    """`s`, `B`, `1/s`, `ms`, or `` for a count."""
+    better: Better
+    mode: Mode
+    """How it must be taken: duet (CPU, memory), serial (anything that waits), exact (counts)."""
+    about: str
+    disturbed_by: str = ""
+
+
+class Arm(Struct, frozen=True):
+    """One side of a comparison: a full toggle vector, or a revision of the subject."""
+
+    name: str
+    toggles: dict[str, bool]
+    revision: str | None = None
+
+
+class Contrast(Struct, frozen=True):
+    """The question "what does B change against A, on this scenario?"."""
+
+    scenario: str
+    name: str
+    """The toggle that differs; `A/A` for the noise floor."""
+    a: Arm
+    b: Arm
+
+
+class Trial(Struct, frozen=True):
+    """One run of the subject in a fresh process."""
+
+    scenario: str
+    contrast: str
+    mode: Mode
+    pair: int
+    """Pair 0 warms the machine and is never counted."""
+    side: Side
+    slot: int
+    """0 was started first, 1 second."""
+    arm: Arm
+    seed: int
+
+
+class RequestLog(Struct, frozen=True):
+    """One request as the provider saw it."""
+
+    arrived: float
+    """The last byte of the request was read (monotonic seconds)."""
+    replied: float
+    """The last byte of the reply was handed to the kernel."""
+    connection: int
+    received: int
+    """Bytes of the request's body."""
+    sent: int
+    """Bytes of the reply, head and body."""
+    status: int
+
+
+class SessionLog(Struct, frozen=True):
+    """What the provider knows of one session."""
+
+    requests: tuple[RequestLog, ...]
+    connections: int
+    last_body: bytes
+    """Body of the last request: with full-history protocols, the whole transcript."""
+    unexpected: int = 0
+    """Requests after the script had ended, or with an unknown path."""
+    cpu_seconds: float = 0.0
+    """CPU the provider spent while this session was open, all sessions together."""
+    handshakes: int = 0
+
+
+class ChildReport(Struct, frozen=True):
+    """What the child says over its own pipe, after the work and before it exits."""
+
+    success: bool
+    final_text: str
+    steps: int
+    error: str | None = None
+    counters: dict[str, float] = {}
+    """In-process figures: modules imported, longest stall of the loop, and so on."""
+
+
+class Sample(Struct, frozen=True):
+    """One trial, measured. Written to the journal the moment it is born."""
+
+    scenario: str
+    contrast: str
+    mode: Mode
+    pair: int
+    side: Side
+    slot: int
+    arm: str
+    status: Status
+    started: float
+    """Spawn of the process (monotonic seconds)."""
+    exit_status: int | None
+    pid: int
+    metrics: dict[str, float] = {}
+    transcript: str = ""
+    """Hex digest of requests, calls, results and final text; paths and clocks normalised."""
+    workspace: str = ""
+    """Hex digest of the files that the session left."""
+    correct: bool = False
+    """The scenario's oracle agrees."""
+    problem: str | None = None
+    """Why this sample is not ok, with the child's last lines."""
+
+
+class Interval(Struct, frozen=True):
+    """A two-sided confidence interval."""
+
+    low: float
+    high: float
+
+
+class Estimate(Struct, frozen=True):
+    """Effect of B against A on one metric, from `n` pairs.
+
+    `log_ratio` is the mean of ln(b/a); `interval` is on the same scale.
+    """
+
+    n: int
+    log_ratio: float
+    sd: float
+    """Standard deviation of the pairs' log ratios, as observed."""
+    interval: Interval
+    a: float
+    """Median of side A, in the metric's unit."""
+    b: float
+    difference: float
+    """Median of the pairs' b - a."""
+
+
+class Judgement(Struct, frozen=True):
+    """A verdict and what it rests on."""
+
+    verdict: Verdict
+    look: int
+    """Number of pairs at which it was reached; 0 where it was never looked at."""
+    settled: bool
+    """A settled metric takes no more pairs."""
+    p: float
+    """Two-sided p-value of no effect at the last look."""
+
+
+class Pairs(Struct, frozen=True):
+    """What became of the pairs of one contrast and mode; pair 0 is left out."""
+
+    measured: int
+    answers_differ: int
+    not_measured: int
+    reasons: tuple[str, ...] = ()
+
+
+class Comparison(Struct, frozen=True):
+    """One row of the table."""
+
+    scenario: str
+    contrast: str
+    metric: str
+    mode: Mode
+    estimate: Estimate | None
+    judgement: Judgement
+    threshold: float
+    """Smallest effect worth a verdict (a fraction: 0.02 is 2 %)."""
+    pairs: Pairs
+
+
+class Command(Struct, frozen=True):
+    """A subject's command line, ready to be spawned."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
