@@ -6,9 +6,9 @@ Units are in the metric's name or in `Metric.unit`; times are seconds, sizes are
 Clock readings are CLOCK_MONOTONIC of the machine, comparable between its processes.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 Mode = Literal["duet", "serial", "exact"]
 Better = Literal["lower", "higher"]
@@ -16,33 +16,39 @@ Side = Literal["A", "B"]
 Verdict = Literal["regression", "improvement", "equivalent", "inconclusive", "not measured"]
 Status = Literal["ok", "failed", "timeout", "garbage", "interrupted"]
 
+# Run files come from strangers: the bounds hold where a record is read from a file.
+Name = Annotated[str, Meta(max_length=200)]
+Text = Annotated[str, Meta(max_length=8000)]
+Values = Annotated[dict[Name, float], Meta(max_length=500)]
+Switches = Annotated[dict[Name, bool], Meta(max_length=100)]
+
 
 class Metric(Struct, frozen=True):
     """One thing that is measured."""
 
-    name: str
-    unit: str
+    name: Name
+    unit: Name
     """`s`, `B`, `1/s`, `ms`, or `` for a count."""
     better: Better
     mode: Mode
     """How it must be taken: duet (CPU, memory), serial (anything that waits), exact (counts)."""
-    about: str
-    disturbed_by: str = ""
+    about: Text
+    disturbed_by: Text = ""
 
 
 class Arm(Struct, frozen=True):
     """One side of a comparison: a full toggle vector, or a revision of the subject."""
 
-    name: str
-    toggles: dict[str, bool]
-    revision: str | None = None
+    name: Name
+    toggles: Switches
+    revision: Name | None = None
 
 
 class Contrast(Struct, frozen=True):
     """The question "what does B change against A, on this scenario?"."""
 
-    scenario: str
-    name: str
+    scenario: Name
+    name: Name
     """The toggle that differs; `A/A` for the noise floor."""
     a: Arm
     b: Arm
@@ -106,26 +112,26 @@ class ChildReport(Struct, frozen=True):
 class Sample(Struct, frozen=True):
     """One trial, measured. Written to the journal the moment it is born."""
 
-    scenario: str
-    contrast: str
+    scenario: Name
+    contrast: Name
     mode: Mode
     pair: int
     side: Side
     slot: int
-    arm: str
+    arm: Name
     status: Status
     started: float
     """Spawn of the process (monotonic seconds)."""
     exit_status: int | None
     pid: int
-    metrics: dict[str, float] = {}
-    transcript: str = ""
+    metrics: Values = {}
+    transcript: Name = ""
     """Hex digest of requests, calls, results and final text; paths and clocks normalised."""
-    workspace: str = ""
+    workspace: Name = ""
     """Hex digest of the files that the session left."""
     correct: bool = False
     """The scenario's oracle agrees."""
-    problem: str | None = None
+    problem: Text | None = None
     """Why this sample is not ok, with the child's last lines."""
 
 
@@ -139,14 +145,18 @@ class Interval(Struct, frozen=True):
 class Estimate(Struct, frozen=True):
     """Effect of B against A on one metric, from `n` pairs.
 
-    `log_ratio` is the mean of ln(b/a); `interval` is on the same scale.
+    `log_ratio` is the mean of ln(b/a), trimmed where the rule trims; `interval` is on the same
+    scale.
     """
 
     n: int
-    log_ratio: float
+    log_ratio: float | None
+    """None where a value is zero or negative: there is no ratio, only `a`, `b`, `difference`."""
     sd: float
-    """Standard deviation of the pairs' log ratios, as observed."""
-    interval: Interval
+    """Standard deviation of the pairs' log ratios, as observed (Winsorised where the rule trims);
+    0 where there is no ratio."""
+    interval: Interval | None
+    """None where there is no ratio, or only one pair."""
     a: float
     """Median of side A, in the metric's unit."""
     b: float
@@ -172,15 +182,15 @@ class Pairs(Struct, frozen=True):
     measured: int
     answers_differ: int
     not_measured: int
-    reasons: tuple[str, ...] = ()
+    reasons: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
 
 
 class Comparison(Struct, frozen=True):
     """One row of the table."""
 
-    scenario: str
-    contrast: str
-    metric: str
+    scenario: Name
+    contrast: Name
+    metric: Name
     mode: Mode
     estimate: Estimate | None
     judgement: Judgement
