@@ -1,0 +1,353 @@
+"""Scenario files: what is accepted, and what is said of the rest."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from trae_bench import scenario as rooms
+from trae_bench.errors import ScenarioError, UsageError
+from trae_bench.scenario import Scenario, catalogue, check, find, json_schema, load, parse
+from trae_bench.toml_lines import line_of
+
+GOOD = """\
+name = "two-words"
+about = "shows nothing"
+task = "do it"
+metrics = ["cpu", "wall"]
+
+[toggles]
+vary = ["parallel_tools"]
+hold = { event_shell = true }
+
+[provider]
+protocol = "gemini"
+
+[[turns]]
+text = "first"
+repeat = 2
+calls = [
+  { tool = "bash", arguments = { command = "ls" } },
+]
+
+[[turns]]
+calls = [{ tool = "task_done" }]
+
+[[normalise]]
+pattern = 'in ([0-9.]+)s'
+replace = '\\1'
+
+[workspace.files]
+"a/b.txt" = "text"
+"""
+
+
+def changed(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1, f"{old!r} must stand in the text once"
+    return GOOD.replace(old, new)
+
+
+def complaint(text: str) -> str:
+    with pytest.raises(ScenarioError) as caught:
+        parse(text, "s.toml")
+    return str(caught.value)
+
+
+def test_a_good_file() -> None:
+    scenario = parse(GOOD)
+    assert scenario.turns[0].calls[0].arguments == {"command": "ls"}
+    assert scenario.toggles.hold == {"event_shell": True}
+    assert scenario.provider.protocol == "gemini"
+    assert scenario.provider.think_seconds == 0
+
+
+@pytest.mark.parametrize("name", sorted(catalogue()))
+def test_shipped_scenarios_load(name: str) -> None:
+    scenario = load(find(name))
+    assert scenario.name == name
+    assert scenario.oracle.command or scenario.oracle.files
+    assert "cannot" in scenario.about or "only" in scenario.about
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "expected"),
+    [
+        ("a = [1,", "1:8", "a value"),
+        ("a = [1", "1:7", "`]`"),
+        ("a = 1\nb = \n", "2:5", "a value"),
+        ("a = 1\n\nc\n", "3:2", "Expected '='"),
+        ('a = "open\n', "1:10", "Illegal character"),
+        ("a = 1\na = 2\n", "2:6", "a key that is not given yet"),
+        ("= 1", "1:1", "`key = value`"),
+        ("[table\n", "1:7", "Expected ']'"),
+    ],
+)
+def test_broken_toml_names_line_and_column(text: str, place: str, expected: str) -> None:
+    said = complaint(text)
+    assert said.startswith(f"s.toml:{place}: ")
+    assert expected in said
+
+
+@pytest.mark.parametrize("text", ["a = " + "9" * 5000, "a = " + "[" * 9000])
+def test_toml_that_python_cannot_hold(text: str) -> None:
+    assert complaint(text).startswith("s.toml: not readable as TOML: ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "path", "remedy"),
+    [
+        ('tool = "bash"', 'tol = "bash"', 17, "turns[0].calls[0].tol", "did you mean tool?"),
+        (
+            'tool = "bash"',
+            "tool = 3",
+            17,
+            "turns[0].calls[0].tool",
+            'a string ("..."), got a whole',
+        ),
+        ('protocol = "gemini"', 'protocol = "gemni"', 11, "provider.protocol", "mean gemini?"),
+        ('text = "first"', 'txt = "first"', 14, "turns[0].txt", "did you mean text?"),
+        ("repeat = 2", "repeat = 0", 15, "turns[0].repeat", ">= 1"),
+        ('vary = ["parallel_tools"]', "", 6, "toggles", "`vary` is missing; add"),
+        ('name = "two-words"\n', "", 1, "", "`name` is missing"),
+        ('"two-words"', '"Two Words"', 1, "name", "lower-case"),
+        ('"two-words"', '"two\\n"', 1, "name", "lower-case"),
+        ('["cpu", "wall"]', '"cpu"', 4, "metrics", "an array ([...]), got a string"),
+        ('["cpu", "wall"]', "[]", 4, "metrics", "name at least one"),
+        ('["cpu", "wall"]', '["cpu", "cpu"]', 4, "metrics", "'cpu' stands here twice"),
+        ("{ event_shell = true }", '{ event_shell = "yes" }', 8, "toggles.hold", "true or false"),
+        ("event_shell = true", "parallel_tools = true", 8, "toggles.hold.parallel_tools", "held"),
+        ('protocol = "gemini"', "think_seconds = nan", 11, "provider.think_seconds", ">= 0"),
+        ('protocol = "gemini"', "think_seconds = -1", 11, "provider.think_seconds", ">= 0"),
+        ('{ tool = "task_done" }', "", 20, "turns[1]", "an empty turn"),
+        ('{ tool = "task_done" }', '{ tool = "bash" }', 20, "turns[1]", "calls task_done"),
+        ("'in ([0-9.]+)s'", "'in ([0-9.]+s'", 24, "normalise[0].pattern", "unterminated"),
+        ("'in ([0-9.]+)s'", "'[[a]'", 24, "normalise[0].pattern", "nested set"),
+        ("'\\1'", "'\\2'", 25, "normalise[0].replace", "invalid group"),
+        ('"a/b.txt" = ', '"../b.txt" = ', 28, "workspace.files.../b.txt", "inside the workspace"),
+        ('"a/b.txt" = ', '"/b.txt" = ', 28, "workspace.files./b.txt", "inside the workspace"),
+        ('"a/b.txt" = ', '"a//b.txt" = ', 28, "workspace.files.a//b.txt", "write 'a/b.txt'"),
+        ('"a/b.txt" = ', '"a" = ""\n"a/b.txt" = ', 28, "workspace.files.a", "rename one"),
+        ('"ls"', "1979-05-27", 17, "turns[0].calls[0].arguments.command", "no JSON form"),
+        ('"ls"', "[1, inf]", 17, "turns[0].calls[0].arguments.command[1]", "no JSON form"),
+        ('"ls"', "9223372036854775808", 17, "turns[0].calls[0].arguments.command", "no JSON"),
+    ],
+)
+def test_wrong_content_names_line_path_and_remedy(
+    old: str, new: str, line: int, path: str, remedy: str
+) -> None:
+    said = complaint(changed(old, new))
+    assert said.startswith(f"s.toml:{line}: $.{path}".rstrip(".") + ": "), said
+    assert remedy in said
+
+
+def test_no_turns() -> None:
+    text = re.sub(r"\[\[turns\]\]\n(?:.+\n)+", "", GOOD)
+    assert "`turns` is missing" in complaint(text)
+    assert "$.turns: no turns; add [[turns]]" in complaint("turns = []\n" + text)
+
+
+def test_a_session_that_ends_too_early() -> None:
+    said = complaint(changed('tool = "bash"', 'tool = "task_done"'))
+    assert "$.turns[0]: task_done ends the session here" in said
+    assert "drop `repeat`" in said, "every fault is named, not the first alone"
+    assert [line.split(":")[1] for line in said.splitlines()] == ["13", "13"]
+
+
+def test_a_script_without_end() -> None:
+    assert "at most" in complaint(changed("repeat = 2", "repeat = 100_000"))
+
+
+def test_unknown_names_are_found_where_they_stand(tmp_path: Path) -> None:
+    source = tmp_path / "two-words.toml"
+    source.write_text(GOOD)
+    scenario = load(source)
+    check(scenario, tools=["bash", "task_done"], toggles=["parallel_tools", "event_shell"])
+    with pytest.raises(ScenarioError) as caught:
+        check(
+            scenario,
+            tools=["bsh", "task_done"],
+            toggles=["parallel_tool", "event_shells"],
+            metrics=["cpu", "walls"],
+            source=source,
+        )
+    assert [line.removeprefix(str(source)) for line in str(caught.value).splitlines()] == [
+        ":17: $.turns[0].calls[0].tool: no tool 'bash'; did you mean bsh? Known: bsh, task_done",
+        ":7: $.toggles.vary[0]: no toggle 'parallel_tools'; did you mean parallel_tool? "
+        "Known: event_shells, parallel_tool",
+        ":8: $.toggles.hold.event_shell: no toggle 'event_shell'; did you mean event_shells? "
+        "Known: event_shells, parallel_tool",
+        ":4: $.metrics[1]: no metric 'wall'; did you mean walls? Known: cpu, walls",
+    ]
+
+
+def test_a_file_is_called_after_its_scenario(tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(GOOD)
+    with pytest.raises(ScenarioError, match=r":1: \$\.name: .*two-words\.toml"):
+        load(other)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="No such file"):
+        load(tmp_path / "none.toml")
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes(b'name = "caf\xe9"')
+    with pytest.raises(ScenarioError, match="byte 11: not UTF-8"):
+        load(latin)
+
+
+def test_a_byte_order_mark_and_windows_newlines(tmp_path: Path) -> None:
+    path = tmp_path / "two-words.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert load(path).name == "two-words"
+
+
+def test_find(tmp_path: Path) -> None:
+    assert find("bugfix").name == "bugfix.toml"
+    with pytest.raises(UsageError, match=r"no scenario 'bugfx'; did you mean bugfix\? Known: "):
+        find("bugfx")
+    with pytest.raises(UsageError, match="no scenario file"):
+        find(str(tmp_path / "mine.toml"))
+    (tmp_path / "mine.toml").write_text("")
+    assert find(str(tmp_path / "mine.toml")) == tmp_path / "mine.toml"
+
+
+def test_the_folder_inside_an_installed_package_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "trae_bench"
+    monkeypatch.setattr(rooms, "__file__", str(package / "scenario.py"))
+    with pytest.raises(UsageError, match="install the package again"):
+        rooms.scenario_folder()
+    (tmp_path / "scenarios").mkdir()
+    assert rooms.scenario_folder() == tmp_path / "scenarios"
+    (package / "_scenarios").mkdir(parents=True)
+    assert rooms.scenario_folder() == package / "_scenarios"
+
+
+# -- whatever the text, a Scenario or a ScenarioError ------------------------------------
+
+PIECES = st.sampled_from(
+    [*re.findall(r"\w+|[^\w\s]|\n", GOOD), '"""', "'''", "nan", "\\", "1979-05-27", "\0", "é"]
+)
+
+
+def only_the_promised(text: str) -> None:
+    try:
+        assert isinstance(parse(text), Scenario)
+    except ScenarioError as error:
+        assert str(error).startswith("<scenario>")
+
+
+@given(st.text())
+@example('a = "\ud800"')
+def test_any_text(text: str) -> None:
+    only_the_promised(text)
+
+
+@settings(max_examples=300)
+@given(st.integers(0, len(GOOD)), st.integers(0, 20), st.lists(PIECES, max_size=4))
+def test_any_slip_in_a_good_text(start: int, length: int, inserted: list[str]) -> None:
+    only_the_promised(GOOD[:start] + " ".join(inserted) + GOOD[start + length :])
+
+
+@settings(max_examples=200)
+@given(st.text(alphabet="()[]{}*+?|\\^$.-,0123456789abgPx<>=!:#\n'", max_size=12), st.text())
+def test_any_pattern(pattern: str, replace: str) -> None:
+    rule = f"[[normalise]]\npattern = {json.dumps(pattern)}\nreplace = {json.dumps(replace)}\n"
+    only_the_promised(GOOD + rule)
+
+
+# -- lines -----------------------------------------------------------------------------
+
+# Every value is the number of its line.
+LINED = """\
+a = 1
+"quoted key" = 2 # comment [x]
+dotted.'k e y'.leaf = 3
+text = '''
+# no = "comment"
+[no.table]
+'''
+after = 8
+list = [ 9, 9,
+  # ] "
+  [11], { x = 11, y = [
+    12 ] },
+]
+
+[ table . inner ]
+b = 16
+escaped = { "a\\"]" = 17, s = 17 }
+[[array]]
+c = 19
+[array.sub]
+d = 21
+[[array.deep]]
+e = 23
+[[array.deep]]
+e = 25
+[[array]]
+c = 27
+[[array.deep]]
+s = "]"
+e = 30
+t = \"\"\"a ""quoted\"\"\"\"
+f = 32
+"""
+
+
+def leaves(path: tuple[str | int, ...], value: object) -> list[tuple[tuple[str | int, ...], int]]:
+    if isinstance(value, dict):
+        return [leaf for key in value for leaf in leaves((*path, key), value[key])]
+    if isinstance(value, list):
+        return [leaf for i, item in enumerate(value) for leaf in leaves((*path, i), item)]
+    return [(path, value)] if isinstance(value, int) else []
+
+
+def test_lines_of_every_form_of_toml() -> None:
+    found = leaves((), tomllib.loads(LINED))
+    assert len(found) == 19
+    # A key with an escape in it is kept as written; its table is near enough.
+    wrong = {path: line for path, line in found if line_of(LINED, path) != line}
+    assert not wrong
+
+
+def test_a_table_has_the_line_of_its_header_and_the_unknown_that_of_what_is_around() -> None:
+    assert line_of(LINED, ("array", 1)) == 26
+    assert line_of(LINED, ("array", 0, "deep", 1)) == 24
+    assert line_of(LINED, ("array", 0, "deep", 1, "no", 3)) == 24
+    assert line_of(LINED, ("nowhere",)) == 1
+
+
+@given(st.text(alphabet="a=[]{}\"'.,#\n 1"), st.text())
+def test_lines_of_any_text_end(text: str, more: str) -> None:
+    assert 1 <= line_of(text + more, ("a", 0, "b")) <= (text + more).count("\n") + 1
+
+
+# -- schema ----------------------------------------------------------------------------
+
+
+def test_the_committed_schema_is_current() -> None:
+    committed = Path(rooms.__file__).with_name("scenario.schema.json")
+    assert json.loads(committed.read_text()) == json.loads(json.dumps(json_schema())), (
+        "refresh it: python -c 'from trae_bench.scenario import *; write_json_schema()'"
+    )
+
+
+def test_the_schema_judges_as_the_loader_does(tmp_path: Path) -> None:
+    rooms.write_json_schema(tmp_path / "schema.json")
+    schema = json.loads((tmp_path / "schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    judge = jsonschema.Draft202012Validator(schema)
+    for path in catalogue().values():
+        judge.validate(tomllib.loads(path.read_text()))
+    for old, new in (("repeat = 2", "repeat = 0"), ("text =", "txt ="), ('"gemini"', '"x"')):
+        assert not judge.is_valid(tomllib.loads(GOOD.replace(old, new, 1)))
+    described = schema["$defs"]["Turn"]["properties"]["repeat"]["description"]
+    assert "{n}" in described

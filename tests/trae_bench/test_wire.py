@@ -1,0 +1,151 @@
+"""Five protocols, one transcript: each reply read the way its clients read it."""
+
+import json
+from collections.abc import Callable
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
+from trae_bench.provider.wire import ENDPOINTS, encode_turns
+from trae_bench.scenario import Protocol
+
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
+Heard = tuple[str, list[tuple[str, dict[str, Any]]], tuple[int, int, int]]
+"""Text, calls, and tokens: all input, cached input, output."""
+
+
+def hear_openai_chat(reply: dict[str, Any]) -> Heard:
+    message, usage = reply["choices"][0]["message"], reply["usage"]
+    calls = message.get("tool_calls", [])
+    assert reply["choices"][0]["finish_reason"] == ("tool_calls" if calls else "stop")
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    return (
+        message["content"] or "",
+        [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in calls],
+        (
+            usage["prompt_tokens"],
+            usage["prompt_tokens_details"]["cached_tokens"],
+            usage["completion_tokens"],
+        ),
+    )
+
+
+def hear_openai_responses(reply: dict[str, Any]) -> Heard:
+    items, usage = reply["output"], reply["usage"]
+    texts = [i["content"][0]["text"] for i in items if i["type"] == "message"]
+    calls = [i for i in items if i["type"] == "function_call"]
+    assert reply["status"] == "completed"
+    return (
+        "".join(texts),
+        [(call["name"], json.loads(call["arguments"])) for call in calls],
+        (
+            usage["input_tokens"],
+            usage["input_tokens_details"]["cached_tokens"],
+            usage["output_tokens"],
+        ),
+    )
+
+
+def hear_anthropic_messages(reply: dict[str, Any]) -> Heard:
+    blocks, usage = reply["content"], reply["usage"]
+    calls = [block for block in blocks if block["type"] == "tool_use"]
+    cached = usage["cache_read_input_tokens"]
+    assert reply["stop_reason"] == ("tool_use" if calls else "end_turn")
+    return (
+        "".join(block["text"] for block in blocks if block["type"] == "text"),
+        [(call["name"], call["input"]) for call in calls],
+        (usage["input_tokens"] + cached, cached, usage["output_tokens"]),
+    )
+
+
+def hear_gemini(reply: dict[str, Any]) -> Heard:
+    parts, usage = reply["candidates"][0]["content"]["parts"], reply["usageMetadata"]
+    calls = [part["functionCall"] for part in parts if "functionCall" in part]
+    return (
+        "".join(part.get("text", "") for part in parts),
+        [(call["name"], call["args"]) for call in calls],
+        (
+            usage["promptTokenCount"],
+            usage["cachedContentTokenCount"],
+            usage["candidatesTokenCount"],
+        ),
+    )
+
+
+def hear_ollama_chat(reply: dict[str, Any]) -> Heard:
+    message = reply["message"]
+    calls = [call["function"] for call in message.get("tool_calls", [])]
+    assert reply["done"] is True
+    return (
+        message["content"],
+        [(call["name"], call["arguments"]) for call in calls],
+        (reply["prompt_eval_count"], 0, reply["eval_count"]),
+    )
+
+
+HEAR: dict[Protocol, Callable[[dict[str, Any]], Heard]] = {
+    "openai_chat": hear_openai_chat,
+    "openai_responses": hear_openai_responses,
+    "anthropic_messages": hear_anthropic_messages,
+    "gemini": hear_gemini,
+    "ollama_chat": hear_ollama_chat,
+}
+
+VALUES = st.recursive(
+    st.text() | st.integers(-(2**53), 2**53) | st.booleans() | st.floats(allow_nan=False, width=32),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+).filter(lambda value: "inf" not in repr(value))
+CALLS = st.builds(
+    PlayedCall,
+    id=st.from_regex(r"call_[0-9]{5}", fullmatch=True),
+    name=st.sampled_from(["bash", "task_done"]),
+    arguments=st.dictionaries(st.text(), VALUES, max_size=3),
+)
+TURNS = st.builds(PlayedTurn, text=st.text(), calls=st.lists(CALLS, max_size=3).map(tuple))
+
+
+def test_every_protocol_has_an_ear_and_an_endpoint() -> None:
+    assert set(HEAR) == set(ENDPOINTS) == set(PROTOCOLS)
+
+
+@given(st.lists(TURNS, max_size=4).map(tuple))
+def test_all_protocols_say_the_same(turns: tuple[PlayedTurn, ...]) -> None:
+    expected = [(turn.text, [(call.name, call.arguments) for call in turn.calls]) for turn in turns]
+    counts = set()
+    for protocol in PROTOCOLS:
+        bodies = encode_turns(Script(turns), protocol)
+        heard = [HEAR[protocol](json.loads(body)) for body in bodies]
+        assert [(text, calls) for text, calls, _ in heard] == expected
+        counts.add(tuple((tokens[0], tokens[2]) for *_, tokens in heard))
+    assert len(counts) == 1, "tokens are counted alike"
+
+
+@pytest.mark.parametrize("protocol", set(PROTOCOLS) - {"ollama_chat"})
+def test_the_prompt_grows_and_what_was_sent_before_is_cached(protocol: Protocol) -> None:
+    bodies = encode_turns(Script((PlayedTurn("a"),) * 3), protocol)
+    tokens = [HEAR[protocol](json.loads(body))[2] for body in bodies]
+    assert [(total, cached) for total, cached, _ in tokens] == [
+        (1200, 0),
+        (1450, 1200),
+        (1700, 1450),
+    ]
+
+
+def test_the_scripts_own_protocol_is_the_default() -> None:
+    script = Script((PlayedTurn("a"),), "gemini")
+    assert (
+        encode_turns(script)
+        == encode_turns(script, "gemini")
+        != encode_turns(script, "ollama_chat")
+    )
+
+
+def test_call_ids_reach_the_client() -> None:
+    script = Script((PlayedTurn("", (PlayedCall("call_00001_1", "bash", {}),)),))
+    for protocol in PROTOCOLS:
+        assert b'"call_00001_1"' in encode_turns(script, protocol)[0]
