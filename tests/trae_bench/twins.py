@@ -1,0 +1,116 @@
+"""Stand-ins that several tests share: a plan, a clock that is wound by hand, a sink in memory."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+from trae_bench.design import NOISE_FLOOR
+from trae_bench.executors import Scripted
+from trae_bench.meters import METRICS
+from trae_bench.plan import Cell
+from trae_bench.records import Arm, Contrast, Mode, Sample, Side, Status, Trial
+
+NONE = Arm("none", {"fast": False})
+FAST = Arm("fast", {"fast": True})
+
+
+def cell(
+    contrast: str = "fast",
+    mode: Mode = "duet",
+    metrics: tuple[str, ...] = ("cpu",),
+    scenario: str = "work",
+) -> Cell:
+    b = NONE if contrast == NOISE_FLOOR else FAST
+    return Cell(scenario, Contrast(scenario, contrast, NONE, b), mode, metrics)
+
+
+def sample(
+    side: Side = "A",
+    pair: int = 1,
+    *,
+    contrast: str = "fast",
+    mode: Mode = "duet",
+    scenario: str = "work",
+    status: Status = "ok",
+    metrics: Mapping[str, float] | None = None,
+    started: float = 0.0,
+    transcript: str = "same",
+    workspace: str = "same",
+    correct: bool = True,
+    problem: str | None = None,
+) -> Sample:
+    return Sample(
+        scenario=scenario,
+        contrast=contrast,
+        mode=mode,
+        pair=pair,
+        side=side,
+        slot=0 if side == "A" else 1,
+        arm="none" if side == "A" else "fast",
+        status=status,
+        started=started,
+        exit_status=0,
+        pid=1,
+        metrics=dict({"cpu": 1.0} if metrics is None else metrics),
+        transcript=transcript,
+        workspace=workspace,
+        correct=correct,
+        problem=problem,
+    )
+
+
+def figures(
+    effect: float = 1.0, noise: float = 0.01, contrast: str | None = None
+) -> Callable[[Trial], Mapping[str, float]]:
+    """Every duet and serial metric, side B of all but A/A times `effect`; the same each time."""
+
+    def answer(trial: Trial) -> Mapping[str, float]:
+        name = f"{trial.scenario}{trial.contrast}{trial.mode}{trial.pair}{trial.side}"
+        spread = math.exp(Random(name).gauss(0, noise))
+        changed = trial.side == "B" and trial.contrast not in (NOISE_FLOOR, contrast)
+        value = spread * (effect if changed else 1.0)
+        return {
+            name: value * (5e7 if metric.unit == "B" else 1.0)
+            for name, metric in METRICS.items()
+            if metric.mode != "exact"
+        }
+
+    return answer
+
+
+class HandClock:
+    """Stands still until somebody winds it."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Timed(Scripted):
+    """Each batch takes so many seconds of a clock wound by hand."""
+
+    def __init__(
+        self,
+        answer: Callable[[Trial], Mapping[str, float] | Sample],
+        clock: HandClock,
+        seconds: Callable[[Trial], float] = lambda trial: 1.0,
+    ) -> None:
+        super().__init__(answer)
+        self._clock = clock
+        self._seconds = seconds
+
+    def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
+        self._clock.seconds += self._seconds(trials[0])
+        return super().run(trials)
+
+
+class Memory:
+    """A sink that remembers."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+
+    def append(self, sample: Sample) -> None:
+        self.samples.append(sample)

@@ -1,0 +1,373 @@
+"""What is measured, and how each figure is worked out from what was seen.
+
+One line of the table below is one metric: what it means, how it must be taken, what
+disturbs it, and the function that finds it in an `Observation`. Everything is seen from
+outside the subject (the launcher's accounts, the provider's log), so that it means the
+same for any agent, except where `about` says that the child reports it.
+
+A sample carries every figure that could be worked out, whatever its trial's mode;
+whoever compares takes a metric only from trials of the mode that it asks for.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+from msgspec import Struct
+
+from trae_bench.records import Better, ChildReport, Metric, RequestLog, SessionLog
+
+TAIL_STEPS = 20
+"""Steps from which the tail and the growth of the self time say anything."""
+EDGE_STEPS = 10
+"""Steps at either end of a session that the growth compares."""
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """What the kernel charged to one process and to the descendants that it waited for.
+
+    `None` stands for what this system does not tell.
+    """
+
+    started: float
+    """Just before the spawn (monotonic seconds)."""
+    ended: float
+    """The exit was noticed (monotonic seconds)."""
+    user: float
+    system: float
+    max_rss: int | None
+    """Bytes; of the largest single process among them."""
+    minor_faults: int
+    major_faults: int
+    voluntary_switches: int
+    involuntary_switches: int
+    run_delay: float | None
+    """Seconds for which the main thread could have run and was not let."""
+    written_bytes: int | None
+    """Bytes handed to write calls: files, pipes and sockets alike."""
+    write_calls: int | None
+
+    @property
+    def cpu(self) -> float:
+        return self.user + self.system
+
+    @property
+    def wall(self) -> float:
+        return self.ended - self.started
+
+
+class Observation(Struct, frozen=True):
+    """All that is known of one trial after its end. Requests are in order of arrival."""
+
+    usage: Usage
+    requests: tuple[RequestLog, ...]
+    connections: int
+    handshakes: int
+    report: ChildReport | None
+
+    @classmethod
+    def of(cls, usage: Usage, log: SessionLog, report: ChildReport | None) -> "Observation":
+        ordered = tuple(sorted(log.requests, key=lambda request: request.arrived))
+        return cls(usage, ordered, log.connections, log.handshakes, report)
+
+    @property
+    def self_times(self) -> list[float]:
+        """For each step but the last: from the reply's last byte to the next request's."""
+        pairs = pairwise(self.requests)
+        return [max(0.0, later.arrived - earlier.replied) for earlier, later in pairs]
+
+    @property
+    def steps(self) -> int:
+        """As the child counts them, else one for each request."""
+        return self.report.steps if self.report is not None else len(self.requests)
+
+
+Measure = Callable[[Observation], float | None]
+"""A figure, or None where there is nothing to work it out from."""
+
+
+def figures(usage: Usage, log: SessionLog, report: ChildReport | None) -> dict[str, float]:
+    """Every metric of the table that this trial tells something about, by name."""
+    seen = Observation.of(usage, log, report)
+    values = ((name, measure(seen)) for name, measure in _MEASURES.items())
+    return {
+        name: float(value) for name, value in values if value is not None and math.isfinite(value)
+    }
+
+
+def _first_request(seen: Observation) -> float | None:
+    return seen.requests[0].arrived - seen.usage.started if seen.requests else None
+
+
+def _first_answer(seen: Observation) -> float | None:
+    if not seen.requests:
+        return None
+    done = seen.requests[1].arrived if len(seen.requests) > 1 else seen.usage.ended
+    thought = seen.requests[0].replied - seen.requests[0].arrived
+    return done - seen.usage.started - thought
+
+
+def _self_time(seen: Observation) -> float | None:
+    return sum(seen.self_times) if len(seen.requests) > 1 else None
+
+
+def _self_time_per_step(seen: Observation) -> float | None:
+    return _median(seen.self_times)
+
+
+def _self_time_p95(seen: Observation) -> float | None:
+    times = sorted(seen.self_times)
+    if len(times) < TAIL_STEPS:
+        return None
+    return times[math.ceil(0.95 * len(times)) - 1]
+
+
+def _self_time_growth(seen: Observation) -> float | None:
+    times = seen.self_times
+    if len(times) < TAIL_STEPS:
+        return None
+    first, last = _median(times[:EDGE_STEPS]), _median(times[-EDGE_STEPS:])
+    return last / first if first and last is not None else None
+
+
+def _blocked(seen: Observation) -> float | None:
+    usage = seen.usage
+    if usage.run_delay is None:
+        return None
+    return max(0.0, usage.wall - usage.cpu - usage.run_delay)
+
+
+def _steps_per_second(seen: Observation) -> float | None:
+    return seen.steps / seen.usage.wall if seen.usage.wall > 0 else None
+
+
+def _counter(name: str) -> Measure:
+    def reported(seen: Observation) -> float | None:
+        return None if seen.report is None else seen.report.counters.get(name)
+
+    return reported
+
+
+def _median(values: Sequence[float]) -> float | None:
+    # The statistics module costs more to import than this whole module.
+    if not values:
+        return None
+    ordered, middle = sorted(values), len(values) // 2
+    if len(ordered) % 2:
+        return ordered[middle]
+    return (ordered[middle - 1] + ordered[middle]) / 2
+
+
+_SHARED_CORE = "a second side on the same core, so never from a duet"
+_TREE = "processes that the subject starts and does not wait for are not in it"
+_SPEED = "the machine's speed at the moment, by ten percent and more from one second to the next"
+
+_Meter = tuple[Metric, Measure]
+
+
+def _duet(name: str, unit: str, measure: Measure, *, about: str, disturbed_by: str) -> _Meter:
+    return Metric(name, unit, "lower", "duet", about, disturbed_by), measure
+
+
+def _serial(name: str, unit: str, measure: Measure, *, about: str, disturbed_by: str) -> _Meter:
+    better: Better = "higher" if unit == "1/s" else "lower"
+    return Metric(name, unit, better, "serial", about, f"{disturbed_by}; {_SHARED_CORE}"), measure
+
+
+def _exact(name: str, unit: str, measure: Measure, *, about: str, disturbed_by: str = "") -> _Meter:
+    return Metric(name, unit, "lower", "exact", about, disturbed_by), measure
+
+
+_TABLE: tuple[_Meter, ...] = (
+    _duet(
+        "cpu",
+        "s",
+        lambda seen: seen.usage.cpu,
+        about="processor time, user and system, of the subject and the processes it waited for",
+        disturbed_by=f"{_TREE}; cache misses that the other side of a duet causes",
+    ),
+    _duet(
+        "cpu_user",
+        "s",
+        lambda seen: seen.usage.user,
+        about="the part of cpu spent in user code",
+        disturbed_by=_TREE,
+    ),
+    _duet(
+        "cpu_system",
+        "s",
+        lambda seen: seen.usage.system,
+        about="the part of cpu spent in the kernel",
+        disturbed_by=f"{_TREE}; kernels that charge by ticks split user and system roughly",
+    ),
+    _duet(
+        "peak_rss",
+        "B",
+        lambda seen: seen.usage.max_rss,
+        about="most resident memory that any single process of the subject's tree had at once",
+        disturbed_by="a tool larger than the agent hides the agent (see agent_rss); left out where "
+        "it is no more than the launcher's own, which Linux counts into its children's; the "
+        "kernel's count is off by up to 128 KiB",
+    ),
+    _duet(
+        "agent_rss",
+        "B",
+        _counter("agent_rss"),
+        about="most resident memory of the agent's own process, tools left out, as the child "
+        "reports it",
+        disturbed_by="memory that is needed between the report and the exit",
+    ),
+    _serial(
+        "wall",
+        "s",
+        lambda seen: seen.usage.wall,
+        about="from the spawn to the exit; the model's think time is in it",
+        disturbed_by=_SPEED,
+    ),
+    _serial(
+        "start_to_first_request",
+        "s",
+        _first_request,
+        about="from the spawn to the first request's last byte at the provider",
+        disturbed_by=f"{_SPEED}; a cold file cache; what is put off until later is not in it",
+    ),
+    _serial(
+        "start_to_first_answer",
+        "s",
+        _first_answer,
+        about="from the spawn until the first reply is worked off, its tools loaded and run: to "
+        "the second request, or the exit; the first reply's think time is taken away",
+        disturbed_by=f"{_SPEED}; a cold file cache; the first step's tools",
+    ),
+    _serial(
+        "self_time",
+        "s",
+        _self_time,
+        about="all steps' time between a reply's last byte and the next request's, tools included",
+        disturbed_by=f"{_SPEED}; the tools' own time",
+    ),
+    _serial(
+        "self_time_per_step",
+        "s",
+        _self_time_per_step,
+        about="median over the steps of the time between a reply's last byte and the next "
+        "request's, tools included",
+        disturbed_by=f"{_SPEED}; the tools' own time",
+    ),
+    _serial(
+        "self_time_p95",
+        "s",
+        _self_time_p95,
+        about=f"95th percentile of the steps' self time, from {TAIL_STEPS} steps on",
+        disturbed_by="the same as self_time_per_step; few steps make a poor tail",
+    ),
+    _serial(
+        "self_time_growth",
+        "",
+        _self_time_growth,
+        about=f"median self time of the last {EDGE_STEPS} steps over that of the first "
+        f"{EDGE_STEPS}, from {TAIL_STEPS} steps on; 1 is no growth",
+        disturbed_by="steps that do different work; lazy loading in the first steps",
+    ),
+    _serial(
+        "blocked",
+        "s",
+        _blocked,
+        about="wall less cpu less the time the main thread could have run and was not let: waiting "
+        "for the model, for tools, for timers; 0 where several processes compute at once",
+        disturbed_by="the provider's own speed; processor time of threads side by side",
+    ),
+    _serial(
+        "steps_per_second",
+        "1/s",
+        _steps_per_second,
+        about="steps over wall; steps as the child counts them, else the requests",
+        disturbed_by=f"{_SPEED}; a short session is mostly its start",
+    ),
+    _serial(
+        "loop_stall",
+        "s",
+        _counter("loop_stall"),
+        about="longest time for which the event loop let nothing else run, as the child reports "
+        "it; only where the scenario names it, because looking costs processor time",
+        disturbed_by=f"{_SPEED}; resolution is the heartbeat's 5 ms",
+    ),
+    _serial(
+        "loop_stall_p99",
+        "s",
+        _counter("loop_stall_p99"),
+        about="99th percentile of the event loop's delays, as the child reports it; only where the "
+        "scenario names it",
+        disturbed_by=f"{_SPEED}; resolution is the heartbeat's 5 ms",
+    ),
+    _exact(
+        "requests", "", lambda seen: len(seen.requests), about="requests that the provider answered"
+    ),
+    _exact(
+        "connections",
+        "",
+        lambda seen: seen.connections,
+        about="connections that the provider accepted",
+    ),
+    _exact(
+        "handshakes",
+        "",
+        lambda seen: seen.handshakes,
+        about="TLS handshakes that the provider completed",
+    ),
+    _exact(
+        "bytes_sent",
+        "B",
+        lambda seen: sum(request.received for request in seen.requests),
+        about="bytes of all request bodies",
+        disturbed_by="clocks and other texts of changing length in tool output",
+    ),
+    _exact(
+        "modules_imported",
+        "",
+        _counter("modules_imported"),
+        about="Python modules loaded at the end of the session, as the child reports it",
+    ),
+    _duet(
+        "bytes_written",
+        "B",
+        lambda seen: seen.usage.written_bytes,
+        about="bytes handed to write calls, to files, pipes and sockets alike (Linux)",
+        disturbed_by=f"{_TREE}; numbers of changing length in what is written",
+    ),
+    _duet(
+        "write_calls",
+        "",
+        lambda seen: seen.usage.write_calls,
+        about="write calls, to files, pipes and sockets alike (Linux)",
+        disturbed_by=f"{_TREE}; pipes that fill up at another moment",
+    ),
+    _serial(
+        "context_switches",
+        "",
+        lambda seen: seen.usage.voluntary_switches,
+        about="times the subject and the processes it waited for went to sleep of their own accord",
+        disturbed_by="data that arrives a little sooner or later",
+    ),
+    _duet(
+        "minor_faults",
+        "",
+        lambda seen: seen.usage.minor_faults,
+        about="pages mapped without reading the disk: new memory, mostly",
+        disturbed_by=f"{_TREE}; the kernel's choice of huge pages",
+    ),
+    _duet(
+        "major_faults",
+        "",
+        lambda seen: seen.usage.major_faults,
+        about="pages that had to be read from disk",
+        disturbed_by="the file cache: nearly all of it comes from what ran before",
+    ),
+)
+
+METRICS: Mapping[str, Metric] = {metric.name: metric for metric, _ in _TABLE}
+"""Every metric by its name."""
+_MEASURES: Mapping[str, Measure] = {metric.name: measure for metric, measure in _TABLE}
+
+ASKED_FOR = frozenset({"loop_stall", "loop_stall_p99"})
+"""Metrics that disturb others: taken only where the scenario names them."""

@@ -1,0 +1,130 @@
+"""The child's side of a trial: runs one asynchronous entry point and reports what came of it.
+
+    python -P -c "from trae_bench.worker import main; main()" WORK.json
+
+`WORK.json` says what to run:
+
+    entry       "package.module:function", a coroutine function
+    arguments   its keyword arguments
+    types       for some of them, "package.module:Type" that makes the argument of the value:
+                of a table by keywords, of anything else by its one argument
+    report_fd   where the `ChildReport` goes; `records.py` says what it holds
+    heartbeat   whether the event loop is watched, which costs processor time
+
+The result must have `success`, `final_text`, `steps` and `error`. This module knows no
+agent and imports next to nothing, because all that it does is charged to the agent. (With
+`-m`, the machinery of `runpy` would be charged to it, too: 5 ms.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+TYPE_CHECKING = False
+"""As `typing` has it, whose import would be charged to the agent."""
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+BEAT_SECONDS = 0.005
+"""How often a watched event loop must let the heartbeat through."""
+
+
+def main() -> None:
+    with open(sys.argv[1], encoding="utf-8") as file:  # noqa: PTH123 - pathlib would be charged
+        work: dict[str, Any] = json.load(file)
+    report_fd: int = work["report_fd"]
+    # Kept from the tools that the agent starts.
+    os.set_inheritable(report_fd, False)
+    entry: Callable[..., Awaitable[Any]] = _named(work["entry"])
+    result, counters = _run(entry, _arguments(work), work["heartbeat"])
+    report = {
+        "success": result.success,
+        "final_text": result.final_text,
+        "steps": result.steps,
+        "error": result.error,
+        "counters": counters | {"modules_imported": len(sys.modules), "agent_rss": _peak_rss()},
+    }
+    _send(report_fd, json.dumps(report).encode())
+
+
+def _named(dotted: str) -> Any:
+    module, _, name = dotted.partition(":")
+    __import__(module)
+    return getattr(sys.modules[module], name)
+
+
+def _arguments(work: dict[str, Any]) -> dict[str, Any]:
+    arguments: dict[str, Any] = work["arguments"]
+    for name, dotted in work["types"].items():
+        value, made = arguments[name], _named(dotted)
+        arguments[name] = made(**value) if isinstance(value, dict) else made(value)
+    return arguments
+
+
+def _run(
+    entry: Callable[..., Awaitable[Any]], arguments: dict[str, Any], watched: bool
+) -> tuple[Any, dict[str, float]]:
+    import asyncio  # after the entry point, so that the agent's imports are the first
+
+    async def run() -> tuple[Any, dict[str, float]]:
+        if not watched:
+            return await entry(**arguments), {}
+        heartbeat = Heartbeat(asyncio.get_running_loop().time)
+        task = asyncio.create_task(heartbeat.beat())
+        try:
+            result = await entry(**arguments)
+        finally:
+            task.cancel()
+        return result, heartbeat.counters()
+
+    return asyncio.run(run())
+
+
+class Heartbeat:
+    """Wants to be woken every `BEAT_SECONDS`, and notes how late it was."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._due = clock() + BEAT_SECONDS
+        self._delays: list[float] = []
+
+    async def beat(self) -> None:
+        from asyncio import sleep
+
+        while True:
+            self._due = self._clock() + BEAT_SECONDS
+            await sleep(BEAT_SECONDS)
+            self._delays.append(max(0.0, self._clock() - self._due))
+
+    def counters(self) -> dict[str, float]:
+        """The longest delay and the 99th percentile; one that still lasts counts."""
+        delays = sorted([*self._delays, max(0.0, self._clock() - self._due)])
+        return {"loop_stall": delays[-1], "loop_stall_p99": delays[(99 * len(delays) - 1) // 100]}
+
+
+def _peak_rss() -> int:
+    """Most resident memory that this process had (bytes).
+
+    Linux counts the memory of whoever spawned it into `ru_maxrss`, but not into VmHWM.
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123
+            peak = next(line for line in file if line.startswith("VmHWM:"))
+        return int(peak.split()[1]) * 1024
+    except (OSError, StopIteration):
+        import resource
+
+        peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak_rss if sys.platform == "darwin" else peak_rss * 1024
+
+
+def _send(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+if __name__ == "__main__":
+    main()
