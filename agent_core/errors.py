@@ -73,7 +73,9 @@ class RateLimitError(ProviderError):
 class OverloadedError(ProviderError):
     """The provider is ill or overloaded; a later try may succeed."""
 
-    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None):
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None
+    ):
         self.retry_after = retry_after
         super().__init__(message, status=status)
 

@@ -28,9 +28,10 @@ class Model(Protocol):
 class Access(Struct, frozen=True):
     """What one call touches, so that a dispatcher knows which calls are independent.
 
-    Calls of different domains are never independent (a shell command may touch any
-    file), except that "none" is independent of everything. Within a domain, calls
-    conflict where they share a name that one of them writes.
+    "files" and "shell" calls are never independent of each other (a shell command may
+    touch any file); "none" is independent of both. Within a domain, calls conflict where
+    one writes a name that the other reads or writes. A name covers all names below it
+    ("/w/src" covers "/w/src/a.py"), so that a folder stands for its files.
     """
 
     domain: Literal["none", "files", "shell"]

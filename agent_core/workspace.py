@@ -18,7 +18,11 @@ class Workspace:
 
     def resolve(self, path: str) -> Path:
         """The absolute path meant by `path`, relative paths taken from the root."""
-        resolved = (self.root / path).resolve()
+        try:
+            resolved = (self.root / path).resolve()
+        # What is raised for a loop of links or a NUL byte depends on the Python version.
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ToolError(f"{path!r} cannot be a path: {error}") from None
         if self.confined and not resolved.is_relative_to(self.root):
             raise ToolError(f"{path} is outside the workspace {self.root}; use a path inside it.")
         return resolved

@@ -1,0 +1,297 @@
+"""Text files for the tools: `BlockingFiles` on the loop, `ThreadedFiles` off it.
+
+Both give the same text and leave the same bytes. Text goes in and out with "\\n" line
+ends; a file whose lines all end in CRLF keeps them, and a file that mixes line ends is
+handed over as it is. Encodings are told apart by byte order mark, else UTF-8, else
+Latin-1, which can hold any byte; a write keeps the encoding that the file has.
+"""
+
+import asyncio
+import codecs
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from msgspec import Struct
+
+from agent_core.errors import ToolError
+
+T = TypeVar("T")
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+INLINE_LIMIT = 128 * 1024
+"""Bytes up to which `ThreadedFiles` stays on the loop.
+
+Measured on two cores: a thread hop costs 0.04 ms on an idle machine and 0.4 ms in a busy
+agent; reading and decoding costs 0.01 ms at 2 KiB, 0.18 ms at 128 KiB, 1.7 ms at 1 MiB.
+Below this size the hop costs more than the pause that it saves.
+"""
+
+CHUNK = 256 * 1024
+"""Bytes that a streamed read holds at a time."""
+
+
+class Style(Struct, frozen=True):
+    """How a file spells its text."""
+
+    codec: str = "utf-8"
+    mark: bytes = b""
+    crlf: bool = False
+
+
+class BlockingFiles:
+    """Whole files read and written where they stand, on the event loop, as Trae Agent does."""
+
+    async def read(self, path: Path) -> str:
+        return _read(path)
+
+    async def read_lines(self, path: Path, first: int, last: int | None) -> tuple[str, int]:
+        return _select_lines(_read(path), first, last)
+
+    async def write(self, path: Path, text: str) -> None:
+        _write_in_place(path, text)
+
+
+class ThreadedFiles:
+    """Large files off the event loop, ranges streamed, every write an atomic replace.
+
+    `inline_limit` and `chunk` are in bytes.
+    """
+
+    def __init__(self, *, inline_limit: int = INLINE_LIMIT, chunk: int = CHUNK) -> None:
+        self._inline_limit = inline_limit
+        self._chunk = chunk
+
+    async def read(self, path: Path) -> str:
+        if self._is_small(path):
+            return _read(path)
+        return await _off_loop(lambda: _read(path))
+
+    async def read_lines(self, path: Path, first: int, last: int | None) -> tuple[str, int]:
+        if self._is_small(path):
+            return _select_lines(_read(path), first, last)
+        return await _off_loop(lambda: _stream_lines(path, first, last, self._chunk))
+
+    async def write(self, path: Path, text: str) -> None:
+        if len(text) <= self._inline_limit and self._is_small(path, missing=True):
+            _replace(path, text)
+        else:
+            await _off_loop(lambda: _replace(path, text))
+
+    def _is_small(self, path: Path, *, missing: bool = False) -> bool:
+        """Whether the file is small enough for the loop; `missing` answers where there is none."""
+        try:
+            return path.stat().st_size <= self._inline_limit
+        except FileNotFoundError:
+            return missing
+        except OSError:
+            return True  # the operation itself says what is wrong, and says it at once
+
+
+async def _off_loop(work: Callable[[], T]) -> T:
+    future = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        # A thread cannot be called back, and the caller's lock on the path must outlast it.
+        await asyncio.wait([future])
+        future.exception()  # looked at, so that the loop does not report it as forgotten
+        raise
+
+
+def _read(path: Path) -> str:
+    return _decode(_read_bytes(path))[0]
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        _require_file(path)
+        return path.read_bytes()
+    except OSError as error:
+        raise _failure("read", path, error) from error
+
+
+def _require_file(path: Path) -> None:
+    # A pipe or a device could keep a reader for ever.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise _not_a_file(path)
+
+
+def _decode(data: bytes) -> tuple[str, Style]:
+    mark, codec = _mark_of(data)
+    try:
+        text = data[len(mark) :].decode(codec)
+    except UnicodeDecodeError:
+        mark, codec = b"", "latin-1"
+        text = data.decode(codec)
+    pairs = text.count("\r\n")
+    crlf = 0 < pairs == text.count("\n") == text.count("\r")
+    return text.replace("\r\n", "\n") if crlf else text, Style(codec, mark, crlf)
+
+
+def _mark_of(data: bytes) -> tuple[bytes, str]:
+    for mark, codec in _MARKS:
+        if data.startswith(mark):
+            return mark, codec
+    return b"", "utf-8"
+
+
+def _encode(text: str, style: Style, path: Path) -> bytes:
+    if style.crlf:
+        text = text.replace("\r\n", "\n").replace("\n", "\r\n")
+    try:
+        return style.mark + text.encode(style.codec)
+    except UnicodeEncodeError as error:
+        found = f"U+{ord(text[error.start]):04X}"
+        raise ToolError(
+            f"{path} is {style.codec} text, which cannot hold the character {found}."
+            " Nothing was written."
+        ) from error
+
+
+def _encode_like_present(path: Path, text: str) -> tuple[bytes, os.stat_result | None]:
+    """The bytes for `path` in the style that it has now, and its status; None where it is new."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return _encode(text, Style(), path), None
+    if stat.S_ISDIR(status.st_mode):
+        raise _not_a_file(path)
+    present = stat.S_ISREG(status.st_mode) and status.st_size > 0
+    style = _decode(path.read_bytes())[1] if present else Style()
+    return _encode(text, style, path), status
+
+
+def _target(path: Path) -> Path:
+    """The file behind `path`: a symbolic link stays one, what it names is written."""
+    return Path(os.path.realpath(path))
+
+
+def _make_room(path: Path) -> None:
+    _target(path).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _write_in_place(path: Path, text: str) -> None:
+    try:
+        data, status = _encode_like_present(path, text)
+        if status is None:
+            _make_room(path)
+        path.write_bytes(data)
+    except OSError as error:
+        raise _failure("write", path, error) from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes `path` so that a reader sees the old file or the new one, never a part."""
+    try:
+        data, status = _encode_like_present(path, text)
+        if status is None:
+            _make_room(path)
+        target = _target(path)
+        if status is not None and not _is_replaceable(target, status):
+            target.write_bytes(data)
+            return
+        _swap_in(target, data, status)
+    except OSError as error:
+        raise _failure("write", path, error) from error
+
+
+def _is_replaceable(target: Path, status: os.stat_result) -> bool:
+    """Whether a new file under the same name would be the same file to everybody.
+
+    Not where other hard links lead to it, where it is a device, where the file itself
+    forbids writing (then the plain write reports that), nor where its folder takes no
+    new files or its owner is somebody else.
+    """
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_nlink == 1
+        and (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
+        and os.access(target, os.W_OK)
+        and os.access(target.parent, os.W_OK | os.X_OK)
+    )
+
+
+def _swap_in(target: Path, data: bytes, status: os.stat_result | None) -> None:
+    draft = target.with_name(f".{os.urandom(8).hex()}.tmp")
+    try:
+        # Mode 666 is narrowed by the umask, as for any new file.
+        with draft.open("xb") as file:
+            file.write(data)
+            if status is not None:
+                os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+        draft.replace(target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _select_lines(text: str, first: int, last: int | None) -> tuple[str, int]:
+    lines = text.split("\n")
+    return "\n".join(lines[max(first - 1, 0) : last]), len(lines)
+
+
+def _stream_lines(path: Path, first: int, last: int | None, chunk: int) -> tuple[str, int]:
+    try:
+        _require_file(path)
+        with path.open("rb") as file:
+            mark, codec = _mark_of(file.read(4))
+        try:
+            return _scan(path, codec, len(mark), first, last, chunk)
+        except UnicodeDecodeError:
+            return _scan(path, "latin-1", 0, first, last, chunk)
+    except OSError as error:
+        raise _failure("read", path, error) from error
+
+
+def _scan(
+    path: Path, codec: str, start: int, first: int, last: int | None, chunk: int
+) -> tuple[str, int]:
+    """`_select_lines` in one pass, holding a chunk and the chosen lines only."""
+    decoder = codecs.getincrementaldecoder(codec)()
+    kept: list[str] = []
+    line, returns, pairs, after_return = 1, 0, 0, False
+    with path.open("rb") as file:
+        file.seek(start)
+        while True:
+            data = file.read(chunk)
+            text = decoder.decode(data, final=not data)
+            if text:
+                pairs += text.count("\r\n") + (after_return and text[0] == "\n")
+                returns += text.count("\r")
+                after_return = text[-1] == "\r"
+                ends = text.count("\n")
+                if line + ends >= first and (last is None or line <= last):
+                    kept.append(_overlap(text, line, first, last))
+                line += ends
+            if not data:
+                break
+    chosen = "".join(kept)
+    if 0 < pairs == line - 1 == returns:
+        # The last chosen line's own "\n" is not among them, so its "\r" would stay behind.
+        chosen = chosen.replace("\r\n", "\n").removesuffix("\r")
+    return chosen, line
+
+
+def _overlap(text: str, line: int, first: int, last: int | None) -> str:
+    """The part of `text`, which begins within line `line`, that lies in the wanted lines."""
+    pieces = text.split("\n")
+    begin = max(0, first - line)
+    end = len(pieces) if last is None else min(len(pieces), last - line + 1)
+    return "\n".join(pieces[begin:end])
+
+
+def _failure(verb: str, path: Path, error: OSError) -> ToolError:
+    return ToolError(f"Cannot {verb} {path}: {error.strerror or error}.")
+
+
+def _not_a_file(path: Path) -> ToolError:
+    kind = "a folder" if path.is_dir() else "neither a file nor a folder"
+    return ToolError(f"{path} is {kind}.")

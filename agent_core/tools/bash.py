@@ -1,0 +1,59 @@
+"""`bash`: commands in persistent shells."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from agent_core.errors import ToolError
+from agent_core.messages import ToolOutput
+from agent_core.ports import Access, Shell, ShellResult, ToolContext
+from agent_core.tools import TOOLS
+
+TIMEOUT = 120.0
+"""Seconds that one command may take, as in Trae Agent."""
+
+
+class BashTool:
+    """Named shells, each opened at its first use; one command at a time in each."""
+
+    spec = TOOLS["bash"].spec
+
+    def __init__(self, context: ToolContext, *, timeout: float = TIMEOUT) -> None:
+        self._open_shell = context.open_shell
+        self._timeout = timeout
+        self._shells: dict[str, tuple[Shell, asyncio.Lock]] = {}
+
+    def access(self, arguments: Mapping[str, Any]) -> Access:
+        return Access("shell", writes=frozenset({_session(arguments)}))
+
+    async def execute(self, arguments: Mapping[str, Any]) -> ToolOutput:
+        shell, lock = self._shell(_session(arguments))
+        async with lock:
+            if arguments.get("restart"):
+                await shell.restart()
+                return ToolOutput(True, "The shell has been restarted.")
+            if not arguments.get("command"):
+                raise ToolError("'command' is empty; give a command, or set 'restart'.")
+            return _output(await shell.run(arguments["command"], self._timeout))
+
+    def _shell(self, session: str) -> tuple[Shell, asyncio.Lock]:
+        if session not in self._shells:
+            self._shells[session] = (self._open_shell(), asyncio.Lock())
+        return self._shells[session]
+
+    async def close(self) -> None:
+        shells, self._shells = self._shells, {}
+        for shell, _ in shells.values():
+            await shell.close()
+
+
+def _session(arguments: Mapping[str, Any]) -> str:
+    return arguments.get("session") or "main"
+
+
+def _output(result: ShellResult) -> ToolOutput:
+    """The result as the model reads it; a failing command always says so."""
+    parts = [result.error] if result.error else []
+    if result.exit_status:
+        parts.append(f"[exit status {result.exit_status}]")
+    return ToolOutput(result.exit_status == 0, result.output, "\n".join(parts) or None)

@@ -1,0 +1,176 @@
+"""`str_replace_based_edit_tool`: view, create and edit text files."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent_core.errors import ToolError
+from agent_core.messages import ToolOutput
+from agent_core.ports import Access, ToolContext
+from agent_core.tools import TOOLS
+from agent_core.tools.paths import clip, editing, names
+
+_AROUND = 4
+"""Lines shown before and after an edit."""
+
+_NAMED = 20
+"""Lines named where a text to replace is not unique."""
+
+
+class EditTool:
+    """Trae Agent's editor. Each edit holds its file's lock from the read to the write."""
+
+    spec = TOOLS["str_replace_based_edit_tool"].spec
+
+    def __init__(self, context: ToolContext) -> None:
+        self._files = context.files
+        self._workspace = context.workspace
+
+    def access(self, arguments: Mapping[str, Any]) -> Access:
+        touched = names(self._workspace.resolve(arguments["path"]))
+        if arguments["command"] == "view":
+            return Access("files", reads=touched)
+        return Access("files", writes=touched)
+
+    async def execute(self, arguments: Mapping[str, Any]) -> ToolOutput:
+        path = self._workspace.resolve(arguments["path"])
+        command = arguments["command"]
+        if command == "view":
+            return ToolOutput(True, await self._view(path, arguments.get("view_range")))
+        async with editing(path):
+            if command == "create":
+                text = await self._create(path, arguments)
+            elif command == "str_replace":
+                text = await self._str_replace(path, arguments)
+            elif command == "insert":
+                text = await self._insert(path, arguments)
+            else:
+                known = ", ".join(self.spec.parameters["properties"]["command"]["enum"])
+                raise ToolError(f"Unknown command '{command}'. Known commands: {known}.")
+        return ToolOutput(True, text)
+
+    async def close(self) -> None:
+        pass
+
+    async def _view(self, path: Path, view_range: list[int] | None) -> str:
+        listing = _listing(path)
+        if listing is not None:
+            if view_range:
+                raise ToolError(f"{path} is a folder; view_range is for files.")
+            return clip(f"Files and folders in {path}, two levels deep:\n{listing}")
+        if not view_range:
+            text = await self._files.read(path)
+            return f"{path} with line numbers:\n{_numbered(clip(text), 1)}"
+        first, last = _range(view_range)
+        text, count = await self._files.read_lines(path, first, last)
+        if first > count or (last is not None and last > count):
+            raise ToolError(f"view_range {view_range} does not fit: the file has {count} lines.")
+        return f"{path} with line numbers:\n{_numbered(clip(text), first)}"
+
+    async def _create(self, path: Path, arguments: Mapping[str, Any]) -> str:
+        text = _need(arguments, "file_text")
+        _require_new(path)
+        await self._files.write(path, text)
+        return f"Created {path}."
+
+    async def _str_replace(self, path: Path, arguments: Mapping[str, Any]) -> str:
+        old = _need(arguments, "old_str")
+        new = arguments.get("new_str") or ""
+        if not old:
+            raise ToolError("'old_str' is empty; use 'insert' to add text.")
+        text = await self._files.read(path)
+        at = text.find(old)
+        if at < 0:
+            raise ToolError(f"Nothing was replaced: old_str does not occur in {path} as given.")
+        if text.find(old, at + 1) >= 0:
+            raise ToolError(
+                f"Nothing was replaced: old_str occurs more than once in {path}, in lines"
+                f" {_lines_of(text, old)}. Give more of what surrounds the place."
+            )
+        changed = text[:at] + new + text[at + len(old) :]
+        await self._files.write(path, changed)
+        return f"Edited {path}. The place now:\n{_around(changed, at, at + len(new))}"
+
+    async def _insert(self, path: Path, arguments: Mapping[str, Any]) -> str:
+        after: int = _need(arguments, "insert_line")
+        new: str = _need(arguments, "new_str")
+        lines = (await self._files.read(path)).split("\n")
+        if not 0 <= after <= len(lines):
+            raise ToolError(f"insert_line {after} does not fit: it may be 0 to {len(lines)}.")
+        before = "".join(f"{line}\n" for line in lines[:after])
+        changed = "\n".join([*lines[:after], *new.split("\n"), *lines[after:]])
+        await self._files.write(path, changed)
+        start = min(len(before), len(changed))
+        return f"Edited {path}. The place now:\n{_around(changed, start, start + len(new))}"
+
+
+def _need(arguments: Mapping[str, Any], name: str) -> Any:
+    if arguments.get(name) is None:
+        raise ToolError(f"'{name}' is missing; the command '{arguments['command']}' needs it.")
+    return arguments[name]
+
+
+def _range(view_range: list[int]) -> tuple[int, int | None]:
+    """First and last line; None is the end. Raises `ToolError` for what is no range."""
+    match view_range:
+        case [first, -1] if first >= 1:
+            return first, None
+        case [first, last] if 1 <= first <= last:
+            return first, last
+    raise ToolError(
+        f"view_range {view_range} is no range: give [first, last], counted from 1,"
+        " or [first, -1] for all that follows."
+    )
+
+
+def _numbered(text: str, first: int) -> str:
+    lines = enumerate(text.split("\n"), first)
+    return "".join(f"{number:6}\t{line}\n" for number, line in lines)
+
+
+def _around(text: str, start: int, end: int) -> str:
+    """The lines from offset `start` to `end`, and some on either side."""
+    first = max(text.count("\n", 0, start) - _AROUND, 0)
+    last = text.count("\n", 0, end) + _AROUND
+    chosen = "\n".join(text.split("\n")[first : last + 1])
+    return _numbered(clip(chosen), first + 1)
+
+
+def _lines_of(text: str, old: str) -> str:
+    """The numbers of the first lines in which `old` begins."""
+    numbers: list[int] = []
+    line, seen, at = 1, 0, text.find(old)
+    while at >= 0 and len(numbers) < _NAMED:
+        line += text.count("\n", seen, at)
+        if line not in numbers:
+            numbers.append(line)
+        seen, at = at, text.find(old, at + 1)
+    more = " and more" if at >= 0 else ""
+    return ", ".join(map(str, numbers)) + more
+
+
+def _require_new(path: Path) -> None:
+    if path.exists():
+        raise ToolError(f"{path} exists; 'create' makes new files only. Edit it instead.")
+
+
+def _listing(folder: Path) -> str | None:
+    """Paths of what is in `folder`, sorted, two levels deep, no hidden ones; None for a file."""
+    if not folder.is_dir():
+        return None
+    found: list[str] = []
+    for entry in _visible(folder):
+        found.append(entry.path)
+        if entry.is_dir(follow_symlinks=False):
+            found += [inner.path for inner in _visible(entry.path)]
+    return "\n".join(found)
+
+
+def _visible(folder: Path | str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except PermissionError:
+        return []  # one closed folder should not hide its neighbours
+    return sorted(shown, key=lambda entry: entry.name)

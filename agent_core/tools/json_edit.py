@@ -1,0 +1,129 @@
+"""`json_edit_tool`: view and edit JSON files by JSONPath."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent_core.errors import ToolError
+from agent_core.messages import ToolOutput
+from agent_core.ports import Access, ToolContext
+from agent_core.tools import TOOLS
+from agent_core.tools.json_path import Place, Step, find, parse, places
+from agent_core.tools.paths import clip, editing, names
+
+
+class JSONEditTool:
+    """Edits data, not text: the file is parsed, changed and written anew."""
+
+    spec = TOOLS["json_edit_tool"].spec
+
+    def __init__(self, context: ToolContext) -> None:
+        self._files = context.files
+        self._workspace = context.workspace
+
+    def access(self, arguments: Mapping[str, Any]) -> Access:
+        touched = names(self._workspace.resolve(arguments["file_path"]))
+        if arguments["operation"] == "view":
+            return Access("files", reads=touched)
+        return Access("files", writes=touched)
+
+    async def execute(self, arguments: Mapping[str, Any]) -> ToolOutput:
+        path = self._workspace.resolve(arguments["file_path"])
+        operation = arguments["operation"]
+        steps = parse(arguments.get("json_path") or "$")
+        indent = None if arguments.get("pretty_print") is False else 2
+        if operation == "view":
+            data = _loads(await self._files.read(path), path)
+            return ToolOutput(True, clip(_dumps(_chosen(data, steps), indent)))
+        if not arguments.get("json_path"):
+            raise ToolError(f"'json_path' is missing; the operation '{operation}' needs it.")
+        if operation != "remove" and "value" not in arguments:
+            raise ToolError(f"'value' is missing; the operation '{operation}' needs it.")
+        async with editing(path):
+            text = await self._files.read(path)
+            data, count = _apply(operation, _loads(text, path), steps, arguments.get("value"))
+            end = "\n" if text.endswith("\n") else ""
+            await self._files.write(path, _dumps(data, indent) + end)
+        return ToolOutput(True, f"{path}: {_PAST[operation]} {count} at {arguments['json_path']}.")
+
+    async def close(self) -> None:
+        pass
+
+
+_PAST = {"set": "set", "add": "added", "remove": "removed"}
+
+
+def _loads(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ToolError(f"{path} is not JSON: {error}.") from error
+    except RecursionError as error:
+        raise ToolError(f"{path} is nested too deeply.") from error
+
+
+def _dumps(data: Any, indent: int | None) -> str:
+    return json.dumps(data, indent=indent, ensure_ascii=False)
+
+
+def _chosen(data: Any, steps: list[Step]) -> Any:
+    """What `view` shows: one match as it is, several as a list."""
+    found = find(data, steps)
+    if not found:
+        raise _no_match()
+    return found[0] if len(found) == 1 and True not in steps else found
+
+
+def _apply(operation: str, data: Any, steps: list[Step], value: Any) -> tuple[Any, int]:
+    """The data after the operation, and how many places changed."""
+    if not steps:
+        if operation == "set":
+            return value, 1
+        raise ToolError(f"'{operation}' needs a place below the root '$'.")
+    if operation == "add":
+        return data, _add(data, steps, value)
+    if operation not in _PAST:
+        raise ToolError(
+            f"Unknown operation '{operation}'. Known operations: view, set, add, remove."
+        )
+    found = places(data, steps)
+    if not found:
+        raise _no_match()
+    # From the back, so that a removed item does not shift those that are still to go.
+    for place in reversed(found):
+        _put(place, value) if operation == "set" else _drop(place)
+    return data, len(found)
+
+
+def _put(place: Place, value: Any) -> None:
+    place.parent[place.key] = value
+
+
+def _drop(place: Place) -> None:
+    del place.parent[place.key]
+
+
+def _add(data: Any, steps: list[Step], value: Any) -> int:
+    key = steps[-1]
+    if key is True:
+        raise ToolError("'add' needs a key or an index at the end of json_path, not '*'.")
+    parents = find(data, steps[:-1])
+    if not parents:
+        raise _no_match()
+    for parent in parents:
+        if isinstance(parent, dict) and isinstance(key, str):
+            if key in parent:
+                raise ToolError(f"The key '{key}' exists; use 'set' to change it.")
+        elif not (isinstance(parent, list) and isinstance(key, int)):
+            raise ToolError("'add' takes a key in an object, or an index in an array.")
+    for parent in parents:
+        if isinstance(parent, dict):
+            parent[key] = value
+        else:
+            parent.insert(len(parent) if key == -1 else key, value)
+    return len(parents)
+
+
+def _no_match() -> ToolError:
+    return ToolError("Nothing in the file matches json_path.")

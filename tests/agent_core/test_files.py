@@ -1,0 +1,231 @@
+"""Two ways to read and write, the same text and the same bytes."""
+
+import asyncio
+import os
+import tempfile
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from agent_core.errors import ToolError
+from agent_core.files import BlockingFiles, ThreadedFiles
+from agent_core.ports import Files
+
+pytestmark = pytest.mark.anyio
+
+BOTH = pytest.mark.parametrize(
+    "files",
+    [BlockingFiles(), ThreadedFiles(), ThreadedFiles(inline_limit=-1, chunk=3)],
+    ids=["blocking", "inline", "threaded"],
+)
+
+ENDS = ["\n", "\r\n", "\r", "\n\n", ""]
+WORDS = st.sampled_from(["a", "bc", "é", "€", "\N{GRINNING FACE}", "\ufeff", ""])
+TEXTS = st.lists(st.tuples(WORDS, st.sampled_from(ENDS)), max_size=8).map(
+    lambda lines: "".join(word + end for word, end in lines)
+)
+UNIFORM = st.lists(WORDS, max_size=8).map("\r\n".join)
+CODECS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16"])
+CONTENTS = st.one_of(
+    st.binary(max_size=40),
+    st.builds(str.encode, TEXTS | UNIFORM, CODECS),
+    st.binary(max_size=20).map(lambda data: data.replace(b"\n", b"\r\n") + b"\xff"),
+)
+
+
+def run(work: object) -> object:
+    """The result of a coroutine, or the error's text."""
+    try:
+        return asyncio.run(work)  # type: ignore[arg-type]
+    except ToolError as error:
+        return str(error)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def threaded(chunk: int) -> ThreadedFiles:
+    return ThreadedFiles(inline_limit=-1, chunk=chunk)
+
+
+@settings(deadline=None)
+@given(CONTENTS, st.integers(1, 6), st.integers(1, 6) | st.none(), st.integers(1, 9))
+@example(b"a\r\nb\r\n", 1, 1, 2)
+@example(b"a\r\nb\n", 1, 2, 2)
+@example(b"\xef\xbb\xbfa\r\n\xff", 1, None, 2)
+def test_both_read_the_same(content: bytes, first: int, last: int | None, chunk: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "f")
+        path.write_bytes(content)
+        blocking = run(BlockingFiles().read(path))
+        assert run(threaded(chunk).read(path)) == blocking
+        lines = run(BlockingFiles().read_lines(path, first, last))
+        assert run(threaded(chunk).read_lines(path, first, last)) == lines
+        assert isinstance(blocking, str)
+        expected = blocking.split("\n")
+        assert lines == ("\n".join(expected[first - 1 : last]), len(expected))
+
+
+@settings(deadline=None)
+@given(CONTENTS | st.none(), TEXTS)
+@example(b"caf\xe9\r\n", "€\n")
+def test_both_leave_the_same_bytes(content: bytes | None, text: str) -> None:
+    left = []
+    for files in (BlockingFiles(), ThreadedFiles(), threaded(3)):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "f")
+            if content is not None:
+                path.write_bytes(content)
+            said = run(files.write(path, text))
+            left.append((str(said).replace(folder, ""), path.read_bytes(), names(Path(folder))))
+    assert left[0] == left[1] == left[2]
+
+
+@settings(deadline=None)
+@given(CONTENTS)
+@example(b"a\r\nb\r\n")
+@example("\ufeffa\r\n".encode("utf-16-be"))
+@example(b"\xff\xfea")
+def test_writing_what_was_read_changes_nothing(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "f")
+        path.write_bytes(content)
+        for files in (BlockingFiles(), threaded(3)):
+            assert run(files.write(path, str(run(files.read(path))))) is None
+            assert path.read_bytes() == content
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"one\r\ntwo\r\n", b"ONE\r\nnew\r\ntwo\r\n"),
+        (b"one\ntwo\r\n", b"ONE\nnew\ntwo\r\n"),
+        (b"\xef\xbb\xbfone\n", b"\xef\xbb\xbfONE\nnew\n"),
+        ("one \xe9\r\n".encode("latin-1"), "ONE\r\nnew \xe9\r\n".encode("latin-1")),
+        ("\ufeffone\n".encode("utf-16-be"), "\ufeffONE\nnew\n".encode("utf-16-be")),
+    ],
+    ids=["crlf", "mixed", "utf-8 mark", "latin-1 and crlf", "utf-16"],
+)
+async def test_an_edit_keeps_the_files_style(
+    tmp_path: Path, files: Files, before: bytes, after: bytes
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(before)
+    text = await files.read(path)
+    await files.write(path, text.replace("one", "ONE\nnew", 1))
+    assert path.read_bytes() == after
+
+
+@BOTH
+async def test_text_that_the_encoding_cannot_hold_is_refused(tmp_path: Path, files: Files) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(ToolError, match=r"latin-1 text, which cannot hold the character U\+20AC"):
+        await files.write(path, "5 €")
+    with pytest.raises(ToolError, match=r"U\+D800"):
+        await files.write(tmp_path / "new", "\ud800")
+    assert path.read_bytes() == b"caf\xe9"
+    assert not (tmp_path / "new").exists()
+
+
+@BOTH
+async def test_what_is_no_file_is_refused(tmp_path: Path, files: Files) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, said in ((tmp_path, "is a folder"), (pipe, "neither"), (tmp_path / "no", "No such")):
+        with pytest.raises(ToolError, match=said):
+            await files.read(path)
+        with pytest.raises(ToolError, match=said):
+            await files.read_lines(path, 1, 2)
+    with pytest.raises(ToolError, match="is a folder"):
+        await files.write(tmp_path, "x")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ToolError, match="symbolic links"):
+        await files.write(tmp_path / "loop", "x")
+    assert (tmp_path / "loop").is_symlink()
+
+
+@BOTH
+async def test_mode_links_and_missing_folders(tmp_path: Path, files: Files) -> None:
+    script, link, twin = tmp_path / "run.sh", tmp_path / "link", tmp_path / "twin"
+    script.write_text("old")
+    script.chmod(0o751)
+    link.symlink_to(script)
+    await files.write(link, "new")
+    assert link.is_symlink()
+    assert (script.read_text(), script.stat().st_mode & 0o777) == ("new", 0o751)
+    twin.hardlink_to(script)
+    await files.write(twin, "newer")
+    assert script.read_text() == "newer"
+    deep = tmp_path / "x" / "y" / "z"
+    await files.write(deep, "deep")
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert (deep.read_text(), deep.stat().st_mode) == ("deep", plain.stat().st_mode)
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "far" / "target")
+    await files.write(dangling, "there")
+    assert (tmp_path / "far" / "target").read_text() == "there"
+    assert dangling.is_symlink()
+
+
+async def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
+    """The reader that opened the old file keeps it whole: the name moves, the file does not."""
+    path = tmp_path / "f"
+    path.write_text("old " * 100_000)
+    for inline_limit in (10_000_000, -1):
+        with path.open() as reader:
+            before = path.stat().st_size
+            await ThreadedFiles(inline_limit=inline_limit).write(path, f"new{inline_limit}")
+            assert len(reader.read()) == before
+        assert path.read_text() == f"new{inline_limit}"
+
+
+async def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text("old")
+    taken = tmp_path / "folder"
+    taken.mkdir()
+    with pytest.raises(ToolError):
+        await ThreadedFiles().write(path / "below", "x")
+    with pytest.raises(ToolError):
+        await ThreadedFiles().write(taken, "x")
+    assert names(tmp_path) == ["f", "folder"]
+    assert path.read_text() == "old"
+
+
+async def test_a_cancelled_write_ends_before_its_caller_goes_on(tmp_path: Path) -> None:
+    """A pipe stands for a slow disk: the writing thread waits in it until somebody reads."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writing = asyncio.create_task(ThreadedFiles(inline_limit=-1).write(pipe, "x" * 10))
+    await asyncio.sleep(0.05)
+    writing.cancel()
+    await asyncio.sleep(0.05)
+    ended_early = writing.done()
+    assert await asyncio.to_thread(pipe.read_text) == "x" * 10  # frees the thread in any case
+    assert not ended_early
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+
+
+async def test_large_ranges_are_streamed(tmp_path: Path) -> None:
+    """Peak memory of a range is some chunks, whatever the file's size."""
+    path = tmp_path / "big"
+    path.write_text("0123456789abcde\n" * 500_000)
+    files = ThreadedFiles(chunk=64 * 1024)
+    tracemalloc.start()
+    try:
+        assert await files.read_lines(path, 400_000, 400_001) == (
+            "0123456789abcde\n0123456789abcde",
+            500_001,
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2_000_000 < path.stat().st_size

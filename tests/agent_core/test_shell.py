@@ -1,0 +1,298 @@
+"""Two ways to wait for bash, the same bytes. All with real processes."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_core.errors import ToolError
+from agent_core.ports import Shell, ShellResult
+from agent_core.shell import SHOWN, EventShell, PollingShell, _Stream
+
+pytestmark = pytest.mark.anyio
+
+BOTH = pytest.mark.parametrize("kind", [PollingShell, EventShell])
+ENDED = "The shell has ended; the next command gets a new one."
+
+
+@contextlib.asynccontextmanager
+async def opened(kind: Callable[[Path], Shell], folder: Path) -> AsyncIterator[Shell]:
+    shell = kind(folder)
+    try:
+        yield shell
+    finally:
+        await shell.close()
+
+
+async def outcomes(kind: Callable[[Path], Shell], folder: Path, *script: str) -> list[ShellResult]:
+    async with opened(kind, folder) as shell:
+        return [await shell.run(command, 10) for command in script]
+
+
+def alive(marker: str) -> list[int]:
+    """Processes whose command line holds `marker`, zombies left out."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if marker in (folder / "cmdline").read_text(errors="replace"):
+                found.append(int(folder.name))
+    return found
+
+
+async def started(marker: str, count: int = 1) -> None:
+    """Waits for that many such processes; a fork takes a moment to become its program."""
+    for _ in range(1000):
+        if len(alive(marker)) >= count:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{marker!r} never started")
+
+
+def has_children() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True
+
+
+async def gone(marker: str) -> bool:
+    """Whether all those processes end; a killed one takes a moment to leave the table."""
+    for _ in range(200):
+        if not alive(marker):
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+STATE = ("cd /; X=1; f() { echo f$1; }", "pwd; echo $X; f 2", "false", "ls /nonexistent; echo on")
+ODD = (
+    "echo out; echo err >&2; exit 3",
+    "echo ${X:-fresh}",
+    "kill -9 $$",
+    "set -e; false",
+    "exec true",
+    "echo 'open",
+    "f() {",
+    "if true; then echo still; fi",
+    "cat; read x; echo $?",
+    "exec >/dev/null 2>&1; echo lost",
+    "echo back",
+    "set -x; echo traced",
+    "set +x",
+    "-n",
+    "# nothing",
+    "",
+    "printf 'no newline'",
+    "printf 'two\\n\\n'",
+    "cat <<END\n$((1 + 1))\nEND",
+    "echo \\",
+    "printf '\\001'; printf '\\303('",
+)
+
+
+@pytest.mark.parametrize("script", [STATE, ODD], ids=["state", "odd"])
+async def test_both_give_the_same_bytes(tmp_path: Path, script: tuple[str, ...]) -> None:
+    polling, event = await asyncio.gather(
+        outcomes(PollingShell, tmp_path, *script), outcomes(EventShell, tmp_path, *script)
+    )
+    assert polling == event
+
+
+async def test_a_shell_keeps_its_state(tmp_path: Path) -> None:
+    assert await outcomes(EventShell, tmp_path, *STATE) == [
+        ShellResult("", "", 0),
+        ShellResult("/\n1\nf2", "", 0),
+        ShellResult("", "", 1),
+        ShellResult("on", "ls: cannot access '/nonexistent': No such file or directory", 0),
+    ]
+
+
+async def test_odd_commands_end_and_say_what_they_did(tmp_path: Path) -> None:
+    said = dict(zip(ODD, await outcomes(EventShell, tmp_path, *ODD), strict=True))
+    assert said[ODD[0]] == ShellResult("out", f"err\n{ENDED}", 3)
+    assert said["echo ${X:-fresh}"].output == "fresh"
+    assert said["kill -9 $$"] == ShellResult("", ENDED, 137)
+    assert said["set -e; false"] == ShellResult("", ENDED, 1)
+    assert "unexpected EOF" in said["echo 'open"].error
+    assert said["echo 'open"].exit_status == 2
+    assert said["if true; then echo still; fi"] == ShellResult("still", "", 0)
+    assert said["cat; read x; echo $?"] == ShellResult("1", "", 0)
+    assert said["echo back"] == ShellResult("back", "", 0)
+    assert said["set -x; echo traced"] == ShellResult("traced", "++ echo traced", 0)
+    assert said["# nothing"] == said[""] == ShellResult("", "", 0)
+    assert said["printf 'two\\n\\n'"].output == "two\n"
+    assert said["cat <<END\n$((1 + 1))\nEND"].output == "2"
+    assert said[ODD[-1]].output == "\x01\N{REPLACEMENT CHARACTER}("
+
+
+@BOTH
+async def test_background_processes_do_not_hold_a_command_up(
+    tmp_path: Path, kind: Callable[[Path], Shell]
+) -> None:
+    async with opened(kind, tmp_path) as shell:
+        assert await shell.run("sleep 7171 & echo started", 10) == ShellResult("started", "", 0)
+        await started("sleep\0007171")
+        ended = await shell.run("sleep 7172 & exit 4", 10)
+        assert (ended.exit_status, ended.error) == (4, ENDED)
+    assert await gone("sleep\000717")
+
+
+@BOTH
+async def test_a_timeout_kills_the_group_and_the_next_command_finds_a_fresh_shell(
+    tmp_path: Path, kind: Callable[[Path], Shell]
+) -> None:
+    async with opened(kind, tmp_path) as shell:
+        await shell.run("X=old", 10)
+        result = await shell.run("echo begun; echo bad >&2; sleep 7272 | cat", 0.3)
+        assert (result.output, result.exit_status) == ("begun", None)
+        assert result.error.startswith("bad\nThe command ran longer than 0.3 s.")
+        assert await gone("sleep\0007272")
+        assert await shell.run("echo ${X:-new}", 10) == ShellResult("new", "", 0)
+
+
+async def test_a_command_that_ends_between_the_last_look_and_the_timeout_has_ended(
+    tmp_path: Path,
+) -> None:
+    async with opened(PollingShell, tmp_path) as shell:
+        assert await shell.run("echo quick", 0.05) == ShellResult("quick", "", 0)
+
+
+@BOTH
+async def test_cancellation_leaves_no_process(
+    tmp_path: Path, kind: Callable[[Path], Shell]
+) -> None:
+    async with opened(kind, tmp_path) as shell:
+        running = asyncio.create_task(shell.run("sleep 7373 & sleep 7373", 60))
+        await started("sleep\0007373", 2)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert await gone("sleep\0007373")
+        assert (await shell.run("echo again", 10)).output == "again"
+
+
+@BOTH
+async def test_closing_ends_a_running_command(
+    tmp_path: Path, kind: Callable[[Path], Shell]
+) -> None:
+    shell = kind(tmp_path)
+    running = asyncio.create_task(shell.run("echo begun; sleep 7474", 3600))
+    await started("sleep\0007474")
+    await shell.close()
+    assert (await asyncio.wait_for(running, 30)).exit_status == 137
+    assert await gone("sleep\0007474")
+    await shell.close()
+
+
+async def test_closing_reaps_so_that_its_time_is_counted(tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    async with opened(EventShell, tmp_path) as shell:
+        await shell.run("for ((i = 0; i < 200000; i++)); do :; done", 60)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > before
+    assert not has_children()
+
+
+@BOTH
+async def test_a_flood_is_cut_and_not_kept(tmp_path: Path, kind: Callable[[Path], Shell]) -> None:
+    async with opened(kind, tmp_path) as shell:
+        await shell.run(":", 10)
+        tracemalloc.start()
+        try:
+            result = await shell.run("seq 1000000; seq 3 >&2", 60)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    full = "".join(f"{n}\n" for n in range(1, 1_000_001))
+    half = SHOWN // 2
+    note = f"\n[... cut here: {len(full)} bytes in all ...]\n"
+    assert result.output == (full[:half] + note + full[-half:]).removesuffix("\n")
+    assert result.error == "1\n2\n3"
+    assert peak < 4_000_000 < len(full)
+
+
+@pytest.mark.parametrize("count", [SHOWN, SHOWN + 1, 200_000])
+async def test_characters_are_not_cut_in_two(tmp_path: Path, count: int) -> None:
+    (result,) = await outcomes(
+        EventShell, tmp_path, f"head -c {count} /dev/zero | sed 's/\\x00/\N{GRINNING FACE}/g'"
+    )
+    if count == SHOWN:
+        assert result.output == "\N{GRINNING FACE}" * SHOWN
+    else:
+        face = "\N{GRINNING FACE}" * (SHOWN // 2)
+        assert result.output == f"{face}\n[... cut here: {4 * count} bytes in all ...]\n{face}"
+
+
+async def test_output_cannot_forge_the_end_of_a_command(tmp_path: Path) -> None:
+    """All that a command can learn of its mark, printed back."""
+    nosy = (
+        'trap \'echo "$BASH_COMMAND"; echo "$BASH_COMMAND" >&2\' DEBUG; set -xv; echo here;'
+        " printf '\\001%032d:0\\002' 0; tr '\\0' '\\n' </proc/$$/cmdline; sleep 0.1; echo end"
+    )
+    (result,) = await outcomes(EventShell, tmp_path, nosy)
+    assert "\x01" + 32 * "0" + ":0\x02" in result.output
+    assert result.exit_status == 0
+    assert result.output.rstrip().endswith("end") or "\nend\n" in result.output
+
+
+@given(st.lists(st.integers(1, 40), max_size=12), st.sampled_from([b"", b"\1", b"\1t", b"\2x\n"]))
+def test_it_does_not_matter_how_the_output_arrives(cuts: list[int], text: bytes) -> None:
+    arriving, stream, found = text + b"\1token:17\2late", _Stream(), 0
+    stream.expect(b"token")
+    for size in [*cuts, len(arriving)]:
+        found += stream.feed(arriving[:size])
+        arriving = arriving[size:]
+    assert (found, stream.status) == (1, 17)
+    assert stream.text() == text.decode().removesuffix("\n")
+    stream.expect(b"next")
+    assert stream.text() == "late"
+
+
+async def test_long_commands_pass(tmp_path: Path) -> None:
+    word = "x" * 300_000
+    (result,) = await outcomes(EventShell, tmp_path, f"w={word}; echo ${{#w}}")
+    assert result == ShellResult("300000", "", 0)
+
+
+async def test_late_output_belongs_to_the_next_command(tmp_path: Path) -> None:
+    fifo = tmp_path / "go"
+    os.mkfifo(fifo)
+    async with opened(EventShell, tmp_path) as shell:
+        assert (await shell.run("(read line <go; echo late) & :", 10)).output == ""
+        assert (await shell.run("echo now >go; wait; echo next", 10)).output == "late\nnext"
+
+
+async def test_what_cannot_be_run_is_a_tool_error(tmp_path: Path) -> None:
+    shell = EventShell(tmp_path / "missing")
+    with pytest.raises(ToolError, match="Cannot start bash"):
+        await shell.run("true", 10)
+    async with opened(EventShell, tmp_path) as other:
+        with pytest.raises(ToolError, match="NUL"):
+            await other.run("echo \0", 10)
+        with pytest.raises(ToolError, match="not text"):
+            await other.run("echo \ud800", 10)
+        first = asyncio.create_task(other.run("sleep 0.1; echo one", 10))
+        await asyncio.sleep(0)
+        with pytest.raises(ToolError, match="busy"):
+            await other.run("echo two", 10)
+        assert (await first).output == "one"
+
+
+async def test_nothing_starts_before_the_first_command(tmp_path: Path) -> None:
+    shell = EventShell(tmp_path / "missing")
+    await shell.restart()
+    await shell.close()
+
+
+def test_a_shell_outlives_the_loop_that_started_it(tmp_path: Path) -> None:
+    shell = EventShell(tmp_path)
+    asyncio.run(shell.run("X=kept", 10))
+    assert asyncio.run(shell.run("echo $X", 10)).output == "kept"
+    asyncio.run(shell.close())

@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import pytest
+
+from agent_core.errors import ToolError
+from agent_core.workspace import Workspace
+
+
+def test_relative_and_absolute_paths_inside(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert workspace.resolve("a/b.txt") == tmp_path / "a" / "b.txt"
+    assert workspace.resolve(str(tmp_path / "c")) == tmp_path / "c"
+    assert workspace.resolve("a/../b") == tmp_path / "b"
+
+
+@pytest.mark.parametrize("path", ["..", "../x", "/etc/passwd", "a/../../x", "link/x"])
+def test_a_way_out_is_refused(tmp_path: Path, path: str) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path)
+    with pytest.raises(ToolError, match="outside the workspace"):
+        Workspace(root).resolve(path)
+    assert Workspace(root, confined=False).resolve(path).is_absolute()
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\0"])
+def test_what_no_path_can_be_is_refused(tmp_path: Path, path: str) -> None:
+    with pytest.raises(ToolError, match="cannot be a path"):
+        Workspace(tmp_path).resolve(path)
+
+
+def test_a_loop_of_links_never_raises_anything_else(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    try:  # Python 3.13 resolves such a path, earlier ones refuse it
+        Workspace(tmp_path).resolve("loop/x")
+    except ToolError as error:
+        assert "cannot be a path" in str(error)
