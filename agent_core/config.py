@@ -1,43 +1,89 @@
-"""The settings records; parse, validate, environment overrides."""
+"""The settings records, and what environment and command line change in them.
 
-from msgspec import Struct
+Priority: command line, then environment, then file (`config_file.py`), then the defaults
+below.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from agent_core.errors import ConfigError
+from agent_core.providers import PROVIDERS
+
+AtLeastOne = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+Seconds = Annotated[float, Meta(ge=0)]
 
 
-class ProviderSettings(Struct, frozen=True, kw_only=True):
-    """One entry of `model_providers`."""
+class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One entry of `model_providers`. Its `repr` shows no key."""
 
+    provider: str | None = None
+    """Whose client this is, where the entry's own name is none of `providers.PROVIDERS`."""
     api_key: str = ""
     model: str = ""
     base_url: str | None = None
     api_version: str | None = None
     protocol: str | None = None
     """Wire protocol, where it is not the provider's usual one (`openai_chat`, ...)."""
-    max_tokens: int = 4096
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
+    max_tokens: AtLeastOne = 4096
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    top_k: NotNegative | None = None
     parallel_tool_calls: bool = True
-    max_retries: int = 10
+    max_retries: NotNegative = 10
     stream: bool = False
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be shown: the key, and what the URL carries beside the address."""
+        address = split_url(self.base_url or "")
+        found = {self.api_key, address.password or "", unquote(address.password or "")}
+        found |= {value for _, value in parse_qsl(address.query)}
+        return tuple(sorted(found - {""}))
 
-class PerformanceSettings(Struct, frozen=True, kw_only=True):
+    def __repr__(self) -> str:
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        values["api_key"] = masked(self.api_key)
+        values["base_url"] = self.base_url and without_credentials(self.base_url)
+        return f"ProviderSettings({', '.join(f'{k}={v!r}' for k, v in values.items())})"
+
+
+class PerformanceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`performance_settings`: the guide's keys, each in force."""
 
-    trajectory_batch_size: int = 5
+    trajectory_batch_size: AtLeastOne = 5
     trajectory_background_io: bool = True
-    max_trajectory_interactions: int | None = None
-    connection_pool_size: int = 10
+    max_trajectory_interactions: AtLeastOne | None = None
+    connection_pool_size: AtLeastOne = 10
     lazy_tool_loading: bool | None = None
-    config_cache_ttl: float = 3600
+    """None leaves the choice to the toggle `lazy_tools`."""
+    config_cache_ttl: Seconds = 3600
+    """Seconds for which a cached configuration is trusted; 0 turns the cache off."""
 
 
-class Settings(Struct, frozen=True, kw_only=True):
+class LakeviewSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Read so that Trae Agent's files load; this agent has no Lakeview."""
+
+    model: str | None = None
+    model_provider: str | None = None
+    model_name: str | None = None
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole config file, validated."""
 
     default_provider: str = "openai"
-    max_steps: int = 20
+    max_steps: AtLeastOne = 20
     enable_lakeview: bool = False
+    lakeview_config: LakeviewSettings | None = None
     model_providers: dict[str, ProviderSettings] = {}
     performance_settings: PerformanceSettings = PerformanceSettings()
     tools: tuple[str, ...] = (
@@ -47,3 +93,163 @@ class Settings(Struct, frozen=True, kw_only=True):
         "sequentialthinking",
         "task_done",
     )
+
+    @property
+    def model_parameters(self) -> ProviderSettings:
+        """The default provider's entry; the defaults where the file has none."""
+        return self.model_providers.get(self.default_provider, ProviderSettings())
+
+    @property
+    def provider_kind(self) -> str:
+        """Whose client the default provider needs, a name in `providers.PROVIDERS`.
+
+        Raises `ConfigError`.
+        """
+        kind = self.model_parameters.provider or self.default_provider
+        if kind not in PROVIDERS:
+            raise ConfigError(
+                f"Unknown provider {kind!r}.{nearest(kind, PROVIDERS)} Known: "
+                f"{', '.join(PROVIDERS)}; an entry of another name says "
+                f"model_providers.{self.default_provider}.provider itself."
+            )
+        return kind
+
+
+class Overrides(Struct, frozen=True, kw_only=True):
+    """What a command line says; None leaves the setting as it is."""
+
+    provider: str | None = None
+    model: str | None = None
+    base_url: str | None = None
+    api_key: str | None = None
+    max_steps: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Overrides(provider={self.provider!r}, model={self.model!r})"
+
+
+def masked(key: str) -> str:
+    """A key as it may be shown: that it is there, and nothing of it."""
+    return "****" if key else ""
+
+
+def without_credentials(url: str) -> str:
+    """`url` without user, password and query, each of which may be a secret."""
+    parts = split_url(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of `url`; all of them empty where it is no URL at all."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?`, or nothing where no known word is near."""
+    import difflib  # only ever needed for an error: kept out of every start
+
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+# ------------------------------------------------------------ environment and command line
+
+_PERFORMANCE_VARIABLES = {
+    "TRAE_CONFIG_CACHE_TTL": "config_cache_ttl",
+    "TRAE_TRAJECTORY_BATCH_SIZE": "trajectory_batch_size",
+    "TRAE_CONNECTION_POOL_SIZE": "connection_pool_size",
+    "TRAE_BACKGROUND_IO": "trajectory_background_io",
+    "TRAE_LAZY_LOADING": "lazy_tool_loading",
+}
+_WORDS = {"on": True, "yes": True, "true": True, "1": True}
+_WORDS |= {"off": False, "no": False, "false": False, "0": False}
+
+
+def effective(
+    settings: Settings, environ: Mapping[str, str], overrides: Overrides | None = None
+) -> Settings:
+    """The settings in force: `overrides` over `environ` over `settings`.
+
+    The result's `default_provider` is the one that was chosen, and its entry in
+    `model_providers` is there and complete. Raises `ConfigError`.
+    """
+    said = overrides or Overrides()
+    chosen = said.provider or settings.default_provider
+    entries = {chosen: ProviderSettings(), **settings.model_providers}
+    providers = {name: _from_environment(name, entry, environ) for name, entry in entries.items()}
+    providers[chosen] = _changed(
+        providers[chosen],
+        model=said.model or None,
+        base_url=said.base_url or None,
+        api_key=said.api_key or None,
+    )
+    result = _changed(
+        settings,
+        default_provider=chosen,
+        max_steps=said.max_steps,
+        model_providers=providers,
+        performance_settings=_performance(settings.performance_settings, environ),
+    )
+    if result.max_steps < 1:
+        raise ConfigError(f"max_steps is {result.max_steps}; give a number of at least 1.")
+    return result
+
+
+_Record = TypeVar("_Record", bound=Struct)
+
+
+def _changed(record: _Record, **changes: Any) -> _Record:
+    said = {name: value for name, value in changes.items() if value is not None}
+    return msgspec.structs.replace(record, **said)
+
+
+def _from_environment(
+    name: str, entry: ProviderSettings, environ: Mapping[str, str]
+) -> ProviderSettings:
+    prefix = re.sub(r"\W", "_", name).upper()
+    variables = PROVIDERS[name].key_env if name in PROVIDERS else (f"{prefix}_API_KEY",)
+    parallel = environ.get("TRAE_PARALLEL_TOOLS")
+    return _changed(
+        entry,
+        api_key=next((environ[each] for each in variables if environ.get(each)), None),
+        base_url=environ.get(f"{prefix}_BASE_URL") or None,
+        parallel_tool_calls=_boolean("TRAE_PARALLEL_TOOLS", parallel) if parallel else None,
+    )
+
+
+def _performance(settings: PerformanceSettings, environ: Mapping[str, str]) -> PerformanceSettings:
+    found: dict[str, Any] = {}
+    for variable, field in _PERFORMANCE_VARIABLES.items():
+        if value := environ.get(variable):
+            boolean = field in ("trajectory_background_io", "lazy_tool_loading")
+            given: Any = _boolean(variable, value) if boolean else value
+            found[field] = _performance_field(variable, field, given)
+    return _changed(settings, **found)
+
+
+def _performance_field(variable: str, field: str, given: Any) -> Any:
+    try:
+        return getattr(msgspec.convert({field: given}, PerformanceSettings, strict=False), field)
+    except msgspec.ValidationError as error:
+        reason = str(error).partition(" - at")[0]
+        raise ConfigError(f"{variable}={given!r}: {reason}; correct or unset it.") from None
+
+
+def _boolean(variable: str, value: str) -> bool:
+    try:
+        return _WORDS[value.strip().lower()]
+    except KeyError:
+        raise ConfigError(
+            f"{variable}={value!r}: expected true or false; correct or unset it."
+        ) from None
+
+
+def cache_ttl(environ: Mapping[str, str]) -> float | None:
+    """What `TRAE_CONFIG_CACHE_TTL` says, in seconds; needed before any file is read."""
+    value = environ.get("TRAE_CONFIG_CACHE_TTL")
+    if not value:
+        return None
+    return float(_performance_field("TRAE_CONFIG_CACHE_TTL", "config_cache_ttl", value))

@@ -50,7 +50,7 @@ ABOUT: dict[str, str] = {
     "lazy_tools": "every tool imported and built at start | each at its first execution",
     "optional_deps": "every installed vendor SDK imported at start | only what the provider needs",
     "config_cache": "config parsed and validated at each start | a cache on disk, without secrets",
-    "native_client": "the vendor's SDK | our own wire client on httpx",
+    "native_client": "the vendor's SDK | our own wire client",
     "incremental_history": "the whole history encoded at each step | each message encoded once",
     "event_shell": "the shell polled every 0.2 s | woken by its output",
 }

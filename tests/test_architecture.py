@@ -32,6 +32,8 @@ AGENT_CORE = {
     "dispatch": 4,
     "shell": 4,
     "recorders": 4,
+    "trajectory_format": 2,
+    "trajectory_journal": 3,
     "trajectory_recorder": 4,
     "connection_pool": 4,
     "config_cache": 4,

@@ -1,0 +1,82 @@
+"""An `httpx.AsyncClient` on our own connections, for those who want httpx's interface."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import httpx
+
+from agent_core._http import Call, Exchange, target
+from agent_core.errors import ConnectionFailedError
+
+_OWN_HEADERS = (b"host", b"content-length", b"transfer-encoding", b"connection")
+"""Written by `_http` itself."""
+
+
+class Carrier(Protocol):
+    """What carries the client's requests."""
+
+    async def open(self, provider: str, call: Call) -> Exchange: ...
+
+    async def close(self) -> None: ...
+
+
+def pooled_client(
+    carrier: Carrier,
+    provider: str,
+    base_url: str,
+    headers: dict[str, str],
+    timeouts: dict[str, float | None] | float,
+) -> httpx.AsyncClient:
+    """A client whose retries, pools and counters are the carrier's. Closing it closes those."""
+    if isinstance(timeouts, dict):
+        limits = httpx.Timeout(**timeouts, pool=None)
+    else:
+        limits = httpx.Timeout(timeouts)
+    return httpx.AsyncClient(
+        transport=_Transport(carrier, provider),
+        base_url=base_url,
+        headers=headers,
+        timeout=limits,
+        trust_env=False,  # the carrier reads proxies and certificates from the environment
+    )
+
+
+class _Transport(httpx.AsyncBaseTransport):
+    def __init__(self, carrier: Carrier, provider: str) -> None:
+        self._carrier = carrier
+        self._provider = provider
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        call = Call(
+            to=target(str(request.url)),
+            headers=[pair for pair in request.headers.raw if pair[0].lower() not in _OWN_HEADERS],
+            body=await request.aread(),
+            timeouts=request.extensions.get("timeout", {}),
+            method=request.method.encode(),
+        )
+        try:
+            exchange = await self._carrier.open(self._provider, call)
+        except ConnectionFailedError as error:
+            raise httpx.ConnectError(str(error), request=request) from error
+        return httpx.Response(
+            exchange.status, headers=exchange.raw_headers, stream=_Body(exchange, request)
+        )
+
+    async def aclose(self) -> None:
+        await self._carrier.close()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, exchange: Exchange, request: httpx.Request) -> None:
+        self._exchange = exchange
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._exchange.chunks():
+                yield chunk
+        except ConnectionFailedError as error:
+            raise httpx.ReadError(str(error), request=self._request) from error
+
+    async def aclose(self) -> None:
+        await self._exchange.close()

@@ -1,0 +1,421 @@
+"""The command line: `agent-core run | show-config | tools | doctor | recover`.
+
+Only this module prints and exits. Everything that takes time to import is imported by
+the command that needs it, so that `--help` is quick.
+
+Exit codes: 0 success, 1 the session failed, 2 wrong usage or configuration,
+130 interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+import agent_core
+from agent_core.errors import AgentError, ConfigError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from agent_core.config import Settings
+    from agent_core.messages import Message, Outcome, Reply, ToolResult
+    from agent_core.redaction import Redactor
+    from agent_core.toggles import Toggles
+
+EXIT_SUCCESS = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+_EXAMPLES = """\b
+Examples:
+  export ANTHROPIC_API_KEY=...
+  agent-core run "Fix the failing test" --provider anthropic --model claude-sonnet-4-20250514
+  agent-core run -f task.md --config trae_config.yaml --trajectory session.json
+  agent-core run "Say hello" --base-url http://localhost:8000/v1 --model local --json
+  agent-core run "Tidy up" --toggle parallel_tools=off --toggle lazy_tools=off
+  agent-core doctor
+"""
+
+
+class _Commands(click.Group):
+    """Turns this project's errors into one sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, MissingDependencyError) as error:
+            _exit_with(error, EXIT_USAGE)
+        except AgentError as error:
+            _exit_with(error, EXIT_FAILED)
+
+
+def _exit_with(error: AgentError, code: int) -> NoReturn:
+    click.echo(f"Error: {error}", err=True)
+    raise SystemExit(code)
+
+
+@click.group(cls=_Commands, epilog=_EXAMPLES, context_settings={"max_content_width": 100})
+@click.version_option(agent_core.__version__, prog_name="agent-core")
+def main() -> None:
+    """A small, fast agent: it works on a task in a folder, with a model and tools.
+
+    Settings come from the command line, then the environment, then the config file.
+    Keys come from the environment (OPENAI_API_KEY, ANTHROPIC_API_KEY, GOOGLE_API_KEY, ...)
+    or the config file; not from the command line, which other users can read.
+    """
+
+
+# ---------------------------------------------------------------------------- options
+
+
+def _switches(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> dict[str, bool]:
+    """`("lazy_tools=off",)` as `{"lazy_tools": False}`."""
+    if not values:
+        return {}
+    from agent_core.config import nearest
+    from agent_core.toggles import Toggles
+
+    switches = {}
+    for value in values:
+        name, equals, word = value.partition("=")
+        if not equals or word not in ("on", "off"):
+            raise click.BadParameter(f"{value!r} is not NAME=on or NAME=off.")
+        if name not in Toggles.names():
+            known = ", ".join(Toggles.names())
+            raise click.BadParameter(
+                f"No toggle {name!r}.{nearest(name, Toggles.names())} Known: {known}."
+            )
+        switches[name] = word == "on"
+    return switches
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which settings are in force."""
+    for option in (
+        click.option(
+            "--toggle",
+            "switches",
+            multiple=True,
+            metavar="NAME=on|off",
+            callback=_switches,
+            help="Switch one optimisation; `agent-core doctor` lists them. May be repeated.",
+        ),
+        click.option("--max-steps", type=click.IntRange(min=1), help="Steps before giving up."),
+        click.option("--base-url", metavar="URL", help="Where the provider is reached."),
+        click.option("--model", "-m", metavar="NAME", help="The model to ask."),
+        click.option("--provider", "-p", metavar="NAME", help="The provider to ask."),
+        click.option(
+            "--config",
+            "-c",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Config file, JSON or YAML. Else TRAE_CONFIG_FILE, else trae_config.yaml or"
+            " trae_config.json in the current folder.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _in_force(
+    config: Path | None, switches: Mapping[str, bool], **said: Any
+) -> "tuple[Path | None, Settings, Toggles]":
+    """The config file that is used, the settings and the toggles of one invocation."""
+    from agent_core.build import load_settings, toggles_in_force
+    from agent_core.config import Overrides, effective
+    from agent_core.config_file import find_config
+
+    path = config or find_config(os.environ, Path.cwd())
+    settings = effective(load_settings(path, os.environ, switches), os.environ, Overrides(**said))
+    return path, settings, toggles_in_force(settings, switches)
+
+
+# -------------------------------------------------------------------------------- run
+
+
+@main.command()
+@click.argument("task", required=False)
+@click.option(
+    "--file",
+    "-f",
+    "task_file",
+    type=click.File(encoding="utf-8"),
+    help="Read the task from a file, or from standard input with '-'.",
+)
+@_with_settings
+@click.option(
+    "--workspace",
+    "-w",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=".",
+    help="The folder to work in; the current one unless given.",
+)
+@click.option(
+    "--trajectory",
+    "-t",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to record the session; trajectories/trajectory_TIME.json unless given.",
+)
+@click.option("--no-trajectory", is_flag=True, help="Record nothing.")
+@click.option("--unconfined", is_flag=True, help="Let file tools leave the workspace.")
+@click.option("--quiet", "-q", is_flag=True, help="No line for each step.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def run(
+    task: str | None,
+    task_file: Any,
+    config: Path | None,
+    workspace: Path,
+    trajectory: Path | None,
+    no_trajectory: bool,
+    unconfined: bool,
+    quiet: bool,
+    as_json: bool,
+    switches: dict[str, bool],
+    **said: Any,
+) -> None:
+    """Work on TASK in the workspace.
+
+    The answer goes to standard output, one line for each step to standard error. Exit
+    codes: 0 success, 1 the session failed, 2 wrong usage or configuration, 130 interrupted
+    (the trajectory is complete then, too).
+    """
+    if (task is None) == (task_file is None):
+        raise click.UsageError("Give either a TASK or --file.")
+    if no_trajectory and trajectory is not None:
+        raise click.UsageError("Give either --trajectory or --no-trajectory.")
+    from agent_core.build import redactor_for, run_task
+
+    _, settings, toggles = _in_force(config, switches, **said)
+    redactor = redactor_for(settings)
+    record = None if no_trajectory else trajectory or _usual_trajectory()
+    outcome = _run_to_the_end(
+        run_task(
+            task if task is not None else task_file.read(),
+            settings=settings,
+            workspace=workspace,
+            trajectory=record,
+            toggles=toggles,
+            listener=None if quiet else _Steps(redactor),
+            confined=not unconfined,
+        )
+    )
+    _show(outcome, record, redactor, as_json=as_json)
+
+
+def _usual_trajectory() -> Path:
+    from datetime import datetime
+
+    return Path("trajectories", f"trajectory_{datetime.now():%Y%m%d_%H%M%S}.json")
+
+
+def _run_to_the_end(work: "Coroutine[Any, Any, Outcome]") -> "Outcome | None":
+    """The outcome, or None where SIGINT or SIGTERM came first.
+
+    The first signal cancels the work, which then cleans up; a second one ends the process.
+    """
+    import asyncio
+    import signal
+
+    async def supervised() -> "Outcome | None":
+        loop = asyncio.get_running_loop()
+        session = asyncio.ensure_future(work)
+
+        def stop() -> None:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+            session.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+        try:
+            return await session
+        except asyncio.CancelledError:
+            return None
+
+    return asyncio.run(supervised())
+
+
+def _show(
+    outcome: "Outcome | None", record: Path | None, redactor: "Redactor", *, as_json: bool
+) -> NoReturn:
+    import msgspec
+
+    if record is not None and record.exists():
+        click.echo(f"Trajectory: {record}", err=True)
+    if outcome is None or outcome.stop == "interrupted":
+        click.echo("Interrupted.", err=True)
+        raise SystemExit(EXIT_INTERRUPTED)
+    if as_json:
+        click.echo(msgspec.json.encode(redactor.tree(msgspec.to_builtins(outcome))))
+    elif outcome.final_text:
+        click.echo(redactor.text(outcome.final_text))
+    if not outcome.success:
+        reason = outcome.error or f"stopped by {outcome.stop} after {outcome.steps} steps"
+        click.echo(redactor.text(f"Failed: {reason}"), err=True)
+    raise SystemExit(EXIT_SUCCESS if outcome.success else EXIT_FAILED)
+
+
+class _Steps:
+    """Says each step in a line on standard error. Satisfies `ports.Recorder`."""
+
+    def __init__(self, redactor: "Redactor") -> None:
+        self._redactor = redactor
+
+    def start(self, task: str, provider: str, model: str, max_steps: int) -> None:
+        self._line(f"{provider} {model}, at most {max_steps} steps", dim=True)
+
+    def interaction(
+        self, new_messages: "Sequence[Message]", reply: "Reply", tools: Sequence[str]
+    ) -> None:
+        """The step says it all."""
+
+    def step(
+        self,
+        number: int,
+        state: str,
+        messages: "Sequence[Message]",
+        reply: "Reply | None",
+        results: "Sequence[ToolResult]",
+        error: str | None = None,
+    ) -> None:
+        said = [f"{each.name}{'' if each.ok else ' (failed)'}" for each in results]
+        tokens = f"  {reply.usage.input_tokens}+{reply.usage.output_tokens} tokens" if reply else ""
+        what = error or ", ".join(said) or state
+        failed = bool(error) or any(not each.ok for each in results)
+        self._line(f"step {number}: {what}{tokens}", fg="yellow" if failed else None)
+
+    async def finish(self, success: bool, final_result: str | None) -> None:
+        self._line("done" if success else "not done", fg="green" if success else "red")
+
+    def _line(self, text: str, **style: Any) -> None:
+        text = self._redactor.text(text)
+        plain = "NO_COLOR" in os.environ or not sys.stderr.isatty()
+        click.echo(text if plain else click.style(text, **style), err=True)
+
+
+# ---------------------------------------------------------------------------- looking
+
+
+@main.command("show-config")
+@_with_settings
+def show_config(config: Path | None, switches: dict[str, bool], **said: Any) -> None:
+    """Show the settings in force as JSON, keys masked."""
+    import msgspec
+
+    path, settings, toggles = _in_force(config, switches, **said)
+    shown = {
+        "file": None if path is None else str(path),
+        "settings": _without_keys(settings),
+        "toggles": toggles.as_dict(),
+    }
+    click.echo(msgspec.json.format(msgspec.json.encode(shown), indent=2))
+
+
+def _without_keys(settings: "Settings") -> dict[str, Any]:
+    import msgspec
+
+    from agent_core.config import masked, without_credentials
+
+    shown: dict[str, Any] = msgspec.to_builtins(settings)
+    for entry in shown["model_providers"].values():
+        entry["api_key"] = masked(entry["api_key"])
+        entry["base_url"] = entry["base_url"] and without_credentials(entry["base_url"])
+    return shown
+
+
+@main.command()
+def tools() -> None:
+    """List the tools, and what each is for."""
+    from agent_core.tools import TOOLS
+
+    width = max(map(len, TOOLS))
+    for name, entry in TOOLS.items():
+        click.echo(f"{name:<{width}}  {entry.spec.description.partition('. ')[0].rstrip('.')}.")
+
+
+@main.command(short_help="Report on configuration, cache, dependencies and tools.")
+@_with_settings
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def doctor(config: Path | None, switches: dict[str, bool], as_json: bool, **said: Any) -> None:
+    """Report on configuration, cache, dependencies, connections, tools and toggles.
+
+    Figures of connections and tools count this process only, so they are those of a fresh
+    start. Exit code 2 where the configuration cannot be used.
+    """
+    from agent_core.config import Overrides
+    from agent_core.config_file import find_config
+    from agent_core.diagnosis import diagnose
+
+    path = config or find_config(os.environ, Path.cwd())
+    report = diagnose(path, os.environ, switches, Overrides(**said))
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))
+    else:
+        click.echo("\n".join(_report_lines(report)))
+    if report["configuration"]["problem"]:
+        raise SystemExit(EXIT_USAGE)
+
+
+def _report_lines(report: Mapping[str, Any]) -> list[str]:
+    configuration, cache = report["configuration"], report["configuration_cache"]
+    dependencies, pool = report["dependencies"], report["connection_pool"]
+    tools, keys = report["tools"], [name for name, there in report["keys"].items() if there]
+    sections: dict[str, list[str]] = {
+        f"agent-core {report['version']} on Python {report['python']}": [],
+        "Configuration": [
+            f"File: {configuration['file'] or 'none'}",
+            f"Config load: {configuration['load_ms']}ms",
+            f"Provider: {configuration['provider']}, model: {configuration['model'] or 'none'}",
+            f"Keys at hand: {', '.join(keys) or 'none'}",
+            *([f"Problem: {configuration['problem']}"] if configuration["problem"] else []),
+        ],
+        "Configuration cache": [
+            f"Folder: {cache['folder']} ({cache['disk_entries']} entries)",
+            f"Hit rate: {cache['hit_rate_percent']}%",
+            f"Cache size: {cache['cache_size']}",
+        ],
+        "Dependencies (SDKs are needed only with native_client=off)": [
+            f"Available: {', '.join(dependencies['available_providers']) or 'none'}",
+            f"Missing: {', '.join(dependencies['missing_providers']) or 'none'}",
+            *sorted(set(dependencies["installation_commands"].values())),
+        ],
+        "Connection pool": [
+            f"HTTP/2: {'possible' if pool['http2_possible'] else 'not possible; install h2'}",
+            f"Total requests: {pool['total_requests']}",
+            f"Connection reuse rate: {pool['connection_reuse_rate_percent']}%",
+            f"Average request time: {pool['average_request_time_ms']}ms",
+        ],
+        "Tools": [
+            f"Available: {tools['loading_performance']['available_tools']}",
+            f"Loaded: {tools['loading_performance']['instantiated_tools']}",
+            f"Loading efficiency: {tools['loading_performance']['load_efficiency_percent']}%",
+        ],
+        "Toggles (off | on)": [
+            f"{name:<20} {'on ' if toggle['on'] else 'off'}  {toggle['about']}"
+            for name, toggle in report["toggles"].items()
+        ],
+    }
+    return [
+        line
+        for title, lines in sections.items()
+        for line in (title, *(f"  {each}" for each in lines), "")
+    ]
+
+
+@main.command(short_help="Make a trajectory of a killed session's journal.")
+@click.argument("journal", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write it; beside the journal unless given.",
+)
+def recover(journal: Path, output: Path | None) -> None:
+    """Make a trajectory of the JOURNAL (.jsonl) that a killed session left behind."""
+    from agent_core import trajectory_recorder
+
+    click.echo(trajectory_recorder.recover(journal, output))

@@ -1,0 +1,67 @@
+"""What `agent-core doctor` tells: the guide's performance report, as plain data."""
+
+import platform
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import agent_core
+from agent_core.build import toggles_in_force
+from agent_core.config import Overrides, Settings, effective
+from agent_core.config_cache import CachedConfig, ConfigLoadTimer, cache_directory
+from agent_core.connection_pool import pool_metrics
+from agent_core.dynamic_imports import get_dependency_report
+from agent_core.errors import ConfigError, MissingDependencyError
+from agent_core.lazy_tools import OptimizedToolManager
+from agent_core.providers import PROVIDERS
+from agent_core.toggles import ABOUT
+
+
+def diagnose(
+    config: Path | None, environ: Mapping[str, str], switches: Mapping[str, bool], said: Overrides
+) -> dict[str, Any]:
+    """Every section of the report. Imports no SDK and opens no connection.
+
+    A configuration that cannot be used is a finding, and no error.
+    """
+    source = CachedConfig(environ)
+    settings = Settings()
+    problem = None
+    with ConfigLoadTimer() as timer:
+        try:
+            loaded = settings if config is None else source.load(config)
+            settings = effective(loaded, environ, said)
+            _ = settings.provider_kind
+        except (ConfigError, MissingDependencyError) as error:
+            problem = str(error)
+    toggles = toggles_in_force(settings, switches).as_dict()
+    return {
+        "version": agent_core.__version__,
+        "python": platform.python_version(),
+        "configuration": {
+            "file": None if config is None else str(config),
+            "load_ms": round(timer.duration_ms, 2),
+            "provider": settings.default_provider,
+            "model": settings.model_parameters.model,
+            "problem": problem,
+        },
+        "keys": {name: _has_key(name, settings, environ) for name in PROVIDERS},
+        "configuration_cache": {
+            "folder": str(cache_directory(environ)),
+            **source.cache.get_cache_stats(),
+        },
+        "dependencies": get_dependency_report(),
+        "connection_pool": {
+            "http2_possible": find_spec("h2") is not None,
+            **pool_metrics.get_stats(),
+        },
+        "tools": OptimizedToolManager().get_performance_report(),
+        "toggles": {n: {"on": on, "about": ABOUT[n]} for n, on in toggles.items()},
+    }
+
+
+def _has_key(name: str, settings: Settings, environ: Mapping[str, str]) -> bool:
+    """Whether a key is at hand, in the file or in the environment; never which."""
+    entry = settings.model_providers.get(name)
+    return bool(entry and entry.api_key) or any(map(environ.get, PROVIDERS[name].key_env))

@@ -1,0 +1,244 @@
+"""Anthropic's Messages."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import Struct
+
+from agent_core.errors import MalformedReplyError
+from agent_core.messages import Message, Reply, ToolCall, ToolSpec, Usage
+from agent_core.models.codec import (
+    Entry,
+    Parameters,
+    Refused,
+    ServerSentEvents,
+    cut,
+    decoded,
+    opaque_items,
+    sent_arguments,
+    tool_call,
+    without_none,
+)
+
+
+class _Usage(Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+
+
+class _Error(Struct):
+    type: str = ""
+    message: str = ""
+
+
+class _Body(Struct):
+    content: list[dict[str, Any]] | None = None
+    usage: _Usage | None = None
+    stop_reason: str | None = None
+    model: str | None = None
+    type: str | None = None
+    error: _Error | None = None
+
+
+class _Delta(Struct):
+    type: str | None = None
+    text: str = ""
+    thinking: str = ""
+    signature: str = ""
+    partial_json: str = ""
+    stop_reason: str | None = None
+
+
+class _Event(Struct):
+    type: str
+    index: int = 0
+    message: _Body | None = None
+    content_block: dict[str, Any] | None = None
+    delta: _Delta | None = None
+    usage: _Usage | None = None
+    error: _Error | None = None
+
+
+_BODY = msgspec.json.Decoder(_Body)
+_EVENT = msgspec.json.Decoder(_Event)
+
+
+class AnthropicMessages:
+    """Messages: blocks of content, the system text apart, all results of a step in one
+    message of the user's."""
+
+    protocol: ClassVar[str] = "anthropic_messages"
+    list_field: ClassVar[str] = "messages"
+    grouped: ClassVar[str | None] = "content"
+    lifts_system: ClassVar[bool] = True
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+
+    def url(self, base_url: str) -> str:
+        # The vendor's own clients are given an address without the version.
+        return f"{base_url}/messages" if base_url.endswith("/v1") else f"{base_url}/v1/messages"
+
+    def envelope(self, system: Sequence[str], tools: Sequence[ToolSpec]) -> dict[str, Any]:
+        p = self.parameters
+        fields: dict[str, Any] = {"model": p.model, "max_tokens": p.max_tokens}
+        fields |= without_none(temperature=p.temperature, top_p=p.top_p, top_k=p.top_k or None)
+        if p.stream:
+            fields["stream"] = True
+        if texts := [text for text in system if text.strip()]:
+            fields["system"] = "\n\n".join(texts)
+        if tools:
+            fields["tools"] = [
+                {
+                    "name": spec.name,
+                    "description": spec.description,
+                    "input_schema": spec.parameters,
+                }
+                for spec in tools
+            ]
+            if not p.parallel_tool_calls:
+                fields["tool_choice"] = {"type": "auto", "disable_parallel_tool_use": True}
+        return fields
+
+    def entry(self, message: Message) -> Entry:
+        if message.role == "system":
+            return Entry("", [])
+        if message.role == "assistant":
+            return Entry("assistant", opaque_items(message, self.protocol) or _blocks(message))
+        return Entry("user", _blocks(message))
+
+    def decode(self, body: bytes) -> Reply:
+        reply = decoded(body, _BODY)
+        if reply.error is not None:
+            raise Refused(reply.error.message, kind=reply.error.type)
+        if reply.content is None:
+            raise MalformedReplyError("The reply has no content.")
+        return _reply(reply.content, reply.usage, reply.stop_reason, reply.model, {})
+
+    def splitter(self) -> ServerSentEvents:
+        return ServerSentEvents()
+
+    def fold(self) -> "MessagesFold":
+        return MessagesFold()
+
+
+class MessagesFold:
+    """Events to a reply, block by block."""
+
+    def __init__(self) -> None:
+        self._start = _Body()
+        self._usage = _Usage()
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._arguments: dict[int, list[str]] = {}
+        """What came of each call's input, which is JSON in pieces."""
+        self._stop: str | None = None
+        self._complete = False
+
+    def add(self, event: bytes) -> None:
+        found = decoded(event, _EVENT)
+        if found.type == "error":
+            error = found.error or _Error()
+            raise Refused(error.message, kind=error.type)
+        if found.type == "message_start" and found.message is not None:
+            self._start = found.message
+            self._count(found.message.usage)
+        elif found.type == "content_block_start" and found.content_block is not None:
+            self._blocks[found.index] = found.content_block
+        elif found.type == "content_block_delta" and found.delta is not None:
+            self._extend(found.index, found.delta)
+        elif found.type == "message_delta":
+            self._stop = found.delta.stop_reason if found.delta else None
+            self._count(found.usage)
+        elif found.type == "message_stop":
+            self._complete = True
+
+    def reply(self) -> Reply:
+        if not self._complete:
+            raise cut()
+        order = sorted(self._blocks)
+        blocks = [self._blocks[index] for index in order]
+        arguments = {
+            place: "".join(self._arguments[index])
+            for place, index in enumerate(order)
+            if index in self._arguments
+        }
+        return _reply(blocks, self._usage, self._stop, self._start.model, arguments)
+
+    def _extend(self, index: int, delta: _Delta) -> None:
+        if index not in self._blocks:
+            raise MalformedReplyError("The stream continues a block that it never began.")
+        block = self._blocks[index]
+        if delta.type == "input_json_delta":
+            self._arguments.setdefault(index, []).append(delta.partial_json)
+        for field in ("text", "thinking", "signature"):
+            if added := getattr(delta, field):
+                block[field] = block.get(field, "") + added
+
+    def _count(self, usage: _Usage | None) -> None:
+        """The last number of each kind stands: the counts in `message_delta` are totals."""
+        for field in _Usage.__struct_fields__:
+            if usage is not None and (number := getattr(usage, field)) is not None:
+                setattr(self._usage, field, number)
+
+
+def _blocks(message: Message) -> list[dict[str, Any]]:
+    if message.result is not None:
+        result = message.result
+        block = {"type": "tool_result", "tool_use_id": result.call_id, "content": result.text}
+        return [block if result.ok else {**block, "is_error": True}]
+    # A text block without text is refused by the provider.
+    blocks: list[dict[str, Any]] = []
+    if message.text.strip():
+        blocks.append({"type": "text", "text": message.text})
+    blocks += (
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": sent_arguments(call)}
+        for call in message.calls
+    )
+    return blocks
+
+
+def _reply(
+    blocks: list[dict[str, Any]],
+    usage: _Usage | None,
+    stop: str | None,
+    model: str | None,
+    arguments: dict[int, str],
+) -> Reply:
+    """`arguments` holds the streamed input of calls, by the place of their block."""
+    texts: list[str] = []
+    calls: list[ToolCall] = []
+    thoughts = False
+    for place, block in enumerate(blocks):
+        if block.get("type") == "text":
+            texts.append(str(block.get("text") or ""))
+        elif block.get("type") == "tool_use":
+            calls.append(_call(block, arguments.get(place)))
+            block["input"] = sent_arguments(calls[-1])
+        else:
+            thoughts = True
+    # Thinking must come back signed, in its place among the other blocks.
+    opaque = {AnthropicMessages.protocol: blocks} if thoughts else None
+    message = Message("assistant", "".join(texts), tuple(calls), opaque=opaque)
+    return Reply(message, _usage(usage or _Usage()), stop or "", model or "")
+
+
+def _call(block: dict[str, Any], streamed: str | None) -> ToolCall:
+    call_id, name = str(block.get("id") or ""), str(block.get("name") or "")
+    if streamed is not None:
+        return tool_call(call_id, name, streamed)
+    given = block.get("input")
+    if isinstance(given, dict):
+        return ToolCall(call_id, name, given)
+    return tool_call(call_id, name, msgspec.json.encode(given).decode())
+
+
+def _usage(usage: _Usage) -> Usage:
+    return Usage(
+        input_tokens=usage.input_tokens or 0,
+        output_tokens=usage.output_tokens or 0,
+        cache_creation_input_tokens=usage.cache_creation_input_tokens or 0,
+        cache_read_input_tokens=usage.cache_read_input_tokens or 0,
+    )

@@ -1,0 +1,212 @@
+"""Google's generateContent."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import Struct
+
+from agent_core.errors import MalformedReplyError
+from agent_core.messages import Message, Reply, ToolCall, ToolSpec, Usage
+from agent_core.models.codec import (
+    LOCAL_ID,
+    Entry,
+    Parameters,
+    Refused,
+    ServerSentEvents,
+    cut,
+    decoded,
+    opaque_items,
+    sent_arguments,
+    tool_call,
+    without_none,
+)
+
+_VERSION = re.compile(r"/v\d\w*$")
+
+
+class _Content(Struct, rename="camel"):
+    parts: list[dict[str, Any]] | None = None
+
+
+class _Candidate(Struct, rename="camel"):
+    content: _Content | None = None
+    finish_reason: str | None = None
+
+
+class _Usage(Struct, rename="camel"):
+    prompt_token_count: int | None = None
+    candidates_token_count: int | None = None
+    cached_content_token_count: int | None = None
+    thoughts_token_count: int | None = None
+
+
+class _Feedback(Struct, rename="camel"):
+    block_reason: str | None = None
+
+
+class _Error(Struct, rename="camel"):
+    code: int | None = None
+    message: str = ""
+    status: str = ""
+
+
+class _Body(Struct, rename="camel"):
+    """A whole reply, or one chunk of a streamed one; both have the same shape."""
+
+    candidates: list[_Candidate] | None = None
+    usage_metadata: _Usage | None = None
+    model_version: str | None = None
+    prompt_feedback: _Feedback | None = None
+    error: _Error | None = None
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+class Gemini:
+    """generateContent: parts under a role; a call and its result know each other by name,
+    and by an id where the provider gave one."""
+
+    protocol: ClassVar[str] = "gemini"
+    list_field: ClassVar[str] = "contents"
+    grouped: ClassVar[str | None] = "parts"
+    lifts_system: ClassVar[bool] = True
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+
+    def url(self, base_url: str) -> str:
+        root = base_url if _VERSION.search(base_url) else f"{base_url}/v1beta"
+        method = "streamGenerateContent?alt=sse" if self.parameters.stream else "generateContent"
+        return f"{root}/models/{self.parameters.model}:{method}"
+
+    def envelope(self, system: Sequence[str], tools: Sequence[ToolSpec]) -> dict[str, Any]:
+        p = self.parameters
+        fields: dict[str, Any] = {}
+        if system:
+            fields["systemInstruction"] = {"parts": [{"text": text} for text in system]}
+        if tools:
+            declarations = [
+                {
+                    "name": spec.name,
+                    "description": spec.description,
+                    "parametersJsonSchema": spec.parameters,
+                }
+                for spec in tools
+            ]
+            fields["tools"] = [{"functionDeclarations": declarations}]
+        fields["generationConfig"] = without_none(
+            maxOutputTokens=p.max_tokens,
+            temperature=p.temperature,
+            topP=p.top_p,
+            topK=p.top_k or None,
+        )
+        return fields
+
+    def entry(self, message: Message) -> Entry:
+        if message.role == "system":
+            return Entry("", [])
+        if message.role == "assistant":
+            return Entry("model", opaque_items(message, self.protocol) or _parts(message))
+        return Entry("user", _parts(message))
+
+    def decode(self, body: bytes) -> Reply:
+        fold = GeminiFold()
+        fold.add(body)
+        if fold.empty:
+            raise MalformedReplyError("The reply has no candidates.")
+        return fold.made()
+
+    def splitter(self) -> ServerSentEvents:
+        return ServerSentEvents()
+
+    def fold(self) -> "GeminiFold":
+        return GeminiFold()
+
+
+class GeminiFold:
+    """Chunks to a reply: parts follow each other, counts are totals."""
+
+    def __init__(self) -> None:
+        self.empty = True
+        self._parts: list[dict[str, Any]] = []
+        self._usage = _Usage()
+        self._model = ""
+        self._finish = ""
+
+    def add(self, event: bytes) -> None:
+        chunk = decoded(event, _BODY)
+        if chunk.error is not None:
+            raise Refused(chunk.error.message, kind=chunk.error.status, status=chunk.error.code)
+        if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason:
+            raise Refused(
+                f"the prompt was blocked: {chunk.prompt_feedback.block_reason}", status=400
+            )
+        self._usage = chunk.usage_metadata or self._usage
+        self._model = chunk.model_version or self._model
+        if chunk.candidates:
+            self.empty = False
+            candidate = chunk.candidates[0]
+            self._finish = candidate.finish_reason or self._finish
+            self._parts += (candidate.content or _Content()).parts or []
+
+    def reply(self) -> Reply:
+        if not self._finish:
+            raise cut()
+        return self.made()
+
+    def made(self) -> Reply:
+        """The reply from what is there."""
+        texts = [
+            str(part.get("text") or "")
+            for part in self._parts
+            if "functionCall" not in part and not part.get("thought")
+        ]
+        calls = tuple(_call(part["functionCall"]) for part in self._parts if "functionCall" in part)
+        # A signature must come back in the very part it came in.
+        signed = any("thoughtSignature" in part for part in self._parts)
+        opaque = {Gemini.protocol: self._parts} if signed else None
+        message = Message("assistant", "".join(texts), calls, opaque=opaque)
+        return Reply(message, _usage(self._usage), self._finish, self._model)
+
+
+def _parts(message: Message) -> list[dict[str, Any]]:
+    if message.result is not None:
+        result = message.result
+        field = "output" if result.ok else "error"
+        response = {"name": result.name, "response": {field: result.text}}
+        return [{"functionResponse": _identified(result.call_id) | response}]
+    parts: list[dict[str, Any]] = [{"text": message.text}] if message.text else []
+    for call in message.calls:
+        said = {"name": call.name, "args": sent_arguments(call)}
+        parts.append({"functionCall": _identified(call.id) | said})
+    return parts
+
+
+def _identified(call_id: str) -> dict[str, Any]:
+    return {} if call_id.startswith(LOCAL_ID) or not call_id else {"id": call_id}
+
+
+def _call(call: Any) -> ToolCall:
+    if not isinstance(call, dict):
+        raise MalformedReplyError("A functionCall is no object.")
+    call_id, name, arguments = (
+        str(call.get("id") or ""),
+        str(call.get("name") or ""),
+        call.get("args"),
+    )
+    if arguments is None or isinstance(arguments, dict):
+        return ToolCall(call_id, name, arguments or {})
+    return tool_call(call_id, name, msgspec.json.encode(arguments).decode())
+
+
+def _usage(usage: _Usage) -> Usage:
+    return Usage(
+        input_tokens=usage.prompt_token_count or 0,
+        # Thoughts are billed as output and not counted among the candidates.
+        output_tokens=(usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0),
+        cache_read_input_tokens=usage.cached_content_token_count or 0,
+        reasoning_tokens=usage.thoughts_token_count or 0,
+    )

@@ -1,0 +1,141 @@
+"""The request's body: the whole history, made anew or continued.
+
+A session resends its history with every step. `FullHistory` builds and encodes all of it
+each time, as an SDK does; `IncrementalHistory` encodes a message when it is new and keeps
+the bytes. Both give the same bytes.
+"""
+
+from collections.abc import Sequence
+from operator import is_
+from typing import Any, NamedTuple, Protocol
+
+from agent_core.encoding import encode_json
+from agent_core.messages import Message, ToolSpec
+from agent_core.models.codec import Codec
+
+
+class History(Protocol):
+    """Makes request bodies."""
+
+    def body(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> bytes: ...
+
+
+def _system_texts(codec: Codec, history: Sequence[Message]) -> list[str]:
+    if not codec.lifts_system:
+        return []
+    return [message.text for message in history if message.role == "system"]
+
+
+class FullHistory:
+    """One document from all messages, at every step."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+
+    def body(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> bytes:
+        return encode_json(self.document(history, tools))
+
+    def document(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> dict[str, Any]:
+        """The body as plain data, for an SDK that does its own encoding."""
+        document = self._codec.envelope(_system_texts(self._codec, history), tools)
+        document[self._codec.list_field] = self._items(history)
+        return document
+
+    def _items(self, history: Sequence[Message]) -> list[Any]:
+        field = self._codec.grouped
+        items: list[Any] = []
+        for role, parts in map(self._codec.entry, history):
+            if field is None:
+                items += parts
+            elif parts and items and items[-1]["role"] == role:
+                items[-1][field] += parts
+            elif parts:
+                items.append({"role": role, field: list(parts)})
+        return items
+
+
+class _Mark(NamedTuple):
+    """Where the history list stood after one message."""
+
+    length: int
+    role: str
+    """Role of the group that is still open; "" where none is."""
+
+
+_START = _Mark(0, "")
+
+
+class IncrementalHistory:
+    """Each message is encoded once; a step costs what is new, and one copy of the bytes.
+
+    Messages are frozen, so a message that is the same object has the same bytes. From
+    the first one that is another object (an edited or shortened history) all is encoded
+    again.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._seen: list[Message] = []
+        self._marks: list[_Mark] = []
+        self._list = bytearray()
+        self._tools: Sequence[ToolSpec] | None = None
+        self._system: list[str] = []
+        self._head = b""
+
+    def body(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> bytes:
+        kept = self._common(history)
+        changed = kept < len(self._seen)
+        if changed:
+            self._forget(kept)
+        for message in history[kept:]:
+            self._append(message)
+        if changed or any(message.role == "system" for message in history[kept:]):
+            self._system = _system_texts(self._codec, history)
+            self._tools = None
+        if self._tools is None or not _same(self._tools, tools):
+            self._head = self._encoded_head(tools)
+            self._tools = tuple(tools)
+        end = b"]}" if self._last.role else b""
+        return b"".join((self._head, self._list, end, b"]}"))
+
+    @property
+    def _last(self) -> _Mark:
+        return self._marks[-1] if self._marks else _START
+
+    def _common(self, history: Sequence[Message]) -> int:
+        """How many messages at the start are the ones already encoded."""
+        both = min(len(self._seen), len(history))
+        if all(map(is_, self._seen, history)):
+            return both
+        return next(i for i in range(both) if self._seen[i] is not history[i])
+
+    def _forget(self, kept: int) -> None:
+        del self._seen[kept:], self._marks[kept:]
+        del self._list[self._last.length :]
+
+    def _append(self, message: Message) -> None:
+        role, parts = self._codec.entry(message)
+        before = self._last.role
+        if parts:
+            self._list += self._joint(before, role)
+            self._list += encode_json(parts)[1:-1]
+            before = role if self._codec.grouped else ""
+        self._seen.append(message)
+        self._marks.append(_Mark(len(self._list), before))
+
+    def _joint(self, before: str, role: str) -> bytes:
+        """What stands between the list so far and the next parts."""
+        comma = b"," if self._list else b""
+        if self._codec.grouped is None or before == role:
+            return comma
+        opening = encode_json({"role": role, self._codec.grouped: []})[:-2]
+        return (b"]}," if before else comma) + opening
+
+    def _encoded_head(self, tools: Sequence[ToolSpec]) -> bytes:
+        document = self._codec.envelope(self._system, tools)
+        document[self._codec.list_field] = []
+        return encode_json(document)[:-2]
+
+
+def _same(old: Sequence[ToolSpec], new: Sequence[ToolSpec]) -> bool:
+    return len(old) == len(new) and all(map(is_, old, new))

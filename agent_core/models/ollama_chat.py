@@ -1,0 +1,171 @@
+"""Ollama's native chat."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import Struct
+
+from agent_core.errors import MalformedReplyError
+from agent_core.messages import Message, Reply, ToolCall, ToolSpec, Usage
+from agent_core.models.codec import (
+    Entry,
+    JsonLines,
+    Parameters,
+    Refused,
+    cut,
+    decoded,
+    opaque_items,
+    sent_arguments,
+    tool_call,
+    without_none,
+)
+
+
+class _Function(Struct):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _Call(Struct):
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Message(Struct):
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Body(Struct):
+    """A whole reply, or one line of a streamed one; both have the same shape."""
+
+    message: _Message | None = None
+    model: str | None = None
+    done: bool = False
+    done_reason: str | None = None
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
+    error: str | None = None
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+class OllamaChat:
+    """Ollama's chat: arguments are objects, results go by the tool's name."""
+
+    protocol: ClassVar[str] = "ollama_chat"
+    list_field: ClassVar[str] = "messages"
+    grouped: ClassVar[str | None] = None
+    lifts_system: ClassVar[bool] = False
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+
+    def url(self, base_url: str) -> str:
+        # Trae Agent's settings carry the address of Ollama's OpenAI-like interface.
+        return f"{base_url.removesuffix('/v1')}/api/chat"
+
+    def envelope(self, system: Sequence[str], tools: Sequence[ToolSpec]) -> dict[str, Any]:
+        p = self.parameters
+        fields: dict[str, Any] = {"model": p.model, "stream": p.stream}
+        fields["options"] = without_none(
+            num_predict=p.max_tokens,
+            temperature=p.temperature,
+            top_p=p.top_p,
+            top_k=p.top_k or None,
+        )
+        if tools:
+            fields["tools"] = [_tool(spec) for spec in tools]
+        return fields
+
+    def entry(self, message: Message) -> Entry:
+        return Entry(message.role, opaque_items(message, self.protocol) or [_encoded(message)])
+
+    def decode(self, body: bytes) -> Reply:
+        fold = OllamaFold()
+        fold.add(body)
+        if fold.empty:
+            raise MalformedReplyError("The reply has no message.")
+        return fold.made()
+
+    def splitter(self) -> JsonLines:
+        return JsonLines()
+
+    def fold(self) -> "OllamaFold":
+        return OllamaFold()
+
+
+class OllamaFold:
+    """Lines to a reply; the last one is `done` and has the counts."""
+
+    def __init__(self) -> None:
+        self.empty = True
+        self._text: list[str] = []
+        self._thinking: list[str] = []
+        self._calls: list[ToolCall] = []
+        self._last = _Body()
+
+    def add(self, event: bytes) -> None:
+        line = decoded(event, _BODY)
+        if line.error is not None:
+            raise Refused(line.error)
+        self._last = line
+        if line.message is not None:
+            self.empty = False
+            self._text.append(line.message.content or "")
+            self._thinking.append(line.message.thinking or "")
+            self._calls += [_call(call) for call in line.message.tool_calls or ()]
+
+    def reply(self) -> Reply:
+        if not self._last.done:
+            raise cut()
+        return self.made()
+
+    def made(self) -> Reply:
+        """The reply from what is there."""
+        last, text, thinking = self._last, "".join(self._text), "".join(self._thinking)
+        message = Message("assistant", text, tuple(self._calls))
+        if thinking:
+            sent_back = _encoded(message) | {"thinking": thinking}
+            message = Message(
+                "assistant", text, message.calls, opaque={OllamaChat.protocol: [sent_back]}
+            )
+        usage = Usage(input_tokens=last.prompt_eval_count or 0, output_tokens=last.eval_count or 0)
+        return Reply(message, usage, last.done_reason or "", last.model or "")
+
+
+def _tool(spec: ToolSpec) -> dict[str, Any]:
+    function = {
+        "name": spec.name,
+        "description": spec.description,
+        "parameters": spec.parameters,
+    }
+    return {"type": "function", "function": function}
+
+
+def _encoded(message: Message) -> dict[str, Any]:
+    if message.result is not None:
+        return {
+            "role": "tool",
+            "tool_name": message.result.name,
+            "content": message.result.text,
+        }
+    encoded: dict[str, Any] = {"role": message.role, "content": message.text}
+    if message.calls:
+        encoded["tool_calls"] = [
+            {"function": {"name": call.name, "arguments": sent_arguments(call)}}
+            for call in message.calls
+        ]
+    return encoded
+
+
+def _call(call: _Call) -> ToolCall:
+    function = call.function or _Function()
+    call_id, name, arguments = call.id or "", function.name or "", function.arguments
+    if arguments is None or isinstance(arguments, dict):
+        return ToolCall(call_id, name, arguments or {})
+    text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+    return tool_call(call_id, name, text)

@@ -1,0 +1,226 @@
+"""OpenAI's Responses: a flat list of items, calls and their outputs among them."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import Struct
+
+from agent_core.encoding import encode_json
+from agent_core.errors import MalformedReplyError
+from agent_core.messages import Message, Reply, ToolCall, ToolSpec, Usage
+from agent_core.models.codec import (
+    Entry,
+    Parameters,
+    Refused,
+    ServerSentEvents,
+    cut,
+    decoded,
+    opaque_items,
+    tool_call,
+    without_none,
+)
+
+
+class _Error(Struct):
+    code: str | None = None
+    message: str | None = None
+
+
+class _Incomplete(Struct):
+    reason: str | None = None
+
+
+class _InputDetails(Struct):
+    cached_tokens: int | None = None
+
+
+class _OutputDetails(Struct):
+    reasoning_tokens: int | None = None
+
+
+class _Usage(Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: _InputDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _Body(Struct):
+    output: list[dict[str, Any]] | None = None
+    status: str | None = None
+    error: _Error | None = None
+    incomplete_details: _Incomplete | None = None
+    usage: _Usage | None = None
+    model: str | None = None
+
+
+class _Event(Struct):
+    type: str
+    response: _Body | None = None
+    item: dict[str, Any] | None = None
+    output_index: int = 0
+    error: _Error | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+_BODY = msgspec.json.Decoder(_Body)
+_EVENT = msgspec.json.Decoder(_Event)
+_LAST = ("response.completed", "response.incomplete", "response.failed")
+
+
+class OpenAIResponses:
+    """Responses, with the whole history resent, as Trae Agent does."""
+
+    protocol: ClassVar[str] = "openai_responses"
+    list_field: ClassVar[str] = "input"
+    grouped: ClassVar[str | None] = None
+    lifts_system: ClassVar[bool] = False
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+
+    def url(self, base_url: str) -> str:
+        return f"{base_url}/responses"
+
+    def envelope(self, system: Sequence[str], tools: Sequence[ToolSpec]) -> dict[str, Any]:
+        p = self.parameters
+        fields: dict[str, Any] = {"model": p.model, "max_output_tokens": p.max_tokens}
+        fields |= without_none(temperature=p.temperature, top_p=p.top_p)
+        if p.stream:
+            fields["stream"] = True
+        if tools:
+            fields["tools"] = [_tool(spec) for spec in tools]
+            if not p.parallel_tool_calls:
+                fields["parallel_tool_calls"] = False
+        return fields
+
+    def entry(self, message: Message) -> Entry:
+        return Entry(message.role, opaque_items(message, self.protocol) or _items(message))
+
+    def decode(self, body: bytes) -> Reply:
+        return _reply(decoded(body, _BODY))
+
+    def splitter(self) -> ServerSentEvents:
+        return ServerSentEvents()
+
+    def fold(self) -> "ResponsesFold":
+        return ResponsesFold()
+
+
+class ResponsesFold:
+    """The last event holds the whole reply; the ones before are for who wants to watch.
+
+    Some compatible servers leave the output out of it; then the finished items count.
+    """
+
+    def __init__(self) -> None:
+        self._items: dict[int, dict[str, Any]] = {}
+        self._body: _Body | None = None
+
+    def add(self, event: bytes) -> None:
+        if event == b"[DONE]":
+            return
+        found = decoded(event, _EVENT)
+        if found.type == "error":
+            error = found.error or _Error(found.code, found.message)
+            raise Refused(error.message or "", kind=error.code or "")
+        if found.type == "response.output_item.done" and found.item is not None:
+            self._items[found.output_index] = found.item
+        elif found.type in _LAST:
+            self._body = found.response
+
+    def reply(self) -> Reply:
+        if self._body is None:
+            raise cut()
+        if not self._body.output:
+            self._body.output = [self._items[index] for index in sorted(self._items)]
+        return _reply(self._body)
+
+
+def _tool(spec: ToolSpec) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "name": spec.name,
+        "description": spec.description,
+        "parameters": spec.parameters,
+        # True is this endpoint's default and wants every argument to be required.
+        "strict": False,
+    }
+
+
+def _items(message: Message) -> list[dict[str, Any]]:
+    if message.result is not None:
+        result = message.result
+        output = {"type": "function_call_output", "call_id": result.call_id, "output": result.text}
+        return [output]
+    items: list[dict[str, Any]] = []
+    if message.text or not message.calls:
+        items.append({"role": message.role, "content": message.text})
+    for call in message.calls:
+        arguments = call.malformed
+        if arguments is None:
+            arguments = encode_json(call.arguments).decode()
+        items.append(
+            {
+                "type": "function_call",
+                "call_id": call.id,
+                "name": call.name,
+                "arguments": arguments,
+            }
+        )
+    return items
+
+
+def _reply(body: _Body) -> Reply:
+    if body.error is not None or body.status == "failed":
+        error = body.error or _Error()
+        raise Refused(error.message or "the response failed", kind=error.code or "")
+    if body.output is None:
+        raise MalformedReplyError("The reply has no output.")
+    texts: list[str] = []
+    calls: list[ToolCall] = []
+    reasoned = False
+    for item in body.output:
+        if item.get("type") == "message":
+            texts.append(_text(item))
+        elif item.get("type") == "function_call":
+            name, arguments = str(item.get("name") or ""), str(item.get("arguments") or "")
+            calls.append(tool_call(str(item.get("call_id") or ""), name, arguments))
+        else:
+            reasoned = True
+    # Reasoning is accepted back only together with the very items that followed it.
+    opaque = {OpenAIResponses.protocol: body.output} if reasoned else None
+    message = Message("assistant", "".join(texts), tuple(calls), opaque=opaque)
+    return Reply(message, _usage(body.usage), _finish(body), body.model or "")
+
+
+def _text(item: dict[str, Any]) -> str:
+    parts = item.get("content")
+    if not isinstance(parts, list):
+        return str(parts or "")
+    return "".join(
+        str(part.get("text") or part.get("refusal") or "")
+        for part in parts
+        if isinstance(part, dict)
+    )
+
+
+def _finish(body: _Body) -> str:
+    if body.incomplete_details is not None and body.incomplete_details.reason:
+        return body.incomplete_details.reason
+    return body.status or ""
+
+
+def _usage(usage: _Usage | None) -> Usage:
+    if usage is None:
+        return Usage()
+    read = usage.input_tokens_details or _InputDetails()
+    written = usage.output_tokens_details or _OutputDetails()
+    return Usage(
+        input_tokens=usage.input_tokens or 0,
+        output_tokens=usage.output_tokens or 0,
+        cache_read_input_tokens=read.cached_tokens or 0,
+        reasoning_tokens=written.reasoning_tokens or 0,
+    )

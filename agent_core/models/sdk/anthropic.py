@@ -1,0 +1,41 @@
+"""Anthropic's SDK."""
+
+from typing import Any
+
+import anthropic
+
+from agent_core.config import ProviderSettings
+from agent_core.models.sdk.sdk_model import TIMEOUT, SdkModel
+from agent_core.models.sdk.stainless import StainlessVendor
+from agent_core.providers import PROVIDERS
+
+
+class AnthropicModel(SdkModel):
+    """Messages."""
+
+    def __init__(
+        self, provider: str, settings: ProviderSettings, *, reuse_connections: bool = True
+    ) -> None:
+        vendor = _Anthropic(provider, settings)
+        super().__init__(provider, settings, vendor, reuse_connections=reuse_connections)
+
+
+class _Anthropic(StainlessVendor):
+    unnamed = ("temperature", "top_p", "top_k")
+
+    def __init__(self, provider: str, settings: ProviderSettings) -> None:
+        super().__init__(anthropic)
+        base_url = settings.base_url or PROVIDERS[provider].base_url or ""
+        self._options: dict[str, Any] = {
+            "api_key": settings.api_key or "none",
+            # The SDK puts "/v1" before its own paths.
+            "base_url": base_url.rstrip("/").removesuffix("/v1"),
+            "max_retries": settings.max_retries,
+            "timeout": TIMEOUT,
+        }
+
+    def connect(self) -> Any:
+        return anthropic.AsyncAnthropic(**self._options)
+
+    def endpoint(self, client: Any) -> Any:
+        return client.messages

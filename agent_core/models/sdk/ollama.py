@@ -1,0 +1,60 @@
+"""Ollama's SDK. It has no retries of its own, so `max_retries` has no effect here."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import ollama
+
+from agent_core.config import ProviderSettings
+from agent_core.errors import ConnectionFailedError, MalformedReplyError, ProviderError
+from agent_core.models.sdk.sdk_model import TIMEOUT, SdkModel
+from agent_core.ports import Response
+from agent_core.providers import PROVIDERS
+
+
+class OllamaModel(SdkModel):
+    """Ollama's chat."""
+
+    def __init__(
+        self, provider: str, settings: ProviderSettings, *, reuse_connections: bool = True
+    ) -> None:
+        vendor = _Ollama(provider, settings)
+        super().__init__(provider, settings, vendor, reuse_connections=reuse_connections)
+
+
+class _Ollama:
+    def __init__(self, provider: str, settings: ProviderSettings) -> None:
+        base_url = settings.base_url or PROVIDERS[provider].base_url or ""
+        # As `OllamaChat.url`: the address of the OpenAI-like interface will do.
+        self._host = base_url.rstrip("/").removesuffix("/v1")
+        self._headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
+
+    def connect(self) -> Any:
+        return ollama.AsyncClient(host=self._host, headers=self._headers, timeout=TIMEOUT)
+
+    async def disconnect(self, client: Any) -> None:
+        await client.close()
+
+    async def ask(self, client: Any, document: dict[str, Any]) -> bytes:
+        return _json(await client.chat(**document))
+
+    async def stream(self, client: Any, document: dict[str, Any]) -> AsyncIterator[bytes]:
+        async for event in await client.chat(**document):
+            yield _json(event)
+
+    def failure(self, error: Exception) -> ProviderError | Response | None:
+        if isinstance(error, ollama.ResponseError):
+            if error.status_code < 100:
+                return ProviderError(error.error)
+            return Response(error.status_code, {}, error.error.encode())
+        if isinstance(error, httpx.TransportError | ConnectionError):
+            return ConnectionFailedError(str(error) or type(error).__name__)
+        if isinstance(error, ValueError):
+            return MalformedReplyError("The SDK could not read the reply.")
+        return None
+
+
+def _json(model: Any) -> bytes:
+    text: str = model.model_dump_json(exclude_none=True, warnings=False)
+    return text.encode()

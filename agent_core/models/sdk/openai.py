@@ -1,0 +1,47 @@
+"""OpenAI's SDK, which also reaches Azure, OpenRouter and Doubao."""
+
+from typing import Any
+
+import openai
+
+from agent_core.config import ProviderSettings
+from agent_core.errors import ConfigError
+from agent_core.models.sdk.sdk_model import TIMEOUT, SdkModel
+from agent_core.models.sdk.stainless import StainlessVendor
+from agent_core.providers import PROVIDERS
+
+
+class OpenAIModel(SdkModel):
+    """Chat Completions, or Responses where the settings' `protocol` says so."""
+
+    def __init__(
+        self, provider: str, settings: ProviderSettings, *, reuse_connections: bool = True
+    ) -> None:
+        vendor = _OpenAI(provider, settings)
+        super().__init__(provider, settings, vendor, reuse_connections=reuse_connections)
+
+
+class _OpenAI(StainlessVendor):
+    def __init__(self, provider: str, settings: ProviderSettings) -> None:
+        super().__init__(openai)
+        known = PROVIDERS[provider]
+        base_url = settings.base_url or known.base_url
+        if base_url is None:
+            raise ConfigError(f"{provider} has no default address; set base_url (its endpoint).")
+        self._responses = settings.protocol == "openai_responses"
+        self._options: dict[str, Any] = {
+            "api_key": settings.api_key or "none",
+            "base_url": known.rooted(base_url, settings.model),
+            "max_retries": settings.max_retries,
+            "timeout": TIMEOUT,
+        }
+        self._client = openai.AsyncOpenAI
+        if known.deployments:
+            self._client = openai.AsyncAzureOpenAI
+            self._options["api_version"] = settings.api_version or known.api_version
+
+    def connect(self) -> Any:
+        return self._client(**self._options)
+
+    def endpoint(self, client: Any) -> Any:
+        return client.responses if self._responses else client.chat.completions

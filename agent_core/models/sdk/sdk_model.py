@@ -1,0 +1,122 @@
+"""A model behind a vendor's SDK: our history through its client, its reply through our codec."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from agent_core.config import ProviderSettings
+from agent_core.errors import MalformedReplyError, ProviderError
+from agent_core.messages import Message, Reply, ToolSpec
+from agent_core.models import codec_named
+from agent_core.models.codec import CallNames, Codec, Parameters, Refused
+from agent_core.models.failures import answered, refused
+from agent_core.models.history import FullHistory
+from agent_core.ports import Response
+from agent_core.providers import PROVIDERS
+from agent_core.redaction import Redactor
+from agent_core.retries import retry_after
+
+TIMEOUT = 600.0
+"""Seconds for one reply, as in the SDKs by default; stated, because Anthropic's asks for it."""
+
+
+class Vendor(Protocol):
+    """What differs between the SDKs. A document is a request's body as plain data."""
+
+    def connect(self) -> Any:
+        """A new client of the SDK; opens no connection."""
+        ...
+
+    async def disconnect(self, client: Any) -> None: ...
+
+    async def ask(self, client: Any, document: dict[str, Any]) -> bytes:
+        """The whole reply, as the provider's JSON. Raises the SDK's own errors."""
+        ...
+
+    def stream(self, client: Any, document: dict[str, Any]) -> AsyncIterator[bytes]:
+        """The events of a streamed reply, each as the provider's JSON."""
+        ...
+
+    def failure(self, error: Exception) -> ProviderError | Response | None:
+        """What an SDK's error means: ours, or an answer of the provider; None: not an SDK's."""
+        ...
+
+
+class SdkModel:
+    """Satisfies `ports.Model`.
+
+    With `reuse_connections` off, every request gets a client of its own, as the
+    baseline of `connection_pool` asks. Retries are the SDK's, `max_retries` of them.
+    """
+
+    def __init__(
+        self, provider: str, settings: ProviderSettings, vendor: Vendor, *, reuse_connections: bool
+    ) -> None:
+        self._provider = provider
+        self._vendor = vendor
+        self._reuse = reuse_connections
+        self._codec = codec_for(provider, settings)
+        self._history = FullHistory(self._codec)
+        self._redactor = Redactor(settings.secrets)
+        self._names = CallNames()
+        self._client: Any = None
+
+    async def reply(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> Reply:
+        """Raises `ProviderError`; no message of it holds a key."""
+        document = self._history.document(history, tools)
+        ask = self._streamed if self._codec.parameters.stream else self._whole
+        try:
+            async with self._connected() as client:
+                return self._names.given(await ask(client, document))
+        except Refused as refusal:
+            raise refused(self._provider, refusal, self._redactor) from None
+        except MalformedReplyError as error:
+            raise MalformedReplyError(f"{self._provider}: {error}") from None
+        except Exception as error:
+            # Every SDK has an error tree of its own; what is in none of them goes on as it is.
+            failure = self._vendor.failure(error)
+            if failure is None:
+                raise
+            # Not chained: the SDK's error holds the request, and with it the key.
+            raise self._translated(failure) from None
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await self._vendor.disconnect(client)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Any]:
+        if self._reuse:
+            self._client = self._client or self._vendor.connect()
+            yield self._client
+            return
+        client = self._vendor.connect()
+        try:
+            yield client
+        finally:
+            await self._vendor.disconnect(client)
+
+    async def _whole(self, client: Any, document: dict[str, Any]) -> Reply:
+        return self._codec.decode(await self._vendor.ask(client, document))
+
+    async def _streamed(self, client: Any, document: dict[str, Any]) -> Reply:
+        fold = self._codec.fold()
+        async for event in self._vendor.stream(client, document):
+            fold.add(event)
+        return fold.reply()
+
+    def _translated(self, failure: ProviderError | Response) -> ProviderError:
+        if isinstance(failure, ProviderError):
+            return type(failure)(self._redactor.text(f"{self._provider}: {failure}"))
+        wait = retry_after(failure.headers, time.time())
+        status, headers, body = failure.status, failure.headers, failure.body
+        return answered(self._provider, status, headers, body, self._redactor, wait)
+
+
+def codec_for(provider: str, settings: ProviderSettings) -> Codec:
+    """The codec that `settings` ask for. Raises `ConfigError`."""
+    protocol = settings.protocol or PROVIDERS[provider].protocol
+    codec: Codec = codec_named(protocol, provider, Parameters.of(settings))
+    return codec

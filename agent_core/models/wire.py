@@ -1,0 +1,141 @@
+"""A model spoken to over the wire: a codec and a history on any `Connections`."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from urllib.parse import urlsplit
+
+from agent_core.config import ProviderSettings
+from agent_core.errors import ConfigError, ConnectionFailedError, MalformedReplyError
+from agent_core.messages import Message, Reply, ToolSpec
+from agent_core.models import PROVIDERS, codec_named
+from agent_core.models.codec import CallNames, Codec, Parameters, Refused, StreamDecoder
+from agent_core.models.failures import answered, refused
+from agent_core.models.history import History, IncrementalHistory
+from agent_core.ports import Connections, Request
+from agent_core.redaction import Redactor
+from agent_core.retries import retry_after
+
+REPEATS = 2
+"""How often a reply that broke off in its middle is asked for again."""
+
+
+Ask = Callable[[Request], Awaitable[Reply]]
+
+
+class WireModel:
+    """Satisfies `ports.Model`.
+
+    `Connections` repeats what failed before a reply began. A reply that began and broke
+    off (a cut stream, truncated JSON) is asked for again here, where it is known to be
+    unfinished: nobody has seen any of it yet.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        history: History,
+        connections: Connections,
+        *,
+        provider: str,
+        url: str,
+        headers: dict[str, str],
+        redactor: Redactor | None = None,
+    ) -> None:
+        self._codec = codec
+        self._history = history
+        self._connections = connections
+        self._provider = provider
+        self._url = url
+        self._headers = {"content-type": "application/json", **headers}
+        self._redactor = redactor or Redactor()
+        self._names = CallNames()
+
+    async def reply(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> Reply:
+        """Raises `ProviderError`; no message of it holds a key."""
+        body = self._history.body(history, tools)
+        request = Request(self._provider, self._url, self._headers, body)
+        ask = self._streamed if self._codec.parameters.stream else self._whole
+        try:
+            return self._names.given(await self._repeated(ask, request))
+        except Refused as refusal:
+            raise refused(self._provider, refusal, self._redactor) from None
+        except MalformedReplyError as error:
+            raise MalformedReplyError(f"{self._provider}: {error}") from None
+
+    async def close(self) -> None:
+        """Nothing of its own; the connections belong to whoever opened them."""
+
+    async def _repeated(self, ask: Ask, request: Request) -> Reply:
+        for _ in range(REPEATS):
+            try:
+                return await ask(request)
+            except (MalformedReplyError, _BrokeOff):
+                continue
+        try:
+            return await ask(request)
+        except _BrokeOff as error:
+            raise ConnectionFailedError(str(error)) from error.__cause__
+
+    async def _whole(self, request: Request) -> Reply:
+        response = await self._connections.post(request)
+        self._check(response.status, response.headers, response.body)
+        return self._codec.decode(response.body)
+
+    async def _streamed(self, request: Request) -> Reply:
+        async with self._connections.stream(request) as (status, headers, chunks):
+            if status != 200:
+                self._check(status, headers, await _joined(chunks))
+            decoder = StreamDecoder(self._codec)
+            try:
+                async for chunk in chunks:
+                    decoder.feed(chunk)
+            except ConnectionFailedError as error:
+                raise _BrokeOff(str(error)) from error
+            return decoder.finish()
+
+    def _check(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        if status != 200:
+            wait = retry_after(headers, time.time())
+            raise answered(self._provider, status, headers, body, self._redactor, wait)
+
+
+class _BrokeOff(Exception):
+    """The connection failed after the reply had begun."""
+
+
+async def _joined(chunks: AsyncIterator[bytes]) -> bytes:
+    return b"".join([chunk async for chunk in chunks])
+
+
+def open_model(
+    provider: str,
+    settings: ProviderSettings,
+    connections: Connections,
+    *,
+    history: Callable[[Codec], History] = IncrementalHistory,
+) -> WireModel:
+    """The model that `settings` describe. Raises `ConfigError`.
+
+    `provider` is a name in `PROVIDERS`; where an entry of the file has a name of its own,
+    that is its `provider` and not its name.
+    """
+    if provider not in PROVIDERS:
+        raise ConfigError(f"Unknown provider {provider!r}. Known: {', '.join(PROVIDERS)}.")
+    known = PROVIDERS[provider]
+    base_url = settings.base_url or known.base_url
+    if base_url is None:
+        raise ConfigError(f"{provider} has no default address; set base_url (its endpoint).")
+    if urlsplit(base_url).scheme not in ("http", "https"):
+        raise ConfigError(f"The base_url of {provider} must begin with http:// or https://.")
+    codec = codec_named(settings.protocol or known.protocol, provider, Parameters.of(settings))
+    return WireModel(
+        codec,
+        history(codec),
+        connections,
+        provider=provider,
+        url=known.versioned(
+            codec.url(known.rooted(base_url, settings.model)), settings.api_version
+        ),
+        headers=known.headers(settings.api_key),
+        redactor=Redactor(settings.secrets),
+    )

@@ -1,0 +1,166 @@
+"""Trae Agent's trajectory format: its records, and how they are laid out in the file."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from agent_core.encoding import encode_json
+from agent_core.errors import RecordingError
+from agent_core.messages import Message, Reply, ToolCall, ToolResult
+
+
+def call_record(call: ToolCall) -> dict[str, Any]:
+    arguments = call.arguments if call.malformed is None else call.malformed
+    return {"call_id": call.id, "name": call.name, "arguments": arguments, "id": None}
+
+
+def result_record(result: ToolResult) -> dict[str, Any]:
+    return {
+        "call_id": result.call_id,
+        "success": result.ok,
+        "result": result.output,
+        "error": result.error,
+        "id": None,
+    }
+
+
+def message_records(message: Message) -> list[dict[str, Any]]:
+    """Trae Agent has one call or one result in a message, and a result comes from the user."""
+    if message.result is not None:
+        return [{"role": "user", "content": None, "tool_result": result_record(message.result)}]
+    spoken = {"role": message.role, "content": message.text}
+    calls = [{**spoken, "tool_call": call_record(call)} for call in message.calls]
+    # The text goes with the first call, or it would be said once for each.
+    return [calls[0], *({**call, "content": None} for call in calls[1:])] if calls else [spoken]
+
+
+def all_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    return [record for message in messages for record in message_records(message)]
+
+
+def calls_or_none(calls: Iterable[ToolCall]) -> list[dict[str, Any]] | None:
+    return [call_record(call) for call in calls] or None
+
+
+def interaction_record(
+    messages: Iterable[Message], reply: Reply, provider: str, model: str, tools: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "timestamp": timestamp(),
+        "provider": provider,
+        "model": model,
+        "input_messages": all_messages(messages),
+        "response": {
+            "content": reply.message.text,
+            "model": reply.model,
+            "finish_reason": reply.finish_reason,
+            "usage": msgspec.structs.asdict(reply.usage),
+            "tool_calls": calls_or_none(reply.message.calls),
+        },
+        "tools_available": list(tools) or None,
+    }
+
+
+def step_record(
+    number: int,
+    state: str,
+    messages: Iterable[Message],
+    reply: Reply | None,
+    calls: Iterable[ToolCall],
+    results: Iterable[ToolResult],
+    reflection: str | None,
+    error: str | None,
+) -> dict[str, Any]:
+    return {
+        "step_number": number,
+        "timestamp": timestamp(),
+        "state": state,
+        "llm_messages": all_messages(messages) or None,
+        "llm_response": reply_record(reply) if reply is not None else None,
+        "tool_calls": calls_or_none(calls),
+        "tool_results": [result_record(result) for result in results] or None,
+        "reflection": reflection,
+        "error": error,
+    }
+
+
+def reply_record(reply: Reply) -> dict[str, Any]:
+    return {
+        "content": reply.message.text,
+        "model": reply.model,
+        "finish_reason": reply.finish_reason,
+        "usage": {
+            "input_tokens": reply.usage.input_tokens,
+            "output_tokens": reply.usage.output_tokens,
+        },
+        "tool_calls": calls_or_none(reply.message.calls),
+    }
+
+
+def blank(started: datetime | None = None) -> dict[str, Any]:
+    """A trajectory before anything has happened; its order is the file's."""
+    return {
+        "task": "",
+        "start_time": started.isoformat() if started else "",
+        "end_time": "",
+        "provider": "",
+        "model": "",
+        "max_steps": 0,
+        "llm_interactions": [],
+        "agent_steps": [],
+        "success": False,
+        "final_result": None,
+        "execution_time": 0.0,
+    }
+
+
+def timestamp() -> str:
+    return datetime.now().isoformat()
+
+
+def write_trajectory(
+    out: BinaryIO, fields: dict[str, Any], interactions: Iterable[bytes], steps: Iterable[bytes]
+) -> None:
+    """The trajectory as `json.dump(..., indent=2)` lays it out, one record at a time."""
+    lists = {"llm_interactions": interactions, "agent_steps": steps}
+    before = b"{\n  "
+    for name in blank():
+        out.write(before + encode_json(name) + b": ")
+        if name in lists:
+            _write_list(out, lists[name])
+        else:
+            out.write(encode_json(fields[name]))
+        before = b",\n  "
+    out.write(b"\n}")
+
+
+def _write_list(out: BinaryIO, records: Iterable[bytes]) -> None:
+    before, after = b"[", b"[]"
+    for record in records:
+        # A line break inside a string is written \n, so each one here is layout.
+        laid_out = msgspec.json.format(record, indent=2).replace(b"\n", b"\n    ")
+        out.write(before + b"\n    " + laid_out)
+        before, after = b",", b"\n  ]"
+    out.write(after)
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Readers of `path` see the old file or the new one and nothing between."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            write(file)
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def cannot_write(path: Path, error: OSError, *, lost: int = 0) -> RecordingError:
+    reason = error.strerror or type(error).__name__
+    gone = f" {lost} records are lost; what was written before is kept." if lost else ""
+    return RecordingError(f"The trajectory {path} cannot be written: {reason}.{gone}")

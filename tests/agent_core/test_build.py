@@ -1,0 +1,341 @@
+"""The composition root: which part each toggle picks, what is in force, and the closing."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_core import build
+from agent_core.build import load_settings, open_agent, run_task, toggles_in_force
+from agent_core.config import PerformanceSettings, ProviderSettings, Settings, effective
+from agent_core.connection_pool import ConnectionPoolManager
+from agent_core.dynamic_imports import check_provider_availability
+from agent_core.errors import ConfigError, MissingDependencyError
+from agent_core.messages import Outcome
+from agent_core.toggles import Toggles
+from agent_core.trajectory_recorder import OptimizedTrajectoryRecorder
+from tests.agent_core.scripted_server import Answer, scripted_server
+from tests.agent_core.twins import ListRecorder, ScriptedModel, call, reply
+
+pytestmark = pytest.mark.anyio
+
+PARTS = {
+    "parallel_tools": ("ParallelDispatch", "SequentialDispatch"),
+    "async_file_io": ("ThreadedFiles", "BlockingFiles"),
+    "batched_trajectory": ("OptimizedTrajectoryRecorder", "TrajectoryRecorder"),
+    "connection_pool": ("ConnectionPoolManager", "FreshConnections"),
+    "lazy_tools": ("LazyCatalog", "EagerCatalog"),
+    "optional_deps": (None, "import_installed_sdks"),
+    "config_cache": ("CachedConfig", "PlainConfig"),
+    "native_client": ("open_model", "load_llm_client"),
+    "incremental_history": ("IncrementalHistory", "FullHistory"),
+    "event_shell": ("EventShell", "PollingShell"),
+}
+"""What `build` calls for each toggle: the optimised body, the baseline."""
+
+DONE = {
+    "choices": [
+        {
+            "message": {
+                "role": "assistant",
+                "content": "all done",
+                "tool_calls": [
+                    {
+                        "id": "1",
+                        "type": "function",
+                        "function": {"name": "task_done", "arguments": "{}"},
+                    }
+                ],
+            },
+            "finish_reason": "tool_calls",
+        }
+    ]
+}
+
+
+def settings_for(url: str = "http://127.0.0.1:9/v1", **performance: Any) -> Settings:
+    entry = ProviderSettings(api_key="sk-not-a-key", model="scripted", base_url=url, max_retries=0)
+    return Settings(
+        model_providers={"openai": entry}, performance_settings=PerformanceSettings(**performance)
+    )
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def working_model() -> ScriptedModel:
+    return ScriptedModel(
+        reply("", call("bash", command="echo hello > made.txt; cat made.txt")),
+        reply("finished", call("task_done")),
+    )
+
+
+# ------------------------------------------------------------------------------- toggles
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names in `PARTS` that `build` has called, each doing what it does."""
+    names: list[str] = []
+
+    def spy(name: str, real: Any) -> Any:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            names.append(name)
+            return real(*args, **kwargs)
+
+        return noted
+
+    for part in (part for pair in PARTS.values() for part in pair if part):
+        monkeypatch.setattr(build, part, spy(part, getattr(build, part)))
+    return names
+
+
+def test_every_toggle_has_its_parts() -> None:
+    assert tuple(PARTS) == Toggles.names()
+
+
+@pytest.mark.parametrize("toggle", PARTS)
+@pytest.mark.parametrize("on", [True, False])
+async def test_a_toggle_picks_one_body_and_not_the_other(
+    toggle: str, on: bool, called: list[str], tmp_path: Path
+) -> None:
+    if toggle == "native_client" and not on and not check_provider_availability("openai"):
+        pytest.skip("the SDK is not installed")
+    config = tmp_path / "config.json"
+    tool_call = {"name": "bash", "arguments": '{"command": "true"}'}
+    bash = json.loads(json.dumps(DONE))
+    bash["choices"][0]["message"]["tool_calls"][0]["function"] = tool_call
+    answers = [Answer(json.dumps(body).encode()) for body in (bash, DONE)]
+    async with scripted_server(*answers) as server:
+        entry = {"api_key": "sk-not-a-key", "model": "m", "base_url": f"{server.url}/v1"}
+        config.write_text(json.dumps({"model_providers": {"openai": entry}}))
+        outcome = await run_task(
+            "work",
+            config=config,
+            environ={"TRAE_CACHE_DIR": str(tmp_path / "cache")},
+            workspace=tmp_path,
+            trajectory=tmp_path / "t.json",
+            toggles=Toggles().with_(**{toggle: on}),
+        )
+    assert outcome.success
+    optimised, baseline = PARTS[toggle]
+    wanted, other = (optimised, baseline) if on else (baseline, optimised)
+    assert wanted is None or wanted in called
+    assert other is None or other not in called
+
+
+@pytest.mark.parametrize("toggles", [Toggles(), Toggles.none().with_(native_client=True)])
+async def test_either_side_does_the_same_work(toggles: Toggles, tmp_path: Path) -> None:
+    outcome = await run_task(
+        "work",
+        settings=settings_for(),
+        workspace=tmp_path,
+        trajectory=tmp_path / "t.json",
+        toggles=toggles,
+        scripted_model=working_model(),
+    )
+    assert (outcome.success, outcome.final_text, outcome.steps) == (True, "finished", 2)
+    assert (tmp_path / "made.txt").read_text() == "hello\n"
+    recorded = json.loads((tmp_path / "t.json").read_text())
+    assert (recorded["task"], recorded["success"]) == ("work", True)
+
+
+@pytest.mark.parametrize(
+    ("config", "environ", "said", "expected"),
+    [
+        ({}, {}, None, (True, True)),
+        ({"parallel_tool_calls": False}, {}, None, (False, True)),
+        ({"lazy_tool_loading": False}, {}, None, (True, False)),
+        ({"parallel_tool_calls": False}, {"TRAE_PARALLEL_TOOLS": "true"}, None, (True, True)),
+        ({"lazy_tool_loading": True}, {"TRAE_LAZY_LOADING": "false"}, None, (True, False)),
+        ({}, {"TRAE_PARALLEL_TOOLS": "false"}, {"parallel_tools": True}, (True, True)),
+        ({}, {"TRAE_LAZY_LOADING": "true"}, {"lazy_tools": False}, (True, False)),
+        ({"parallel_tool_calls": False}, {}, Toggles(), (True, True)),
+        ({}, {}, Toggles.none(), (False, False)),
+    ],
+)
+def test_what_is_said_wins_over_environment_over_config(
+    config: dict[str, bool],
+    environ: dict[str, str],
+    said: Toggles | Mapping[str, bool] | None,
+    expected: tuple[bool, bool],
+) -> None:
+    entry = ProviderSettings(parallel_tool_calls=config.get("parallel_tool_calls", True))
+    performance = PerformanceSettings(lazy_tool_loading=config.get("lazy_tool_loading"))
+    settings = Settings(model_providers={"openai": entry}, performance_settings=performance)
+    toggles = toggles_in_force(effective(settings, environ), said)
+    assert (toggles.parallel_tools, toggles.lazy_tools) == expected
+
+
+# ------------------------------------------------------------------------------ settings
+
+
+async def test_the_guides_recorder_settings_reach_the_recorder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: dict[str, Any] = {}
+    real = OptimizedTrajectoryRecorder
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        seen.update(kwargs)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(build, "OptimizedTrajectoryRecorder", noted)
+    settings = settings_for(
+        trajectory_batch_size=7, trajectory_background_io=False, max_trajectory_interactions=9
+    )
+    async with open_agent(settings, workspace=tmp_path, trajectory=tmp_path / "t.json"):
+        pass
+    assert (seen["batch_size"], seen["background_io"], seen["max_interactions"]) == (7, False, 9)
+
+
+async def test_the_guides_pool_size_reaches_the_pool(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: dict[str, Any] = {}
+    real = ConnectionPoolManager
+    monkeypatch.setattr(
+        build, "ConnectionPoolManager", lambda **kwargs: seen.update(kwargs) or real(**kwargs)
+    )
+    async with open_agent(settings_for(connection_pool_size=3), workspace=tmp_path):
+        pass
+    assert (seen["max_connections"], seen["max_retries"]) == (3, 0)
+
+
+async def test_settings_that_are_handed_in_are_not_changed_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere.invalid")
+    async with scripted_server(Answer(json.dumps(DONE).encode())) as server:
+        outcome = await run_task("x", settings=settings_for(f"{server.url}/v1"), workspace=tmp_path)
+    assert outcome.success
+    assert len(server.seen) == 1
+
+
+async def test_arguments_are_over_environment_over_the_named_file(tmp_path: Path) -> None:
+    config = tmp_path / "c.json"
+    config.write_text('{"model_providers": {"openai": {"api_key": "in-file", "model": "file"}}}')
+    async with scripted_server(Answer(json.dumps(DONE).encode())) as server:
+        environ = {
+            "TRAE_CONFIG_FILE": str(config),
+            "OPENAI_API_KEY": "in-environment",
+            "OPENAI_BASE_URL": "http://elsewhere.invalid",
+        }
+        outcome = await run_task(
+            "x", environ=environ, base_url=f"{server.url}/v1", model="said", workspace=tmp_path
+        )
+    assert outcome.success
+    assert server.seen[0].json["model"] == "said"
+    assert server.seen[0].headers["authorization"] == "Bearer in-environment"
+
+
+def test_without_a_file_the_defaults_are_the_settings() -> None:
+    assert load_settings(None, {}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(), "No model is named for openai; use --model"),
+        (
+            Settings(
+                default_provider="google", model_providers={"google": ProviderSettings(model="m")}
+            ),
+            "set the environment variable GOOGLE_API_KEY",
+        ),
+        (Settings(default_provider="opnai"), "Did you mean 'openai'"),
+        (Settings(tools=("bash", "hammer")), r"tools: Unknown tool 'hammer'"),
+        (
+            Settings(
+                default_provider="azure",
+                model_providers={"azure": ProviderSettings(model="m", api_key="k")},
+            ),
+            "azure has no default address; set base_url",
+        ),
+        (settings_for("ftp://host"), "must begin with http:// or https://"),
+        (settings_for("http://[broken"), "must begin with http:// or https://"),
+    ],
+)
+async def test_what_is_missing_is_named_with_its_remedy(
+    settings: Settings, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        await run_task("x", settings=settings, workspace=tmp_path)
+
+
+async def test_an_sdk_that_is_asked_for_and_missing_is_named(tmp_path: Path) -> None:
+    if check_provider_availability("openai"):
+        pytest.skip("the SDK is installed")
+    with pytest.raises(MissingDependencyError, match="trae-bench"):
+        await run_task(
+            "x", settings=settings_for(), workspace=tmp_path, toggles={"native_client": False}
+        )
+
+
+# ------------------------------------------------------------------------------- closing
+
+
+async def test_a_listener_hears_what_the_recorder_hears(tmp_path: Path) -> None:
+    listener = ListRecorder()
+    await run_task(
+        "work",
+        settings=settings_for(),
+        workspace=tmp_path,
+        scripted_model=working_model(),
+        listener=listener,
+    )
+    assert listener.kinds() == ["start", "interaction", "step", "interaction", "step", "finish"]
+    assert names_in(tmp_path) == ["made.txt"], "nothing is recorded where no path is given"
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+async def test_parts_are_closed_in_reverse_order_also_after_an_error(
+    pooled: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    closed: list[str] = []
+    for name in ("ConnectionPoolManager", "FreshConnections", "LazyCatalog"):
+        real = getattr(build, name).close
+
+        async def close(self: Any, name: str = name, real: Any = real) -> None:
+            closed.append(name)
+            await real(self)
+
+        monkeypatch.setattr(getattr(build, name), "close", close)
+    toggles = Toggles().with_(connection_pool=pooled)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        async with open_agent(settings_for(), workspace=tmp_path, toggles=toggles):
+            raise RuntimeError("in the middle")
+    assert closed == ["ConnectionPoolManager" if pooled else "FreshConnections", "LazyCatalog"]
+
+
+async def test_a_provider_that_fails_is_the_outcome_and_leaves_a_whole_trajectory(
+    tmp_path: Path,
+) -> None:
+    refused = Answer(b'{"error": {"message": "no"}}', status=401)
+    async with scripted_server(refused) as server:
+        outcome: Outcome = await run_task(
+            "x",
+            settings=settings_for(f"{server.url}/v1"),
+            workspace=tmp_path,
+            trajectory=tmp_path / "t.json",
+        )
+    assert (outcome.success, outcome.stop) == (False, "error")
+    assert "401" in (outcome.error or "")
+    assert json.loads((tmp_path / "t.json").read_text())["success"] is False
+
+
+async def test_file_tools_leave_the_workspace_only_where_told(tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside.txt", tmp_path / "inside"
+    inside.mkdir()
+    for confined in (True, False):
+        create = call(
+            "str_replace_based_edit_tool", command="create", path=str(outside), file_text="x"
+        )
+        model = ScriptedModel(reply("", create), reply("", call("task_done")))
+        await run_task(
+            "x", settings=settings_for(), workspace=inside, scripted_model=model, confined=confined
+        )
+        assert outside.exists() is not confined

@@ -1,0 +1,331 @@
+"""The command line, as its users meet it: processes, signals, exit codes."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from click.testing import CliRunner, Result
+
+from agent_core.cli import main
+from agent_core.toggles import Toggles
+from tests.agent_core.scripted_server import Answer, scripted_server
+
+pytestmark = pytest.mark.anyio
+
+STEPS = [
+    {"name": "bash", "arguments": '{"command": "echo hello | tee made.txt"}'},
+    {"name": "task_done", "arguments": "{}"},
+]
+
+
+def answer(function: dict[str, str], text: str = "") -> Answer:
+    calls = [{"id": "c", "type": "function", "function": function}]
+    message = {"role": "assistant", "content": text, "tool_calls": calls}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3}
+    body = {"choices": [{"message": message, "finish_reason": "tool_calls"}], "usage": usage}
+    return Answer(json.dumps(body).encode())
+
+
+SESSION = [answer(STEPS[0]), answer(STEPS[1], "It is done.")]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    path = tmp_path / "home"
+    path.mkdir()
+    return path
+
+
+def clean(home: Path, **extra: str) -> dict[str, str]:
+    """An environment without this machine's own settings."""
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    root = str(Path(__file__).parents[2])
+    return {**kept, "HOME": str(home), "PYTHONPATH": root, "OPENAI_API_KEY": "sk-planted", **extra}
+
+
+@asynccontextmanager
+async def started(
+    home: Path, *arguments: str, **extra: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent_core", *arguments),
+        cwd=home,
+        env=clean(home, **extra),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def finished(home: Path, *arguments: str, **extra: str) -> tuple[int | None, str, str]:
+    async with started(home, *arguments, **extra) as process:
+        out, err = await process.communicate()
+        return process.returncode, out.decode(), err.decode()
+
+
+def invoke(*arguments: str, **environ: str) -> Result:
+    """A command that needs no process of its own."""
+    names = [name for name in os.environ if name.startswith("TRAE_") or name.endswith("_API_KEY")]
+    return CliRunner().invoke(main, arguments, env={**dict.fromkeys(names), **environ})
+
+
+# -------------------------------------------------------------------------------- import
+
+
+async def test_help_imports_nothing_that_takes_time(home: Path) -> None:
+    program = (
+        "import sys; from click.testing import CliRunner; before = set(sys.modules);"
+        "from agent_core.cli import main; out = CliRunner().invoke(main, ['--help']).output;"
+        "heavy = {'httpx', 'httpcore', 'msgspec', 'psutil', 'asyncio', 'ssl', 'yaml'};"
+        "print('Examples:' in out, (set(sys.modules) - before) & heavy)"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, env=clean(home), stdout=PIPE
+    )
+    out, _ = await process.communicate()
+    assert out == b"True set()\n"
+
+
+@pytest.mark.parametrize("command", ["run", "show-config", "tools", "doctor", "recover"])
+def test_every_command_has_help(command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert command in result.output
+
+
+# ----------------------------------------------------------------------------------- run
+
+
+async def test_a_session_from_the_command_line(home: Path) -> None:
+    async with scripted_server(*SESSION) as server:
+        code, out, err = await finished(
+            home, "run", "greet", "--model", "m", "--base-url", f"{server.url}/v1"
+        )
+    assert (code, out) == (0, "It is done.\n")
+    assert (home / "made.txt").read_text() == "hello\n"
+    assert "step 1: bash  7+3 tokens" in err.splitlines()
+    assert "\x1b" not in err, "no colour where there is no terminal"
+    (trajectory,) = (home / "trajectories").iterdir()
+    assert str(trajectory.relative_to(home)) in err
+    assert json.loads(trajectory.read_text())["task"] == "greet"
+    assert server.seen[0].headers["authorization"] == "Bearer sk-planted"
+
+
+async def test_the_command_line_is_over_the_environment(home: Path) -> None:
+    async with scripted_server(*SESSION) as server:
+        arguments = ["run", "x", "-m", "m", "--base-url", f"{server.url}/v1"]
+        code, _, err = await finished(home, *arguments, OPENAI_BASE_URL="http://127.0.0.1:9")
+    assert code == 0, err
+
+
+async def test_json_is_the_whole_of_standard_output(home: Path) -> None:
+    (home / "task.md").write_text("from a file")
+    async with scripted_server(*SESSION) as server:
+        url = f"{server.url}/v1"
+        arguments = ["-f", "task.md", "-m", "m", "--base-url", url, "--json", "-q"]
+        code, out, err = await finished(home, "run", *arguments, "--no-trajectory")
+    outcome = json.loads(out)
+    assert code == 0
+    assert (outcome["success"], outcome["stop"], outcome["steps"]) == (True, "task_done", 2)
+    assert outcome["usage"]["input_tokens"] == 14
+    assert err == ""
+    assert not (home / "trajectories").exists()
+    assert server.seen[0].json["messages"][1]["content"] == "from a file"
+
+
+async def test_a_session_that_fails_has_exit_code_1(home: Path) -> None:
+    async with scripted_server(
+        Answer(b'{"error": {"message": "no such key sk-planted"}}', 401)
+    ) as server:
+        code, out, err = await finished(
+            home, "run", "x", "-m", "m", "--base-url", f"{server.url}/v1", "-t", "t.json"
+        )
+    assert (code, out) == (1, "")
+    assert "Failed: openai answered 401" in err
+    assert "sk-planted" not in err + (home / "t.json").read_text()
+
+
+async def test_too_few_steps_are_a_failure_that_says_so(home: Path) -> None:
+    async with scripted_server(SESSION[0]) as server:
+        url = f"{server.url}/v1"
+        arguments = ["run", "x", "-m", "m", "--base-url", url, "--max-steps", "1"]
+        code, _, err = await finished(home, *arguments)
+    assert code == 1
+    assert "stopped by max_steps after 1 steps" in err
+
+
+async def test_the_config_file_of_the_folder_is_used(home: Path) -> None:
+    async with scripted_server(*SESSION) as server:
+        entry = {"model": "from-file", "base_url": f"{server.url}/v1"}
+        config = {"model_providers": {"openai": entry}, "max_steps": 2}
+        (home / "trae_config.json").write_text(json.dumps(config))
+        code, _, err = await finished(home, "run", "x")
+    assert code == 0, err
+    assert server.seen[0].json["model"] == "from-file"
+    assert "at most 2 steps" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "Give either a TASK or --file."),
+        (["run", "x"], "No model is named for openai"),
+        (["run", "x", "-m", "m", "-p", "opnai"], "Did you mean 'openai'?"),
+        (["run", "x", "-m", "m", "-p", "anthropic"], "ANTHROPIC_API_KEY"),
+        (["run", "x", "--toggle", "lazy_tool=off"], "Did you mean 'lazy_tools'?"),
+        (["run", "x", "--toggle", "lazy_tools=maybe"], "NAME=on or NAME=off"),
+        (["run", "x", "--config", "none.json"], "none.json: cannot be read"),
+        (["run", "x", "--workspace", "/nowhere"], "/nowhere"),
+        (["run", "x", "--max-steps", "0"], "max-steps"),
+        (["run", "x", "--trajectory", "t", "--no-trajectory"], "Give either"),
+        (["show-config", "--config", "none.json"], "none.json"),
+        (["recover", "none.jsonl"], "none.jsonl"),
+        (["rnu"], "No such command"),
+    ],
+)
+def test_wrong_usage_has_exit_code_2_and_one_sentence(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------- signals
+
+
+def living(marker: str) -> list[psutil.Process]:
+    """The processes whose command line holds `marker`."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = process.info["cmdline"] or []
+        if marker in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - another process sends no event
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("toggles", [[], [f"{name}=off" for name in Toggles.names()]])
+async def test_a_signal_in_mid_step_leaves_a_whole_trajectory_and_no_process(
+    number: signal.Signals, toggles: list[str], home: Path
+) -> None:
+    toggles = [toggle for toggle in toggles if not toggle.startswith("native_client")]
+    marker = f"61.{os.getpid()}{int(number)}{len(toggles)}"
+    step = answer({"name": "bash", "arguments": json.dumps({"command": f"sleep {marker}"})})
+    async with scripted_server(step) as server:
+        arguments = ["run", "x", "-m", "m", "--base-url", f"{server.url}/v1", "-t", "t.json"]
+        switches = [word for toggle in toggles for word in ("--toggle", toggle)]
+        async with started(home, *arguments, *switches) as process:
+            await until(lambda: living(marker))
+            process.send_signal(number)
+            _, err = await process.communicate()
+    assert process.returncode == 130, err
+    assert b"Interrupted." in err
+    assert b"Traceback" not in err
+    assert not living(marker)
+    recorded = json.loads((home / "t.json").read_text())
+    assert recorded["end_time"]
+    assert (recorded["success"], len(recorded["llm_interactions"])) == (False, 1)
+    assert recorded["agent_steps"][-1]["state"] == "error"
+
+
+async def test_a_killed_session_is_recovered_from_its_journal(home: Path) -> None:
+    marker = f"62.{os.getpid()}"
+    steps = [STEPS[0]] * 6 + [
+        {"name": "bash", "arguments": json.dumps({"command": f"sleep {marker}"})}
+    ]
+    async with scripted_server(*map(answer, steps)) as server:
+        arguments = ["run", "x", "-m", "m", "--base-url", f"{server.url}/v1", "-t", "t.json"]
+        async with started(home, *arguments, TRAE_TRAJECTORY_BATCH_SIZE="1") as process:
+            await until(lambda: living(marker))
+            process.kill()
+            await process.wait()
+    for orphan in living(marker):  # nobody can clean up after SIGKILL
+        orphan.kill()
+    code, out, _ = await finished(home, "recover", "t.jsonl", "--output", "saved.json")
+    assert (code, out) == (0, "saved.json\n")
+    assert len(json.loads((home / "saved.json").read_text())["agent_steps"]) == 6
+
+
+# ------------------------------------------------------------------------------- looking
+
+
+def test_show_config_is_json_and_shows_no_key(tmp_path: Path) -> None:
+    config = tmp_path / "c.json"
+    url = "https://user:sk-planted@host/v1?key=sk-planted"
+    entry = {"api_key": "sk-planted", "model": "m", "base_url": url}
+    config.write_text(json.dumps({"model_providers": {"openai": entry}}))
+    result = invoke(
+        *("show-config", "--config", str(config), "--toggle", "event_shell=off"),
+        TRAE_CACHE_DIR=str(tmp_path / "cache"),
+        TRAE_PARALLEL_TOOLS="false",
+    )
+    assert result.exit_code == 0
+    assert "sk-planted" not in result.output
+    shown = json.loads(result.output)
+    assert shown["file"] == str(config)
+    assert shown["settings"]["model_providers"]["openai"]["api_key"] == "****"
+    assert shown["settings"]["model_providers"]["openai"]["base_url"] == "https://host/v1"
+    off = [name for name, on in shown["toggles"].items() if not on]
+    assert off == ["parallel_tools", "event_shell"]
+
+
+def test_tools_lists_every_tool() -> None:
+    lines = invoke("tools").output.splitlines()
+    names = ["bash", "str_replace_based_edit_tool", "json_edit_tool", "sequentialthinking"]
+    assert [line.split()[0] for line in lines] == [*names, "task_done", "ckg"]
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_doctor_tells_what_the_guides_report_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trae_config.json").write_text('{"default_provider": "ollama"}')
+    cache = {"TRAE_CACHE_DIR": str(tmp_path / "cache")}
+    first = invoke("doctor", "--toggle", "lazy_tools=off", **cache)
+    assert first.exit_code == 0
+    for part in ("Hit rate: 0.0%", "Connection reuse rate", "Provider: ollama", "Missing: "):
+        assert part in first.output
+    assert "lazy_tools           off" in first.output
+
+    report = json.loads(invoke("doctor", "--json", GOOGLE_API_KEY="sk-planted", **cache).output)
+    assert report["configuration_cache"]["hit_rate_percent"] == 100.0
+    assert report["configuration_cache"]["disk_entries"] == 1
+    assert report["keys"]["google"] is True
+    assert report["keys"]["openai"] is False
+    assert set(report["toggles"]) == set(Toggles.names())
+    assert "sk-planted" not in json.dumps(report)
+
+
+def test_doctor_reports_a_configuration_that_cannot_be_used(tmp_path: Path) -> None:
+    config = tmp_path / "c.json"
+    config.write_text('{"max_stepps": 3}')
+    result = invoke("doctor", "--config", str(config))
+    assert result.exit_code == 2
+    assert "Did you mean 'max_steps'" in result.output
+    assert "Connection pool" in result.output, "the rest of the report is there, too"

@@ -1,0 +1,167 @@
+"""The settings in force: environment and command line over the file, and no key shown."""
+
+import pytest
+
+from agent_core.config import (
+    Overrides,
+    PerformanceSettings,
+    ProviderSettings,
+    Settings,
+    cache_ttl,
+    effective,
+    without_credentials,
+)
+from agent_core.errors import ConfigError
+from agent_core.providers import PROVIDERS
+
+FILE = Settings(
+    default_provider="anthropic",
+    model_providers={
+        "anthropic": ProviderSettings(
+            api_key="your_key", model="claude", max_tokens=4096, parallel_tool_calls=False
+        ),
+        "openai": ProviderSettings(api_key="your_key", model="gpt-4o"),
+    },
+    performance_settings=PerformanceSettings(
+        trajectory_batch_size=7,
+        trajectory_background_io=False,
+        connection_pool_size=11,
+        lazy_tool_loading=False,
+        config_cache_ttl=60,
+    ),
+)
+"""What a file said."""
+
+
+# -------------------------------------------------------------------------------- secrets
+
+
+def test_no_repr_shows_a_key_or_a_password_in_a_url() -> None:
+    entry = ProviderSettings(
+        api_key="sk-planted", base_url="https://user:sk-planted@host/v1?key=sk-planted"
+    )
+    settings = Settings(model_providers={"openai": entry})
+    for shown in (entry, settings, Overrides(api_key="sk-planted", base_url=entry.base_url)):
+        assert "sk-planted" not in repr(shown)
+        assert "sk-planted" not in str(shown)
+    assert "api_key='****'" in repr(entry)
+    assert "https://host/v1" in repr(entry)
+
+
+def test_a_url_without_credentials_stays_as_it_is() -> None:
+    assert without_credentials("http://127.0.0.1:8/v1/a@b") == "http://127.0.0.1:8/v1/a@b"
+    assert without_credentials("http://[::1]:8/v1") == "http://[::1]:8/v1"
+    assert without_credentials("http://[broken/sk-planted") == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "secrets"),
+    [
+        (None, {"key"}),
+        ("http://host/v1", {"key"}),
+        ("http://user:p%40ss@host/v1?key=abc&version=2", {"key", "p%40ss", "p@ss", "abc", "2"}),
+        ("http://[broken", {"key"}),
+    ],
+)
+def test_what_is_secret_in_an_entry(url: str | None, secrets: set[str]) -> None:
+    assert set(ProviderSettings(api_key="key", base_url=url).secrets) == secrets
+    assert ProviderSettings().secrets == ()
+
+
+# ------------------------------------------------------------- environment, command line
+
+
+def test_the_environment_is_over_the_file_and_the_command_line_over_both() -> None:
+    settings = FILE
+    environ = {"ANTHROPIC_API_KEY": "from-env", "ANTHROPIC_BASE_URL": "http://env"}
+
+    assert effective(settings, {}).model_parameters.api_key == "your_key"
+    assert effective(settings, environ).model_parameters.api_key == "from-env"
+    assert effective(settings, environ).model_parameters.base_url == "http://env"
+    said = Overrides(api_key="said", base_url="http://said", model="m", max_steps=3)
+    result = effective(settings, environ, said)
+    assert result.model_parameters.api_key == "said"
+    assert result.model_parameters.base_url == "http://said"
+    assert (result.model_parameters.model, result.max_steps) == ("m", 3)
+    assert result.model_parameters.max_tokens == 4096, "what nobody overrides stays"
+
+
+@pytest.mark.parametrize(
+    ("provider", "variable"),
+    [(name, each) for name in PROVIDERS for each in PROVIDERS[name].key_env],
+)
+def test_every_provider_takes_key_and_url_from_its_variables(provider: str, variable: str) -> None:
+    environ = {variable: "key", f"{provider.upper()}_BASE_URL": "http://url"}
+    result = effective(Settings(), environ, Overrides(provider=provider))
+    assert result.default_provider == result.provider_kind == provider
+    assert result.model_parameters.api_key == "key"
+    assert result.model_parameters.base_url == "http://url"
+
+
+def test_one_entrys_variables_never_reach_another_of_the_same_kind() -> None:
+    gateway = ProviderSettings(provider="openai", base_url="http://elsewhere")
+    settings = Settings(default_provider="my-gateway", model_providers={"my-gateway": gateway})
+    result = effective(settings, {"OPENAI_API_KEY": "secret", "OPENAI_BASE_URL": "http://o"})
+    assert result.model_parameters == gateway
+    assert effective(settings, {"MY_GATEWAY_API_KEY": "k"}).model_parameters.api_key == "k"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "field", "expected"),
+    [
+        ("TRAE_CONFIG_CACHE_TTL", "12.5", "config_cache_ttl", 12.5),
+        ("TRAE_TRAJECTORY_BATCH_SIZE", "9", "trajectory_batch_size", 9),
+        ("TRAE_CONNECTION_POOL_SIZE", "3", "connection_pool_size", 3),
+        ("TRAE_BACKGROUND_IO", "false", "trajectory_background_io", False),
+        ("TRAE_BACKGROUND_IO", "ON", "trajectory_background_io", True),
+        ("TRAE_LAZY_LOADING", "0", "lazy_tool_loading", False),
+        ("TRAE_LAZY_LOADING", "yes", "lazy_tool_loading", True),
+    ],
+)
+def test_every_performance_variable_of_the_guide_is_in_force(
+    variable: str, value: str, field: str, expected: object
+) -> None:
+    settings = FILE
+    result = effective(settings, {variable: value}).performance_settings
+    assert getattr(result, field) == expected
+    untouched = effective(settings, {variable: ""}).performance_settings
+    assert untouched == settings.performance_settings, "an empty variable says nothing"
+
+
+def test_trae_parallel_tools_is_over_every_providers_own_setting() -> None:
+    settings = FILE
+    assert effective(settings, {"TRAE_PARALLEL_TOOLS": "true"}).model_parameters.parallel_tool_calls
+    off = effective(settings, {"TRAE_PARALLEL_TOOLS": "false"}, Overrides(provider="ollama"))
+    assert not off.model_parameters.parallel_tool_calls
+    assert not off.model_providers["openai"].parallel_tool_calls
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TRAE_TRAJECTORY_BATCH_SIZE", "many"),
+        ("TRAE_TRAJECTORY_BATCH_SIZE", "0"),
+        ("TRAE_CONFIG_CACHE_TTL", "-1"),
+        ("TRAE_CONNECTION_POOL_SIZE", "1.5"),
+        ("TRAE_PARALLEL_TOOLS", "perhaps"),
+        ("TRAE_LAZY_LOADING", "2"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_its_value(variable: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{variable}='{value}'.*correct or unset it"):
+        effective(Settings(), {variable: value})
+
+
+def test_wrong_overrides_are_errors() -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        effective(Settings(), {}, Overrides(max_steps=0))
+    chosen = effective(Settings(), {}, Overrides(provider="opnai"))
+    with pytest.raises(ConfigError, match="Did you mean 'openai'"):
+        _ = chosen.provider_kind
+
+
+def test_the_cache_ttl_is_known_before_any_file() -> None:
+    assert cache_ttl({}) is None
+    assert cache_ttl({"TRAE_CONFIG_CACHE_TTL": "5"}) == 5.0
+    with pytest.raises(ConfigError, match="TRAE_CONFIG_CACHE_TTL"):
+        cache_ttl({"TRAE_CONFIG_CACHE_TTL": "soon"})

@@ -1,0 +1,527 @@
+"""The cache of config files: never stale, never a secret, never in the way."""
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import agent_core
+from agent_core import config_cache
+from agent_core.config import PerformanceSettings, ProviderSettings, Settings
+from agent_core.config_cache import (
+    CachedConfig,
+    ConfigLoadTimer,
+    ConfigurationCache,
+    PlainConfig,
+    cache_directory,
+)
+from agent_core.errors import ConfigError
+
+KEY = "sk-planted-in-the-config"
+JSON = (
+    '{"default_provider": "anthropic", "model_providers": {"anthropic": {"api_key": "' + KEY + '",'
+    ' "model": "m", "base_url": "https://user:planted-password@host/v1"}, "ollama": {}}}'
+)
+STATISTICS = {
+    "cache_size",
+    "max_cache_size",
+    "hit_rate_percent",
+    "total_hits",
+    "total_misses",
+    "invalidations",
+    "evictions",
+    "cache_entries",
+}
+
+
+class Clock:
+    """A wall clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "trae_config.json"
+    path.write_text(JSON)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted((folder / "config").iterdir())
+
+
+def only_entry(folder: Path) -> Path:
+    (entry,) = entries(folder)
+    return entry
+
+
+def new_process(folder: Path, **options: object) -> ConfigurationCache:
+    """A cache as the next process has it: nothing in memory, the same folder."""
+    return ConfigurationCache(directory=folder, **options)  # type: ignore[arg-type]
+
+
+def rewrite_in_place(path: Path, old: str, new: str) -> None:
+    """An edit that keeps size and modification time."""
+    assert len(old) == len(new)
+    before = path.stat()
+    path.write_text(path.read_text().replace(old, new))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+# -------------------------------------------------------------------------- same answers
+
+
+def test_memory_disk_and_parser_give_the_same_settings(config: Path, folder: Path) -> None:
+    plain = PlainConfig().load(config)
+    cache = new_process(folder)
+    assert [cache.load(config) for _ in range(2)] == [plain, plain]
+    later = new_process(folder)
+    assert later.load(config) == plain
+    assert later.get_cache_stats()["disk_hits"] == 1
+    assert later.load(config).model_parameters.api_key == KEY
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.builds(
+        Settings,
+        default_provider=st.text(),
+        model_providers=st.dictionaries(
+            st.text(),
+            st.builds(
+                ProviderSettings,
+                api_key=st.text(),
+                base_url=st.none() | st.text(),
+                temperature=st.none() | st.floats(0, 2),
+            ),
+            max_size=3,
+        ),
+        performance_settings=st.builds(
+            PerformanceSettings, max_trajectory_interactions=st.none() | st.integers(1, 9)
+        ),
+        tools=st.lists(st.text()).map(tuple),
+    )
+)
+def test_any_settings_survive_the_cache_or_stay_out_of_it(
+    tmp_path_factory: pytest.TempPathFactory, wanted: Settings
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    path = folder / "a.json"
+    path.write_bytes(msgspec.json.encode(wanted))
+    new_process(folder).load(path)
+    assert new_process(folder).load(path) == PlainConfig().load(path) == wanted
+
+
+def test_a_key_with_escapes_has_no_place_to_point_to_and_is_not_cached(
+    config: Path, folder: Path
+) -> None:
+    config.write_text('{"model_providers": {"openai": {"api_key": "sk\\u002dx"}}}')
+    cache = new_process(folder)
+    assert cache.load(config).model_providers["openai"].api_key == "sk-x"
+    assert cache.load(config).model_providers["openai"].api_key == "sk-x"
+    assert cache.get_cache_stats()["total_hits"] == 0
+    assert not (folder / "config").exists()
+
+
+def test_another_process_is_served_from_the_disk(config: Path, folder: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from agent_core.config_cache import *;"
+        "cache = ConfigurationCache(directory=Path(sys.argv[2])); cache.load(sys.argv[1]);"
+        "print(cache.get_cache_stats()['disk_hits'], 'yaml' in sys.modules)"
+    )
+    config = config.with_suffix(".yaml")
+    config.write_text("default_provider: ollama\n")
+    run = [sys.executable, "-c", program, str(config), str(folder)]
+    seen = [subprocess.run(run, capture_output=True, check=True).stdout for _ in range(2)]
+    assert seen == [b"0 True\n", b"1 False\n"], "what pays is the library that is not imported"
+
+
+# ----------------------------------------------------------------------------- not stale
+
+
+def test_an_edit_that_keeps_size_and_time_is_seen(config: Path, folder: Path) -> None:
+    cache = new_process(folder)
+    cache.load(config)
+    rewrite_in_place(config, '"model": "m"', '"model": "n"')
+    for each in (cache, new_process(folder)):
+        assert each.load(config).model_parameters.model == "n"
+    assert cache.get_cache_stats()["invalidations"] >= 1
+
+
+def test_a_changed_key_of_the_same_length_is_seen(config: Path, folder: Path) -> None:
+    cache = new_process(folder)
+    cache.load(config)
+    rewrite_in_place(config, KEY, KEY[::-1])
+    assert cache.load(config).model_parameters.api_key == KEY[::-1]
+
+
+def test_a_copy_elsewhere_is_another_file(config: Path, folder: Path) -> None:
+    new_process(folder).load(config)
+    copy = config.with_name("copy.json")
+    copy.write_text(JSON.replace('"m"', '"c"'))
+    cache = new_process(folder)
+    assert cache.load(copy).model_parameters.model == "c"
+    assert cache.load(config).model_parameters.model == "m"
+
+
+def test_a_reader_beside_a_writer_never_sees_settings_that_no_file_had(
+    config: Path, folder: Path
+) -> None:
+    cache = new_process(folder)
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number = (number + 1) % 10
+            fresh = config.with_suffix(".new")
+            fresh.write_text(JSON.replace('"m"', f'"{number}"').replace(KEY, f"{KEY}{number}"))
+            fresh.replace(config)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(300):
+            entry = cache.load(config).model_parameters
+            assert entry.api_key in (KEY, KEY + entry.model)
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_a_file_that_never_rests_is_an_error_and_not_a_guess(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter(range(1, 1000))
+    real = os.fstat
+
+    def restless(descriptor: int) -> os.stat_result:
+        os.utime(config, ns=(next(ticks), next(ticks)))
+        return real(descriptor)
+
+    monkeypatch.setattr("agent_core.config_file.os.fstat", restless)
+    with pytest.raises(ConfigError, match="being written"):
+        ConfigurationCache().load(config)
+
+
+@pytest.mark.parametrize("field", ["version", "schema", "size", "mtime_ns", "digest", "path"])
+def test_an_entry_that_differs_in_any_part_of_its_key_is_not_used(
+    config: Path, folder: Path, field: str
+) -> None:
+    new_process(folder).load(config)
+    entry = only_entry(folder)
+    stored = msgspec.json.decode(entry.read_bytes().partition(b"\n")[2])
+    stored[field] = stored[field] + 1 if isinstance(stored[field], int) else "other"
+    stored["settings"]["default_provider"] = "ollama"
+    payload = msgspec.json.encode(stored)
+    entry.write_bytes(config_cache._checksum(payload) + b"\n" + payload)
+    assert new_process(folder).load(config).default_provider == "anthropic"
+
+
+def test_the_next_version_reads_no_entry_of_this_one(
+    config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_process(folder).load(config)
+    monkeypatch.setattr(agent_core, "__version__", "999")
+    cache = new_process(folder)
+    cache.load(config)
+    assert cache.get_cache_stats()["total_misses"] == 1
+
+
+# ------------------------------------------------------------------------------- secrets
+
+
+def test_no_secret_reaches_the_disk_and_the_folder_is_the_owners(
+    config: Path, folder: Path
+) -> None:
+    new_process(folder).load(config)
+    stored = only_entry(folder).read_bytes()
+    for secret in (KEY, "planted-password", KEY.encode().hex()):
+        assert secret.encode() not in stored
+    assert b"anthropic" in stored
+    assert stat.S_IMODE((folder / "config").stat().st_mode) == 0o700
+    assert stat.S_IMODE(only_entry(folder).stat().st_mode) == 0o600
+
+
+def test_a_wide_umask_changes_nothing(config: Path, folder: Path) -> None:
+    previous = os.umask(0)
+    try:
+        new_process(folder).load(config)
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((folder / "config").stat().st_mode) == 0o700
+    assert stat.S_IMODE(only_entry(folder).stat().st_mode) == 0o600
+
+
+# ----------------------------------------------------------------------- foreign, damaged
+
+
+def link_to_elsewhere(entry: Path) -> None:
+    entry.rename(entry.with_name("elsewhere"))
+    entry.symlink_to(entry.with_name("elsewhere"))
+
+
+def pipe_in_its_place(entry: Path) -> None:
+    entry.unlink()
+    os.mkfifo(entry, 0o600)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda entry: entry.write_bytes(b""),
+        lambda entry: entry.write_bytes(entry.read_bytes()[:-9]),
+        lambda entry: entry.write_bytes(entry.read_bytes().replace(b'"m"', b'"x"')),
+        lambda entry: entry.write_bytes(b"\x00" * 100),
+        lambda entry: entry.chmod(0o644),
+        link_to_elsewhere,
+        pipe_in_its_place,
+    ],
+    ids=["empty", "cut", "changed", "zeros", "readable by others", "link", "pipe"],
+)
+def test_a_damaged_or_foreign_entry_is_ignored_and_replaced(
+    config: Path, folder: Path, harm: Callable[[Path], object]
+) -> None:
+    new_process(folder).load(config)
+    entry = only_entry(folder)
+    harm(entry)
+
+    cache = new_process(folder)
+    assert cache.load(config) == PlainConfig().load(config)
+    assert cache.get_cache_stats()["disk_hits"] == 0
+    again = new_process(folder)
+    again.load(config)
+    assert again.get_cache_stats()["disk_hits"] == 1, "it was replaced by a sound one"
+    assert entry.is_file() and not entry.is_symlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_another_owners_entry_is_ignored(config: Path, folder: Path) -> None:
+    new_process(folder).load(config)
+    os.chown(only_entry(folder), 12345, -1)
+    cache = new_process(folder)
+    cache.load(config)
+    assert cache.get_cache_stats()["disk_hits"] == 0
+    assert only_entry(folder).stat().st_uid == os.geteuid()
+
+
+def test_a_folder_open_to_others_is_closed_before_it_is_used(config: Path, folder: Path) -> None:
+    (folder / "config").mkdir(parents=True)
+    (folder / "config").chmod(0o777)
+    new_process(folder).load(config)
+    assert stat.S_IMODE((folder / "config").stat().st_mode) == 0o700
+
+
+def test_a_link_in_place_of_the_folder_is_not_followed(config: Path, folder: Path) -> None:
+    elsewhere = folder.with_name("elsewhere")
+    elsewhere.mkdir()
+    folder.mkdir()
+    (folder / "config").symlink_to(elsewhere)
+    assert new_process(folder).load(config) == PlainConfig().load(config)
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("place", ["a file", "/proc/nothing"])
+def test_a_cache_that_cannot_be_kept_is_no_error(config: Path, folder: Path, place: str) -> None:
+    folder = Path(place) if place.startswith("/") else folder
+    if not place.startswith("/"):
+        folder.write_text("in the way")
+    cache = new_process(folder)
+    assert [cache.load(config) for _ in range(2)] == [PlainConfig().load(config)] * 2
+    assert cache.optimize_cache() == {"stale_entries_removed": 0, "remaining_entries": 1}
+    cache.clear_cache()
+
+
+# ------------------------------------------------------------------------- TTL, LRU, stats
+
+
+def test_an_entry_is_trusted_until_its_time_is_over(config: Path, folder: Path) -> None:
+    clock = Clock()
+    new_process(folder, cache_ttl_seconds=10, clock=clock).load(config)
+    clock.now += 9.9
+    cache = new_process(folder, cache_ttl_seconds=10, clock=clock)
+    cache.load(config)
+    clock.now += 0.1
+    cache.load(config)
+    statistics = cache.get_cache_stats()
+    assert (statistics["total_hits"], statistics["total_misses"]) == (1, 1)
+
+
+def test_a_clock_set_back_makes_an_entry_unknown(config: Path, folder: Path) -> None:
+    clock = Clock()
+    new_process(folder, clock=clock).load(config)
+    clock.now -= 1
+    assert new_process(folder, clock=clock).get_config(config) is None
+
+
+def test_without_a_ttl_the_files_own_is_in_force(config: Path, folder: Path) -> None:
+    clock = Clock()
+    config.write_text('{"performance_settings": {"config_cache_ttl": 5}}')
+    cache = new_process(folder, cache_ttl_seconds=None, clock=clock)
+    cache.load(config)
+    clock.now += 4
+    assert cache.get_config(config) is not None
+    clock.now += 1
+    assert cache.get_config(config) is None
+
+
+def test_a_ttl_of_zero_keeps_nothing(config: Path, folder: Path) -> None:
+    cache = new_process(folder, cache_ttl_seconds=0)
+    cache.load(config)
+    assert cache.get_config(config) is None
+    assert not (folder / "config").exists()
+
+
+def test_the_least_recently_used_goes_first_here_and_on_disk(tmp_path: Path, folder: Path) -> None:
+    paths = [tmp_path / f"{name}.json" for name in "abc"]
+    for path in paths:
+        path.write_text("{}")
+    cache = ConfigurationCache(max_cache_size=2, directory=folder)
+    cache.load(paths[0])
+    cache.load(paths[1])
+    cache.load(paths[0])
+    for place in entries(folder):  # the file system's clock is coarser than this test
+        os.utime(place, ns=(1, 1))
+    assert new_process(folder).get_config(paths[0]) is not None, "a hit on disk is a use"
+    cache.load(paths[2])
+
+    kept = {entry["file"] for entry in cache.get_cache_stats()["cache_entries"]}
+    assert kept == {str(paths[0]), str(paths[2])}
+    assert cache.get_cache_stats()["evictions"] == 1
+    on_disk = [new_process(folder).get_config(path) is not None for path in paths]
+    assert on_disk == [True, False, True]
+
+
+def test_a_refresh_at_capacity_evicts_nobody(tmp_path: Path, config: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    cache = ConfigurationCache(max_cache_size=2)
+    cache.load(other)
+    cache.load(config)
+    rewrite_in_place(config, '"m"', '"n"')
+    cache.load(config)
+    assert cache.get_config(other) is not None
+    assert cache.get_cache_stats()["evictions"] == 0
+
+
+def test_the_statistics_have_the_guides_keys_and_count(config: Path, folder: Path) -> None:
+    clock = Clock()
+    cache = new_process(folder, clock=clock)
+    assert cache.get_cache_stats()["hit_rate_percent"] == 0
+    for _ in range(4):
+        cache.load(config)
+        clock.now += 1
+    statistics = cache.get_cache_stats()
+    assert statistics.keys() >= STATISTICS
+    assert statistics["hit_rate_percent"] == 75.0
+    assert statistics["cache_size"] == statistics["disk_entries"] == 1
+    assert statistics["cache_entries"] == [
+        {
+            "file": str(config),
+            "access_count": 3,
+            "cache_age_seconds": 4.0,
+            "last_access_seconds_ago": 1.0,
+        }
+    ]
+
+
+def test_optimize_drops_what_is_past_its_time_and_what_is_damaged(
+    config: Path, folder: Path
+) -> None:
+    clock = Clock()
+    cache = new_process(folder, clock=clock)
+    cache.load(config)
+    (folder / "config" / "junk.json").write_text("junk")
+    assert cache.optimize_cache() == {"stale_entries_removed": 1, "remaining_entries": 1}
+    clock.now += 4000
+    assert cache.optimize_cache() == {"stale_entries_removed": 1, "remaining_entries": 0}
+    assert entries(folder) == []
+
+
+def test_clear_forgets_everything(config: Path, folder: Path) -> None:
+    cache = new_process(folder)
+    cache.load(config)
+    cache.clear_cache()
+    assert entries(folder) == []
+    assert cache.get_cache_stats()["total_misses"] == 0
+    assert cache.get_config(config) is None
+
+
+def test_what_is_handed_in_is_kept_only_if_the_file_says_the_same(
+    config: Path, folder: Path
+) -> None:
+    cache = new_process(folder)
+    outdated = PlainConfig().load(config)
+    rewrite_in_place(config, '"m"', '"n"')
+    assert not cache.cache_config(config, outdated)
+    assert cache.get_config(config) is None
+    assert cache.cache_config(config, PlainConfig().load(config))
+    assert cache.get_config(config) is not None
+
+
+def test_many_threads_share_one_cache(config: Path, folder: Path) -> None:
+    cache = new_process(folder)
+    wanted = PlainConfig().load(config)
+    wrong: list[Settings] = []
+
+    def work() -> None:
+        wrong.extend(seen for _ in range(40) if (seen := cache.load(config)) != wanted)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    statistics = cache.get_cache_stats()
+    assert statistics["total_hits"] + statistics["total_misses"] == 320
+
+
+# ----------------------------------------------------------------------- the environment
+
+
+def test_the_environment_names_folder_and_ttl(config: Path, folder: Path) -> None:
+    source = CachedConfig({"TRAE_CACHE_DIR": str(folder), "TRAE_CONFIG_CACHE_TTL": "7"})
+    assert source.load(config) == PlainConfig().load(config)
+    assert source.cache.cache_ttl_seconds == 7
+    assert len(entries(folder)) == 1
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"TRAE_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b", "HOME": "/c"}, "/a"),
+        ({"XDG_CACHE_HOME": "/b", "HOME": "/c"}, "/b/agent-core"),
+        ({"HOME": "/c"}, "/c/.cache/agent-core"),
+        ({}, None),
+    ],
+)
+def test_the_folder_is_the_first_that_is_named(
+    environ: dict[str, str], expected: str | None
+) -> None:
+    assert cache_directory(environ) == (None if expected is None else Path(expected))
+
+
+def test_the_timer_reads_as_in_the_guide() -> None:
+    with ConfigLoadTimer("Config load") as timer:
+        pass
+    timer.duration_ms = 2.337
+    assert str(timer) == "Config load: 2.34ms"

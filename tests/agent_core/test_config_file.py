@@ -1,0 +1,270 @@
+"""Config files of both formats and both shapes, and what is said of a wrong one."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_core.config import PerformanceSettings, ProviderSettings, Settings
+from agent_core.config_file import find_config, parse_settings, read_config_file
+from agent_core.errors import ConfigError, MissingDependencyError
+
+GUIDE = """\
+// In trae_config.json
+{
+  "default_provider": "anthropic",
+  "max_steps": 20,
+  "enable_lakeview": true,
+  "model_providers": {
+    "anthropic": {
+      "api_key": "your_key",
+      "model": "claude-sonnet-4-20250514",
+      "max_tokens": 4096,
+      "temperature": 0.5,
+      "top_p": 1,
+      "top_k": 0,
+      "parallel_tool_calls": false,  // Disable parallel execution
+      "max_retries": 10
+    },
+    "openai": {
+      "api_key": "your//key",
+      "model": "gpt-4o" /* two
+      lines */
+    }
+  },
+  "performance_settings": {
+    "trajectory_batch_size": 7,
+    "trajectory_background_io": false,
+    "max_trajectory_interactions": 1000,
+    "connection_pool_size": 11,
+    "lazy_tool_loading": false,
+    "config_cache_ttl": 60
+  }
+}
+"""
+
+TRAE = """\
+agents:
+  trae_agent:
+    enable_lakeview: true
+    model: strong
+    max_steps: 200
+    tools: [bash, task_done]
+model_providers:
+  anthropic:
+    api_key: your_key
+    provider: anthropic
+  gateway:
+    api_key: other_key
+    provider: openai
+    base_url: https://gateway.example/v1
+models:
+  strong:
+    model_provider: anthropic
+    model: claude-sonnet-4-20250514
+    max_tokens: 8192
+    temperature: 0.5
+    top_p: 1
+    top_k: 0
+    max_retries: 3
+    parallel_tool_calls: false
+  quick:
+    model_provider: gateway
+    model: gpt-4o-mini
+lakeview:
+  model: strong
+mcp_servers:
+  playwright: {command: npx}
+allow_mcp_servers: []
+"""
+
+
+def json_settings(text: str) -> Settings:
+    return parse_settings(text.encode(), Path("trae_config.json"))
+
+
+def yaml_settings(text: str) -> Settings:
+    return parse_settings(text.encode(), Path("trae_config.yaml"))
+
+
+def complaint(text: str, name: str = "trae_config.json") -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_settings(text.encode(), Path(name))
+    return str(caught.value)
+
+
+# --------------------------------------------------------------------------------- shapes
+
+
+def test_the_guides_example_loads_with_its_comments_and_every_key_in_force() -> None:
+    settings = json_settings(GUIDE)
+
+    assert settings.default_provider == "anthropic"
+    assert settings.max_steps == 20
+    assert settings.model_providers["openai"].api_key == "your//key"
+    assert settings.model_parameters == ProviderSettings(
+        api_key="your_key",
+        model="claude-sonnet-4-20250514",
+        max_tokens=4096,
+        temperature=0.5,
+        top_p=1,
+        top_k=0,
+        parallel_tool_calls=False,
+        max_retries=10,
+    )
+    assert settings.performance_settings == PerformanceSettings(
+        trajectory_batch_size=7,
+        trajectory_background_io=False,
+        max_trajectory_interactions=1000,
+        connection_pool_size=11,
+        lazy_tool_loading=False,
+        config_cache_ttl=60,
+    )
+
+
+def test_trae_agents_yaml_becomes_the_same_records() -> None:
+    settings = yaml_settings(TRAE)
+
+    assert settings.default_provider == "anthropic"
+    assert settings.max_steps == 200
+    assert settings.tools == ("bash", "task_done")
+    assert settings.provider_kind == "anthropic"
+    assert settings.model_parameters.max_tokens == 8192
+    assert settings.model_parameters.parallel_tool_calls is False
+    gateway = settings.model_providers["gateway"]
+    assert (gateway.provider, gateway.model) == ("openai", "gpt-4o-mini")
+    assert gateway.base_url == "https://gateway.example/v1"
+
+
+def test_both_formats_hold_both_shapes() -> None:
+    yaml = pytest.importorskip("yaml")
+    assert json_settings(json.dumps(yaml.safe_load(TRAE))) == yaml_settings(TRAE)
+    plain = "default_provider: ollama\nmodel_providers:\n  ollama: {model: llama}\n"
+    assert yaml_settings(plain).model_parameters.model == "llama"
+
+
+def test_an_agent_takes_the_model_it_names_among_several_of_one_provider() -> None:
+    text = TRAE.replace("model_provider: gateway", "model_provider: anthropic")
+    assert yaml_settings(text).model_parameters.model == "claude-sonnet-4-20250514"
+
+
+def test_an_empty_object_is_all_defaults() -> None:
+    assert json_settings("{}") == Settings()
+    assert json_settings("\ufeff{}") == Settings(), "a byte order mark is no part of the text"
+
+
+# --------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ('"max_tokens"', '"max_token"', ["line 10", "anthropic.max_token:", "'max_tokens'"]),
+        ('"max_tokens": 4096', '"max_tokens": "k"', ["line 10", "anthropic.max_tokens", "`int`"]),
+        ('"max_steps": 20', '"max_steps": 0', ["line 4", "max_steps", ">= 1"]),
+        ('"max_steps"', '"maxsteps"', ["line 4", "maxsteps", "'max_steps'"]),
+        ('"lazy_tool_loading"', '"lazy_tools"', ["performance_settings.lazy_tools", "line 28"]),
+        ('"gpt-4o"', "4", ["line 19", "model_providers.openai.model"]),
+        ('"max_steps": 20,', '"max_steps": 20', ["line 5", "column 3", "not valid JSON"]),
+        ("60\n", "60,\n", ["not valid JSON"]),  # the line depends on Python's version
+    ],
+)
+def test_a_json_mistake_is_named_with_file_line_and_field(
+    old: str, new: str, parts: list[str]
+) -> None:
+    text = complaint(GUIDE.replace(old, new, 1))
+    assert all(part in text for part in ["trae_config.json", *parts]), text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("max_steps:", "max_step:", ["line 5", "agents.trae_agent.max_step", "'max_steps'"]),
+        ("max_tokens: 8192", "max_tokens: k", ["line 19", "models.strong.max_tokens", "`int`"]),
+        ("model: strong\n    max", "model: strog\n    max", ["line 4", "Did you mean 'strong'?"]),
+        ("model_provider: gateway", "model_provider: gatway", ["line 26", "'gateway'"]),
+        ("servers: []", "servers: [x]", ["line 32", "MCP"]),
+        ("tools: [bash", "tools: {bash", ["line 6", "not valid YAML"]),
+        ("tools: [bash", "tools: [3", ["line 6", "agents.trae_agent.tools[0]", "`str`"]),
+        ("  quick:", "  4:", ["models:", "a key in it is no text; put it in quotes"]),
+        ("    max_tokens", "    4: 5\n    max_tokens", ["models.strong:", "no text"]),
+        ("trae_agent:", "trae_agen:", ["line 1", "No agent 'trae_agent'", "trae_agen"]),
+    ],
+)
+def test_a_yaml_mistake_is_named_with_file_line_and_field(
+    old: str, new: str, parts: list[str]
+) -> None:
+    text = complaint(TRAE.replace(old, new, 1), "trae_config.yaml")
+    assert all(part in text for part in ["trae_config.yaml", *parts]), text
+
+
+def test_a_table_that_is_missing_is_named() -> None:
+    text = complaint("models: {}", "trae_config.yaml")
+    assert "the top level: Object missing required field `agents`; add it." in text
+
+
+def test_the_line_is_that_of_the_field_not_of_its_namesake() -> None:
+    text = '{"tools": ["model"],\n "model_providers": {\n"a": {"model": "m"},\n"b": {"model": 1}}}'
+    assert "line 4, model_providers.b.model" in complaint(text)
+
+
+def test_what_is_no_object_or_no_text_is_refused() -> None:
+    assert "expected an object" in complaint("[]")
+    with pytest.raises(ConfigError, match="line 2: not UTF-8"):
+        parse_settings(b'{\n"model": "\xff"}', Path("a.json"))
+    with pytest.raises(ConfigError, match=r"name it \.json"):
+        parse_settings(b"{}", Path("a.ini"))
+
+
+def test_no_error_shows_the_key_beside_the_mistake() -> None:
+    broken = 'model_providers:\n  openai: {api_key: "sk-planted", model: [}\n'
+    assert "sk-planted" not in complaint(broken, "a.yaml")
+    wrong_type = (
+        '{"model_providers": {"openai": {"api_key": "sk-planted", "max_tokens": "sk-planted"}}}'
+    )
+    assert "sk-planted" not in complaint(wrong_type)
+    assert "sk-planted" not in complaint('{"api_key": "sk-planted"}')
+    assert "sk-planted" not in complaint('{"model_providers": {"openai": "sk-planted"')
+
+
+def test_yaml_without_its_library_names_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(MissingDependencyError) as caught:
+        yaml_settings(TRAE)
+    assert caught.value.install_command == "pip install 'trae-bench[yaml]'"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.json: cannot be read \(No such file"):
+        read_config_file(tmp_path / "nothing.json")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_config_file(tmp_path)
+
+
+@given(st.text())
+def test_any_text_parses_or_is_a_config_error(text: str) -> None:
+    for name in ("a.json", "a.yaml"):
+        try:
+            parse_settings(text.encode("utf-8", "surrogatepass"), Path(name))
+        except ConfigError as error:
+            assert name in str(error)
+
+
+@given(st.text(), st.text(alphabet='/* \n\\"a'))
+def test_comments_are_blanks_and_strings_are_not_comments(value: str, comment: str) -> None:
+    comment = comment.replace("\n", "").replace("*", "")
+    text = json.dumps({"default_provider": value})
+    for spelled in (f"//{comment}\n{text}", f"{text}/*{comment} */", f"{text[:-1]}//{comment}\n}}"):
+        assert json_settings(spelled).default_provider == value
+
+
+def test_the_config_file_is_the_named_one_else_the_first_default(tmp_path: Path) -> None:
+    assert find_config({}, tmp_path) is None
+    (tmp_path / "trae_config.json").write_text("{}")
+    assert find_config({}, tmp_path) == tmp_path / "trae_config.json"
+    (tmp_path / "trae_config.yaml").write_text("{}")
+    assert find_config({}, tmp_path) == tmp_path / "trae_config.yaml"
+    assert find_config({"TRAE_CONFIG_FILE": "x.json"}, tmp_path) == Path("x.json")

@@ -1,0 +1,576 @@
+"""Connections over real sockets: which are opened, which are used again, by whom."""
+
+import asyncio
+import gc
+import json
+import ssl
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+
+from agent_core import _http
+from agent_core.connection_pool import (
+    ConnectionPoolManager,
+    FreshConnections,
+    PooledOpenAIClient,
+    get_pooled_client,
+    pool_metrics,
+)
+from agent_core.errors import ConnectionFailedError
+from agent_core.ports import Connections, Request, Response
+from agent_core.retries import BackOff, Clock
+from tests.agent_core.h2_server import serving_h2
+from tests.agent_core.raw_server import Asked, RawServer, Step, answers, http, serving
+from tests.agent_core.test_retries import Time
+
+pytestmark = pytest.mark.anyio
+
+Make = Callable[..., Any]
+both_sides = pytest.mark.parametrize("make", [FreshConnections, ConnectionPoolManager])
+QUICK: dict[str, float | None] = {"connect": 5.0, "read": 5.0, "write": 5.0}
+
+
+def request(server: RawServer, key: str = "key-of-tenant-a", **changes: Any) -> Request:
+    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+    fields = {"provider": "openai", "url": f"{server.url}/chat", "headers": headers}
+    return Request(**{**fields, "body": b'{"a": 1}', **changes})
+
+
+async def ask(connections: Connections, server: RawServer, count: int = 1) -> list[Response]:
+    return [await connections.post(request(server)) for _ in range(count)]
+
+
+@pytest.fixture
+def instant() -> Time:
+    return Time(chance=0.5)
+
+
+# ------------------------------------------------------------------------ the two bodies
+
+
+@both_sides
+async def test_what_is_sent_and_what_comes_back(make: Make) -> None:
+    async with serving(answers(http(b"[1]", 418, x_any="yes"))) as server:
+        connections = make()
+        response = await connections.post(request(server, url=f"{server.url}/chat?a=b"))
+        await connections.close()
+    assert (response.status, response.headers["x-any"], response.body) == (418, "yes", b"[1]")
+    (asked,) = server.asked
+    assert asked.line == "POST /v1/chat?a=b HTTP/1.1"
+    assert asked.headers["host"] == f"localhost:{server.port}"
+    assert asked.headers["authorization"] == "Bearer key-of-tenant-a"
+    assert asked.body == b'{"a": 1}'
+
+
+async def test_kept_alive_or_not() -> None:
+    for make, opened in ((FreshConnections, 5), (ConnectionPoolManager, 1)):
+        async with serving(answers(http())) as server:
+            connections = make()
+            await ask(connections, server, 5)
+            stats = connections.stats()
+            await connections.close()
+        assert server.connections == stats["connections_opened"] == opened
+        assert stats["total_requests"] == 5
+        assert stats["connection_reuse_count"] == 5 - opened
+        assert stats["tls_handshakes"] == stats["retries"] == 0
+
+
+async def test_a_hundred_sessions_at_once() -> None:
+    async def session(server: RawServer) -> None:
+        connections = ConnectionPoolManager()
+        for response in await ask(connections, server, 4):
+            assert response.status == 200
+        await connections.close()
+
+    script = answers(Step(http(), after=0.005))
+    async with serving(script) as server, ConnectionPoolManager():
+        await asyncio.gather(*(session(server) for _ in range(100)))
+    assert len(server.asked) == 400
+    assert server.most_at_once > 50
+    assert server.connections <= 100
+
+
+async def test_sessions_one_after_another_share_while_somebody_stays() -> None:
+    async with serving(answers(http())) as server:
+        async with ConnectionPoolManager():
+            for _ in range(3):
+                async with ConnectionPoolManager() as session:
+                    await ask(session, server)
+        assert server.connections == 1
+        async with ConnectionPoolManager() as session:
+            await ask(session, server)
+    assert server.connections == 2
+
+
+async def test_requests_of_one_session_are_bounded() -> None:
+    async with (
+        serving(answers(Step(http(), after=0.005))) as server,
+        ConnectionPoolManager(max_connections=2) as session,
+    ):
+        await asyncio.gather(*(session.post(request(server)) for _ in range(8)))
+    assert server.most_at_once == 2
+    assert server.connections == 2
+
+
+async def test_idle_connections_are_bounded() -> None:
+    async with (
+        serving(answers(Step(http(), after=0.005))) as server,
+        ConnectionPoolManager(max_keepalive_connections=1) as session,
+    ):
+        for _ in range(2):
+            await asyncio.gather(*(session.post(request(server)) for _ in range(3)))
+    assert server.connections == 5
+
+
+# ------------------------------------------------------------------------------- tenants
+
+
+async def test_no_connection_ever_carries_two_keys() -> None:
+    async with serving(answers(http())) as server:
+        async with ConnectionPoolManager() as a, ConnectionPoolManager() as b:
+            for _ in range(3):
+                await a.post(request(server, "key-of-tenant-a"))
+                await b.post(request(server, "key-of-tenant-b"))
+                await a.post(request(server, "key-of-tenant-b"))
+        keys = {(each.connection, each.headers["authorization"]) for each in server.asked}
+    assert len(keys) == server.connections == 2
+
+
+@pytest.mark.parametrize("header", ["x-api-key", "x-goog-api-key", "api-key", "X-Api-Key"])
+async def test_each_providers_key_header_counts(header: str) -> None:
+    async with serving(answers(http())) as server, ConnectionPoolManager() as session:
+        for key in ("one", "two", "one"):
+            await session.post(request(server, headers={header: key}))
+    assert server.connections == 2
+
+
+async def test_providers_do_not_share() -> None:
+    async with serving(answers(http())) as server, ConnectionPoolManager() as session:
+        for provider in ("openai", "anthropic", "openai"):
+            await session.post(request(server, provider=provider))
+    assert server.connections == 2
+
+
+@both_sides
+async def test_no_error_shows_a_key(make: Make) -> None:
+    async with serving(answers(http())) as server:
+        connections = make()
+        with pytest.raises(ConnectionFailedError) as caught:
+            await connections.post(request(server, "planted-key\r\nx: y"))
+        await connections.close()
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "planted-key" not in str(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+# -------------------------------------------------------------------------------- faults
+
+
+async def test_a_connection_closed_between_requests_is_noticed(instant: Time) -> None:
+    async with serving(answers(http())) as server:
+        session = ConnectionPoolManager(clock=instant.clock)
+        await ask(session, server)
+        await server.hang_up()
+        await ask(session, server)
+        await session.close()
+    assert server.connections == 2
+    assert not instant.slept
+
+
+def hang_up_on_the_second_request_of_a_connection(then: str) -> Callable[[Asked], Step]:
+    seen: set[int] = set()
+
+    def script(asked: Asked) -> Step:
+        if asked.connection in seen:
+            return Step(then=then)  # type: ignore[arg-type]
+        seen.add(asked.connection)
+        return Step(http())
+
+    return script
+
+
+@pytest.mark.parametrize("then", ["close", "reset"])
+async def test_a_connection_closed_while_the_request_is_sent(instant: Time, then: str) -> None:
+    """Nothing of a reply had come, so it is sent on a new connection: no wait, no retry."""
+    async with serving(hang_up_on_the_second_request_of_a_connection(then)) as server:
+        session = ConnectionPoolManager(clock=instant.clock)
+        responses = await ask(session, server, 3)
+        await session.close()
+    assert [response.status for response in responses] == [200] * 3
+    assert server.connections == 3
+    assert session.stats()["retries"] == 0
+    assert not instant.slept
+
+
+async def test_what_must_not_be_repeated_is_not(instant: Time) -> None:
+    async with serving(hang_up_on_the_second_request_of_a_connection("close")) as server:
+        session = ConnectionPoolManager(clock=instant.clock)
+        await ask(session, server)
+        with pytest.raises(ConnectionFailedError):
+            await session.post(request(server, safe_to_repeat=False))
+        await session.close()
+    assert len(server.asked) == 2
+
+
+@both_sides
+@pytest.mark.parametrize("then", ["close", "reset"])
+@pytest.mark.parametrize("sends", [b"", b"HTTP/1.1 200", http()[:-1]])
+async def test_broken_off_replies(make: Make, instant: Time, sends: bytes, then: Any) -> None:
+    script = answers(Step(sends, then), http(b"whole"))
+    async with serving(script) as server:
+        connections = make(clock=instant.clock)
+        response = await connections.post(request(server))
+        assert response.body == b"whole"
+        assert connections.stats()["retries"] == 1
+        await connections.close()
+    async with serving(answers(Step(sends, then))) as server:
+        connections = make(clock=instant.clock)
+        with pytest.raises(ConnectionFailedError):
+            await connections.post(request(server, safe_to_repeat=False))
+        await connections.close()
+        assert len(server.asked) == 1
+
+
+@both_sides
+async def test_transient_statuses(make: Make, instant: Time) -> None:
+    script = answers(http(status=429, retry_after="3"), http(status=503), http(status=529), http())
+    async with serving(script) as server:
+        connections = make(clock=instant.clock)
+        (response,) = await ask(connections, server)
+        await connections.close()
+    assert response.status == 200
+    assert instant.slept == [3.25, 0.5, 1.0]
+    assert server.connections == (4 if make is FreshConnections else 1)
+
+
+@both_sides
+async def test_retries_end(make: Make, instant: Time) -> None:
+    async with serving(answers(http(status=500))) as server:
+        connections = make(max_retries=2, clock=instant.clock)
+        (response,) = await ask(connections, server)
+        await connections.close()
+    assert response.status == 500
+    assert len(server.asked) == 3
+
+
+@both_sides
+async def test_nobody_there(make: Make, instant: Time) -> None:
+    async with serving(answers(http())) as server:
+        pass
+    connections = make(back_off=BackOff(retries=3), clock=instant.clock)
+    with pytest.raises(ConnectionFailedError, match=f"localhost:{server.port}"):
+        await connections.post(request(server, safe_to_repeat=False))
+    await connections.close()
+    assert len(instant.slept) == 3
+
+
+@both_sides
+async def test_a_server_that_never_answers(make: Make, instant: Time) -> None:
+    async with serving(answers(Step(then="stall"), http())) as server:
+        connections = make(timeouts={**QUICK, "read": 0.05}, clock=instant.clock)
+        (response,) = await ask(connections, server)
+        await connections.close()
+    assert response.status == 200
+
+
+async def test_a_cancelled_request_leaves_no_connection_and_no_place_taken() -> None:
+    async with serving(answers(Step(then="stall"), http())) as server:
+        session = ConnectionPoolManager(max_connections=1)
+        waiting = asyncio.create_task(session.post(request(server)))
+        await server.first.wait()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await ask(session, server)
+        await session.close()
+    assert server.connections == 2
+
+
+# ------------------------------------------------------------------------------ streaming
+
+
+@both_sides
+async def test_a_stream(make: Make) -> None:
+    async with serving(answers(http(b"abc" * 50_000))) as server:
+        connections = make()
+        async with connections.stream(request(server)) as (status, headers, chunks):
+            assert (status, headers["content-length"]) == (200, "150000")
+            assert b"".join([chunk async for chunk in chunks]) == b"abc" * 50_000
+        await ask(connections, server)
+        await connections.close()
+    assert server.connections == (2 if make is FreshConnections else 1)
+
+
+@both_sides
+async def test_a_stream_is_retried_until_its_head_is_there(make: Make, instant: Time) -> None:
+    async with serving(answers(http(status=502), Step(then="reset"), http(b"x"))) as server:
+        connections = make(clock=instant.clock)
+        async with connections.stream(request(server)) as (status, _, chunks):
+            assert status == 200
+            assert [chunk async for chunk in chunks] == [b"x"]
+        await connections.close()
+    assert len(instant.slept) == 2
+
+
+@both_sides
+async def test_a_stream_cut_in_half(make: Make) -> None:
+    async with serving(answers(Step(http(b"0123456789")[:-5], "close"))) as server:
+        connections = make()
+        with pytest.raises(ConnectionFailedError, match="middle of a reply"):
+            async with connections.stream(request(server)) as (_, _, chunks):
+                async for chunk in chunks:
+                    assert chunk == b"01234"
+        await connections.close()
+        assert len(server.asked) == 1
+
+
+async def test_a_stream_left_early_is_not_used_again() -> None:
+    script = answers(Step(http(b"x" * 10)[:-1]), http())
+    async with serving(script) as server, ConnectionPoolManager() as session:
+        async with session.stream(request(server)) as (_, _, chunks):
+            async for _ in chunks:
+                break
+        await ask(session, server)
+    assert server.connections == 2
+
+
+# ------------------------------------------------------------------------ loops and proxies
+
+
+def test_a_manager_lives_through_several_loops() -> None:
+    manager = ConnectionPoolManager()
+
+    async def session() -> int:
+        async with serving(answers(http())) as server:
+            await ask(manager, server, 2)
+            await manager.close()
+            return server.connections
+
+    assert [asyncio.run(session()) for _ in range(2)] == [1, 1]
+
+
+def test_a_loop_that_ended_without_close_is_forgotten() -> None:
+    async def session(manager: ConnectionPoolManager) -> int:
+        async with serving(answers(http())) as server:
+            await ask(manager, server, 2)
+            return server.connections
+
+    manager = ConnectionPoolManager()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the first loop's socket: not closed
+        assert [asyncio.run(session(manager)) for _ in range(2)] == [1, 1]
+        asyncio.run(manager.close())
+        gc.collect()
+
+
+async def test_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(answers(http(b"by proxy"))) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://localhost:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "inside.example")
+        connections = FreshConnections()
+        target = request(proxy, url="http://outside.example/v1")
+        assert (await connections.post(target)).body == b"by proxy"
+    assert proxy.asked[0].line == "POST http://outside.example/v1 HTTP/1.1"
+
+
+# -------------------------------------------------------------------------- TLS and HTTP/2
+
+
+@pytest.fixture
+def tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ssl.SSLContext:
+    """A server's context for localhost, and an environment that trusts it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setattr(_http, "_CONTEXTS", {})
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+async def test_plain_http_makes_no_ssl_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_http, "_CONTEXTS", {})
+    async with serving(answers(http())) as server, ConnectionPoolManager() as session:
+        await ask(session, server)
+    assert not _http._CONTEXTS
+
+
+async def test_tls(tls: ssl.SSLContext) -> None:
+    async with serving(answers(http()), tls) as server:
+        fresh = FreshConnections()
+        await ask(fresh, server, 3)
+        async with ConnectionPoolManager() as session:
+            await ask(session, server, 3)
+    assert fresh.stats()["tls_handshakes"] == 3
+    assert session.stats()["tls_handshakes"] == 1
+    assert set(_http._CONTEXTS) == {False, True}
+
+
+async def test_a_certificate_that_is_not_trusted_stays_so(
+    tls: ssl.SSLContext, instant: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    async with serving(answers(http()), tls) as server:
+        connections = ConnectionPoolManager(clock=instant.clock)
+        with pytest.raises(ConnectionFailedError, match="certificate"):
+            await ask(connections, server)
+        await connections.close()
+    assert not instant.slept
+
+
+async def test_many_requests_share_one_http2_connection(tls: ssl.SSLContext) -> None:
+    async with serving_h2(tls) as server, ConnectionPoolManager(max_connections=50) as session:
+        wanted = Request("openai", f"{server.url}/chat", {"authorization": "k"}, b"body")
+        for _ in range(2):
+            replies = await asyncio.gather(*(session.post(wanted) for _ in range(20)))
+            assert {reply.body for reply in replies} == {b"echo: body"}
+    assert server.connections == 1
+    assert session.stats()["connections_opened"] == session.stats()["tls_handshakes"] == 1
+    assert session.stats()["connection_reuse_count"] >= 20
+
+
+async def test_an_http2_connection_that_goes_away_is_replaced(tls: ssl.SSLContext) -> None:
+    async with serving_h2(tls) as server, ConnectionPoolManager() as session:
+        wanted = Request("openai", f"{server.url}/chat", {}, b"body")
+        await session.post(wanted)
+        server.go_away()
+        assert (await session.post(wanted)).body == b"echo: body"
+    assert server.connections == 2
+
+
+async def test_a_server_without_http2_gets_a_connection_for_each(tls: ssl.SSLContext) -> None:
+    async with (
+        serving(answers(Step(http(), after=0.01)), tls) as server,
+        ConnectionPoolManager() as session,
+    ):
+        for _ in range(2):
+            await asyncio.gather(*(session.post(request(server)) for _ in range(5)))
+    assert server.connections == 5
+
+
+async def test_http2_can_be_declined(tls: ssl.SSLContext) -> None:
+    async with serving_h2(tls) as server, ConnectionPoolManager(http2=False) as session:
+        with pytest.raises(ConnectionFailedError):
+            wanted = Request("openai", f"{server.url}/chat", {}, b"", safe_to_repeat=False)
+            await session.post(wanted)
+    assert server.http2_connections == 0
+
+
+# ------------------------------------------------------------------------ the guide's names
+
+
+async def test_the_guides_pooled_client() -> None:
+    async with serving(answers(http(b'{"ok": true}'))) as server:
+        for _ in range(2):
+            async with ConnectionPoolManager.get_pooled_client(
+                "openai", base_url=server.url
+            ) as client:
+                response = await client.post("/chat/completions", json={"a": 1})
+                assert response.json() == {"ok": True}
+        async with get_pooled_client("openai", base_url=server.url) as same:
+            assert same is client
+            await same.get("/models")
+        await ConnectionPoolManager.close_all()
+        assert client.is_closed
+    assert server.connections == 1
+    assert "authorization" not in server.asked[0].headers
+    assert server.asked[2].line == "GET /v1/models HTTP/1.1"
+
+
+async def test_the_guides_client_is_a_tenants_own() -> None:
+    async with serving(answers(http())) as server:
+        a, again, b = [
+            await ConnectionPoolManager.get_client(
+                provider="openai",
+                base_url=server.url,
+                api_key=key,
+                max_connections=15,
+                max_keepalive_connections=8,
+            )
+            for key in ("key-a", "key-a", "key-b")
+        ]
+        assert a is again
+        assert a is not b
+        for client in (a, b, a):
+            await client.post("/x")
+        await ConnectionPoolManager.close_all()
+    assert [each.headers["authorization"] for each in server.asked] == [
+        "Bearer key-a",
+        "Bearer key-b",
+        "Bearer key-a",
+    ]
+    assert server.connections == 2
+
+
+async def test_the_guides_client_knows_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = await ConnectionPoolManager.get_client("openai")
+    assert str(client.base_url) == "https://api.openai.com/v1/"
+    with pytest.raises(ValueError, match="base_url"):
+        await ConnectionPoolManager.get_client("azure")
+    await ConnectionPoolManager.close_all()
+
+
+async def test_the_guides_client_fails_as_httpx_does() -> None:
+    async with serving(answers(Step(http(b"12345")[:-1], "close"))) as server:
+        async with get_pooled_client("openai", base_url=server.url) as client:
+            with pytest.raises(httpx.ReadError):
+                await client.post("/x")
+        await ConnectionPoolManager.close_all()
+
+
+async def test_the_pooled_openai_client() -> None:
+    def script(asked: Asked) -> Step:
+        if json.loads(asked.body).get("stream"):
+            return Step(http(b'data: {"n": 1}\n\ndata: [DONE]\n\n'))
+        return Step(http(b'{"id": "x"}') if asked.number else http(b"{}", 400))
+
+    async with serving(script) as server:
+        client = PooledOpenAIClient("the-key", server.url)
+        with pytest.raises(httpx.HTTPStatusError):
+            await client.chat_completion(model="m", messages=[])
+        assert await client.chat_completion(model="m", messages=[]) == {"id": "x"}
+        stream = client.chat_completion_stream(model="m", messages=[])
+        assert [data async for data in stream] == ['{"n": 1}', "[DONE]"]
+        await ConnectionPoolManager.close_all()
+    assert server.connections == 1
+
+
+async def test_the_guides_metrics() -> None:
+    before = pool_metrics.get_stats()
+    async with serving(answers(http())) as server, ConnectionPoolManager() as session:
+        await ask(session, server, 4)
+    after = pool_metrics.get_stats()
+    assert after["total_requests"] - before["total_requests"] == 4
+    assert after["connection_reuse_count"] - before["connection_reuse_count"] == 3
+    assert {
+        "total_requests",
+        "connection_reuse_count",
+        "connection_reuse_rate_percent",
+        "average_request_time_ms",
+        "total_request_time_seconds",
+    } <= set(after)
+
+
+async def test_time_is_counted_from_sending_to_the_last_byte() -> None:
+    ticks = iter(range(100))
+    clock = Clock(now=lambda: float(next(ticks)))
+    async with serving(answers(http())) as server, ConnectionPoolManager(clock=clock) as session:
+        await ask(session, server, 3)
+    assert session.stats()["average_request_time_ms"] == 1000
+
+
+def test_importing_is_light() -> None:
+    code = "import sys, agent_core.connection_pool; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"httpx", "httpcore", "h11", "h2", "anyio", "certifi"} & set(loaded)

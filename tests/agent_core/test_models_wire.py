@@ -1,0 +1,272 @@
+"""Models over real sockets: replies, refusals, and what breaks on the way."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import respx
+
+from agent_core.config import ProviderSettings
+from agent_core.connection_pool import ConnectionPoolManager
+from agent_core.errors import (
+    AuthenticationError,
+    ConnectionFailedError,
+    InvalidRequestError,
+    MalformedReplyError,
+    OverloadedError,
+    ProviderError,
+    RateLimitError,
+)
+from agent_core.messages import Message
+from agent_core.models import PROVIDERS
+from agent_core.models.history import FullHistory, IncrementalHistory
+from agent_core.models.wire import WireModel, open_model
+from agent_core.redaction import MARK
+from tests.agent_core.histories import TOOLS
+from tests.agent_core.raw_server import RawServer, Script, Step, answers, http, serving
+from tests.agent_core.test_retries import Time
+from tests.agent_core.wire_fixtures import WIRES
+
+pytestmark = pytest.mark.anyio
+
+KEY = "planted-key-0123456789"
+PROVIDER_OF = {
+    "openai_chat": "openai",
+    "openai_responses": "openai",
+    "anthropic_messages": "anthropic",
+    "gemini": "google",
+    "ollama_chat": "ollama",
+}
+PATHS = {
+    "openai_chat": "/v1/chat/completions",
+    "openai_responses": "/v1/responses",
+    "anthropic_messages": "/v1/messages",
+    "gemini": "/v1/models/m-1:generateContent",
+    "ollama_chat": "/api/chat",
+}
+HISTORY = [Message("system", "Be brief."), Message("user", "List the files.")]
+each_protocol = pytest.mark.parametrize("protocol", sorted(PATHS))
+whole_or_streamed = pytest.mark.parametrize("stream", [False, True])
+
+
+@asynccontextmanager
+async def speaking(
+    script: Script, protocol: str = "openai_chat", *, retries: int = 0, **settings: Any
+) -> AsyncIterator[tuple[WireModel, RawServer]]:
+    """A model whose server follows the script."""
+    async with serving(script) as server:
+        connections = ConnectionPoolManager(max_retries=retries, clock=Time().clock)
+        said = ProviderSettings(
+            api_key=KEY, model="m-1", base_url=server.url, protocol=protocol, **settings
+        )
+        model = open_model(PROVIDER_OF[protocol], said, connections)
+        yield model, server
+        await model.close()
+        await connections.close()
+
+
+def body_of(protocol: str, stream: bool) -> bytes:
+    return WIRES[protocol].streamed if stream else WIRES[protocol].whole
+
+
+@each_protocol
+@whole_or_streamed
+async def test_a_reply(protocol: str, stream: bool) -> None:
+    script = answers(http(body_of(protocol, stream)))
+    async with speaking(script, protocol, stream=stream) as (model, server):
+        assert await model.reply(HISTORY, TOOLS) == WIRES[protocol].means
+    (asked,) = server.asked
+    path = PATHS[protocol]
+    if stream and protocol == "gemini":
+        path = path.replace("generate", "streamGenerate") + "?alt=sse"
+    assert asked.line == f"POST {path} HTTP/1.1"
+    assert asked.headers["content-type"] == "application/json"
+    assert KEY in asked.headers[PROVIDERS[PROVIDER_OF[protocol]].key_header]
+    assert KEY.encode() not in asked.body
+    assert json.loads(asked.body)
+
+
+@pytest.mark.parametrize("history", [FullHistory, IncrementalHistory])
+async def test_a_session_resends_what_was_said(history: Any) -> None:
+    wire = WIRES["openai_chat"]
+    async with serving(answers(http(wire.whole))) as server, ConnectionPoolManager() as connections:
+        said = ProviderSettings(model="m-1", base_url=server.url)
+        model = open_model("openai", said, connections, history=history)
+        growing = list(HISTORY)
+        for _ in range(3):
+            growing.append((await model.reply(growing, TOOLS)).message)
+    lengths = [len(json.loads(asked.body)["messages"]) for asked in server.asked]
+    assert lengths == [2, 3, 4]
+    assert "authorization" not in server.asked[0].headers
+
+
+async def test_calls_without_an_id_get_one_of_their_own() -> None:
+    calls = [{"function": {"name": "bash", "arguments": {}}}] * 2
+    reply = {"message": {"role": "assistant", "content": "", "tool_calls": calls}, "done": True}
+    script = answers(http(json.dumps(reply).encode()))
+    async with speaking(script, "ollama_chat") as (model, _):
+        ids = [call.id for _ in range(2) for call in (await model.reply(HISTORY, ())).message.calls]
+    assert ids == ["local-1", "local-2", "local-3", "local-4"]
+
+
+# ------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidRequestError),
+        (401, AuthenticationError),
+        (403, AuthenticationError),
+        (404, InvalidRequestError),
+        (408, OverloadedError),
+        (413, InvalidRequestError),
+        (422, InvalidRequestError),
+        (429, RateLimitError),
+        (500, OverloadedError),
+        (503, OverloadedError),
+        (529, OverloadedError),
+    ],
+)
+@whole_or_streamed
+async def test_statuses(status: int, kind: type[ProviderError], stream: bool) -> None:
+    body = json.dumps({"error": {"message": f"no,\n not with {KEY}"}}).encode()
+    script = answers(http(body, status, retry_after="7"))
+    async with speaking(script, stream=stream) as (model, _):
+        with pytest.raises(kind) as caught:
+            await model.reply(HISTORY, TOOLS)
+    error = caught.value
+    assert type(error) is kind
+    assert error.status == status
+    assert str(error).startswith(f"openai answered {status}: no, not with {MARK}")
+    if isinstance(error, RateLimitError | OverloadedError):
+        assert error.retry_after == 7.0
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'[{"error": {"code": 400, "message": "bad field"}}]', "bad field"),
+        (b'{"error": "no such model"}', "no such model"),
+        (b'{"message": "nope"}', "nope"),
+        (b'{"detail": [{"loc": ["body"], "msg": "x"}]}', '"msg":"x"'),
+        (b"<html>\n<b>Bad</b>", "<html> <b>Bad</b>"),
+        (b"\xff\xfe", "\ufffd"),
+        (b"", "answered 400"),
+        (b"x" * 10_000, "x" * 500),
+    ],
+)
+async def test_the_providers_own_words(body: bytes, said: str) -> None:
+    async with speaking(answers(http(body, 400))) as (model, _):
+        with pytest.raises(InvalidRequestError) as caught:
+            await model.reply(HISTORY, TOOLS)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+async def test_a_redirect_names_the_remedy() -> None:
+    script = answers(http(b"", 308, location="https://elsewhere.example/v1"))
+    async with speaking(script) as (model, _):
+        with pytest.raises(InvalidRequestError, match=r"elsewhere.example/v1; correct base_url"):
+            await model.reply(HISTORY, TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "event", "kind"),
+    [
+        (
+            "anthropic_messages",
+            {"type": "error", "error": {"type": "overloaded_error", "message": f"busy {KEY}"}},
+            OverloadedError,
+        ),
+        (
+            "openai_responses",
+            {"type": "error", "code": "rate_limit_exceeded", "message": f"slow {KEY}"},
+            RateLimitError,
+        ),
+        (
+            "openai_chat",
+            {"error": {"code": 401, "message": f"who is {KEY}"}},
+            AuthenticationError,
+        ),
+        (
+            "gemini",
+            {"error": {"status": "RESOURCE_EXHAUSTED", "message": KEY}},
+            RateLimitError,
+        ),
+        ("openai_chat", {"error": {"type": "odd", "message": KEY}}, ProviderError),
+    ],
+)
+async def test_refusals_inside_a_stream(
+    protocol: str, event: dict[str, Any], kind: type[ProviderError]
+) -> None:
+    script = answers(http(b"data: " + json.dumps(event).encode() + b"\n\n"))
+    async with speaking(script, protocol, stream=True) as (model, server):
+        with pytest.raises(kind) as caught:
+            await model.reply(HISTORY, TOOLS)
+    assert type(caught.value) is kind
+    assert MARK in str(caught.value)
+    assert KEY not in str(caught.value)
+    assert len(server.asked) == 1
+
+
+# --------------------------------------------------------------------------------- faults
+
+
+@each_protocol
+@whole_or_streamed
+async def test_a_reply_cut_in_half_is_asked_for_again(protocol: str, stream: bool) -> None:
+    body = body_of(protocol, stream)
+    torn = body[: len(body) // 2]
+    script = answers(http(torn), Step(http(body)[: -len(body) // 2], "reset"), http(body))
+    async with speaking(script, protocol, retries=1, stream=stream) as (model, server):
+        assert await model.reply(HISTORY, TOOLS) == WIRES[protocol].means
+    assert len(server.asked) == 3
+
+
+@whole_or_streamed
+async def test_a_reply_that_is_always_cut(stream: bool) -> None:
+    body = body_of("openai_chat", stream)[:200]
+    async with speaking(answers(http(body)), stream=stream) as (model, server):
+        with pytest.raises(MalformedReplyError, match="openai"):
+            await model.reply(HISTORY, TOOLS)
+    assert len(server.asked) == 3
+
+
+@whole_or_streamed
+async def test_a_connection_that_always_breaks(stream: bool) -> None:
+    script = answers(Step(http(body_of("openai_chat", stream))[:-300], "reset"))
+    async with speaking(script, stream=stream) as (model, server):
+        with pytest.raises(ConnectionFailedError, match="middle of a reply"):
+            await model.reply(HISTORY, TOOLS)
+    assert len(server.asked) == (3 if stream else 1)
+
+
+async def test_a_server_that_is_ill_for_a_while() -> None:
+    script = answers(
+        http(b"", 429, retry_after="1"),
+        http(b"", 500),
+        Step(then="close"),
+        http(WIRES["openai_chat"].whole),
+    )
+    async with speaking(script, retries=5) as (model, server):
+        assert await model.reply(HISTORY, TOOLS) == WIRES["openai_chat"].means
+    assert len({asked.body for asked in server.asked}) == 1
+
+
+async def test_respx_sees_every_request() -> None:
+    """Functional tests of others can do without a server."""
+    said = ProviderSettings(api_key=KEY, model="m-1", base_url="https://mocked.example/v1")
+    async with ConnectionPoolManager() as connections:
+        model = open_model("openai", said, connections)
+        with respx.mock(using="httpcore") as mock:
+            route = mock.post("https://mocked.example/v1/chat/completions")
+            route.side_effect = [
+                httpx.Response(200, content=WIRES["openai_chat"].whole) for _ in range(2)
+            ]
+            for _ in range(2):
+                assert await model.reply(HISTORY, TOOLS) == WIRES["openai_chat"].means
+        assert route.call_count == 2

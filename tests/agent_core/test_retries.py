@@ -1,0 +1,131 @@
+"""What is sent again, and when."""
+
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_core.errors import ConnectionFailedError
+from agent_core.retries import TRANSIENT, BackOff, Clock, Failed, Retrier, retry_after
+
+pytestmark = pytest.mark.anyio
+
+
+class Time:
+    """A clock that only remembers how long it should have slept."""
+
+    def __init__(self, chance: float = 0.0, now: float = 0.0) -> None:
+        self.slept: list[float] = []
+        self.clock = Clock(
+            now=lambda: 0.0, wall=lambda: now, sleep=self._sleep, random=lambda: chance
+        )
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+class Answer:
+    def __init__(self, status: int, **headers: str) -> None:
+        self.status = status
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.closed = False
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Attempts:
+    """Gives out the scripted answers and failures."""
+
+    def __init__(self, *script: Answer | Failed) -> None:
+        self._script = list(script)
+
+    async def __call__(self) -> Answer:
+        found = self._script.pop(0)
+        if isinstance(found, Failed):
+            raise found
+        return found
+
+
+@pytest.mark.parametrize("status", sorted(TRANSIENT))
+async def test_transient_statuses_are_tried_again(status: int) -> None:
+    time, first = Time(chance=0.5), Answer(status)
+    answer = await Retrier(BackOff(), time.clock).run(Attempts(first, Answer(200)))
+    assert (answer.status, first.closed, time.slept) == (200, True, [0.25])
+
+
+@pytest.mark.parametrize("status", [200, 301, 400, 401, 404, 422, 501])
+async def test_other_statuses_are_final(status: int) -> None:
+    time, answer = Time(), Answer(status)
+    assert await Retrier(BackOff(), time.clock).run(Attempts(answer)) is answer
+    assert not answer.closed
+    assert not time.slept
+
+
+async def test_the_last_answer_is_given_whatever_it_is() -> None:
+    time, last = Time(chance=1.0), Answer(503)
+    retrier = Retrier(BackOff(retries=3, cap=1.5), time.clock)
+    found = await retrier.run(Attempts(Answer(429), Answer(500), Answer(529), last))
+    assert found is last
+    assert time.slept == [0.5, 1.0, 1.5]
+    assert retrier.retried == 3
+
+
+async def test_the_providers_wait_comes_before_our_own() -> None:
+    time = Time(chance=1.0)
+    await Retrier(BackOff(), time.clock).run(Attempts(Answer(429, retry_after="7"), Answer(200)))
+    assert time.slept == [7.5]
+
+
+async def test_a_wait_that_nobody_would_wait_is_not_waited() -> None:
+    time, answer = Time(), Answer(429, retry_after="3600")
+    assert await Retrier(BackOff(), time.clock).run(Attempts(answer)) is answer
+    assert not time.slept
+
+
+async def test_what_is_safe_is_tried_again_until_it_is_enough() -> None:
+    time = Time()
+    failures = [Failed("reset", again=True) for _ in range(3)]
+    with pytest.raises(ConnectionFailedError, match=r"reset \(3 tries\)"):
+        await Retrier(BackOff(retries=2), time.clock).run(Attempts(*failures))
+    assert len(time.slept) == 2
+
+
+async def test_what_is_not_safe_is_not_tried_again() -> None:
+    time = Time()
+    with pytest.raises(ConnectionFailedError, match=r"half sent$"):
+        await Retrier(BackOff(), time.clock).run(Attempts(Failed("half sent", again=False)))
+    assert not time.slept
+
+
+@given(
+    retry=st.integers(0, 60),
+    chance=st.floats(0, 1, exclude_max=True),
+    asked=st.none() | st.floats(0, 100),
+)
+def test_full_jitter_stays_in_its_bounds(retry: int, chance: float, asked: float | None) -> None:
+    back_off = BackOff()
+    wait = back_off.delay(retry, asked, chance) - (asked or 0)
+    assert -1e-9 <= wait <= min(back_off.cap, back_off.base * 2**retry)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({}, None),
+        ({"retry-after": "2"}, 2.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
+        ({"retry-after": formatdate(1030, usegmt=True)}, 30.0),
+        ({"retry-after": formatdate(900, usegmt=True)}, 0.0),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "tomorrow"}, None),
+    ],
+)
+def test_retry_after(headers: dict[str, str], wait: float | None) -> None:
+    assert retry_after(headers, now=1000.0) == wait

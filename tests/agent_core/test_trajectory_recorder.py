@@ -1,0 +1,535 @@
+"""The diary: one file from two recorders, readable at any moment, whatever happens."""
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent_core.errors import RecordingError
+from agent_core.messages import Message, Reply, ToolCall, ToolResult, Usage
+from agent_core.redaction import MARK, Redactor
+from agent_core.trajectory_recorder import (
+    OptimizedTrajectoryRecorder,
+    TrajectoryRecorder,
+    recover,
+)
+from tests.agent_core.histories import HISTORIES, REPLIES, RESULTS, TEXTS, TOOLS
+
+pytestmark = pytest.mark.anyio
+
+Recorder = TrajectoryRecorder | OptimizedTrajectoryRecorder
+Make = Callable[..., Recorder]
+both_sides = pytest.mark.parametrize("make", [TrajectoryRecorder, OptimizedTrajectoryRecorder])
+no_secrets = Redactor()
+
+CALL = ToolCall("c1", "bash", {"command": "ls"})
+REPLY = Reply(Message("assistant", "look", (CALL,)), Usage(7, 5, 3, 2, 1), "tool_calls", "m-1")
+RESULT = ToolResult("c1", "bash", True, "a.txt")
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) == before
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def journal_of(path: Path) -> Path:
+    return path.with_suffix(".jsonl")
+
+
+def record_steps(recorder: Recorder, count: int, text: str = "") -> None:
+    for number in range(1, count + 1):
+        recorder.interaction([Message("user", f"{number} {text}")], REPLY, ["bash"])
+        recorder.step(number, "completed", [], REPLY, [RESULT])
+
+
+# ---------------------------------------------------------------------------- equal files
+
+Event = tuple[str, tuple[Any, ...]]
+EVENTS: st.SearchStrategy[list[Event]] = st.lists(
+    st.one_of(
+        st.tuples(st.just("interaction"), st.tuples(HISTORIES, REPLIES, st.just(["bash"]))),
+        st.tuples(
+            st.just("step"),
+            st.tuples(
+                st.integers(1, 3),
+                st.sampled_from(["thinking", "completed", "error"]),
+                HISTORIES,
+                st.none() | REPLIES,
+                st.lists(RESULTS, max_size=2),
+                st.none() | TEXTS,
+            ),
+        ),
+        st.tuples(st.just("update_lakeview"), st.tuples(st.integers(1, 3), TEXTS)),
+    ),
+    max_size=8,
+)
+
+
+def without_time(value: Any) -> Any:
+    if isinstance(value, dict):
+        timed = ("timestamp", "start_time", "end_time", "execution_time")
+        return {
+            name: type(item).__name__ if name in timed else without_time(item)
+            for name, item in value.items()
+        }
+    return [without_time(item) for item in value] if isinstance(value, list) else value
+
+
+def recorded(recorder: Recorder, events: list[Event], task: str) -> str:
+    recorder.start(task, "openai", "m", 20)
+    for name, arguments in events:
+        getattr(recorder, name)(*arguments)
+    recorder.finalize_recording(True, f"done: {task}")
+    return Path(recorder.get_trajectory_path()).read_text(encoding="utf-8")
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    events=EVENTS,
+    task=TEXTS,
+    batch_size=st.integers(1, 6),
+    background=st.booleans(),
+    newest=st.none() | st.integers(1, 3),
+)
+def test_both_leave_the_same_file(
+    events: list[Event], task: str, batch_size: int, background: bool, newest: int | None
+) -> None:
+    redactor = Redactor(["sk-planted-key-1"])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        baseline = TrajectoryRecorder(folder / "a.json", max_interactions=newest, redactor=redactor)
+        optimised = OptimizedTrajectoryRecorder(
+            folder / "b.json", batch_size, newest, background, redactor=redactor
+        )
+        a, b = recorded(baseline, events, task), recorded(optimised, events, task)
+        assert sorted(path.name for path in folder.iterdir()) == ["a.json", "b.json"]
+    assert without_time(json.loads(a)) == without_time(json.loads(b))
+    assert "sk-planted-key-1" not in a + b
+    assert [line.lstrip() for line in a.splitlines()[:2]] == [
+        line.lstrip() for line in b.splitlines()[:2]
+    ]
+    assert len(a.splitlines()) == len(b.splitlines())
+
+
+@both_sides
+def test_trae_agents_format(make: Make, tmp_path: Path) -> None:
+    recorder = make(tmp_path / "t.json", redactor=no_secrets)
+    recorder.start_recording("Fix it", "openai", "m", 20)
+    sent = [Message("system", "s"), Message("tool", result=RESULT)]
+    recorder.record_llm_interaction(sent, REPLY, "openai", "m", TOOLS)
+    failed = ToolResult("c1", "bash", False, "", "no such file")
+    recorder.record_agent_step(
+        1, "completed", sent[:1], REPLY, [CALL], [failed], "hm", error="oops"
+    )
+    recorder.update_lakeview(1, "It looked around.")
+    recorder.finalize_recording(success=True, final_result="done")
+    call = {"call_id": "c1", "name": "bash", "arguments": {"command": "ls"}, "id": None}
+    result = {"call_id": "c1", "success": True, "result": "a.txt", "error": None, "id": None}
+    reply: dict[str, Any] = {"content": "look", "model": "m-1", "finish_reason": "tool_calls"}
+    usage: dict[str, Any] = {"input_tokens": 7, "output_tokens": 5}
+    more: dict[str, Any] = {
+        "cache_creation_input_tokens": 3,
+        "cache_read_input_tokens": 2,
+        "reasoning_tokens": 1,
+    }
+    found = read(tmp_path / "t.json")
+    assert list(found) == [
+        "task",
+        "start_time",
+        "end_time",
+        "provider",
+        "model",
+        "max_steps",
+        "llm_interactions",
+        "agent_steps",
+        "success",
+        "final_result",
+        "execution_time",
+    ]
+    assert without_time(found) == {
+        "task": "Fix it",
+        "start_time": "str",
+        "end_time": "str",
+        "provider": "openai",
+        "model": "m",
+        "max_steps": 20,
+        "llm_interactions": [
+            {
+                "timestamp": "str",
+                "provider": "openai",
+                "model": "m",
+                "input_messages": [
+                    {"role": "system", "content": "s"},
+                    {"role": "user", "content": None, "tool_result": result},
+                ],
+                "response": {**reply, "usage": {**usage, **more}, "tool_calls": [call]},
+                "tools_available": ["bash", "task_done"],
+            }
+        ],
+        "agent_steps": [
+            {
+                "step_number": 1,
+                "timestamp": "str",
+                "state": "completed",
+                "llm_messages": [{"role": "system", "content": "s"}],
+                "llm_response": {**reply, "usage": usage, "tool_calls": [call]},
+                "tool_calls": [call],
+                "tool_results": [
+                    {**result, "success": False, "result": "", "error": "no such file"}
+                ],
+                "reflection": "hm",
+                "error": "oops",
+                "lakeview_summary": "It looked around.",
+            }
+        ],
+        "success": True,
+        "final_result": "done",
+        "execution_time": "float",
+    }
+
+
+@both_sides
+async def test_the_port(make: Make, tmp_path: Path) -> None:
+    """Under a running loop, with the names that the agent uses."""
+    recorder = make(tmp_path / "deep" / "t.json", redactor=no_secrets)
+    recorder.start("Fix it", "openai", "m", 20)
+    record_steps(recorder, 3)
+    await recorder.finish(False, None)
+    found = read(tmp_path / "deep" / "t.json")
+    assert len(found["llm_interactions"]) == len(found["agent_steps"]) == 3
+    assert found["success"] is False
+    assert found["agent_steps"][0]["tool_calls"][0]["name"] == "bash"
+    await recorder.finish(True, "again")
+    assert read(tmp_path / "deep" / "t.json") == found
+    with pytest.raises(RecordingError, match="start_recording"):
+        recorder.step(4, "completed", [], None, [])
+
+
+@both_sides
+def test_a_recorder_may_be_started_again(make: Make, tmp_path: Path) -> None:
+    recorder = make(tmp_path / "t.json", redactor=no_secrets)
+    for task in ("first", "second"):
+        recorder.start(task, "openai", "m", 20)
+        record_steps(recorder, 1)
+    recorder.finalize_recording(True)
+    assert read(tmp_path / "t.json")["task"] == "second"
+    assert len(read(tmp_path / "t.json")["agent_steps"]) == 1
+
+
+def test_the_default_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorder = OptimizedTrajectoryRecorder(batch_size=10, background_io=True, max_interactions=1000)
+    recorder.start_recording("t", "openai", "m", 1)
+    recorder.finalize_recording(True)
+    (path,) = (tmp_path / "trajectories").iterdir()
+    assert path.resolve() == Path(recorder.get_trajectory_path()).resolve()
+
+
+def test_half_a_surrogate_pair_is_recorded_as_a_question_mark(tmp_path: Path) -> None:
+    for recorder in (
+        TrajectoryRecorder(tmp_path / "a.json"),
+        OptimizedTrajectoryRecorder(tmp_path / "b.json"),
+    ):
+        recorder.start("t", "openai", "m", 1)
+        recorder.step(1, "completed", [Message("user", "x\udcffy")], None, [])
+        recorder.finalize_recording(True)
+        (step,) = read(Path(recorder.get_trajectory_path()))["agent_steps"]
+        assert step["llm_messages"][0]["content"] == "x?y"
+
+
+# -------------------------------------------------------------------- while it is recorded
+
+
+@both_sides
+def test_the_file_is_there_at_once(make: Make, tmp_path: Path) -> None:
+    recorder = make(tmp_path / "t.json", redactor=no_secrets)
+    recorder.start("the task", "openai", "m", 20)
+    found = read(tmp_path / "t.json")
+    assert (found["task"], found["end_time"], found["agent_steps"]) == ("the task", "", [])
+    recorder.finalize_recording(True)
+
+
+def test_a_reader_sees_valid_json_at_any_moment(tmp_path: Path) -> None:
+    path, stop, reads = tmp_path / "t.json", threading.Event(), 0
+    recorder = OptimizedTrajectoryRecorder(path, batch_size=2)
+    recorder.start("t", "openai", "m", 20)
+    wrong: list[str] = []
+
+    def watch() -> None:
+        nonlocal reads
+        while not stop.is_set():
+            try:
+                read(path)
+                if journal_of(path).exists():
+                    for line in journal_of(path).read_bytes().splitlines(keepends=True):
+                        if line.endswith(b"\n"):
+                            json.loads(line)
+            except FileNotFoundError:
+                pass  # the journal, between the question and the reading
+            except ValueError as error:
+                wrong.append(str(error))
+            reads += 1
+
+    reader = threading.Thread(target=watch)
+    reader.start()
+    record_steps(recorder, 150, "x" * 3000)
+    recorder.finalize_recording(True)
+    stop.set()
+    reader.join()
+    assert reads
+    assert not wrong
+    assert len(read(path)["agent_steps"]) == 150
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_batches(tmp_path: Path, background: bool) -> None:
+    path = tmp_path / "t.json"
+    recorder = OptimizedTrajectoryRecorder(path, batch_size=4, background_io=background)
+    recorder.start("t", "openai", "m", 20)
+    record_steps(recorder, 3)
+    assert background or recorder.get_statistics()["pending_records"] == 2
+    recorder.flush()
+    assert len(journal_of(path).read_bytes().splitlines()) == 7
+    statistics = recorder.get_statistics()
+    assert statistics["pending_records"] == statistics["lost_records"] == 0
+    assert (statistics["interactions"], statistics["steps"]) == (3, 3)
+    assert statistics["bytes_written"] == journal_of(path).stat().st_size
+    # The start's line, four records, two; a thread may find two batches waiting.
+    assert statistics["batches"] == 3 or (background and statistics["batches"] == 2)
+    assert statistics["queue_high_water"] >= background
+    recorder.finalize_recording(True)
+
+
+async def test_the_file_is_brought_up_to_date_on_demand(tmp_path: Path) -> None:
+    recorder = OptimizedTrajectoryRecorder(tmp_path / "t.json", batch_size=100)
+    recorder.start("t", "openai", "m", 20)
+    record_steps(recorder, 2)
+    await recorder.save_trajectory_async()
+    assert len(read(tmp_path / "t.json")["agent_steps"]) == 2
+    record_steps(recorder, 1)
+    await recorder.finish(True, None)
+    assert len(read(tmp_path / "t.json")["agent_steps"]) == 3
+
+
+async def test_a_long_diary_is_completed_off_the_loop(tmp_path: Path) -> None:
+    """Also where the one who waits for it is cancelled."""
+    recorder = OptimizedTrajectoryRecorder(tmp_path / "t.json")
+    recorder.start("t", "openai", "m", 20)
+    record_steps(recorder, 100, "x" * 5000)
+    finishing = asyncio.create_task(recorder.finish(True, "done"))
+    await asyncio.sleep(0)
+    assert not finishing.done()
+    finishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await finishing
+    assert read(tmp_path / "t.json")["final_result"] == "done"
+    assert not journal_of(tmp_path / "t.json").exists()
+
+
+@pytest.mark.parametrize("how", ["cleanup", "drop"])
+def test_left_without_an_end(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "t.json"
+    recorder = OptimizedTrajectoryRecorder(path, batch_size=100)
+    recorder.start("t", "openai", "m", 20)
+    record_steps(recorder, 2)
+    if how == "cleanup":
+        recorder.cleanup()
+        recorder.cleanup()
+    del recorder
+    gc.collect()
+    assert recover(journal_of(path)) == path
+    assert len(read(path)["agent_steps"]) == 2
+
+
+# -------------------------------------------------------------------------------- secrets
+
+
+@both_sides
+def test_a_planted_key_reaches_no_file(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every text of every record, and without being told: the environment has it."""
+    key = 'sk-"planted"\\1234567890'
+    monkeypatch.setenv("SOME_API_KEY", key)
+    recorder = make(tmp_path / "t.json")
+    recorder.start(f"task {key}", f"p {key}", f"m {key}", 20)
+    call = ToolCall("c", f"bash {key}", {f"name {key}": [{"deep": key}]})
+    malformed = ToolCall("c", "bash", {}, malformed=f"{{{key}")
+    reply = Reply(Message("assistant", key, (call, malformed)), Usage(), key, key)
+    result = ToolResult("c", "bash", False, key, f"error {key}")
+    messages = [Message("user", key), reply.message, Message("tool", result=result)]
+    recorder.interaction(messages, reply, [key])
+    recorder.step(1, f"state {key}", messages, reply, [result], f"error {key}")
+    recorder.update_lakeview(1, f"summary {key}")
+    if isinstance(recorder, OptimizedTrajectoryRecorder):
+        recorder.flush()
+    everything = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    recorder.finalize_recording(True, f"result {key}")
+    everything += b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"planted" not in everything
+    assert everything.count(MARK.encode()) > 20
+
+
+# ------------------------------------------------------------------ killed, full, interrupted
+
+CHILD = """
+import os, resource, signal, sys
+from pathlib import Path
+from agent_core.messages import Message, Reply
+from agent_core.errors import RecordingError
+from agent_core.trajectory_recorder import OptimizedTrajectoryRecorder
+path, background = Path(sys.argv[1]), sys.argv[2] == "True"
+recorder = OptimizedTrajectoryRecorder(path, batch_size=5, background_io=background)
+recorder.start("t", "openai", "m", 20)
+def steps(count, text=""):
+    for number in range(count):
+        recorder.step(number, "completed", [Message("user", text)], None, [])
+"""
+
+
+def child(code: str, path: Path, background: bool) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", CHILD + code, str(path), str(background)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+each_writer = pytest.mark.parametrize("background", [False, True])
+
+
+@each_writer
+def test_killed(tmp_path: Path, background: bool) -> None:
+    """At most the batch that was not yet written is gone."""
+    path = tmp_path / "t.json"
+    wait = "while recorder.get_statistics()['pending_records'] > 4: pass\n"
+    done = child("steps(12)\n" + wait + "os.kill(os.getpid(), 9)", path, background)
+    assert done.returncode == -signal.SIGKILL
+    assert read(path)["agent_steps"] == []
+    with journal_of(path).open("ab") as journal:
+        journal.write(b'{"kind":"step","data":{"step_num')
+    recover(journal_of(path), path)
+    found = read(path)
+    # The first line is the start's; with it, twelve steps are two batches and three.
+    assert [step["step_number"] for step in found["agent_steps"]] == list(range(10))
+    assert (found["task"], found["end_time"], found["success"]) == ("t", "", False)
+
+
+@each_writer
+@pytest.mark.parametrize("leave", ["", "sys.exit(3)", "raise ValueError"])
+def test_an_exit_without_an_end_loses_nothing(tmp_path: Path, background: bool, leave: str) -> None:
+    path = tmp_path / "t.json"
+    child("steps(13)\n" + leave, path, background)
+    recover(journal_of(path), path)
+    assert len(read(path)["agent_steps"]) == 13
+
+
+@each_writer
+def test_a_full_disk(tmp_path: Path, background: bool) -> None:
+    """A clear error, no torn line, and what was recorded stays; the end says so, too."""
+    code = """
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+for attempt in (lambda: steps(100, "x" * 500), lambda: recorder.finalize_recording(True)):
+    try:
+        attempt()
+    except RecordingError as error:
+        print(error)
+"""
+    path = tmp_path / "t.json"
+    done = child(code, path, background)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) in ((1, 2) if background else (2,))
+    assert "File too large" in done.stdout
+    assert "records are lost" in done.stdout
+    lines = journal_of(path).read_bytes().splitlines(keepends=True)
+    assert all(json.loads(line) for line in lines)
+    recover(journal_of(path), path)
+    kept = [step["step_number"] for step in read(path)["agent_steps"]]
+    assert kept == list(range(len(kept)))
+    assert len(kept) == len(lines) - 1 > 10
+
+
+@each_writer
+async def test_a_device_without_room(tmp_path: Path, background: bool) -> None:
+    journal_of(tmp_path / "t.json").symlink_to("/dev/full")
+    recorder = OptimizedTrajectoryRecorder(tmp_path / "t.json", background_io=background)
+    with pytest.raises(RecordingError, match="No space left"):
+        recorder.start("t", "openai", "m", 20)
+    await recorder.finish(False, None)
+
+
+@both_sides
+def test_a_place_where_nothing_can_be_written(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    recorder = make(tmp_path / "file" / "t.json")
+    with pytest.raises(RecordingError, match=r"Not a directory|File exists"):
+        recorder.start("t", "openai", "m", 20)
+
+
+@each_writer
+def test_a_signal_handler_may_flush(tmp_path: Path, background: bool) -> None:
+    """Wherever it interrupts: nothing hangs, and every record is there once."""
+    code = """
+flushes = 0
+def handle(*_):
+    global flushes
+    flushes += 1
+    recorder.flush()
+    signal.setitimer(signal.ITIMER_REAL, 0.0003)
+signal.signal(signal.SIGALRM, handle)
+handle()
+steps(3000)
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+assert flushes > 10
+"""
+    path = tmp_path / "t.json"
+    done = child(code, path, background)
+    assert (done.returncode, done.stderr) == (0, "")
+    recover(journal_of(path), path)
+    numbers = [step["step_number"] for step in read(path)["agent_steps"]]
+    assert sorted(numbers) == list(range(3000))
+
+
+# ------------------------------------------------------------------------------- recovery
+
+
+def test_what_is_no_journal(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="No such file"):
+        recover(tmp_path / "none.jsonl")
+    (tmp_path / "t.jsonl").write_bytes(b'{"kind":"start","data":{oops}}\n')
+    with pytest.raises(RecordingError, match="no journal"):
+        recover(tmp_path / "t.jsonl")
+    assert sorted(os.listdir(tmp_path)) == ["t.jsonl"]  # noqa: PTH208
+
+
+def test_recovery_can_keep_the_newest(tmp_path: Path) -> None:
+    recorder = OptimizedTrajectoryRecorder(tmp_path / "t.json")
+    recorder.start("t", "openai", "m", 20)
+    record_steps(recorder, 5)
+    recorder.cleanup()
+    recover(journal_of(tmp_path / "t.json"), max_interactions=2)
+    found = read(tmp_path / "t.json")
+    assert [step["step_number"] for step in found["agent_steps"]] == [4, 5]
+    assert len(found["llm_interactions"]) == 2
