@@ -126,19 +126,26 @@ def http2_possible() -> bool:
 
 
 def connector(
-    to: Target, *, http2: bool, keepalive: float
+    to: Target, *, http2: bool, keepalive: float, shared_tls: bool = True
 ) -> Callable[[], httpcore.AsyncConnectionInterface]:
     """Makes unconnected connections to one origin, through a proxy where the environment
-    names one. `keepalive` is in seconds."""
-    # This pool never carries a request: it is httpcore's public way to make a single
-    # connection that may lead through a proxy.
-    factory = httpcore.AsyncConnectionPool(
-        ssl_context=ssl_context(http2=http2) if to.secure else None,
-        http2=http2,
-        keepalive_expiry=keepalive,
-        proxy=_proxy(to),
-    )
-    return lambda: factory.create_connection(to.url.origin)
+    names one. `keepalive` is in seconds.
+
+    Without `shared_tls`, each connection reads the certificates into a TLS context of its
+    own, as a client does that is made anew for every request.
+    """
+
+    def factory(context: ssl.SSLContext | None) -> httpcore.AsyncConnectionPool:
+        # This pool never carries a request: it is httpcore's public way to make a single
+        # connection that may lead through a proxy.
+        return httpcore.AsyncConnectionPool(
+            ssl_context=context, http2=http2, keepalive_expiry=keepalive, proxy=_proxy(to)
+        )
+
+    if to.secure and not shared_tls:
+        return lambda: factory(_new_context()).create_connection(to.url.origin)
+    shared = factory(ssl_context(http2=http2) if to.secure else None)
+    return lambda: shared.create_connection(to.url.origin)
 
 
 def _proxy(to: Target) -> httpcore.Proxy | None:

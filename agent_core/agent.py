@@ -63,7 +63,8 @@ class Agent:
         try:
             outcome = await self._recorded(task, session)
         except BaseException as error:
-            reason = str(error) or type(error).__name__
+            stopped = not isinstance(error, Exception)  # from outside: a signal, a cancellation
+            reason = "interrupted" if stopped else str(error) or type(error).__name__
             with contextlib.suppress(RecordingError):  # the first failure is the one to report
                 session.record_failure(reason)
             with contextlib.suppress(RecordingError):

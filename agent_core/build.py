@@ -179,10 +179,11 @@ def _open_model(settings: Settings, toggles: Toggles, stack: AsyncExitStack) -> 
         return client
     history = IncrementalHistory if toggles.incremental_history else FullHistory
     size = settings.performance_settings.connection_pool_size
+    retries, shared_tls = entry.max_retries, toggles.shared_tls
     connections: Connections = (
-        ConnectionPoolManager(max_connections=size, max_retries=entry.max_retries)
+        ConnectionPoolManager(max_connections=size, max_retries=retries, shared_tls=shared_tls)
         if toggles.connection_pool
-        else FreshConnections(max_retries=entry.max_retries)
+        else FreshConnections(max_retries=retries, shared_tls=shared_tls)
     )
     stack.push_async_callback(connections.close)
     return open_model(kind, entry, connections, history=history)

@@ -186,10 +186,11 @@ def run(
     if no_trajectory and trajectory is not None:
         raise click.UsageError("Give either --trajectory or --no-trajectory.")
     from agent_core.build import redactor_for, run_task
+    from agent_core.trajectory_format import usual_path
 
     _, settings, toggles = _in_force(config, switches, **said)
     redactor = redactor_for(settings)
-    record = None if no_trajectory else trajectory or _usual_trajectory()
+    record = None if no_trajectory else trajectory or usual_path()
     outcome = _run_to_the_end(
         run_task(
             task if task is not None else task_file.read(),
@@ -202,12 +203,6 @@ def run(
         )
     )
     _show(outcome, record, redactor, as_json=as_json)
-
-
-def _usual_trajectory() -> Path:
-    from datetime import datetime
-
-    return Path("trajectories", f"trajectory_{datetime.now():%Y%m%d_%H%M%S}.json")
 
 
 def _run_to_the_end(work: "Coroutine[Any, Any, Outcome]") -> "Outcome | None":
@@ -244,7 +239,7 @@ def _show(
 
     if record is not None and record.exists():
         click.echo(f"Trajectory: {record}", err=True)
-    if outcome is None or outcome.stop == "interrupted":
+    if outcome is None:
         click.echo("Interrupted.", err=True)
         raise SystemExit(EXIT_INTERRUPTED)
     if as_json:
@@ -281,6 +276,8 @@ class _Steps:
         error: str | None = None,
     ) -> None:
         said = [f"{each.name}{'' if each.ok else ' (failed)'}" for each in results]
+        if reply and not results:  # `task_done`, whose batch is not run
+            said = [call.name for call in reply.message.calls]
         tokens = f"  {reply.usage.input_tokens}+{reply.usage.output_tokens} tokens" if reply else ""
         what = error or ", ".join(said) or state
         failed = bool(error) or any(not each.ok for each in results)
@@ -291,7 +288,8 @@ class _Steps:
 
     def _line(self, text: str, **style: Any) -> None:
         text = self._redactor.text(text)
-        plain = "NO_COLOR" in os.environ or not sys.stderr.isatty()
+        # There may be no standard error at all (`2>&-`).
+        plain = "NO_COLOR" in os.environ or not (sys.stderr and sys.stderr.isatty())
         click.echo(text if plain else click.style(text, **style), err=True)
 
 

@@ -24,6 +24,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -426,49 +427,36 @@ def _revealed(entry: _Entry, data: bytes) -> Settings:
 # ------------------------------------------------------- the process's own cache (the guide)
 
 
-class _Shared:
-    """The one cache behind the functions below, made at first use.
+@cache
+def _shared() -> ConfigurationCache:
+    """The one cache behind the functions below.
 
-    Global state: its folder and TTL are those the environment named when it was made.
+    Global state: its folder and TTL are those the environment named at the first use.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._cache: ConfigurationCache | None = None
-
-    def get(self) -> ConfigurationCache:
-        with self._lock:
-            if self._cache is None:
-                self._cache = CachedConfig(os.environ).cache
-            return self._cache
-
-
-_shared = _Shared()
-
-
-def load_config(config_file: str | Path = "trae_config.json") -> Settings:
-    """The settings of the file under those of the environment. Raises `ConfigError`."""
-    return effective(PlainConfig().load(Path(config_file)), os.environ)
+    return CachedConfig(os.environ).cache
 
 
 def load_config_cached(config_file: str | Path = "trae_config.json") -> Settings:
-    """As `load_config`, with the file's settings from the cache where it can."""
-    return effective(_shared.get().load(config_file), os.environ)
+    """The file's settings, from the cache where it can, under those of the environment.
+
+    Raises `ConfigError`.
+    """
+    return effective(_shared().load(config_file), os.environ)
 
 
 def get_config_cache_stats() -> dict[str, Any]:
     """See `ConfigurationCache.get_cache_stats`."""
-    return _shared.get().get_cache_stats()
+    return _shared().get_cache_stats()
 
 
 def clear_config_cache() -> None:
     """See `ConfigurationCache.clear_cache`."""
-    _shared.get().clear_cache()
+    _shared().clear_cache()
 
 
 def optimize_config_cache() -> dict[str, int]:
     """See `ConfigurationCache.optimize_cache`."""
-    return _shared.get().optimize_cache()
+    return _shared().optimize_cache()
 
 
 class ConfigLoadTimer:

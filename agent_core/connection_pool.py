@@ -10,6 +10,7 @@ The guide's own names (`get_client`, `get_pooled_client`, `PooledOpenAIClient`,
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from agent_core.ports import Request, Response
@@ -99,7 +100,11 @@ GiveBack = Callable[[_Wire], Awaitable[None]]
 
 
 class _Carrier:
-    """Sends, retries, counts. The bodies below say which connection a request gets."""
+    """Sends, retries, counts. The bodies below say which connection a request gets.
+
+    All connections of a process share one TLS context, unless `shared_tls` is false; then
+    each reads the certificates into its own.
+    """
 
     def __init__(
         self,
@@ -108,8 +113,10 @@ class _Carrier:
         timeouts: Mapping[str, float | None] | None = None,
         back_off: BackOff | None = None,
         clock: Clock | None = None,
+        shared_tls: bool = True,
     ) -> None:
         self.metrics = ConnectionPoolMetrics()
+        self._shared_tls = shared_tls
         self._clock = clock or Clock()
         self._retrier = Retrier(back_off or BackOff(retries=max_retries), self._clock)
         self._timeouts = dict(timeouts) if timeouts else None
@@ -213,20 +220,14 @@ class FreshConnections(_Carrier):
     """A new connection for every request. Synthetic: it is what the guide calls "before",
     and no agent or SDK that was measured works so; all keep connections alive.
 
-    The SSL context is shared, so that the contrast to `ConnectionPoolManager` is the
-    connections and not the reading of certificates.
+    The TLS context is shared all the same, unless it is told otherwise, so that the contrast
+    to `ConnectionPoolManager` is the connections and not the reading of certificates.
     """
 
-    def __init__(
-        self,
-        *,
-        max_retries: int = 10,
-        timeouts: Mapping[str, float | None] | None = None,
-        back_off: BackOff | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        super().__init__(max_retries=max_retries, timeouts=timeouts, back_off=back_off, clock=clock)
-        self._connect: dict[str, Callable[[], httpcore.AsyncConnectionInterface]] = {}
+    @cached_property
+    def _connect(self) -> "dict[str, Callable[[], httpcore.AsyncConnectionInterface]]":
+        """What makes a connection, by origin."""
+        return {}
 
     async def close(self) -> None:
         """Nothing is kept, so nothing is closed."""
@@ -236,7 +237,9 @@ class FreshConnections(_Carrier):
 
         place = call.to.place
         if place not in self._connect:
-            self._connect[place] = connector(call.to, http2=False, keepalive=0.0)
+            self._connect[place] = connector(
+                call.to, http2=False, keepalive=0.0, shared_tls=self._shared_tls
+            )
         return _Wire(self._connect[place]()), self._drop
 
     @staticmethod
@@ -324,7 +327,7 @@ class _Pool:
         return wire.connection.is_available() and not wire.connection.has_expired()
 
 
-_PoolKey = tuple[str, str, bytes, bool]
+_PoolKey = tuple[str, str, bytes, bool, bool]
 
 
 class _LoopPools:
@@ -349,11 +352,11 @@ class _LoopPools:
         self.pools.clear()
         return closing
 
-    def pool(self, key: _PoolKey, to: "Target", *, http2: bool) -> _Pool:
+    def pool(self, key: _PoolKey, to: "Target", *, http2: bool, shared_tls: bool) -> _Pool:
         if key not in self.pools:
             from agent_core._http import connector
 
-            connect = connector(to, http2=http2, keepalive=KEEPALIVE)
+            connect = connector(to, http2=http2, keepalive=KEEPALIVE, shared_tls=shared_tls)
             self.pools[key] = _Pool(connect, http2=http2, room=self.room)
         return self.pools[key]
 
@@ -368,10 +371,13 @@ _LOOPS: dict[asyncio.AbstractEventLoop, _LoopPools] = {}
 
 
 def _pools_of(loop: asyncio.AbstractEventLoop) -> _LoopPools:
-    """The pools of a loop; those of loops that have ended are dropped on the way."""
-    for other in [other for other in _LOOPS if other.is_closed()]:
-        del _LOOPS[other]
+    _forget_ended_loops()
     return _LOOPS.setdefault(loop, _LoopPools())
+
+
+def _forget_ended_loops() -> None:
+    for loop in [loop for loop in _LOOPS if loop.is_closed()]:
+        del _LOOPS[loop]
 
 
 def _digest(values: list[bytes]) -> bytes:
@@ -408,8 +414,15 @@ class ConnectionPoolManager(_Carrier):
         timeouts: Mapping[str, float | None] | None = None,
         back_off: BackOff | None = None,
         clock: Clock | None = None,
+        shared_tls: bool = True,
     ) -> None:
-        super().__init__(max_retries=max_retries, timeouts=timeouts, back_off=back_off, clock=clock)
+        super().__init__(
+            max_retries=max_retries,
+            timeouts=timeouts,
+            back_off=back_off,
+            clock=clock,
+            shared_tls=shared_tls,
+        )
         self._limit = max_connections
         self._room = max_connections
         if max_keepalive_connections is not None:
@@ -465,7 +478,8 @@ class ConnectionPoolManager(_Carrier):
 
         http2 = self._http2 and call.to.secure and http2_possible()
         keys = [value for name, value in call.headers if name.lower() in _KEY_HEADERS]
-        return pools.pool((provider, call.to.place, _digest(keys), http2), call.to, http2=http2)
+        key = (provider, call.to.place, _digest(keys), http2, self._shared_tls)
+        return pools.pool(key, call.to, http2=http2, shared_tls=self._shared_tls)
 
     # ------------------------------------------------------------------- the guide's names
 
@@ -475,7 +489,7 @@ class ConnectionPoolManager(_Carrier):
         provider: str,
         base_url: str | None = None,
         api_key: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 (the guide's name)
+        timeout: float | None = None,
         max_connections: int = 10,
         max_keepalive_connections: int = 5,
     ) -> "httpx.AsyncClient":
@@ -522,6 +536,7 @@ class ConnectionPoolManager(_Carrier):
             client = cls._clients.pop(key)
             if key[0] is loop:
                 await client.aclose()
+        _forget_ended_loops()
 
 
 def get_pooled_client(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 Role = Literal["system", "user", "assistant", "tool"]
-Stop = Literal["task_done", "max_steps", "error", "interrupted"]
+Stop = Literal["task_done", "max_steps", "error"]
 
 
 class ToolSpec(Struct, frozen=True):

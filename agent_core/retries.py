@@ -5,6 +5,7 @@ against the other compares connections and nothing else.
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,6 +14,8 @@ from typing import Protocol, TypeVar
 from msgspec import Struct
 
 from agent_core.errors import ConnectionFailedError
+
+_LOG = logging.getLogger(__name__)
 
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504, 529})
 """Statuses that a later try may not meet again."""
@@ -96,6 +99,7 @@ class Retrier:
                 if last or not failure.again:
                     tries = f" ({retry + 1} tries)" if retry else ""
                     raise ConnectionFailedError(f"{failure}{tries}") from failure.__cause__
+                reason = str(failure)
             else:
                 if last or answer.status not in TRANSIENT:
                     return answer
@@ -103,8 +107,14 @@ class Retrier:
                 if asked is not None and asked > self._back_off.patience:
                     return answer
                 await answer.close()
+                reason = f"The provider answered {answer.status}"
             self.retried += 1
-            await self._clock.sleep(self._back_off.delay(retry, asked, self._clock.random()))
+            wait = self._back_off.delay(retry, asked, self._clock.random())
+            # Silence for minutes would look like a program that hangs.
+            _LOG.warning(
+                "%s; retry %d of %d in %.1f s", reason, retry + 1, self._back_off.retries, wait
+            )
+            await self._clock.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
 

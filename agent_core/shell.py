@@ -39,7 +39,7 @@ class _BashShell:
         self._bash: _Bash | None = None
         self._busy = False
 
-    async def run(self, command: str, timeout: float) -> ShellResult:  # noqa: ASYNC109
+    async def run(self, command: str, timeout: float) -> ShellResult:
         """Runs `command`, for `timeout` seconds at most.
 
         Cancelled or out of time, it kills the shell with all that it started; the next

@@ -20,6 +20,7 @@ class Toggles(Struct, frozen=True, kw_only=True):
     native_client: bool = True
     incremental_history: bool = True
     event_shell: bool = True
+    shared_tls: bool = True
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -53,5 +54,6 @@ ABOUT: dict[str, str] = {
     "native_client": "the vendor's SDK | our own wire client",
     "incremental_history": "the whole history encoded at each step | each message encoded once",
     "event_shell": "the shell polled every 0.2 s | woken by its output",
+    "shared_tls": "certificates read anew for every connection | one TLS context for all",
 }
 """Baseline | optimised, one line a toggle."""

@@ -118,6 +118,12 @@ def blank(started: datetime | None = None) -> dict[str, Any]:
     }
 
 
+def usual_path() -> Path:
+    """Where a trajectory goes that nobody named; the microseconds keep sessions apart that
+    begin in the same second."""
+    return Path("trajectories", f"trajectory_{datetime.now():%Y%m%d_%H%M%S_%f}.json")
+
+
 def timestamp() -> str:
     return datetime.now().isoformat()
 
@@ -161,6 +167,9 @@ def replace_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 
 def cannot_write(path: Path, error: OSError, *, lost: int = 0) -> RecordingError:
+    """The error for the file `path`: where records are lost, a journal, which has the others."""
     reason = error.strerror or type(error).__name__
-    gone = f" {lost} records are lost; what was written before is kept." if lost else ""
+    gone = (
+        f" {lost} records are lost; `agent-core recover {path}` saves the others." if lost else ""
+    )
     return RecordingError(f"The trajectory {path} cannot be written: {reason}.{gone}")

@@ -159,7 +159,8 @@ def recover(
 
     A last line that was cut is left out. The trajectory stands beside the journal, with
     the suffix `.json`, unless it is named; it is replaced in one piece. The journal
-    stays. Raises `RecordingError`.
+    stays. Raises `RecordingError`, also for a file that no recorder began: whoever names
+    the trajectory where the journal is meant must not lose it.
     """
     trajectory = trajectory or journal.with_suffix(".json")
     try:
@@ -199,6 +200,8 @@ class _Contents:
         self._numbers: list[int] = []
         self._summaries: dict[int, str] = {}
         """By the place of the step, from 0."""
+        if next(self._lines(), (b"", b""))[0] != b"start":
+            raise RecordingError(f"{journal} is no journal of a trajectory: it has no start.")
         for kind, data in self._lines():
             if kind in self._counts:
                 self._counts[kind] += 1

@@ -31,6 +31,7 @@ from agent_core.trajectory_format import (
     interaction_record,
     replace_file,
     step_record,
+    usual_path,
     write_trajectory,
 )
 from agent_core.trajectory_journal import Journal, recover
@@ -52,10 +53,7 @@ class _Diary(ABC):
         max_interactions: int | None,
         redactor: Redactor | None,
     ) -> None:
-        if trajectory_path is None:
-            stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
-            trajectory_path = Path("trajectories", f"trajectory_{stamp}.json")
-        self.trajectory_path = Path(trajectory_path)
+        self.trajectory_path = Path(trajectory_path or usual_path())
         self.max_interactions = max_interactions
         self._redactor = Redactor.of_environment(os.environ) if redactor is None else redactor
         self._started: datetime | None = None

@@ -203,6 +203,16 @@ class CallNames:
         return replace(reply, message=replace(reply.message, calls=tuple(calls)))
 
 
+def function_tool(spec: ToolSpec) -> dict[str, Any]:
+    """A tool as Chat Completions names it, and Ollama after it."""
+    function = {
+        "name": spec.name,
+        "description": spec.description,
+        "parameters": spec.parameters,
+    }
+    return {"type": "function", "function": function}
+
+
 def tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
     """A call from arguments that came as text; none at all stand for an empty object."""
     if not arguments.strip():

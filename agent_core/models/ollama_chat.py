@@ -15,6 +15,7 @@ from agent_core.models.codec import (
     Refused,
     cut,
     decoded,
+    function_tool,
     opaque_items,
     sent_arguments,
     tool_call,
@@ -78,7 +79,7 @@ class OllamaChat:
             top_k=p.top_k or None,
         )
         if tools:
-            fields["tools"] = [_tool(spec) for spec in tools]
+            fields["tools"] = [function_tool(spec) for spec in tools]
         return fields
 
     def entry(self, message: Message) -> Entry:
@@ -135,15 +136,6 @@ class OllamaFold:
             )
         usage = Usage(input_tokens=last.prompt_eval_count or 0, output_tokens=last.eval_count or 0)
         return Reply(message, usage, last.done_reason or "", last.model or "")
-
-
-def _tool(spec: ToolSpec) -> dict[str, Any]:
-    function = {
-        "name": spec.name,
-        "description": spec.description,
-        "parameters": spec.parameters,
-    }
-    return {"type": "function", "function": function}
 
 
 def _encoded(message: Message) -> dict[str, Any]:

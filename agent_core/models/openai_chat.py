@@ -16,6 +16,7 @@ from agent_core.models.codec import (
     ServerSentEvents,
     cut,
     decoded,
+    function_tool,
     tool_call,
     without_none,
 )
@@ -101,7 +102,7 @@ class OpenAIChat:
         if p.stream:
             fields |= {"stream": True, "stream_options": {"include_usage": True}}
         if tools:
-            fields["tools"] = [_tool(spec) for spec in tools]
+            fields["tools"] = [function_tool(spec) for spec in tools]
             # True is every server's default, and not every server knows the field.
             if not p.parallel_tool_calls:
                 fields["parallel_tool_calls"] = False
@@ -195,15 +196,6 @@ class _PartialCall:
 
     def complete(self) -> ToolCall:
         return tool_call(self.id, self._name, "".join(self._arguments))
-
-
-def _tool(spec: ToolSpec) -> dict[str, Any]:
-    function = {
-        "name": spec.name,
-        "description": spec.description,
-        "parameters": spec.parameters,
-    }
-    return {"type": "function", "function": function}
 
 
 def _encoded(message: Message) -> dict[str, Any]:

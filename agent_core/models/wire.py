@@ -85,8 +85,11 @@ class WireModel:
         async with self._connections.stream(request) as (status, headers, chunks):
             if status != 200:
                 self._check(status, headers, await _joined(chunks))
-            decoder = StreamDecoder(self._codec)
             try:
+                if headers.get("content-type", "").startswith("application/json"):
+                    # Some servers answer in one piece, whatever they are asked.
+                    return self._codec.decode(await _joined(chunks))
+                decoder = StreamDecoder(self._codec)
                 async for chunk in chunks:
                     decoder.feed(chunk)
             except ConnectionFailedError as error:

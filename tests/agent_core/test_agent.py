@@ -166,6 +166,7 @@ async def test_cancellation_finishes_the_diary_and_closes_the_tools() -> None:
     with pytest.raises(asyncio.CancelledError):
         await session
     assert bench.recorder.of("step")[-1][:2] == (1, "error")
+    assert bench.recorder.of("step")[-1][-1] == "interrupted"
     assert bench.recorder.entries[-1] == ("finish", False, None)
     assert bench.catalog.closed == 1
 

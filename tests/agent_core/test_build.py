@@ -32,8 +32,10 @@ PARTS = {
     "native_client": ("open_model", "load_llm_client"),
     "incremental_history": ("IncrementalHistory", "FullHistory"),
     "event_shell": ("EventShell", "PollingShell"),
+    "shared_tls": (None, None),
 }
-"""What `build` calls for each toggle: the optimised body, the baseline."""
+"""What `build` calls for each toggle: the optimised body, the baseline. `shared_tls` is a
+switch of the connections; `test_connection_pool.py` has both sides of it."""
 
 DONE = {
     "choices": [

@@ -119,11 +119,22 @@ async def test_a_session_from_the_command_line(home: Path) -> None:
     assert (code, out) == (0, "It is done.\n")
     assert (home / "made.txt").read_text() == "hello\n"
     assert "step 1: bash  7+3 tokens" in err.splitlines()
+    assert "step 2: task_done  7+3 tokens" in err.splitlines()
     assert "\x1b" not in err, "no colour where there is no terminal"
     (trajectory,) = (home / "trajectories").iterdir()
     assert str(trajectory.relative_to(home)) in err
     assert json.loads(trajectory.read_text())["task"] == "greet"
     assert server.seen[0].headers["authorization"] == "Bearer sk-planted"
+
+
+async def test_a_session_without_standard_error(home: Path) -> None:
+    async with scripted_server(*SESSION) as server:
+        command = f"exec {sys.executable} -m agent_core run x -m m --base-url {server.url}/v1 2>&-"
+        process = await asyncio.create_subprocess_shell(
+            command, cwd=home, env=clean(home), stdin=asyncio.subprocess.DEVNULL, stdout=PIPE
+        )
+        out, _ = await process.communicate()
+    assert (process.returncode, out) == (0, b"It is done.\n")
 
 
 async def test_the_command_line_is_over_the_environment(home: Path) -> None:
@@ -269,6 +280,38 @@ async def test_a_killed_session_is_recovered_from_its_journal(home: Path) -> Non
     code, out, _ = await finished(home, "recover", "t.jsonl", "--output", "saved.json")
     assert (code, out) == (0, "saved.json\n")
     assert len(json.loads((home / "saved.json").read_text())["agent_steps"]) == 6
+
+
+async def test_a_disk_that_fills_up_ends_the_session_and_keeps_what_was_recorded(
+    home: Path,
+) -> None:
+    flood = answer({"name": "bash", "arguments": '{"command": "seq 2000"}'})
+    async with scripted_server(*[flood] * 20) as server:
+        arguments = ["run", "x", "-m", "m", "--base-url", f"{server.url}/v1", "-t", "t.json"]
+        limited = 'ulimit -f 64; exec "$0" -m agent_core "$@"'  # 64 KiB a file
+        process = await asyncio.create_subprocess_exec(
+            *("/bin/bash", "-c", limited, sys.executable, *arguments),
+            cwd=home,
+            env=clean(home),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        _, err = await process.communicate()
+    assert process.returncode == 1
+    assert "Failed: The trajectory t.jsonl cannot be written: File too large." in err.decode()
+    assert "agent-core recover t.jsonl" in err.decode()
+    assert invoke("recover", str(home / "t.jsonl")).exit_code == 0
+    saved = json.loads((home / "t.json").read_text())
+    assert saved["agent_steps"]
+    assert saved["end_time"] == ""
+
+
+def test_a_trajectory_is_not_recovered_over_itself(home: Path) -> None:
+    (home / "t.json").write_text('{"task": "precious"}')
+    result = invoke("recover", str(home / "t.json"))
+    assert result.exit_code == 1
+    assert (home / "t.json").read_text() == '{"task": "precious"}'
 
 
 # ------------------------------------------------------------------------------- looking

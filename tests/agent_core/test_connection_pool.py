@@ -179,7 +179,8 @@ async def test_a_connection_closed_between_requests_is_noticed(instant: Time) ->
         session = ConnectionPoolManager(clock=instant.clock)
         await ask(session, server)
         await server.hang_up()
-        await ask(session, server)
+        # Noticed before it is used, so that nothing has to be sent twice.
+        assert (await session.post(request(server, safe_to_repeat=False))).status == 200
         await session.close()
     assert server.connections == 2
     assert not instant.slept
@@ -427,6 +428,26 @@ async def test_a_certificate_that_is_not_trusted_stays_so(
     assert not instant.slept
 
 
+@pytest.mark.parametrize("shared", [True, False])
+async def test_certificates_are_read_once_or_for_every_connection(
+    tls: ssl.SSLContext, instant: Time, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    async with serving(answers(http()), tls) as server:
+        fresh = FreshConnections(clock=instant.clock, shared_tls=shared)
+        pooled = ConnectionPoolManager(clock=instant.clock, shared_tls=shared)
+        for connections in (fresh, pooled):
+            await ask(connections, server)
+        monkeypatch.delenv("SSL_CERT_FILE")
+        monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+        await ask(pooled, server)  # over the connection that it has
+        if shared:
+            await ask(fresh, server)
+        else:
+            with pytest.raises(ConnectionFailedError, match="certificate"):
+                await ask(fresh, server)
+        await pooled.close()
+
+
 async def test_many_requests_share_one_http2_connection(tls: ssl.SSLContext) -> None:
     async with serving_h2(tls) as server, ConnectionPoolManager(max_connections=50) as session:
         wanted = Request("openai", f"{server.url}/chat", {"authorization": "k"}, b"body")
@@ -463,6 +484,23 @@ async def test_http2_can_be_declined(tls: ssl.SSLContext) -> None:
             wanted = Request("openai", f"{server.url}/chat", {}, b"", safe_to_repeat=False)
             await session.post(wanted)
     assert server.http2_connections == 0
+
+
+async def test_without_h2_there_is_http1(
+    tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fork's pool asked for HTTP/2 without its library, and raised."""
+    monkeypatch.setitem(sys.modules, "h2", None)
+    _http.http2_possible.cache_clear()
+    try:
+        async with serving(answers(http()), tls) as server, ConnectionPoolManager() as session:
+            await ask(session, server)
+        async with serving_h2(tls) as server, ConnectionPoolManager(max_retries=0) as session:
+            with pytest.raises(ConnectionFailedError):
+                await session.post(Request("openai", f"{server.url}/chat", {}, b""))
+        assert server.http2_connections == 0
+    finally:
+        _http.http2_possible.cache_clear()
 
 
 # ------------------------------------------------------------------------ the guide's names
@@ -517,6 +555,37 @@ async def test_the_guides_client_knows_the_address(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ValueError, match="base_url"):
         await ConnectionPoolManager.get_client("azure")
     await ConnectionPoolManager.close_all()
+
+
+async def test_the_guides_limits_and_http2_are_in_force(tls: ssl.SSLContext) -> None:
+    """The fork handed httpx a transport of its own, and with it lost both."""
+    async with serving(answers(Step(http(), after=0.01))) as server:
+        client = await ConnectionPoolManager.get_client(
+            "openai", base_url=server.url, max_connections=2
+        )
+        await asyncio.gather(*(client.post("/x") for _ in range(6)))
+        assert server.most_at_once == 2
+        await ConnectionPoolManager.close_all()
+    async with serving_h2(tls) as h2:
+        client = await ConnectionPoolManager.get_client("openai", base_url=h2.url)
+        await client.post("/x", content=b"a")
+        await ConnectionPoolManager.close_all()
+    assert h2.http2_connections == 1
+
+
+def test_the_guides_client_lives_through_several_loops() -> None:
+    """The fork's said "Event loop is closed" in the second."""
+
+    async def session() -> int:
+        async with serving(answers(http())) as server:
+            client = await ConnectionPoolManager.get_client("openai", base_url=server.url)
+            return (await client.post("/x")).status_code
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # nobody called close_all
+        assert [asyncio.run(session()) for _ in range(2)] == [200, 200]
+        asyncio.run(ConnectionPoolManager.close_all())
+        gc.collect()
 
 
 async def test_the_guides_client_fails_as_httpx_does() -> None:

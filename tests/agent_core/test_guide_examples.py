@@ -94,7 +94,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for suffix in ("_API_KEY", "_BASE_URL"):
             monkeypatch.delenv(name.upper() + suffix, raising=False)
     monkeypatch.setenv("TRAE_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(config_cache, "_shared", config_cache._Shared())
+    config_cache._shared.cache_clear()
     monkeypatch.setattr(connection_pool, "pool_metrics", connection_pool.ConnectionPoolMetrics())
     monkeypatch.chdir(tmp_path)
     (tmp_path / "trae_config.json").write_text(CONFIG)

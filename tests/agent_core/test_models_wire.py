@@ -89,6 +89,15 @@ async def test_a_reply(protocol: str, stream: bool) -> None:
     assert json.loads(asked.body)
 
 
+@each_protocol
+async def test_a_server_that_does_not_stream_is_understood(protocol: str) -> None:
+    body = WIRES[protocol].whole
+    script = answers(http(body, content_type="application/json; charset=utf-8"))
+    async with speaking(script, protocol, stream=True) as (model, server):
+        assert await model.reply(HISTORY, TOOLS) == WIRES[protocol].means
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize("history", [FullHistory, IncrementalHistory])
 async def test_a_session_resends_what_was_said(history: Any) -> None:
     wire = WIRES["openai_chat"]

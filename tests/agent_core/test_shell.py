@@ -36,6 +36,11 @@ async def outcomes(kind: Callable[[Path], Shell], folder: Path, *script: str) ->
         return [await shell.run(command, 10) for command in script]
 
 
+def nap(number: int) -> str:
+    """Seconds to sleep, the same in no other run of these tests on this machine."""
+    return f"{number}.{os.getpid()}"
+
+
 def alive(marker: str) -> list[int]:
     """Processes whose command line holds `marker`, zombies left out."""
     found = []
@@ -138,11 +143,14 @@ async def test_background_processes_do_not_hold_a_command_up(
     tmp_path: Path, kind: Callable[[Path], Shell]
 ) -> None:
     async with opened(kind, tmp_path) as shell:
-        assert await shell.run("sleep 7171 & echo started", 10) == ShellResult("started", "", 0)
-        await started("sleep\0007171")
-        ended = await shell.run("sleep 7172 & exit 4", 10)
+        assert await shell.run(f"sleep {nap(71)} & echo started", 10) == ShellResult(
+            "started", "", 0
+        )
+        await started(f"sleep\0{nap(71)}")
+        ended = await shell.run(f"sleep {nap(72)} & exit 4", 10)
         assert (ended.exit_status, ended.error) == (4, ENDED)
-    assert await gone("sleep\000717")
+    assert await gone(f"sleep\0{nap(71)}")
+    assert await gone(f"sleep\0{nap(72)}")
 
 
 @BOTH
@@ -151,10 +159,10 @@ async def test_a_timeout_kills_the_group_and_the_next_command_finds_a_fresh_shel
 ) -> None:
     async with opened(kind, tmp_path) as shell:
         await shell.run("X=old", 10)
-        result = await shell.run("echo begun; echo bad >&2; sleep 7272 | cat", 0.3)
+        result = await shell.run(f"echo begun; echo bad >&2; sleep {nap(73)} | cat", 0.3)
         assert (result.output, result.exit_status) == ("begun", None)
         assert result.error.startswith("bad\nThe command ran longer than 0.3 s.")
-        assert await gone("sleep\0007272")
+        assert await gone(f"sleep\0{nap(73)}")
         assert await shell.run("echo ${X:-new}", 10) == ShellResult("new", "", 0)
 
 
@@ -170,12 +178,12 @@ async def test_cancellation_leaves_no_process(
     tmp_path: Path, kind: Callable[[Path], Shell]
 ) -> None:
     async with opened(kind, tmp_path) as shell:
-        running = asyncio.create_task(shell.run("sleep 7373 & sleep 7373", 60))
-        await started("sleep\0007373", 2)
+        running = asyncio.create_task(shell.run(f"sleep {nap(74)} & sleep {nap(74)}", 60))
+        await started(f"sleep\0{nap(74)}", 2)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert await gone("sleep\0007373")
+        assert await gone(f"sleep\0{nap(74)}")
         assert (await shell.run("echo again", 10)).output == "again"
 
 
@@ -184,11 +192,11 @@ async def test_closing_ends_a_running_command(
     tmp_path: Path, kind: Callable[[Path], Shell]
 ) -> None:
     shell = kind(tmp_path)
-    running = asyncio.create_task(shell.run("echo begun; sleep 7474", 3600))
-    await started("sleep\0007474")
+    running = asyncio.create_task(shell.run(f"echo begun; sleep {nap(75)}", 3600))
+    await started(f"sleep\0{nap(75)}")
     await shell.close()
     assert (await asyncio.wait_for(running, 30)).exit_status == 137
-    assert await gone("sleep\0007474")
+    assert await gone(f"sleep\0{nap(75)}")
     await shell.close()
 
 

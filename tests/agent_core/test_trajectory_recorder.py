@@ -242,6 +242,7 @@ def test_the_default_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     recorder.finalize_recording(True)
     (path,) = (tmp_path / "trajectories").iterdir()
     assert path.resolve() == Path(recorder.get_trajectory_path()).resolve()
+    assert len({TrajectoryRecorder().trajectory_path for _ in range(2)}) == 2
 
 
 def test_half_a_surrogate_pair_is_recorded_as_a_question_mark(tmp_path: Path) -> None:
@@ -463,6 +464,7 @@ for attempt in (lambda: steps(100, "x" * 500), lambda: recorder.finalize_recordi
     assert len(done.stdout.splitlines()) in ((1, 2) if background else (2,))
     assert "File too large" in done.stdout
     assert "records are lost" in done.stdout
+    assert f"agent-core recover {journal_of(path)}" in done.stdout
     lines = journal_of(path).read_bytes().splitlines(keepends=True)
     assert all(json.loads(line) for line in lines)
     recover(journal_of(path), path)
@@ -522,6 +524,20 @@ def test_what_is_no_journal(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="no journal"):
         recover(tmp_path / "t.jsonl")
     assert sorted(os.listdir(tmp_path)) == ["t.jsonl"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize("output", [None, "t.json", "other.json"])
+def test_a_trajectory_taken_for_a_journal_stays_what_it_is(
+    output: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.json"
+    recorder = OptimizedTrajectoryRecorder(path)
+    recorder.start("precious", "openai", "m", 20)
+    recorder.finalize_recording(True)
+    with pytest.raises(RecordingError, match="journal"):
+        recover(path, output and tmp_path / output)
+    assert read(path)["task"] == "precious"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t.json"]
 
 
 def test_recovery_can_keep_the_newest(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ class ScriptedShell:
         self.restarts = 0
         self.closed = False
 
-    async def run(self, command: str, timeout: float) -> ShellResult:  # noqa: ASYNC109
+    async def run(self, command: str, timeout: float) -> ShellResult:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:

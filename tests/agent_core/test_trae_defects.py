@@ -1,0 +1,189 @@
+"""What was wrong in Trae Agent and in the guide's fork, and is not to come back.
+
+Here are the defects that no other test is about; each test is named after its defect.
+"""
+
+import asyncio
+import importlib
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from agent_core import dynamic_imports, shell
+from agent_core.build import run_task, toggles_in_force
+from agent_core.cli import main
+from agent_core.config import ProviderSettings, Settings, effective
+from agent_core.dispatch import ParallelDispatch
+from agent_core.dynamic_imports import SDKS, Sdk, check_provider_availability
+from agent_core.files import ThreadedFiles
+from agent_core.lazy_tools import LazyCatalog
+from agent_core.messages import Message
+from agent_core.ports import Shell, Tool, ToolContext
+from agent_core.shell import EventShell, PollingShell
+from agent_core.toggles import Toggles
+from agent_core.tools import TOOLS
+from agent_core.trajectory_recorder import OptimizedTrajectoryRecorder, TrajectoryRecorder
+from agent_core.workspace import Workspace
+from tests.agent_core.twins import ScriptedModel, call, reply
+
+pytestmark = pytest.mark.anyio
+
+
+def context_of(folder: Path, kind: type[EventShell] | type[PollingShell] = EventShell) -> Any:
+    def open_shell() -> Shell:
+        return kind(folder)
+
+    return ToolContext(ThreadedFiles(), open_shell, Workspace(folder))
+
+
+# -------------------------------------------------------------------------- parallel tools
+
+
+def test_a_provider_that_does_not_say_parallel_tool_calls_gets_false() -> None:
+    """There, any configured provider turned the guide's default off."""
+    settings = Settings(model_providers={"openai": ProviderSettings(model="m")})
+    assert toggles_in_force(effective(settings, {}), None).parallel_tools is True
+    without_an_entry = Settings(default_provider="anthropic")
+    assert toggles_in_force(effective(without_an_entry, {}), None).parallel_tools is True
+
+
+@pytest.mark.parametrize("kind", [EventShell, PollingShell])
+async def test_parallel_bash_calls_of_one_batch_fail_or_hang(
+    kind: type[EventShell] | type[PollingShell], tmp_path: Path
+) -> None:
+    """There, 13 of 15 fast calls waited for a mark that another call had taken."""
+    catalog = LazyCatalog(context_of(tmp_path, kind))
+    calls = [call("bash", id=str(n), command=f"echo said {n}") for n in range(5)]
+    async with asyncio.timeout(30):
+        results = await ParallelDispatch().run(calls, catalog)
+    await catalog.close()
+    assert [(result.ok, result.output) for result in results] == [
+        (True, f"said {n}") for n in range(5)
+    ]
+
+
+# ------------------------------------------------------------------------------- file I/O
+
+
+class NoThreads(ThreadPoolExecutor):
+    def submit(self, *_: Any, **__: Any) -> Future[Any]:
+        raise AssertionError("a thread was asked for")
+
+
+async def test_small_files_pay_for_a_thread_hop(tmp_path: Path) -> None:
+    path, loop = tmp_path / "f", asyncio.get_running_loop()
+    loop.set_default_executor(NoThreads())
+    try:
+        files = ThreadedFiles(inline_limit=100)
+        await files.write(path, "x" * 100)
+        assert await files.read(path) == "x" * 100
+        assert (await files.read_lines(path, 1, 1))[1] == 1
+        with pytest.raises(AssertionError, match="a thread"):
+            await files.write(path, "x" * 101)
+        path.write_text("x" * 101)
+        with pytest.raises(AssertionError, match="a thread"):
+            await files.read(path)
+    finally:
+        loop.set_default_executor(ThreadPoolExecutor())
+
+
+# ------------------------------------------------------------------------------- recorder
+
+
+def test_the_whole_trajectory_is_written_again_with_every_batch(tmp_path: Path) -> None:
+    """Four times the steps are four times the bytes, and not sixteen times."""
+
+    def bytes_of(recorder: TrajectoryRecorder | OptimizedTrajectoryRecorder, steps: int) -> float:
+        recorder.start("t", "openai", "m", steps)
+        for number in range(steps):
+            recorder.step(number, "completed", [Message("user", "x" * 500)], None, [])
+        if isinstance(recorder, OptimizedTrajectoryRecorder):
+            recorder.flush()
+        written = recorder.get_statistics()["bytes_written"]
+        recorder.finalize_recording(True)
+        return written
+
+    path = tmp_path / "t.json"
+    batched = [bytes_of(OptimizedTrajectoryRecorder(path), steps) for steps in (20, 80)]
+    assert batched[1] / batched[0] < 4.1
+    rewritten = [bytes_of(TrajectoryRecorder(path), steps) for steps in (20, 80)]
+    assert rewritten[1] / rewritten[0] > 12, "the baseline does what Trae Agent does"
+
+
+# -------------------------------------------------------------------------------- tools
+
+
+def test_a_lazy_proxy_is_no_tool(tmp_path: Path) -> None:
+    catalog = LazyCatalog(context_of(tmp_path))
+    for name in TOOLS:
+        assert isinstance(catalog.get(name), Tool)
+    assert catalog.loader.loaded() == ()
+
+
+async def test_the_shell_waits_for_the_next_poll(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a poll of an hour, only a shell that is woken ever answers."""
+    monkeypatch.setattr(shell, "POLL_INTERVAL", 3600.0)
+    opened = EventShell(tmp_path)
+    async with asyncio.timeout(30):
+        assert (await opened.run("echo woken", 30)).output == "woken"
+        assert (await opened.run("exit 3", 30)).exit_status == 3
+    await opened.close()
+
+
+# --------------------------------------------------------------------------- dependencies
+
+
+def test_a_missing_sdk_is_remembered_as_missing_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sdk = Sdk("late-sdk", "late_sdk_of_a_test", "late", "nowhere:Nothing")
+    monkeypatch.setitem(SDKS, "ollama", sdk)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert check_provider_availability("ollama") is False
+    (tmp_path / "late_sdk_of_a_test.py").write_text("")
+    importlib.invalidate_caches()
+    assert check_provider_availability("ollama") is True
+
+
+def test_a_missing_sdk_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dynamic_imports, "_is_installed", lambda sdk: False)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(
+        main,
+        ["run", "x", "-p", "anthropic", "-m", "m", "--toggle", "native_client=off"],
+        env={"ANTHROPIC_API_KEY": "sk-x", "TRAE_CONFIG_FILE": ""},
+    )
+    assert result.exit_code == 2
+    assert result.output.startswith("Error: anthropic needs the package 'anthropic'")
+    assert "pip install 'trae-bench[anthropic]'" in result.output
+
+
+# ------------------------------------------------------------------------------ the end
+
+
+@pytest.mark.parametrize("toggles", [Toggles(), Toggles.none().with_(native_client=True)])
+async def test_the_program_goes_on_for_seconds_after_the_last_reply(
+    toggles: Toggles, tmp_path: Path
+) -> None:
+    """There, a console slept on. Here, nothing is left that a program's end could wait for."""
+    before = set(threading.enumerate()), asyncio.all_tasks()
+    model = ScriptedModel(
+        reply("", call("bash", command="sleep 60 & echo hi")), reply("", call("task_done"))
+    )
+    settings = Settings(model_providers={"openai": ProviderSettings(api_key="sk-x", model="m")})
+    outcome = await run_task(
+        "x",
+        settings=settings,
+        workspace=tmp_path,
+        trajectory=tmp_path / "t.json",
+        toggles=toggles,
+        scripted_model=model,
+    )
+    assert outcome.success
+    assert (set(threading.enumerate()), asyncio.all_tasks()) == before
