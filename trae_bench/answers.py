@@ -8,16 +8,19 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from trae_bench.records import ChildReport, SessionLog
+from trae_bench.records import ChildReport, SessionAnswer, SessionLog
 from trae_bench.scenario import Normalise, Oracle
 
 Clean = Callable[[str], str]
 """Takes out of a text what may legitimately differ between two runs."""
+
+Told = ChildReport | SessionAnswer
+"""What a subject says of one session: whether it succeeded, and its final text."""
 
 LARGEST_CLEANED = 16 * 1024 * 1024
 """Bytes; a file larger than this is compared as it is."""
@@ -48,7 +51,7 @@ def cleaner(places: Mapping[str, str], rules: Iterable[Normalise]) -> Clean:
     return clean
 
 
-def transcript_digest(log: SessionLog, report: ChildReport | None, clean: Clean) -> str:
+def transcript_digest(log: SessionLog, report: Told | None, clean: Clean) -> str:
     """Digest of the conversation: the last request carries the whole history before it."""
     told = None if report is None else [report.success, clean(report.final_text)]
     answer = [len(log.requests), log.unexpected, told, _cleaned_body(log.last_body, clean)]
@@ -67,7 +70,12 @@ def workspace_digest(root: Path, ignore: Iterable[str], clean: Clean) -> str:
     return _digest(json.dumps(entries).encode())
 
 
-def wrong_in(oracle: Oracle, root: Path, report: ChildReport | None) -> str | None:
+def combined(digests: Sequence[str]) -> str:
+    """One digest for several sessions, in their order; a single one's is its own."""
+    return digests[0] if len(digests) == 1 else _digest(" ".join(digests).encode())
+
+
+def wrong_in(oracle: Oracle, root: Path, report: Told | None) -> str | None:
     """What the oracle's `files` and `final_text` find wrong; its command is not run here.
 
     A subject without a report has no final text to look at.

@@ -15,10 +15,28 @@ from typing import Generic, Protocol, Self, TypeVar
 import msgspec
 from msgspec import Struct
 
-from trae_bench.answers import cleaner, transcript_digest, workspace_digest, wrong_in
+from trae_bench.answers import (
+    Clean,
+    Told,
+    cleaner,
+    combined,
+    transcript_digest,
+    workspace_digest,
+    wrong_in,
+)
+from trae_bench.fixtures import lay_out
 from trae_bench.jobs import REPORT_FD, Ended, Job, Launcher, environment, last_words, printable
 from trae_bench.meters import figures
-from trae_bench.records import ChildReport, Command, Sample, SessionLog, Status, Trial
+from trae_bench.records import (
+    ChildReport,
+    Command,
+    Sample,
+    Seat,
+    SessionAnswer,
+    SessionLog,
+    Status,
+    Trial,
+)
 from trae_bench.scenario import Scenario
 
 FILE_LIMIT = 256 * 1024 * 1024
@@ -27,6 +45,9 @@ SMALLEST_MEMORY = 64 * 1024 * 1024
 """Bytes of address space below which not even the launcher could work."""
 MOST_STEPS = 10**9
 """A report of more steps is nonsense, and no float would hold the largest of them."""
+MOST_PRINTED = 1024 * 1024
+"""Bytes of a command's output that are looked at."""
+_ORACLES_AT_ONCE = 8
 _LONGEST_PROBLEM = 3000
 
 ScriptT = TypeVar("ScriptT")
@@ -38,6 +59,10 @@ class Provider(Protocol[ScriptT_contra]):
 
     def register(self, session: str, script: ScriptT_contra, /) -> str:
         """The base URL under which this session finds its provider."""
+        ...
+
+    def environ(self, session: str, /) -> dict[str, str]:
+        """What the subject's environment must say for it to find its provider there."""
         ...
 
     def collect(self, session: str, /) -> SessionLog:
@@ -54,15 +79,10 @@ class Subject(Protocol):
         ...
 
     def command(
-        self,
-        trial: Trial,
-        scenario: Scenario,
-        base_url: str,
-        home: Path,
-        workspace: Path,
-        report_fd: int,
+        self, trial: Trial, scenario: Scenario, seats: Sequence[Seat], home: Path, report_fd: int
     ) -> Command:
-        """Its command line for one trial. May put files into `home`."""
+        """Its command line for one trial, which is one process for all the `seats`, one a
+        session. May put files into `home`. Raises `CannotMeasure` for what it cannot do."""
         ...
 
 
@@ -74,8 +94,9 @@ class _Prepared(Struct, frozen=True):
 
     trial: Trial
     scenario: Scenario
-    session: str
-    base_url: str
+    sessions: tuple[str, ...]
+    """Their names at the provider; none for a run of the subject's own command line."""
+    seats: tuple[Seat, ...]
     folder: Path
     job: Job
 
@@ -83,20 +104,26 @@ class _Prepared(Struct, frozen=True):
     def home(self) -> Path:
         return self.folder / "home"
 
-    @property
-    def workspace(self) -> Path:
-        return self.folder / "workspace"
-
 
 class _Finished(Struct, frozen=True):
     """A trial after its end, its answer not looked at yet."""
 
     prepared: _Prepared
     ended: Ended
-    log: SessionLog
+    logs: tuple[SessionLog, ...]
     report: ChildReport | None
+    told: tuple[Told | None, ...]
+    """What was said of each seat's session; None where the subject does not say."""
     status: Status
     problem: str | None
+
+
+class _Answer(Struct, frozen=True):
+    """What became of one session, and whether that is right."""
+
+    workspace: str
+    """Digest."""
+    wrong: str | None
 
 
 class FreshProcess(Generic[ScriptT]):
@@ -110,8 +137,9 @@ class FreshProcess(Generic[ScriptT]):
     `file_limit` (bytes) bounds each file that it writes, its log included. Folders of trials
     that went wrong are moved to `keep`, those of all with `keep_all`.
 
-    A trial that crashes, hangs or talks nonsense is a `Sample` that says so. Raises
-    `CannotMeasure` (or the provider's `ProviderDown`) where no further trial can work.
+    Where a scenario wants several runs in one home, the last one is the sample, or the first
+    that went wrong. A trial that crashes, hangs or talks nonsense is a `Sample` that says so.
+    Raises `CannotMeasure` (or the provider's `ProviderDown`) where no further trial can work.
     """
 
     def __init__(
@@ -170,14 +198,22 @@ class FreshProcess(Generic[ScriptT]):
         """One trial, or the two of a duet in the order of their slots."""
         prepared = [self._prepare(trial, slot) for slot, trial in enumerate(trials)]
         try:
-            ended = self._launcher.run([one.job for one in prepared], self._seconds(prepared))
-            finished = [self._finish(*both) for both in zip(prepared, ended, strict=True)]
-            verdicts = self._ask_oracles(finished)
-            samples = [self._sample(*both) for both in zip(finished, verdicts, strict=True)]
+            finished = self._play(prepared)
+            for _ in range(1, max(one.scenario.subject.runs for one in prepared)):
+                if all(one.status == "ok" for one in finished):
+                    for one in prepared:
+                        self._make_ready(one)
+                    finished = self._play(prepared)
+            answers = self._ask_oracles(finished)
+            samples = [self._sample(*both) for both in zip(finished, answers, strict=True)]
             return [self._kept(*both) for both in zip(finished, samples, strict=True)]
         finally:
             for one in prepared:
                 _remove(one.folder)
+
+    def _play(self, prepared: Sequence[_Prepared]) -> list[_Finished]:
+        ended = self._launcher.run([one.job for one in prepared], self._seconds(prepared))
+        return [self._finish(*both) for both in zip(prepared, ended, strict=True)]
 
     def _seconds(self, prepared: Sequence[_Prepared]) -> float:
         if self._timeout is not None:
@@ -190,27 +226,47 @@ class FreshProcess(Generic[ScriptT]):
         scenario = self._scenarios[trial.scenario]
         self._sessions += 1
         # Names of one length for all: a longer path would cost its side memory and time.
-        session = f"{self._sessions:07}"
+        name = f"{self._sessions:07}"
         folder = self._scratch / f"{slot}"
         _remove(folder)
-        home, workspace = folder / "home", folder / "workspace"
+        home = folder / "home"
         (home / "tmp").mkdir(parents=True)
-        workspace.mkdir()
-        for relative, text in scenario.workspace.files.items():
-            path = workspace / relative
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="")
-        base_url = self._provider.register(session, self._script(scenario, workspace))
-        command = self._subject.command(trial, scenario, base_url, home, workspace, REPORT_FD)
+        sessions, workspaces = _places(scenario, name, folder / "workspace")
+        urls = self._open_sessions(scenario, sessions, workspaces) or ("",)
+        seats = tuple(map(Seat, urls, map(str, workspaces)))
+        command = self._subject.command(trial, scenario, seats, home, REPORT_FD)
         job = Job(
             argv=command.argv,
-            env=environment(home) | command.env,
+            env=environment(home) | self._provider_environ(sessions) | command.env,
             cwd=command.cwd,
             log=str(folder / "log"),
             cores=self._cores(trial),
             limits=self._limits,
         )
-        return _Prepared(trial, scenario, session, base_url, folder, job)
+        return _Prepared(trial, scenario, sessions, seats, folder, job)
+
+    def _make_ready(self, prepared: _Prepared) -> None:
+        """For a further run in the same home, under the same addresses: fresh workspaces."""
+        workspaces = [Path(seat.workspace) for seat in prepared.seats]
+        for workspace in workspaces:
+            _remove(workspace)
+        self._open_sessions(prepared.scenario, prepared.sessions, workspaces)
+
+    def _open_sessions(
+        self, scenario: Scenario, sessions: Sequence[str], workspaces: Sequence[Path]
+    ) -> tuple[str, ...]:
+        """Lay out the workspaces, register the sessions; their base URLs."""
+        for workspace in workspaces:
+            workspace.mkdir(parents=True)
+            lay_out(scenario.workspace, workspace)
+        return tuple(
+            self._provider.register(session, self._script(scenario, workspace))
+            for session, workspace in zip(sessions, workspaces, strict=False)
+        )
+
+    def _provider_environ(self, sessions: Sequence[str]) -> dict[str, str]:
+        # Sessions of one scenario differ in their names only.
+        return self._provider.environ(sessions[0]) if sessions else {}
 
     def _cores(self, trial: Trial) -> tuple[int, ...]:
         # A serial trial may use every core, as it would in a user's hands.
@@ -221,59 +277,66 @@ class FreshProcess(Generic[ScriptT]):
     # -- after
 
     def _finish(self, prepared: _Prepared, ended: Ended) -> _Finished:
-        log = self._provider.collect(prepared.session)
+        logs = tuple(map(self._provider.collect, prepared.sessions))
         report: ChildReport | None = None
+        told: tuple[Told | None, ...] = (None,) * len(prepared.seats)
         status: Status = "ok"
         if (problem := ended.wrong) is not None:
             status = "timeout" if ended.timed_out else "failed"
+        elif prepared.scenario.subject.command:
+            told = (SessionAnswer(True, _printed(prepared.folder / "log")),)
         elif self._subject.reports:
-            report, problem = _read_report(ended)
+            report, problem = _read_report(ended, len(prepared.seats))
             if report is None:
                 status = "garbage"
             elif report.error is not None:
                 status, problem = "failed", f"the subject gave up: {printable(report.error)}"
+            else:
+                told = report.sessions or (report,)
         if problem is not None:
             problem += last_words(prepared.folder / "log")
-        return _Finished(prepared, ended, log, report, status, problem)
+        return _Finished(prepared, ended, logs, report, told, status, problem)
 
-    def _ask_oracles(self, finished: Sequence[_Finished]) -> list[tuple[str, str | None]]:
-        """For each trial the digest of its workspace, and what is wrong with its answer."""
-        digests = [_workspace(one) if one.status == "ok" else "" for one in finished]
+    def _ask_oracles(self, finished: Sequence[_Finished]) -> list[list[_Answer]]:
+        """For each trial the answers of its sessions; none where the trial is not ok."""
         # The digests come first, for an oracle may leave files, too.
-        wrong = [
-            wrong_in(one.prepared.scenario.oracle, one.prepared.workspace, one.report)
-            if one.status == "ok"
-            else None
-            for one in finished
-        ]
+        digests = [_workspaces(one) if one.status == "ok" else [] for one in finished]
+        wrong = [_wrong(one) if one.status == "ok" else [] for one in finished]
         asked = [
-            number
-            for number, one in enumerate(finished)
-            if one.status == "ok" and not wrong[number] and one.prepared.scenario.oracle.command
+            (trial, session)
+            for trial, one in enumerate(finished)
+            for session, problem in enumerate(wrong[trial])
+            if one.prepared.scenario.oracle.command and problem is None
         ]
-        if asked:
-            jobs = [self._oracle_job(finished[number].prepared) for number in asked]
-            seconds = self._seconds([finished[number].prepared for number in asked])
-            for number, ended in zip(asked, self._launcher.run(jobs, seconds), strict=True):
+        for start in range(0, len(asked), _ORACLES_AT_ONCE):
+            now = asked[start : start + _ORACLES_AT_ONCE]
+            prepared = [(finished[trial].prepared, session) for trial, session in now]
+            jobs = [self._oracle_job(*one) for one in prepared]
+            seconds = self._seconds([one for one, _ in prepared])
+            all_ended = self._launcher.run(jobs, seconds)
+            for (trial, session), job, ended in zip(now, jobs, all_ended, strict=True):
                 if ended.wrong is not None:
-                    log = finished[number].prepared.folder / "oracle.log"
-                    wrong[number] = f"oracle: {ended.wrong}{last_words(log)}"
-        return list(zip(digests, wrong, strict=True))
+                    wrong[trial][session] = f"oracle: {ended.wrong}{last_words(Path(job.log))}"
+        return [
+            [_Answer(*both) for both in zip(*each, strict=True)]
+            for each in zip(digests, wrong, strict=True)
+        ]
 
-    def _oracle_job(self, prepared: _Prepared) -> Job:
+    def _oracle_job(self, prepared: _Prepared, session: int) -> Job:
         return Job(
             argv=("sh", "-c", prepared.scenario.oracle.command),
             env=environment(prepared.home),
-            cwd=str(prepared.workspace),
-            log=str(prepared.folder / "oracle.log"),
+            cwd=prepared.seats[session].workspace,
+            log=str(prepared.folder / f"oracle-{session}.log"),
             limits=self._limits,
         )
 
-    def _sample(self, finished: _Finished, verdict: tuple[str, str | None]) -> Sample:
+    def _sample(self, finished: _Finished, answers: Sequence[_Answer]) -> Sample:
         trial, ended, ok = finished.prepared.trial, finished.ended, finished.status == "ok"
-        digest, wrong = verdict
+        wrong = [answer.wrong for answer in answers if answer.wrong is not None]
         usage = ended.usage(self._launcher.floor)
-        problem = finished.problem or wrong
+        problem = finished.problem or _first_wrong(wrong, len(answers))
+        correct = 1 - len(wrong) / len(answers) if answers else None
         return Sample(
             scenario=trial.scenario,
             contrast=trial.contrast,
@@ -286,10 +349,10 @@ class FreshProcess(Generic[ScriptT]):
             started=ended.started,
             exit_status=ended.exit_status,
             pid=ended.pid,
-            metrics=figures(usage, finished.log, finished.report) if ok else {},
+            metrics=figures(usage, finished.logs, finished.report, correct) if ok else {},
             transcript=_transcript(finished) if ok else "",
-            workspace=digest,
-            correct=ok and wrong is None,
+            workspace=combined([answer.workspace for answer in answers]) if ok else "",
+            correct=ok and not wrong,
             problem=problem[:_LONGEST_PROBLEM] if problem else None,
         )
 
@@ -307,7 +370,24 @@ class FreshProcess(Generic[ScriptT]):
         return msgspec.structs.replace(sample, problem=f"{sample.problem}\nkept in {target}")
 
 
-def _read_report(ended: Ended) -> tuple[ChildReport | None, str | None]:
+# -- what lies around a trial -----------------------------------------------------------
+
+
+def _places(scenario: Scenario, name: str, root: Path) -> tuple[tuple[str, ...], list[Path]]:
+    """Names of the sessions at the provider, and a workspace for each.
+
+    Where the subject's command line is run in place of a session, there is one workspace
+    and no session.
+    """
+    if scenario.subject.command:
+        return (), [root]
+    if scenario.load.sessions == 1:
+        return (name,), [root]
+    numbers = [f"{number:05}" for number in range(1, scenario.load.sessions + 1)]
+    return tuple(f"{name}-{number}" for number in numbers), [root / number for number in numbers]
+
+
+def _read_report(ended: Ended, sessions: int) -> tuple[ChildReport | None, str | None]:
     if ended.report_cut:
         return None, "its report does not end"
     if not ended.report:
@@ -318,25 +398,55 @@ def _read_report(ended: Ended) -> tuple[ChildReport | None, str | None]:
         return None, f"its report is not one: {error}"
     if not 0 <= report.steps <= MOST_STEPS:
         return None, f"its report is not one: {report.steps} steps"
+    told = len(report.sessions) or 1
+    if told != sessions:
+        return None, f"its report is not one: it tells of {told} of {sessions} sessions"
     return report, None
 
 
-def _workspace(finished: _Finished) -> str:
+def _printed(log: Path) -> str:
+    with log.open("rb") as file:
+        return printable(file.read(MOST_PRINTED))
+
+
+def _workspaces(finished: _Finished) -> list[str]:
     prepared = finished.prepared
     ignore = prepared.scenario.workspace.ignore
-    return workspace_digest(prepared.workspace, ignore, _cleaner(prepared))
+    return [
+        workspace_digest(Path(seat.workspace), ignore, _cleaner(prepared, seat))
+        for seat in prepared.seats
+    ]
 
 
 def _transcript(finished: _Finished) -> str:
-    return transcript_digest(finished.log, finished.report, _cleaner(finished.prepared))
+    prepared = finished.prepared
+    logs = finished.logs or (SessionLog((), 0, b""),)
+    return combined(
+        [
+            transcript_digest(log, told, _cleaner(prepared, seat))
+            for log, told, seat in zip(logs, finished.told, prepared.seats, strict=True)
+        ]
+    )
 
 
-def _cleaner(prepared: _Prepared) -> Callable[[str], str]:
-    places = {
-        "workspace": str(prepared.workspace),
-        "home": str(prepared.home),
-        "provider": prepared.base_url,
-    }
+def _wrong(finished: _Finished) -> list[str | None]:
+    prepared = finished.prepared
+    return [
+        wrong_in(prepared.scenario.oracle, Path(seat.workspace), told)
+        for seat, told in zip(prepared.seats, finished.told, strict=True)
+    ]
+
+
+def _first_wrong(wrong: Sequence[str], sessions: int) -> str | None:
+    if not wrong or sessions == 1:
+        return wrong[0] if wrong else None
+    return f"{len(wrong)} of {sessions} sessions are wrong, the first: {wrong[0]}"
+
+
+def _cleaner(prepared: _Prepared, seat: Seat) -> Clean:
+    places = {"workspace": seat.workspace, "home": str(prepared.home)}
+    if seat.base_url:
+        places["provider"] = seat.base_url
     return cleaner(places, prepared.scenario.normalise)
 
 

@@ -56,24 +56,56 @@ class Usage(Struct, frozen=True, kw_only=True):
         return self.ended - self.started
 
 
+Requests = tuple[RequestLog, ...]
+
+
 class Observation(Struct, frozen=True):
-    """All that is known of one trial after its end. Requests are in order of arrival."""
+    """All that is known of one trial after its end."""
 
     usage: Usage
-    requests: tuple[RequestLog, ...]
+    sessions: tuple[Requests, ...]
+    """Requests of each session that asked anything, in order of arrival; the session that
+    asked first comes first."""
     connections: int
     handshakes: int
+    provider_cpu: float
     report: ChildReport | None
+    correct: float | None
+    """Share of the sessions with which the oracle agrees."""
 
     @classmethod
-    def of(cls, usage: Usage, log: SessionLog, report: ChildReport | None) -> "Observation":
-        ordered = tuple(sorted(log.requests, key=lambda request: request.arrived))
-        return cls(usage, ordered, log.connections, log.handshakes, report)
+    def of(
+        cls,
+        usage: Usage,
+        logs: Sequence[SessionLog],
+        report: ChildReport | None,
+        correct: float | None,
+    ) -> "Observation":
+        ordered = [sorted(log.requests, key=_arrived) for log in logs if log.requests]
+        ordered.sort(key=lambda requests: requests[0].arrived)
+        return cls(
+            usage=usage,
+            sessions=tuple(map(tuple, ordered)),
+            connections=_connections(logs),
+            handshakes=_handshakes(logs),
+            # Each log counts what the provider spent for all; the last session to be
+            # registered does not count the registering of the others.
+            provider_cpu=min((log.cpu_seconds for log in logs), default=0.0),
+            report=report,
+            correct=correct,
+        )
+
+    @property
+    def requests(self) -> Requests:
+        """Of all sessions, in order of arrival."""
+        if len(self.sessions) == 1:
+            return self.sessions[0]
+        return tuple(sorted((one for each in self.sessions for one in each), key=_arrived))
 
     @property
     def self_times(self) -> list[float]:
-        """For each step but the last: from the reply's last byte to the next request's."""
-        pairs = pairwise(self.requests)
+        """For each step but a session's last: from the reply's last byte to the next request's."""
+        pairs = (pair for requests in self.sessions for pair in pairwise(requests))
         return [max(0.0, later.arrived - earlier.replied) for earlier, later in pairs]
 
     @property
@@ -86,29 +118,57 @@ Measure = Callable[[Observation], float | None]
 """A figure, or None where there is nothing to work it out from."""
 
 
-def figures(usage: Usage, log: SessionLog, report: ChildReport | None) -> dict[str, float]:
-    """Every metric of the table that this trial tells something about, by name."""
-    seen = Observation.of(usage, log, report)
+def figures(
+    usage: Usage,
+    logs: Sequence[SessionLog],
+    report: ChildReport | None,
+    correct: float | None = None,
+) -> dict[str, float]:
+    """Every metric of the table that this trial tells something about, by name.
+
+    `logs` are the provider's, one a session; `correct` is the share of the sessions with
+    which the oracle agrees.
+    """
+    seen = Observation.of(usage, logs, report, correct)
     values = ((name, measure(seen)) for name, measure in _MEASURES.items())
     return {
         name: float(value) for name, value in values if value is not None and math.isfinite(value)
     }
 
 
+def _arrived(request: RequestLog) -> float:
+    return request.arrived
+
+
+def _connections(logs: Sequence[SessionLog]) -> int:
+    """Sessions of one process may share a connection, which is counted once."""
+    if len(logs) == 1:
+        return logs[0].connections
+    return len({request.connection for log in logs for request in log.requests})
+
+
+def _handshakes(logs: Sequence[SessionLog]) -> int:
+    """Each session counts those of its own connections, which it may share."""
+    if len(logs) == 1:
+        return logs[0].handshakes
+    secure = (log for log in logs if log.handshakes)
+    return len({request.connection for log in secure for request in log.requests})
+
+
 def _first_request(seen: Observation) -> float | None:
-    return seen.requests[0].arrived - seen.usage.started if seen.requests else None
+    return seen.sessions[0][0].arrived - seen.usage.started if seen.sessions else None
 
 
 def _first_answer(seen: Observation) -> float | None:
-    if not seen.requests:
+    if not seen.sessions:
         return None
-    done = seen.requests[1].arrived if len(seen.requests) > 1 else seen.usage.ended
-    thought = seen.requests[0].replied - seen.requests[0].arrived
-    return done - seen.usage.started - thought
+    first, *later = seen.sessions[0]
+    done = later[0].arrived if later else seen.usage.ended
+    return done - seen.usage.started - (first.replied - first.arrived)
 
 
 def _self_time(seen: Observation) -> float | None:
-    return sum(seen.self_times) if len(seen.requests) > 1 else None
+    return sum(seen.self_times) if seen.self_times else None
 
 
 def _self_time_per_step(seen: Observation) -> float | None:
@@ -124,7 +184,7 @@ def _self_time_p95(seen: Observation) -> float | None:
 
 def _self_time_growth(seen: Observation) -> float | None:
     times = seen.self_times
-    if len(times) < TAIL_STEPS:
+    if len(times) < TAIL_STEPS or len(seen.sessions) > 1:
         return None
     first, last = _median(times[:EDGE_STEPS]), _median(times[-EDGE_STEPS:])
     return last / first if first and last is not None else None
@@ -139,6 +199,17 @@ def _blocked(seen: Observation) -> float | None:
 
 def _steps_per_second(seen: Observation) -> float | None:
     return seen.steps / seen.usage.wall if seen.usage.wall > 0 else None
+
+
+def _sessions_per_second(seen: Observation) -> float | None:
+    if not seen.requests:
+        return None
+    seconds = max(request.replied for request in seen.requests) - seen.requests[0].arrived
+    return len(seen.sessions) / seconds if seconds > 0 else None
+
+
+def _provider_cpu(seen: Observation) -> float | None:
+    return seen.provider_cpu if seen.sessions else None
 
 
 def _counter(name: str) -> Measure:
@@ -266,7 +337,7 @@ _TABLE: tuple[_Meter, ...] = (
         "",
         _self_time_growth,
         about=f"median self time of the last {EDGE_STEPS} steps over that of the first "
-        f"{EDGE_STEPS}, from {TAIL_STEPS} steps on; 1 is no growth",
+        f"{EDGE_STEPS}, in a single session of {TAIL_STEPS} steps or more; 1 is no growth",
         disturbed_by="steps that do different work; lazy loading in the first steps",
     ),
     _serial(
@@ -285,6 +356,22 @@ _TABLE: tuple[_Meter, ...] = (
         disturbed_by=f"{_SPEED}; a short session is mostly its start",
     ),
     _serial(
+        "sessions_per_second",
+        "1/s",
+        _sessions_per_second,
+        about="sessions over the time from the first request of all to the last reply, so that "
+        "the start is not in it",
+        disturbed_by=f"{_SPEED}; few sessions at a time are mostly waiting",
+    ),
+    _serial(
+        "provider_cpu",
+        "s",
+        _provider_cpu,
+        about="processor time that the scripted provider spent on this trial; where it comes near "
+        "cpu, the provider is part of what is measured",
+        disturbed_by="the provider's process is shared with the other side of a duet",
+    ),
+    _serial(
         "loop_stall",
         "s",
         _counter("loop_stall"),
@@ -296,9 +383,21 @@ _TABLE: tuple[_Meter, ...] = (
         "loop_stall_p99",
         "s",
         _counter("loop_stall_p99"),
-        about="99th percentile of the event loop's delays, as the child reports it; only where the "
-        "scenario names it",
+        about="99th percentile of what somebody who wants the event loop every 5 ms has to wait "
+        "for it, those included who want it during a stall, as the child reports it; only where "
+        "the scenario names it",
         disturbed_by=f"{_SPEED}; resolution is the heartbeat's 5 ms",
+    ),
+    (
+        Metric(
+            "correct_results",
+            "",
+            "higher",
+            "exact",
+            "share of the sessions with which the oracle agrees; a pair that is not wholly correct "
+            "is void, so it is 1 in all that is compared and tells only of single samples",
+        ),
+        lambda seen: seen.correct,
     ),
     _exact(
         "requests", "", lambda seen: len(seen.requests), about="requests that the provider answered"

@@ -82,6 +82,9 @@ class RequestLog(Struct, frozen=True):
     sent: int
     """Bytes of the reply, head and body."""
     status: int
+    """0 where the client did not wait for it, or got no status."""
+    stream: int = 0
+    """Number of the HTTP/2 stream on its connection; 0 for HTTP/1.1."""
 
 
 class SessionLog(Struct, frozen=True):
@@ -98,15 +101,28 @@ class SessionLog(Struct, frozen=True):
     handshakes: int = 0
 
 
+class SessionAnswer(Struct, frozen=True):
+    """What one session came to, as the child says it."""
+
+    success: bool
+    final_text: str
+
+
 class ChildReport(Struct, frozen=True):
     """What the child says over its own pipe, after the work and before it exits."""
 
     success: bool
+    """All sessions say that they succeeded."""
     final_text: str
+    """Of the first session."""
     steps: int
+    """Of all sessions."""
     error: str | None = None
+    """The first one, where any session gave up."""
     counters: dict[str, float] = {}
     """In-process figures: modules imported, longest stall of the loop, and so on."""
+    sessions: tuple[SessionAnswer, ...] = ()
+    """Each session's own answer, where the trial had several."""
 
 
 class Sample(Struct, frozen=True):
@@ -197,6 +213,17 @@ class Comparison(Struct, frozen=True):
     threshold: float
     """Smallest effect worth a verdict (a fraction: 0.02 is 2 %)."""
     pairs: Pairs
+    gated: bool = True
+    """Its verdict counts; that of A/A, or of a metric too noisy here, is for information only."""
+
+
+class Seat(Struct, frozen=True):
+    """Where one session of a trial finds what it needs."""
+
+    base_url: str
+    """Of its provider; empty where the trial asks none."""
+    workspace: str
+    """Its folder."""
 
 
 class Command(Struct, frozen=True):
@@ -204,4 +231,5 @@ class Command(Struct, frozen=True):
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    """What it adds to the environment that every trial gets; the user's own never reaches it."""
     cwd: str

@@ -1,4 +1,4 @@
-"""The child's side of a trial: runs one asynchronous entry point and reports what came of it.
+"""The child's side of a trial: runs an asynchronous entry point and reports what came of it.
 
     python -P -c "from trae_bench.worker import main; main()" WORK.json
 
@@ -8,10 +8,14 @@
     arguments   its keyword arguments
     types       for some of them, "package.module:Type" that makes the argument of the value:
                 of a table by keywords, of anything else by its one argument
+    sessions    how often the entry point is called: once for each of these tables, which
+                hold the arguments that differ
+    concurrency how many of them may be under way at a time
+    interval    seconds between the beginnings of two of them, 0 for at once
     report_fd   where the `ChildReport` goes; `records.py` says what it holds
     heartbeat   whether the event loop is watched, which costs processor time
 
-The result must have `success`, `final_text`, `steps` and `error`. This module knows no
+A result must have `success`, `final_text`, `steps` and `error`. This module knows no
 agent and imports next to nothing, because all that it does is charged to the agent. (With
 `-m`, the machinery of `runpy` would be charged to it, too: 5 ms.)
 """
@@ -39,15 +43,24 @@ def main() -> None:
     # Kept from the tools that the agent starts.
     os.set_inheritable(report_fd, False)
     entry: Callable[..., Awaitable[Any]] = _named(work["entry"])
-    result, counters = _run(entry, _arguments(work), work["heartbeat"])
+    results, counters = _run(entry, work)
+    counters |= {"modules_imported": len(sys.modules), "agent_rss": _peak_rss()}
+    _send(report_fd, json.dumps(_report(results, counters)).encode())
+
+
+def _report(results: list[Any], counters: dict[str, float]) -> dict[str, Any]:
     report = {
-        "success": result.success,
-        "final_text": result.final_text,
-        "steps": result.steps,
-        "error": result.error,
-        "counters": counters | {"modules_imported": len(sys.modules), "agent_rss": _peak_rss()},
+        "success": all(result.success for result in results),
+        "final_text": results[0].final_text,
+        "steps": sum(result.steps for result in results),
+        "error": next((result.error for result in results if result.error is not None), None),
+        "counters": counters,
     }
-    _send(report_fd, json.dumps(report).encode())
+    if len(results) > 1:
+        report["sessions"] = [
+            {"success": result.success, "final_text": result.final_text} for result in results
+        ]
+    return report
 
 
 def _named(dotted: str) -> Any:
@@ -56,31 +69,64 @@ def _named(dotted: str) -> Any:
     return getattr(sys.modules[module], name)
 
 
-def _arguments(work: dict[str, Any]) -> dict[str, Any]:
-    arguments: dict[str, Any] = work["arguments"]
+def _arguments(work: dict[str, Any], session: dict[str, Any]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {**work["arguments"], **session}
     for name, dotted in work["types"].items():
-        value, made = arguments[name], _named(dotted)
-        arguments[name] = made(**value) if isinstance(value, dict) else made(value)
+        if name in arguments:
+            value, made = arguments[name], _named(dotted)
+            arguments[name] = made(**value) if isinstance(value, dict) else made(value)
     return arguments
 
 
 def _run(
-    entry: Callable[..., Awaitable[Any]], arguments: dict[str, Any], watched: bool
-) -> tuple[Any, dict[str, float]]:
+    entry: Callable[..., Awaitable[Any]], work: dict[str, Any]
+) -> tuple[list[Any], dict[str, float]]:
     import asyncio  # after the entry point, so that the agent's imports are the first
 
-    async def run() -> tuple[Any, dict[str, float]]:
-        if not watched:
-            return await entry(**arguments), {}
+    sessions = [_arguments(work, session) for session in work["sessions"]]
+
+    async def all_sessions() -> list[Any]:
+        if len(sessions) == 1:
+            return [await entry(**sessions[0])]
+        return await _side_by_side(entry, sessions, work["concurrency"], work["interval"])
+
+    async def run() -> tuple[list[Any], dict[str, float]]:
+        if not work["heartbeat"]:
+            return await all_sessions(), {}
         heartbeat = Heartbeat(asyncio.get_running_loop().time)
         task = asyncio.create_task(heartbeat.beat())
         try:
-            result = await entry(**arguments)
+            results = await all_sessions()
         finally:
             task.cancel()
-        return result, heartbeat.counters()
+        return results, heartbeat.counters()
 
     return asyncio.run(run())
+
+
+async def _side_by_side(
+    entry: Callable[..., Awaitable[Any]],
+    sessions: list[dict[str, Any]],
+    concurrency: int,
+    interval: float,
+) -> list[Any]:
+    """The results in the order of the sessions; a crash of one ends them all."""
+    from asyncio import Semaphore, TaskGroup, get_running_loop, sleep
+
+    room, clock = Semaphore(concurrency), get_running_loop().time
+    begun = clock()
+
+    async def one(arguments: dict[str, Any]) -> Any:
+        async with room:
+            return await entry(**arguments)
+
+    async with TaskGroup() as group:
+        tasks = []
+        for number, arguments in enumerate(sessions):
+            # From the beginning of all, so that a late start does not delay those after it.
+            await sleep(max(0.0, begun + number * interval - clock()))
+            tasks.append(group.create_task(one(arguments)))
+    return [task.result() for task in tasks]
 
 
 class Heartbeat:
@@ -100,9 +146,18 @@ class Heartbeat:
             self._delays.append(max(0.0, self._clock() - self._due))
 
     def counters(self) -> dict[str, float]:
-        """The longest delay and the 99th percentile; one that still lasts counts."""
-        delays = sorted([*self._delays, max(0.0, self._clock() - self._due)])
-        return {"loop_stall": delays[-1], "loop_stall_p99": delays[(99 * len(delays) - 1) // 100]}
+        """The longest delay and the 99th percentile; one that still lasts counts.
+
+        While one beat waits, those that were due meanwhile wait, too, each a beat less. Left
+        out, a long stall would be one value among few, and no percentile would say a thing.
+        """
+        delays = [*self._delays, max(0.0, self._clock() - self._due)]
+        waits = sorted(
+            delay - missed * BEAT_SECONDS
+            for delay in delays
+            for missed in range(int(delay / BEAT_SECONDS) + 1)
+        )
+        return {"loop_stall": waits[-1], "loop_stall_p99": waits[(99 * len(waits) - 1) // 100]}
 
 
 def _peak_rss() -> int:

@@ -1,5 +1,6 @@
 """Real processes, a provider without sockets: what the executor makes of any child."""
 
+import json
 import os
 import resource
 import shlex
@@ -7,16 +8,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from trae_bench.errors import CannotMeasure
 from trae_bench.executors import FreshProcess, Scripted
-from trae_bench.records import Arm, Command, RequestLog, Sample, SessionLog, Side, Trial
-from trae_bench.scenario import Normalise, Oracle, Scenario, ToggleUse, Turn, WorkspaceFixture
+from trae_bench.records import Arm, Command, RequestLog, Sample, Seat, SessionLog, Side, Trial
+from trae_bench.scenario import (
+    Load,
+    Normalise,
+    Oracle,
+    Scenario,
+    SubjectSetup,
+    ToggleUse,
+    Turn,
+    WorkspaceFixture,
+)
 
 ARM = Arm("off", {})
 MIB = 1024 * 1024
@@ -37,6 +48,9 @@ class SilentProvider:
         self.scripts.append(script)
         return f"http://127.0.0.1:9/s/{session}/v1"
 
+    def environ(self, session: str) -> dict[str, str]:
+        return {"PROVIDER_SESSION": session}
+
     def collect(self, session: str) -> SessionLog:
         self.open.remove(session)
         asked = (RequestLog(1.0, 1.5, 1, len(self.body), 10, 200),) if self.body else ()
@@ -44,7 +58,8 @@ class SilentProvider:
 
 
 class Script:
-    """A subject that is a shell script, or a Python one; `{fd}` is its report pipe."""
+    """A subject that is a shell script, or a Python one; `{fd}` is its report pipe, `{places}`
+    are its sessions' workspaces."""
 
     def __init__(self, text: str, *, reports: bool = False, python: bool = False) -> None:
         self.text = text
@@ -52,17 +67,12 @@ class Script:
         self.python = python
 
     def command(
-        self,
-        trial: Trial,
-        scenario: Scenario,
-        base_url: str,
-        home: Path,
-        workspace: Path,
-        report_fd: int,
+        self, trial: Trial, scenario: Scenario, seats: Sequence[Seat], home: Path, report_fd: int
     ) -> Command:
         text = self.text.replace("{fd}", str(report_fd)).replace("{side}", trial.side)
+        text = text.replace("{places}", " ".join(seat.workspace for seat in seats))
         argv = (sys.executable, "-S", "-c", text) if self.python else ("sh", "-c", text)
-        return Command(argv, {"ADDED": "by the subject"}, str(workspace))
+        return Command(argv, {"ADDED": "by the subject"}, seats[0].workspace)
 
 
 def scenario(**changes: Any) -> Scenario:
@@ -226,7 +236,7 @@ def test_a_crash_is_a_failed_sample_with_the_last_lines(
 def test_a_command_that_does_not_exist(make: Make) -> None:
     class Nowhere(Script):
         def command(self, *given: Any) -> Command:
-            return Command(("/no/such/agent",), {}, str(given[4]))
+            return Command(("/no/such/agent",), {}, given[2][0].workspace)
 
     sample = run_one(make(Nowhere("")))
     assert (sample.status, sample.exit_status, sample.pid) == ("failed", None, 0)
@@ -383,10 +393,12 @@ def test_nothing_of_the_users_environment_reaches_a_trial(
     assert found["PYTHONHASHSEED"] == "0"
     assert found["LC_ALL"] == "C.UTF-8"
     assert found["ADDED"] == "by the subject"
+    assert found["PROVIDER_SESSION"] == "0000001"
     scratch = str((tmp_path / "scratch").resolve())
     for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME"):
         assert found[name].startswith(scratch)
     known = {"PWD", "OLDPWD", "SHLVL", "_", "PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "ADDED"}
+    known.add("PROVIDER_SESSION")
     allowed = ("PYTHON", "LC_", "HOME", "TMPDIR", "TZ", "XDG_", "LD_LIBRARY_PATH")
     assert [name for name in found if name not in known and not name.startswith(allowed)] == []
 
@@ -576,3 +588,96 @@ def test_the_scripted_twin_answers_without_running_anything() -> None:
     assert (first.metrics, first.status, first.correct) == ({"cpu": 2.0}, "ok", True)
     assert second is whole
     assert twin.batches == [(trial("A"), trial("B"))]
+
+
+# -- several sessions, several runs, and no session at all
+
+
+THREE = Load(sessions=3, concurrency=2)
+
+
+def told(*texts: str, success: bool = True) -> str:
+    """A shell line that reports sessions which ended with these texts."""
+    sessions = [{"success": success, "final_text": text} for text in texts]
+    report = {"success": success, "final_text": texts[0], "steps": 1, "sessions": sessions}
+    return f"echo '{json.dumps(report)}' >&{{fd}}"
+
+
+def test_each_session_has_a_place_and_an_oracle_of_its_own(make: Make) -> None:
+    provider = SilentProvider(b"{}")
+    oracle = Oracle(command="test -e made", files={"given": "text"}, final_text="done")
+    three = scenario(load=THREE, oracle=oracle, workspace=WorkspaceFixture({"given": "text"}))
+    work = "for place in {places}; do touch $place/made; done; " + told("1 done", "done", "done 3")
+    executor = make(Script(work, reports=True), small=three, provider=provider)
+    sample = run_one(executor)
+    assert sample.correct, sample.problem
+    assert sample.metrics["correct_results"] == 1
+    assert sample.metrics["requests"] == 3
+    assert provider.sessions == ["0000001-00001", "0000001-00002", "0000001-00003"]
+    assert provider.scripts == ["small in 00001", "small in 00002", "small in 00003"]
+    assert not provider.open
+
+
+def test_the_share_of_wrong_sessions_is_told(make: Make) -> None:
+    three = scenario(load=THREE, oracle=Oracle(command="test -e made", final_text="done"))
+    work = "set -- {places}; touch $1/made $2/made; " + told("done", "lost", "done")
+    sample = run_one(make(Script(work, reports=True), small=three))
+    assert (sample.status, sample.correct) == ("ok", False)
+    assert sample.metrics["correct_results"] == pytest.approx(1 / 3)
+    assert "2 of 3 sessions are wrong, the first: oracle: the final text" in str(sample.problem)
+
+
+def test_a_report_that_forgets_a_session_is_garbage(make: Make) -> None:
+    sample = run_one(make(Script(told("a", "b"), reports=True), small=scenario(load=THREE)))
+    assert sample.status == "garbage"
+    assert "it tells of 2 of 3 sessions" in str(sample.problem)
+
+
+@pytest.mark.parametrize("differing", ["text", "file", "nothing"])
+def test_what_one_of_several_sessions_does_differently_is_seen(make: Make, differing: str) -> None:
+    def work(one: str) -> str:
+        texts = ("a", one if differing == "text" else "b", "c")
+        return f"set -- {{places}}; echo {one} >$3/{differing}.log; {told(*texts)}"
+
+    fixture = WorkspaceFixture(ignore=("text.log", "nothing.log"))
+    three = scenario(load=THREE, workspace=fixture)
+    samples = [run_one(make(Script(work(one), reports=True), small=three)) for one in "xy"]
+    assert (samples[0].transcript == samples[1].transcript) == (differing != "text")
+    assert (samples[0].workspace == samples[1].workspace) == (differing != "file")
+
+
+def test_a_further_run_finds_the_home_and_a_fresh_workspace(make: Make) -> None:
+    provider = SilentProvider()
+    warm = scenario(subject=SubjectSetup(runs=3), workspace=WorkspaceFixture({"given": "1"}))
+    work = 'echo run >>"$HOME/runs"; test ! -e left; touch left; rm given; wc -l <"$HOME/runs"'
+    counted = f"{work} >lines"
+    oracle = Oracle(command='test "$(cat lines)" -eq 3')
+    warm = msgspec.structs.replace(warm, oracle=oracle)
+    sample = run_one(make(Script(counted), small=warm, provider=provider))
+    assert sample.correct, sample.problem
+    assert provider.sessions == ["0000001"] * 3
+    assert not provider.open
+
+
+def test_a_further_run_does_not_hide_that_one_before_it_failed(make: Make) -> None:
+    warm = scenario(subject=SubjectSetup(runs=2))
+    sample = run_one(make(Script('mkdir "$HOME/once" && exit 7'), small=warm))
+    assert (sample.status, sample.exit_status) == ("failed", 7)
+
+
+def test_a_command_is_judged_by_what_it_prints(make: Make) -> None:
+    provider = SilentProvider()
+    plain = scenario(
+        turns=(), subject=SubjectSetup(command=("--help",)), oracle=Oracle(final_text="Usage: it")
+    )
+    subject = Script("echo Usage: it", reports=True)
+    sample = run_one(make(subject, small=plain, provider=provider))
+    assert sample.correct, sample.problem
+    assert not provider.sessions
+    assert "requests" in sample.metrics
+    assert "provider_cpu" not in sample.metrics
+    other = run_one(make(Script("echo Usage: it all", reports=True), small=plain))
+    assert other.correct
+    assert other.transcript != sample.transcript
+    wrong = run_one(make(Script("echo Error", reports=True), small=plain))
+    assert not wrong.correct

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from trae_bench.errors import ProviderDown
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import PlayedTurn, Script
+from trae_bench.scenario import ProviderConditions
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO = Script((PlayedTurn("one"), PlayedTurn("two")))
@@ -161,7 +162,7 @@ def test_a_client_that_waits_to_be_told(provider: Loopback, name: str) -> None:
 
 
 def test_requests_sent_ahead_are_answered_in_order(provider: Loopback, name: str) -> None:
-    base_url = provider.register(name, Script(TWO.turns, think_seconds=0.05))
+    base_url = provider.register(name, Script(TWO.turns, ProviderConditions(think_seconds=0.05)))
     with connect(provider) as client:
         client.sendall(raw_post(base_url, b"a") + raw_post(base_url, b"b"))
         stream = client.makefile("rb")
@@ -178,7 +179,7 @@ def test_requests_sent_ahead_are_answered_in_order(provider: Loopback, name: str
 
 
 def test_think_time_comes_before_the_reply(provider: Loopback, name: str) -> None:
-    base_url = provider.register(name, Script(TWO.turns, think_seconds=0.1))
+    base_url = provider.register(name, Script(TWO.turns, ProviderConditions(think_seconds=0.1)))
     with connect(provider) as client:
         client.sendall(raw_post(base_url))
         assert hear(client)[0] == 200
@@ -187,7 +188,7 @@ def test_think_time_comes_before_the_reply(provider: Loopback, name: str) -> Non
 
 
 def test_a_client_that_leaves_before_its_reply(provider: Loopback, name: str) -> None:
-    base_url = provider.register(name, Script(TWO.turns, think_seconds=30.0))
+    base_url = provider.register(name, Script(TWO.turns, ProviderConditions(think_seconds=30.0)))
     wait_until(lambda: provider.stats().open_connections == 0)
     with connect(provider) as client:
         client.sendall(raw_post(base_url))
@@ -200,7 +201,7 @@ def test_a_client_that_leaves_before_its_reply(provider: Loopback, name: str) ->
 
 
 def test_a_reply_for_nobody(provider: Loopback, name: str) -> None:
-    base_url = provider.register(name, Script(TWO.turns, think_seconds=0.05))
+    base_url = provider.register(name, Script(TWO.turns, ProviderConditions(think_seconds=0.05)))
     with connect(provider) as client:
         client.sendall(raw_post(base_url))
     time.sleep(0.1)
@@ -229,7 +230,9 @@ def test_a_thousand_sessions_at_once(provider: Loopback, name: str) -> None:
     count = 1000
     names = [f"{name}-{number}" for number in range(count)]
     urls = [
-        provider.register(session, Script((PlayedTurn(session),), think_seconds=0.1))
+        provider.register(
+            session, Script((PlayedTurn(session),), ProviderConditions(think_seconds=0.1))
+        )
         for session in names
     ]
     clients = [socket.create_connection(provider.address, 10) for _ in names]

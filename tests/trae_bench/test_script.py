@@ -1,12 +1,23 @@
 """From a scenario to the turns that are played."""
 
+import math
 from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.provider.script import expand, fill
-from trae_bench.scenario import ProviderConditions, Scenario, ScriptedCall, ToggleUse, Turn
+from trae_bench.provider.script import PlayedTurn, Script, expand, fill
+from trae_bench.scenario import (
+    LONGEST_THOUGHT,
+    ProviderConditions,
+    Scenario,
+    ScriptedCall,
+    ToggleUse,
+    Turn,
+)
 
 WORKSPACE = Path("/ws")
 DONE = Turn(calls=(ScriptedCall("task_done"),))
@@ -14,12 +25,21 @@ DONE = Turn(calls=(ScriptedCall("task_done"),))
 
 def scenario(*turns: Turn) -> Scenario:
     conditions = ProviderConditions(protocol="gemini", think_seconds=0.25)
-    return Scenario("s", "about", "task", turns, ToggleUse(()), ("cpu",), provider=conditions)
+    return Scenario(
+        name="s",
+        about="about",
+        task="task",
+        turns=turns,
+        toggles=ToggleUse(()),
+        metrics=("cpu",),
+        provider=conditions,
+    )
 
 
 def test_conditions_come_along() -> None:
     script = expand(scenario(DONE), WORKSPACE)
-    assert (script.protocol, script.think_seconds) == ("gemini", 0.25)
+    assert script.protocol == "gemini"
+    assert script.think_times() == [0.25]
 
 
 def test_repeats_are_played_and_counted() -> None:
@@ -65,3 +85,48 @@ def test_length_and_ids(shape: list[tuple[int, int]]) -> None:
     assert len(script.turns) == 1 + sum(repeat for repeat, _ in shape)
     assert len(ids) == len(set(ids)) == 1 + sum(repeat * calls for repeat, calls in shape)
     assert script == expand(scenario(*turns, DONE), WORKSPACE)
+
+
+# -- think times --------------------------------------------------------------------------
+
+
+def thought(count: int = 4000, **conditions: Any) -> list[float]:
+    turns = (PlayedTurn("t"),) * count
+    return Script(turns, ProviderConditions(think_seconds=2.0, **conditions)).think_times()
+
+
+def test_fixed_think_times_are_all_the_same() -> None:
+    assert thought(3) == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0])
+def test_uniform_think_times_keep_within_their_width(spread: float) -> None:
+    drawn = thought(think_distribution="uniform", think_spread=spread)
+    assert 2 - 2 * spread <= min(drawn) < 2 - 1.9 * spread
+    assert 2 + 1.9 * spread < max(drawn) <= 2 + 2 * spread
+    assert abs(fmean(drawn) - 2.0) < 0.1
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0])
+def test_lognormal_think_times_have_the_mean_that_was_asked_for(spread: float) -> None:
+    drawn = thought(20_000, think_distribution="lognormal", think_spread=spread)
+    assert abs(fmean(drawn) - 2.0) < 0.1
+    assert abs(stdev(map(math.log, drawn)) - spread) < 0.02
+    assert min(drawn) > 0
+
+
+def test_the_seed_draws_them() -> None:
+    jitter: dict[str, Any] = {"think_distribution": "lognormal", "think_spread": 0.5}
+    assert thought(5, **jitter) == thought(5, **jitter)
+    assert thought(5, **jitter) != thought(5, **jitter, seed=2)
+    # The same on every machine and Python.
+    assert [round(seconds, 6) for seconds in thought(2, **jitter)] == DRAWN
+
+
+DRAWN = [3.361003, 3.643228]
+
+
+def test_no_think_time_is_longer_than_the_longest() -> None:
+    wild = ProviderConditions(think_seconds=3600, think_distribution="lognormal", think_spread=3.0)
+    drawn = Script((PlayedTurn("t"),) * 2000, wild).think_times()
+    assert max(drawn) == LONGEST_THOUGHT

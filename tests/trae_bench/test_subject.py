@@ -8,13 +8,26 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from agent_core.config_cache import PlainConfig
 from agent_core.toggles import Toggles
+from trae_bench.errors import CannotMeasure
 from trae_bench.executors import FreshProcess, Subject
 from trae_bench.meters import METRICS
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import Script, expand
-from trae_bench.records import Arm, Mode, Sample, Side, Trial
-from trae_bench.scenario import Oracle, Scenario, ScriptedCall, ToggleUse, Turn, WorkspaceFixture
+from trae_bench.records import Arm, Mode, Sample, Seat, Side, Trial
+from trae_bench.scenario import (
+    Fault,
+    Load,
+    Oracle,
+    ProviderConditions,
+    Scenario,
+    ScriptedCall,
+    SubjectSetup,
+    ToggleUse,
+    Turn,
+    WorkspaceFixture,
+)
 from trae_bench.subject.command import CommandSubject
 from trae_bench.subject.reference import ReferenceSubject, toggles
 
@@ -140,7 +153,7 @@ def test_placeholders_are_filled_once_and_other_braces_left(tmp_path: Path) -> N
         {"URL": "{base_url}"},
     )
     small = replace(SMALL, task="say {home}")
-    command = subject.command(trial(), small, "http://p", Path("/h"), Path("/w"), 3)
+    command = subject.command(trial(), small, [Seat("http://p", "/w")], Path("/h"), 3)
     assert command.argv == (
         "agent",
         "--at=http://p",
@@ -192,12 +205,85 @@ def test_the_event_loop_is_watched_where_a_serial_trial_asks(
 def test_the_config_asks_for_the_scenarios_provider_once(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    ReferenceSubject().command(trial(), SMALL, "http://127.0.0.1:9/v1", home, tmp_path, 3)
+    seat = Seat("http://127.0.0.1:9/v1", str(tmp_path))
+    ReferenceSubject().command(trial(), SMALL, [seat], home, 3)
     config = json.loads((home / "config.json").read_text())
     entry = config["model_providers"][config["default_provider"]]
     assert entry["base_url"] == "http://127.0.0.1:9/v1"
     assert entry["max_retries"] == 0
     assert config["max_steps"] > len(SMALL.turns)
+
+
+@pytest.mark.parametrize("kind", ["json", "yaml"])
+def test_a_large_config_is_a_config(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    setup = SubjectSetup(models=500, format=kind)  # type: ignore[arg-type]
+    large = replace(SMALL, subject=setup, provider=ProviderConditions(stream=True))
+    ReferenceSubject().command(trial(), large, [Seat("http://127.0.0.1:9/v1", "/w")], tmp_path, 3)
+    settings = PlainConfig().load(tmp_path / f"config.{kind}")
+    assert len(settings.model_providers) == 500
+    assert settings.model_parameters.base_url == "http://127.0.0.1:9/v1"
+    assert settings.model_parameters.stream
+
+
+def test_the_two_formats_say_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    found = []
+    for kind in ("json", "yaml"):
+        setup = SubjectSetup(models=3, format=kind)  # type: ignore[arg-type]
+        scenario, seats = replace(SMALL, subject=setup), [Seat("http://p", "/w")]
+        ReferenceSubject().command(trial(), scenario, seats, tmp_path, 3)
+        found.append(PlainConfig().load(tmp_path / f"config.{kind}"))
+    assert found[0] == found[1]
+
+
+def test_retries_are_for_scenarios_with_faults(provider: Loopback, tmp_path: Path) -> None:
+    faulty = ProviderConditions(faults=(Fault(2, "status", 503, 0.0),))
+    (sample,) = run(
+        provider, tmp_path, ReferenceSubject(), trial(), small=replace(SMALL, provider=faulty)
+    )
+    assert sample.correct, sample.problem
+    assert sample.metrics["requests"] == 4
+
+
+def test_several_sessions_share_one_process(provider: Loopback, tmp_path: Path) -> None:
+    load = Load(sessions=5, concurrency=3)
+    crowd = replace(SMALL, load=load, oracle=Oracle(files={"one": "one\n"}, final_text="all done"))
+    pooled = trial(connection_pool=True)
+    (sample,) = run(provider, tmp_path, ReferenceSubject(), pooled, small=crowd)
+    assert sample.correct, sample.problem
+    assert sample.metrics["requests"] == 15
+    assert 1 <= sample.metrics["connections"] <= 5
+    assert sample.metrics["sessions_per_second"] > 0
+    with pytest.raises(CannotMeasure, match="of one session"):
+        run(provider, tmp_path, other_agent(tmp_path), trial(), small=crowd)
+
+
+def test_a_second_start_finds_the_cache_of_the_first(provider: Loopback, tmp_path: Path) -> None:
+    """YAML is not even imported by a process that finds its config parsed."""
+    pytest.importorskip("yaml")
+    modules = {}
+    for runs in (1, 2):
+        small = replace(SMALL, subject=SubjectSetup(format="yaml", runs=runs))
+        cached = trial(config_cache=True)
+        (sample,) = run(provider, tmp_path, ReferenceSubject(), cached, small=small)
+        assert sample.correct, sample.problem
+        modules[runs] = sample.metrics["modules_imported"]
+    assert modules[2] < modules[1]
+
+
+def test_the_command_line_is_run_with_the_arms_toggles(provider: Loopback, tmp_path: Path) -> None:
+    shown = replace(
+        SMALL,
+        turns=(),
+        subject=SubjectSetup(command=("show-config", "{toggles}")),
+        oracle=Oracle(final_text='"lazy_tools": true'),
+    )
+    on, off = trial(lazy_tools=True), trial(lazy_tools=False)
+    (sample,) = run(provider, tmp_path, ReferenceSubject(), on, small=shown)
+    assert sample.correct, sample.problem
+    (sample,) = run(provider, tmp_path, ReferenceSubject(), off, small=shown)
+    assert (sample.status, sample.correct) == ("ok", False)
 
 
 def test_a_module_in_the_workspace_does_not_replace_one_of_ours(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
 from trae_bench.provider.wire import ENDPOINTS, encode_turns
-from trae_bench.scenario import Protocol
+from trae_bench.scenario import Protocol, ProviderConditions
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
@@ -137,7 +137,7 @@ def test_the_prompt_grows_and_what_was_sent_before_is_cached(protocol: Protocol)
 
 
 def test_the_scripts_own_protocol_is_the_default() -> None:
-    script = Script((PlayedTurn("a"),), "gemini")
+    script = Script((PlayedTurn("a"),), ProviderConditions(protocol="gemini"))
     assert (
         encode_turns(script)
         == encode_turns(script, "gemini")

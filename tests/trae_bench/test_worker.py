@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,23 @@ async def stall(text):
     await asyncio.sleep(0.02)
     return Outcome(True, "", 1, None)
 
+UNDER_WAY = []
+MOST = 0
+
+async def crowd(text, number):
+    global MOST
+    import asyncio
+    UNDER_WAY.append(number)
+    MOST = max(MOST, len(UNDER_WAY))
+    await asyncio.sleep(0.01 * (4 - number))
+    UNDER_WAY.remove(number)
+    error = "no model" if number == 2 else None
+    return Outcome(error is None, f"{text} {number}, most {MOST}", number, error)
+
+async def clock(text):
+    import time
+    return Outcome(True, str(time.monotonic()), 1, None)
+
 async def start_tool(text):
     import subprocess
     found = subprocess.run(["ls", "/proc/self/fd"], capture_output=True, close_fds=False)
@@ -66,6 +84,9 @@ def run(tmp_path: Path, function: str, **work: Any) -> tuple[ChildReport | None,
         "entry": f"entry:{function}",
         "arguments": arguments,
         "types": {},
+        "sessions": [{}],
+        "concurrency": 1,
+        "interval": 0.0,
         "report_fd": write_end,
         "heartbeat": False,
     }
@@ -136,6 +157,24 @@ def test_hardly_anything_is_imported_before_the_agent(tmp_path: Path) -> None:
     assert added == {"__future__", "entry", "trae_bench", "trae_bench.worker"}
 
 
+@pytest.mark.parametrize("concurrency", [1, 2, 3])
+def test_several_sessions_are_reported_in_their_order(tmp_path: Path, concurrency: int) -> None:
+    sessions = [{"number": 1}, {"number": 2}, {"number": 3}]
+    report = reported(tmp_path, "crowd", sessions=sessions, concurrency=concurrency)
+    texts = [each.final_text for each in report.sessions]
+    assert [text.partition(",")[0] for text in texts] == ["hello 1", "hello 2", "hello 3"]
+    assert max(int(text.rpartition(" ")[2]) for text in texts) == concurrency
+    assert [each.success for each in report.sessions] == [True, False, True]
+    assert (report.success, report.steps, report.error) == (False, 6, "no model")
+
+
+def test_sessions_begin_at_their_interval(tmp_path: Path) -> None:
+    report = reported(tmp_path, "clock", sessions=[{}] * 4, concurrency=4, interval=0.05)
+    times = [float(each.final_text) for each in report.sessions]
+    assert all(later - earlier > 0.02 for earlier, later in pairwise(times))
+    assert times[-1] - times[0] >= 0.14
+
+
 def test_the_report_pipe_is_kept_from_tools(tmp_path: Path) -> None:
     # 3 is the folder that `ls` reads; an inherited pipe would come before it.
     assert reported(tmp_path, "start_tool").final_text.split() == ["0", "1", "2", "3"]
@@ -160,4 +199,7 @@ async def test_the_heartbeat_by_a_scripted_clock() -> None:
     # A delay that has not ended when the session does counts as well.
     now += BEAT_SECONDS + 0.75
     task.cancel()
-    assert heartbeat.counters()["loop_stall"] == pytest.approx(0.75)
+    counters = heartbeat.counters()
+    assert counters["loop_stall"] == pytest.approx(0.75)
+    # Who asked every 5 ms during those 0.75 s waited less and less: nearly none all of it.
+    assert 0.7 < counters["loop_stall_p99"] < 0.745

@@ -17,18 +17,23 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from msgspec import Struct
 
-from trae_bench.errors import ProviderDown
+from trae_bench.errors import ProviderDown, UsageError
+from trae_bench.provider.certificate import Certificate, make_certificate
 from trae_bench.provider.control import Frame, FrameReader, pack
+from trae_bench.provider.replies import for_the_server, replies_of
 from trae_bench.provider.script import PlayedTurn, Script
-from trae_bench.provider.wire import ENDPOINTS, encode_turns
+from trae_bench.provider.wire import ENDPOINTS
 from trae_bench.records import RequestLog, SessionLog
+from trae_bench.scenario import ProviderConditions
 
 _SESSION_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _STDERR_TAIL = 2_000
@@ -60,6 +65,22 @@ class ProviderCost(Struct, frozen=True):
     """Of the provider, per request."""
 
 
+class _Way(Struct, frozen=True):
+    """What is settled before a client has said which session it wants: a door for each."""
+
+    tls: bool = False
+    http: str = "1.1"
+    rtt_seconds: float = 0.0
+    bandwidth_bytes_per_second: int | None = None
+
+    @classmethod
+    def of(cls, conditions: ProviderConditions) -> "_Way":
+        return cls(**{name: getattr(conditions, name) for name in cls.__struct_fields__})
+
+
+_PLAIN = _Way()
+
+
 class Loopback:
     """Starts the server on entry, ends it on exit. Safe to use from several threads.
 
@@ -72,6 +93,7 @@ class Loopback:
         self._pin = pin
         self._patience = patience
         self._lock = threading.Lock()
+        self._door_lock = threading.Lock()
         self._cut_off = False
         """An exchange was begun and never ended; what follows on the channel is not for us."""
         self._frames = FrameReader()
@@ -80,6 +102,10 @@ class Loopback:
         self._stderr: IO[bytes]
         self._opened: ExitStack
         self._address: tuple[str, int]
+        self._doors: dict[_Way, str] = {}
+        self._certificate: Certificate | None = None
+        self._secure: set[str] = set()
+        """Sessions that are reached by TLS."""
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
@@ -122,29 +148,30 @@ class Loopback:
         """Have `script` played to whoever asks under the base URL that is returned.
 
         `session` is letters, digits, dots, dashes and underscores. Raises `ValueError` for
-        another name or one that is in use.
+        another name or one that is in use, and `UsageError` for TLS without its extra.
         """
         if not _SESSION_NAME.fullmatch(session):
             raise ValueError(f"{session!r} cannot be a part of a path")
-        endpoint = ENDPOINTS[script.protocol]
-        bodies = encode_turns(script)
-        wish = {
-            "op": "register",
-            "session": session,
-            "tail": endpoint.tail,
-            "answers": [(200, script.think_seconds)] * len(bodies),
-        }
-        reply, _ = self._ask(wish, bodies)
+        door = self._door(script.conditions)
+        reply, _ = self._ask(*for_the_server(session, replies_of(script)))
         if "error" in reply:
             raise ValueError(f"{session}: {reply['error']}")
-        host, port = self._address
-        return f"http://{host}:{port}/s/{session}{endpoint.base}"
+        if script.conditions.tls:
+            self._secure.add(session)
+        return f"{door}/s/{session}{ENDPOINTS[script.protocol].base}"
+
+    def environ(self, session: str) -> dict[str, str]:
+        """What the environment of this session's client must say: whom to trust, with TLS."""
+        if session not in self._secure or self._certificate is None:
+            return {}
+        return self._certificate.environ
 
     def collect(self, session: str) -> SessionLog:
         """The log of a session, which is over from now on. Raises `KeyError` for no session."""
         reply, blobs = self._ask({"op": "collect", "session": session})
         if "error" in reply:
             raise KeyError(f"{session}: {reply['error']}")
+        self._secure.discard(session)
         requests = tuple(RequestLog(*entry) for entry in reply["log"])
         return SessionLog(
             requests=requests,
@@ -152,6 +179,7 @@ class Loopback:
             last_body=blobs[0],
             unexpected=reply["unexpected"],
             cpu_seconds=reply["cpu_seconds"],
+            handshakes=reply["handshakes"],
         )
 
     def stats(self) -> ProviderStats:
@@ -181,6 +209,36 @@ class Loopback:
             raise self._down(f"it did not serve its own test: {error}") from error
         self.collect(session)
         return ProviderCost(requests, body_bytes, pause_seconds, spent / requests)
+
+    # -- doors --------------------------------------------------------------------------
+
+    def _door(self, conditions: ProviderConditions) -> str:
+        """The address, as far as the host, at which these conditions are met."""
+        way = _Way.of(conditions)
+        with self._door_lock:
+            if way == _PLAIN:
+                return f"http://{self._address[0]}:{self._address[1]}"
+            if way not in self._doors:
+                self._doors[way] = self._open_door(way)
+            return self._doors[way]
+
+    def _open_door(self, way: "_Way") -> str:
+        if way.tls and self._certificate is None:
+            folder = self._opened.enter_context(tempfile.TemporaryDirectory())
+            self._certificate = make_certificate(Path(folder), self._address[0])
+        chain = str(self._certificate.chain) if way.tls and self._certificate else None
+        wish = {
+            "op": "door",
+            "tls": chain,
+            "http2": way.http == "2",
+            "rtt": way.rtt_seconds,
+            "rate": way.bandwidth_bytes_per_second,
+            "path": _folders_of("h2", "hpack", "hyperframe") if way.http == "2" else [],
+        }
+        with _listener() as listener:
+            host, port = listener.getsockname()
+            self._ask(wish, fds=[listener.fileno()])
+        return f"{'https' if way.tls else 'http'}://{host}:{port}"
 
     # -- the process --------------------------------------------------------------------
 
@@ -212,13 +270,18 @@ class Loopback:
             self._process.kill()
             self._process.wait()
 
-    def _ask(self, message: dict[str, Any], blobs: list[bytes] | None = None) -> Frame:
+    def _ask(
+        self, message: dict[str, Any], blobs: Sequence[bytes] = (), fds: Sequence[int] = ()
+    ) -> Frame:
         with self._lock:
             if self._cut_off:
                 raise ProviderDown("an earlier word with the scripted provider was cut short")
             self._cut_off = True
             try:
-                self._control.sendall(pack(message, blobs or ()))
+                data = pack(message, blobs)
+                # The descriptors travel with the first bytes; `send_fds` may send no more.
+                sent = socket.send_fds(self._control, [data], fds) if fds else 0
+                self._control.sendall(data[sent:])
             except OSError as error:
                 raise self._down(str(error)) from error
             frame = self._receive()
@@ -251,6 +314,17 @@ class Loopback:
             return ""
         self._stderr.seek(0)
         return self._stderr.read().decode(errors="replace")[-_STDERR_TAIL:].strip()
+
+
+def _folders_of(*packages: str) -> list[str]:
+    """Where they lie, for a process that has no site-packages. Raises `UsageError`."""
+    folders = []
+    for package in packages:
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            raise UsageError(f"HTTP/2 needs the package {package}; pip install 'httpx[http2]'")
+        folders.append(str(Path(spec.origin).parents[1]))
+    return list(dict.fromkeys(folders))
 
 
 def _listener() -> socket.socket:

@@ -1,15 +1,25 @@
 """From a scenario to the flat list of turns that the scripted model plays.
 
-The same scenario and workspace always give the same script, call ids included.
+The same scenario and workspace always give the same script: call ids and think times included.
 """
 
+import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from msgspec import Struct
 
-from trae_bench.scenario import Protocol, Scenario, Turn
+from trae_bench.scenario import (
+    LONGEST_THOUGHT,
+    Protocol,
+    ProviderConditions,
+    Scenario,
+    ScriptedCall,
+    Turn,
+)
 
 
 class PlayedCall(Struct, frozen=True):
@@ -28,12 +38,30 @@ class PlayedTurn(Struct, frozen=True):
 
 
 class Script(Struct, frozen=True):
-    """All replies of one session, in order."""
+    """All replies of one session, in order, and how they are said."""
 
     turns: tuple[PlayedTurn, ...]
-    protocol: Protocol = "openai_chat"
-    think_seconds: float = 0.0
-    """Waited before each reply."""
+    conditions: ProviderConditions = ProviderConditions()
+
+    @property
+    def protocol(self) -> Protocol:
+        return self.conditions.protocol
+
+    def think_times(self) -> list[float]:
+        """Seconds before each turn, drawn by the seed: every call gives the same."""
+        conditions = self.conditions
+        mean, spread = conditions.think_seconds, conditions.think_spread
+        random = Random(conditions.seed)
+        drawn: Iterator[float]
+        if conditions.think_distribution == "uniform":
+            drawn = (random.uniform(1 - spread, 1 + spread) for _ in self.turns)
+        elif conditions.think_distribution == "lognormal":
+            # So that the mean, and not the median, is what the scenario says.
+            middle = -(spread**2) / 2
+            drawn = (math.exp(random.gauss(middle, spread)) for _ in self.turns)
+        else:
+            drawn = (1.0 for _ in self.turns)
+        return [min(LONGEST_THOUGHT, mean * share) for share in drawn]
 
 
 def expand(scenario: Scenario, workspace: Path) -> Script:
@@ -42,7 +70,7 @@ def expand(scenario: Scenario, workspace: Path) -> Script:
         _played(turn, number, names)
         for number, (turn, names) in enumerate(_repeated(scenario, workspace), 1)
     )
-    return Script(turns, scenario.provider.protocol, scenario.provider.think_seconds)
+    return Script(turns, scenario.provider)
 
 
 def fill(text: str, names: dict[str, str]) -> str:
@@ -65,10 +93,14 @@ def _repeated(scenario: Scenario, workspace: Path) -> Iterator[tuple[Turn, dict[
 
 def _played(turn: Turn, number: int, names: dict[str, str]) -> PlayedTurn:
     calls = tuple(
-        PlayedCall(f"call_{number:05}_{place}", call.tool, _filled(call.arguments, names))
+        PlayedCall(f"call_{number:05}_{place}", call.tool, _filled(_arguments(call), names))
         for place, call in enumerate(turn.calls, 1)
     )
     return PlayedTurn(fill(turn.text, names), calls)
+
+
+def _arguments(call: ScriptedCall) -> Any:
+    return json.loads(call.arguments_json) if call.arguments_json else call.arguments
 
 
 def _filled(value: Any, names: dict[str, str]) -> Any:

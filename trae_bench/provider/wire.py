@@ -42,7 +42,7 @@ class Numbered(Struct, frozen=True):
     @property
     def output_tokens(self) -> int:
         characters = len(self.turn.text) + sum(
-            len(call.name) + len(_json_text(call)) for call in self.turn.calls
+            len(call.name) + len(json_text(call)) for call in self.turn.calls
         )
         return 1 + characters // _CHARACTERS_PER_TOKEN
 
@@ -54,13 +54,18 @@ class Endpoint(Struct, frozen=True):
     """Part of the base URL that clients of this protocol are given."""
     tail: str
     """How the path of every request for a reply ends."""
+    streamed_tail: str = ""
+    """The same for a streamed reply, where that is asked for by the path."""
+
+    def tail_for(self, *, stream: bool) -> str:
+        return self.streamed_tail if stream and self.streamed_tail else self.tail
 
 
 ENDPOINTS: dict[Protocol, Endpoint] = {
     "openai_chat": Endpoint("/v1", "/chat/completions"),
     "openai_responses": Endpoint("/v1", "/responses"),
     "anthropic_messages": Endpoint("", "/v1/messages"),
-    "gemini": Endpoint("", ":generateContent"),
+    "gemini": Endpoint("", ":generateContent", ":streamGenerateContent"),
     "ollama_chat": Endpoint("", "/api/chat"),
 }
 
@@ -74,12 +79,28 @@ def encode_turns(script: Script, protocol: Protocol | None = None) -> list[bytes
     ]
 
 
-def _json_text(call: PlayedCall) -> str:
+def encode_error(protocol: Protocol, status: int) -> bytes:
+    """The body of an error reply, as the protocol's service words it."""
+    message = f"scripted fault: status {status}"
+    errors: dict[Protocol, dict[str, Any]] = {
+        "openai_chat": {"error": {"message": message, "type": "scripted_fault", "code": None}},
+        "openai_responses": {"error": {"message": message, "type": "scripted_fault", "code": None}},
+        "anthropic_messages": {
+            "type": "error",
+            "error": {"type": "scripted_fault", "message": message},
+        },
+        "gemini": {"error": {"code": status, "message": message, "status": "UNAVAILABLE"}},
+        "ollama_chat": {"error": message},
+    }
+    return msgspec.json.encode(errors[protocol])
+
+
+def json_text(call: PlayedCall) -> str:
     """The arguments as OpenAI sends them: JSON within JSON."""
     return msgspec.json.encode(call.arguments).decode()
 
 
-def _openai_chat(numbered: Numbered) -> dict[str, Any]:
+def openai_chat(numbered: Numbered) -> dict[str, Any]:
     turn = numbered.turn
     message: dict[str, Any] = {"role": "assistant", "content": turn.text or None, "refusal": None}
     if turn.calls:
@@ -87,7 +108,7 @@ def _openai_chat(numbered: Numbered) -> dict[str, Any]:
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.name, "arguments": _json_text(call)},
+                "function": {"name": call.name, "arguments": json_text(call)},
             }
             for call in turn.calls
         ]
@@ -114,7 +135,7 @@ def _openai_chat(numbered: Numbered) -> dict[str, Any]:
     }
 
 
-def _openai_responses(numbered: Numbered) -> dict[str, Any]:
+def openai_responses(numbered: Numbered) -> dict[str, Any]:
     return {
         "id": f"resp_{numbered.number:05}",
         "object": "response",
@@ -162,14 +183,14 @@ def _responses_items(numbered: Numbered) -> list[dict[str, Any]]:
             "status": "completed",
             "call_id": call.id,
             "name": call.name,
-            "arguments": _json_text(call),
+            "arguments": json_text(call),
         }
         for call in numbered.turn.calls
     ]
     return items
 
 
-def _anthropic_messages(numbered: Numbered) -> dict[str, Any]:
+def anthropic_messages(numbered: Numbered) -> dict[str, Any]:
     turn = numbered.turn
     content: list[dict[str, Any]] = [{"type": "text", "text": turn.text}] if turn.text else []
     content += [
@@ -194,7 +215,7 @@ def _anthropic_messages(numbered: Numbered) -> dict[str, Any]:
     }
 
 
-def _gemini(numbered: Numbered) -> dict[str, Any]:
+def gemini(numbered: Numbered) -> dict[str, Any]:
     turn = numbered.turn
     parts: list[dict[str, Any]] = [{"text": turn.text}] if turn.text else []
     parts += [
@@ -216,7 +237,7 @@ def _gemini(numbered: Numbered) -> dict[str, Any]:
     }
 
 
-def _ollama_chat(numbered: Numbered) -> dict[str, Any]:
+def ollama_chat(numbered: Numbered) -> dict[str, Any]:
     turn = numbered.turn
     message: dict[str, Any] = {"role": "assistant", "content": turn.text}
     if turn.calls:
@@ -240,9 +261,9 @@ def _ollama_chat(numbered: Numbered) -> dict[str, Any]:
 
 
 _SHAPES: dict[Protocol, Callable[[Numbered], dict[str, Any]]] = {
-    "openai_chat": _openai_chat,
-    "openai_responses": _openai_responses,
-    "anthropic_messages": _anthropic_messages,
-    "gemini": _gemini,
-    "ollama_chat": _ollama_chat,
+    "openai_chat": openai_chat,
+    "openai_responses": openai_responses,
+    "anthropic_messages": anthropic_messages,
+    "gemini": gemini,
+    "ollama_chat": ollama_chat,
 }

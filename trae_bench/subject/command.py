@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from trae_bench.records import Command, Trial
+from trae_bench.errors import CannotMeasure
+from trae_bench.records import Command, Seat, Trial
 from trae_bench.scenario import Scenario
 
 PLACEHOLDERS = ("base_url", "task", "workspace", "home", "report_fd")
@@ -18,6 +19,8 @@ class CommandSubject:
     `ChildReport` in JSON to that descriptor; of any other, success is the exit status 0,
     and everything that is seen from outside is measured all the same. `env` is added to
     the environment that every trial gets; the user's own does not reach it.
+
+    One process is one session: `command` raises `CannotMeasure` for a scenario with several.
     """
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
@@ -31,21 +34,21 @@ class CommandSubject:
         return any("{report_fd}" in text for text in (*self._argv, *self._env.values()))
 
     def command(
-        self,
-        trial: Trial,
-        scenario: Scenario,
-        base_url: str,
-        home: Path,
-        workspace: Path,
-        report_fd: int,
+        self, trial: Trial, scenario: Scenario, seats: Sequence[Seat], home: Path, report_fd: int
     ) -> Command:
-        task = scenario.task.replace("{workspace}", str(workspace))
-        values = (base_url, task, str(workspace), str(home), str(report_fd))
+        if len(seats) > 1 or scenario.subject.command:
+            raise CannotMeasure(
+                f"{scenario.name} needs more of an agent than a command line can be told; "
+                "take scenarios of one session"
+            )
+        base_url, workspace = seats[0].base_url, seats[0].workspace
+        task = scenario.task.replace("{workspace}", workspace)
+        values = (base_url, task, workspace, str(home), str(report_fd))
         names = dict(zip(PLACEHOLDERS, values, strict=True))
         return Command(
             argv=tuple(_filled(text, names) for text in self._argv),
             env={name: _filled(text, names) for name, text in self._env.items()},
-            cwd=str(workspace),
+            cwd=workspace,
         )
 
 

@@ -4,15 +4,18 @@ import json
 import os
 import sys
 import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from trae_bench.errors import CannotMeasure
 from trae_bench.meters import ASKED_FOR
-from trae_bench.records import Command, Trial
+from trae_bench.records import ChildReport, Command, Seat, Trial
 from trae_bench.scenario import Protocol, Scenario
 
 _RUN_WORKER = "from trae_bench.worker import main; main()"
+_RUN_CLI = "import sys; sys.argv[0] = 'agent-core'; from agent_core.cli import main; main()"
+"""What the script does that pip installs under the name `agent-core`."""
 _TYPES = {
     "config": "pathlib:Path",
     "workspace": "pathlib:Path",
@@ -46,54 +49,129 @@ class ReferenceSubject:
         self._python_path = _folders_to_add()
 
     def command(
-        self,
-        trial: Trial,
-        scenario: Scenario,
-        base_url: str,
-        home: Path,
-        workspace: Path,
-        report_fd: int,
+        self, trial: Trial, scenario: Scenario, seats: Sequence[Seat], home: Path, report_fd: int
     ) -> Command:
-        config, work = home / "config.json", home / "work.json"
-        config.write_text(json.dumps(_config(scenario, base_url)), encoding="utf-8")
-        watched = trial.mode == "serial" and not ASKED_FOR.isdisjoint(scenario.metrics)
-        errand = {
-            "entry": "agent_core.build:run_task",
-            "arguments": {
-                "task": scenario.task.replace("{workspace}", str(workspace)),
-                "config": str(config),
-                "workspace": str(workspace),
-                "trajectory": str(home / "trajectory.json"),
-                "toggles": trial.arm.toggles,
-            },
-            "types": _TYPES,
-            "report_fd": report_fd,
-            "heartbeat": watched,
-        }
-        work.write_text(json.dumps(errand), encoding="utf-8")
+        work = scenario.subject.command
+        if work:
+            argv: tuple[str, ...] = (_RUN_CLI, *_filled(work, trial.arm.toggles))
+        else:
+            config = _write_config(scenario, seats[0].base_url, home)
+            errand = _errand(trial, scenario, seats, config) | {"report_fd": report_fd}
+            path = home / "work.json"
+            path.write_text(json.dumps(errand), encoding="utf-8")
+            argv = (_RUN_WORKER, str(path))
         return Command(
             # -P: a module of the workspace must not take the place of one of ours.
-            argv=(sys.executable, "-P", "-c", _RUN_WORKER, str(work)),
+            argv=(sys.executable, "-P", "-c", *argv),
             env={"PYTHONPATH": self._python_path} if self._python_path else {},
-            cwd=str(workspace),
+            cwd=seats[0].workspace,
         )
+
+    async def perform(
+        self, trial: Trial, scenario: Scenario, seat: Seat, home: Path
+    ) -> ChildReport:
+        """One session in this process; see `in_process.Subject`."""
+        from agent_core.build import run_task
+        from agent_core.toggles import Toggles
+
+        outcome = await run_task(
+            scenario.task.replace("{workspace}", seat.workspace),
+            config=_write_config(scenario, seat.base_url, home),
+            workspace=Path(seat.workspace),
+            trajectory=home / "trajectory.json",
+            toggles=Toggles(**trial.arm.toggles),
+        )
+        return ChildReport(
+            success=outcome.success,
+            final_text=outcome.final_text,
+            steps=outcome.steps,
+            error=outcome.error,
+        )
+
+
+def _errand(
+    trial: Trial, scenario: Scenario, seats: Sequence[Seat], config: Path
+) -> dict[str, object]:
+    """What the worker is to do, but for where it reports; see `worker.py`."""
+    load = scenario.load
+    return {
+        "entry": "agent_core.build:run_task",
+        "arguments": {"config": str(config), "toggles": trial.arm.toggles},
+        "types": _TYPES,
+        "sessions": [
+            {
+                "task": scenario.task.replace("{workspace}", seat.workspace),
+                "base_url": seat.base_url,
+                "workspace": seat.workspace,
+                "trajectory": str(config.with_name(f"trajectory-{number:04}.json")),
+            }
+            for number, seat in enumerate(seats, 1)
+        ],
+        "concurrency": load.concurrency,
+        "interval": 1 / load.sessions_per_second if load.sessions_per_second else 0.0,
+        "heartbeat": trial.mode == "serial" and not ASKED_FOR.isdisjoint(scenario.metrics),
+    }
+
+
+def _filled(arguments: Sequence[str], toggles: Mapping[str, bool]) -> Iterator[str]:
+    """`{toggles}` becomes the options that set the arm's."""
+    for argument in arguments:
+        if argument == "{toggles}":
+            for name, on in toggles.items():
+                yield from ("--toggle", f"{name}={'on' if on else 'off'}")
+        else:
+            yield argument
+
+
+# -- the config file --------------------------------------------------------------------
+
+
+def _write_config(scenario: Scenario, base_url: str, home: Path) -> Path:
+    config = _config(scenario, base_url)
+    path = home / f"config.{scenario.subject.format}"
+    text = json.dumps(config, indent=2) if path.suffix == ".json" else "\n".join(_yaml(config))
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def _yaml(table: Mapping[str, object], indent: str = "") -> Iterator[str]:
+    """Lines as a person would write them; a scalar's JSON is its YAML, too."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{name}:"
+            yield from _yaml(value, f"{indent}  ")
+        else:
+            yield f"{indent}{name}: {json.dumps(value)}"
 
 
 def _config(scenario: Scenario, base_url: str) -> dict[str, object]:
     provider = _PROVIDERS[scenario.provider.protocol]
+    used = {
+        "api_key": "key-to-nothing",
+        "model": "scripted",
+        "base_url": base_url,
+        "protocol": scenario.provider.protocol,
+        # A failed request is to be seen, not repeated in silence, unless failing is the point.
+        "max_retries": len(scenario.provider.faults),
+        "stream": scenario.provider.stream,
+    }
+    others = {
+        f"model-{number:04}": {
+            "provider": provider,
+            "api_key": f"another-key-{number:04}",
+            "model": f"another-model-{number:04}",
+            "max_tokens": 8192,
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "parallel_tool_calls": True,
+            "max_retries": 10,
+        }
+        for number in range(2, scenario.subject.models + 1)
+    }
     return {
         "default_provider": provider,
         "max_steps": sum(turn.repeat for turn in scenario.turns) + _SPARE_STEPS,
-        "model_providers": {
-            provider: {
-                "api_key": "scripted",
-                "model": "scripted",
-                "base_url": base_url,
-                "protocol": scenario.provider.protocol,
-                # A failed request is to be seen, not repeated in silence.
-                "max_retries": 0,
-            }
-        },
+        "model_providers": {provider: used, **others},
     }
 
 

@@ -1,0 +1,101 @@
+"""A recorded trajectory, made a scenario and played again, gives that trajectory again."""
+
+import asyncio
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from agent_core.build import run_task
+from agent_core.config import ProviderSettings, Settings
+from agent_core.toggles import Toggles
+from tests.test_equal_answers import TURNS, scenario, without_times
+from trae_bench.fixtures import lay_out
+from trae_bench.provider.respx_mock import RespxProvider
+from trae_bench.provider.script import expand
+from trae_bench.recording import read_trajectory, recorded, text_files
+from trae_bench.scenario import Scenario, Turn, WorkspaceFixture, find, load, parse
+
+
+def play(played: Scenario, folder: Path) -> Path:
+    """Play it in `folder`; the trajectory."""
+    workspace, trajectory = folder / "workspace", folder / "trajectory.json"
+    workspace.mkdir(parents=True)
+    lay_out(played.workspace, workspace)
+    with RespxProvider() as provider:
+        base_url = provider.register("s", expand(played, workspace))
+        entry = ProviderSettings(api_key="sk-not-a-key", model="scripted", base_url=base_url)
+        outcome = asyncio.run(
+            run_task(
+                played.task.replace("{workspace}", str(workspace)),
+                settings=Settings(max_steps=50, model_providers={"openai": entry}),
+                workspace=workspace,
+                trajectory=trajectory,
+                toggles=Toggles(),
+            )
+        )
+    assert outcome.success
+    return trajectory
+
+
+def told(trajectory: Path, clean: Callable[[str], str] = str) -> Any:
+    """The trajectory, but for its clocks and its place."""
+    text = trajectory.read_text(encoding="utf-8").replace(str(trajectory.parent), "HOME")
+    return without_times(json.loads(clean(text)))
+
+
+def again(first: Path, name: str) -> Scenario:
+    workspace = first.parent / "workspace"
+    files = text_files(first.parent / "start")
+    made = recorded(read_trajectory(first), name, toggles=(), workspace=str(workspace), files=files)
+    assert made.notes == ()
+    return parse(made.text)
+
+
+def keep_start(played: Scenario, folder: Path) -> None:
+    (folder / "start").mkdir(parents=True)
+    lay_out(played.workspace, folder / "start")
+
+
+@pytest.mark.parametrize("name", ["bugfix", "fan-out"])
+def test_a_shipped_scenario_played_recorded_and_played(tmp_path: Path, name: str) -> None:
+    original = load(find(name))
+    keep_start(original, tmp_path / "one")
+    first = play(original, tmp_path / "one")
+    second = play(again(first, name), tmp_path / "two")
+
+    def without_clocks(text: str) -> str:
+        for rule in original.normalise:
+            text = re.sub(rule.pattern, rule.replace, text)
+        return text
+
+    assert told(second, without_clocks) == told(first, without_clocks)
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(turns=TURNS)
+def test_random_sessions(turns: list[Turn]) -> None:
+    spoken = [turn for turn in turns if turn.text or turn.calls]
+    with tempfile.TemporaryDirectory() as home:
+        one, two = Path(home, "one"), Path(home, "two")
+        original = scenario(spoken)
+        (one / "start").mkdir(parents=True)
+        (one / "start" / "a.txt").write_text("alpha\n")
+        first = play(with_file(original), one)
+        second = play(again(first, "random"), two)
+        assert told(second) == told(first)
+
+
+def with_file(played: Scenario) -> Scenario:
+    fixture = WorkspaceFixture(files={"a.txt": "alpha\n"})
+    return msgspec.structs.replace(played, workspace=fixture)

@@ -1,0 +1,600 @@
+"""The command line: what it imports, what it refuses, and real runs that are broken off."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from tests.trae_bench.twins import sample
+from trae_bench import laboratory, store
+from trae_bench.cli import DESIGNS, main
+from trae_bench.design import NOISE_FLOOR, design_names
+from trae_bench.errors import AnswersDiffer, BadRunFile, CannotMeasure, UsageError
+from trae_bench.executors import Scripted
+from trae_bench.laboratory import Bench, Wish
+from trae_bench.lock import PLACE_VARIABLE, HostLock
+from trae_bench.records import Sample, Trial
+from trae_bench.scenario import Scenario
+from trae_bench.session import Executor
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = """
+name = "tiny"
+about = "One step, for tests of the bench itself."
+task = "Say that it is done."
+metrics = ["cpu", "wall"]
+timeout_seconds = 30.0
+[toggles]
+vary = ["batched_trajectory"]
+[[turns]]
+[[turns.calls]]
+tool = "task_done"
+arguments = { summary = "It is done." }
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A scenario in a folder of its own, which is the current one; and a lock of its own."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    return path
+
+
+# -- light imports
+
+
+def modules_of(*args: str) -> set[str]:
+    """Modules that a fresh interpreter has imported when the command ends."""
+    script = (
+        "import sys\nfrom trae_bench.cli import main\n"
+        f"code = main({list(args)!r})\n"
+        "print('\\n' + ' '.join(sys.modules)); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+HEAVY = {
+    "asyncio",
+    "httpx",
+    "httpcore",
+    "matplotlib",
+    "multiprocessing",
+    "numpy",
+    "psutil",
+    "respx",
+    "ssl",
+    "trae_bench.executors",
+    "trae_bench.laboratory",
+    "trae_bench.stats",
+}
+
+
+def heavy(modules: set[str]) -> set[str]:
+    agent_rooms = {
+        name
+        for name in modules
+        if name.startswith("agent_core.") and name not in ("agent_core.toggles",)
+    }
+    return (modules & HEAVY) | agent_rooms
+
+
+@pytest.mark.parametrize("args", [("--help",), ("run", "--help"), ("--version",)])
+def test_help_imports_little(args: tuple[str, ...]) -> None:
+    modules = modules_of(*args)
+    assert not heavy(modules)
+    assert "msgspec" not in modules
+    assert len(modules) < 170
+
+
+@pytest.mark.parametrize("what", [("scenarios",), ("toggles",), ("metrics",), ()])
+def test_list_imports_little(what: tuple[str, ...]) -> None:
+    modules = modules_of("list", *what)
+    assert not heavy(modules)
+    assert len(modules) < 230
+
+
+# -- what it knows, what it refuses
+
+
+def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"bugfix", "fan-out"} <= found["scenarios"].keys()
+    assert "parallel_tools" in found["toggles"]
+    assert "cpu" in found["metrics"]
+    assert main(["list", "toggles", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found["toggles"]
+
+
+def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["run", "bugfx"], ["'bugfx'", "bugfix"]),
+        (["run", "none.toml"], ["none.toml"]),
+        (["run", "--toggle", "paralel_tools"], ["'paralel_tools'", "parallel_tools"]),
+        (["run", "--metric", "cpuu"], ["'cpuu'", "cpu"]),
+        (["run", "--metric", "zzz"], ["'zzz'", "known: ", "peak_rss"]),
+        (["run", "--bugdet", "3"], ["--bugdet", "--budget"]),
+        (["run", "--profile", "slow"], ["'slow'", "quick"]),
+        (["run", "--budget", "nan"], ["nan"]),
+        (["run", "--budget", "-1"], ["-1"]),
+        (["run", "--pairs", "0"], ["0"]),
+        (["run", "tiny.toml", "./tiny.toml"], ["'tiny'", "twice"]),
+        (["run", "--toggle", "config_cache"], ["nothing to compare", "parallel_tools"]),
+        (["run", "tiny.toml", "--out", "r.txt"], ["r.txt", ".json"]),
+        (["run", "--resume", "nowhere.jsonl"], ["nowhere.jsonl"]),
+        (["rnu"], ["'rnu'", "run"]),
+        (["list", "toggels"], ["'toggels'", "toggles"]),
+        (["doctor", "--pairs", "x"], ["x"]),
+    ],
+)
+def test_what_is_not_known_ends_in_2_with_the_remedy(
+    args: list[str], said: list[str], capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    assert main(args) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    for words in said:
+        assert words in captured.err
+    assert not list(tiny.parent.glob("trae-bench-results/*"))
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "Examples:" in capsys.readouterr().err
+    assert main(["--help"]) == 0
+    assert "Examples:" in capsys.readouterr().out
+
+
+def test_broken_toml_is_named(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.write_text("name = [")
+    assert main(["run", "tiny.toml"]) == 2
+    assert "tiny.toml:1:" in capsys.readouterr().err
+
+
+def test_an_unknown_toggle_in_a_scenario_is_named(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_text(TINY.replace("batched_trajectory", "batched_trajectories"))
+    assert main(["run", "tiny.toml"]) == 2
+    error = capsys.readouterr().err
+    assert "tiny.toml:8" in error
+    assert "batched_trajectory" in error
+
+
+def test_plan_says_what_would_be_run_and_runs_nothing(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "tiny.toml", "--plan", "--budget", "90"]) == 0
+    shown = capsys.readouterr().out
+    assert "A/A" in shown
+    assert "61" in shown
+    assert "1:30 minutes at most" in shown
+    assert main(["run", "tiny.toml", "--plan", "--json", "--pairs", "3"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["pairs"] == 16
+    assert [cell["mode"] for cell in plan["cells"]] == ["duet", "serial"] * 2
+    assert [path.name for path in tiny.parent.iterdir()] == ["tiny.toml"]
+
+
+def test_a_metric_can_stand_in_for_the_scenarios_own(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["run", "tiny.toml", "--plan", "--json", "--metric", "requests", "--metric", "requests"]
+    assert main(args) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [cell["metrics"] for cell in cells] == [["requests"]] * 2
+
+
+# -- a run on a scripted executor
+
+
+class ScriptedBench(Bench):
+    """Runs no process; `answer` says what each trial gives."""
+
+    def __init__(self, answer: Any) -> None:
+        self.said: list[str] = []
+        super().__init__(self.said.append)
+        self.scripted = Scripted(answer)
+
+    @contextmanager
+    def executor(
+        self, scenarios: Mapping[str, Scenario], keep: Path | None = None
+    ) -> Iterator[Executor]:
+        yield self.scripted
+
+
+def fine(trial: Trial) -> Mapping[str, float]:
+    faster = trial.side == "B" and trial.contrast != NOISE_FLOOR
+    return {"cpu": 0.5 if faster else 1.0, "wall": 1.0}
+
+
+def failing(trial: Trial) -> Sample:
+    return sample(
+        trial.side,
+        trial.pair,
+        contrast=trial.contrast,
+        mode=trial.mode,
+        scenario=trial.scenario,
+        status="failed",
+        problem="exit status 1",
+    )
+
+
+def differing(trial: Trial) -> Sample:
+    return msgspec.structs.replace(failing(trial), status="ok", transcript=trial.side)
+
+
+def wish(**changes: Any) -> Wish:
+    plain = Wish(command="trae-bench run", scenarios=("tiny.toml",), seed=1)
+    return msgspec.structs.replace(plain, **changes)
+
+
+def test_a_run_leaves_journal_and_run_file_of_the_same_samples(tiny: Path) -> None:
+    out = tiny.parent / "new" / "r.json"
+    result = laboratory.start(wish(pairs=3), out, force=False, bench=ScriptedBench(fine))
+
+    assert result.error is None
+    written = store.read_run(out)
+    assert written == result.run
+    assert written.samples == store.read_journal(result.journal).samples
+    assert len(written.samples) == 4 * 4 * 2
+    assert written.header.seed == 1
+    assert written.header.scenarios["tiny"].asked == "tiny.toml"
+    jsonschema.validate(json.loads(out.read_text()), store.schema())
+
+
+def uneven(trial: Trial) -> Mapping[str, float]:
+    """Even A/A pairs come out 20 % apart."""
+    return {"cpu": 1.2 if trial.side == "B" else 1.0, "wall": 1.0}
+
+
+def test_a_machine_that_treats_the_sides_unlike_is_4(tiny: Path) -> None:
+    result = laboratory.start(wish(), Path("r.json"), force=False, bench=ScriptedBench(uneven))
+    assert isinstance(result.error, CannotMeasure)
+    assert result.error.exit_code == 4
+    assert "cpu: in 8 A/A pairs B is +20.0% off A" in str(result.error)
+    verdicts = {
+        row.metric: row.judgement.verdict for row in store.read_run(Path("r.json")).comparisons
+    }
+    assert verdicts["cpu"] == "not measured"
+
+
+# -- designs
+
+
+@pytest.fixture
+def two(tiny: Path) -> Path:
+    path = tiny.with_name("two.toml")
+    toggles = '["batched_trajectory", "parallel_tools"]'
+    text = TINY.replace('"tiny"', '"two"').replace('["batched_trajectory"]', toggles)
+    path.write_text(text)
+    return path
+
+
+def of_two(trial: Trial) -> Mapping[str, float]:
+    """20 % less CPU alone, nothing more once the other is on."""
+    cpu = 0.8 if any(trial.arm.toggles.values()) else 1.0
+    return {"cpu": cpu, "wall": 1.0 + 0.001 * (trial.pair % 3) * (trial.side == "B")}
+
+
+def test_the_designs_are_the_laboratorys() -> None:
+    assert design_names() == DESIGNS
+
+
+def test_a_factorial_takes_a_fixed_number_of_pairs_and_is_told_as_a_whole(
+    two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    factorial = wish(scenarios=("two.toml",), design="factorial")
+    result = laboratory.start(factorial, Path("r.json"), force=False, bench=ScriptedBench(of_two))
+    assert result.error is None
+    assert result.run.header.design == "factorial"
+    assert {row.pairs.measured for row in result.run.comparisons} == {8}
+    assert {cell.contrast.name for cell in result.run.header.cells} == {
+        NOISE_FLOOR,
+        "batched_trajectory",
+        "parallel_tools",
+        "batched_trajectory+parallel_tools",
+    }
+    assert main(["effects", "r.json"]) == 0
+    told = capsys.readouterr().out
+    assert "two / cpu  (8 pairs a contrast; lower is better; counts from 2 %)" in told
+    assert "gives -20.0 % [-20.0 -20.0] without parallel_tools" in " ".join(told.split())
+    assert "together they give less than apart" in " ".join(told.split())
+    assert max(map(len, told.splitlines())) <= 80
+
+    assert main(["effects", "r.json", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["metric"] for each in found["found"]] == ["cpu", "wall"]
+    (interaction,) = found["found"][0]["interactions"]
+    assert interaction["change"]["log_ratio"] == pytest.approx(-math.log(0.8))
+    assert found["found"][0]["whole"]["measured"]["log_ratio"] == pytest.approx(math.log(0.8))
+
+
+def test_a_resumed_run_keeps_its_design(two: Path) -> None:
+    factorial = wish(scenarios=("two.toml",), design="factorial", pairs=4)
+    first = ScriptedBench(of_two)
+    whole = laboratory.start(factorial, Path("r.json"), force=False, bench=first)
+    lines = whole.journal.read_bytes().splitlines(keepends=True)
+    whole.journal.write_bytes(b"".join(lines[:21]))
+    result = laboratory.resume(whole.journal, wish(), None, bench=ScriptedBench(of_two))
+    assert len(result.run.samples) == len(whole.run.samples)
+    assert result.run.header.design == "factorial"
+
+
+def test_precision_and_a_fixed_design_do_not_go_together(
+    two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["run", "two.toml", "--design", "fraction", "--repeat-until", "0.01"]
+    assert main(args) == 2
+    assert "--repeat-until cannot go with --design fraction" in capsys.readouterr().err
+    assert main(["run", "two.toml", "--plan", "--repeat-until", "0.01"]) == 0
+
+
+def test_effects_of_what_is_no_run_file(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["effects", "tiny.toml"]) == 4
+    assert "not a valid run file" in capsys.readouterr().err
+
+
+def test_by_default_it_goes_to_a_folder_of_its_own(tiny: Path) -> None:
+    result = laboratory.start(wish(pairs=1), None, force=False, bench=ScriptedBench(fine))
+    assert result.run_file.parent == Path("trae-bench-results")
+    assert result.run_file.name.endswith("-quick.json")
+    assert result.run_file.exists()
+
+
+def test_nothing_is_overwritten_unless_forced(tiny: Path) -> None:
+    out = tiny.parent / "r.json"
+    out.write_text("mine")
+    with pytest.raises(UsageError, match="--force"):
+        laboratory.start(wish(pairs=1), out, force=False, bench=ScriptedBench(fine))
+    assert out.read_text() == "mine"
+    laboratory.start(wish(pairs=1), out, force=True, bench=ScriptedBench(fine))
+    assert store.read_run(out).samples
+
+
+def test_a_journal_in_the_way_is_not_overwritten_either(tiny: Path) -> None:
+    laboratory.start(wish(pairs=1), Path("r.json"), force=False, bench=ScriptedBench(fine))
+    Path("r.json").unlink()
+    with pytest.raises(UsageError, match="--resume"):
+        laboratory.start(wish(pairs=1), Path("r.json"), force=False, bench=ScriptedBench(fine))
+
+
+def test_nothing_measured_is_4_and_different_answers_are_5(tiny: Path) -> None:
+    out = Path("r.json")
+    failed = laboratory.start(wish(), out, force=True, bench=ScriptedBench(failing))
+    assert isinstance(failed.error, CannotMeasure)
+    assert "exit status 1" in str(failed.error)
+    assert failed.error.exit_code == 4
+    differ = laboratory.start(wish(), out, force=True, bench=ScriptedBench(differing))
+    assert isinstance(differ.error, AnswersDiffer)
+    assert differ.error.exit_code == 5
+    # The report is there before the exit, whatever it says.
+    assert store.read_run(out).comparisons[0].pairs.answers_differ == 2
+
+
+def test_an_error_in_mid_run_leaves_what_was_measured(tiny: Path) -> None:
+    def answer(trial: Trial) -> Mapping[str, float]:
+        if len(bench.scripted.batches) > 4:
+            raise CannotMeasure("the provider died")
+        return fine(trial)
+
+    bench = ScriptedBench(answer)
+    result = laboratory.start(wish(pairs=3), Path("r.json"), force=False, bench=bench)
+
+    assert str(result.error) == "the provider died"
+    assert store.read_run(Path("r.json")).stopped == "error"
+    again = laboratory.resume(result.journal, wish(), None, bench=ScriptedBench(fine))
+    assert again.run.stopped == "done"
+
+
+def interrupted(tiny: Path, after: int) -> Path:
+    """A journal of so many batches."""
+
+    def answer(trial: Trial) -> Mapping[str, float]:
+        if len(bench.scripted.batches) > after:
+            raise KeyboardInterrupt
+        return fine(trial)
+
+    bench = ScriptedBench(answer)
+    result = laboratory.start(wish(pairs=3), Path("r.json"), force=False, bench=bench)
+    assert result.run.stopped == "interrupted"
+    assert result.error is None
+    return result.journal
+
+
+@pytest.mark.parametrize("after", range(0, 22, 3))
+def test_an_interrupted_run_resumes_to_the_whole(tiny: Path, after: int) -> None:
+    journal = interrupted(tiny, after)
+    bench = ScriptedBench(fine)
+    result = laboratory.resume(journal, wish(), None, bench=bench)
+
+    assert result.run.stopped == "done"
+    assert result.run_file == Path("r.json")
+    keys = [(s.contrast, s.mode, s.pair, s.side) for s in result.run.samples]
+    assert len(keys) == len(set(keys)) == 4 * 4 * 2
+    assert len(store.read_run(Path("r.json")).resumed) == 1
+
+
+def test_a_changed_scenario_is_not_gone_on_with(tiny: Path) -> None:
+    journal = interrupted(tiny, 3)
+    tiny.write_text(TINY.replace("Say that", "Whisper that"))
+    before = journal.read_bytes()
+    with pytest.raises(UsageError, match=r"'tiny' is not what it was.*start a new run"):
+        laboratory.resume(journal, wish(), None, bench=ScriptedBench(fine))
+    assert journal.read_bytes() == before
+
+
+def test_another_machine_commit_or_package_is_not_gone_on_with(tiny: Path) -> None:
+    journal = interrupted(tiny, 3)
+    head, *rest = journal.read_text().splitlines(keepends=True)
+    for kind, name in (("machine", "cpu"), ("code", "commit"), ("versions", "msgspec")):
+        changed = json.loads(head)
+        changed["header"][kind][name] = "another"
+        journal.write_text(json.dumps(changed) + "\n" + "".join(rest))
+        with pytest.raises(UsageError, match=f"{name} was 'another'"):
+            laboratory.resume(journal, wish(), None, bench=ScriptedBench(fine))
+
+
+def test_a_resumed_run_does_not_take_another_runs_file(tiny: Path) -> None:
+    journal = interrupted(tiny, 3)
+    Path("r.json").write_text("{}")
+    with pytest.raises(UsageError, match="another run's"):
+        laboratory.resume(journal, wish(), None, bench=ScriptedBench(fine))
+
+
+def test_a_longer_budget_goes_on(tiny: Path) -> None:
+    short = wish(pairs=3, budget=1e-9)
+    spent = laboratory.start(short, Path("r.json"), force=False, bench=ScriptedBench(fine))
+    assert spent.run.stopped == "budget"
+    more = laboratory.resume(spent.journal, wish(budget=1e9), None, bench=ScriptedBench(fine))
+    assert more.run.stopped == "done"
+    assert more.run.header.budget == 1e9
+
+
+def test_a_scenario_that_cannot_feel_the_toggle_is_left_out(tiny: Path) -> None:
+    bench = ScriptedBench(fine)
+    asked = wish(scenarios=("tiny.toml", "fan-out"), toggles=("batched_trajectory",), pairs=1)
+    result = laboratory.start(asked, Path("r.json"), force=False, bench=bench)
+    assert result.run.header.scenarios.keys() == {"tiny"}
+    assert bench.said == ["fan-out cannot feel batched_trajectory: left out"]
+
+
+def test_a_file_that_is_no_journal_is_refused(tiny: Path) -> None:
+    with pytest.raises(BadRunFile, match=r"tiny\.toml:1"):
+        laboratory.resume(tiny, wish(), None, bench=ScriptedBench(fine))
+
+
+# -- the lock
+
+
+def test_a_second_bench_waits_and_then_refuses(tmp_path: Path) -> None:
+    said: list[str] = []
+    place = tmp_path / "lock"
+    with HostLock(said.append, place=place):
+        second = HostLock(said.append, place=place, patience=0.0)
+        with pytest.raises(CannotMeasure, match=f"process {os.getpid()}"), second:
+            pass
+    assert len(said) == 1
+    assert "waiting" in said[0]
+    with HostLock(said.append, place=place):
+        assert len(said) == 1
+
+
+def test_a_lock_that_is_none_is_refused(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "elsewhere")
+    for place in (tmp_path, link):
+        with pytest.raises(CannotMeasure, match="remove"), HostLock(print, place=place):
+            pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+# -- real runs, in fresh processes
+
+
+def bench_process(*args: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "trae_bench", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+    )
+
+
+def lines_of(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def children_of(pid: int) -> list[int]:
+    """All descendants, as the kernel lists them."""
+    try:
+        direct = [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return direct + [below for child in direct for below in children_of(child)]
+
+
+def gone(pids: list[int], patience: float = 10.0) -> bool:
+    end = time.monotonic() + patience
+    while any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in pids):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_broken_off_is_gone_on_with(tiny: Path, number: signal.Signals) -> None:
+    journal = Path("r.journal.jsonl")
+    asked = ("run", "tiny.toml", "--metric", "wall", "--pairs", "1", "--out", "r.json")
+    with bench_process(*asked) as process:
+        while lines_of(journal) < 2 and process.poll() is None:
+            time.sleep(0.02)
+        below = children_of(process.pid)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+
+    assert below
+    assert gone(below)
+    assert "Traceback" not in err
+    if number == signal.SIGKILL:
+        assert not Path("r.json").exists()
+    else:
+        assert process.returncode == 130, err
+        assert "interrupted" in out
+        assert "--resume r.journal.jsonl" in out
+        assert store.read_run(Path("r.json")).stopped == "interrupted"
+
+    reported = store.read_journal(journal).samples
+    with bench_process("run", "--resume", str(journal), "--json") as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    run = store.read_run(Path("r.json"))
+    assert json.loads(out)["stopped"] == run.stopped == "done"
+    assert run.samples[: len(reported)] == reported
+    assert len({(s.contrast, s.pair, s.side) for s in run.samples}) == len(run.samples) == 8
+
+
+def test_output_into_a_closed_pipe_is_no_traceback(tiny: Path) -> None:
+    with bench_process("list") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        _, err = process.communicate(timeout=30)
+    assert "Traceback" not in err

@@ -1,0 +1,141 @@
+"""`trae-bench validate`, `show` and `record`."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from trae_bench.cli import main
+from trae_bench.lock import PLACE_VARIABLE
+from trae_bench.scenario import catalogue, load
+from trae_bench.store import read_run
+
+TRAJECTORY = {
+    "task": "Do it in /w.",
+    "llm_interactions": [{"response": {"content": "I do.", "tool_calls": None}}],
+}
+
+IN_PROCESS = """
+name = "inside"
+about = "Ten steps in this process."
+task = "Count."
+metrics = ["cpu", "requests"]
+[toggles]
+vary = ["incremental_history"]
+hold = { native_client = true, optional_deps = true }
+[provider]
+transport = "respx"
+[[turns]]
+text = "step {n}"
+repeat = 10
+[[turns]]
+text = "counted"
+calls = [{ tool = "task_done" }]
+[oracle]
+final_text = "counted"
+"""
+
+
+@pytest.fixture
+def trajectory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(TRAJECTORY))
+    return path
+
+
+def test_all_shipped_scenarios_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    names = sorted(catalogue())
+    assert main(["validate", *names]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said] == names
+
+
+def test_every_wrong_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, good, two = (tmp_path / f"{name}.toml" for name in ("one", "inside", "two"))
+    one.write_text("a = \n")
+    good.write_text(IN_PROCESS)
+    two.write_text('name = "two"\n')
+    assert main(["validate", str(one), str(good), str(two)]) == 2
+    heard = capsys.readouterr()
+    assert heard.out == f"{good}: ok\n"
+    assert f"{one}:1:5: expected a value" in heard.err
+    assert f"{two}:1: $: " in heard.err
+
+
+def test_what_respx_cannot_measure_is_not_valid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(
+        'name = "s"\nabout = ""\ntask = "t"\nmetrics = ["peak_rss"]\n'
+        'turns = [{ calls = [{ tool = "task_done" }] }]\n'
+        'provider = { transport = "respx" }\ntoggles = { vary = ["connection_pool"] }\n'
+    )
+    assert main(["validate", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{path}:4: $.metrics[0]: respx cannot measure peak_rss" in said
+    assert f"{path}:7: $.toggles.vary[0]: respx cannot show" in said
+
+
+def test_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "fan-out"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("fan-out\n")
+    assert "All five totals are written." in said
+    assert main(["show", "fanout"]) == 2
+    assert "did you mean fan-out" in capsys.readouterr().err
+
+
+def test_record(trajectory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = trajectory.parent / "start"
+    start.mkdir()
+    (start / "a.txt").write_text("a\n")
+    args = ["record", "t.json", "-o", "mine.toml", "--workspace", "/w", "--files", "start"]
+    assert main(args) == 0
+    heard = capsys.readouterr()
+    assert heard.out == "mine.toml: 2 turns\n"
+    assert "Note: the session did not end with task_done" in heard.err
+    scenario = load(Path("mine.toml"))
+    assert scenario.task == "Do it in {workspace}."
+    assert scenario.workspace.files == {"a.txt": "a\n"}
+    assert main(["validate", "mine.toml"]) == 0
+
+
+def test_record_overwrites_nothing_unasked(
+    trajectory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.toml").write_text("precious")
+    assert main(["record", "t.json", "-o", "mine.toml"]) == 2
+    assert "give --force" in capsys.readouterr().err
+    assert Path("mine.toml").read_text() == "precious"
+    assert main(["record", "t.json", "-o", "mine.toml", "--force"]) == 0
+    assert load(Path("mine.toml")).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("out", "problem"), [("mine.json", "NAME.toml"), ("My.toml", "lower-case")]
+)
+def test_names_that_no_scenario_can_have(
+    trajectory: Path, capsys: pytest.CaptureFixture[str], out: str, problem: str
+) -> None:
+    assert main(["record", "t.json", "-o", out]) == 2
+    assert problem in capsys.readouterr().err
+    assert not Path(out).exists()
+
+
+def test_a_scenario_of_respx_is_run_in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    Path("inside.toml").write_text(IN_PROCESS)
+    assert (
+        main(["run", "inside.toml", "--pairs", "2", "--profile", "smoke", "--out", "r.json"]) == 0
+    )
+    samples = read_run(Path("r.json")).samples
+    assert {sample.pid for sample in samples} == {os.getpid()}
+    assert all(sample.correct for sample in samples)
+    assert {sample.metrics["requests"] for sample in samples} == {11}
+    assert "incremental_history" in capsys.readouterr().out

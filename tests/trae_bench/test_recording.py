@@ -1,0 +1,156 @@
+"""Trajectories made scenarios; `tests/test_replay.py` plays them again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trae_bench.errors import ScenarioError, UsageError
+from trae_bench.provider.script import expand
+from trae_bench.recording import Trajectory, read_trajectory, recorded, text_files
+from trae_bench.scenario import parse
+
+DONE = {"name": "task_done", "arguments": {}}
+
+
+def trajectory(*responses: dict[str, Any], **changes: Any) -> Trajectory:
+    document = {
+        "task": "Repair /home/me/work/a.py, not /home/me/workshop.",
+        "provider": "anthropic",
+        "success": True,
+        "final_result": "All is well.\n",
+        "llm_interactions": [{"response": response, "timestamp": "now"} for response in responses],
+        "agent_steps": [],
+    }
+    return msgspec.convert(document | changes, Trajectory)
+
+
+def test_a_session_becomes_a_scenario() -> None:
+    call = {"call_id": "1", "name": "bash", "arguments": {"command": "cat /home/me/work/a.py"}}
+    made = recorded(
+        trajectory({"content": "I look.", "tool_calls": [call]}, {"tool_calls": [DONE]}),
+        "mine",
+        toggles=("fast",),
+        workspace="/home/me/work/",
+        files={"a.py": "x = 1\n"},
+    )
+    scenario = parse(made.text)
+    assert scenario == made.scenario
+    assert scenario.task == "Repair {workspace}/a.py, not /home/me/workshop."
+    assert scenario.turns[0].text == "I look."
+    assert scenario.turns[0].calls[0].arguments == {"command": "cat {workspace}/a.py"}
+    assert scenario.provider.protocol == "anthropic_messages"
+    assert scenario.workspace.files == {"a.py": "x = 1\n"}
+    assert scenario.oracle.final_text == "All is well."
+    assert scenario.toggles.vary == ("fast",)
+    assert made.notes == ()
+
+
+def test_what_is_missing_is_said() -> None:
+    made = recorded(
+        trajectory({"content": ""}, {"content": "{workspace}"}, success=False), "mine", toggles=()
+    )
+    assert [turn.text for turn in made.scenario.turns] == [
+        " ",
+        "{workspace}",
+        "The recording ends here.",
+    ]
+    assert made.scenario.oracle.final_text == ""
+    said = "\n".join(made.notes)
+    for part in ("did not end with task_done", "blank", "--workspace", "--files", "[oracle]"):
+        assert part in said
+    assert "the model itself said {workspace}" in said
+
+
+def test_what_toml_cannot_say_is_kept_as_json() -> None:
+    call = {"name": "view", "arguments": {"path": "/w/a", "view_range": None, "é": [None]}}
+    made = recorded(
+        trajectory({"tool_calls": [call]}, {"tool_calls": [DONE]}),
+        "mine",
+        toggles=(),
+        workspace="/w",
+    )
+    turns = expand(parse(made.text), Path("/other")).turns
+    assert turns[0].calls[0].arguments == {"path": "/other/a", "view_range": None, "é": [None]}
+
+
+@pytest.mark.parametrize(
+    ("responses", "problem"),
+    [
+        ([], "no reply of a model"),
+        ([{"tool_calls": [DONE]}, {"content": "more"}], "goes on after its task_done in reply 1"),
+        (
+            [{"tool_calls": [{"name": "bash", "arguments": "{no"}]}],
+            "reply 1: the arguments of bash",
+        ),
+    ],
+)
+def test_what_no_script_can_play(responses: list[dict[str, Any]], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        recorded(trajectory(*responses), "mine", toggles=())
+
+
+def test_a_name_that_is_none() -> None:
+    with pytest.raises(ScenarioError, match="lower-case"):
+        recorded(trajectory({"content": "x"}), "My Session", toggles=())
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"{", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[]", r"not a trajectory of agent-core or Trae Agent: .*object.*array"),
+        (b'{"task": "x"}', "llm_interactions"),
+        (b'{"task": "x", "llm_interactions": [{"response": {"content": 3}}]}', r"\[0\]\.response"),
+    ],
+)
+def test_files_that_are_no_trajectory(tmp_path: Path, data: bytes, problem: str) -> None:
+    path = tmp_path / "t.json"
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=problem):
+        read_trajectory(path)
+    with pytest.raises(UsageError, match="No such file"):
+        read_trajectory(tmp_path / "none.json")
+
+
+def test_files_of_a_workspace(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a").write_text("é")
+    assert text_files(tmp_path) == {"sub/a": "é"}
+    (tmp_path / "image").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="image is not UTF-8"):
+        text_files(tmp_path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+CALLS = st.fixed_dictionaries(
+    {"name": st.text(min_size=1), "arguments": st.dictionaries(st.text(), JSON, max_size=3)}
+)
+
+
+@given(st.lists(st.tuples(st.text(min_size=1), st.lists(CALLS, max_size=2)), max_size=3))
+def test_whatever_was_said_is_said_again(
+    said: list[tuple[str, list[dict[str, Any]]]],
+) -> None:
+    responses = [{"content": text, "tool_calls": calls} for text, calls in said]
+    made = recorded(trajectory(*responses, {"tool_calls": [DONE]}), "mine", toggles=())
+    turns = expand(parse(made.text), Path("{workspace}")).turns
+    heard = [(turn.text, [(c.name, c.arguments) for c in turn.calls]) for turn in turns[:-1]]
+    assert heard == [(text, [(c["name"], c["arguments"]) for c in calls]) for text, calls in said]
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(
+        json.dumps({"task": "t", "llm_interactions": [{"response": {"content": "c"}}], "more": 1})
+    )
+    assert read_trajectory(path).llm_interactions[0].response.content == "c"

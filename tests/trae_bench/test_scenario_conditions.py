@@ -1,0 +1,223 @@
+"""What a scenario may ask of its provider, its workspace and its load, and what not."""
+
+from pathlib import Path
+
+import pytest
+
+from trae_bench.errors import ScenarioError
+from trae_bench.meters import METRICS
+from trae_bench.scenario import Scenario, check, load, parse
+from trae_bench.scenario.measurable import IN_PROCESS_METRICS
+from trae_bench.subject.reference import toggles
+
+BODY = """\
+name = "s"
+about = "shows nothing"
+task = "do it"
+metrics = ["cpu"]
+turns = [{ text = "go", repeat = 3 }, { calls = [{ tool = "task_done" }] }]
+
+[toggles]
+vary = ["parallel_tools"]
+"""
+
+
+def made(text: str) -> Scenario:
+    return parse(BODY + text, "s.toml")
+
+
+def complaints(text: str) -> list[str]:
+    with pytest.raises(ScenarioError) as caught:
+        made(text)
+    return str(caught.value).splitlines()
+
+
+def test_all_conditions_in_one_file() -> None:
+    scenario = made("""
+[provider]
+think_seconds = 0.5
+think_distribution = "lognormal"
+think_spread = 0.4
+rtt_seconds = 0.04
+bandwidth_bytes_per_second = 1_000_000
+tls = true
+http = "2"
+stream = true
+chunk_seconds = 0.01
+faults = [
+  { request = 2, kind = "status", status = 529, retry_after = 1.5 },
+  { request = 3, kind = "reset" },
+  { request = 6, kind = "close" },
+]
+[workspace.generate]
+files = 200
+[load]
+sessions = 20
+concurrency = 5
+arrival = "steady"
+sessions_per_second = 10
+[subject]
+models = 500
+format = "yaml"
+runs = 2
+""")
+    assert scenario.provider.faults[0].retry_after == 1.5
+    assert scenario.workspace.generate is not None
+    assert scenario.workspace.generate.bytes_high == 40_000
+    assert (scenario.load.sessions, scenario.subject.runs) == (20, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[provider]\nthink_spread = 0.1", "think_spread: fixed think times do not spread"),
+        (
+            '[provider]\nthink_distribution = "uniform"\nthink_spread = 0.1',
+            "think_distribution: there is nothing to spread",
+        ),
+        (
+            '[provider]\nthink_seconds = 1\nthink_distribution = "uniform"\nthink_spread = 1.5',
+            "think_spread: think times would be negative",
+        ),
+        ("[provider]\nchunk_seconds = 1", "chunk_seconds: replies that are not streamed"),
+        ("[provider]\nbandwidth_bytes_per_second = 10", "bandwidth_bytes_per_second: "),
+        ('[provider]\nhttp = "3"', "http: '3' is not allowed here. Known: 1.1, 2"),
+        (
+            '[provider]\nfaults = [{ request = 1, kind = "rest" }]',
+            "faults[0].kind: 'rest' is not allowed here; did you mean reset",
+        ),
+        (
+            '[provider]\nfaults = [{ request = 1, kind = "cut", statu = 500 }]',
+            "faults[0].statu: unknown field; did you mean status?",
+        ),
+        (
+            '[provider]\nfaults = [{ request = 1, kind = "cut", status = 500 }]',
+            'faults[0].status: only kind = "status" has a status',
+        ),
+        (
+            '[provider]\nfaults = [{ request = 6, kind = "cut" }]',
+            "faults[0].request: the session has 5 requests",
+        ),
+        (
+            '[provider]\nfaults = [{ request = 5, kind = "close" }]',
+            "faults[0].request: the session has 4 requests",
+        ),
+        (
+            '[provider]\nfaults = [{ request = 1, kind = "cut" }, { request = 1, kind = "reset" }]',
+            "faults[1].request: request 1 has a fault already",
+        ),
+        ("[workspace.generate]\nfiles = 2\nbytes_low = 50_000", "generate.bytes_low: "),
+        ('[workspace.generate]\nfiles = 2\npattern = "a.py"', "generate.pattern: all files"),
+        ('[workspace.generate]\nfiles = 2\npattern = "../{n}"', "generate.pattern: '../{n}' is"),
+        ("[workspace.generate]\nfiles = 100_000", "generate: 100000 files of up to 40000 bytes"),
+        ("[workspace.generate]\nfile = 3\nfiles = 3", "generate.file: unknown field; did you mean"),
+        ('[workspace]\nfolder = "/etc"', "workspace.folder: '/etc' is not a path inside"),
+        ('[workspace]\nfolder = "a/../../b"', "workspace.folder: 'a/../../b' is not a path"),
+        ("[load]\nconcurrency = 2", "load.concurrency: 2 sessions at a time of 1"),
+        ('[load]\narrival = "steady"', "load.arrival: how often does one begin?"),
+        ("[load]\nsessions_per_second = 2", "load.sessions_per_second: closed arrival has no rate"),
+        ("[subject]\nruns = 0", "subject.runs: expected `int` >= 1"),
+    ],
+)
+def test_what_makes_no_sense_is_said_with_its_place(text: str, expected: str) -> None:
+    (said,) = complaints(text)
+    assert expected in said
+    assert said.startswith("s.toml:"), "with the line"
+
+
+def test_what_respx_does_not_have() -> None:
+    said = complaints("""
+[provider]
+transport = "respx"
+rtt_seconds = 0.1
+bandwidth_bytes_per_second = 5000
+tls = true
+http = "2"
+faults = [{ request = 1, kind = "reset" }, { request = 2, kind = "close" }]
+[load]
+sessions = 2
+[subject]
+models = 3
+""")
+    named = [line.split(": ")[1] for line in said]
+    assert named == [
+        "$.provider.rtt_seconds",
+        "$.provider.bandwidth_bytes_per_second",
+        "$.provider.tls",
+        "$.provider.http",
+        "$.provider.faults[1]",
+        "$.load",
+        "$.subject",
+    ]
+    assert all('transport = "loopback"' in line for line in said)
+
+
+def over_respx(metric: str, toggle: str = "parallel_tools") -> Scenario:
+    body = BODY.replace('"cpu"', f'"{metric}"').replace("parallel_tools", toggle)
+    return parse(body + '[provider]\ntransport = "respx"\n')
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS))
+def test_respx_measures_processor_time_and_counts_only(metric: str) -> None:
+    if metric in IN_PROCESS_METRICS:
+        check(over_respx(metric), metrics=METRICS)
+        return
+    with pytest.raises(ScenarioError, match=rf"respx cannot measure {metric}: \w+") as caught:
+        check(over_respx(metric), metrics=METRICS)
+    assert str(caught.value).startswith("s: $.metrics[0]: ")
+
+
+@pytest.mark.parametrize("toggle", sorted(toggles()))
+def test_respx_shows_no_toggle_of_connections_or_start(toggle: str) -> None:
+    if toggle in ("connection_pool", "config_cache", "lazy_tools", "optional_deps"):
+        with pytest.raises(ScenarioError, match=f"cannot show what {toggle} changes"):
+            check(over_respx("cpu", toggle), toggles=toggles())
+    else:
+        check(over_respx("cpu", toggle), toggles=toggles())
+
+
+def test_the_names_of_the_refused_are_names_that_exist() -> None:
+    assert set(METRICS) >= IN_PROCESS_METRICS
+
+
+# -- a folder as workspace ----------------------------------------------------------------
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    (tmp_path / "files" / "deep").mkdir(parents=True)
+    (tmp_path / "files" / "a.txt").write_bytes(b"a\r\n")
+    (tmp_path / "files" / "deep" / "b.txt").write_text("é", encoding="utf-8")
+    return tmp_path
+
+
+def loaded(beside: Path, folder: str = "files") -> Scenario:
+    path = beside / "s.toml"
+    text = f'[workspace]\nfolder = "{folder}"\n[workspace.files]\n"c" = "3"\n"a.txt" = "new"\n'
+    path.write_text(BODY + text)
+    return load(path)
+
+
+def test_a_folder_is_read_with_the_scenario(beside: Path) -> None:
+    found = loaded(beside).workspace.files
+    assert found == {"a.txt": "new", "deep/b.txt": "é", "c": "3"}
+
+
+def test_newlines_stay_as_they_are(beside: Path) -> None:
+    (beside / "files" / "z").write_bytes(b"1\r\n2\n")
+    assert loaded(beside).workspace.files["z"] == "1\r\n2\n"
+
+
+def test_folders_that_are_no_fixture(beside: Path) -> None:
+    with pytest.raises(ScenarioError, match=r":10: \$\.workspace\.folder: no folder 'none'"):
+        loaded(beside, "none")
+    (beside / "out").symlink_to("/")
+    with pytest.raises(ScenarioError, match="no folder 'out'"):
+        loaded(beside, "out")
+    (beside / "files" / "link").symlink_to("/etc/passwd")
+    with pytest.raises(ScenarioError, match="link is a link"):
+        loaded(beside)
+    (beside / "files" / "link").unlink()
+    (beside / "files" / "image").write_bytes(b"\xff\xfe")
+    with pytest.raises(ScenarioError, match="image is not UTF-8"):
+        loaded(beside)

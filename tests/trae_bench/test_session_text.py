@@ -1,0 +1,112 @@
+"""Scenarios as people read them."""
+
+import pytest
+
+from trae_bench.report.session_text import session_text
+from trae_bench.scenario import catalogue, find, load, parse
+
+FULL = """\
+name = "full"
+about = "Shows all there is."
+task = "Do it in {workspace}."
+metrics = ["cpu", "wall"]
+[toggles]
+vary = ["fast"]
+hold = { other = false }
+[provider]
+think_seconds = 0.5
+think_distribution = "lognormal"
+think_spread = 0.4
+rtt_seconds = 0.04
+bandwidth_bytes_per_second = 1_000_000
+tls = true
+http = "2"
+stream = true
+chunk_seconds = 0.01
+faults = [
+  { request = 2, kind = "status", status = 529, retry_after = 1.5 },
+  { request = 3, kind = "reset" },
+]
+[load]
+sessions = 20
+concurrency = 5
+[subject]
+models = 500
+runs = 2
+[workspace.generate]
+files = 200
+[workspace.files]
+"a.txt" = "x"
+[[turns]]
+text = "Look \\u001b[31mred."
+repeat = 3
+calls = [
+  { tool = "bash", arguments = { command = "ls" } },
+  { tool = "write", arguments = { path = "{workspace}/a", text = "TEN LINES" } },
+]
+[[turns]]
+calls = [{ tool = "view", arguments_json = '{"range": null}' }, { tool = "task_done" }]
+[oracle]
+command = "test -f a"
+files = { b = "two\\n" }
+final_text = "well"
+""".replace("TEN LINES", "\\n".join(map(str, range(1, 11))))
+
+SHOWN = """\
+full
+  Shows all there is.
+
+Metrics    cpu, wall
+Toggles    fast, other held off
+Provider   openai_chat, over loopback, HTTP/2 with TLS, thinks 500 ms
+           (lognormal, spread 0.4), 40 ms away and back, 1,000,000 bytes a
+           second, streamed, 20 characters an event, one every 10 ms
+Faults     request 2: status 529, try again after 1.5 s; request 3: connection
+           reset
+Workspace  200 generated files of 2,000 to 40,000 bytes (src/file_{n}.py); a.txt
+Load       20 sessions, 5 at a time
+Subject    500 models in its json config file; run 2 times in one home, the last
+           one measured
+
+Task
+  Do it in {workspace}.
+
+Session
+   1-3  Look \\x1b[31mred.
+        > bash command=ls
+        > write
+          path: {workspace}/a
+          text:
+            1
+            2
+            3
+            4
+            5
+            6
+            7
+            8
+            … 2 more lines
+     4  > view range=null
+        > task_done
+
+Afterwards
+  exits 0: test -f a
+  b is "two\\n"
+  the agent says: well"""
+
+
+def test_everything_is_shown() -> None:
+    assert session_text(parse(FULL)) == SHOWN
+
+
+@pytest.mark.parametrize("name", sorted(catalogue()))
+@pytest.mark.parametrize("width", [80, 120])
+def test_shipped_scenarios_keep_within_their_width(name: str, width: int) -> None:
+    lines = session_text(load(find(name)), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert not any(line != line.rstrip() for line in lines)
+
+
+def test_a_long_name_of_a_tool_is_no_trouble() -> None:
+    long = FULL.replace('tool = "bash"', f'tool = "{"t" * 200}"')
+    assert "t" * 50 in session_text(parse(long))

@@ -1,0 +1,305 @@
+"""What people read: fits the width, says what the rows say, and lets nothing through."""
+
+import io
+import re
+import unicodedata
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trae_bench.test_compare import PLAN, run
+from tests.trae_bench.test_store import run_file
+from tests.trae_bench.twins import HandClock, cell, sample
+from trae_bench.compare import Floor, comparisons, noise_floor
+from trae_bench.design import NOISE_FLOOR
+from trae_bench.meters import METRICS
+from trae_bench.records import Comparison, Estimate, Interval, Judgement, Metric, Pairs
+from trae_bench.report.escape import for_terminal
+from trae_bench.report.listing import bullets, columns, names
+from trae_bench.report.progress import ProgressLine, clock, line
+from trae_bench.report.terminal import closing, noise_line, quantity, table
+from trae_bench.session import Progress
+
+NASTY = "\x1b[2J\x07\u202ekcatta\u2066\n\r\t\x9b31m\u200b\ud800::error::|<b>"
+FORBIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def comparison(
+    log_ratio: float | None = -0.1,
+    *,
+    scenario: str = "work",
+    contrast: str = "fast",
+    metric: str = "cpu",
+    reasons: tuple[str, ...] = (),
+) -> Comparison:
+    interval = None if log_ratio is None else Interval(log_ratio - 0.02, log_ratio + 0.02)
+    return Comparison(
+        scenario=scenario,
+        contrast=contrast,
+        metric=metric,
+        mode="duet",
+        estimate=Estimate(8, log_ratio, 0.01, interval, 1.5, 1.2, -0.3),
+        judgement=Judgement("improvement", 8, True, 1e-6),
+        threshold=0.02,
+        pairs=Pairs(8, 1 if reasons else 0, 0, reasons),
+    )
+
+
+# -- escaping
+
+
+@given(st.text(), st.integers(1, 50))
+def test_nothing_that_a_terminal_acts_on_gets_through(text: str, longest: int) -> None:
+    shown = for_terminal(text, longest)
+    assert not FORBIDDEN.search(shown)
+    assert all(char == " " or unicodedata.category(char)[0] not in "CZ" for char in shown)
+
+
+@given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S"]), max_size=200))
+def test_plain_text_stays_as_it_is(text: str) -> None:
+    assert for_terminal(text) == text
+
+
+def test_long_text_is_cut() -> None:
+    assert for_terminal("x" * 1000, 10) == "x" * 9 + "…"
+
+
+def test_a_stranger_gets_nothing_into_the_table() -> None:
+    rows = [comparison(scenario=NASTY, contrast=NASTY, metric=NASTY, reasons=(NASTY,))]
+    metric = Metric(NASTY, NASTY, "lower", "duet", NASTY)
+    shown = table(rows, {NASTY: metric}, width=200)
+    assert not FORBIDDEN.search(shown.replace("\n", ""))
+    assert len(shown.splitlines()) == 5
+
+
+def test_a_stranger_gets_nothing_into_the_other_lines() -> None:
+    floor = Floor(NASTY, NASTY, 8, 0.01, 0.0, 0.02)
+    nasty_cell = cell(NASTY, scenario=NASTY, metrics=(NASTY,))
+    stream = io.StringIO()
+    progress = ProgressLine(stream, HandClock())
+    progress.pair_starts(Progress(1, nasty_cell, 1, 1, 1, 1.0, 1.0))
+    progress.pair_lost(nasty_cell, 1, NASTY)
+    progress.cell_given_up(nasty_cell, "3 of its 3 pairs were lost")
+    texts = [
+        noise_line([floor]),
+        stream.getvalue(),
+        names({NASTY: NASTY}),
+        bullets([NASTY]),
+        columns(["a"], [[NASTY]]),
+    ]
+    for text in texts:
+        assert not FORBIDDEN.search(text.replace("\n", ""))
+
+
+# -- the table
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_the_table_fits(width: int) -> None:
+    rows = comparisons(run(PLAN, 8, 0.5), PLAN, METRICS)
+    shown = table(rows, METRICS, width=width)
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def test_the_widest_table_of_real_metrics_fits_eighty_columns() -> None:
+    values = [-123e-6, 123e-6, 45.6e-3, 12.34, 123.4, 45.1e6, 98765.0]
+    rows = [
+        msgspec.structs.replace(
+            comparison(metric=name),
+            mode=metric.mode,
+            estimate=Estimate(8, 0.1, 0.1, Interval(-0.1, 2.31), value, value, value),
+            judgement=Judgement("inconclusive", 8, False, 0.2),
+        )
+        for name, metric in METRICS.items()
+        for value in values
+    ]
+    shown = table(rows, METRICS, width=80)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "inconclusive" in shown
+
+
+def test_a_row_says_what_it_found() -> None:
+    (*_, found) = table([comparison()], METRICS).splitlines()
+    assert found.split() == ["cpu", "1.50", "s", "1.20", "s", "0.905", "[0.887", "0.923]", "300",
+                             "ms", "improvement"]  # fmt: skip
+
+
+def test_saved_is_positive_where_on_is_better() -> None:
+    faster = msgspec.structs.replace(
+        comparison(0.2, metric="steps_per_second"),
+        estimate=Estimate(8, 0.2, 0.01, Interval(0.18, 0.22), 4.0, 5.0, 1.0),
+    )
+    heavier = msgspec.structs.replace(
+        comparison(0.2, metric="peak_rss"),
+        estimate=Estimate(8, 0.2, 0.01, Interval(0.18, 0.22), 4e6, 5e6, 1e6),
+    )
+    (*_, first, second) = table([faster, heavier], METRICS).splitlines()
+    assert " 1 /s " in first
+    assert " -1 MB " in second
+
+
+def test_rows_are_grouped_and_the_noise_floor_is_left_out() -> None:
+    rows = comparisons(run(PLAN, 8, 0.5), PLAN, METRICS)
+    shown = table(rows, METRICS)
+    assert "work / fast  (8 duet + 8 serial pairs)" in shown
+    assert NOISE_FLOOR not in shown
+
+
+def test_lost_pairs_are_told_with_the_reason() -> None:
+    shown = table([comparison(reasons=("the transcripts differ",))], METRICS)
+    assert "(8 duet pairs; 1 lost)" in shown
+    assert "answers differ: the transcripts differ" in shown
+
+
+def test_no_ratio_and_no_estimate_leave_blanks() -> None:
+    nothing = msgspec.structs.replace(
+        comparison(), estimate=None, judgement=Judgement("not measured", 0, False, 1.0)
+    )
+    shown = table([comparison(None), nothing], METRICS).splitlines()
+    assert shown[-2].split() == ["cpu", "1.50", "s", "1.20", "s", "300", "ms", "improvement"]
+    assert shown[-1].split() == ["cpu", "not", "measured"]
+
+
+def test_a_short_run_claims_nothing() -> None:
+    rows = comparisons(run(PLAN, 8, 0.5), PLAN, METRICS)
+    shown = table(rows, METRICS, claimed=False)
+    assert "improvement" not in shown
+    assert "No verdicts are claimed" in closing(run_file(), claimed=False)
+
+
+def test_colour_only_where_asked_and_only_beside_words() -> None:
+    rows = comparisons(run(PLAN, 8, 0.5), PLAN, METRICS)
+    plain, coloured = table(rows, METRICS), table(rows, METRICS, colour=True)
+    assert "\x1b" not in plain
+    assert "\x1b[1;32mimprovement\x1b[0m" in coloured
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+
+
+def test_nothing_compared_is_said() -> None:
+    assert table([], METRICS) == "Nothing was compared."
+    assert "unknown" in noise_line([])
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (1.2345, "s", "1.23 s"),
+        (0.012345, "s", "12.3 ms"),
+        (12.3e-6, "s", "12.3 µs"),
+        (3e-9, "s", "0.00300 µs"),
+        (0.0, "s", "0 µs"),
+        (-0.5, "s", "-500 ms"),
+        (45_123_456.0, "B", "45.1 MB"),
+        (812.0, "B", "812 B"),
+        (15.0, "", "15"),
+        (98765.4, "", "98765"),
+        (4.1, "1/s", "4.10 /s"),
+        (1e30, "", "1e+30"),
+        (0.00999999, "s", "10.0 ms"),
+        (9.9999e6, "B", "10.0 MB"),
+    ],
+)
+def test_quantities(value: float, unit: str, shown: str) -> None:
+    assert quantity(value, unit) == shown
+
+
+def test_savings_have_two_digits() -> None:
+    assert [quantity(v, "s", digits=2) for v in (0.00998, -0.0708, 2.12)] == [
+        "10 ms",
+        "-71 ms",
+        "2.1 s",
+    ]
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(["s", "B", "1/s", ""]))
+def test_any_quantity_can_be_shown(value: float, unit: str) -> None:
+    assert len(quantity(value, unit)) < 20
+
+
+def test_the_noise_line_names_the_worst_scenario() -> None:
+    floors = [
+        Floor("a", "cpu", 8, 0.01, 0.0, 0.02),
+        Floor("b", "cpu", 8, 0.03, 0.0, 0.025),
+        Floor("a", "wall", 8, 0.125, 0.0, 0.11),
+    ]
+    assert noise_line(floors) == (
+        "A/A noise: cpu 3 % (shows effects from 2.5 %), wall 12 % (shows effects from 11 %)"
+    )
+
+
+def test_the_noise_line_of_a_run() -> None:
+    rows = comparisons(run(PLAN, 8, 1.0), PLAN, METRICS)
+    assert re.fullmatch(
+        r"A/A noise: cpu [\d.]+ % \(shows effects from 2 %\), peak_rss .*",
+        noise_line(noise_floor(rows, METRICS)),
+    )
+
+
+# -- progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def at(seconds: float, pairs: int = 3) -> Progress:
+    return Progress(pairs, cell(), 1, 2, 5, seconds, 30.0)
+
+
+def test_on_a_terminal_one_line_is_redrawn_and_wiped() -> None:
+    stream = Terminal()
+    with ProgressLine(stream, HandClock()) as progress:
+        progress.pair_starts(at(10.0))
+        progress.pair_starts(at(20.0))
+    shown = stream.getvalue()
+    assert "\n" not in shown
+    assert shown.count("\r\x1b[K") == 3
+    assert shown.endswith("\r\x1b[K")
+
+
+def test_elsewhere_a_plain_line_now_and_then() -> None:
+    stream, hand = io.StringIO(), HandClock()
+    with ProgressLine(stream, hand) as progress:
+        for _ in range(25):
+            progress.pair_starts(at(10.0))
+            hand.seconds += 1.0
+    assert len(stream.getvalue().splitlines()) == 3
+    assert "\x1b" not in stream.getvalue()
+    assert "\r" not in stream.getvalue()
+
+
+def test_the_line_tells_pairs_time_left_and_cell() -> None:
+    assert line(at(10.0), 100) == ("[##........] 0:30 left, 3 pairs, 2 open: work fast (duet)")
+    assert len(line(at(10.0), 40)) == 40
+    assert "starting" in line(Progress(0, cell(), 0, 5, 5, 0.01, 0.0), 80)
+
+
+def test_a_lost_pair_is_told_in_full_once() -> None:
+    stream = io.StringIO()
+    progress = ProgressLine(stream, HandClock())
+    for pair in (1, 2):
+        progress.pair_lost(cell(), pair, "side A: exit status 1; its last lines:\nTraceback\nboom")
+    assert stream.getvalue().count("boom") == 1
+    assert stream.getvalue().count("exit status 1") == 2
+
+
+def test_the_clock_rounds_up() -> None:
+    assert [clock(s) for s in (0.0, 0.2, 59.5, 61.0, 3600.0)] == [
+        "0:00",
+        "0:01",
+        "1:00",
+        "1:01",
+        "60:00",
+    ]
+
+
+def test_sample_without_a_word_is_still_a_lost_pair() -> None:
+    assert sample(status="failed").problem is None
+    stream = io.StringIO()
+    ProgressLine(stream, HandClock()).pair_lost(cell(), 1, "")
+    assert "no reason known" in stream.getvalue()

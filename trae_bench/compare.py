@@ -1,0 +1,398 @@
+"""From samples to the rows of the table. Pure: a function of the samples and the plan.
+
+The session asks it which cells are settled, the command line asks it for the table, and
+whoever reads a run file can ask it again and must get the same rows.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from trae_bench.design import NOISE_FLOOR
+from trae_bench.effects import Attribution, attribute, holm_limit, p_values
+from trae_bench.plan import Cell
+from trae_bench.records import (
+    Comparison,
+    Contrast,
+    Estimate,
+    Judgement,
+    Metric,
+    Mode,
+    Pairs,
+    Sample,
+)
+from trae_bench.stats import (
+    RULES,
+    Row,
+    Rule,
+    estimate,
+    smallest_effect,
+    t_tail,
+    threshold_from_floor,
+    threshold_of,
+    verdicts,
+)
+
+Fate = Literal["measured", "answers differ", "not measured"]
+"""What becomes of a pair. Only a measured one counts."""
+
+MOST_REASONS = 5
+"""Different reasons that a row carries; the rest is counted."""
+
+MINIMUM: Mapping[str, float] = {"peak_rss": 65536, "agent_rss": 65536, "blocked": 0.005}
+"""Differences up to this, in the metric's unit, are nothing: the allocator's and the
+scheduler's doing."""
+
+THRESHOLD: Mapping[str, float] = {"peak_rss": 0.01, "agent_rss": 0.01}
+"""In place of the rule's: memory is quiet enough to ask for more."""
+
+
+MOST_NOISE = 10.0
+"""On the log scale: a spread by factors of 20,000 is no machine's, and its threshold no number."""
+
+MOST_THRESHOLD = 0.10
+"""A metric that could show only larger effects (a fraction) than this is not gated."""
+
+UNLIKELY = 6.3e-5
+"""P-value at which equal sides count as different: that of four standard errors where the spread
+is known. With the few A/A pairs of a run four estimated ones are nothing rare."""
+
+Standing = Literal["gated", "too noisy", "sides differ"]
+"""What A/A pairs say of a metric. gated: its verdicts count. too noisy: they are for information
+and take no part in the run's family. sides differ: equal sides do not come out equal, so no
+verdict can be trusted, and none is given."""
+
+
+class CellKey(NamedTuple):
+    """Which cell a sample belongs to."""
+
+    scenario: str
+    contrast: str
+    mode: Mode
+
+
+class RowKey(NamedTuple):
+    """Which row of the table."""
+
+    scenario: str
+    contrast: str
+    metric: str
+
+
+class Floor(Struct, frozen=True):
+    """What A/A pairs say of this machine, for one metric of one scenario."""
+
+    scenario: str
+    metric: str
+    pairs: int
+    sd: float
+    """Standard deviation of a pair's log ratio."""
+    mean: float
+    """Mean log ratio of the two equal sides; far from 0 where the sides are not treated alike."""
+    smallest_effect: float
+    """Smallest effect (a fraction) that gets a verdict here; found with 95 % power at the last
+    look where the noise sets it, not the rule."""
+    standing: Standing = "gated"
+
+
+class Attributions(Struct, frozen=True):
+    """What toggles and pairs of toggles share in, for every metric of every scenario of a run."""
+
+    family: int
+    """Effects asked for, all together."""
+    limit: float
+    """Effects with a p-value up to this stand when all are asked at once (Holm, 5 %); -1: none."""
+    found: tuple[Attribution, ...]
+
+
+PairOfSamples = tuple[Sample | None, Sample | None]
+"""Side A, side B; None where no sample was kept."""
+
+
+def key_of(cell: Cell) -> CellKey:
+    return CellKey(cell.scenario, cell.contrast.name, cell.mode)
+
+
+def key_of_sample(sample: Sample) -> CellKey:
+    return CellKey(sample.scenario, sample.contrast, sample.mode)
+
+
+def rule_of(metric: Metric) -> Rule:
+    """The rule that judges this metric."""
+    return RULES[metric.mode]
+
+
+def stops(cell: Cell, metrics: Mapping[str, Metric]) -> tuple[int, ...]:
+    """Numbers of counted pairs at which something in this cell may be settled."""
+    return tuple(sorted({n for name in cell.metrics for n in rule_of(metrics[name]).stops}))
+
+
+def group(samples: Iterable[Sample]) -> dict[CellKey, dict[int, PairOfSamples]]:
+    """Samples by cell and pair number, pair 0 included."""
+    found: dict[CellKey, dict[int, PairOfSamples]] = {}
+    for sample in samples:
+        pairs = found.setdefault(key_of_sample(sample), {})
+        a, b = pairs.get(sample.pair, (None, None))
+        pairs[sample.pair] = (sample, b) if sample.side == "A" else (a, sample)
+    return found
+
+
+def fate(a: Sample | None, b: Sample | None) -> tuple[Fate, str]:
+    """What becomes of a pair, and why; the reason is empty for a measured one."""
+    if a is None or b is None:
+        return "not measured", "one side is missing"
+    for sample in (a, b):
+        if sample.status != "ok":
+            return "not measured", f"side {sample.side}: {sample.problem or sample.status}"
+    if a.transcript != b.transcript:
+        return "answers differ", "the transcripts differ"
+    if a.workspace != b.workspace:
+        return "answers differ", "the files left behind differ"
+    if a.correct != b.correct:
+        wrong = a if b.correct else b
+        return "answers differ", f"side {wrong.side}: {wrong.problem or 'the oracle disagrees'}"
+    if not a.correct:
+        return "not measured", a.problem or "the oracle disagrees with both sides"
+    return "measured", ""
+
+
+def comparisons(
+    samples: Iterable[Sample], cells: Sequence[Cell], metrics: Mapping[str, Metric]
+) -> list[Comparison]:
+    """The rows of the table, in the plan's order; A/A contrasts have rows of their own.
+
+    Every planned row is there, also one without a single pair.
+    """
+    pairs = _pairs_of(samples, cells)
+    rows = _rows(pairs, cells, metrics)
+    standings = _standings(rows, metrics)
+    judged = verdicts(rows)
+    counts = {key: _count(of_cell) for key, of_cell in pairs.items()}
+    return [
+        Comparison(
+            scenario=cell.scenario,
+            contrast=cell.contrast.name,
+            metric=name,
+            mode=metrics[name].mode,
+            estimate=estimate(rows[key]),
+            judgement=_trusted(judged[key], key, standings),
+            threshold=threshold_of(rows[key]),
+            pairs=counts[key_of(cell)],
+            gated=rows[key].gated,
+        )
+        for cell in cells
+        for name in cell.metrics
+        for key in [RowKey(cell.scenario, cell.contrast.name, name)]
+    ]
+
+
+def attributions(
+    samples: Iterable[Sample],
+    cells: Sequence[Cell],
+    metrics: Mapping[str, Metric],
+    *,
+    fixed: bool,
+    most_pairs: int | None = None,
+) -> Attributions:
+    """Whose doing the changes are. `fixed` where no verdict ended a cell early; `most_pairs` is
+    what a cell was allowed.
+    """
+    rows = _rows(_pairs_of(samples, cells), cells, metrics)
+    contrasts: dict[tuple[str, str], list[tuple[Contrast, Row]]] = {}
+    for cell in cells:
+        for name in cell.metrics:
+            row = rows[RowKey(cell.scenario, cell.contrast.name, name)]
+            contrasts.setdefault((cell.scenario, name), []).append((cell.contrast, row))
+    told = [
+        attribute(of_metric, scenario=scenario, metric=name, looks=looks)
+        for (scenario, name), of_metric in contrasts.items()
+        for looks in [1 if fixed else _looks(rule_of(metrics[name]), most_pairs)]
+    ]
+    found = tuple(each for each in told if each is not None)
+    family = [p for each in found for p in p_values(each)]
+    return Attributions(family=len(family), limit=holm_limit(family), found=found)
+
+
+def _looks(rule: Rule, most_pairs: int | None) -> int:
+    """How often the data could have ended a cell."""
+    return max(1, sum(most_pairs is None or n <= most_pairs for n in rule.looks))
+
+
+def noise_floor(
+    rows: Sequence[Comparison], metrics: Mapping[str, Metric], *, family: int | None = None
+) -> list[Floor]:
+    """What the A/A rows say of the machine; metrics that do not vary are left out.
+
+    `family` is the number of other rows that a run has or would have, by default those here.
+    """
+    if family is None:
+        family = sum(row.contrast != NOISE_FLOOR for row in rows)
+    found = (
+        _floor(row, row.estimate, metrics[row.metric], family)
+        for row in rows
+        if row.contrast == NOISE_FLOOR and row.mode != "exact" and row.estimate is not None
+    )
+    return [floor for floor in found if floor is not None]
+
+
+def _floor(row: Comparison, found: Estimate, metric: Metric, family: int) -> Floor | None:
+    if found.log_ratio is None or found.n < 2:
+        return None
+    rule = rule_of(metric)
+    return Floor(
+        scenario=row.scenario,
+        metric=row.metric,
+        pairs=found.n,
+        sd=found.sd,
+        mean=found.log_ratio,
+        smallest_effect=max(
+            row.threshold, smallest_effect(min(found.sd, MOST_NOISE), rule, family)
+        ),
+        standing=standing(found, metric, family),
+    )
+
+
+def standing(floor: Estimate | None, metric: Metric, family: int) -> Standing:
+    """Whether a metric can be gated, by its A/A pairs; without any it is, for nothing is known."""
+    if metric.mode == "exact" or floor is None or floor.log_ratio is None or floor.n < 2:
+        return "gated"
+    rule, sd = rule_of(metric), min(floor.sd, MOST_NOISE)
+    error, df = sd / math.sqrt(floor.n), floor.n - 1 - 2 * int(rule.trim * floor.n)
+    bias = abs(floor.log_ratio)
+    unlikely = 2 * t_tail(bias / error, df) < UNLIKELY if error else bias > 0
+    # A bias that is certain, yet too small to bring about a verdict, does no harm.
+    if unlikely and 3 * bias > _threshold(metric):
+        return "sides differ"
+    too_noisy = threshold_from_floor(min(bias, MOST_NOISE), sd, rule, family) > MOST_THRESHOLD
+    return "too noisy" if too_noisy else "gated"
+
+
+def _standings(rows: Mapping[RowKey, Row], metrics: Mapping[str, Metric]) -> dict[RowKey, Standing]:
+    """Of each scenario's metrics, under the key of the A/A row."""
+    family = _family(rows)
+    return {
+        key: standing(estimate(row), metrics[key.metric], family)
+        for key, row in rows.items()
+        if key.contrast == NOISE_FLOOR
+    }
+
+
+def _family(keys: Iterable[RowKey]) -> int:
+    """Rows that could be gated, were no metric too noisy: fixed by the plan."""
+    return sum(key.contrast != NOISE_FLOOR for key in keys)
+
+
+def _trusted(judgement: Judgement, key: RowKey, standings: Mapping[RowKey, Standing]) -> Judgement:
+    if key.contrast == NOISE_FLOOR or standings.get(_floor_key(key)) != "sides differ":
+        return judgement
+    return replace(judgement, verdict="not measured", settled=True)
+
+
+def _floor_key(key: RowKey) -> RowKey:
+    return key._replace(contrast=NOISE_FLOOR)
+
+
+def _pairs_of(
+    samples: Iterable[Sample], cells: Sequence[Cell]
+) -> dict[CellKey, list[PairOfSamples]]:
+    grouped = group(samples)
+    return {key_of(cell): _counted(grouped.get(key_of(cell), {})) for cell in cells}
+
+
+def _rows(
+    pairs: Mapping[CellKey, Sequence[PairOfSamples]],
+    cells: Sequence[Cell],
+    metrics: Mapping[str, Metric],
+) -> dict[RowKey, Row]:
+    """Every planned row, in the plan's order."""
+    values = {
+        RowKey(cell.scenario, cell.contrast.name, name): _values(pairs[key_of(cell)], name)
+        for cell in cells
+        for name in cell.metrics
+    }
+    floors = {
+        key: _spread(sides, metrics[key.metric])
+        for key, sides in values.items()
+        if key.contrast == NOISE_FLOOR
+    }
+    family = _family(values)
+    return {
+        key: _row(key, sides, metrics[key.metric], floors, family) for key, sides in values.items()
+    }
+
+
+def _counted(pairs: Mapping[int, PairOfSamples]) -> list[PairOfSamples]:
+    """In the order of their numbers, without the warming pair 0."""
+    return [pairs[number] for number in sorted(pairs) if number > 0]
+
+
+def _values(pairs: Sequence[PairOfSamples], metric: str) -> tuple[list[float], list[float]]:
+    """Both sides' values from the pairs that count and have this metric."""
+    a_values, b_values = [], []
+    for a, b in pairs:
+        if a is None or b is None or fate(a, b)[0] != "measured":
+            continue
+        if metric in a.metrics and metric in b.metrics:
+            a_values.append(a.metrics[metric])
+            b_values.append(b.metrics[metric])
+    return a_values, b_values
+
+
+Sides = tuple[list[float], list[float]]
+
+
+def _spread(sides: Sides, metric: Metric) -> Estimate | None:
+    """Of A/A pairs, trimmed as the rows are that it guards."""
+    return estimate(Row(a=tuple(sides[0]), b=tuple(sides[1]), rule=rule_of(metric)))
+
+
+def _threshold(metric: Metric) -> float:
+    # Noise does not raise it: the margin of `equivalent` would move along, and on a noisy
+    # machine everything would be called equivalent. What cannot be told stays open.
+    return THRESHOLD.get(metric.name, rule_of(metric).threshold)
+
+
+def _row(
+    key: RowKey,
+    sides: Sides,
+    metric: Metric,
+    floors: Mapping[RowKey, Estimate | None],
+    family: int,
+) -> Row:
+    floor = floors.get(_floor_key(key))
+    can_be_gated = standing(floor, metric, family) == "gated"
+    return Row(
+        a=tuple(sides[0]),
+        b=tuple(sides[1]),
+        rule=rule_of(metric),
+        better=metric.better,
+        threshold=_threshold(metric),
+        floor_sd=min(floor.sd, MOST_NOISE) if floor is not None else 0.0,
+        minimum=MINIMUM.get(metric.name, 0.0),
+        gated=can_be_gated and key.contrast != NOISE_FLOOR,
+    )
+
+
+def _count(pairs: Sequence[PairOfSamples]) -> Pairs:
+    fates = [fate(a, b) for a, b in pairs]
+    count = Counter(found for found, _ in fates)
+    reasons = Counter(_in_short(reason) for _, reason in fates if reason)
+    told = [f"{reason} ({n}x)" if n > 1 else reason for reason, n in reasons.most_common()]
+    if len(told) > MOST_REASONS:
+        told[MOST_REASONS:] = [f"and {len(told) - MOST_REASONS} more reasons"]
+    return Pairs(
+        measured=count["measured"],
+        answers_differ=count["answers differ"],
+        not_measured=count["not measured"],
+        reasons=tuple(told),
+    )
+
+
+def _in_short(reason: str) -> str:
+    """The first line and the last: what happened, and a child's last word on it."""
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    return " ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else ""

@@ -1,0 +1,1 @@
+"""From comparisons to what people read. Makes text; whoever calls prints it."""

@@ -1,0 +1,61 @@
+"""The names in a scenario that only other rooms know, and what its transport cannot show."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from trae_bench.scenario.measurable import unmeasurable
+from trae_bench.scenario.records import Scenario
+from trae_bench.scenario.saying import Finding, raise_for, suggestion
+
+Named = Iterator[Finding]
+"""Where a name stands, and the name."""
+
+
+def check(
+    scenario: Scenario,
+    *,
+    tools: Collection[str] | None = None,
+    toggles: Collection[str] | None = None,
+    metrics: Collection[str] | None = None,
+    source: Path | None = None,
+) -> None:
+    """Hold a scenario's names to the known ones; None leaves a kind unchecked. Metrics and
+    toggles that its transport cannot measure are refused in any case.
+
+    `source` is the file it came from, for the line numbers. Raises `ScenarioError` that
+    lists every such name.
+    """
+    found = [
+        *(_unknown("tool", _tools(scenario), tools) if tools is not None else ()),
+        *(_unknown("toggle", _toggles(scenario), toggles) if toggles is not None else ()),
+        *(_unknown("metric", _metrics(scenario), metrics) if metrics is not None else ()),
+        *unmeasurable(scenario),
+    ]
+    if not found:
+        return
+    text = source.read_text(encoding="utf-8-sig") if source else ""
+    raise_for(found, str(source or scenario.name), text)
+
+
+def _tools(scenario: Scenario) -> Named:
+    for index, turn in enumerate(scenario.turns):
+        for number, call in enumerate(turn.calls):
+            yield ("turns", index, "calls", number, "tool"), call.tool
+
+
+def _toggles(scenario: Scenario) -> Named:
+    for index, name in enumerate(scenario.toggles.vary):
+        yield ("toggles", "vary", index), name
+    for name in scenario.toggles.hold:
+        yield ("toggles", "hold", name), name
+
+
+def _metrics(scenario: Scenario) -> Named:
+    for index, name in enumerate(scenario.metrics):
+        yield ("metrics", index), name
+
+
+def _unknown(kind: str, named: Named, known: Collection[str]) -> Iterator[Finding]:
+    for path, name in named:
+        if name not in known:
+            yield path, f"no {kind} {name!r}{suggestion(name, known)}"

@@ -1,0 +1,44 @@
+"""Where the scenario files are that ship with the package."""
+
+from pathlib import Path
+
+from trae_bench.errors import UsageError
+from trae_bench.scenario.saying import suggestion
+from trae_bench.scenario.variants import split
+
+
+def scenario_folder() -> Path:
+    """Where the shipped scenarios lie: inside an installed package, beside it in a checkout.
+
+    Raises `UsageError` where they are in neither place.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "_scenarios", package.parent / "scenarios"):
+        if folder.is_dir():
+            return folder
+    raise UsageError(f"no scenarios beside {package}; install the package again")
+
+
+def catalogue(folder: Path | None = None) -> dict[str, Path]:
+    """The scenario files of a folder by scenario name, sorted. Reads none of them.
+
+    `load` insists that a file is called after its scenario, so no name occurs twice.
+    """
+    files = (folder or scenario_folder()).glob("*.toml")
+    return {path.stem: path for path in sorted(files) if path.stem != "claims"}
+
+
+def find(name: str) -> Path:
+    """The file of a shipped scenario, or `name` itself where it is a path to a file.
+
+    A variant in the name makes no difference. Raises `UsageError` with the nearest known names.
+    """
+    name, _ = split(name)
+    if name.endswith(".toml"):
+        if Path(name).is_file():
+            return Path(name)
+        raise UsageError(f"no scenario file {name!r}")
+    known = catalogue()
+    if name in known:
+        return known[name]
+    raise UsageError(f"no scenario {name!r}{suggestion(name, known)}")
