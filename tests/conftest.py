@@ -1,6 +1,10 @@
 """What every test shares."""
 
 import pytest
+from hypothesis import settings
+
+# For the second and third Python: the properties were searched at length on the first.
+settings.register_profile("brief", max_examples=15)
 
 
 @pytest.fixture

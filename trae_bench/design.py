@@ -7,7 +7,8 @@
     fraction    none against the runs of a two-level fraction of resolution IV: main effects
                 are not confused with pairs
     factorial   none against the runs of the full factorial; from five toggles on of the half
-                fraction, where pairs are still not confused with each other
+                fraction, where pairs are still not confused with each other; and all on, where
+                the half does not have it, to hold against what the half foretells
     full        none against every other combination
 
 The fractions are Box and Hunter's two-level designs (The 2^(k-p) fractional factorial designs,
@@ -59,6 +60,15 @@ def design_names() -> tuple[str, ...]:
     return tuple(_DESIGNS)
 
 
+def is_fixed(design: str) -> bool:
+    """Whether every contrast takes the same number of pairs, set beforehand.
+
+    The runs of a two-level design answer together: no single one is worth a verdict, and one
+    that stopped at a number of pairs that suited it would lean on the effects made from all.
+    """
+    return design in _FIXED
+
+
 # Each design: factors -> (name of the contrast, toggles on in A, toggles on in B)
 
 _Question = tuple[str, tuple[str, ...], tuple[str, ...]]
@@ -84,7 +94,8 @@ def _both(factors: tuple[str, ...]) -> list[_Question]:
 
 def _runs(vectors: Callable[[int], list[Vector]]) -> Callable[[tuple[str, ...]], list[_Question]]:
     def questions(factors: tuple[str, ...]) -> list[_Question]:
-        runs = (enabled(vector, factors) for vector in vectors(len(factors)))
+        runs = dict.fromkeys(enabled(vector, factors) for vector in vectors(len(factors)))
+        runs.setdefault(factors)
         return [("+".join(on), (), on) for on in runs if on]
 
     return questions
@@ -159,3 +170,4 @@ _DESIGNS: dict[str, Callable[[tuple[str, ...]], list[_Question]]] = {
     "factorial": _runs(factorial),
     "full": _runs(full),
 }
+_FIXED = frozenset({"fraction", "factorial", "full"})

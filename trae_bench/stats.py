@@ -115,7 +115,7 @@ def estimate(row: Row) -> Estimate | None:
         "b": median(row.b),
         "difference": median(b - a for a, b in zip(row.a, row.b, strict=True)),
     }
-    fit = _fit(row, n)
+    fit = fit_of(row, n)
     if fit is None:
         return Estimate(n=n, log_ratio=None, sd=0.0, interval=None, **sides)
     interval = None
@@ -203,7 +203,7 @@ class _Evidence(Struct, frozen=True):
 
 
 def _look(row: Row, n: int) -> _Evidence:
-    fit = _fit(row, n)
+    fit = fit_of(row, n)
     if fit is None:
         pairs = zip(row.a[:n], row.b[:n], strict=True)
         within = all(abs(b - a) <= row.minimum for a, b in pairs)
@@ -249,7 +249,9 @@ def _exactly(row: Row, n: int) -> Judgement | None:
 # One row's figures, on the log scale
 
 
-class _Fit(Struct, frozen=True):
+class Fit(Struct, frozen=True):
+    """What the first pairs of a row come to."""
+
     mean: float
     sd: float
     error: float
@@ -259,7 +261,7 @@ class _Fit(Struct, frozen=True):
     """Of the interval that `equivalent` rests on."""
 
 
-def _fit(row: Row, n: int) -> _Fit | None:
+def fit_of(row: Row, n: int) -> Fit | None:
     """Trimmed mean of the first n pairs' log ratios; None where a value has no logarithm.
 
     The error of a trimmed mean comes from the Winsorised values, those cut off replaced by
@@ -277,7 +279,7 @@ def _fit(row: Row, n: int) -> _Fit | None:
     df = n - 1 - 2 * cut
     tail = row.rule.alpha_equivalence / len(row.rule.looks)
     half_width = t_quantile(tail, df) * error if error and df else 0.0
-    return _Fit(fmean(kept), sd, error, df, half_width)
+    return Fit(fmean(kept), sd, error, df, half_width)
 
 
 def _sd(values: list[float]) -> float:
@@ -299,8 +301,8 @@ def _bounds(row: Row, n: int) -> tuple[float, float]:
 # Student's t
 
 
-def t_tail(t: float, df: int) -> float:
-    """P(T > t) of Student's t with `df` degrees of freedom.
+def t_tail(t: float, df: float) -> float:
+    """P(T > t) of Student's t with `df` degrees of freedom, which need not be whole.
 
     By the incomplete beta function, I_x(df/2, 1/2) / 2 with x = df / (df + t²): Abramowitz
     and Stegun, Handbook of Mathematical Functions, 26.7.1 with 26.5.27.
@@ -312,7 +314,7 @@ def t_tail(t: float, df: int) -> float:
 
 
 @cache
-def t_quantile(tail: float, df: int) -> float:
+def t_quantile(tail: float, df: float) -> float:
     """The t with P(T > t) = `tail`, for a tail of at most a half.
 
     Newton from 0: the tail is convex there (the density falls), so the steps approach the

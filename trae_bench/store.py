@@ -44,6 +44,9 @@ MAX_VALUES = 6_000_000
 MAX_ROWS = 50_000
 """Rows of a table that are worked out or shown; the run of a day has some hundreds."""
 
+MAX_SAMPLES = 200_000
+"""Of real ones half as many fit in a file."""
+
 MAX_COMPARED = 3_000_000
 """Values that are compared: pairs of each cell times its metrics."""
 
@@ -287,6 +290,8 @@ def _hold_rows(path: Path, run: RunFile) -> None:
         planned[key_of(cell)] += len(cell.metrics)
     if max(planned.total(), len(run.comparisons), len(run.noise)) > MAX_ROWS:
         raise BadRunFile(f"{path}: more than {MAX_ROWS:,} rows; no run has that many")
+    if len(run.samples) > MAX_SAMPLES:
+        raise BadRunFile(f"{path}: more than {MAX_SAMPLES:,} samples; no run has that many")
     if sum(planned[key_of_sample(sample)] for sample in run.samples) > MAX_COMPARED:
         raise BadRunFile(f"{path}: more than {MAX_COMPARED:,} values to compare; no run has them")
 
@@ -388,22 +393,27 @@ def read_run(path: Path, *, max_bytes: int = MAX_BYTES) -> RunFile:
 
 
 def seal_of(run: RunFile) -> str:
-    """SHA-256 of all but the seal itself; how the file is laid out does not count.
+    """SHA-256 of all that a run file holds but the seal itself; its layout does not count.
 
-    No signature: whoever wants to can make a new one. It tells of edits and damage.
+    `run` is as it was read: a whole number that should be a float is one. This is no signature,
+    for whoever wants to can make a new one. It tells of edits and damage.
     """
-    # As it will be read back: a whole number that should be a float is one then. A field that
-    # a later release adds must be left out here while it has its default, or raise VERSION.
-    plain = _RUN.decode(msgspec.json.encode(msgspec.structs.replace(run, seal="")))
-    return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
+    # A field that a later release adds must be left out here while it has its default, or
+    # that release raises VERSION.
+    found = hashlib.sha256()
+    # Piece by piece: a large run need not be in memory twice.
+    for part in (msgspec.structs.replace(run, seal="", samples=()), *run.samples):
+        found.update(msgspec.json.encode(part, order="sorted"))
+    return found.hexdigest()
 
 
 def sealed(run: RunFile) -> RunFile:
     """The same run with its seal. Raises `CannotMeasure` where it does not fit a run file."""
     try:
-        return msgspec.structs.replace(run, seal=seal_of(run))
+        plain = _RUN.decode(msgspec.json.encode(run))
     except msgspec.DecodeError as error:
         raise CannotMeasure(f"this run does not fit a run file: {error}") from error
+    return msgspec.structs.replace(plain, seal=seal_of(plain))
 
 
 def schema() -> dict[str, Any]:

@@ -84,6 +84,12 @@ def test_parts_that_add_up() -> None:
     assert "Intervals are wider" in flat(told("both", 3, HELP, looks=6))
 
 
+def test_agreement_within_a_wide_interval_is_none() -> None:
+    shown = flat(told("factorial", 2, HELP, n=2, noise=0.3))
+    assert "too wide an interval to tell more" in shown
+    assert "they agree" not in shown
+
+
 def test_three_that_act_together_are_missing() -> None:
     shown = flat(told("factorial", 3, {**HELP, frozenset("abc"): 0.3}))
     assert "what is missing comes from three or more toggles together" in shown

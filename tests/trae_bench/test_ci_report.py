@@ -1,0 +1,163 @@
+"""What a CI service is told: annotations, the job's summary, JUnit."""
+
+from functools import cache
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+from tests.trae_bench.runs import honest
+from trae_bench.errors import CannotMeasure
+from trae_bench.report.ci import (
+    MOST_OF_A_KIND,
+    MOST_SUMMARY,
+    SUMMARY_VARIABLE,
+    add_to_summary,
+    annotations,
+)
+from trae_bench.report.escape import for_workflow, for_workflow_property
+from trae_bench.report.junit import junit
+from trae_bench.store import RunFile
+
+replace = msgspec.structs.replace
+
+
+@cache
+def run() -> RunFile:
+    return honest()
+
+
+@cache
+def undecided() -> RunFile:
+    return honest(toggles=("idle",), noise=0.2)
+
+
+@cache
+def differing() -> RunFile:
+    return honest(lost={("idle", n): "differ" for n in range(9)})
+
+
+# -- annotations
+
+
+def test_each_regression_is_an_error() -> None:
+    lines = annotations(run())
+    assert len(lines) == 3
+    assert all(line.startswith("::error title=regression::work / slower / ") for line in lines)
+    assert "ratio 1.49" in lines[0]
+
+
+def test_what_is_open_is_one_warning() -> None:
+    (line,) = annotations(undecided())
+    assert line.startswith("::warning title=inconclusive::3 of 5 comparisons")
+    assert "A/A noise" in line
+    assert "%25" in line
+
+
+def test_answers_that_differ_are_one_error_a_toggle() -> None:
+    lines = annotations(differing())
+    (line,) = (line for line in lines if "answers differ" in line)
+    assert line.startswith("::error title=answers differ::work / idle: the transcripts differ")
+    assert len([line for line in lines if "regression" in line]) == 3
+
+
+def test_nothing_is_claimed_from_few_pairs() -> None:
+    assert annotations(run(), claimed=False) == []
+    assert len(annotations(differing(), claimed=False)) == 1
+
+
+def test_nothing_measured_is_a_warning() -> None:
+    (line,) = annotations(replace(run(), comparisons=()))
+    assert line == "::warning title=not measured::nothing could be measured"
+
+
+def test_a_thousand_regressions_are_ten_errors() -> None:
+    lines = annotations(replace(run(), comparisons=run().comparisons * 300))
+    assert len(lines) == MOST_OF_A_KIND
+    assert lines[-1] == "::error title=and more::891 more; see the report"
+
+
+def test_workflow_commands_keep_their_text() -> None:
+    assert for_workflow("100 % done\nnext") == "100 %25 done\\x0anext"
+    assert for_workflow_property("a:b, c") == "a%3Ab%2C c"
+    assert "\n" not in for_workflow("\r\n\u2028\x85")
+
+
+# -- summary
+
+
+def test_the_summary_is_appended(tmp_path: Path) -> None:
+    path = tmp_path / "summary.md"
+    path.write_text("before\n")
+    assert add_to_summary("after\n", {SUMMARY_VARIABLE: str(path)}) == path
+    assert path.read_text() == "before\nafter\n"
+
+
+@pytest.mark.parametrize("environ", [{}, {SUMMARY_VARIABLE: ""}])
+def test_outside_of_ci_nothing_is_written(environ: dict[str, str]) -> None:
+    assert add_to_summary("text", environ) is None
+
+
+def test_a_summary_that_cannot_be_written_says_why(tmp_path: Path) -> None:
+    with pytest.raises(CannotMeasure, match=SUMMARY_VARIABLE):
+        add_to_summary("text", {SUMMARY_VARIABLE: str(tmp_path)})
+    full = tmp_path / "full.md"
+    full.write_bytes(b"x" * MOST_SUMMARY)
+    with pytest.raises(CannotMeasure, match="room"):
+        add_to_summary("text", {SUMMARY_VARIABLE: str(full)})
+    assert full.stat().st_size == MOST_SUMMARY
+
+
+# -- JUnit
+
+
+def cases(run: RunFile, *, claimed: bool = True) -> dict[tuple[str, str], list[str]]:
+    """Toggle and metric -> elements that say what became of it."""
+    root = ElementTree.fromstring(junit(run, claimed=claimed))
+    found = {}
+    for case in root.iter("testcase"):
+        outcome = [child.tag for child in case if child.tag != "system-out"]
+        found[case.attrib["classname"], case.attrib["name"]] = outcome
+    return found
+
+
+def test_a_regression_fails_and_the_rest_passes() -> None:
+    found = cases(run())
+    assert len(found) == 15
+    assert {key for key, outcome in found.items() if outcome} == {
+        ("work.slower", metric) for metric in ("cpu", "wall", "steps_per_second")
+    }
+    assert found["work.slower", "cpu"] == ["failure"]
+
+
+def test_what_nobody_can_tell_is_skipped() -> None:
+    found = cases(undecided())
+    assert found["work.idle", "cpu"] == ["skipped"]
+    assert found["work.idle", "requests"] == []
+    assert set(map(tuple, cases(run(), claimed=False).values())) == {("skipped",)}
+
+
+def test_answers_that_differ_are_errors() -> None:
+    found = cases(differing())
+    assert found["work.idle", "cpu"] == ["error"]
+    assert found["work.faster", "cpu"] == []
+
+
+@pytest.mark.parametrize("made", [run, undecided, differing])
+def test_the_counts_are_those_of_the_cases(made: object) -> None:
+    assert callable(made)
+    root = ElementTree.fromstring(junit(made()))
+    outcomes = [outcome for found in cases(made()).values() for outcome in found]
+    for element in (root, root[0]):
+        assert int(element.attrib["tests"]) == len(list(root.iter("testcase")))
+        assert int(element.attrib["failures"]) == outcomes.count("failure")
+        assert int(element.attrib["errors"]) == outcomes.count("error")
+        assert int(element.attrib["skipped"]) == outcomes.count("skipped")
+
+
+def test_scenarios_are_suites() -> None:
+    rows = [replace(row, scenario=name) for row in run().comparisons for name in ("b", "a")]
+    root = ElementTree.fromstring(junit(replace(run(), comparisons=tuple(rows))))
+    assert [suite.attrib["name"] for suite in root] == ["a", "b"]
+    assert root.attrib["tests"] == "30"

@@ -1,0 +1,145 @@
+"""The comment: verdict first, table folded, short enough for any run."""
+
+import re
+from functools import cache
+
+import msgspec
+import pytest
+
+from tests.trae_bench.runs import honest
+from trae_bench.records import Pairs
+from trae_bench.report.escape import for_markdown, markdown_text
+from trae_bench.report.markdown import MARKER, MOST, comment, headline
+from trae_bench.store import RunFile
+
+replace = msgspec.structs.replace
+
+
+@cache
+def run() -> RunFile:
+    return honest()
+
+
+@cache
+def lossy() -> RunFile:
+    return honest(lost={("slower", n): "differ" for n in range(9)} | {("idle", 4): "crash"})
+
+
+@cache
+def crashed() -> RunFile:
+    return honest(toggles=("idle",), lost={("idle", n): "crash" for n in range(9)})
+
+
+def test_the_verdict_comes_first_and_the_table_is_folded() -> None:
+    lines = comment(run()).splitlines()
+    assert lines[0] == MARKER
+    assert lines[1] == "### trae-bench: 3 regressions"
+    worse = [n for n, line in enumerate(lines) if line.startswith("- **regression**")]
+    better = [n for n, line in enumerate(lines) if line.startswith("- **improvement**")]
+    fold = lines.index("<details><summary>15 comparisons</summary>")
+    end = lines.index("</details>")
+    assert len(worse) == len(better) == 3
+    assert max(worse) < min(better) < fold < end
+    rows = [line for line in lines[fold:end] if line.startswith("| <code>")]
+    assert len(rows) == 15
+    assert not any("A/A" in row for row in rows)
+    assert {line.count("|") for line in lines[fold:end] if line.startswith("|")} == {10}
+    assert lines[fold + 1] == ""  # or GitHub takes the table for plain text
+
+
+def test_figures_machine_and_commit_are_told() -> None:
+    text = comment(run())
+    assert re.search(r"slower</code> / <code>cpu</code>: \d+ ms → \d+ ms, ratio 1\.\d+", text)
+    assert "<code>0123456789</code>, on <code>an ordinary one</code>" in text
+    assert "A/A noise" in text
+    dirty = replace(run(), header=replace(run().header, code={"commit": "a", "dirty": True}))
+    assert "not committed" in comment(dirty)
+
+
+@pytest.mark.parametrize(
+    ("made", "claimed", "said"),
+    [
+        (run, True, "3 regressions"),
+        (run, False, "no verdicts"),
+        (lambda: honest(toggles=("faster",)), True, "no regression, 3 improvement"),
+        (lambda: honest(toggles=("idle",), noise=0.2), True, "no regression, 3 inconclusive"),
+        (lambda: honest(toggles=("idle",)), True, "no regression"),
+        (lossy, True, "the two sides give different answers"),
+        (lossy, False, "the two sides give different answers"),
+        (crashed, True, "nothing could be measured"),
+        (lambda: replace(run(), comparisons=()), True, "nothing could be measured"),
+    ],
+)
+def test_headline(made: object, claimed: bool, said: str) -> None:
+    assert callable(made)
+    assert headline(made(), claimed=claimed).startswith(said)
+
+
+def test_lost_pairs_are_told_with_a_reason() -> None:
+    text = comment(lossy())
+    (line,) = (line for line in text.splitlines() if "duet pairs lost" in line and "idle" in line)
+    assert line.startswith("- 1 duet pairs lost (not measured)")
+    assert "oh no" in line
+    assert "answers differ" in text
+
+
+def test_no_verdict_is_claimed_from_few_pairs() -> None:
+    text = comment(run(), claimed=False)
+    assert "**regression**" not in text
+    assert "| regression |" not in text
+
+
+def test_the_largest_run_still_fits() -> None:
+    """A thousand rows with the longest of names, each character of which takes six."""
+    rows = [
+        replace(
+            row,
+            scenario="|" * 190 + str(n),
+            contrast="<" * 200,
+            pairs=Pairs(1, 2, 3, ("`" * 8000,)),
+        )
+        for n in range(100)
+        for row in run().comparisons
+    ]
+    huge = replace(run(), comparisons=tuple(rows))
+    text = comment(huge)
+    assert len(text) < MOST
+    assert len(text) > MOST * 0.7
+    assert text.count("<details>") == text.count("</details>") == 1
+    shown, left = len(re.findall(r"^\| <code>", text, re.M)), re.search(r"(\d+) more rows", text)
+    assert left is not None
+    assert shown + int(left[1]) == len(rows)
+    assert text.count("- **regression**") == 10
+    assert "- and 290 more: **regression**" in text
+
+
+def test_the_longest_facts_still_fit() -> None:
+    facts = dict.fromkeys(("cpu", "cores", "kernel", "python"), "|" * 8000)
+    header = replace(run().header, machine=facts, code={"commit": "|" * 8000}, created="|" * 200)
+    noise = tuple(replace(floor, metric="|" * 200) for floor in run().noise)
+    assert len(comment(replace(run(), header=header, noise=noise))) < MOST
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("parallel_tools", "parallel_tools"),
+        ("1.5 s", "1.5 s"),
+        ("_x_", "&#95;x&#95;"),
+        ("a|b", "a&#124;b"),
+        ("`x`", "&#96;x&#96;"),
+        ("<b>", "&#60;b&#62;"),
+        ("&amp;", "&#38;amp&#59;"),
+        ("@me #1 www.x", "&#64;me &#35;1 www&#46;x"),
+        ("[a](b)", "&#91;a&#93;(b)"),
+        ("a::b", "a&#58;&#92;x3ab"),
+        ("a\nb", "a&#92;x0ab"),
+    ],
+)
+def test_markdown_has_nothing_to_act_on(text: str, shown: str) -> None:
+    assert markdown_text(text) == shown
+    assert for_markdown(text) == f"<code>{shown}</code>"
+
+
+def test_no_text_is_no_code() -> None:
+    assert for_markdown("") == ""

@@ -1,0 +1,89 @@
+"""What a CI service shows of a run: annotations, and the job's summary.
+
+GitHub Actions reads annotations from the job's output, and takes the summary from a file that
+it names in the environment. Both are absent elsewhere, and then nothing is written.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from trae_bench.errors import CannotMeasure
+from trae_bench.records import Comparison
+from trae_bench.report.escape import for_terminal, for_workflow, for_workflow_property
+from trae_bench.report.markdown import compared, headline
+from trae_bench.report.terminal import cells_of, noise_line
+from trae_bench.store import RunFile
+
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+MOST_OF_A_KIND = 10
+"""Annotations; GitHub shows no more errors and no more warnings of one step."""
+MOST_SUMMARY = 1024 * 1024
+"""Bytes; GitHub drops a summary that is larger."""
+
+
+def annotations(run: RunFile, *, claimed: bool = True) -> list[str]:
+    """Lines for the job's output: errors for regressions and for answers that differ, a
+    warning for what could not be told."""
+    rows = compared(run)
+    differ = [row for row in rows if row.pairs.answers_differ and not row.pairs.measured]
+    worse = [row for row in rows if row.judgement.verdict == "regression"] if claimed else []
+    errors = [_line("error", "answers differ", _reason(row)) for row in _once(differ)]
+    errors += [_line("error", "regression", _change(run, row)) for row in worse]
+    warnings = []
+    if headline(run, claimed=claimed) == "nothing could be measured":
+        warnings.append(_line("warning", "not measured", "nothing could be measured"))
+    open_rows = [row for row in rows if row.judgement.verdict == "inconclusive"]
+    if claimed and open_rows:
+        said = f"{len(open_rows)} of {len(rows)} comparisons are inconclusive. "
+        warnings.append(_line("warning", "inconclusive", said + noise_line(run.noise)))
+    return [*_capped("error", errors), *_capped("warning", warnings)]
+
+
+def add_to_summary(text: str, environ: Mapping[str, str]) -> Path | None:
+    """Append to the job's summary; None where there is no such file.
+
+    Raises `CannotMeasure` where it cannot be written, or has no room left.
+    """
+    name = environ.get(SUMMARY_VARIABLE)
+    if not name:
+        return None
+    path = Path(name)
+    try:
+        size = path.stat().st_size if path.exists() else 0
+        if size + len(text.encode()) > MOST_SUMMARY:
+            raise CannotMeasure(f"no room is left in the job's summary {path}")
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise CannotMeasure(
+            f"cannot write the job's summary {path}: {error.strerror or error}; "
+            f"check {SUMMARY_VARIABLE}"
+        ) from error
+    return path
+
+
+def _line(kind: str, title: str, message: str) -> str:
+    return f"::{kind} title={for_workflow_property(title)}::{for_workflow(message, 1000)}"
+
+
+def _change(run: RunFile, row: Comparison) -> str:
+    name, off, on, ratio, interval, *_ = cells_of(row, run.header.metrics[row.metric], True)
+    scenario, contrast = for_terminal(row.scenario), for_terminal(row.contrast)
+    return f"{scenario} / {contrast} / {name}: {off} to {on}, ratio {ratio} {interval}".rstrip()
+
+
+def _reason(row: Comparison) -> str:
+    reason = for_terminal(row.pairs.reasons[0]) if row.pairs.reasons else "in every pair"
+    return f"{for_terminal(row.scenario)} / {for_terminal(row.contrast)}: {reason}"
+
+
+def _once(rows: Sequence[Comparison]) -> list[Comparison]:
+    """One row for each comparison of two sides, whatever metrics it has."""
+    return list({(row.scenario, row.contrast): row for row in reversed(rows)}.values())[::-1]
+
+
+def _capped(kind: str, lines: Sequence[str]) -> list[str]:
+    if len(lines) <= MOST_OF_A_KIND:
+        return list(lines)
+    kept = lines[: MOST_OF_A_KIND - 1]
+    return [*kept, _line(kind, "and more", f"{len(lines) - len(kept)} more; see the report")]

@@ -1,0 +1,81 @@
+"""A run as JUnit XML: one suite a scenario, one case for each toggle and metric.
+
+A regression is a failure, answers that differ an error, and what nobody can tell is skipped:
+a CI service must not take it for a pass.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from trae_bench.records import Comparison
+from trae_bench.report.escape import for_xml
+from trae_bench.report.markdown import compared
+from trae_bench.report.terminal import cells_of
+from trae_bench.store import RunFile
+
+_KINDS = ("failure", "error", "skipped")
+
+
+def junit(run: RunFile, *, claimed: bool = True) -> str:
+    """The document. `claimed` is off where a run was too short for verdicts: all skipped."""
+    rows = sorted(compared(run), key=lambda row: row.scenario)
+    kinds = [_outcome(row, claimed)[0] for row in rows]
+    suites = (
+        _suite(run, scenario, list(of_scenario), claimed)
+        for scenario, of_scenario in groupby(rows, key=lambda row: row.scenario)
+    )
+    return "\n".join(
+        [
+            '<?xml version="1.0" encoding="UTF-8"?>',
+            f'<testsuites name="trae-bench" {_counts(kinds)}>',
+            *suites,
+            "</testsuites>\n",
+        ]
+    )
+
+
+def _suite(run: RunFile, scenario: str, rows: list[Comparison], claimed: bool) -> str:
+    kinds = [_outcome(row, claimed)[0] for row in rows]
+    stamp = for_xml(run.header.created)
+    return "\n".join(
+        [
+            f' <testsuite name="{for_xml(scenario)}" {_counts(kinds)} timestamp="{stamp}">',
+            *(line for row in rows for line in _case(run, row, claimed)),
+            " </testsuite>",
+        ]
+    )
+
+
+def _counts(kinds: list[str]) -> str:
+    failed, errors, skipped = (kinds.count(kind) for kind in _KINDS)
+    return f'tests="{len(kinds)}" failures="{failed}" errors="{errors}" skipped="{skipped}"'
+
+
+def _case(run: RunFile, row: Comparison, claimed: bool) -> Iterator[str]:
+    kind, message = _outcome(row, claimed)
+    place = for_xml(f"{row.scenario}.{row.contrast}", 500)
+    names = f'classname="{place}" name="{for_xml(row.metric)}"'
+    yield f'  <testcase {names} time="0">'
+    if kind:
+        yield f'   <{kind} message="{for_xml(message)}"/>'
+    _, off, on, ratio, interval, saved, verdict = cells_of(
+        row, run.header.metrics[row.metric], claimed
+    )
+    story = f"{verdict}: off {off}, on {on}, ratio {ratio} {interval}, saved {saved}"
+    yield f"   <system-out>{for_xml(story)}</system-out>"
+    yield "  </testcase>"
+
+
+def _outcome(row: Comparison, claimed: bool) -> tuple[str, str]:
+    """Element that says what became of a row, empty for a pass; and its message."""
+    reason = row.pairs.reasons[0] if row.pairs.reasons else "no pair was measured"
+    verdict = row.judgement.verdict
+    if row.pairs.answers_differ and not row.pairs.measured:
+        return "error", f"answers differ: {reason}"
+    if verdict == "not measured":
+        return "skipped", f"not measured: {reason}"
+    if not claimed:
+        return "skipped", "too few pairs for a verdict"
+    if verdict == "inconclusive":
+        return "skipped", f"inconclusive after {row.pairs.measured} pairs"
+    return ("failure", "regression") if verdict == "regression" else ("", "")

@@ -1,0 +1,152 @@
+"""A run as Markdown: for a comment on a pull request, and for a CI job's summary.
+
+The verdict comes first, what stands out after it, the table is folded away. However large the
+run, the text stays under what GitHub takes as a comment.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from trae_bench.design import NOISE_FLOOR
+from trae_bench.records import Comparison, Verdict
+from trae_bench.report.escape import for_markdown, markdown_text
+from trae_bench.report.terminal import COLUMNS, cells_of, closing, noise_line
+from trae_bench.store import RunFile
+
+MARKER = "<!-- trae-bench report -->"
+"""First line, not shown: by it a job finds the comment that it wrote the last time."""
+
+MOST = 65_000
+"""Characters; GitHub refuses comments of more than 65,536."""
+MOST_STANDING_OUT = 10
+LONGEST_NAME = 60
+"""Characters of a name; a hundred of them still leave room for a table."""
+_ROOM_FOR_MARKS = 500
+_STANDING_OUT: tuple[Verdict, ...] = ("regression", "improvement")
+
+
+def comment(run: RunFile, *, claimed: bool = True) -> str:
+    """The whole report. `claimed` is off where a run was too short for verdicts."""
+    head = [MARKER, f"### trae-bench: {headline(run, claimed=claimed)}", ""]
+    foot = ["", *_foot(run, claimed)]
+    room = MOST - _length(head) - _length(foot) - _ROOM_FOR_MARKS
+    marked = _within(_standing_out(run, claimed), room // 2)
+    lost = _within(_lost(run), room // 8)
+    table = _table(run, claimed, room - _length(marked) - _length(lost))
+    return "\n".join([*head, *marked, *lost, *table, *foot]) + "\n"
+
+
+def headline(run: RunFile, *, claimed: bool = True) -> str:
+    """The verdict on the whole run, in a few words; no text of the file is in it."""
+    rows = compared(run)
+    found = [row.judgement.verdict for row in rows]
+    if any(row.pairs.answers_differ and not row.pairs.measured for row in rows):
+        return "the two sides give different answers"
+    if not any(row.pairs.measured for row in rows):
+        return "nothing could be measured"
+    if not claimed:
+        return "no verdicts, for that a run of so few pairs is too short"
+    if worse := found.count("regression"):
+        return f"{worse} regression{'s' if worse > 1 else ''}"
+    told = [f"{found.count(name)} {name}" for name in _STANDING_OUT[1:] if name in found]
+    told += [f"{found.count('inconclusive')} inconclusive"] if "inconclusive" in found else []
+    return ", ".join(["no regression", *told])
+
+
+def compared(run: RunFile) -> list[Comparison]:
+    """All rows but those of the noise floor."""
+    return [row for row in run.comparisons if row.contrast != NOISE_FLOOR]
+
+
+def _standing_out(run: RunFile, claimed: bool) -> list[str]:
+    lines = []
+    for verdict in _STANDING_OUT if claimed else ():
+        rows = [row for row in compared(run) if row.judgement.verdict == verdict]
+        for row in rows[:MOST_STANDING_OUT]:
+            _, off, on, ratio, interval, *_ = _cells(run, row, claimed)
+            change = f"{off} → {on}, ratio {ratio} {interval}".rstrip()
+            lines.append(f"- **{verdict}** {_place(row)}: {change}")
+        if len(rows) > MOST_STANDING_OUT:
+            lines.append(f"- and {len(rows) - MOST_STANDING_OUT} more: **{verdict}**")
+    return lines
+
+
+def _lost(run: RunFile) -> Iterable[str]:
+    """Pairs that count for nothing, with the first reason, once for each kind of pair."""
+    told = set()
+    for row in compared(run):
+        lost = row.pairs.answers_differ + row.pairs.not_measured
+        kind = "serial" if row.mode == "serial" else "duet"
+        key = (row.scenario, row.contrast, kind)
+        if lost and key not in told:
+            told.add(key)
+            reason = f": {for_markdown(row.pairs.reasons[0])}" if row.pairs.reasons else ""
+            what = "answers differ in some" if row.pairs.answers_differ else "not measured"
+            yield f"- {lost} {kind} pairs lost ({what}) of {_place(row, metric=False)}{reason}"
+
+
+def _table(run: RunFile, claimed: bool, room: int) -> list[str]:
+    rows = compared(run)
+    if not rows:
+        return []
+    lines = (
+        f"| {for_markdown(row.scenario, LONGEST_NAME)} | {for_markdown(row.contrast, LONGEST_NAME)}"
+        f" | {' | '.join(_cells(run, row, claimed))} |"
+        for row in rows
+    )
+    kept = _within(lines, room)
+    names = ("scenario", "toggle", *COLUMNS)
+    aligned = ["---", "---", "---", *["---:"] * (len(COLUMNS) - 2), "---"]
+    rest = [f"\n{len(rows) - len(kept)} more rows are in the run file."]
+    return [
+        "",
+        f"<details><summary>{len(rows)} comparisons</summary>",
+        "",
+        f"| {' | '.join(markdown_text(name) for name in names)} |",
+        f"| {' | '.join(aligned)} |",
+        *kept,
+        *(rest if len(kept) < len(rows) else []),
+        "",
+        "</details>",
+    ]
+
+
+def _cells(run: RunFile, row: Comparison, claimed: bool) -> list[str]:
+    name, *figures = cells_of(row, run.header.metrics[row.metric], claimed)
+    return [for_markdown(name), *map(markdown_text, figures)]
+
+
+def _foot(run: RunFile, claimed: bool) -> list[str]:
+    header = run.header
+    facts = [header.machine.get(name) for name in ("cpu", "cores", "kernel", "python")]
+    known = ", ".join(for_markdown(str(fact), LONGEST_NAME) for fact in facts if fact is not None)
+    commit = for_markdown(str(header.code.get("commit") or "unknown"), LONGEST_NAME)
+    dirty = " with changes that are not committed" if header.code.get("dirty") is True else ""
+    return [
+        closing(run, claimed=claimed),
+        "",
+        for_markdown(noise_line(run.noise)),
+        "",
+        f"Commit {commit}{dirty}, on {known or 'an unknown machine'}, "
+        f"{for_markdown(header.created, LONGEST_NAME)}.",
+    ]
+
+
+def _place(row: Comparison, *, metric: bool = True) -> str:
+    names = (row.scenario, row.contrast, row.metric) if metric else (row.scenario, row.contrast)
+    return " / ".join(for_markdown(name, LONGEST_NAME) for name in names)
+
+
+def _within(lines: Iterable[str], room: int) -> list[str]:
+    """Whole lines from the first on, as many as there is room for."""
+    kept = []
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    return kept
+
+
+def _length(*parts: Sequence[str]) -> int:
+    return sum(len(line) + 1 for line in chain(*parts))
