@@ -1,0 +1,435 @@
+"""A run in the formats of other tools. Makes text; whoever calls writes it.
+
+Only pairs that count are exported (CSV has them all, marked), the noise floor is left out,
+and each value is one fresh process. Names are `scenario/toggle/metric`, `off` or `on` after
+that; `side` picks one of them and leaves the word away, so that a tool that compares two files
+by name can compare the two sides. What a tool has no place for is left out: zeros and rates
+in pyperf, all but times in pytest-benchmark and hyperfine. The tools' own verdicts know
+nothing of pairs.
+
+All strings of a run file pass `for_name`, for nobody knows where a tool will show them.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from statistics import median, quantiles
+from types import MappingProxyType
+from typing import Any
+
+from msgspec import Struct
+
+from trae_bench.compare import fate, group, key_of, key_of_sample
+from trae_bench.design import NOISE_FLOOR
+from trae_bench.errors import BadRunFile, CannotMeasure
+from trae_bench.meters import METRICS
+from trae_bench.plan import Cell
+from trae_bench.records import Comparison, Metric, Sample, Side
+from trae_bench.report.escape import for_name
+from trae_bench.store import Facts, RunFile
+
+WORDS: Mapping[Side, str] = MappingProxyType({"A": "off", "B": "on"})
+SIDES: Mapping[str, Side] = MappingProxyType({word: side for side, word in WORDS.items()})
+LONGEST_MEASURE = 64
+"""Characters of a measure's name in Bencher."""
+CSV_COLUMNS = (
+    "scenario",
+    "contrast",
+    "mode",
+    "pair",
+    "side",
+    "slot",
+    "arm",
+    "status",
+    "counted",
+    "metric",
+    "unit",
+    "value",
+)
+_LARGEST_EXPONENT = 700.0
+
+Sides = tuple[Side, ...]
+
+
+class Series(Struct, frozen=True):
+    """One metric of one side, pair by pair."""
+
+    cell: Cell
+    metric: Metric
+    side: Side
+    samples: tuple[Sample, ...]
+    """Of pairs that count, in their order; at least one."""
+
+    @property
+    def values(self) -> list[float]:
+        return [sample.metrics[self.metric.name] for sample in self.samples]
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return for_name(self.cell.scenario), for_name(self.cell.contrast.name)
+
+
+def export(run: RunFile, format: str, side: Side | None = None) -> str:
+    """The run in one of `FORMATS`. Raises `CannotMeasure` where it has nothing for that one."""
+    return "".join(chunks(run, format, side))
+
+
+def chunks(run: RunFile, format: str, side: Side | None = None) -> Iterator[str]:
+    """The same text piece by piece, for a large run takes much room."""
+    return FORMATS[format](run, (side,) if side else ("A", "B"))
+
+
+# -- what there is to export ------------------------------------------------------------
+
+
+def _series(run: RunFile, sides: Sides) -> Iterator[Series]:
+    grouped = group(run.samples)
+    for cell in run.header.cells:
+        if cell.contrast.name == NOISE_FLOOR:
+            continue
+        pairs = grouped.get(key_of(cell), {})
+        numbers = sorted(n for n, pair in pairs.items() if n > 0 and fate(*pair)[0] == "measured")
+        both = [[sample for sample in pairs[n] if sample is not None] for n in numbers]
+        for name in cell.metrics:
+            # Equal numbers of values on both sides: pyperf compares them only so.
+            with_it = [pair for pair in both if all(name in sample.metrics for sample in pair)]
+            for side in sides if with_it else ():
+                samples = (sample for pair in with_it for sample in pair if sample.side == side)
+                yield Series(cell, run.header.metrics[name], side, tuple(samples))
+
+
+def _name(series: Series, sides: Sides) -> str:
+    parts = [*series.place, for_name(series.metric.name)]
+    return "/".join([*parts, WORDS[series.side]] if len(sides) > 1 else parts)
+
+
+def _named(items: Iterable[tuple[str, Any]], format: str) -> dict[str, Any]:
+    """Raises `BadRunFile` where two get one name, `CannotMeasure` where there is none."""
+    found: dict[str, Any] = {}
+    for name, item in items:
+        if name in found:
+            raise BadRunFile(f"two rows of this run would both be {name!r} for {format}")
+        found[name] = item
+    if not found:
+        raise CannotMeasure(f"nothing in this run that {format} has a place for")
+    return found
+
+
+def _json(document: Any) -> Iterator[str]:
+    try:
+        yield json.dumps(document, indent=1, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise BadRunFile("a figure of this run is too large for any other tool") from error
+
+
+def _facts(facts: Facts, names: Mapping[str, str]) -> dict[str, str | int | float]:
+    """Those of the facts that are there, under another tool's names for them."""
+    found: dict[str, str | int | float] = {}
+    for name, theirs in names.items():
+        value = facts.get(name)
+        if isinstance(value, str):
+            value = for_name(value)
+        if value is not None and value != "":
+            found[theirs] = value
+    return found
+
+
+# -- formats ----------------------------------------------------------------------------
+
+_PYPERF_UNITS = {"s": "second", "B": "byte", "": "integer"}
+
+
+def _pyperf(run: RunFile, sides: Sides) -> Iterator[str]:
+    benchmarks = _named(
+        (
+            (_name(series, sides), _pyperf_benchmark(series, _name(series, sides)))
+            for series in _series(run, sides)
+            if series.metric.unit in _PYPERF_UNITS and min(series.values) > 0
+        ),
+        "pyperf",
+    )
+    machine = {
+        "cpu": "cpu_model_name",
+        "cores": "cpu_count",
+        "python": "python_version",
+        "implementation": "python_implementation",
+        "kernel": "platform",
+    }
+    metadata = _facts(run.header.machine, machine)
+    metadata |= _facts(run.header.versions, {"trae-bench": "trae_bench_version"})
+    metadata |= _facts(run.header.code, {"commit": "commit_id"})
+    suite = {"version": "1.0", "benchmarks": list(benchmarks.values())}
+    return _json(suite | ({"metadata": metadata} if metadata else {}))
+
+
+def _pyperf_benchmark(series: Series, name: str) -> dict[str, Any]:
+    unit = _PYPERF_UNITS[series.metric.unit]
+    runs = []
+    for sample in series.samples:
+        value = sample.metrics[series.metric.name]
+        whole = unit != "second" and value == int(value)
+        one: dict[str, Any] = {"values": [int(value) if whole else value]}
+        if sample.metrics.get("wall", -1.0) >= 0:
+            one["metadata"] = {"duration": sample.metrics["wall"]}
+        runs.append(one)
+    return {"metadata": {"name": name, "unit": unit, "loops": 1}, "runs": runs}
+
+
+def _bmf(run: RunFile, sides: Sides) -> Iterator[str]:
+    """Each side's median between its quartiles, times in nanoseconds as Bencher has them, and
+    the ratio between its bounds, which alone means the same on another machine."""
+    rows = {(row.scenario, row.contrast, row.metric): row for row in run.comparisons}
+    found: dict[str, dict[str, Any]] = {}
+    for series in _series(run, sides):
+        place = "/".join(series.place)
+        measure = for_name(series.metric.name, LONGEST_MEASURE)
+        bench = f"{place}/{WORDS[series.side]}" if len(sides) > 1 else place
+        low, middle, high = _quartiles(series.values)
+        scale = 1e9 if series.metric.unit == "s" else 1.0
+        _put(found, bench, measure, middle * scale, low * scale, high * scale)
+        row = rows.get((series.cell.scenario, series.cell.contrast.name, series.metric.name))
+        if row is not None and series.side == sides[-1]:
+            _put_ratio(found, f"{place}/ratio", measure, row)
+    return _json(_named(found.items(), "Bencher"))
+
+
+def _put(found: dict[str, dict[str, Any]], bench: str, measure: str, *values: float) -> None:
+    measures = found.setdefault(bench, {})
+    if measure in measures:
+        raise BadRunFile(f"two rows of this run would both be {bench!r}, {measure!r} for Bencher")
+    measures[measure] = dict(zip(("value", "lower_value", "upper_value"), values, strict=False))
+
+
+def _put_ratio(found: dict[str, dict[str, Any]], bench: str, measure: str, row: Comparison) -> None:
+    if row.estimate is None or row.estimate.log_ratio is None:
+        return
+    logs = [row.estimate.log_ratio]
+    if (interval := row.estimate.interval) is not None:
+        logs += [interval.low, interval.high]
+    _put(found, bench, measure, *(math.exp(min(log, _LARGEST_EXPONENT)) for log in logs))
+
+
+def _github_action(better: str) -> "Format":
+    """For `customSmallerIsBetter` or `customBiggerIsBetter`: one direction a file."""
+
+    def form(run: RunFile, sides: Sides) -> Iterator[str]:
+        entries = _named(
+            (
+                (_name(series, sides), _github_entry(series, _name(series, sides)))
+                for series in _series(run, sides)
+                if series.metric.better == better
+            ),
+            f"github-action-benchmark ({better} is better)",
+        )
+        return _json(list(entries.values()))
+
+    return form
+
+
+def _github_entry(series: Series, name: str) -> dict[str, Any]:
+    low, middle, high = _quartiles(series.values)
+    return {
+        "name": name,
+        "unit": for_name(series.metric.unit) or "count",
+        "value": middle,
+        "range": f"± {(high - low) / 2:.3g}",
+        "extra": f"{len(series.samples)} processes ({series.cell.mode})",
+    }
+
+
+def _pytest_benchmark(run: RunFile, sides: Sides) -> Iterator[str]:
+    benchmarks = _named(
+        (
+            (_name(series, sides), _pytest_entry(series, _name(series, sides)))
+            for series in _series(run, sides)
+            if series.metric.unit == "s"
+        ),
+        "pytest-benchmark",
+    )
+    code = run.header.code
+    machine = {
+        "system": "system",
+        "kernel": "release",
+        "architecture": "machine",
+        "python": "python_version",
+        "implementation": "python_implementation",
+        "compiler": "python_compiler",
+    }
+    facts: dict[str, Any] = {"node": "unknown", "processor": ""}
+    facts |= _facts(run.header.machine, machine)
+    cpu = {"cpu": "brand_raw", "cores": "count", "architecture": "arch"}
+    facts["cpu"] = _facts(run.header.machine, cpu)
+    document = {
+        "machine_info": facts,
+        "commit_info": {
+            "id": for_name(str(code.get("commit") or "unversioned")),
+            "time": None,
+            "author_time": None,
+            "dirty": code.get("dirty") is True,
+            "project": "trae-bench",
+            "branch": "(unknown)",
+        },
+        "benchmarks": list(benchmarks.values()),
+        "datetime": _date(run.header.created),
+        "version": "5.0.0",
+    }
+    return _json(document)
+
+
+def _date(text: str) -> str | None:
+    try:
+        return datetime.fromisoformat(text).isoformat()
+    except ValueError:
+        return None
+
+
+def _pytest_entry(series: Series, name: str) -> dict[str, Any]:
+    values = series.values
+    middle, spread = _mean(values), _deviation(values)
+    low, _, high = _quartiles(values)
+    fences = low - 1.5 * (high - low), high + 1.5 * (high - low)
+    within = [value for value in values if fences[0] <= value <= fences[1]] or values
+    far = sum(abs(value - middle) > spread for value in values)
+    out = len(values) - len(within)
+    return {
+        "group": "/".join([*series.place, for_name(series.metric.name)]),
+        "name": name,
+        "fullname": name,
+        "params": None,
+        "param": None,
+        "extra_info": {"mode": series.cell.mode, "side": series.side},
+        "options": {"rounds": len(values), "warmup": True},
+        "stats": {
+            "min": min(values),
+            "max": max(values),
+            "mean": middle,
+            "stddev": spread,
+            "rounds": len(values),
+            "median": median(values),
+            "iqr": high - low,
+            "q1": low,
+            "q3": high,
+            "iqr_outliers": out,
+            "stddev_outliers": far,
+            "outliers": f"{far};{out}",
+            "ld15iqr": min(within),
+            "hd15iqr": max(within),
+            "ops": 1 / middle if middle else 0,
+            "total": sum(values),
+            "data": values,
+            "iterations": 1,
+        },
+    }
+
+
+def _hyperfine(run: RunFile, sides: Sides) -> Iterator[str]:
+    """Wall times are of serial pairs: two at once would wait for each other."""
+    results = _named(
+        (
+            ("/".join([*series.place, series.side]), _hyperfine_result(series))
+            for series in _series(run, sides)
+            if series.metric.name == "wall" and series.cell.mode == "serial"
+        ),
+        "hyperfine (wall times)",
+    )
+    return _json({"results": list(results.values())})
+
+
+def _hyperfine_result(series: Series) -> dict[str, Any]:
+    values = series.values
+
+    def usual(name: str) -> float:
+        return _mean([sample.metrics.get(name, 0.0) for sample in series.samples])
+
+    scenario, contrast = series.place
+    result: dict[str, Any] = {
+        "command": f"{scenario} {contrast}={WORDS[series.side]}",
+        "mean": _mean(values),
+        "stddev": _deviation(values) if len(values) > 1 else None,
+        "median": median(values),
+        "user": usual("cpu_user"),
+        "system": usual("cpu_system"),
+        "min": min(values),
+        "max": max(values),
+        "times": values,
+        "exit_codes": [sample.exit_status for sample in series.samples],
+        "parameters": {"scenario": scenario, contrast: WORDS[series.side]},
+    }
+    if all("peak_rss" in sample.metrics for sample in series.samples):
+        sizes = [int(sample.metrics["peak_rss"]) for sample in series.samples]
+        result["memory_usage_byte"] = sizes
+    return result
+
+
+def _csv(run: RunFile, sides: Sides) -> Iterator[str]:
+    """One line a figure: every sample, the noise floor, warming and lost pairs included."""
+    grouped = group(run.samples)
+    metrics = {**METRICS, **run.header.metrics}
+    units = {name: for_name(metric.unit) for name, metric in metrics.items()}
+    yield _lines([CSV_COLUMNS])
+    for sample in run.samples:
+        if sample.side not in sides:
+            continue
+        pair = grouped[key_of_sample(sample)][sample.pair]
+        counted = sample.pair > 0 and fate(*pair)[0] == "measured"
+        front = (
+            for_name(sample.scenario),
+            for_name(sample.contrast),
+            sample.mode,
+            sample.pair,
+            sample.side,
+            sample.slot,
+            for_name(sample.arm),
+            sample.status,
+            "yes" if counted else "no",
+        )
+        yield _lines(
+            (*front, for_name(name), units.get(name, ""), value)
+            for name, value in (sample.metrics or {"": ""}).items()
+        )
+
+
+def _lines(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+Format = Callable[[RunFile, Sides], Iterator[str]]
+
+FORMATS: Mapping[str, Format] = MappingProxyType(
+    {
+        "pyperf": _pyperf,
+        "bmf": _bmf,
+        "github-action": _github_action("lower"),
+        "github-action-bigger": _github_action("higher"),
+        "pytest-benchmark": _pytest_benchmark,
+        "hyperfine": _hyperfine,
+        "csv": _csv,
+    }
+)
+
+
+# -- figures ----------------------------------------------------------------------------
+# The statistics module works in exact fractions, which fail where a float has no end left.
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(value / len(values) for value in values)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return 0.0
+    middle = _mean(values)
+    return math.hypot(*(value - middle for value in values)) / math.sqrt(len(values) - 1)
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = quantiles(values, n=4, method="inclusive")
+    return low, middle, high
