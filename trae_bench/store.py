@@ -38,7 +38,7 @@ VERSION = 1
 MAX_BYTES = 128 * 1024 * 1024
 """A file larger than this is not read. 10,000 samples take about 15 MB."""
 
-MAX_VALUES = 6_000_000
+MAX_VALUES = 5_000_000
 """Nor is one with more values: each costs memory, however few bytes it takes in the file."""
 
 MAX_ROWS = 50_000
@@ -288,7 +288,7 @@ def _hold_rows(path: Path, run: RunFile) -> None:
     planned: Counter[CellKey] = Counter()
     for cell in run.header.cells:
         planned[key_of(cell)] += len(cell.metrics)
-    if max(planned.total(), len(run.comparisons), len(run.noise)) > MAX_ROWS:
+    if max(planned.total(), *map(len, (run.comparisons, run.noise, run.resumed))) > MAX_ROWS:
         raise BadRunFile(f"{path}: more than {MAX_ROWS:,} rows; no run has that many")
     if len(run.samples) > MAX_SAMPLES:
         raise BadRunFile(f"{path}: more than {MAX_SAMPLES:,} samples; no run has that many")

@@ -1,5 +1,7 @@
-"""What a CI service is told: annotations, the job's summary, JUnit."""
+"""What a CI service is told: annotations, the job's summary, JUnit; and when: before the exit."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
@@ -7,8 +9,13 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from tests.trae_bench.runs import honest
-from trae_bench.errors import CannotMeasure
+from tests.trae_bench.runs import Machine, honest
+from tests.trae_bench.test_cli import TINY, heavy, modules_of
+from trae_bench import laboratory, store
+from trae_bench.cli import main
+from trae_bench.errors import AnswersDiffer, CannotMeasure
+from trae_bench.lock import PLACE_VARIABLE
+from trae_bench.report import markdown
 from trae_bench.report.ci import (
     MOST_OF_A_KIND,
     MOST_SUMMARY,
@@ -18,7 +25,9 @@ from trae_bench.report.ci import (
 )
 from trae_bench.report.escape import for_workflow, for_workflow_property
 from trae_bench.report.junit import junit
-from trae_bench.store import RunFile
+from trae_bench.scenario import Scenario
+from trae_bench.session import Executor
+from trae_bench.store import RunFile, write_run
 
 replace = msgspec.structs.replace
 
@@ -161,3 +170,135 @@ def test_scenarios_are_suites() -> None:
     root = ElementTree.fromstring(junit(replace(run(), comparisons=tuple(rows))))
     assert [suite.attrib["name"] for suite in root] == ["a", "b"]
     assert root.attrib["tests"] == "30"
+
+
+# -- from the command line
+
+
+class PlayedBench(laboratory.Bench):
+    """Runs no process; all pairs of the toggle give different answers where it is told to."""
+
+    differ = False
+
+    @contextmanager
+    def executor(
+        self, scenarios: Mapping[str, Scenario], keep: Path | None = None
+    ) -> Iterator[Executor]:
+        yield Machine(lost={("batched_trajectory", n): "differ" for n in range(9 * self.differ)})
+
+
+@pytest.fixture
+def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[PlayedBench]:
+    """A scenario in the current folder, a lock and a bench of its own, and no CI."""
+    (tmp_path / "tiny.toml").write_text(TINY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    for name in (SUMMARY_VARIABLE, "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+
+    class Bench(PlayedBench):
+        pass
+
+    monkeypatch.setattr(laboratory, "Bench", Bench)
+    return Bench
+
+
+RUN = ("run", "tiny.toml", "--pairs", "8", "--out", "run.json")
+REPORTS = ("--comment", "comment.md", "--junit", "junit.xml")
+
+
+def test_a_run_writes_its_reports(
+    played: type[PlayedBench],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(SUMMARY_VARIABLE, "summary.md")
+    assert main([*RUN, *REPORTS]) == 0
+    assert "::" not in capsys.readouterr().out
+    text = Path("comment.md").read_text()
+    assert text.startswith(markdown.MARKER)
+    assert text == markdown.comment(store.read_run(Path("run.json")))
+    assert Path("summary.md").read_text() == text
+    assert len(list(ElementTree.parse("junit.xml").iter("testcase"))) == 2
+    assert not list(Path().glob(".*.part"))
+
+
+def test_reports_are_written_before_the_exit_whatever_it_is(
+    played: type[PlayedBench],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    played.differ = True
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert main([*RUN, *REPORTS]) == AnswersDiffer.exit_code
+    assert "different answers" in Path("comment.md").read_text()
+    assert 'errors="2"' in Path("junit.xml").read_text()
+    out = capsys.readouterr().out
+    assert "\n::error title=answers differ::tiny / batched_trajectory" in out
+
+
+def test_a_report_that_cannot_be_written_stops_no_other(
+    played: type[PlayedBench],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(SUMMARY_VARIABLE, str(Path.cwd()))
+    assert main([*RUN, "--comment", "none/comment.md", "--junit", "junit.xml"]) == 4
+    assert "cannot write none/comment.md: No such file" in capsys.readouterr().err
+    assert Path("junit.xml").exists()
+    assert store.read_run(Path("run.json")).samples
+
+
+def test_a_stored_run_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.json"
+    write_run(path, run())
+    assert main(["report", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "work / slower" in out
+    assert "3 regression" in out
+    assert main(["report", str(path), "--comment", "-"]) == 0
+    assert capsys.readouterr().out == markdown.comment(run())
+    assert main(["report", str(path), "--junit", str(tmp_path / "junit.xml")]) == 0
+    assert (tmp_path / "junit.xml").read_text() == junit(run())
+
+
+def test_verify_ends_in_4_where_one_file_does_not_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad, none = (tmp_path / f"{name}.json" for name in ("good", "bad", "none"))
+    write_run(good, run())
+    write_run(bad, replace(run(), elapsed=1e6))
+    none.write_text("{}")
+    assert main(["verify", str(good)]) == 0
+    out = capsys.readouterr().out
+    assert "good.json: holds together" in out
+    assert "commit: 0123456789" in out
+    assert "No file can tell: samples that were made up" in out
+    assert main(["verify", str(good), str(bad), str(none)]) == 4
+    out = capsys.readouterr().out
+    assert "good.json: holds together" in out
+    assert "bad.json: does NOT hold together" in out
+    assert "wrong: seal: does not fit" in out
+    assert "none.json: not a valid run file" in " ".join(out.split())
+    assert main(["verify", str(tmp_path / "missing.json")]) == 2
+
+
+def test_an_export_is_written_whole_or_not_at_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "run.json", tmp_path / "out.json"
+    write_run(path, run())
+    assert main(["export", str(path), "--format", "bmf", "--out", str(out)]) == 0
+    whole = out.read_text()
+    assert main(["export", str(path), "--format", "bmf"]) == 0
+    assert capsys.readouterr().out == whole
+    write_run(path, replace(run(), samples=()), force=True)
+    assert main(["export", str(path), "--format", "bmf", "--out", str(out)]) == 4
+    assert out.read_text() == whole
+    assert [each.name for each in tmp_path.iterdir() if each not in (path, out)] == []
+    assert main(["export", str(path), "--format", "asv"]) == 2
+
+
+@pytest.mark.parametrize("name", ["verify", "export", "report"])
+def test_help_imports_little(name: str) -> None:
+    assert not heavy(modules_of(name, "--help"))

@@ -6,7 +6,7 @@ import unicodedata
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.trae_bench.test_compare import PLAN, run
@@ -61,7 +61,12 @@ def test_nothing_that_a_terminal_acts_on_gets_through(text: str, longest: int) -
 
 @given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S"]), max_size=200))
 def test_plain_text_stays_as_it_is(text: str) -> None:
+    assume("::" not in text and "##" not in text)
     assert for_terminal(text) == text
+
+
+def test_what_a_ci_runner_would_act_on_is_broken_up() -> None:
+    assert for_terminal("::error::x ##[group] a:b #1") == ":\\x3aerror:\\x3ax #\\x23[group] a:b #1"
 
 
 def test_long_text_is_cut() -> None:

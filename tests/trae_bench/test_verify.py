@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trae_bench.runs import NOW, honest, plan
+from tests.trae_bench.test_cli import TINY
 from trae_bench import store
+from trae_bench.cli import main
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.errors import BadRunFile
+from trae_bench.lock import PLACE_VARIABLE
 from trae_bench.records import Interval
 from trae_bench.store import Resumed, RunFile, sealed
 from trae_bench.verify import MOST_TOLD, Finding, origin, verify
@@ -76,6 +79,17 @@ def test_a_run_gone_on_with_after_a_restart_holds_together() -> None:
     assert "started" in told(sealed(restarted))
     resumed = (Resumed("2026-01-01T10:00:00+00:00", "trae-bench run --resume"),)
     assert verify(sealed(replace(restarted, resumed=resumed)), now=NOW) == []
+
+
+def test_a_real_run_holds_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real processes, real clocks, a real machine's facts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    (tmp_path / "tiny.toml").write_text(TINY)
+    assert main(["run", "tiny.toml", "--pairs", "1", "--out", "run.json"]) == 0
+    found = store.read_run(Path("run.json"))
+    assert len(found.samples) == 16
+    assert verify(found) == []
 
 
 def test_the_origin_names_commit_state_machine_and_versions() -> None:

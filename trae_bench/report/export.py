@@ -386,10 +386,9 @@ def _csv(run: RunFile, sides: Sides) -> Iterator[str]:
             sample.status,
             "yes" if counted else "no",
         )
-        yield _lines(
-            (*front, for_name(name), units.get(name, ""), value)
-            for name, value in (sample.metrics or {"": ""}).items()
-        )
+        figures = sample.metrics.items()
+        rows = [(*front, for_name(name), units.get(name, ""), value) for name, value in figures]
+        yield _lines(rows or [(*front, "", "", "")])
 
 
 def _lines(rows: Iterable[Sequence[object]]) -> str:
