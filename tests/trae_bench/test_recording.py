@@ -19,7 +19,7 @@ DONE = {"name": "task_done", "arguments": {}}
 
 def trajectory(*responses: dict[str, Any], **changes: Any) -> Trajectory:
     document = {
-        "task": "Repair /home/me/work/a.py, not /home/me/workshop.",
+        "task": "Repair /home/me/lab/a.py, not /home/me/labshop.",
         "provider": "anthropic",
         "success": True,
         "final_result": "All is well.\n",
@@ -30,17 +30,17 @@ def trajectory(*responses: dict[str, Any], **changes: Any) -> Trajectory:
 
 
 def test_a_session_becomes_a_scenario() -> None:
-    call = {"call_id": "1", "name": "bash", "arguments": {"command": "cat /home/me/work/a.py"}}
+    call = {"call_id": "1", "name": "bash", "arguments": {"command": "cat /home/me/lab/a.py"}}
     made = recorded(
         trajectory({"content": "I look.", "tool_calls": [call]}, {"tool_calls": [DONE]}),
         "mine",
         toggles=("fast",),
-        workspace="/home/me/work/",
+        workspace="/home/me/lab/",
         files={"a.py": "x = 1\n"},
     )
     scenario = parse(made.text)
     assert scenario == made.scenario
-    assert scenario.task == "Repair {workspace}/a.py, not /home/me/workshop."
+    assert scenario.task == "Repair {workspace}/a.py, not /home/me/labshop."
     assert scenario.turns[0].text == "I look."
     assert scenario.turns[0].calls[0].arguments == {"command": "cat {workspace}/a.py"}
     assert scenario.provider.protocol == "anthropic_messages"
