@@ -288,9 +288,9 @@ def _show_result(result: "Result", *, as_json: bool) -> None:
         table = terminal.table(rows, metrics, width=width, colour=coloured, claimed=result.claimed)
         click.echo(table, color=True)
     click.echo()
-    click.echo(terminal.closing(run, claimed=result.claimed))
-    for line in (terminal.noise_line(run.noise), *terminal.standing_lines(run.noise)):
-        click.echo(line)
+    closing = terminal.closing(run, claimed=result.claimed)
+    for line in (closing, terminal.noise_line(run.noise), *terminal.standing_lines(run.noise)):
+        click.echo(click.wrap_text(line, width))
     if result.run_file.exists():
         click.echo(f"Run file: {click.format_filename(result.run_file)}")
     if run.stopped != "done" and result.journal.exists():
