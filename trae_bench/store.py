@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from inspect import cleandoc
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
@@ -426,6 +427,10 @@ def schema() -> dict[str, Any]:
     found: dict[str, Any] = msgspec.json.decode(
         msgspec.json.encode(head | msgspec.json.schema(RunFile))
     )
+    for struct in found["$defs"].values():
+        # Newer Pythons take a docstring's indentation away themselves.
+        if "description" in struct:
+            struct["description"] = cleandoc(struct["description"])
     return found
 
 
