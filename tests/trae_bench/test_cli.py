@@ -18,7 +18,8 @@ import pytest
 
 from tests.trae_bench.twins import sample
 from trae_bench import laboratory, store
-from trae_bench.cli import DESIGNS, main
+from trae_bench.cli import main
+from trae_bench.cli.run import DESIGNS
 from trae_bench.design import NOISE_FLOOR, design_names
 from trae_bench.errors import AnswersDiffer, BadRunFile, CannotMeasure, UsageError
 from trae_bench.executors import Scripted

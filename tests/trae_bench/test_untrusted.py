@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.trae_bench.runs import honest
-from trae_bench import cli, store
+from trae_bench import store
 from trae_bench.cli import main
+from trae_bench.cli.stored import EXPORTS
 from trae_bench.design import NOISE_FLOOR, design_names
 from trae_bench.errors import BadRunFile, BenchError
 from trae_bench.laboratory import PROFILES, Result, journal_of
@@ -444,4 +445,4 @@ def test_a_file_of_two_hundred_megabytes_is_refused_unread(tmp_path: Path, name:
 
 
 def test_every_format_can_be_asked_for() -> None:
-    assert tuple(FORMATS) == cli.EXPORTS
+    assert tuple(FORMATS) == EXPORTS

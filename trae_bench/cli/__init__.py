@@ -1,0 +1,69 @@
+"""The command line: says what is wished for, shows what came of it, ends in an exit code.
+
+Nothing else prints or exits. One module a group of commands; rooms are imported where a
+command needs them, so that `--help` and `list` stay quick.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from trae_bench import __version__
+from trae_bench.cli.common import INTERRUPTED, tell
+from trae_bench.cli.doctor import doctor
+from trae_bench.cli.run import run
+from trae_bench.cli.scenarios import list_names, record, show, validate
+from trae_bench.cli.stored import effects, export, report, verify
+from trae_bench.errors import BenchError
+
+EXAMPLES = """\b
+Examples:
+  trae-bench run                          the default scenarios, at most 5 minutes
+  trae-bench run --profile smoke          does it work here? seconds, no verdicts
+  trae-bench run bugfix --toggle parallel_tools --budget 60
+  trae-bench run my-session.toml --plan   what would be run, without running it
+  trae-bench run --resume trae-bench-results/20260101T120000-quick.journal.jsonl
+  trae-bench verify trae-bench-results/20260101T120000-quick.json
+  trae-bench list toggles
+  trae-bench doctor                       how noisy is this machine?
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is what the process should end in.
+
+    This is the one place where an error becomes a message: no traceback for anything that
+    was raised on purpose.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = cli.main(args, prog_name="trae-bench", standalone_mode=False, obj=args)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BenchError as error:
+        tell(f"Error: {error}")
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        tell("Interrupted; a journal that was begun can be gone on with (--resume).")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has gone; Python must not try to flush it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
+
+
+@click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="trae-bench")
+def cli() -> None:
+    """Measure which optimisations of an agent are worth having, on which work, by how much.
+
+    Two fresh processes a pair, equal answers first, and no number without its interval.
+    """
+
+
+for command in (run, list_names, doctor, validate, show, record, effects, verify, export, report):
+    cli.add_command(command)

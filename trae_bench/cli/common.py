@@ -1,0 +1,61 @@
+"""What the commands have in common: how they print, write files, and know the terminal."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trae_bench.errors import CannotMeasure
+
+INTERRUPTED = 130
+"""Exit code."""
+WIDEST = 120
+
+RUN_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+REPORT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
+"""A file to write a report to; `-` is the standard output."""
+
+
+def write(path: Path, texts: Iterable[str]) -> None:
+    """A file whole or not at all. Raises `CannotMeasure`."""
+    if str(path) == "-":
+        for text in texts:
+            click.echo(text, nl=False)
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines(texts)
+        part.replace(path)
+    except OSError as error:
+        raise CannotMeasure(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def print_json(value: object) -> None:
+    import msgspec
+
+    from trae_bench.report.escape import for_json
+
+    click.echo(for_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()))
+
+
+def tell(message: str) -> None:
+    """On stderr. Parts of a message may come from a file of a stranger."""
+    from trae_bench.report.escape import for_terminal
+
+    for line in message.splitlines():
+        click.echo(for_terminal(line, 1000), err=True)
+
+
+def terminal_width() -> int:
+    return max(80, min(WIDEST, shutil.get_terminal_size((80, 24)).columns))
+
+
+def takes_colour(stream: Any) -> bool:
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return bool(stream.isatty() and not plain)

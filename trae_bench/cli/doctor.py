@@ -1,0 +1,65 @@
+"""`trae-bench doctor`."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from trae_bench.cli.common import print_json, terminal_width
+
+if TYPE_CHECKING:
+    from trae_bench.doctor import Checkup
+
+
+@click.command()
+@click.option(
+    "--pairs",
+    type=click.IntRange(min=0),
+    default=8,
+    show_default=True,
+    help="A/A pairs of each mode to find the noise with; 0 is none.",
+)
+@click.option("--quick", is_flag=True, help="Leave the noise out; it takes some 20 seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(pairs: int, quick: bool, as_json: bool) -> None:
+    """Say how noisy this machine is.
+
+    And what would make it quieter; nothing is changed, and no special right is needed.
+    """
+    import time
+
+    from trae_bench.doctor import checkup
+    from trae_bench.laboratory import Bench
+    from trae_bench.report.progress import ProgressLine
+
+    with ProgressLine(sys.stderr, time.monotonic) as listener:
+        found = checkup(Bench(listener.say, listener), 0 if quick else pairs)
+    if as_json:
+        print_json(found)
+    else:
+        _show_checkup(found)
+
+
+def _show_checkup(found: "Checkup") -> None:
+    from trae_bench.meters import METRICS
+    from trae_bench.report.listing import bullets, names
+    from trae_bench.report.terminal import noise_table, quantity
+
+    facts = {
+        name: quantity(value, "B") if name.startswith("memory") else str(value)
+        for name, value in found.machine.items()
+    }
+    cost = found.provider
+    advice = [*map(str, found.findings), *found.advice] or ["nothing to change was found"]
+    click.echo("Machine:")
+    click.echo(names(facts, terminal_width()))
+    click.echo("\nFindings:")
+    click.echo(bullets(advice, terminal_width()))
+    click.echo(
+        f"\nProvider: {cost.cpu_seconds * 1e6:.0f} µs of its own CPU a request "
+        f"({cost.requests} requests of {cost.body_bytes} bytes)"
+    )
+    if found.noise:
+        click.echo(
+            f"\nNoise of A/A pairs:\n{noise_table(found.noise, METRICS, width=terminal_width())}"
+        )

@@ -1,0 +1,205 @@
+"""`trae-bench run`."""
+
+import math
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trae_bench.cli.common import INTERRUPTED, REPORT, print_json, terminal_width
+from trae_bench.cli.results import show_result, write_reports
+from trae_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from trae_bench.laboratory import Plan, Result, Wish
+
+PROFILES = ("smoke", "quick", "full")
+DESIGNS = ("add-one", "remove-one", "both", "fraction", "factorial", "full")
+
+
+class Seconds(click.FloatRange):
+    """A time that can be told from its end: no infinity, no NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no number of seconds.", param, ctx)
+        return seconds
+
+
+@click.command()
+@click.argument("scenarios", nargs=-1, metavar="[SCENARIO]...")
+@click.option(
+    "--toggle", "toggles", multiple=True, metavar="NAME", help="Only this toggle. Repeat for more."
+)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="This metric in place of the scenario's. Repeat for more.",
+)
+@click.option(
+    "--design",
+    type=click.Choice(DESIGNS),
+    default="add-one",
+    show_default=True,
+    help="Which arms are compared; see `trae-bench effects`.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    default="quick",
+    show_default=True,
+    help="How long and how sure.",
+)
+@click.option(
+    "--budget",
+    type=Seconds(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Start no pair after this time.",
+)
+@click.option(
+    "--pairs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most N counted pairs for each comparison.",
+)
+@click.option(
+    "--repeat-until",
+    "precision",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    metavar="PRECISION",
+    help="End a comparison at intervals of this half-width (0.02 is 2 %), not at a verdict.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**53),
+    metavar="N",
+    help="Of the order of the pairs; drawn where not given.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Run file; by default in ./trae-bench-results.",
+)
+@click.option("--force", is_flag=True, help="Overwrite the run file and its journal.")
+@click.option(
+    "--resume",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="JOURNAL",
+    help="Go on with an interrupted run.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
+@click.option("--plan", "plan_only", is_flag=True, help="Print what would be run, and stop.")
+@click.option(
+    "--keep-scratch", is_flag=True, help="Keep the folders of all trials beside the run file."
+)
+@click.option("--comment", type=REPORT, help="Write a report in Markdown, for a pull request.")
+@click.option("--junit", type=REPORT, help="Write a report in JUnit's XML.")
+@click.pass_context
+def run(context: click.Context, /, **options: Any) -> int:
+    """Measure what each toggle changes.
+
+    On against off, in pairs of fresh processes. A SCENARIO is a name (see
+    `trae-bench list scenarios`) or a path to a .toml file. Ctrl-C keeps what was
+    measured; `--resume` goes on from it.
+    """
+    wish = _wish(context, options)
+    if options["resume"] is not None:
+        _only_with_resume(context)
+    elif options["plan_only"]:
+        from trae_bench.laboratory import plan
+
+        _show_plan(plan(wish), wish, as_json=options["as_json"])
+        return 0
+    result = _measure(options, wish)
+    unwritten = write_reports(result, options["comment"], options["junit"], summary=True)
+    show_result(result, as_json=options["as_json"])
+    _tell_ci(result, as_json=options["as_json"])
+    if error := result.error or unwritten:
+        raise error
+    return INTERRUPTED if result.run.stopped == "interrupted" else 0
+
+
+def _wish(context: click.Context, options: dict[str, Any]) -> "Wish":
+    from trae_bench.laboratory import Wish
+
+    return Wish(
+        command=shlex.join(["trae-bench", *context.obj]),
+        **{name: options[name] for name in Wish.__struct_fields__ if name != "command"},
+    )
+
+
+def _measure(options: dict[str, Any], wish: "Wish") -> "Result":
+    """Run with a progress line on stderr; a terminal that hangs up is a Ctrl-C, too."""
+    import time
+
+    from trae_bench import laboratory
+    from trae_bench.report.progress import ProgressLine
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    with ProgressLine(sys.stderr, time.monotonic) as listener:
+        bench = laboratory.Bench(listener.say, listener, keep_scratch=options["keep_scratch"])
+        if options["resume"] is None:
+            return laboratory.start(wish, options["out"], force=options["force"], bench=bench)
+        return laboratory.resume(options["resume"], wish, options["out"], bench=bench)
+
+
+GO_WITH_RESUME = frozenset(
+    {"resume", "budget", "out", "as_json", "keep_scratch", "comment", "junit"}
+)
+
+
+def _only_with_resume(context: click.Context) -> None:
+    """A resumed run is the run that it was: what would change it is refused."""
+    default = click.core.ParameterSource.DEFAULT
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is not default
+        if given and name not in GO_WITH_RESUME:
+            asked = parameter.opts[0] if isinstance(parameter, click.Option) else "SCENARIO"
+            raise UsageError(
+                f"{asked} cannot go with --resume: all but --budget and --out is as it was when "
+                "the run began"
+            )
+
+
+def _show_plan(plan: "Plan", wish: "Wish", *, as_json: bool) -> None:
+    from trae_bench.report.listing import columns
+    from trae_bench.report.progress import clock
+
+    if as_json:
+        print_json({"limits": plan.limits, "pairs": plan.most_pairs, "cells": plan.cells})
+        return
+    rows = [
+        (
+            cell.scenario,
+            cell.contrast.name,
+            cell.mode,
+            str(plan.pairs_of(cell)),
+            ", ".join(cell.metrics),
+        )
+        for cell in plan.cells
+    ]
+    click.echo(columns(("scenario", "toggle", "mode", "pairs", "metrics"), rows, terminal_width()))
+    budget = plan.limits.budget
+    ends = f"takes {clock(budget)} minutes at most" if budget else "has no time limit"
+    early = "no verdict ends it earlier" if plan.limits.fixed else "fewer where verdicts come early"
+    click.echo(
+        f"\nAt most {plan.most_pairs} pairs, the warming ones included; {early}."
+        f"\nProfile {wish.profile} {ends}."
+    )
+
+
+def _tell_ci(result: "Result", *, as_json: bool) -> None:
+    from trae_bench.report import ci
+
+    if os.environ.get("GITHUB_ACTIONS") == "true" and not as_json:
+        for line in ci.annotations(result.run, claimed=result.claimed):
+            click.echo(line)

@@ -1,0 +1,148 @@
+"""Commands on names and scenario files: `list`, `validate`, `show`, `record`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trae_bench.cli.common import print_json, tell, terminal_width
+from trae_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from trae_bench.scenario import Scenario
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(("scenarios", "toggles", "metrics")), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_names(what: str | None, as_json: bool) -> None:
+    """List scenarios, toggles and metrics.
+
+    All three where none is named.
+    """
+    kinds = {"scenarios": _scenarios, "toggles": _toggles, "metrics": _metrics}
+    found = {kind: kinds[kind]() for kind in ([what] if what else kinds)}
+    if as_json:
+        print_json(found[what] if what else found)
+        return
+    from trae_bench.report.listing import names
+
+    for number, (kind, of_kind) in enumerate(found.items()):
+        if not what:
+            click.echo(("\n" if number else "") + f"{kind}:")
+        click.echo(names(of_kind, terminal_width()))
+
+
+def _scenarios() -> dict[str, str]:
+    from trae_bench.scenario import catalogue, load
+
+    found: dict[str, str] = {}
+    for name, path in catalogue().items():
+        scenario = load(path)
+        found[name] = scenario.about
+        found |= {f"{name}@{each.name}": each.about for each in scenario.variants}
+    return found
+
+
+def _toggles() -> dict[str, str]:
+    from trae_bench.subject.reference import toggles
+
+    return dict(toggles())
+
+
+def _metrics() -> dict[str, str]:
+    from trae_bench.meters import METRICS
+
+    return {
+        name: f"{metric.about} ({metric.unit or 'count'}, {metric.better} is better, {metric.mode})"
+        for name, metric in METRICS.items()
+    }
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+def validate(files: tuple[str, ...]) -> None:
+    """Check scenario files.
+
+    Says what is wrong with file, line, path and remedy. A FILE may be the name of a shipped
+    scenario, too.
+    """
+    wrong = []
+    for file in files:
+        try:
+            variants = len(_checked(file)) - 1
+        except UsageError as error:
+            wrong.append(str(error))
+        else:
+            also = f", with {variants} variant{'s' * (variants > 1)}" if variants else ""
+            click.echo(f"{click.format_filename(file)}: ok{also}")
+    if wrong:
+        raise UsageError("\n".join(wrong))
+
+
+@click.command()
+@click.argument("scenario")
+def show(scenario: str) -> None:
+    """Print a session as a person would read it.
+
+    A SCENARIO is a name, or a path to a .toml file.
+    """
+    from trae_bench.report.session_text import session_text
+
+    click.echo(session_text(_checked(scenario)[0], terminal_width()))
+
+
+@click.command()
+@click.argument("trajectory", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="Scenario file to write; its name without .toml is the scenario's.",
+)
+@click.option("--workspace", default="", metavar="PATH", help="Folder that the session worked in.")
+@click.option(
+    "--files",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="What lay in it at the start: text files, taken into the scenario.",
+)
+@click.option("--force", is_flag=True, help="Overwrite the scenario file.")
+def record(trajectory: Path, out: Path, workspace: str, files: Path | None, force: bool) -> None:
+    """Turn a recorded session into a scenario.
+
+    TRAJECTORY is the file that agent-core or Trae Agent wrote.
+    """
+    from trae_bench.recording import read_trajectory, recorded, text_files
+    from trae_bench.subject.reference import toggles
+
+    if out.suffix != ".toml":
+        raise UsageError(f"{out}: a scenario file is called NAME.toml")
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists; name another file with --out, or give --force")
+    recording = recorded(
+        read_trajectory(trajectory),
+        out.stem,
+        toggles=tuple(toggles()),
+        workspace=workspace,
+        files=text_files(files) if files else None,
+    )
+    out.write_text(recording.text, encoding="utf-8")
+    for note in recording.notes:
+        tell(f"Note: {note}")
+    click.echo(f"{click.format_filename(out)}: {len(recording.scenario.turns)} turns")
+
+
+def _checked(asked: str) -> "list[Scenario]":
+    """The scenario that is asked for, then its variants. Raises `UsageError`."""
+    from trae_bench.meters import METRICS
+    from trae_bench.scenario import check, find, load, split
+    from trae_bench.subject.reference import toggles
+
+    path = find(asked)
+    first = load(path, split(asked)[1])
+    found = [first, *(load(path, variant.name) for variant in first.variants)]
+    for scenario in found:
+        check(scenario, toggles=toggles(), metrics=METRICS, source=path)
+    return found

@@ -1,0 +1,133 @@
+"""Commands on stored runs: `report`, `effects`, `verify`, `export`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trae_bench.cli.common import REPORT, RUN_FILE, print_json, terminal_width, write
+from trae_bench.cli.results import show_result, write_reports
+from trae_bench.errors import BadRunFile, CannotMeasure
+
+EXPORTS = (
+    "pyperf",
+    "bmf",
+    "github-action",
+    "github-action-bigger",
+    "pytest-benchmark",
+    "hyperfine",
+    "csv",
+)
+
+
+@click.command()
+@click.argument("run_file", type=RUN_FILE)
+@click.option("--comment", type=REPORT, help="Write Markdown, for a pull request.")
+@click.option("--junit", type=REPORT, help="Write JUnit's XML.")
+def report(run_file: Path, comment: Path | None, junit: Path | None) -> None:
+    """Show a stored run again.
+
+    As a table, or in the files that are named; `-` is the standard output.
+    """
+    from trae_bench.laboratory import Result, journal_of
+    from trae_bench.store import read_run
+
+    result = Result(read_run(run_file), run_file, journal_of(run_file), None)
+    if comment is None and junit is None:
+        show_result(result, as_json=False)
+    elif error := write_reports(result, comment, junit):
+        raise error
+
+
+@click.command()
+@click.argument("run_file", type=RUN_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def effects(run_file: Path, as_json: bool) -> None:
+    """Say which toggle has which share in a run.
+
+    \b
+    What each toggle gives alone, with all others on and on average; what pairs of
+    toggles make of each other; and whether the parts give the whole. Which of
+    these there are depends on the run's --design:
+      add-one     each toggle alone
+      remove-one  each toggle with all others on
+      both        both, and the whole
+      fraction    means, clear of pairs, from few runs (16 for 5 to 8 toggles)
+      factorial   all of it, each pair of toggles, too (64 runs for 7 toggles)
+    """
+    from trae_bench.report import attribution
+    from trae_bench.store import read_run
+
+    run = read_run(run_file)
+    found = attribution.of_run(run)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(attribution.text(found, run.header.metrics, width=terminal_width()))
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=RUN_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(files: tuple[Path, ...], as_json: bool) -> int:
+    """Check run files.
+
+    Every estimate and verdict is worked out again from the samples; plan, order,
+    times and figures are checked for what cannot be. Ends in 4 where a file
+    contradicts itself.
+    """
+    found = {str(file): _verified(file) for file in files}
+    if as_json:
+        print_json(found)
+    else:
+        from trae_bench.verify import CANNOT_TELL
+
+        for file, checked in found.items():
+            _show_verified(file, checked)
+        click.echo(f"\nNo file can tell: {'; '.join(CANNOT_TELL)}.")
+    holds = all(checked["holds"] for checked in found.values())
+    return 0 if holds else CannotMeasure.exit_code
+
+
+def _verified(file: Path) -> dict[str, Any]:
+    from trae_bench.store import read_run
+    from trae_bench.verify import origin
+    from trae_bench.verify import verify as find
+
+    try:
+        run = read_run(file)
+    except BadRunFile as error:
+        return {"holds": False, "error": str(error), "origin": (), "findings": []}
+    findings = find(run)
+    holds = all(finding.weight != "wrong" for finding in findings)
+    return {"holds": holds, "error": None, "origin": origin(run), "findings": findings}
+
+
+def _show_verified(file: str, checked: dict[str, Any]) -> None:
+    from trae_bench.report.escape import for_terminal
+    from trae_bench.report.listing import bullets
+
+    verdict = "holds together" if checked["holds"] else "does NOT hold together"
+    click.echo(f"{for_terminal(file, 1000)}: {verdict}")
+    told = [checked["error"]] if checked["error"] else [*checked["origin"], *checked["findings"]]
+    click.echo(bullets([str(one) for one in told], terminal_width()))
+
+
+@click.command()
+@click.argument("run_file", type=RUN_FILE)
+@click.option("--format", "format_", type=click.Choice(EXPORTS), required=True)
+@click.option(
+    "--side",
+    type=click.Choice(("off", "on")),
+    help="Only this side, its name without the word: for tools that compare two files.",
+)
+@click.option("--out", "-o", type=REPORT, default="-", help="By default the standard output.")
+def export(run_file: Path, format_: str, side: str | None, out: Path) -> None:
+    """Write a run in the format of another tool.
+
+    What the tool has no place for is left out; its verdicts know nothing of pairs.
+    """
+    from trae_bench.report.export import SIDES, chunks
+    from trae_bench.store import read_run
+
+    write(out, chunks(read_run(run_file), format_, SIDES[side] if side else None))
