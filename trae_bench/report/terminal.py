@@ -72,6 +72,12 @@ def table(
     return "\n".join(lines)
 
 
+def side_names(run: RunFile) -> tuple[str, str]:
+    """What sides A and B are: a toggle off and on, or two revisions of the subject."""
+    of_revisions = any(cell.contrast.b.revision is not None for cell in run.header.cells)
+    return ("base", "head") if of_revisions else ("off", "on")
+
+
 LEADING = ("cpu", "wall", "peak_rss")
 """Metrics that stand for the machine, the first two that are there; the run file has the floors
 of all."""
