@@ -23,6 +23,7 @@ from trae_bench.records import (
     Metric,
     Mode,
     Pairs,
+    Probe,
     Sample,
 )
 from trae_bench.stats import (
@@ -73,6 +74,7 @@ class CellKey(NamedTuple):
     scenario: str
     contrast: str
     mode: Mode
+    probe: Probe
 
 
 class RowKey(NamedTuple):
@@ -114,11 +116,11 @@ PairOfSamples = tuple[Sample | None, Sample | None]
 
 
 def key_of(cell: Cell) -> CellKey:
-    return CellKey(cell.scenario, cell.contrast.name, cell.mode)
+    return CellKey(cell.scenario, cell.contrast.name, cell.mode, cell.probe)
 
 
 def key_of_sample(sample: Sample) -> CellKey:
-    return CellKey(sample.scenario, sample.contrast, sample.mode)
+    return CellKey(sample.scenario, sample.contrast, sample.mode, sample.probe)
 
 
 def rule_of(metric: Metric) -> Rule:
@@ -353,6 +355,8 @@ def _spread(sides: Sides, metric: Metric) -> Estimate | None:
 def _threshold(metric: Metric) -> float:
     # Noise does not raise it: the margin of `equivalent` would move along, and on a noisy
     # machine everything would be called equivalent. What cannot be told stays open.
+    if metric.threshold is not None:
+        return metric.threshold
     return THRESHOLD.get(metric.name, rule_of(metric).threshold)
 
 

@@ -36,6 +36,7 @@ from trae_bench.records import (
     SessionLog,
     Status,
     Trial,
+    of_trial,
 )
 from trae_bench.scenario import Scenario
 
@@ -338,13 +339,7 @@ class FreshProcess(Generic[ScriptT]):
         problem = finished.problem or _first_wrong(wrong, len(answers))
         correct = 1 - len(wrong) / len(answers) if answers else None
         return Sample(
-            scenario=trial.scenario,
-            contrast=trial.contrast,
-            mode=trial.mode,
-            pair=trial.pair,
-            side=trial.side,
-            slot=trial.slot,
-            arm=trial.arm.name,
+            **of_trial(trial),
             status=finished.status,
             started=ended.started,
             exit_status=ended.exit_status,
@@ -360,7 +355,8 @@ class FreshProcess(Generic[ScriptT]):
         """Move the trial's folder out of the way of the next one, if it is wanted."""
         if self._keep is None or (sample.correct and not self._keep_all):
             return sample
-        name = f"{sample.scenario}-{sample.contrast}-{sample.pair}-{sample.side}-{sample.mode}"
+        kind = sample.mode if sample.probe == "plain" else f"{sample.mode}-{sample.probe}"
+        name = f"{sample.scenario}-{sample.contrast}-{sample.pair}-{sample.side}-{kind}"
         target = self._keep / re.sub(r"[^\w.-]+", "_", name)
         _remove(target)
         self._keep.mkdir(parents=True, exist_ok=True)
@@ -491,13 +487,7 @@ class Scripted:
         if isinstance(answer, Sample):
             return answer
         return Sample(
-            scenario=trial.scenario,
-            contrast=trial.contrast,
-            mode=trial.mode,
-            pair=trial.pair,
-            side=trial.side,
-            slot=trial.slot,
-            arm=trial.arm.name,
+            **of_trial(trial),
             status="ok",
             started=float(len(self.batches)),
             exit_status=0,

@@ -21,7 +21,7 @@ from trae_bench.answers import Clean, cleaner, transcript_digest, workspace_dige
 from trae_bench.fixtures import lay_out
 from trae_bench.jobs import environment, printable
 from trae_bench.meters import Usage, figures
-from trae_bench.records import ChildReport, Sample, Seat, SessionLog, Status, Trial
+from trae_bench.records import ChildReport, Sample, Seat, SessionLog, Status, Trial, of_trial
 from trae_bench.scenario import Scenario
 from trae_bench.scenario.measurable import IN_PROCESS_METRICS
 
@@ -139,13 +139,7 @@ def _sample(
         metrics = {name: found[name] for name in IN_PROCESS_METRICS if name in found}
     problem = played.problem or wrong
     return Sample(
-        scenario=trial.scenario,
-        contrast=trial.contrast,
-        mode=trial.mode,
-        pair=trial.pair,
-        side=trial.side,
-        slot=trial.slot,
-        arm=trial.arm.name,
+        **of_trial(trial),
         status=played.status,
         started=played.usage.started,
         exit_status=None,

@@ -1,8 +1,8 @@
 """From contrasts to cells and from cells to seeded, paired trials. Pure.
 
-A cell is what is sampled together: one contrast, taken in one mode, for all metrics that
-want that mode. A pair of a cell is the same whenever and in whatever order it is asked for,
-so a resumed run goes on with the very pairs that are missing.
+A cell is what is sampled together: one contrast, taken in one mode and by one probe, for all
+metrics that want those. A pair of a cell is the same whenever and in whatever order it is asked
+for, so a resumed run goes on with the very pairs that are missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from random import Random
 from msgspec import Struct
 
 from trae_bench.errors import UsageError
-from trae_bench.records import Contrast, Metric, Mode, Name, Side, Trial
+from trae_bench.records import Contrast, Metric, Mode, Name, Probe, Side, Trial
 from trae_bench.scenario import Scenario
 
 
@@ -24,23 +24,25 @@ class Cell(Struct, frozen=True):
     mode: Mode
     """`duet` or `serial`; metrics that are compared exactly ride along in a duet."""
     metrics: tuple[Name, ...]
+    probe: Probe = "plain"
 
 
 def cells(
     scenario: Scenario, contrasts: Sequence[Contrast], metrics: Mapping[str, Metric]
 ) -> list[Cell]:
-    """Cells of one scenario, contrast by contrast, the duet before the serial one.
+    """Cells of one scenario, contrast by contrast: the duet, the serial one, those with a probe.
 
     Raises `UsageError` for a metric of the scenario that is not in the table.
     """
-    known = [_metric(name, scenario, metrics) for name in scenario.metrics]
-    serial = tuple(metric.name for metric in known if metric.mode == "serial")
-    duet = tuple(metric.name for metric in known if metric.mode != "serial")
-    by_mode: tuple[tuple[Mode, tuple[str, ...]], ...] = (("duet", duet), ("serial", serial))
+    kinds: dict[tuple[Mode, Probe], list[str]] = {("duet", "plain"): [], ("serial", "plain"): []}
+    for name in scenario.metrics:
+        metric = _metric(name, scenario, metrics)
+        mode: Mode = "serial" if metric.mode == "serial" else "duet"
+        kinds.setdefault((mode, metric.probe), []).append(name)
     return [
-        Cell(scenario.name, contrast, mode, names)
+        Cell(scenario.name, contrast, mode, tuple(names), probe)
         for contrast in contrasts
-        for mode, names in by_mode
+        for (mode, probe), names in kinds.items()
         if names
     ]
 
@@ -83,9 +85,11 @@ def _trial(cell: Cell, pair: int, side: Side, slot: int, seed: int) -> Trial:
         slot=slot,
         arm=cell.contrast.a if side == "A" else cell.contrast.b,
         seed=seed,
+        probe=cell.probe,
     )
 
 
 def _draw(cell: Cell, seed: int, purpose: str) -> Random:
     # Seeded by text: Python hashes it the same in every process and version, unlike `hash`.
-    return Random(f"{seed}|{cell.scenario}|{cell.contrast.name}|{cell.mode}|{purpose}")
+    watched = "" if cell.probe == "plain" else f"|{cell.probe}"
+    return Random(f"{seed}|{cell.scenario}|{cell.contrast.name}|{cell.mode}{watched}|{purpose}")

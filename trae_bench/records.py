@@ -6,11 +6,19 @@ Units are in the metric's name or in `Metric.unit`; times are seconds, sizes are
 Clock readings are CLOCK_MONOTONIC of the machine, comparable between its processes.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 Mode = Literal["duet", "serial", "exact"]
+Probe = Literal["plain", "memory", "tracemalloc", "callgrind"]
+"""How closely a trial is watched. What disturbs all else gets trials of its own:
+
+    plain        only from outside, and by what the child reports at its end
+    memory       the agent's own memory, every 20 ms
+    tracemalloc  each allocation by Python
+    callgrind    each instruction, under valgrind
+"""
 Better = Literal["lower", "higher"]
 Side = Literal["A", "B"]
 Verdict = Literal["regression", "improvement", "equivalent", "inconclusive", "not measured"]
@@ -34,6 +42,10 @@ class Metric(Struct, frozen=True):
     """How it must be taken: duet (CPU, memory), serial (anything that waits), exact (counts)."""
     about: Text
     disturbed_by: Text = ""
+    probe: Probe = "plain"
+    """The trials that it is taken from."""
+    threshold: float | None = None
+    """Smallest effect (a fraction) worth a verdict, where it is not the release's own."""
 
 
 class Arm(Struct, frozen=True):
@@ -67,6 +79,7 @@ class Trial(Struct, frozen=True):
     """0 was started first, 1 second."""
     arm: Arm
     seed: int
+    probe: Probe = "plain"
 
 
 class RequestLog(Struct, frozen=True):
@@ -123,6 +136,8 @@ class ChildReport(Struct, frozen=True):
     """In-process figures: modules imported, longest stall of the loop, and so on."""
     sessions: tuple[SessionAnswer, ...] = ()
     """Each session's own answer, where the trial had several."""
+    memory: tuple[tuple[float, float], ...] = ()
+    """Moments (monotonic seconds) and the agent's own memory then (bytes), where it was watched."""
 
 
 class Sample(Struct, frozen=True):
@@ -149,6 +164,13 @@ class Sample(Struct, frozen=True):
     """The scenario's oracle agrees."""
     problem: Text | None = None
     """Why this sample is not ok, with the child's last lines."""
+    probe: Probe = "plain"
+
+
+def of_trial(trial: Trial) -> dict[str, Any]:
+    """What a sample carries of its trial, as arguments of `Sample`."""
+    shared = ("scenario", "contrast", "mode", "pair", "side", "slot", "probe")
+    return {name: getattr(trial, name) for name in shared} | {"arm": trial.arm.name}
 
 
 class Interval(Struct, frozen=True):

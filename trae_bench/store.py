@@ -326,7 +326,7 @@ def _whole(lines: Sequence[Line]) -> int:
 
 
 def _pair_of(sample: Sample) -> tuple[object, ...]:
-    return sample.scenario, sample.contrast, sample.mode, sample.pair
+    return *key_of_sample(sample), sample.pair
 
 
 def _spent(lines: Sequence[Line]) -> float:

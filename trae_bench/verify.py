@@ -174,7 +174,7 @@ def _definitions(run: RunFile) -> Findings:
         if known is None:
             yield Finding("odd", place, "this release has no such metric")
             continue
-        for field in ("name", "unit", "better", "mode"):
+        for field in ("name", "unit", "better", "mode", "probe"):
             here, there = getattr(known, field), getattr(metric, field)
             if here != there:
                 yield Finding("wrong", place, f"{field} is {there!r}, in this release {here!r}")
@@ -200,8 +200,11 @@ def _plan(run: RunFile) -> Findings:
             if (cell.scenario, contrast.name, "metric", name) in seen:
                 yield Finding("wrong", place, f"{name!r} is planned twice")
             seen.add((cell.scenario, contrast.name, "metric", name))
-            if (run.header.metrics[name].mode == "serial") != (cell.mode == "serial"):
+            metric = run.header.metrics[name]
+            if (metric.mode == "serial") != (cell.mode == "serial"):
                 yield Finding("wrong", place, f"{name!r} is not measured in {cell.mode} pairs")
+            if metric.probe != cell.probe:
+                yield Finding("wrong", place, f"{name!r} is not measured with that probe")
 
 
 # -- samples against the plan -----------------------------------------------------------

@@ -12,7 +12,7 @@ from trae_bench.design import NOISE_FLOOR
 from trae_bench.laboratory import conclude, limits_of
 from trae_bench.meters import METRICS
 from trae_bench.plan import Cell
-from trae_bench.records import Mode, Sample, Trial
+from trae_bench.records import Mode, Sample, Trial, of_trial
 from trae_bench.session import Session
 from trae_bench.stats import RULES
 from trae_bench.store import Contents, Header, Resumed, RunFile, ScenarioUsed
@@ -73,13 +73,7 @@ class Machine:
         fate = self._lost.get((trial.contrast, trial.pair), "")
         crashed = fate == "crash" and trial.side == "B"
         return Sample(
-            scenario=trial.scenario,
-            contrast=trial.contrast,
-            mode=trial.mode,
-            pair=trial.pair,
-            side=trial.side,
-            slot=trial.slot,
-            arm=trial.arm.name,
+            **of_trial(trial),
             status="failed" if crashed else "ok",
             started=self.clock() + late,
             exit_status=1 if crashed else 0,

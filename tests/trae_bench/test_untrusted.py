@@ -40,7 +40,7 @@ ACTED_ON = re.compile(
     r"|::error::|##\["
 )
 """What a terminal or a CI runner would take for more than text."""
-MODES = "duet serial exact s"
+MODES = "duet serial exact s plain"
 SIDES = "A B lower higher"
 STATES = "ok failed timeout garbage interrupted done budget error"
 VERDICTS = ("regression", "improvement", "equivalent", "inconclusive", "not measured")
