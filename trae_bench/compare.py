@@ -7,6 +7,7 @@ whoever reads a run file can ask it again and must get the same rows.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
@@ -17,6 +18,7 @@ from trae_bench.effects import Attribution, attribute, holm_limit, p_values
 from trae_bench.plan import Cell
 from trae_bench.records import (
     Comparison,
+    Confirmation,
     Contrast,
     Estimate,
     Judgement,
@@ -25,12 +27,14 @@ from trae_bench.records import (
     Pairs,
     Probe,
     Sample,
+    Verdict,
 )
 from trae_bench.stats import (
     RULES,
     Row,
     Rule,
     estimate,
+    fit_of,
     smallest_effect,
     t_tail,
     threshold_from_floor,
@@ -44,11 +48,15 @@ Fate = Literal["measured", "answers differ", "not measured"]
 MOST_REASONS = 5
 """Different reasons that a row carries; the rest is counted."""
 
-MINIMUM: Mapping[str, float] = {"peak_rss": 65536, "agent_rss": 65536, "blocked": 0.005}
+MINIMUM: Mapping[str, float] = {"blocked": 0.005} | dict.fromkeys(
+    ("peak_rss", "agent_rss", "uss_start", "uss_end", "memory_growth", "memory_per_hour"), 65536.0
+)
 """Differences up to this, in the metric's unit, are nothing: the allocator's and the
 scheduler's doing."""
 
-THRESHOLD: Mapping[str, float] = {"peak_rss": 0.01, "agent_rss": 0.01}
+THRESHOLD: Mapping[str, float] = dict.fromkeys(
+    ("peak_rss", "agent_rss", "uss_start", "uss_end", "python_peak", "python_held"), 0.01
+)
 """In place of the rule's: memory is quiet enough to ask for more."""
 
 
@@ -61,6 +69,9 @@ MOST_THRESHOLD = 0.10
 UNLIKELY = 6.3e-5
 """P-value at which equal sides count as different: that of four standard errors where the spread
 is known. With the few A/A pairs of a run four estimated ones are nothing rare."""
+
+CONFIRMED = 0.05
+"""One-sided p-value up to which fresh pairs confirm a regression, at half its threshold or more."""
 
 Standing = Literal["gated", "too noisy", "sides differ"]
 """What A/A pairs say of a metric. gated: its verdicts count. too noisy: they are for information
@@ -167,14 +178,15 @@ def comparisons(
 ) -> list[Comparison]:
     """The rows of the table, in the plan's order; A/A contrasts have rows of their own.
 
-    Every planned row is there, also one without a single pair.
+    Every planned row is there, also one without a single pair. Cells that confirm another's
+    regressions have no rows; what they found is in the row that they confirm.
     """
     pairs = _pairs_of(samples, cells)
     rows = _rows(pairs, cells, metrics)
     standings = _standings(rows, metrics)
     judged = verdicts(rows)
     counts = {key: _count(of_cell) for key, of_cell in pairs.items()}
-    return [
+    found = [
         Comparison(
             scenario=cell.scenario,
             contrast=cell.contrast.name,
@@ -187,9 +199,24 @@ def comparisons(
             gated=rows[key].gated,
         )
         for cell in cells
+        if not cell.confirms
         for name in cell.metrics
         for key in [RowKey(cell.scenario, cell.contrast.name, name)]
     ]
+    fresh = {
+        RowKey(cell.scenario, cell.confirms, name): pairs[key_of(cell)]
+        for cell in cells
+        if cell.confirms
+        for name in cell.metrics
+    }
+    return [_confirmed(row, rows, fresh) for row in found]
+
+
+def rows_of(
+    samples: Iterable[Sample], cells: Sequence[Cell], metrics: Mapping[str, Metric]
+) -> dict[RowKey, Row]:
+    """Every planned row as it is judged, with the values of its pairs that count."""
+    return _rows(_pairs_of(samples, cells), cells, metrics)
 
 
 def attributions(
@@ -203,10 +230,10 @@ def attributions(
     """Whose doing the changes are. `fixed` where no verdict ended a cell early; `most_pairs` is
     what a cell was allowed.
     """
-    rows = _rows(_pairs_of(samples, cells), cells, metrics)
+    rows = rows_of(samples, cells, metrics)
     contrasts: dict[tuple[str, str], list[tuple[Contrast, Row]]] = {}
     for cell in cells:
-        for name in cell.metrics:
+        for name in () if cell.confirms else cell.metrics:
             row = rows[RowKey(cell.scenario, cell.contrast.name, name)]
             contrasts.setdefault((cell.scenario, name), []).append((cell.contrast, row))
     told = [
@@ -269,7 +296,9 @@ def standing(floor: Estimate | None, metric: Metric, family: int) -> Standing:
     # A bias that is certain, yet too small to bring about a verdict, does no harm.
     if unlikely and 3 * bias > _threshold(metric):
         return "sides differ"
-    too_noisy = threshold_from_floor(min(bias, MOST_NOISE), sd, rule, family) > MOST_THRESHOLD
+    # Whoever asks only for large effects can be answered on a noisier machine.
+    most = max(MOST_THRESHOLD, metric.threshold or 0.0)
+    too_noisy = threshold_from_floor(min(bias, MOST_NOISE), sd, rule, family) > most
     return "too noisy" if too_noisy else "gated"
 
 
@@ -298,6 +327,58 @@ def _floor_key(key: RowKey) -> RowKey:
     return key._replace(contrast=NOISE_FLOOR)
 
 
+# Fresh pairs
+
+
+def wanted(cell: Cell, rows: Iterable[Comparison]) -> int:
+    """Fresh pairs that this cell must take to confirm what was found; 0 where nothing was."""
+    return max(
+        (
+            row.confirmation.wanted
+            for row in rows
+            if row.confirmation is not None
+            and (row.scenario, row.contrast) == (cell.scenario, cell.confirms)
+            and row.metric in cell.metrics
+        ),
+        default=0,
+    )
+
+
+def _confirmed(
+    row: Comparison,
+    rows: Mapping[RowKey, Row],
+    fresh: Mapping[RowKey, Sequence[PairOfSamples]],
+) -> Comparison:
+    """A gated regression of a run that asks for confirmation stands only with one."""
+    key = RowKey(row.scenario, row.contrast, row.metric)
+    if key not in fresh or not row.gated or row.judgement.verdict != "regression":
+        return row
+    looks, number = rows[key], row.judgement.look
+    a, b = _values(fresh[key], row.metric)
+    again = replace(looks, a=tuple(a[:number]), b=tuple(b[:number]))
+    p = _p_again(again) if len(again.a) == number else 1.0
+    # Sides that do not vary were compared as they are, however little they differ.
+    least = 0.0 if number == looks.rule.exact_at else math.log1p(row.threshold) / 2
+    found = estimate(again)
+    reaches = found is None or found.log_ratio is None or abs(found.log_ratio) >= least
+    stands = p <= CONFIRMED and reaches
+    confirmation = Confirmation(stands, number, p, found, _count(fresh[key]))
+    verdict: Verdict = "regression" if stands else "inconclusive"
+    judgement = replace(row.judgement, verdict=verdict)
+    return replace(row, judgement=judgement, confirmation=confirmation)
+
+
+def _p_again(row: Row) -> float:
+    """One-sided p-value of no slowdown, from all pairs of a row."""
+    sign = 1 if row.better == "lower" else -1
+    fit = fit_of(row, len(row.a))
+    if fit is None or not fit.error:
+        # Without ratios, or without any spread, there is only the direction to go by.
+        differences = [sign * (b - a) for a, b in zip(row.a, row.b, strict=True)]
+        return 0.0 if min(differences) > row.minimum else 1.0
+    return t_tail(sign * fit.mean / fit.error, fit.df)
+
+
 def _pairs_of(
     samples: Iterable[Sample], cells: Sequence[Cell]
 ) -> dict[CellKey, list[PairOfSamples]]:
@@ -314,6 +395,7 @@ def _rows(
     values = {
         RowKey(cell.scenario, cell.contrast.name, name): _values(pairs[key_of(cell)], name)
         for cell in cells
+        if not cell.confirms
         for name in cell.metrics
     }
     floors = {
@@ -376,9 +458,17 @@ def _row(
         better=metric.better,
         threshold=_threshold(metric),
         floor_sd=min(floor.sd, MOST_NOISE) if floor is not None else 0.0,
-        minimum=MINIMUM.get(metric.name, 0.0),
+        minimum=_minimum(metric, sides[0]),
         gated=can_be_gated and key.contrast != NOISE_FLOOR,
     )
+
+
+def _minimum(metric: Metric, a: Sequence[float]) -> float:
+    """Counts have no threshold, unless one was asked for: then it is this."""
+    usual = MINIMUM.get(metric.name, 0.0)
+    if metric.mode != "exact" or metric.threshold is None or not a:
+        return usual
+    return max(usual, metric.threshold * abs(median(a)))
 
 
 def _count(pairs: Sequence[PairOfSamples]) -> Pairs:

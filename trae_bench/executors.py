@@ -15,6 +15,7 @@ from typing import Generic, Protocol, Self, TypeVar
 import msgspec
 from msgspec import Struct
 
+from trae_bench import callgrind
 from trae_bench.answers import (
     Clean,
     Told,
@@ -48,6 +49,8 @@ MOST_STEPS = 10**9
 """A report of more steps is nonsense, and no float would hold the largest of them."""
 MOST_PRINTED = 1024 * 1024
 """Bytes of a command's output that are looked at."""
+COUNTS = "callgrind.out"
+"""In a trial's folder, where its instructions are counted."""
 _ORACLES_AT_ONCE = 8
 _LONGEST_PROBLEM = 3000
 
@@ -219,7 +222,11 @@ class FreshProcess(Generic[ScriptT]):
     def _seconds(self, prepared: Sequence[_Prepared]) -> float:
         if self._timeout is not None:
             return self._timeout
-        return max(one.scenario.timeout_seconds for one in prepared)
+        return max(
+            one.scenario.timeout_seconds
+            * (callgrind.SLOWDOWN if one.trial.probe == "callgrind" else 1)
+            for one in prepared
+        )
 
     # -- before
 
@@ -236,8 +243,9 @@ class FreshProcess(Generic[ScriptT]):
         urls = self._open_sessions(scenario, sessions, workspaces) or ("",)
         seats = tuple(map(Seat, urls, map(str, workspaces)))
         command = self._subject.command(trial, scenario, seats, home, REPORT_FD)
+        counted = trial.probe == "callgrind"
         job = Job(
-            argv=command.argv,
+            argv=callgrind.wrapped(command.argv, folder / COUNTS) if counted else command.argv,
             env=environment(home) | self._provider_environ(sessions) | command.env,
             cwd=command.cwd,
             log=str(folder / "log"),
@@ -288,6 +296,7 @@ class FreshProcess(Generic[ScriptT]):
             told = (SessionAnswer(True, _printed(prepared.folder / "log")),)
         elif self._subject.reports:
             report, problem = _read_report(ended, len(prepared.seats))
+            report = _with_instructions(report, prepared.folder / COUNTS)
             if report is None:
                 status = "garbage"
             elif report.error is not None:
@@ -398,6 +407,14 @@ def _read_report(ended: Ended, sessions: int) -> tuple[ChildReport | None, str |
     if told != sessions:
         return None, f"its report is not one: it tells of {told} of {sessions} sessions"
     return report, None
+
+
+def _with_instructions(report: ChildReport | None, counts: Path) -> ChildReport | None:
+    """What callgrind counted, beside the child's own counters."""
+    found = callgrind.instructions(counts)
+    if report is None or found is None:
+        return report
+    return msgspec.structs.replace(report, counters=report.counters | {"instructions": found})
 
 
 def _printed(log: Path) -> str:

@@ -19,7 +19,7 @@ from types import MappingProxyType
 import msgspec
 from msgspec import Struct
 
-from trae_bench import machine
+from trae_bench import callgrind, machine
 from trae_bench.compare import comparisons, noise_floor, rule_of
 from trae_bench.design import contrasts, is_fixed
 from trae_bench.errors import AnswersDiffer, BadRunFile, BenchError, CannotMeasure, UsageError
@@ -202,6 +202,9 @@ def _scenario(asked: str) -> Scenario:
 def _measuring(scenario: Scenario, metrics: Sequence[str]) -> Scenario:
     """The scenario with these metrics in place of its own, where any are named."""
     wanted = tuple(dict.fromkeys(metrics)) or scenario.metrics
+    for name in wanted:
+        if METRICS[name].probe == "callgrind" and not callgrind.available():
+            raise UsageError(f"{name} needs valgrind, which is not on the PATH: install it")
     return msgspec.structs.replace(scenario, metrics=wanted)
 
 
@@ -384,6 +387,9 @@ class Bench:
                 ending = session.run()
             else:
                 ending = session.run(earlier.samples, earlier.spent)
+        # The journal has the samples; those of a long run need not be in memory twice.
+        ending = msgspec.structs.replace(ending, samples=())
+        del session, earlier
         run = conclude(header, read_journal(journal.path), ending)
         error = ending.error or nothing_shown(run) or untrusted(run)
         try:

@@ -10,17 +10,22 @@ whoever compares takes a metric only from trials of the mode that it asks for.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from msgspec import Struct
 
-from trae_bench.records import Better, ChildReport, Metric, RequestLog, SessionLog
+from trae_bench.records import Better, ChildReport, Metric, Probe, RequestLog, SessionLog
 
 TAIL_STEPS = 20
 """Steps from which the tail and the growth of the self time say anything."""
 EDGE_STEPS = 10
 """Steps at either end of a session that the growth compares."""
+LEAST_WATCHED = 10
+"""Looks at the memory from which a slope says anything."""
+STATED_RATE = 1800.0
+"""Steps an hour, one every two seconds, for which growth is told by the hour."""
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -208,6 +213,43 @@ def _sessions_per_second(seen: Observation) -> float | None:
     return len(seen.sessions) / seconds if seconds > 0 else None
 
 
+def _memory_per_step(seen: Observation) -> float | None:
+    """Slope (bytes) of the agent's own memory over the steps done, by least squares.
+
+    The first tenth of the session is left out, in which things are loaded and pools filled.
+    """
+    arrived = [request.arrived for request in seen.requests]
+    watched = seen.report.memory if seen.report is not None else ()
+    if len(arrived) < TAIL_STEPS:
+        return None
+    begun = arrived[len(arrived) // 10]
+    points = [
+        (bisect_right(arrived, moment), size)
+        for moment, size in watched
+        if begun <= moment <= arrived[-1]
+    ]
+    if len(points) < LEAST_WATCHED:
+        return None
+    mean_step = sum(step for step, _ in points) / len(points)
+    spread = sum((step - mean_step) ** 2 for step, _ in points)
+    mean_size = sum(size for _, size in points) / len(points)
+    return (
+        sum((step - mean_step) * (size - mean_size) for step, size in points) / spread
+        if spread
+        else None
+    )
+
+
+def _memory_growth(seen: Observation) -> float | None:
+    found = _memory_per_step(seen)
+    return None if found is None else round(1000 * found)
+
+
+def _memory_per_hour(seen: Observation) -> float | None:
+    found = _memory_per_step(seen)
+    return None if found is None else round(STATED_RATE * found)
+
+
 def _provider_cpu(seen: Observation) -> float | None:
     return seen.provider_cpu if seen.sessions else None
 
@@ -236,8 +278,16 @@ _SPEED = "the machine's speed at the moment, by ten percent and more from one se
 _Meter = tuple[Metric, Measure]
 
 
-def _duet(name: str, unit: str, measure: Measure, *, about: str, disturbed_by: str) -> _Meter:
-    return Metric(name, unit, "lower", "duet", about, disturbed_by), measure
+def _duet(
+    name: str,
+    unit: str,
+    measure: Measure,
+    *,
+    about: str,
+    disturbed_by: str,
+    probe: Probe = "plain",
+) -> _Meter:
+    return Metric(name, unit, "lower", "duet", about, disturbed_by, probe), measure
 
 
 def _serial(name: str, unit: str, measure: Measure, *, about: str, disturbed_by: str) -> _Meter:
@@ -245,8 +295,16 @@ def _serial(name: str, unit: str, measure: Measure, *, about: str, disturbed_by:
     return Metric(name, unit, better, "serial", about, f"{disturbed_by}; {_SHARED_CORE}"), measure
 
 
-def _exact(name: str, unit: str, measure: Measure, *, about: str, disturbed_by: str = "") -> _Meter:
-    return Metric(name, unit, "lower", "exact", about, disturbed_by), measure
+def _exact(
+    name: str,
+    unit: str,
+    measure: Measure,
+    *,
+    about: str,
+    disturbed_by: str = "",
+    probe: Probe = "plain",
+) -> _Meter:
+    return Metric(name, unit, "lower", "exact", about, disturbed_by, probe), measure
 
 
 _TABLE: tuple[_Meter, ...] = (
@@ -461,6 +519,68 @@ _TABLE: tuple[_Meter, ...] = (
         lambda seen: seen.usage.major_faults,
         about="pages that had to be read from disk",
         disturbed_by="the file cache: nearly all of it comes from what ran before",
+    ),
+    _duet(
+        "uss_start",
+        "B",
+        _counter("uss_start"),
+        about="memory that only the agent's process has, once its code is loaded (Linux; trials of "
+        "its own)",
+        disturbed_by="libraries that no other process maps just now are counted in",
+        probe="memory",
+    ),
+    _duet(
+        "uss_end",
+        "B",
+        _counter("uss_end"),
+        about="memory that only the agent's process has, at the end of all sessions (Linux; trials "
+        "of its own)",
+        disturbed_by="libraries that no other process maps just now are counted in",
+        probe="memory",
+    ),
+    _duet(
+        "memory_growth",
+        "B",
+        _memory_growth,
+        about="growth of the agent's own memory in 1000 steps: slope over the steps, the first "
+        f"tenth left out, from {TAIL_STEPS} steps on (Linux; trials of its own)",
+        disturbed_by="memory that the allocator takes in large pieces: short sessions say little",
+        probe="memory",
+    ),
+    _duet(
+        "memory_per_hour",
+        "B",
+        _memory_per_hour,
+        about="memory_growth in an hour of one step every two seconds",
+        disturbed_by="the same as memory_growth",
+        probe="memory",
+    ),
+    _duet(
+        "python_peak",
+        "B",
+        _counter("python_peak"),
+        about="most bytes that Python's allocators held at once, by tracemalloc (trials of "
+        "its own)",
+        disturbed_by="memory that C libraries take by themselves is not in it",
+        probe="tracemalloc",
+    ),
+    _duet(
+        "python_held",
+        "B",
+        _counter("python_held"),
+        about="bytes that Python's allocators hold at the end of all sessions, by tracemalloc "
+        "(trials of its own)",
+        disturbed_by="memory that C libraries take by themselves is not in it",
+        probe="tracemalloc",
+    ),
+    _exact(
+        "instructions",
+        "",
+        _counter("instructions"),
+        about="instructions of the agent's own process, its tools left out, counted by valgrind's "
+        "callgrind where that is installed (trials of its own, some fifty times as long)",
+        disturbed_by="waiting loops; it says nothing of caches, of waiting or of the kernel's work",
+        probe="callgrind",
     ),
 )
 

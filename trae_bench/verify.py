@@ -59,6 +59,8 @@ CLOCKS_DIFFER = timedelta(days=1)
 NOT_WHOLE = frozenset({"self_time_growth", "correct_results"})
 """Metrics without a unit that are no count."""
 
+MAY_SHRINK = frozenset({"memory_growth", "memory_per_hour"})
+
 Weight = Literal["wrong", "odd"]
 
 
@@ -364,7 +366,7 @@ def _impossible(metrics: Mapping[str, float], cores: int, most_rss: float) -> It
     for name, value in metrics.items():
         known = METRICS.get(name)
         counted = known is not None and known.unit in ("", "B") and name not in NOT_WHOLE
-        if value < 0:
+        if value < 0 and name not in MAY_SHRINK:
             yield f"{name} is negative"
         elif counted and value != int(value):
             yield f"{name} is {value:.17g}, which is no whole number"

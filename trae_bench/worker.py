@@ -14,6 +14,7 @@
     interval    seconds between the beginnings of two of them, 0 for at once
     report_fd   where the `ChildReport` goes; `records.py` says what it holds
     heartbeat   whether the event loop is watched, which costs processor time
+    probe       how closely the trial is watched, see `probes.py`
 
 A result must have `success`, `final_text`, `steps` and `error`. This module knows no
 agent and imports next to nothing, because all that it does is charged to the agent. (With
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any
 
+    from trae_bench.probes import Probe
+
 BEAT_SECONDS = 0.005
 """How often a watched event loop must let the heartbeat through."""
 
@@ -42,10 +45,25 @@ def main() -> None:
     report_fd: int = work["report_fd"]
     # Kept from the tools that the agent starts.
     os.set_inheritable(report_fd, False)
+    probe = _probe(work["probe"])
     entry: Callable[..., Awaitable[Any]] = _named(work["entry"])
-    results, counters = _run(entry, work)
+    if probe is not None:
+        probe.imported()
+    results, counters = _run(entry, work, probe)
     counters |= {"modules_imported": len(sys.modules), "agent_rss": _peak_rss()}
-    _send(report_fd, json.dumps(_report(results, counters)).encode())
+    memory: list[tuple[float, float]] = []
+    if probe is not None:
+        found, memory = probe.results()
+        counters |= found
+    _send(report_fd, json.dumps(_report(results, counters) | {"memory": memory}).encode())
+
+
+def _probe(name: str) -> Probe | None:
+    if name == "plain":
+        return None
+    from trae_bench.probes import probe
+
+    return probe(name)
 
 
 def _report(results: list[Any], counters: dict[str, float]) -> dict[str, Any]:
@@ -79,7 +97,7 @@ def _arguments(work: dict[str, Any], session: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(
-    entry: Callable[..., Awaitable[Any]], work: dict[str, Any]
+    entry: Callable[..., Awaitable[Any]], work: dict[str, Any], probe: Probe | None
 ) -> tuple[list[Any], dict[str, float]]:
     import asyncio  # after the entry point, so that the agent's imports are the first
 
@@ -91,15 +109,18 @@ def _run(
         return await _side_by_side(entry, sessions, work["concurrency"], work["interval"])
 
     async def run() -> tuple[list[Any], dict[str, float]]:
-        if not work["heartbeat"]:
-            return await all_sessions(), {}
-        heartbeat = Heartbeat(asyncio.get_running_loop().time)
-        task = asyncio.create_task(heartbeat.beat())
+        loop = asyncio.get_running_loop()
+        heartbeat = Heartbeat(loop.time) if work["heartbeat"] else None
+        beside = [heartbeat.beat()] if heartbeat else []
+        if probe is not None:
+            beside.append(probe.watch(loop))
+        tasks = [asyncio.create_task(watching) for watching in beside]
         try:
             results = await all_sessions()
         finally:
-            task.cancel()
-        return results, heartbeat.counters()
+            for task in tasks:
+                task.cancel()
+        return results, heartbeat.counters() if heartbeat else {}
 
     return asyncio.run(run())
 

@@ -17,7 +17,18 @@ import pytest
 
 from trae_bench.errors import CannotMeasure
 from trae_bench.executors import FreshProcess, Scripted
-from trae_bench.records import Arm, Command, RequestLog, Sample, Seat, SessionLog, Side, Trial
+from trae_bench.records import (
+    Arm,
+    Command,
+    Mode,
+    Probe,
+    RequestLog,
+    Sample,
+    Seat,
+    SessionLog,
+    Side,
+    Trial,
+)
 from trae_bench.scenario import (
     Load,
     Normalise,
@@ -88,8 +99,8 @@ def scenario(**changes: Any) -> Scenario:
     return Scenario(**given | changes)
 
 
-def trial(side: Side = "A", mode: str = "serial", pair: int = 1) -> Trial:
-    return Trial("small", "a/b", mode, pair, side, "AB".index(side), ARM, 0)  # type: ignore[arg-type]
+def trial(side: Side = "A", mode: Mode = "serial", pair: int = 1, probe: Probe = "plain") -> Trial:
+    return Trial("small", "a/b", mode, pair, side, "AB".index(side), ARM, 0, probe)
 
 
 Make = Callable[..., FreshProcess[str]]

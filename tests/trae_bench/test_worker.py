@@ -60,6 +60,18 @@ async def crowd(text, number):
     error = "no model" if number == 2 else None
     return Outcome(error is None, f"{text} {number}, most {MOST}", number, error)
 
+LOADED = bytearray(8 << 20)
+
+HELD = []
+
+async def hoard(text):
+    import asyncio
+    for _ in range(10):
+        HELD.append(bytearray(b"x" * (4 << 20)))
+        await asyncio.sleep(0.03)
+    del HELD[8:]
+    return Outcome(True, "", 10, None)
+
 async def clock(text):
     import time
     return Outcome(True, str(time.monotonic()), 1, None)
@@ -89,6 +101,7 @@ def run(tmp_path: Path, function: str, **work: Any) -> tuple[ChildReport | None,
         "interval": 0.0,
         "report_fd": write_end,
         "heartbeat": False,
+        "probe": "plain",
     }
     (tmp_path / "work.json").write_text(json.dumps(given | work))
     command = "from trae_bench.worker import main; main()"

@@ -109,6 +109,7 @@ def _errand(
         ],
         "concurrency": load.concurrency,
         "interval": 1 / load.sessions_per_second if load.sessions_per_second else 0.0,
+        "probe": trial.probe,
         "heartbeat": trial.mode == "serial" and not ASKED_FOR.isdisjoint(scenario.metrics),
     }
 
