@@ -1,0 +1,1 @@
+"""Reads a ledger and says where the money went."""
