@@ -16,6 +16,7 @@ from trae_bench.scenario.records import (
     LONGEST_THOUGHT,
     MOST_TURNS,
     USUAL_STATUS,
+    Extras,
     Fault,
     GeneratedFiles,
     Load,
@@ -32,7 +33,7 @@ from trae_bench.scenario.records import (
     WorkspaceFixture,
 )
 from trae_bench.scenario.schema import json_schema, write_json_schema
-from trae_bench.scenario.shelf import catalogue, find, scenario_folder
+from trae_bench.scenario.shelf import catalogue, every_scenario, find, scenario_folder
 from trae_bench.scenario.variants import split
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "LONGEST_THOUGHT",
     "MOST_TURNS",
     "USUAL_STATUS",
+    "Extras",
     "Fault",
     "GeneratedFiles",
     "Load",
@@ -56,6 +58,7 @@ __all__ = [
     "WorkspaceFixture",
     "catalogue",
     "check",
+    "every_scenario",
     "find",
     "json_schema",
     "load",

@@ -14,9 +14,12 @@ from trae_bench.scenario.records import (
     Fault,
     Load,
     Normalise,
+    Oracle,
     ProviderConditions,
     Scenario,
     ScriptedCall,
+    SubjectSetup,
+    WorkspaceFixture,
 )
 from trae_bench.scenario.saying import Finding
 from trae_bench.toml_lines import TomlPath
@@ -26,7 +29,8 @@ MOST_GENERATED = 1 << 30
 
 
 def contradictions(scenario: Scenario) -> Iterator[Finding]:
-    yield from _of_command(scenario)
+    yield from _of_no_session(scenario)
+    yield from _of_install(scenario)
     yield from _of_turns(scenario)
     yield from _of_arguments(scenario)
     yield from _of_lists(scenario)
@@ -41,23 +45,45 @@ def contradictions(scenario: Scenario) -> Iterator[Finding]:
         yield from _of_pattern(("normalise", index), rule)
 
 
-def _of_command(scenario: Scenario) -> Iterator[Finding]:
-    """A run of the agent's own command line has no session."""
-    if not scenario.subject.command:
+def _of_no_session(scenario: Scenario) -> Iterator[Finding]:
+    """A run of the agent's own command line has no session, and what is weighed runs nothing."""
+    subject = scenario.subject
+    if subject.has_session:
         return
     others = {
         "turns": bool(scenario.turns),
         "provider": scenario.provider != ProviderConditions(),
         "load": scenario.load != Load(),
     }
+    key, what = "command", "a command runs without a session"
+    if subject.install is not None:
+        key, what = "install", "an install is weighed and nothing is run"
+        others |= {
+            "workspace": scenario.workspace != WorkspaceFixture(),
+            "oracle": scenario.oracle != Oracle(),
+            "normalise": bool(scenario.normalise),
+        }
     for name, there in others.items():
         if there:
-            remedy = "drop it, or subject.command"
-            yield (name,), f"a command runs without a session, so without {name}; {remedy}"
+            yield (name,), f"{what}, so without {name}; drop it, or subject.{key}"
+
+
+def _of_install(scenario: Scenario) -> Iterator[Finding]:
+    install = scenario.subject.install
+    if install is None:
+        return
+    if scenario.subject != SubjectSetup(install=install):
+        yield ("subject",), "an install is weighed and nothing is run; drop all keys but install"
+    if install.off == install.on:
+        yield ("subject", "install"), "both sides have the same extras; give one of them others"
+    if len(scenario.toggles.vary) != 1:
+        yield ("toggles", "vary"), "extras are given for the sides of one toggle; name one"
+    if scenario.toggles.hold:
+        yield ("toggles", "hold"), "an install is weighed and nothing is run; drop it"
 
 
 def _of_turns(scenario: Scenario) -> Iterator[Finding]:
-    if scenario.subject.command:
+    if not scenario.subject.has_session:
         return
     if not scenario.turns:
         yield ("turns",), f"no turns; add [[turns]], the last with a call of {FINISH}"

@@ -1,4 +1,8 @@
-"""What the transport `respx` cannot measure: it has no sockets, and runs in this process."""
+"""What a kind of scenario cannot measure.
+
+The transport `respx` has no sockets, and runs in this process; what is only installed does
+not run at all.
+"""
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -10,6 +14,11 @@ _REMEDY = 'say `transport = "loopback"`, or drop it'
 
 IN_PROCESS_METRICS = frozenset({"cpu", "cpu_user", "cpu_system", "requests", "bytes_sent"})
 """What can be taken of a session that shares its process with the bench and with respx."""
+
+INSTALL_METRICS = frozenset(
+    {"install_size", "closure_size", "unrecorded_size", "bytecode_size", "distributions"}
+)
+"""What can be taken of an install, and of nothing else."""
 
 _NO_CONNECTIONS = "respx opens no connection"
 _STARTED = "in process the agent is not started anew"
@@ -28,7 +37,15 @@ _TOGGLES: Mapping[str, str] = MappingProxyType(
 
 
 def unmeasurable(scenario: Scenario) -> Iterator[Finding]:
-    """Metrics and toggles that mean nothing over the scenario's transport."""
+    """Metrics and toggles that mean nothing in such a scenario."""
+    weighed = scenario.subject.install is not None
+    for index, name in enumerate(scenario.metrics):
+        if weighed and name not in INSTALL_METRICS:
+            remedy = f"take some of {', '.join(sorted(INSTALL_METRICS))}"
+            yield ("metrics", index), f"{name} is of what runs, not of an install; {remedy}"
+        if not weighed and name in INSTALL_METRICS:
+            remedy = "name what is installed in subject.install, or drop it"
+            yield ("metrics", index), f"{name} is of an install, not of what runs; {remedy}"
     if scenario.provider.transport != "respx":
         return
     for index, name in enumerate(scenario.metrics):

@@ -1,10 +1,10 @@
-"""The names in a scenario that only other rooms know, and what its transport cannot show."""
+"""The names in a scenario that only other rooms know, and what it cannot measure."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from trae_bench.scenario.measurable import unmeasurable
-from trae_bench.scenario.records import Scenario
+from trae_bench.scenario.records import Extras, Scenario
 from trae_bench.scenario.saying import Finding, raise_for, suggestion
 
 Named = Iterator[Finding]
@@ -17,10 +17,11 @@ def check(
     tools: Collection[str] | None = None,
     toggles: Collection[str] | None = None,
     metrics: Collection[str] | None = None,
+    extras: Collection[str] | None = None,
     source: Path | None = None,
 ) -> None:
     """Hold a scenario's names to the known ones; None leaves a kind unchecked. Metrics and
-    toggles that its transport cannot measure are refused in any case.
+    toggles that mean nothing in it are refused in any case.
 
     `source` is the file it came from, for the line numbers. Raises `ScenarioError` that
     lists every such name.
@@ -29,6 +30,7 @@ def check(
         *(_unknown("tool", _tools(scenario), tools) if tools is not None else ()),
         *(_unknown("toggle", _toggles(scenario), toggles) if toggles is not None else ()),
         *(_unknown("metric", _metrics(scenario), metrics) if metrics is not None else ()),
+        *(_unknown("extra", _extras(scenario), extras) if extras is not None else ()),
         *unmeasurable(scenario),
     ]
     if not found:
@@ -53,6 +55,13 @@ def _toggles(scenario: Scenario) -> Named:
 def _metrics(scenario: Scenario) -> Named:
     for index, name in enumerate(scenario.metrics):
         yield ("metrics", index), name
+
+
+def _extras(scenario: Scenario) -> Named:
+    install = scenario.subject.install or Extras()
+    for side, names in (("off", install.off), ("on", install.on)):
+        for index, name in enumerate(names):
+            yield ("subject", "install", side, index), name
 
 
 def _unknown(kind: str, named: Named, known: Collection[str]) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ def load(path: Path, variant: str = "") -> Scenario:
     With `variant`, the scenario is that variant of the file's, and its name says so. Raises
     `ScenarioError`, also where something cannot be read, and for any variant of the file.
     """
-    text = _text(path)
+    text = text_of(path)
     scenario = parse(text, str(path), variant)
     if scenario.name.partition(MARK)[0] != path.stem:
         named = f"the name is {scenario.name!r} but the file is called {path.name!r}"
@@ -71,7 +71,8 @@ def _variant(document: dict[str, Any], index: int, text: str, source: str) -> Sc
     return msgspec.structs.replace(scenario, name=f"{scenario.name}{MARK}{changes['name']}")
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """A TOML file's text. Raises `ScenarioError`."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

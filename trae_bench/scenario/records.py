@@ -136,6 +136,15 @@ class Load(Struct, frozen=True, forbid_unknown_fields=True):
     """Of `arrival = "steady"`."""
 
 
+class Extras(Struct, frozen=True, forbid_unknown_fields=True):
+    """Optional dependencies of the agent's distribution, by the name of the extra."""
+
+    off: tuple[Name, ...] = ()
+    """Those that the agent needs while the toggle is off."""
+    on: tuple[Name, ...] = ()
+    """Those that it needs while it is on."""
+
+
 class SubjectSetup(Struct, frozen=True, forbid_unknown_fields=True):
     """What the subject finds when it starts."""
 
@@ -150,6 +159,14 @@ class SubjectSetup(Struct, frozen=True, forbid_unknown_fields=True):
     runs: Annotated[int, Meta(ge=1, le=10)] = 1
     """Processes, one after another in one home, each with the whole session and a fresh
     workspace; the last one is measured. 2 is a warm start."""
+    install: Extras | None = None
+    """In place of a session, what has to be installed for the agent is weighed: one toggle,
+    and the extras of each of its sides."""
+
+    @property
+    def has_session(self) -> bool:
+        """The agent works with a provider."""
+        return not self.command and self.install is None
 
 
 class Oracle(Struct, frozen=True, forbid_unknown_fields=True):

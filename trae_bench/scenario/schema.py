@@ -21,7 +21,7 @@ def json_schema() -> dict[str, Any]:
     for struct in schema["$defs"].values():
         # Newer Pythons take a docstring's indentation away themselves.
         struct["description"] = cleandoc(struct.get("description", ""))
-    for (struct, field), text in _field_docs().items():
+    for (struct, field), text in field_docs(Path(__file__).with_name("records.py")).items():
         described = schema["$defs"].get(struct, {}).get("properties", {}).get(field)
         if described is not None:
             described["description"] = cleandoc(text)
@@ -34,12 +34,12 @@ def write_json_schema(path: Path | None = None) -> None:
     path.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
 
 
-def _field_docs() -> dict[tuple[str, str], str]:
+def field_docs(source: Path) -> dict[tuple[str, str], str]:
     """The docstrings below the records' fields, which exist in the source only."""
     import ast  # for the schema's maker only; every start would pay for it above
 
     docs: dict[tuple[str, str], str] = {}
-    for node in ast.parse(Path(__file__).with_name("records.py").read_text(encoding="utf-8")).body:
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef):
             for field, below in pairwise(node.body):
                 if (

@@ -1,8 +1,11 @@
 """Where the scenario files are that ship with the package."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from trae_bench.errors import UsageError
+from trae_bench.scenario.reading import load
+from trae_bench.scenario.records import Scenario
 from trae_bench.scenario.saying import suggestion
 from trae_bench.scenario.variants import split
 
@@ -26,6 +29,14 @@ def catalogue(folder: Path | None = None) -> dict[str, Path]:
     """
     files = (folder or scenario_folder()).glob("*.toml")
     return {path.stem: path for path in sorted(files) if path.stem != "claims"}
+
+
+def every_scenario() -> Iterator[Scenario]:
+    """All that ship with the package: each scenario, and after it its variants."""
+    for path in catalogue().values():
+        first = load(path)
+        yield first
+        yield from (load(path, variant.name) for variant in first.variants)
 
 
 def find(name: str) -> Path:

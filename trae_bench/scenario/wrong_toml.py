@@ -58,17 +58,20 @@ _TYPE_NAMES = {
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
-def explain(message: str) -> Finding:
-    """msgspec's words to the path and a sentence with the remedy."""
+def explain(message: str, root: type[Struct] = Scenario) -> Finding:
+    """msgspec's words to the path and a sentence with the remedy; `root` is what the file holds."""
     what, _, place = message.partition(" - at `$")
     path = _path_of(place.removesuffix("`"))
     if match := re.fullmatch(r"Object contains unknown field `(.*)`", what, re.S):
-        known = _fields_at(path)
+        known = _fields_at(root, path)
         return (*path, match[1]), f"unknown field{suggestion(match[1], known)}"
     if match := re.fullmatch(r"Object missing required field `(.*)`", what):
         return path, f"`{match[1]}` is missing; add `{match[1]} = ...` here"
     if match := re.fullmatch(r"Invalid enum value '?(.*?)'?", what, re.S):
-        return path, f"{match[1]!r} is not allowed here{suggestion(match[1], _choices_at(path))}"
+        return (
+            path,
+            f"{match[1]!r} is not allowed here{suggestion(match[1], _choices_at(root, path))}",
+        )
     if match := re.fullmatch(r"Expected `(\w+)`, got `(.+)`", what):
         wanted = _TYPE_NAMES.get(match[1], match[1])
         return path, f"expected {wanted}, got {_TYPE_NAMES.get(match[2], match[2])}"
@@ -86,8 +89,8 @@ def _path_of(place: str) -> TomlPath:
     return tuple(steps)
 
 
-def _type_at(path: TomlPath) -> Any:
-    at: Any = Scenario
+def _type_at(root: type[Struct], path: TomlPath) -> Any:
+    at: Any = root
     for step in path:
         if isinstance(at, type) and issubclass(at, Struct):
             types = {field.encode_name: field.type for field in msgspec.structs.fields(at)}
@@ -102,10 +105,10 @@ def _type_at(path: TomlPath) -> Any:
     return at
 
 
-def _fields_at(path: TomlPath) -> Sequence[str]:
-    at = _type_at(path)
-    return at.__struct_fields__ if isinstance(at, type) and issubclass(at, Struct) else ()
+def _fields_at(root: type[Struct], path: TomlPath) -> Sequence[str]:
+    at = _type_at(root, path)
+    return at.__struct_encode_fields__ if isinstance(at, type) and issubclass(at, Struct) else ()
 
 
-def _choices_at(path: TomlPath) -> Sequence[str]:
-    return [str(choice) for choice in get_args(_type_at(path))]
+def _choices_at(root: type[Struct], path: TomlPath) -> Sequence[str]:
+    return [str(choice) for choice in get_args(_type_at(root, path))]
