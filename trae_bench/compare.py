@@ -294,7 +294,7 @@ def standing(floor: Estimate | None, metric: Metric, family: int) -> Standing:
     bias = abs(floor.log_ratio)
     unlikely = 2 * t_tail(bias / error, df) < UNLIKELY if error else bias > 0
     # A bias that is certain, yet too small to bring about a verdict, does no harm.
-    if unlikely and 3 * bias > _threshold(metric):
+    if unlikely and 3 * bias > own_threshold(metric):
         return "sides differ"
     # Whoever asks only for large effects can be answered on a noisier machine.
     most = max(MOST_THRESHOLD, metric.threshold or 0.0)
@@ -330,18 +330,19 @@ def _floor_key(key: RowKey) -> RowKey:
 # Fresh pairs
 
 
-def wanted(cell: Cell, rows: Iterable[Comparison]) -> int:
-    """Fresh pairs that this cell must take to confirm what was found; 0 where nothing was."""
-    return max(
-        (
-            row.confirmation.wanted
-            for row in rows
-            if row.confirmation is not None
-            and (row.scenario, row.contrast) == (cell.scenario, cell.confirms)
-            and row.metric in cell.metrics
-        ),
-        default=0,
-    )
+def to_confirm(rows: Iterable[Comparison]) -> dict[RowKey, int]:
+    """The rows in which a regression was found, and how many fresh pairs are to confirm it."""
+    return {
+        RowKey(row.scenario, row.contrast, row.metric): row.confirmation.wanted
+        for row in rows
+        if row.confirmation is not None
+    }
+
+
+def wanted(cell: Cell, found: Mapping[RowKey, int]) -> int:
+    """Pairs that this cell must take for what `to_confirm` gives; 0 where it is nothing."""
+    rows = (RowKey(cell.scenario, cell.confirms, name) for name in cell.metrics)
+    return max((found.get(row, 0) for row in rows), default=0)
 
 
 def _confirmed(
@@ -434,7 +435,8 @@ def _spread(sides: Sides, metric: Metric) -> Estimate | None:
     return estimate(Row(a=tuple(sides[0]), b=tuple(sides[1]), rule=rule_of(metric)))
 
 
-def _threshold(metric: Metric) -> float:
+def own_threshold(metric: Metric) -> float:
+    """Smallest effect (a fraction) of this metric that is worth a verdict."""
     # Noise does not raise it: the margin of `equivalent` would move along, and on a noisy
     # machine everything would be called equivalent. What cannot be told stays open.
     if metric.threshold is not None:
@@ -456,15 +458,18 @@ def _row(
         b=tuple(sides[1]),
         rule=rule_of(metric),
         better=metric.better,
-        threshold=_threshold(metric),
+        threshold=own_threshold(metric),
         floor_sd=min(floor.sd, MOST_NOISE) if floor is not None else 0.0,
-        minimum=_minimum(metric, sides[0]),
+        minimum=own_minimum(metric, sides[0]),
         gated=can_be_gated and key.contrast != NOISE_FLOOR,
     )
 
 
-def _minimum(metric: Metric, a: Sequence[float]) -> float:
-    """Counts have no threshold, unless one was asked for: then it is this."""
+def own_minimum(metric: Metric, a: Sequence[float]) -> float:
+    """Difference up to which, in the metric's unit, nothing has changed.
+
+    Counts have no threshold, unless one was asked for: then it is this.
+    """
     usual = MINIMUM.get(metric.name, 0.0)
     if metric.mode != "exact" or metric.threshold is None or not a:
         return usual

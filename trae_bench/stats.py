@@ -10,7 +10,7 @@ fractions (0.02 is 2 %).
 """
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from functools import cache
 from statistics import fmean, median, stdev
 from typing import Literal, TypeVar
@@ -18,6 +18,9 @@ from typing import Literal, TypeVar
 from msgspec import Struct
 
 from trae_bench.records import Better, Estimate, Interval, Judgement, Mode, Verdict
+
+_LARGEST_EXPONENT = 700.0
+"""Of a figure that can be shown."""
 
 Key = TypeVar("Key", bound=Hashable)
 Direction = Literal["regression", "improvement"]
@@ -126,7 +129,7 @@ def estimate(row: Row) -> Estimate | None:
 
 def threshold_of(row: Row) -> float:
     """Smallest effect (fraction) that is worth a verdict in this row, all its pairs counted."""
-    return _bounds(row, len(row.a))[0]
+    return bounds_of(row, len(row.a))[0]
 
 
 def smallest_effect(sd: float, rule: Rule = DUET_V1, family: int = 30) -> float:
@@ -164,23 +167,7 @@ def verdicts(rows: Mapping[Key, Row]) -> dict[Key, Judgement]:
     place of M (Holm). The order of `rows` has no influence.
     """
     judged: dict[Key, Judgement] = {key: _UNSEEN if r.a else _MISSING for key, r in rows.items()}
-    family = max(1, sum(row.gated for row in rows.values()))
-    found: dict[Direction, int] = {"regression": 0, "improvement": 0}
-    for n in sorted({n for row in rows.values() for n in row.rule.stops}):
-        open_rows = {k: row for k, row in rows.items() if not judged[k].settled and len(row.a) >= n}
-        exact = {k: verdict for k, row in open_rows.items() if (verdict := _exactly(row, n))}
-        judged.update(exact)
-        seen = {
-            key: _look(row, n)
-            for key, row in open_rows.items()
-            if key not in exact and n in row.rule.looks
-        }
-        for key in sorted(seen, key=lambda key: seen[key].p_direction):
-            row, evidence = rows[key], seen[key]
-            claims = family - (found[evidence.direction] if row.gated else 0)
-            judged[key] = _judge(row, evidence, n, claims)
-            if row.gated and judged[key].verdict == evidence.direction:
-                found[evidence.direction] += 1
+    judged.update((key, look.judgement) for key, look in looks(rows))
     return judged
 
 
@@ -188,7 +175,7 @@ _UNSEEN = Judgement(verdict="inconclusive", look=0, settled=False, p=1.0)
 _MISSING = Judgement(verdict="not measured", look=0, settled=False, p=1.0)
 
 
-class _Evidence(Struct, frozen=True):
+class Evidence(Struct, frozen=True):
     """What one look at one row shows. Without ratios it can only show that nothing differs."""
 
     direction: Direction
@@ -199,35 +186,91 @@ class _Evidence(Struct, frozen=True):
     """The mean reaches the threshold."""
     within: bool
     """The interval lies within the margin; without ratios, every pair within the minimum."""
-    no_ratio: bool = False
+    fit: "Fit | None" = None
+    """None where there is no ratio."""
+    threshold: float = 0.0
+    """A fraction, as is the margin."""
+    margin: float = 0.0
 
 
-def _look(row: Row, n: int) -> _Evidence:
+class Look(Struct, frozen=True):
+    """One look at one row, and what came of it; `judgement.look` is the number of pairs."""
+
+    judgement: Judgement
+    claims: int
+    """Rows that shared the rule's level: those gated, less the verdicts found before (Holm)."""
+    level: float
+    """One-sided p-value up to which an effect is called one."""
+    evidence: Evidence | None
+    """None where sides that do not vary were compared as they are."""
+
+
+def looks(rows: Mapping[Key, Row]) -> Iterator[tuple[Key, Look]]:
+    """Every look that `verdicts` takes, in its order; a row's last one is its verdict."""
+    settled: set[Key] = set()
+    family = max(1, sum(row.gated for row in rows.values()))
+    found: dict[Direction, int] = {"regression": 0, "improvement": 0}
+    for n in sorted({n for row in rows.values() for n in row.rule.stops}):
+        seen: dict[Key, Evidence] = {}
+        for key, row in rows.items():
+            if key in settled or len(row.a) < n:
+                continue
+            if exact := _exactly(row, n):
+                settled.add(key)
+                yield key, Look(exact, family, row.rule.level / family, None)
+            elif n in row.rule.looks:
+                seen[key] = _look(row, n)
+        for key in sorted(seen, key=lambda key: seen[key].p_direction):
+            row, evidence = rows[key], seen[key]
+            claims = family - (found[evidence.direction] if row.gated else 0)
+            level = row.rule.level / claims
+            judgement = _judge(row, evidence, n, level)
+            if judgement.settled:
+                settled.add(key)
+            if row.gated and judgement.verdict == evidence.direction:
+                found[evidence.direction] += 1
+            yield key, Look(judgement, claims, level, evidence)
+
+
+def least_effect(look: Look) -> float | None:
+    """Mean effect (fraction) that this look would have called one, the spread being what it was.
+
+    None without ratios.
+    """
+    if look.evidence is None or (fit := look.evidence.fit) is None:
+        return None
+    reach = max(t_quantile(look.level, fit.df) * fit.error, math.log1p(look.evidence.threshold))
+    return math.expm1(min(reach, _LARGEST_EXPONENT))
+
+
+def _look(row: Row, n: int) -> Evidence:
     fit = fit_of(row, n)
     if fit is None:
         pairs = zip(row.a[:n], row.b[:n], strict=True)
         within = all(abs(b - a) <= row.minimum for a, b in pairs)
-        return _Evidence("regression", 1.0, large=False, within=within, no_ratio=True)
-    threshold, margin = _bounds(row, n)
+        return Evidence("regression", 1.0, large=False, within=within)
+    threshold, margin = bounds_of(row, n)
     worse = fit.mean > 0 if row.better == "lower" else fit.mean < 0
     # Where every pair says the same there is no spread to divide by, and no doubt either.
     certain = 0.0 if fit.mean else 0.5
-    return _Evidence(
+    return Evidence(
         direction="regression" if worse else "improvement",
         p_direction=t_tail(abs(fit.mean) / fit.error, fit.df) if fit.error else certain,
         large=abs(fit.mean) >= math.log1p(threshold),
         within=abs(fit.mean) + fit.half_width <= math.log1p(margin),
+        fit=fit,
+        threshold=threshold,
+        margin=margin,
     )
 
 
-def _judge(row: Row, evidence: _Evidence, n: int, claims: int) -> Judgement:
-    """Verdict at this look, where the level is shared by `claims` rows."""
+def _judge(row: Row, evidence: Evidence, n: int, level: float) -> Judgement:
     verdict: Verdict = "inconclusive"
-    if evidence.large and evidence.p_direction <= row.rule.level / claims:
+    if evidence.large and evidence.p_direction <= level:
         verdict = evidence.direction
     elif evidence.within:
         verdict = "equivalent"
-    elif evidence.no_ratio:
+    elif evidence.fit is None:
         # More pairs cannot help: the values without a logarithm stay.
         verdict = "not measured"
     settled = verdict != "inconclusive" or n == row.rule.looks[-1]
@@ -268,9 +311,10 @@ def fit_of(row: Row, n: int) -> Fit | None:
     the last ones kept: Yuen, The two-sample trimmed t for unequal population variances,
     Biometrika 61 (1974). Without trimming it is Student's t.
     """
-    if min(*row.a[:n], *row.b[:n]) <= 0:
+    found = log_ratios(row, n)
+    if found is None:
         return None
-    ratios = sorted(math.log(b) - math.log(a) for a, b in zip(row.a[:n], row.b[:n], strict=True))
+    ratios = sorted(found)
     cut = int(row.rule.trim * n)
     kept = ratios[cut : n - cut]
     sd = _sd([kept[0]] * cut + kept + [kept[-1]] * cut) / (1 - 2 * cut / n)
@@ -282,12 +326,20 @@ def fit_of(row: Row, n: int) -> Fit | None:
     return Fit(fmean(kept), sd, error, df, half_width)
 
 
+def log_ratios(row: Row, n: int | None = None) -> list[float] | None:
+    """ln(b/a) of the first n pairs, by default of all; None where a value has no logarithm."""
+    a, b = row.a[:n], row.b[:n]
+    if any(value <= 0 for value in (*a, *b)):
+        return None
+    return [math.log(of_b) - math.log(of_a) for of_a, of_b in zip(a, b, strict=True)]
+
+
 def _sd(values: list[float]) -> float:
     # stdev of equal values can come out as rounding error; that must not become a divisor.
     return stdev(values) if len(set(values)) > 1 else 0.0
 
 
-def _bounds(row: Row, n: int) -> tuple[float, float]:
+def bounds_of(row: Row, n: int) -> tuple[float, float]:
     """Threshold and margin (fractions), raised where `minimum` asks for more."""
     rule = row.rule
     threshold = rule.threshold if row.threshold is None else row.threshold

@@ -1,5 +1,6 @@
 import math
 from random import Random
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -15,6 +16,9 @@ from trae_bench.stats import (
     Row,
     Rule,
     estimate,
+    least_effect,
+    log_ratios,
+    looks,
     smallest_effect,
     t_quantile,
     threshold_from_floor,
@@ -476,3 +480,49 @@ def test_each_mode_has_its_rule() -> None:
         "serial": "serial-v1",
         "exact": "exact-v1",
     }
+
+
+# Looks
+
+
+@given(seed=st.integers(0, 500), effect=st.floats(-0.1, 0.1))
+def test_a_row_is_looked_at_in_order_until_it_is_settled(seed: int, effect: float) -> None:
+    rows = {
+        "one": noisy(effect, 60, seed=seed, sd=0.05),
+        "few": noisy(-effect, 20, seed=seed + 1),
+        "wait": noisy(effect, 40, seed=seed + 2, sd=0.1, rule=SERIAL_V1),
+        "none": Row(a=(), b=()),
+    }
+    for key, judgement in verdicts(rows).items():
+        of_row = [look.judgement for of, look in looks(rows) if of == key]
+        assert [each.look for each in of_row] == list(rows[key].rule.looks[: len(of_row)])
+        assert not any(each.settled for each in of_row[:-1])
+        assert not of_row or of_row[-1] == judgement
+        assert bool(of_row) == (len(rows[key].a) >= 8)
+
+
+def test_each_finding_leaves_more_of_the_level_to_the_next() -> None:
+    rows = {seed: noisy(0.5, 8, seed=seed) for seed in range(3)} | {"silent": Row(a=(), b=())}
+    claims = [(look.claims, look.level) for _, look in looks(rows)]
+    assert claims == [(4, 0.01 / 6 / 4), (3, 0.01 / 6 / 3), (2, 0.01 / 6 / 2)]
+
+
+@given(seed=st.integers(0, 500), sd=st.floats(0.001, 0.3))
+def test_the_least_effect_is_where_the_verdict_turns(seed: int, sd: float) -> None:
+    """Moved to just above it the row is a regression, to just below it is none."""
+    row = noisy(0.0, 8, seed=seed, sd=sd)
+    ((_, look),) = looks({0: row})
+    least, mean = least_effect(look), fmean(log_ratios(row) or ())
+    assert least is not None
+    for share, found in ((1.001, True), (0.999, False)):
+        moved = math.exp(math.log1p(least) * share - mean)
+        verdict = judge(changed(row, b=tuple(b * moved for b in row.b))).verdict
+        assert (verdict == "regression") == found
+
+
+def test_without_ratios_there_is_no_least_effect() -> None:
+    ((_, look),) = looks({0: Row(a=(0.0,) * 8, b=(1.0,) * 8)})
+    assert least_effect(look) is None
+    assert log_ratios(Row(a=(0.0,), b=(1.0,))) is None
+    assert log_ratios(Row(a=(1.0, 0.0), b=(1.0, 1.0)), 1) == [0.0]
+    assert log_ratios(Row(a=(), b=())) == []

@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from trae_bench.stats import DUET_V1, SERIAL_V1, Row, Rule, estimate, t_quantile, t_tail, verdicts
+from trae_bench.stats import (
+    DUET_V1,
+    SERIAL_V1,
+    Row,
+    Rule,
+    estimate,
+    least_effect,
+    looks,
+    t_quantile,
+    t_tail,
+    verdicts,
+)
 
 scipy_stats: Any = pytest.importorskip("scipy.stats")
 numpy: Any = pytest.importorskip("numpy")
@@ -69,3 +80,21 @@ def test_serial_is_the_trimmed_t(n: int) -> None:
     assert (found.log_ratio, found.sd) == pytest.approx((mean, sd))
     p = 2 * scipy_stats.t.sf(abs(mean) / sd * math.sqrt(n), n - 1 - 2 * cut)
     assert p_value(row) == pytest.approx(float(p))
+
+
+def test_each_look_is_students_t_on_the_pairs_so_far() -> None:
+    row = noisy_row(60, DUET_V1, seed=3)
+    seen = [look for key, look in looks({0: row, 1: Row(a=(), b=())}) if key == 0]
+    assert len(seen) > 2
+    for look in seen:
+        assert look.evidence is not None
+        assert look.evidence.fit is not None
+        ratios = log_ratios(row)[: look.judgement.look]
+        side = "greater" if sum(ratios) > 0 else "less"
+        test = scipy_stats.ttest_1samp(ratios, 0.0, alternative=side)
+        assert look.evidence.p_direction == pytest.approx(float(test.pvalue))
+        assert look.level == pytest.approx(0.01 / 6 / 2)
+        # A mean so far off, with this spread, has just the p-value of the level.
+        error = scipy_stats.sem(ratios)
+        reach = float(scipy_stats.t.isf(0.01 / 12, len(ratios) - 1) * error)
+        assert least_effect(look) == pytest.approx(math.expm1(max(reach, math.log(1.02))))

@@ -3,24 +3,33 @@
 import io
 import re
 import unicodedata
+from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tests.trae_bench.runs import honest, plan
 from tests.trae_bench.test_compare import PLAN, run
 from tests.trae_bench.test_store import run_file
 from tests.trae_bench.twins import HandClock, cell, sample
-from trae_bench.compare import Floor, comparisons, noise_floor
+from trae_bench.cli import main
+from trae_bench.cli.common import takes
+from trae_bench.compare import Floor, RowKey, comparisons, noise_floor
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.meters import METRICS
 from trae_bench.records import Comparison, Estimate, Interval, Judgement, Metric, Pairs
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.listing import bullets, columns, names
+from trae_bench.report.markdown import comment
 from trae_bench.report.progress import ProgressLine, clock, line
-from trae_bench.report.terminal import closing, noise_line, quantity, table
+from trae_bench.report.sparkline import ASCII, BLOCKS, sparkline
+from trae_bench.report.terminal import closing, noise_line, quantity, run_table, table
 from trae_bench.session import Progress
+from trae_bench.stats import Row
+from trae_bench.store import RunFile, write_run
 
 NASTY = "\x1b[2J\x07\u202ekcatta\u2066\n\r\t\x9b31m\u200b\ud800::error::|<b>"
 FORBIDDEN = re.compile(
@@ -242,6 +251,155 @@ def test_the_noise_line_of_a_run() -> None:
         r"A/A noise: cpu [\d.]+ % \(shows effects from 2 %\), peak_rss .*",
         noise_line(noise_floor(rows, METRICS)),
     )
+
+
+# -- where there is more room
+
+
+def head_of(shown: str) -> list[str]:
+    return shown.splitlines()[0].split()
+
+
+def wide_run() -> RunFile:
+    return honest(noise=0.05, pairs=None)
+
+
+def test_at_eighty_columns_a_run_is_told_as_its_rows_are() -> None:
+    one = wide_run()
+    assert run_table(one) == table(one.comparisons, METRICS)
+    assert head_of(run_table(one))[-1] == "verdict"
+
+
+@pytest.mark.parametrize(
+    ("width", "more"),
+    [
+        (80, []),
+        (119, []),
+        (120, ["spread", "pairs"]),
+        (159, ["spread", "pairs"]),
+        (200, ["spread", "threshold", "p", "looked", "at", "pairs"]),
+    ],
+)
+def test_a_wide_terminal_shows_more(width: int, more: list[str]) -> None:
+    shown = run_table(wide_run(), width=width)
+    usual = ["metric", "off", "on", "ratio", "[interval]", "saved"]
+    assert head_of(shown) == [*usual, *more, "verdict"]
+    assert max(map(len, shown.splitlines())) <= width
+    assert ("Pairs: each sign" in shown) == ("pairs" in more)
+
+
+def test_there_is_a_sign_a_pair() -> None:
+    one = honest()
+    shown = run_table(one, width=200)
+    for row in one.comparisons:
+        if row.contrast == NOISE_FLOOR:
+            continue
+        block = shown.split(f"work / {row.contrast} ")[1].split("\n\n")[0]
+        (line_of_row,) = [each for each in block.splitlines() if f" {row.metric} " in each]
+        assert sum(line_of_row.count(sign) for sign in BLOCKS) == row.pairs.measured
+
+
+def test_the_signs_are_those_of_the_ratios() -> None:
+    """Half, equal and twice: the ends and the middle of a row that reaches to a factor of 2."""
+    key = RowKey("work", "fast", "cpu")
+    pairs = {key: Row(a=(2.0, 1.0, 1.0), b=(1.0, 1.0, 2.0))}
+    shown = table([comparison()], METRICS, width=120, pairs=pairs)
+    assert " ▁▄█ " in shown
+    assert "▄ is a ratio of 1" in shown
+    plain = table([comparison()], METRICS, width=120, pairs=pairs, plain=True)
+    assert " _-^ " in plain
+    assert plain.isascii()
+
+
+def test_within_the_threshold_pairs_stay_in_the_middle() -> None:
+    key = RowKey("work", "fast", "cpu")
+    row = Row(a=(1.0, 1.0, 1.0), b=(1.0005, 1.0, 0.9995))
+    assert " ▄▄▄ " in table([comparison()], METRICS, width=120, pairs={key: row})
+
+
+def test_a_threshold_that_is_none_is_no_harm() -> None:
+    key = RowKey("work", "fast", "cpu")
+    odd = msgspec.structs.replace(comparison(), threshold=-1.7e308)
+    shown = table([odd], METRICS, width=200, pairs={key: Row(a=(1.0, 1.0), b=(2.0, 0.5))})
+    assert " █▁ " in shown
+
+
+def test_pairs_without_a_ratio_leave_a_blank() -> None:
+    key = RowKey("work", "fast", "cpu")
+    row = Row(a=(0.0, 1.0), b=(1.0, 1.0))
+    shown = table([comparison()], METRICS, width=120, pairs={key: row}).splitlines()
+    assert shown[3].split()[-1] == "improvement"
+    assert not set(shown[3]) & set(BLOCKS)
+
+
+@given(
+    st.lists(st.floats(-5, 5), max_size=100),
+    st.integers(1, 80),
+    st.floats(0, 6),
+    st.sampled_from([BLOCKS, ASCII]),
+)
+def test_any_figures_become_signs(values: list[float], most: int, reach: float, signs: str) -> None:
+    shown = sparkline(values, reach=reach, most=most, signs=signs)
+    assert len(shown) <= most
+    assert len(shown) == len(values) or len(values) > most
+    assert set(shown) <= set(signs)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=60))
+def test_larger_figures_never_get_lower_signs(values: list[float]) -> None:
+    heights = [BLOCKS.index(sign) for sign in sparkline(sorted(values), reach=1.0, most=60)]
+    assert heights == sorted(heights)
+
+
+def test_more_figures_than_room_are_told_by_their_means() -> None:
+    assert sparkline([1.0, 1.0, -1.0, -1.0, 1.0, -1.0], reach=1.0, most=3) == "█▁▄"
+    assert sparkline([], reach=1.0, most=3) == ""
+
+
+def test_sides_have_the_names_of_the_run() -> None:
+    cells = tuple(
+        msgspec.structs.replace(
+            one,
+            contrast=msgspec.structs.replace(
+                one.contrast, b=msgspec.structs.replace(one.contrast.b, revision="v2")
+            ),
+        )
+        for one in plan(("faster",))
+    )
+    one = honest(cells=cells)
+    assert head_of(run_table(one))[1:3] == ["base", "head"]
+    assert "| base | head |" in comment(one)
+    assert head_of(run_table(honest()))[1:3] == ["off", "on"]
+
+
+def test_pairs_with_a_probe_are_counted_apart() -> None:
+    plain, watched = comparison(), comparison(metric="watched")
+    watched = msgspec.structs.replace(watched, pairs=Pairs(3, 0, 0))
+    metrics = {
+        "cpu": METRICS["cpu"],
+        "watched": msgspec.structs.replace(METRICS["cpu"], probe="memory"),
+    }
+    assert "(8 duet + 3 duet memory pairs)" in table([plain, watched], metrics)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "can"), [("utf-8", True), ("ascii", False), ("latin-1", False), ("no such", False)]
+)
+def test_what_a_stream_can_say(encoding: str, can: bool) -> None:
+    assert takes(SimpleNamespace(encoding=encoding), BLOCKS) == can
+    assert not takes(io.StringIO(), BLOCKS)
+
+
+def test_report_uses_the_width_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run.json", honest())
+    widths = {}
+    for columns_ in ("80", "120", "200", "400"):
+        monkeypatch.setenv("COLUMNS", columns_)
+        assert main(["report", str(tmp_path / "run.json")]) == 0
+        widths[columns_] = len(head_of(capsys.readouterr().out))
+    assert widths["80"] < widths["120"] < widths["200"] == widths["400"]
 
 
 # -- progress

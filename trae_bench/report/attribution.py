@@ -13,6 +13,7 @@ from trae_bench.design import is_fixed
 from trae_bench.effects import Attribution, Conditional, Effect, Interaction, Sum, ToggleEffects
 from trae_bench.records import Better, Metric
 from trae_bench.report.escape import for_terminal
+from trae_bench.report.terminal import signed
 from trae_bench.store import RunFile
 
 MOST_HALF = 0.995
@@ -55,7 +56,7 @@ def text(found: Attributions, metrics: Mapping[str, Metric], *, width: int = 80)
     return "\n\n".join([*blocks, "\n".join(_reading(found, width))])
 
 
-class _Bar(NamedTuple):
+class Bar(NamedTuple):
     """What an effect must reach to get a star."""
 
     p: float
@@ -67,15 +68,20 @@ class _Bar(NamedTuple):
         return effect.p is not None and effect.p <= self.p and abs(effect.log_ratio) >= self.size
 
 
+def bar_of(found: Attribution, limit: float) -> Bar:
+    """`limit` is that of all attributions of the run."""
+    return Bar(limit, math.log1p(found.threshold))
+
+
 def _block(found: Attribution, better: Better, limit: float, width: int) -> Iterator[str]:
-    bar = _Bar(limit, math.log1p(found.threshold))
+    bar = bar_of(found, limit)
     fewest, most = found.pairs
     count = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     name = f"{for_terminal(found.scenario, 40)} / {for_terminal(found.metric, 40)}"
     least = f"{100 * found.threshold:.2g} %"
     yield f"{name}  ({count} pairs a contrast; {better} is better; counts from {least})"
     yield from _table(found.toggles, bar, width)
-    for line in (*_pairs(found, bar), *_whole(found, better, bar)):
+    for line in (*_pairs(found, bar), *against_the_whole(found, better, bar)):
         yield _wrapped(line, width)
     if found.missing:
         names = ", ".join(for_terminal(name, 60) for name in found.missing[:MOST_PAIRS])
@@ -94,14 +100,10 @@ def _wrapped(line: str, width: int, first: str = " ", later: str = "   ") -> str
 # One toggle a line
 
 
-def _table(toggles: Sequence[ToggleEffects], bar: _Bar, width: int) -> Iterator[str]:
-    """Columns that no toggle has an entry in are left out; names get what the figures leave."""
-    shown = {
-        title: [pick(toggle) for toggle in toggles]
-        for title, pick in _COLUMNS.items()
-        if any(pick(toggle) is not None for toggle in toggles)
-    }
-    cells = [[_figure(effect, bar) for effect in column] for column in shown.values()]
+def _table(toggles: Sequence[ToggleEffects], bar: Bar, width: int) -> Iterator[str]:
+    """Names get what the figures leave."""
+    shown = columns_of(toggles)
+    cells = [[figure(effect, bar) for effect in column] for column in shown.values()]
     columns = [[title, *of_toggles] for title, of_toggles in zip(shown, cells, strict=True)]
     widths = [max(map(len, column)) for column in columns]
     spare = max(8, width - 1 - sum(2 + each for each in widths))
@@ -112,7 +114,16 @@ def _table(toggles: Sequence[ToggleEffects], bar: _Bar, width: int) -> Iterator[
         yield f" {name.ljust(size)}  {'  '.join(figures)}".rstrip()
 
 
-def _figure(effect: Effect | None, bar: _Bar) -> str:
+def columns_of(toggles: Sequence[ToggleEffects]) -> dict[str, list[Effect | None]]:
+    """By their titles; those that no toggle has an entry in are left out."""
+    return {
+        title: [pick(toggle) for toggle in toggles]
+        for title, pick in _COLUMNS.items()
+        if any(pick(toggle) is not None for toggle in toggles)
+    }
+
+
+def figure(effect: Effect | None, bar: Bar) -> str:
     """`0.80 ±3 %*`; the star is for what stands among all that was asked."""
     if effect is None:
         return "-"
@@ -138,11 +149,11 @@ def _tenths(value: float) -> str:
 # Pairs of toggles
 
 
-def _pairs(found: Attribution, bar: _Bar) -> Iterator[str]:
+def _pairs(found: Attribution, bar: Bar) -> Iterator[str]:
     """The strongest ones, those that stand before the others."""
     ranked = sorted(found.interactions, key=lambda each: not bar.reached(each.change))
     for each in ranked[:MOST_PAIRS]:
-        yield f"{_name(each)}: {_figure(each.change, bar)}{_given(found, each)}"
+        yield f"{_name(each)}: {figure(each.change, bar)}{_given(found, each)}"
     rest = ranked[MOST_PAIRS:]
     if rest:
         stand = sum(bar.reached(each.change) for each in rest)
@@ -167,27 +178,23 @@ def _given(found: Attribution, interaction: Interaction) -> str:
 
 def _change(effect: Effect) -> str:
     """`-20 % [-22 -18]`."""
-    middle = f"{_signed(effect.log_ratio)} %"
+    middle = f"{signed(effect.log_ratio)} %"
     if effect.interval is None:
         return middle
-    return f"{middle} [{_signed(effect.interval.low)} {_signed(effect.interval.high)}]"
-
-
-def _signed(log_ratio: float) -> str:
-    change = 100 * math.expm1(min(log_ratio, 700))
-    return f"{change:+.1f}" if abs(change) < 999.5 else f"{change:+.3g}"
+    return f"{middle} [{signed(effect.interval.low)} {signed(effect.interval.high)}]"
 
 
 # The whole and its parts
 
 
-def _whole(found: Attribution, better: Better, bar: _Bar) -> Iterator[str]:
+def against_the_whole(found: Attribution, better: Better, bar: Bar) -> Iterator[str]:
+    """Sentences on whether the parts give the whole."""
     whole = found.whole
     if whole is None:
         if len(found.toggles) > 1:
             yield "All on against none was not measured, so the parts have no whole to be held to."
         return
-    yield f"All on: {_figure(whole.measured, bar)}."
+    yield f"All on: {figure(whole.measured, bar)}."
     if whole.alone is not None:
         yield f"Each alone, multiplied: {_held(whole.alone, bar, _meddling(whole.alone, better))}"
     if whole.mean is not None and whole.mean.gap is not None:
@@ -195,20 +202,20 @@ def _whole(found: Attribution, better: Better, bar: _Bar) -> Iterator[str]:
         yield f"Mean effects, multiplied: {_held(whole.mean, bar, together)}"
 
 
-def _held(parts: Sum, bar: _Bar, otherwise: str) -> str:
+def _held(parts: Sum, bar: Bar, otherwise: str) -> str:
     """A product beside the whole: they agree within the interval, or what is missing."""
-    told = _figure(parts.total, bar)
+    told = figure(parts.total, bar)
     gap = parts.gap
     if gap is None or gap.interval is None:
         return f"{told}."
-    figure = f"{told}; the whole is {_figure(gap, bar)} of that: "
+    beside = f"{told}; the whole is {figure(gap, bar)} of that: "
     if gap.interval.low <= 0 <= gap.interval.high:
         narrow = gap.interval.high - gap.interval.low <= 2 * math.log1p(LEAST_SURE)
         agree = "they agree within the interval" if narrow else "too wide an interval to tell more"
-        return f"{figure}{agree}."
+        return f"{beside}{agree}."
     if abs(gap.log_ratio) < bar.size:
-        return f"{figure}what is missing is too small to count."
-    return f"{figure}{otherwise}."
+        return f"{beside}what is missing is too small to count."
+    return f"{beside}{otherwise}."
 
 
 def _meddling(parts: Sum, better: Better) -> str:
@@ -220,18 +227,23 @@ def _meddling(parts: Sum, better: Better) -> str:
 
 
 def _reading(found: Attributions, width: int) -> Iterator[str]:
+    for note in notes(found):
+        yield _wrapped(note, width, "", "")
+
+
+def notes(found: Attributions) -> list[str]:
+    """Sentences on what the figures mean."""
     each = found.found
-    notes = [
+    told = [
         "Ratios of on to off with half of their 95 % interval, each taken for itself. "
         f"* counts, and stands when all {found.family} effects of this run are asked at once "
         "(Holm, 5 %)."
     ]
     if any(one.looks > 1 for one in each):
-        notes.append("Intervals are wider for the looks at which the run could have stopped.")
+        told.append("Intervals are wider for the looks at which the run could have stopped.")
     if any(len(pair.pairs) > 1 for one in each for pair in one.interactions):
-        notes.append(
+        told.append(
             "This design keeps single toggles clear of pairs, but not of three toggles that act "
             "together; --design factorial tells the pairs apart."
         )
-    for note in notes:
-        yield _wrapped(note, width, "", "")
+    return told

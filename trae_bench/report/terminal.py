@@ -1,4 +1,4 @@
-"""The table for a terminal: 80 columns, more air where there is more room.
+"""The table for a terminal: 80 columns, and more to see where there is more room.
 
 Every string that comes from a file passes `for_terminal`. Colour only repeats what the words
 say already.
@@ -6,19 +6,27 @@ say already.
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from trae_bench.compare import Floor
+from trae_bench.compare import Floor, RowKey, rows_of
 from trae_bench.design import NOISE_FLOOR, is_fixed
 from trae_bench.records import Better, Comparison, Estimate, Interval, Metric, Pairs, Verdict
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.listing import columns
 from trae_bench.report.progress import clock
+from trae_bench.report.sparkline import ASCII, BLOCKS, sparkline
+from trae_bench.stats import Row, log_ratios
 from trae_bench.store import RunFile
 
-COLUMNS = ("metric", "off", "on", "ratio", "[interval]", "saved", "verdict")
-_LEFT = frozenset({"metric", "verdict"})
+OFF_ON = ("off", "on")
+_LEFT = frozenset({"metric", "pairs", "verdict"})
+WIDE, WIDEST = 120, 160
+"""Columns of a terminal from which on the table has a picture of the pairs, and all it can have."""
+LONGEST_LINE = 120
+"""Of sentences; longer ones are hard to read."""
+_Table = Sequence[tuple[str, ...]]
+"""Texts, line by line; the first has the names of the columns."""
 
 _COLOURS: Mapping[Verdict, str] = {
     "regression": "\x1b[1;31m",
@@ -40,6 +48,29 @@ _PREFIXES: Mapping[str, tuple[tuple[float, str], ...]] = {
 }
 
 
+def run_table(
+    run: RunFile,
+    *,
+    width: int = 80,
+    colour: bool = False,
+    claimed: bool = True,
+    plain: bool = False,
+) -> str:
+    """`table` of a run, under its own names for the sides; with its pairs, where there is room."""
+    header = run.header
+    pairs = rows_of(run.samples, header.cells, header.metrics) if width >= WIDE else {}
+    return table(
+        run.comparisons,
+        header.metrics,
+        width=width,
+        colour=colour,
+        claimed=claimed,
+        sides=side_names(run),
+        pairs=pairs,
+        plain=plain,
+    )
+
+
 def table(
     rows: Sequence[Comparison],
     metrics: Mapping[str, Metric],
@@ -47,29 +78,42 @@ def table(
     width: int = 80,
     colour: bool = False,
     claimed: bool = True,
+    sides: tuple[str, str] = OFF_ON,
+    pairs: Mapping[RowKey, Row] = {},
+    plain: bool = False,
 ) -> str:
     """The comparisons, one block for each scenario and toggle; A/A rows are left out.
 
-    `claimed` is off where a run was too short for verdicts.
+    `claimed` is off where a run was too short for verdicts, `plain` is on where only ASCII can
+    be shown. `pairs` are shown where there is room for them.
     """
     shown = [row for row in rows if row.contrast != NOISE_FLOOR]
     if not shown:
         return "Nothing was compared."
-    cells = [cells_of(row, metrics[row.metric], claimed) for row in shown]
-    widths = _fit([COLUMNS, *cells], width)
-    head = _join(COLUMNS, widths)
-    lines = [f"{_BOLD}{head}{_PLAIN}" if colour else head]
+    texts: _Table = [heads(sides), *(cells_of(row, metrics[row.metric], claimed) for row in shown)]
+    texts = _with_more(texts, shown, width)
+    texts = _with_pairs(texts, shown, pairs, width, plain)
+    head, *cells = laid_out(texts, width)
+    told = [f"{_BOLD}{head}{_PLAIN}" if colour else head]
     both = zip(shown, cells, strict=True)
     for _, block in groupby(both, key=lambda pair: (pair[0].scenario, pair[0].contrast)):
         block_rows = list(block)
-        title = _title([row for row, _ in block_rows], width)
-        lines += ["", f"{_BOLD}{title}{_PLAIN}" if colour else title]
-        for row, texts in block_rows:
-            text = _join(texts, widths)
-            tint = _COLOURS.get(row.judgement.verdict) if colour and claimed else None
-            lines.append(f"{text[: -len(texts[-1])]}{tint}{texts[-1]}{_PLAIN}" if tint else text)
-        lines += _reasons([row for row, _ in block_rows], width)
-    return "\n".join(lines)
+        title = _title([row for row, _ in block_rows], metrics, width)
+        told += ["", f"{_BOLD}{title}{_PLAIN}" if colour else title]
+        told += [_tinted(row, text) if colour and claimed else text for row, text in block_rows]
+        told += _reasons([row for row, _ in block_rows], min(width, LONGEST_LINE))
+    return "\n".join([*told, *_legend(texts[0], plain, min(width, LONGEST_LINE))])
+
+
+def heads(sides: tuple[str, str] = OFF_ON) -> tuple[str, ...]:
+    """Names of the columns, one for each text of `cells_of`."""
+    return ("metric", *sides, "ratio", "[interval]", "saved", "verdict")
+
+
+def _tinted(row: Comparison, text: str) -> str:
+    verdict = row.judgement.verdict
+    tint = _COLOURS.get(verdict)
+    return f"{text.removesuffix(verdict)}{tint}{verdict}{_PLAIN}" if tint else text
 
 
 def side_names(run: RunFile) -> tuple[str, str]:
@@ -92,8 +136,8 @@ def noise_line(floors: Sequence[Floor]) -> str:
     if not told:
         return "A/A noise: unknown, too few A/A pairs were measured."
     parts = (
-        f"{for_terminal(floor.metric, 30)} {_percent(floor.sd)}"
-        f" (shows effects from {_percent(floor.smallest_effect)})"
+        f"{for_terminal(floor.metric, 30)} {percent(floor.sd)}"
+        f" (shows effects from {percent(floor.smallest_effect)})"
         for floor in told
     )
     return f"A/A noise: {', '.join(parts)}"
@@ -106,9 +150,9 @@ def noise_table(floors: Sequence[Floor], metrics: Mapping[str, Metric], *, width
             metrics[floor.metric].mode,
             floor.metric,
             str(floor.pairs),
-            _percent(floor.sd),
+            percent(floor.sd),
             f"{100 * math.expm1(min(floor.mean, 700)):+.2f} %",
-            _percent(floor.smallest_effect),
+            percent(floor.smallest_effect),
             floor.standing,
         )
         for floor in floors
@@ -171,25 +215,35 @@ def _digits(value: float, digits: int) -> str:
     return f"{value:.{max(0, digits - 1 - math.floor(math.log10(rounded)))}f}"
 
 
-def _ratio(log_ratio: float) -> str:
+def as_ratio(log_ratio: float) -> str:
+    """`0.867`, of a natural logarithm."""
     value = math.exp(min(log_ratio, 700))
     if value >= 1000:
         return f"{value:.3g}"
     return f"{value:.{3 if value < 9.9995 else 1}f}"
 
 
-def _interval(interval: Interval | None) -> str:
+def as_interval(interval: Interval | None) -> str:
+    """`[0.816 0.921]`, of natural logarithms."""
     if interval is None:
         return ""
-    return f"[{_ratio(interval.low)} {_ratio(interval.high)}]"
+    return f"[{as_ratio(interval.low)} {as_ratio(interval.high)}]"
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2g} %" if fraction < 0.995 else f"{100 * fraction:.0f} %"
+def signed(log_ratio: float) -> str:
+    """The change in per cent, of a natural logarithm: `-13.3`."""
+    change = 100 * math.expm1(min(log_ratio, 700))
+    return f"{change:+.1f}" if abs(change) < 999.5 else f"{change:+.3g}"
+
+
+def percent(fraction: float) -> str:
+    """`2.1 %`; of a spread on the log scale, too."""
+    share = 100 * fraction
+    return f"{share:.0f} %" if 99.5 <= share < 10_000 else f"{share:.2g} %"
 
 
 def cells_of(row: Comparison, metric: Metric, claimed: bool) -> tuple[str, ...]:
-    """A row, one text for each of `COLUMNS`."""
+    """A row, one text for each of `heads`."""
     verdict = row.judgement.verdict if claimed or row.estimate is None else "-"
     name, unit = for_terminal(row.metric, 40), for_terminal(metric.unit, 10)
     found = row.estimate
@@ -199,8 +253,8 @@ def cells_of(row: Comparison, metric: Metric, claimed: bool) -> tuple[str, ...]:
         name,
         quantity(found.a, unit),
         quantity(found.b, unit),
-        "" if found.log_ratio is None else _ratio(found.log_ratio),
-        "exactly" if row.mode == "exact" and not found.sd else _interval(found.interval),
+        "" if found.log_ratio is None else as_ratio(found.log_ratio),
+        "exactly" if row.mode == "exact" and not found.sd else as_interval(found.interval),
         _saved(found, unit, metric.better),
         verdict,
     )
@@ -212,14 +266,78 @@ def _saved(found: Estimate, unit: str, better: Better) -> str:
     return quantity(gain, unit, digits=2) if gain else "0"
 
 
-def _title(rows: Sequence[Comparison], width: int) -> str:
+# What there is beside that where the terminal is wide
+
+
+_MORE: Mapping[str, tuple[int, Callable[[Comparison], str]]] = {
+    "spread": (WIDE, lambda row: percent(row.estimate.sd) if row.estimate else ""),
+    "threshold": (WIDEST, lambda row: percent(row.threshold)),
+    "p": (WIDEST, lambda row: f"{row.judgement.p:.2g}" if row.judgement.look else ""),
+    "looked at": (WIDEST, lambda row: f"{row.judgement.look}" if row.judgement.look else ""),
+}
+"""Columns that come before the verdict, from so many columns of the terminal on."""
+FEWEST_SIGNS = 8
+
+
+def _with_more(table: _Table, rows: Sequence[Comparison], width: int) -> _Table:
+    for name, (from_width, text) in _MORE.items():
+        if width >= from_width:
+            table = _inserted(table, [name, *map(text, rows)])
+    return table
+
+
+def _with_pairs(
+    table: _Table,
+    rows: Sequence[Comparison],
+    pairs: Mapping[RowKey, Row],
+    width: int,
+    plain: bool,
+) -> _Table:
+    """A sign a pair, in the room that the other columns leave."""
+    most = width - sum(_widths(table)) - len(table[0]) - 1
+    if width < WIDE or most < FEWEST_SIGNS or not pairs:
+        return table
+    return _inserted(table, ["pairs", *(_drawn(row, pairs, most, plain) for row in rows)])
+
+
+def _drawn(row: Comparison, pairs: Mapping[RowKey, Row], most: int, plain: bool) -> str:
+    found = pairs.get(RowKey(row.scenario, row.contrast, row.metric))
+    ratios = log_ratios(found) if found else None
+    if not ratios:
+        return ""
+    reach = max(math.log1p(max(row.threshold, 0.0)), *map(abs, ratios))
+    return sparkline(ratios, reach=reach, most=most, signs=ASCII if plain else BLOCKS)
+
+
+def _legend(names: Sequence[str], plain: bool, width: int) -> list[str]:
+    if "pairs" not in names:
+        return []
+    signs = ASCII if plain else BLOCKS
+    text = (
+        f"Pairs: each sign is one, or the mean of a few in turn; {signs[(len(signs) - 1) // 2]} is "
+        f"a ratio of 1, {signs[0]} and {signs[-1]} are the row's threshold, or its farthest pair "
+        "where that is farther away."
+    )
+    return ["", textwrap.fill(text, width)]
+
+
+# Layout
+
+
+def _title(rows: Sequence[Comparison], metrics: Mapping[str, Metric], width: int) -> str:
     """`scenario / toggle`, and how many pairs it rests on."""
     first = rows[0]
     name = f"{for_terminal(first.scenario, 40)} / {for_terminal(first.contrast, 60)}"
-    by_mode = {"serial" if row.mode == "serial" else "duet": row.pairs for row in rows}
-    counts = " + ".join(f"{pairs.measured} {mode}" for mode, pairs in by_mode.items())
-    lost = sum(pairs.answers_differ + pairs.not_measured for pairs in by_mode.values())
+    by_kind = {kind_of_pairs(row, metrics[row.metric]): row.pairs for row in rows}
+    counts = " + ".join(f"{pairs.measured} {kind}" for kind, pairs in by_kind.items())
+    lost = sum(pairs.answers_differ + pairs.not_measured for pairs in by_kind.values())
     return _cut(f"{name}  ({counts} pairs{f'; {lost} lost' if lost else ''})", width)
+
+
+def kind_of_pairs(row: Comparison, metric: Metric) -> str:
+    """How they were taken; those with a probe are pairs of their own."""
+    mode = "serial" if row.mode == "serial" else "duet"
+    return mode if metric.probe == "plain" else f"{mode} {metric.probe}"
 
 
 def _reasons(rows: Sequence[Comparison], width: int) -> list[str]:
@@ -238,24 +356,31 @@ def _kind(pairs: Pairs) -> str:
     return "answers differ" if pairs.answers_differ else "not measured"
 
 
-def _fit(lines: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Width of each column: its widest text, and more between the columns where there is room."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+def _inserted(table: _Table, column: Sequence[str]) -> _Table:
+    """One column more, before the verdict."""
+    return [(*line[:-1], text, line[-1]) for line, text in zip(table, column, strict=True)]
+
+
+def _widths(table: _Table) -> list[int]:
+    return [max(map(len, column)) for column in zip(*table, strict=True)]
+
+
+def laid_out(table: _Table, width: int) -> Iterator[str]:
+    """Words to the left, figures to the right; the verdict is not padded.
+
+    Columns are as wide as their widest text, and have more between them where there is room.
+    """
+    widths = _widths(table)
     spare = width - sum(widths) - len(widths)
     if spare < 0:
         widths[0] = max(8, widths[0] + spare)
-    gap = 1 + min(2, max(0, spare) // (len(widths) - 1))
-    return [widths[0], *(each + gap - 1 for each in widths[1:-1]), widths[-1]]
-
-
-def _join(texts: Sequence[str], widths: Sequence[int]) -> str:
-    """Words to the left, figures to the right; the verdict is not padded."""
-    *front, last = texts
-    padded = [
-        _cut(text, width).ljust(width) if name in _LEFT else text.rjust(width)
-        for name, text, width in zip(COLUMNS, front, widths, strict=False)
-    ]
-    return f" {' '.join(padded)} {last}"
+    between = " " * (1 + min(2, max(0, spare) // (len(widths) - 1)))
+    for *front, last in table:
+        padded = [
+            _cut(text, room).ljust(room) if name in _LEFT else text.rjust(room)
+            for name, text, room in zip(table[0], front, widths, strict=False)
+        ]
+        yield f" {between.join(padded)} {last}"
 
 
 def _cut(text: str, width: int) -> str:
