@@ -1,0 +1,158 @@
+"""A run, or several, as one HTML page that needs nothing else: no network, no other file.
+
+The page may do nothing but what is written here: its policy (Content-Security-Policy) names
+the one style sheet and the one script by their digests. Every text of a run file is made
+harmless on its way into the template, also where the template forgets to ask for it. The same
+runs give the same bytes.
+"""
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache, partial
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from trae_bench import __version__
+from trae_bench.errors import UsageError
+from trae_bench.report.escape import for_html, for_terminal
+from trae_bench.report.html import growth, overview, pairs, raw, shares, svg, table
+from trae_bench.report.html.source import LONGEST_NAME, ORDER, Source
+from trae_bench.report.terminal import side_names
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["Source", "page"]
+
+LONGEST_TEXT = 2000
+"""Characters of a sentence or a command."""
+
+
+def page(sources: Sequence[Source]) -> str:
+    """The whole document. Raises `UsageError` where jinja2 is not installed."""
+    environment = _environment()
+    sources = _told_apart(sources)
+    style, script = _part("page.css"), _part("page.js")
+    shown, scale, left_out = table.effects(sources)
+    data, dropped = raw.document(sources)
+    text: str = environment.get_template("page.html.jinja").render(
+        policy=_policy(style, script),
+        style=style,
+        script=script,
+        version=__version__,
+        sections=list(_sections(sources)),
+        sides=_sides(sources),
+        rows=shown,
+        left_out=left_out,
+        axis=svg.axis(scale),
+        choices=_choices(shown),
+        data=svg.Svg(data),
+        dropped=dropped,
+    )
+    return text
+
+
+def _told_apart(sources: Sequence[Source]) -> list[Source]:
+    """Files of one name in several folders get numbers."""
+    often = Counter(source.name for source in sources)
+    return [
+        replace(source, name=f"{number}: {source.name}") if often[source.name] > 1 else source
+        for number, source in enumerate(sources, start=1)
+    ]
+
+
+def _sections(sources: Sequence[Source]) -> Any:
+    """One for each run."""
+    room = pairs.MOST_PLOTS
+    for number, source in enumerate(sources, start=1):
+        of_pairs = pairs.blocks(source, room)
+        plots = sum(len(block.panels) for block in of_pairs)
+        room -= plots
+        yield {
+            "number": number,
+            "name": source.name,
+            "overview": overview.overview(source),
+            "blocks": [block for block in of_pairs if not block.is_noise],
+            "noise": [block for block in of_pairs if block.is_noise],
+            "plots_left_out": len(source.run.comparisons) - plots,
+            "sides": side_names(source.run),
+            "shares": shares.shares(source),
+            "growth": growth.growth(source),
+        }
+
+
+def _sides(sources: Sequence[Source]) -> tuple[str, str]:
+    """Heads of the table's columns, which may hold runs of both kinds."""
+    found = list(dict.fromkeys(side_names(source.run) for source in sources))
+    return " or ".join(a for a, _ in found), " or ".join(b for _, b in found)
+
+
+def _choices(rows: Sequence[table.Effect]) -> dict[str, list[str]]:
+    """What the table can be filtered by: column, and its different texts as they are shown."""
+    verdicts = [verdict for verdict in (*ORDER, "-") if any(r.verdict == verdict for r in rows)]
+    columns = {
+        "run": (row.source for row in rows),
+        "scenario": (row.scenario for row in rows),
+        "toggle": (row.contrast for row in rows),
+        "metric": (row.metric for row in rows),
+    }
+    names = {
+        name: list(dict.fromkeys(for_terminal(text, LONGEST_NAME) for text in texts))
+        for name, texts in columns.items()
+    }
+    return {name: texts for name, texts in (names | {"verdict": verdicts}).items() if texts}
+
+
+# -- the template -----------------------------------------------------------------------
+
+
+@cache
+def _environment() -> "Environment":
+    try:
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
+    except ImportError as error:
+        raise UsageError(
+            'a report in HTML needs the package jinja2; pip install "trae-bench[report]"'
+        ) from error
+    environment = Environment(
+        loader=FunctionLoader(_part),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_harmless,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["name"] = partial(for_terminal, longest=LONGEST_NAME)
+    environment.filters["long"] = lambda text: svg.Svg(for_html(text, LONGEST_TEXT))
+    return environment
+
+
+def _harmless(value: object) -> object:
+    """What the template puts on the page; after this, it is escaped for HTML."""
+    return value if hasattr(value, "__html__") else for_terminal(str(value))
+
+
+def _part(name: str) -> svg.Svg:
+    """A file of this package. It is the project's own, and goes into the page as it is."""
+    return svg.Svg(files("trae_bench.report.html").joinpath(name).read_text(encoding="utf-8"))
+
+
+def _policy(style: str, script: str) -> str:
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"style-src {_digest(style)}",
+            f"script-src {_digest(script)}",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,176 @@
+"""The head of a run: what it comes to, how noisy it was, and where it was taken."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+
+from msgspec import Struct
+
+from trae_bench.records import Comparison
+from trae_bench.report.escape import for_terminal
+from trae_bench.report.html.source import ORDER, Source, place
+from trae_bench.report.markdown import compared, headline
+from trae_bench.report.progress import clock
+from trae_bench.report.terminal import closing, noise_line, percent, quantity, standing_lines
+from trae_bench.store import Facts, Header, RunFile
+
+MOST_STANDING_OUT = 10
+"""Of each kind."""
+MOST_LISTED = 500
+"""Of what a file may have any number of."""
+_STANDING_OUT = ORDER[:2]
+
+
+class Told(Struct, frozen=True):
+    """A row that stands out."""
+
+    verdict: str
+    kind: str
+    place: str
+    change: str
+
+
+class Overview(Struct, frozen=True):
+    """A run before its details. Texts are as the file has them: a template escapes them."""
+
+    headline: str
+    counts: tuple[tuple[str, str, int], ...]
+    """Verdict, its class and how many; empty where none is claimed."""
+    standing_out: tuple[Told, ...]
+    more: int
+    """Rows that stand out, too, but are only in the table."""
+    closing: str
+    noise: str
+    standings: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    all_facts: tuple[tuple[str, str], ...]
+    floors: tuple[tuple[str, ...], ...]
+    """Scenario, metric, mode, pairs, spread, mean, smallest effect, standing."""
+
+
+def overview(source: Source) -> Overview:
+    run = source.run
+    rows = compared(run)
+    found = Counter(row.judgement.verdict for row in rows)
+    kinds = [_differing(rows), *(_with_verdict(source, rows, name) for name in _STANDING_OUT)]
+    told = [each for kind in kinds for each in kind[:MOST_STANDING_OUT]]
+    return Overview(
+        headline=_headline(source),
+        counts=tuple(
+            (name, name.replace(" ", "-"), found[name])
+            for name in ORDER
+            if source.judged and found[name]
+        ),
+        standing_out=tuple(told),
+        more=sum(map(len, kinds)) - len(told),
+        closing=closing(run, claimed=source.claimed),
+        noise=noise_line(run.noise),
+        standings=tuple(standing_lines(run.noise)),
+        facts=tuple(_facts(source)),
+        all_facts=tuple(islice(_all_facts(run.header), MOST_LISTED)),
+        floors=tuple(_floors(run)),
+    )
+
+
+def _headline(source: Source) -> str:
+    """As everywhere; but where rows have no verdicts, nor has the whole."""
+    said = headline(source.run, claimed=source.claimed)
+    if source.claimed and not source.judged and "regression" in said:
+        return "A two-level design: effects of toggles, no verdicts"
+    return said[0].upper() + said[1:]
+
+
+# -- what stands out --------------------------------------------------------------------
+
+
+def _differing(rows: Sequence[Comparison]) -> list[Told]:
+    """Once for each contrast whose sides gave different answers."""
+    found = {(row.scenario, row.contrast): row for row in rows if row.pairs.answers_differ}
+    return [Told("answers differ", "regression", place(r), _share(r)) for r in found.values()]
+
+
+def _share(row: Comparison) -> str:
+    pairs = row.pairs
+    asked = pairs.measured + pairs.answers_differ + pairs.not_measured
+    reason = f": {for_terminal(pairs.reasons[0])}" if pairs.reasons else ""
+    return f"in {pairs.answers_differ} of {asked} pairs{reason}"
+
+
+def _with_verdict(source: Source, rows: Sequence[Comparison], verdict: str) -> list[Told]:
+    """The largest effect first."""
+    found = [row for row in rows if row.judgement.verdict == verdict and source.judged]
+    return [
+        Told(verdict, verdict, place(row, row.metric), _change(source, row))
+        for row in sorted(found, key=_size, reverse=True)
+    ]
+
+
+def _size(row: Comparison) -> float:
+    return abs(row.estimate.log_ratio or 0.0) if row.estimate is not None else 0.0
+
+
+def _change(source: Source, row: Comparison) -> str:
+    _, a, b, ratio, interval, *_ = source.texts(row)
+    return f"{a} → {b}, ratio {ratio} {interval}".rstrip() if ratio else f"{a} → {b}"
+
+
+# -- facts ------------------------------------------------------------------------------
+
+
+def _facts(source: Source) -> Iterator[tuple[str, str]]:
+    header = source.run.header
+    yield "File", source.name
+    yield "Command", header.command
+    yield "Taken", f"{header.created}, {clock(min(source.run.elapsed, 1e9))} minutes of measuring"
+    yield "Commit", _commit(header.code)
+    yield "Machine", _machine(header.machine)
+    versions = sorted(header.versions.items(), key=lambda item: (item[0] != "trae-bench", item[0]))
+    yield "Versions", ", ".join(f"{name} {version}" for name, version in versions)
+    limits = [f"profile {header.profile}", f"design {header.design}", f"seed {header.seed}"]
+    limits += [f"budget {header.budget:g} s"] if header.budget is not None else []
+    limits += [f"at most {header.pairs} pairs each"] if header.pairs is not None else []
+    yield "Plan", ", ".join(limits)
+    if source.run.resumed:
+        yield "Resumed", ", ".join(each.created for each in source.run.resumed[:MOST_LISTED])
+
+
+def _commit(code: Facts) -> str:
+    states = {True: ", with changes that are not committed", False: ", all committed"}
+    dirty = code.get("dirty")
+    return f"{code.get('commit') or 'unknown'}{states[dirty] if isinstance(dirty, bool) else ''}"
+
+
+def _machine(machine: Facts) -> str:
+    told = [f"{machine.get('cores') or '?'} x {machine.get('cpu') or 'unknown processor'}"]
+    memory = machine.get("memory")
+    told += [f"{quantity(memory, 'B')} of memory"] if isinstance(memory, int | float) else []
+    for names in (("system", "kernel"), ("implementation", "python")):
+        told.append(" ".join(str(machine[name]) for name in names if machine.get(name)))
+    told += ["virtual"] if machine.get("virtual") is True else []
+    return ", ".join(text for text in told if text)
+
+
+def _all_facts(header: Header) -> Iterator[tuple[str, str]]:
+    kinds = (("machine", header.machine), ("code", header.code), ("version of", header.versions))
+    yield from (
+        (f"{kind} {name}", "unknown" if value is None else str(value))
+        for name, value, kind in chain.from_iterable(
+            ((name, value, kind) for name, value in sorted(facts.items())) for kind, facts in kinds
+        )
+    )
+    yield from ((f"digest of {name}", used.digest) for name, used in header.scenarios.items())
+
+
+def _floors(run: RunFile) -> Iterator[tuple[str, ...]]:
+    for floor in run.noise[:MOST_LISTED]:
+        yield (
+            floor.scenario,
+            floor.metric,
+            run.header.metrics[floor.metric].mode,
+            str(floor.pairs),
+            percent(floor.sd),
+            f"{100 * math.expm1(min(floor.mean, 700)):+.2f} %",
+            percent(floor.smallest_effect),
+            floor.standing,
+        )

@@ -1,0 +1,88 @@
+"""A run as the page takes it, and how its rows are named and worded everywhere on the page."""
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+from msgspec import Struct
+
+from trae_bench.compare import CellKey, PairOfSamples, RowKey, group, key_of
+from trae_bench.design import is_fixed
+from trae_bench.records import Comparison, Verdict
+from trae_bench.report.escape import for_terminal
+from trae_bench.report.terminal import cells_of
+from trae_bench.store import RunFile
+
+LONGEST_NAME = 60
+"""Characters of a name."""
+ORDER: tuple[Verdict, ...] = (
+    "regression",
+    "improvement",
+    "equivalent",
+    "inconclusive",
+    "not measured",
+)
+"""The most urgent first."""
+OPEN = "open"
+"""Kind of a row whose verdict is not claimed."""
+
+NumberedPairs = Sequence[tuple[int, PairOfSamples]]
+
+
+class Source(Struct, frozen=True, dict=True):
+    """A run to show."""
+
+    name: str
+    """Of its file, without folders."""
+    run: RunFile
+    claimed: bool = True
+    """Off where it was too short for verdicts."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether single rows have verdicts: the runs of a two-level design answer together."""
+        return self.claimed and not is_fixed(self.run.header.design)
+
+    @cached_property
+    def cells(self) -> dict[RowKey, CellKey]:
+        """In which cell each row was sampled."""
+        return {
+            RowKey(cell.scenario, cell.contrast.name, metric): key_of(cell)
+            for cell in self.run.header.cells
+            for metric in cell.metrics
+        }
+
+    @cached_property
+    def pairs(self) -> dict[CellKey, NumberedPairs]:
+        """Pairs that could count, in their order: pair 0 only warms the machine."""
+        return {
+            key: [(number, pair) for number, pair in sorted(of_cell.items()) if number > 0]
+            for key, of_cell in group(self.run.samples).items()
+        }
+
+    def cell_of(self, row: Comparison) -> CellKey | None:
+        """None for a row that the plan does not have: a file may say anything."""
+        return self.cells.get(RowKey(row.scenario, row.contrast, row.metric))
+
+    def pairs_of(self, row: Comparison) -> NumberedPairs:
+        key = self.cell_of(row)
+        return self.pairs.get(key, ()) if key else ()
+
+    def texts(self, row: Comparison) -> tuple[str, ...]:
+        """The row in words: metric, both sides, ratio, interval, saved, verdict."""
+        return cells_of(row, self.run.header.metrics[row.metric], self.judged)
+
+    def kind(self, row: Comparison) -> str:
+        """The row's verdict as a class of the style sheet."""
+        claimed = self.judged or row.estimate is None
+        return row.judgement.verdict.replace(" ", "-") if claimed else OPEN
+
+
+def place(row: Comparison, metric: str = "") -> str:
+    names = (row.scenario, row.contrast, metric) if metric else (row.scenario, row.contrast)
+    return " / ".join(for_terminal(name, LONGEST_NAME) for name in names)
+
+
+def band(row: Comparison) -> float:
+    """Smallest effect that counts, on the log scale."""
+    return math.log1p(min(max(row.threshold, 0.0), 1e6))

@@ -1,0 +1,100 @@
+"""The table of all effects."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from msgspec import Struct
+
+from trae_bench.records import Comparison, Estimate, Interval, Metric
+from trae_bench.report.html import svg
+from trae_bench.report.html.source import ORDER, Source, band
+from trae_bench.report.markdown import compared
+
+MOST_ROWS = 1500
+"""All runs together; a full run of all scenarios has some hundreds."""
+
+
+class Effect(Struct, frozen=True):
+    """One row. Texts are as the file has them: a template escapes them."""
+
+    first: bool
+    """Of its scenario and contrast."""
+    source: str
+    scenario: str
+    contrast: str
+    metric: str
+    figures: tuple[tuple[str, float | None], ...]
+    """Both sides, ratio, interval and saved: the text, and what it is sorted by."""
+    bar: svg.Svg | None
+    verdict: str
+    rank: int
+    """Of the verdict."""
+    kind: str
+    note: str
+    """What else must be known of the verdict."""
+
+
+def effects(sources: Sequence[Source]) -> tuple[list[Effect], svg.Scale, int]:
+    """Rows of all runs, the scale of their bars, and how many rows there was no room for."""
+    rows = [(source, row) for source in sources for row in compared(source.run)]
+    scale = svg.bar_scale(
+        found.interval or Interval(found.log_ratio, found.log_ratio)
+        for _, row in rows
+        if (found := row.estimate) and found.log_ratio is not None
+    )
+    shown = [
+        _effect(source, row, scale, first=number == 0)
+        for _, of_contrast in groupby(rows[:MOST_ROWS], key=_contrast)
+        for number, (source, row) in enumerate(of_contrast)
+    ]
+    return shown, scale, len(rows) - len(shown)
+
+
+def _contrast(line: tuple[Source, Comparison]) -> tuple[int, str, str]:
+    source, row = line
+    return id(source), row.scenario, row.contrast
+
+
+def _effect(source: Source, row: Comparison, scale: svg.Scale, *, first: bool) -> Effect:
+    _, *texts, verdict = source.texts(row)
+    keys = _keys(row.estimate, source.run.header.metrics[row.metric])
+    return Effect(
+        first=first,
+        source=source.name.removesuffix(".json"),
+        scenario=row.scenario,
+        contrast=row.contrast,
+        metric=row.metric,
+        figures=tuple(zip(texts, keys, strict=True)),
+        bar=_bar(row.estimate, band(row), scale),
+        verdict=verdict,
+        rank=ORDER.index(row.judgement.verdict),
+        kind=source.kind(row),
+        note=_note(row) if source.judged and row.estimate is not None else "",
+    )
+
+
+def _note(row: Comparison) -> str:
+    if row.confirmation is not None:
+        stands = "" if row.confirmation.stands else "not "
+        return f"{stands}confirmed by {row.confirmation.pairs.measured} fresh pairs"
+    return "" if row.gated else "for information"
+
+
+def _keys(found: Estimate | None, metric: Metric) -> tuple[float | None, ...]:
+    """Both sides, the ratio, the width of the interval, and the gain."""
+    if found is None:
+        return (None,) * 5
+    wide = found.interval.high - found.interval.low if found.interval else None
+    gain = -found.difference if metric.better == "lower" else found.difference
+    return tuple(map(_in_short, (found.a, found.b, found.log_ratio, wide, gain)))
+
+
+def _in_short(value: float | None) -> float | None:
+    """Digits enough to sort by; a difference of two valid figures can still be infinite."""
+    return None if value is None else float(f"{min(max(value, -1e300), 1e300):.4g}")
+
+
+def _bar(found: Estimate | None, band: float, scale: svg.Scale) -> svg.Svg | None:
+    if found is None or found.log_ratio is None:
+        return None
+    return svg.interval_bar(found.log_ratio, found.interval, band, scale)
