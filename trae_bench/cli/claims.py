@@ -1,0 +1,136 @@
+"""`trae-bench claims`, and what `report --guide` has in common with it: runs against documents."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trae_bench.cli.common import RUN_FILE, print_json, tell, terminal_width, write
+from trae_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from trae_bench.claims import ClaimsFile, Source
+
+DOCUMENT = click.Path(exists=True, dir_okay=False, path_type=Path)
+NOT_BORNE_OUT = 1
+"""Exit code: a document says what the runs do not."""
+
+
+@click.command()
+@click.argument("run_files", nargs=-1, metavar="[RUN]...", type=RUN_FILE)
+@click.option(
+    "--file",
+    "claims_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Claims file; by default the guide's, as it ships.",
+)
+@click.option("--own", is_flag=True, help="The sentences of this project's own documents instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def claims(run_files: tuple[Path, ...], claims_file: Path | None, own: bool, as_json: bool) -> int:
+    """Hold documents to what was measured.
+
+    Each claim with the range that it promises beside the interval of the newest RUN
+    that has the row: holds, holds partly, refuted, undecided, not measured (and what
+    would measure it), not measurable (and why). With --own, ends in 1 where a
+    sentence is not borne out by the runs that speak of it.
+    """
+    from trae_bench.claims import claims_file as shipped
+
+    path = claims_file or shipped()
+    file, sources = known_claims(path), sources_of(run_files)
+    if own:
+        return _show_own(file, path, sources, as_json)
+    from trae_bench.claims import judge, newest
+    from trae_bench.report import claims_text
+
+    judged = judge(file.claims, newest(sources))
+    if as_json:
+        print_json([claims_text.document(one) for one in judged])
+    else:
+        click.echo(claims_text.text(judged, width=terminal_width()))
+    return 0
+
+
+def _show_own(file: "ClaimsFile", path: Path, sources: "Sequence[Source]", as_json: bool) -> int:
+    from trae_bench.claims import judge, newest, sentences
+    from trae_bench.report import claims_text
+
+    lines = sentences(file, path)
+    judged = judge(file.own, newest(sources))
+    if as_json:
+        documents = [claims_text.document(one) for one in judged]
+        print_json([{"at": at} | each for at, each in zip(lines, documents, strict=True)])
+    else:
+        click.echo(claims_text.own_text(judged, lines, width=terminal_width()))
+    wrong = claims_text.unsupported_lines(judged, lines)
+    for line in wrong:
+        tell(line)
+    return NOT_BORNE_OUT if wrong else 0
+
+
+def known_claims(path: Path) -> "ClaimsFile":
+    """A claims file, its names held to those that there are. Raises `ScenarioError`."""
+    from trae_bench.claims import check, load
+    from trae_bench.meters import METRICS
+
+    file = load(path)
+    check(file, scenarios=varied(), metrics=METRICS, source=path)
+    return file
+
+
+def varied() -> dict[str, tuple[str, ...]]:
+    """The toggles that each scenario, and each variant, can vary."""
+    from trae_bench.scenario import catalogue, load
+
+    firsts = [(path, load(path)) for path in catalogue().values()]
+    return {
+        scenario.name: scenario.toggles.vary
+        for path, first in firsts
+        for scenario in (first, *(load(path, variant.name) for variant in first.variants))
+    }
+
+
+def sources_of(run_files: Sequence[Path]) -> "list[Source]":
+    """The runs of some files, each under its name. Raises `BadRunFile`."""
+    from trae_bench.claims import Source
+    from trae_bench.design import is_fixed
+    from trae_bench.laboratory import Result, journal_of
+    from trae_bench.store import read_run
+
+    found = []
+    for path in run_files:
+        result = Result(read_run(path), path, journal_of(path), None)
+        claimed = result.claimed and not is_fixed(result.run.header.design)
+        found.append(Source(path.name, result.run, claimed))
+    return found
+
+
+def render_guide(guide: Path, run_files: Sequence[Path], *, check: bool) -> int:
+    """Write the figures of a document anew; with `check`, only say whether they are those.
+
+    Raises `UsageError` for a document without figures, or with broken marks.
+    """
+    from trae_bench.claims import claims_file
+    from trae_bench.report.guide import first_difference, rendered
+
+    try:
+        text = guide.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{guide}: {error}") from error
+    path = claims_file()
+    should = rendered(text, sources_of(run_files), known_claims(path), str(guide))
+    if not check:
+        if should != text:
+            write(guide, [should])
+        click.echo(
+            f"{click.format_filename(guide)}: {'as it was' if should == text else 'written'}"
+        )
+        return 0
+    if difference := first_difference(text, should):
+        number, line = difference
+        tell(f"{guide}:{number}: not what the runs say; they say: {line}")
+        tell(f"Write it anew: trae-bench report --guide {guide} {' '.join(map(str, run_files))}")
+        return NOT_BORNE_OUT
+    click.echo(f"{click.format_filename(guide)}: what the runs say")
+    return 0

@@ -1,0 +1,259 @@
+"""Which rows the guide's tables have. Data only: the figures are those of the runs."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from trae_bench.claims import Question
+
+NOT_ASKED = "-"
+
+
+class Ask(NamedTuple):
+    """What a row of a table asks of the runs."""
+
+    scenario: str
+    toggles: str
+    """Names joined by `+`, on together, all others off."""
+    metric: str
+
+    @property
+    def question(self) -> Question:
+        return Question(self.scenario, frozenset(self.toggles.split("+")), self.metric)
+
+
+class Summary(NamedTuple):
+    """One optimisation in the first table. A text stands for what needs no measuring."""
+
+    toggle: str
+    best: Ask
+    """Work made for it."""
+    other: Ask
+    """Work that is not."""
+    memory: Ask | str
+    risk: str
+    size: Ask | str = NOT_ASKED
+
+
+def _of(toggle: str, *places: str) -> tuple[Ask, ...]:
+    """Questions about one toggle, each place as `scenario metric`."""
+    return tuple(Ask(scenario, toggle, metric) for scenario, metric in map(str.split, places))
+
+
+_START = "start_to_first_request"
+_ANSWER = "start_to_first_answer"
+_STEP = "self_time_per_step"
+_COLD = "lazy_tools+optional_deps+config_cache"
+_SEVEN = f"parallel_tools+async_file_io+batched_trajectory+connection_pool+{_COLD}"
+
+SUMMARY = (
+    Summary(
+        "parallel_tools",
+        Ask("fan-out", "parallel_tools", "wall"),
+        Ask("bugfix", "parallel_tools", "wall"),
+        Ask("bugfix", "parallel_tools", "peak_rss"),
+        "low: calls that touch the same thing keep their order",
+    ),
+    Summary(
+        "async_file_io",
+        Ask("file-ops", "async_file_io", "loop_stall"),
+        Ask("bugfix", "async_file_io", "cpu"),
+        Ask("file-ops", "async_file_io", "agent_rss"),
+        "low: large files at the same time are in memory at the same time",
+    ),
+    Summary(
+        "batched_trajectory",
+        Ask("trajectory-long", "batched_trajectory", _STEP),
+        Ask("bugfix", "batched_trajectory", "wall"),
+        Ask("trajectory-long@memory", "batched_trajectory", "agent_rss"),
+        "low: a killed session loses its last batch",
+    ),
+    Summary(
+        "connection_pool",
+        Ask("api-sequential@tls-rtt40", "connection_pool", "wall"),
+        Ask("api-sequential", "connection_pool", "wall"),
+        Ask("throughput", "connection_pool", "agent_rss"),
+        "medium: connections outlive the request; stale ones are repeated",
+    ),
+    Summary(
+        "lazy_tools",
+        Ask("startup-cold", "lazy_tools", _START),
+        Ask("tool-heavy-start", "lazy_tools", _ANSWER),
+        Ask("tools-memory", "lazy_tools", "agent_rss"),
+        "low: a tool that cannot be loaded fails at its first call",
+    ),
+    Summary(
+        "config_cache",
+        Ask("config-load@500-yaml", "config_cache", _START),
+        Ask("config-load", "config_cache", _START),
+        NOT_ASKED,
+        "medium: a copy of the settings, without secrets, lies on disk",
+    ),
+    Summary(
+        "optional_deps",
+        Ask("startup-cold", "optional_deps", _START),
+        Ask("startup-cold", "optional_deps", "cpu"),
+        Ask("tools-memory", "optional_deps", "agent_rss"),
+        "medium: what is not installed is missed only when it is asked for",
+        Ask("install-size", "optional_deps", "install_size"),
+    ),
+    Summary(
+        "native_client",
+        Ask("trajectory-long@sdk", "native_client", _STEP),
+        Ask("startup-cold@sdk", "native_client", _START),
+        NOT_ASKED,
+        "medium: a wire protocol of our own to keep up",
+    ),
+    Summary(
+        "incremental_history",
+        Ask("trajectory-long@history", "incremental_history", _STEP),
+        Ask("trajectory-long@history", "incremental_history", "wall"),
+        NOT_ASKED,
+        "low: the same bytes, held by a property test",
+    ),
+    Summary(
+        "event_shell",
+        Ask("bugfix@shell", "event_shell", "wall"),
+        Ask("bugfix@shell", "event_shell", "cpu"),
+        Ask("bugfix@shell", "event_shell", "peak_rss"),
+        "low: the same bytes from the same commands",
+    ),
+    Summary(
+        "shared_tls",
+        Ask("api-sequential@tls", "shared_tls", _STEP),
+        Ask("api-burst@tls", "shared_tls", "wall"),
+        NOT_ASKED,
+        "low: certificates that change need a new process",
+    ),
+)
+
+TABLES: Mapping[str, tuple[Ask, ...]] = {
+    "together": _of(
+        _SEVEN,
+        "bugfix@seven wall",
+        "bugfix@seven cpu",
+        "bugfix@seven peak_rss",
+        f"bugfix@seven {_START}",
+        f"bugfix@seven {_STEP}",
+    ),
+    "start-up": (
+        *_of(_COLD, f"startup-cold {_START}", f"startup-cold {_ANSWER}"),
+        *_of("lazy_tools+config_cache", f"startup-warm {_START}", f"startup-warm {_ANSWER}"),
+        *_of("lazy_tools+parallel_tools", f"tool-heavy-start {_ANSWER}"),
+        *_of("lazy_tools", "cli-help wall"),
+        *_of("config_cache", "cli-help wall"),
+        *_of("native_client", f"startup-cold@sdk {_START}"),
+    ),
+    "memory": (
+        *_of("optional_deps", "install-size install_size", "tools-memory agent_rss"),
+        *_of("lazy_tools", "tools-memory agent_rss", "tools-memory modules_imported"),
+        *_of("batched_trajectory", "trajectory-long@memory agent_rss"),
+        *_of("batched_trajectory", "trajectory-long@memory memory_per_hour"),
+        *_of("batched_trajectory", "throughput agent_rss", "bugfix peak_rss"),
+        *_of("connection_pool", "throughput agent_rss"),
+        *_of("async_file_io", "file-ops agent_rss", "bugfix peak_rss"),
+        *_of("parallel_tools", "bugfix peak_rss"),
+    ),
+    "runtime": (
+        *_of("parallel_tools", f"fan-out {_STEP}", "fan-out wall"),
+        *_of("async_file_io", "file-ops loop_stall", "file-ops loop_stall_p99"),
+        *_of("batched_trajectory", f"trajectory-long {_STEP}", "trajectory-long wall"),
+        *_of("connection_pool", "api-sequential wall", "api-sequential@tls-rtt40 wall"),
+        *_of("connection_pool", "throughput sessions_per_second"),
+        *_of("incremental_history", f"trajectory-long@history {_STEP}"),
+        *_of("native_client", f"trajectory-long@sdk {_STEP}"),
+        *_of("event_shell", "bugfix@shell wall"),
+        *_of("shared_tls", f"api-sequential@tls {_STEP}"),
+    ),
+    "parallel_tools": _of(
+        "parallel_tools",
+        f"fan-out {_STEP}",
+        "fan-out wall",
+        "fan-out cpu",
+        f"fan-out-one-file {_STEP}",
+        f"tool-heavy-start {_ANSWER}",
+        "bugfix wall",
+        "bugfix cpu",
+    ),
+    "async_file_io": _of(
+        "async_file_io",
+        "file-ops loop_stall",
+        "file-ops loop_stall_p99",
+        "file-ops self_time",
+        "file-ops cpu",
+        "bugfix wall",
+        "bugfix cpu",
+    ),
+    "batched_trajectory": _of(
+        "batched_trajectory",
+        f"trajectory-long {_STEP}",
+        "trajectory-long self_time_growth",
+        "trajectory-long wall",
+        "trajectory-long@memory bytes_written",
+        "trajectory-long@memory write_calls",
+        f"bugfix {_STEP}",
+        "bugfix wall",
+        "bugfix cpu",
+        "throughput sessions_per_second",
+    ),
+    "connection_pool": _of(
+        "connection_pool",
+        "api-sequential wall",
+        "api-sequential@rtt10 wall",
+        "api-sequential@rtt40 wall",
+        "api-sequential@tls wall",
+        "api-sequential@tls-rtt40 wall",
+        "api-sequential@h2-rtt40 wall",
+        "api-burst wall",
+        "api-burst@tls-rtt40 wall",
+        "throughput sessions_per_second",
+        "streaming wall",
+    ),
+    "lazy_tools": _of(
+        "lazy_tools",
+        f"startup-cold {_START}",
+        f"startup-cold {_ANSWER}",
+        f"tool-heavy-start {_START}",
+        f"tool-heavy-start {_ANSWER}",
+        "tools-memory agent_rss",
+        "cli-help wall",
+    ),
+    "config_cache": _of(
+        "config_cache",
+        f"config-load {_START}",
+        f"config-load@500 {_START}",
+        f"config-load@yaml {_START}",
+        f"config-load@500-yaml {_START}",
+        f"config-load@first-500-yaml {_START}",
+        f"startup-warm {_START}",
+        "cli-help wall",
+    ),
+    "optional_deps": _of(
+        "optional_deps",
+        "install-size install_size",
+        "install-size distributions",
+        f"startup-cold {_START}",
+        "startup-cold modules_imported",
+        "tools-memory agent_rss",
+    ),
+    "native_client": _of(
+        "native_client",
+        f"trajectory-long@sdk {_STEP}",
+        "trajectory-long@sdk wall",
+        f"startup-cold@sdk {_START}",
+    ),
+    "incremental_history": _of(
+        "incremental_history",
+        f"trajectory-long@history {_STEP}",
+        "trajectory-long@history wall",
+        f"trajectory-long@history-1000 {_STEP}",
+        "faulty-provider cpu",
+    ),
+    "event_shell": _of("event_shell", f"bugfix@shell {_STEP}", "bugfix@shell wall"),
+    "shared_tls": _of(
+        "shared_tls",
+        f"api-sequential@tls {_STEP}",
+        "api-sequential@tls wall",
+        "api-burst@tls wall",
+    ),
+}
+"""Which rows each table has. Their figures are those of the newest run that has them."""
