@@ -14,7 +14,7 @@ from trae_bench.compare import Floor, comparisons, noise_floor
 from trae_bench.design import contrasts
 from trae_bench.laboratory import Bench
 from trae_bench.machine import Finding
-from trae_bench.meters import METRICS
+from trae_bench.meters import taken
 from trae_bench.plan import cells
 from trae_bench.provider.loopback import Loopback, ProviderCost
 from trae_bench.records import Sample
@@ -84,12 +84,12 @@ def checkup(bench: Bench, pairs: int = PAIRS) -> Checkup:
 
 def noise(bench: Bench, pairs: int) -> tuple[Floor, ...]:
     """A/A pairs of a tiny session, duet and serial. Raises `BenchError`."""
-    scenario = tiny()
-    floor_only = cells(scenario, contrasts(scenario)[:1], METRICS)
+    scenario, metrics = tiny(), taken(pinned=bool(machine.cores()))
+    floor_only = cells(scenario, contrasts(scenario)[:1], metrics)
     with bench.executor({scenario.name: scenario}) as executor:
         session = Session(
             floor_only,
-            METRICS,
+            metrics,
             executor=executor,
             sink=_Nowhere(),
             clock=time.monotonic,
@@ -100,8 +100,8 @@ def noise(bench: Bench, pairs: int) -> tuple[Floor, ...]:
         ending = session.run()
     if ending.error is not None:
         raise ending.error
-    rows = comparisons(ending.samples, floor_only, METRICS)
-    return tuple(noise_floor(rows, METRICS, family=FAMILY))
+    rows = comparisons(ending.samples, floor_only, metrics)
+    return tuple(noise_floor(rows, metrics, family=FAMILY))
 
 
 def tiny() -> Scenario:

@@ -185,6 +185,16 @@ def p_values(attribution: Attribution) -> list[float]:
     return [effect.p for effect in effects if effect is not None and effect.p is not None]
 
 
+def welch(parts: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """Standard error of a sum of independent figures, and its degrees of freedom, from those of
+    each figure; (0, 0) where none of them has an error."""
+    variances = [(error * error, df) for error, df in parts if error]
+    total = math.fsum(variance for variance, _ in variances)
+    if not total:
+        return 0.0, 0.0
+    return math.sqrt(total), total**2 / math.fsum(v * v / df for v, df in variances)
+
+
 def holm_limit(p_values: Iterable[float], level: float = 1 - CONFIDENCE) -> float:
     """The largest p-value that stands when all are asked at once; -1 where none does.
 
@@ -244,13 +254,11 @@ class _Book:
         value = math.fsum(w * one.mean for w, one in used)
         if any(not one.df for _, one in used):
             return Effect(value, None, None)
-        variances = [((w * one.error) ** 2, one.df) for w, one in used]
-        error = math.sqrt(math.fsum(v for v, _ in variances))
+        error, df = welch((w * one.error, one.df) for w, one in used)
         if not error:
             # Rounding alone must not look like an effect of counts that never vary.
             value = value if abs(value) > 1e-9 else 0.0
             return Effect(value, Interval(value, value), float(value == 0))
-        df = error**4 / math.fsum(v * v / df for v, df in variances)
         half = t_quantile((1 - CONFIDENCE) / 2 / self._looks, df) * error
         p = min(1.0, 2 * t_tail(abs(value) / error, df) * self._looks)
         return Effect(value, Interval(value - half, value + half), p)

@@ -25,7 +25,7 @@ from trae_bench.answers import (
     workspace_digest,
     wrong_in,
 )
-from trae_bench.fixtures import lay_out
+from trae_bench.fixtures import lay_out, room_for_trials
 from trae_bench.jobs import REPORT_FD, Ended, Job, Launcher, environment, last_words, printable
 from trae_bench.meters import figures
 from trae_bench.records import (
@@ -44,13 +44,16 @@ from trae_bench.scenario import Scenario
 FILE_LIMIT = 256 * 1024 * 1024
 """Bytes; room for any honest file, and none for a flood that fills the disk."""
 SMALLEST_MEMORY = 64 * 1024 * 1024
-"""Bytes of address space below which not even the launcher could work."""
+"""Bytes below which not even an empty agent could work."""
 MOST_STEPS = 10**9
 """A report of more steps is nonsense, and no float would hold the largest of them."""
 MOST_PRINTED = 1024 * 1024
 """Bytes of a command's output that are looked at."""
 COUNTS = "callgrind.out"
 """In a trial's folder, where its instructions are counted."""
+_OUT_OF_MEMORY = re.compile(
+    "MemoryError|bad_alloc|ENOMEM|cannot allocate memory|out of memory", re.IGNORECASE
+)
 _ORACLES_AT_ONCE = 8
 _LONGEST_PROBLEM = 3000
 
@@ -99,7 +102,7 @@ class _Prepared(Struct, frozen=True):
     trial: Trial
     scenario: Scenario
     sessions: tuple[str, ...]
-    """Their names at the provider; none for a run of the subject's own command line."""
+    """Their names at the provider; none where there is no session."""
     seats: tuple[Seat, ...]
     folder: Path
     job: Job
@@ -136,8 +139,9 @@ class FreshProcess(Generic[ScriptT]):
     `script` makes the provider's script of a scenario and the session's workspace.
     `scratch` is a folder for this executor alone. `duet_core` is the core of both sides of
     a duet; None leaves them to the kernel, and then their times are no duet's. `timeout`
-    (seconds) stands in for the scenario's own. `memory_limit` (bytes) bounds the address
-    space of each process; without one, the kernel takes the trial first when memory ends.
+    (seconds) stands in for the scenario's own. `memory_limit` (bytes) bounds what each process
+    can write to of its own memory (Linux; address space that is only set aside is free, which
+    some runtimes need); without one, the kernel takes the trial first when memory ends.
     `file_limit` (bytes) bounds each file that it writes, its log included. Folders of trials
     that went wrong are moved to `keep`, those of all with `keep_all`.
 
@@ -172,7 +176,7 @@ class FreshProcess(Generic[ScriptT]):
         self._timeout = timeout
         self._limits = {"RLIMIT_FSIZE": file_limit}
         if memory_limit is not None:
-            self._limits["RLIMIT_AS"] = memory_limit
+            self._limits["RLIMIT_DATA"] = memory_limit
         self._keep = keep
         self._keep_all = keep_all
         self._launcher = Launcher()
@@ -200,6 +204,10 @@ class FreshProcess(Generic[ScriptT]):
 
     def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
         """One trial, or the two of a duet in the order of their slots."""
+        with room_for_trials(str(self._scratch)):
+            return self._run(trials)
+
+    def _run(self, trials: Sequence[Trial]) -> list[Sample]:
         prepared = [self._prepare(trial, slot) for slot, trial in enumerate(trials)]
         try:
             finished = self._play(prepared)
@@ -304,8 +312,16 @@ class FreshProcess(Generic[ScriptT]):
             else:
                 told = report.sessions or (report,)
         if problem is not None:
-            problem += last_words(prepared.folder / "log")
+            words = last_words(prepared.folder / "log")
+            problem += self._memory_ended(problem + words) + words
         return _Finished(prepared, ended, logs, report, told, status, problem)
+
+    def _memory_ended(self, said: str) -> str:
+        """What to know of a trial that speaks of too little memory."""
+        limit = self._limits.get("RLIMIT_DATA")
+        if limit is None or not _OUT_OF_MEMORY.search(said):
+            return ""
+        return f" (each process of a trial may take {limit / 1e9:.3g} GB here)"
 
     def _ask_oracles(self, finished: Sequence[_Finished]) -> list[list[_Answer]]:
         """For each trial the answers of its sessions; none where the trial is not ok."""
@@ -381,10 +397,9 @@ class FreshProcess(Generic[ScriptT]):
 def _places(scenario: Scenario, name: str, root: Path) -> tuple[tuple[str, ...], list[Path]]:
     """Names of the sessions at the provider, and a workspace for each.
 
-    Where the subject's command line is run in place of a session, there is one workspace
-    and no session.
+    Where something else is done in place of a session, there is one workspace and no session.
     """
-    if scenario.subject.command:
+    if not scenario.subject.has_session:
         return (), [root]
     if scenario.load.sessions == 1:
         return (name,), [root]

@@ -2,14 +2,28 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
+from trae_bench.errors import CannotMeasure
 from trae_bench.scenario import GeneratedFiles, WorkspaceFixture
 
 _WORDS = ("account", "batch", "digest", "entry", "field", "gauge", "header", "index", "journal")
 _BODY_LINES = 6
 """Lines of each function but its head."""
+
+
+@contextmanager
+def room_for_trials(place: str) -> Iterator[None]:
+    """Whatever the file system refuses in here ends in `CannotMeasure`, with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotMeasure(
+            f"no trial can be run in {place}: {error.strerror or error}; free some space there, "
+            "or name another folder in the environment variable TMPDIR"
+        ) from error
 
 
 def lay_out(fixture: WorkspaceFixture, folder: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 from msgspec import Struct
 
 from trae_bench.answers import Clean, cleaner, transcript_digest, workspace_digest, wrong_in
-from trae_bench.fixtures import lay_out
+from trae_bench.fixtures import lay_out, room_for_trials
 from trae_bench.jobs import environment, printable
 from trae_bench.meters import Usage, figures
 from trae_bench.records import ChildReport, Sample, Seat, SessionLog, Status, Trial, of_trial
@@ -84,7 +84,8 @@ class InProcess(Generic[ScriptT]):
         self._sessions = 0
 
     def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
-        return [self._run(trial) for trial in trials]
+        with room_for_trials(str(self._scratch)):
+            return [self._run(trial) for trial in trials]
 
     def _run(self, trial: Trial) -> Sample:
         scenario = self._scenarios[trial.scenario]

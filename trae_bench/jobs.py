@@ -73,6 +73,8 @@ class Ended(Struct, frozen=True, kw_only=True):
             return f"killed after {self.ended - self.started:.1f} s"
         if self.exit_status is None:
             return self.problem or "its end was not seen"
+        if self.exit_status == -signal.SIGKILL:
+            return "killed by SIGKILL, which the kernel sends where memory ends"
         if self.exit_status < 0:
             return f"killed by {_signal_name(-self.exit_status)}"
         return f"exit status {self.exit_status}" if self.exit_status else None

@@ -1,44 +1,57 @@
-"""Puts the parts of a run together: from a wish to a run file.
+"""Puts the parts of a run together: from a plan to a run file.
 
-The command line says what is wished for and shows what came of it; in between, here, the
-scenarios are read, cells planned, the journal opened, the provider and the executor started
-and the session run.
+The command line says what is wished for and shows what came of it; in between, `planning.py`
+lays out what is to be run, and here the journal is opened, the provider and the executor are
+started and the session is run.
 """
 
 import math
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from secrets import randbits
-from types import MappingProxyType
 
 import msgspec
 from msgspec import Struct
 
-from trae_bench import callgrind, machine
+from trae_bench import machine
 from trae_bench.compare import comparisons, noise_floor, rule_of
-from trae_bench.design import contrasts, is_fixed
 from trae_bench.errors import AnswersDiffer, BadRunFile, BenchError, CannotMeasure, UsageError
 from trae_bench.executors import FreshProcess
+from trae_bench.fixtures import room_for_trials
 from trae_bench.in_process import Divided, InProcess
+from trae_bench.installs import Installs, provide
 from trae_bench.lock import HostLock
 from trae_bench.meters import METRICS
-from trae_bench.plan import Cell, cells
+from trae_bench.planning import (
+    PROFILES,
+    Plan,
+    Sides,
+    Wish,
+    limits_of,
+    plan,
+    scenario_of,
+    with_metrics,
+)
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
-from trae_bench.scenario import Scenario, check, find, load, split
-from trae_bench.session import Ending, Executor, Limits, Listener, Session, target
+from trae_bench.records import Arm, Trial
+from trae_bench.revisions import Repository, Revision, interpreters
+from trae_bench.scenario import Scenario
+from trae_bench.session import Ending, Executor, Listener, Session
 from trae_bench.store import (
+    FORMAT,
+    VERSION,
+    Compared,
     Contents,
     Header,
     Journal,
     Resumed,
     RunFile,
-    ScenarioUsed,
     digest,
     now,
     read_journal,
@@ -46,77 +59,13 @@ from trae_bench.store import (
     sealed,
     write_run,
 )
-from trae_bench.subject.reference import ReferenceSubject, toggles
+from trae_bench.subject.reference import PACKAGE, Place, ReferenceSubject
 
 Say = Callable[[str], None]
 """Tells the user one sentence that is not a result."""
 
 RESULTS = Path("trae-bench-results")
 JOURNAL_ENDING = ".journal.jsonl"
-
-
-class Profile(Struct, frozen=True):
-    """A kind of run: how long, how sure."""
-
-    about: str
-    scenarios: tuple[str, ...]
-    budget: float | None
-    """Seconds."""
-    pairs: int | None
-    noise_pairs: int
-    claimed: bool = True
-    """Verdicts may be claimed."""
-
-
-FIXED_PAIRS = 8
-"""Of each contrast in a two-level design, where none are asked for. Every effect is made from
-many contrasts, so this is as good as many times as much."""
-
-DEFAULT_SCENARIOS = ("bugfix", "fan-out")
-PROFILES: Mapping[str, Profile] = MappingProxyType(
-    {
-        "smoke": Profile("2 pairs each, no verdicts", DEFAULT_SCENARIOS, 120.0, 2, 2, False),
-        "quick": Profile("at most 4:30 minutes", DEFAULT_SCENARIOS, 270.0, None, 8),
-        "full": Profile("until every question has its answer", DEFAULT_SCENARIOS, None, None, 24),
-    }
-)
-
-
-class Wish(Struct, frozen=True, kw_only=True):
-    """What the user asked for; None is the profile's own."""
-
-    command: str
-    """The command line as typed."""
-    scenarios: tuple[str, ...] = ()
-    toggles: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
-    profile: str = "quick"
-    design: str = "add-one"
-    budget: float | None = None
-    pairs: int | None = None
-    precision: float | None = None
-    """Half-width of an interval (a fraction) at which a comparison ends."""
-    seed: int | None = None
-
-
-class Plan(Struct, frozen=True):
-    """What will be run."""
-
-    scenarios: dict[str, Scenario]
-    used: dict[str, ScenarioUsed]
-    cells: tuple[Cell, ...]
-    limits: Limits
-    left_out: tuple[str, ...] = ()
-    """Scenarios that cannot feel any of the toggles asked for."""
-
-    def pairs_of(self, cell: Cell) -> int:
-        """Pairs that are run at most, the warming one included."""
-        return target(cell, self.limits, METRICS) + 1
-
-    @property
-    def most_pairs(self) -> int:
-        """Pairs of all cells, if no verdict comes before the last look."""
-        return sum(map(self.pairs_of, self.cells))
 
 
 class Result(Struct, frozen=True):
@@ -134,93 +83,14 @@ class Result(Struct, frozen=True):
         return profile is None or profile.claimed
 
 
-# -- planning ---------------------------------------------------------------------------
-
-
-def unknown(kind: str, name: str, known: Collection[str]) -> UsageError:
-    """Names what is not known, and the nearest names that are."""
-    near = get_close_matches(name, known)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
-    return UsageError(f"no {kind} {name!r}; {hint}")
-
-
-def plan(wish: Wish) -> Plan:
-    """Read the scenarios and lay out the cells. Raises `UsageError`, `ScenarioError`."""
-    profile = PROFILES[wish.profile]
-    for name in wish.toggles:
-        if name not in toggles():
-            raise unknown("toggle", name, toggles())
-    for name in wish.metrics:
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS)
-    asked = {name: _scenario(name) for name in wish.scenarios or profile.scenarios}
-    found: dict[str, Scenario] = {}
-    used: dict[str, ScenarioUsed] = {}
-    planned: list[Cell] = []
-    left_out: list[str] = []
-    for name, original in asked.items():
-        if original.name in found:
-            raise UsageError(f"scenario {original.name!r} is asked for twice")
-        scenario = _measuring(original, wish.metrics)
-        compared = contrasts(scenario, only=wish.toggles, design=wish.design)
-        of_scenario = cells(scenario, compared, METRICS)
-        if not of_scenario:
-            left_out.append(original.name)
-            continue
-        found[scenario.name] = scenario
-        used[scenario.name] = ScenarioUsed(asked=name, digest=digest(original))
-        planned += of_scenario
-    if not planned:
-        raise UsageError(_nothing_to_compare(asked.values()))
-    return Plan(found, used, tuple(planned), _limits(wish, profile), tuple(left_out))
-
-
-def _limits(wish: Wish, profile: Profile) -> Limits:
-    fixed = is_fixed(wish.design)
-    if fixed and wish.precision is not None:
-        raise UsageError(
-            f"--repeat-until cannot go with --design {wish.design}, whose contrasts all take the "
-            "same number of pairs; set it with --pairs"
-        )
-    pairs = profile.pairs if wish.pairs is None else wish.pairs
-    return Limits(
-        budget=profile.budget if wish.budget is None else wish.budget,
-        pairs=FIXED_PAIRS if fixed and pairs is None else pairs,
-        noise_pairs=profile.noise_pairs,
-        fixed=fixed,
-        precision=wish.precision,
-    )
-
-
-def _scenario(asked: str) -> Scenario:
-    path = find(asked)
-    scenario = load(path, split(asked)[1])
-    check(scenario, toggles=toggles(), metrics=METRICS, source=path)
-    return scenario
-
-
-def _measuring(scenario: Scenario, metrics: Sequence[str]) -> Scenario:
-    """The scenario with these metrics in place of its own, where any are named."""
-    wanted = tuple(dict.fromkeys(metrics)) or scenario.metrics
-    for name in wanted:
-        if METRICS[name].probe == "callgrind" and not callgrind.available():
-            raise UsageError(f"{name} needs valgrind, which is not on the PATH: install it")
-    return msgspec.structs.replace(scenario, metrics=wanted)
-
-
-def _nothing_to_compare(scenarios: Collection[Scenario]) -> str:
-    told = "; ".join(f"{s.name} can feel {', '.join(s.toggles.vary)}" for s in scenarios)
-    return f"nothing to compare: {told}"
-
-
 # -- running ----------------------------------------------------------------------------
 
 
 def start(wish: Wish, out: Path | None, *, force: bool, bench: "Bench") -> Result:
     """A new run. Raises `BenchError` where it could not begin."""
     planned = plan(wish)
-    for name in planned.left_out:
-        bench.say(f"{name} cannot feel {', '.join(wish.toggles)}: left out")
+    for why in planned.left_out:
+        bench.say(f"left out: {why}")
     run_file = out or RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}-{wish.profile}.json"
     if run_file.suffix != ".json":
         # The journal's name is made from it, and a resumed run goes back from that.
@@ -228,15 +98,34 @@ def start(wish: Wish, out: Path | None, *, force: bool, bench: "Bench") -> Resul
     if run_file.exists() and not force:
         raise UsageError(f"{run_file} exists; name another file with --out, or give --force")
     with bench.lock():
-        header = _header(wish, planned)
+        installed = bench.install(planned.scenarios)
+        compared = _compared(planned, bench)
+        header = _header(wish, planned, installed, compared)
         if force:
             journal_of(run_file).unlink(missing_ok=True)
         with Journal.create(journal_of(run_file), header) as journal:
             return bench.measure(header, planned.scenarios, journal, run_file)
 
 
-def _header(wish: Wish, planned: Plan) -> Header:
+def _compared(planned: Plan, bench: "Bench") -> Compared | None:
+    """The two revisions, ready to run, and what only head can run."""
+    if planned.sides is None:
+        return None
+    own = bench.lay_out(planned.sides.base, planned.sides.head)
+    new = bench.only_in_head(planned.scenarios, planned.sides)
+    for name, problem in new.items():
+        bench.say(f"{name} is new, the base cannot run it: {problem.splitlines()[0]}")
+    return msgspec.structs.replace(planned.sides.compared, own_environments=own, new=new)
+
+
+def _header(
+    wish: Wish, planned: Plan, installed: Mapping[str, str], compared: Compared | None
+) -> Header:
+    new = () if compared is None else compared.new
+    planned_cells = tuple(cell for cell in planned.cells if cell.scenario not in new)
     return Header(
+        format=FORMAT,
+        version=VERSION,
         created=now(),
         command=wish.command,
         profile=wish.profile,
@@ -245,14 +134,15 @@ def _header(wish: Wish, planned: Plan) -> Header:
         pairs=planned.limits.pairs,
         noise_pairs=planned.limits.noise_pairs,
         scenarios=planned.used,
-        cells=planned.cells,
-        metrics={name: METRICS[name] for cell in planned.cells for name in cell.metrics},
+        cells=planned_cells,
+        metrics={name: planned.metrics[name] for cell in planned_cells for name in cell.metrics},
         rules={metric.mode: rule_of(metric) for metric in METRICS.values()},
         machine=dict(machine.fingerprint()),
         code=dict(machine.code_state()),
-        versions=dict(machine.versions()),
+        versions={**machine.versions(), **installed},
         design=wish.design,
         precision=wish.precision,
+        compared=compared,
     )
 
 
@@ -266,7 +156,9 @@ def resume(journal_file: Path, wish: Wish, out: Path | None, *, bench: "Bench") 
         contents = read_journal(journal_file)
         header = contents.header
         scenarios = _same_scenarios(journal_file, header)
-        _same_state(journal_file, header)
+        _same_state(journal_file, header, bench.install(scenarios))
+        if header.compared is not None:
+            _same_revisions(journal_file, header.compared, bench)
         if wish.budget is not None:
             header = msgspec.structs.replace(header, budget=wish.budget)
         run_file = out or run_of(journal_file)
@@ -289,21 +181,21 @@ def run_of(journal_file: Path) -> Path:
 def _same_scenarios(journal_file: Path, header: Header) -> dict[str, Scenario]:
     found = {}
     for name, used in header.scenarios.items():
-        scenario = _scenario(used.asked)
+        scenario = scenario_of(used.asked)
         if digest(scenario) != used.digest:
             raise UsageError(
                 f"{journal_file}: scenario {name!r} is not what it was when this run began; "
                 f"restore {used.asked} or start a new run"
             )
         metrics = [m for cell in header.cells if cell.scenario == name for m in cell.metrics]
-        found[name] = _measuring(scenario, metrics)
+        found[name] = with_metrics(scenario, metrics)
     return found
 
 
-def _same_state(journal_file: Path, header: Header) -> None:
+def _same_state(journal_file: Path, header: Header, installed: Mapping[str, str]) -> None:
     """Samples of two machines, commits or sets of packages are not mixed in one run."""
     before = (header.machine, {"commit": header.code.get("commit")}, header.versions)
-    here = (machine.fingerprint(), machine.code_state(), machine.versions())
+    here = (machine.fingerprint(), machine.code_state(), {**machine.versions(), **installed})
     for old, new in zip(before, here, strict=True):
         for name, value in old.items():
             if name not in machine.CHANGING and new.get(name) != value:
@@ -311,6 +203,17 @@ def _same_state(journal_file: Path, header: Header) -> None:
                     f"{journal_file}: {name} was {value!r} when this run began and is "
                     f"{new.get(name)!r} now; go back to that, or start a new run"
                 )
+
+
+def _same_revisions(journal_file: Path, compared: Compared, bench: "Bench") -> None:
+    repository = Repository.around(Path.cwd(), PACKAGE)
+    base, head = repository.at(compared.base_commit), repository.head()
+    if head.name != compared.head:
+        raise UsageError(
+            f"{journal_file}: head was {compared.head} when this run began and is {head.name} now; "
+            "go back to that, or start a new run"
+        )
+    bench.lay_out(base, head)
 
 
 def _is_of(run_file: Path, header: Header) -> bool:
@@ -330,9 +233,46 @@ class Bench:
         self.say = say
         self.listener = listener
         self._keep_scratch = keep_scratch
+        self._installs = Installs()
+        self._places: dict[str, Place] = {}
 
     def lock(self) -> HostLock:
         return HostLock(self.say)
+
+    def install(self, scenarios: Mapping[str, Scenario]) -> dict[str, str]:
+        """Make the environments that these scenarios weigh; facts about that for the header.
+
+        Raises `CannotMeasure` where there is nothing to be weighed.
+        """
+        weighed = [one.subject.install for one in scenarios.values() if one.subject.install]
+        wanted = dict.fromkeys(side for extras in weighed for side in (extras.on, extras.off))
+        self._installs = provide(tuple(wanted), self.say) if wanted else Installs()
+        return self._installs.facts
+
+    def lay_out(self, base: Revision, head: Revision) -> bool:
+        """Make two revisions ready to run; whether each got an environment of its own.
+
+        Raises `CannotMeasure`.
+        """
+        pythons = interpreters(base, head, PACKAGE, self.say)
+        self._places = {
+            revision.name: Place(str(revision.folder), python)
+            for revision, python in zip((base, head), pythons, strict=True)
+        }
+        return pythons[0] != sys.executable
+
+    def only_in_head(self, scenarios: Mapping[str, Scenario], sides: Sides) -> dict[str, str]:
+        """Scenarios that head can run and the base cannot, by one trial each, with the base's
+        problem. What neither can run is no news: it is left to the session to tell."""
+        found = {}
+        with self.executor(scenarios) as executor:
+            for name, scenario in scenarios.items():
+                base, head = sides.arms(scenario)
+                # A machine's hiccup must not take a scenario out of the gate: hence twice.
+                problem = _trouble(executor, name, base) and _trouble(executor, name, base)
+                if problem and not _trouble(executor, name, head):
+                    found[name] = problem
+        return found
 
     @contextmanager
     def executor(
@@ -343,17 +283,17 @@ class Bench:
 
         The folders of all trials go to `keep`, where it is given.
         """
-        subject = ReferenceSubject()
         with (
             _scratch() as scratch,
             Loopback(pin=machine.provider_core()) as provider,
             FreshProcess(
-                subject,
+                subject := ReferenceSubject(self._installs, self._places, scratch),
                 provider,
                 scenarios,
                 script=expand,
                 scratch=scratch,
                 duet_core=machine.duet_core(),
+                memory_limit=machine.memory_for_a_process(),
                 keep=keep,
                 keep_all=keep is not None,
             ) as executor,
@@ -389,26 +329,17 @@ class Bench:
                 ending = session.run(earlier.samples, earlier.spent)
         # The journal has the samples; those of a long run need not be in memory twice.
         ending = msgspec.structs.replace(ending, samples=())
-        del session, earlier
+        del session
         run = conclude(header, read_journal(journal.path), ending)
-        error = ending.error or nothing_shown(run) or untrusted(run)
+        error = ending.error
+        if header.compared is None:
+            error = error or nothing_shown(run) or untrusted(run)
         try:
             # Only a run of this journal can be there: both callers have looked.
             write_run(run_file, run, force=True)
         except CannotMeasure as problem:
             error = ending.error or problem
         return Result(run, run_file, journal.path, error)
-
-
-def limits_of(header: Header) -> Limits:
-    """What a run was, or is, allowed."""
-    return Limits(
-        budget=header.budget,
-        pairs=header.pairs,
-        noise_pairs=header.noise_pairs,
-        fixed=is_fixed(header.design),
-        precision=header.precision,
-    )
 
 
 def conclude(header: Header, contents: Contents, ending: Ending) -> RunFile:
@@ -427,7 +358,7 @@ def conclude(header: Header, contents: Contents, ending: Ending) -> RunFile:
 
 
 def nothing_shown(run: RunFile) -> BenchError | None:
-    """Why this run has nothing to say, where it has not; an interrupted one is excused."""
+    """Why this run, or a comparison of it, has nothing to say; an interrupted one is excused."""
     if run.stopped == "interrupted":
         return None
     for row in run.comparisons:
@@ -436,10 +367,14 @@ def nothing_shown(run: RunFile) -> BenchError | None:
                 f"{row.scenario}, {row.contrast}: the two sides gave different answers in every "
                 f"pair ({row.pairs.reasons[0]}); a toggle must not change the answer"
             )
+    for row in run.comparisons:
+        if not row.pairs.measured and row.pairs.not_measured:
+            return CannotMeasure(
+                f"{row.scenario}, {row.contrast}: no pair could be measured: {row.pairs.reasons[0]}"
+            )
     if any(row.pairs.measured for row in run.comparisons):
         return None
-    reasons = [reason for row in run.comparisons for reason in row.pairs.reasons]
-    return CannotMeasure(f"no pair could be measured: {reasons[0] if reasons else 'no time'}")
+    return CannotMeasure("no pair could be measured: no time")
 
 
 def untrusted(run: RunFile) -> BenchError | None:
@@ -471,9 +406,19 @@ def _and_in_process(
         yield Divided(usual, here, mocked)
 
 
+def _trouble(executor: Executor, scenario: str, arm: Arm) -> str:
+    """Why a revision cannot run a scenario; empty where it can."""
+    trial = Trial(scenario, "only head?", "serial", 0, "A", 0, arm, 0)
+    (sample,) = executor.run([trial])
+    if sample.status == "ok" and sample.correct:
+        return ""
+    return sample.problem or sample.status
+
+
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="trae-bench-"))
+    with room_for_trials("the folder for temporary files"):
+        folder = Path(tempfile.mkdtemp(prefix="trae-bench-"))
     try:
         yield folder
     finally:

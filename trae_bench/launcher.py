@@ -185,7 +185,7 @@ class Server:
                 child.failed(f"cannot start {job['argv'][0]}: {error}")
         os.chdir("/")
         _set_cores(self._all_cores)
-        _set_limits({"RLIMIT_AS": resource.RLIM_INFINITY, "RLIMIT_FSIZE": resource.RLIM_INFINITY})
+        _set_limits({name: resource.RLIM_INFINITY for job in jobs for name in job["limits"]})
         return children
 
     def _spawn(self, job: Job, child: Child) -> None:

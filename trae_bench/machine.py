@@ -5,9 +5,11 @@ Reads files and asks the kernel; needs no special rights and changes nothing.
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 
 from msgspec import Struct
@@ -35,6 +37,8 @@ _TAKING_PART = (
     "pytest",
     "respx",
 )
+LEAST_MEMORY = 512 * 1024 * 1024
+"""Bytes that a process of a trial may take however small the machine is."""
 _GIT_SECONDS = 10.0
 _BUSY = 0.3
 """A load above this, before the run, is another program's."""
@@ -167,6 +171,41 @@ def _memory() -> dict[str, int]:
         if number.isdigit() and unit == "kB":
             found[name] = int(number) * 1024
     return found
+
+
+def memory_for_a_process() -> int | None:
+    """Bytes that no process of a trial shall exceed: half of the machine's memory, or of the
+    container's; None where the system does not tell. An agent that takes more is out of hand,
+    and two sides of it would not fit.
+    """
+    told = [_memory().get("MemTotal"), _number(Path("/sys/fs/cgroup/memory.max"))]
+    known = [size for size in told if size]
+    return max(LEAST_MEMORY, min(known) // 2) if known else None
+
+
+def kind_of(facts: Mapping[str, object]) -> str:
+    """The kind of machine that a fingerprint is of, in a word that can name a folder.
+
+    Two machines of one kind have the same system, model and number of processors, and minor
+    version of Python, as in `linux-amd-epyc-2-cores-cpython-3.11`. How much they differ beside
+    that (kernel, memory, neighbours) no short name tells.
+    """
+    python = ".".join(str(facts.get("python", "")).split(".")[:2])
+    parts = [facts.get("system"), facts.get("cpu"), f"{facts.get('cores', 'unknown')} cores"]
+    parts += [facts.get("implementation"), f"{python}t" if facts.get("free_threaded") else python]
+    return slug(" ".join(str(part) for part in parts if part))
+
+
+def slug(text: str, longest: int = 80) -> str:
+    """Lower-case letters, digits and `.+@-` only, safe as the name of a file or folder.
+
+    A long text is cut, and ends in a part of its hash.
+    """
+    plain = re.sub(r"[^a-z0-9.+@]+", "-", text.lower()).strip("-.")
+    if len(plain) > longest:
+        mark = sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
+        plain = f"{plain[: longest - 9]}-{mark}"
+    return plain or "unknown"
 
 
 # -- what to change ---------------------------------------------------------------------

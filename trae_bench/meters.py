@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from trae_bench.records import Better, ChildReport, Metric, Probe, RequestLog, SessionLog
 
@@ -485,6 +486,41 @@ _TABLE: tuple[_Meter, ...] = (
         _counter("modules_imported"),
         about="Python modules loaded at the end of the session, as the child reports it",
     ),
+    _exact(
+        "install_size",
+        "B",
+        _counter("install_size"),
+        about="bytes in the files of a fresh environment with what the agent needs, less those of "
+        "an empty one; byte-code is not in it",
+        disturbed_by="the installer; the length of the cache folder's path, which scripts carry",
+    ),
+    _exact(
+        "bytecode_size",
+        "B",
+        _counter("bytecode_size"),
+        about="bytes that byte-code adds to install_size once every module is compiled",
+        disturbed_by="the version of Python",
+    ),
+    _exact(
+        "closure_size",
+        "B",
+        _counter("closure_size"),
+        about="bytes that the installed distributions list as theirs (RECORD), byte-code left out; "
+        "of what is installed beside the bench where no environment could be made",
+    ),
+    _exact(
+        "unrecorded_size",
+        "B",
+        _counter("unrecorded_size"),
+        about="bytes in which install_size and closure_size differ, file by file: 0 unless an "
+        "installer leaves or takes what no list tells of",
+    ),
+    _exact(
+        "distributions",
+        "",
+        _counter("distributions"),
+        about="distributions that are installed for the agent",
+    ),
     _duet(
         "bytes_written",
         "B",
@@ -587,6 +623,17 @@ _TABLE: tuple[_Meter, ...] = (
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric, _ in _TABLE}
 """Every metric by its name."""
 _MEASURES: Mapping[str, Measure] = {metric.name: measure for metric, measure in _TABLE}
+
+
+def taken(*, pinned: bool) -> dict[str, Metric]:
+    """Every metric as it is taken where processes can be pinned to a core, or cannot.
+
+    Two sides that do not share a core are no duet: what a duet would be for is then taken one
+    side after the other.
+    """
+    serial = {name: replace(m, mode="serial") for name, m in METRICS.items() if m.mode == "duet"}
+    return dict(METRICS) if pinned else {**METRICS, **serial}
+
 
 ASKED_FOR = frozenset({"loop_stall", "loop_stall_p99"})
 """Metrics that disturb others: taken only where the scenario names them."""

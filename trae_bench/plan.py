@@ -7,10 +7,13 @@ for, so a resumed run goes on with the very pairs that are missing.
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from random import Random
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from trae_bench.design import NOISE_FLOOR
 from trae_bench.errors import UsageError
 from trae_bench.records import Contrast, Metric, Mode, Name, Probe, Side, Trial
 from trae_bench.scenario import Scenario
@@ -25,6 +28,8 @@ class Cell(Struct, frozen=True):
     """`duet` or `serial`; metrics that are compared exactly ride along in a duet."""
     metrics: tuple[Name, ...]
     probe: Probe = "plain"
+    confirms: Name = ""
+    """The contrast whose regressions its pairs are to confirm; taken only if there are any."""
 
 
 def cells(
@@ -45,6 +50,65 @@ def cells(
         for (mode, probe), names in kinds.items()
         if names
     ]
+
+
+CONFIRMING = "again"
+"""Stands after the name of a contrast in that of the fresh pairs which confirm its regressions."""
+
+
+def confirming(cell: Cell) -> Cell:
+    """The cell of fresh pairs that a regression of this one must stand up in.
+
+    By its other name its order and its seeds are drawn anew.
+    """
+    name = cell.contrast.name
+    contrast = replace(cell.contrast, name=f"{name} {CONFIRMING}")
+    return replace(cell, contrast=contrast, confirms=name)
+
+
+def only(planned: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
+    """What is left of the cells where some comparisons are wanted, and no others.
+
+    Patterns are those of a shell, each held to the whole of `scenario/contrast/metric`. A/A
+    stays for the metrics that are left. Raises `UsageError` for a pattern that matches nothing.
+    """
+    rows = {
+        _row_name(cell, metric): (cell.scenario, metric)
+        for cell in planned
+        if cell.contrast.name != NOISE_FLOOR
+        for metric in cell.metrics
+    }
+    wanted: set[str] = set()
+    for pattern in patterns:
+        found = [row for row in rows if fnmatchcase(row, pattern)]
+        if not found:
+            raise UsageError(_no_row(pattern, list(rows)))
+        wanted.update(found)
+    floors = {rows[row] for row in wanted}
+
+    def stays(cell: Cell, metric: str) -> bool:
+        if cell.contrast.name == NOISE_FLOOR:
+            return (cell.scenario, metric) in floors
+        return _row_name(cell, metric) in wanted
+
+    kept = [
+        replace(cell, metrics=tuple(name for name in cell.metrics if stays(cell, name)))
+        for cell in planned
+    ]
+    return [cell for cell in kept if cell.metrics]
+
+
+def _row_name(cell: Cell, metric: str) -> str:
+    return f"{cell.scenario}/{cell.confirms or cell.contrast.name}/{metric}"
+
+
+def _no_row(pattern: str, rows: Sequence[str]) -> str:
+    part = pattern.strip("*/")
+    near = get_close_matches(pattern, rows) or [row for row in rows if part in row] or rows
+    return (
+        f"no comparison matches --only {pattern!r}, which is held to the whole of "
+        f"scenario/toggle/metric, such as {' or '.join(near[:3])}"
+    )
 
 
 def trials(cell: Cell, pair: int, seed: int) -> tuple[Trial, Trial]:

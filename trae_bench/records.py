@@ -44,7 +44,7 @@ class Metric(Struct, frozen=True):
     disturbed_by: Text = ""
     probe: Probe = "plain"
     """The trials that it is taken from."""
-    threshold: float | None = None
+    threshold: Annotated[float, Meta(ge=0)] | None = None
     """Smallest effect (a fraction) worth a verdict, where it is not the release's own."""
 
 
@@ -223,6 +223,20 @@ class Pairs(Struct, frozen=True):
     reasons: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
 
 
+class Confirmation(Struct, frozen=True):
+    """What fresh pairs say of a regression that was found."""
+
+    stands: bool
+    """They show it, too. Where they do not, the row's verdict is `inconclusive`."""
+    wanted: int
+    """Fresh pairs that it takes: as many as it took to find it."""
+    p: float
+    """One-sided p-value of no slowdown in these pairs; 1 where they are too few."""
+    estimate: Estimate | None
+    """From the first `wanted` of them; None without any."""
+    pairs: Pairs
+
+
 class Comparison(Struct, frozen=True):
     """One row of the table."""
 
@@ -237,6 +251,8 @@ class Comparison(Struct, frozen=True):
     pairs: Pairs
     gated: bool = True
     """Its verdict counts; that of A/A, or of a metric too noisy here, is for information only."""
+    confirmation: Confirmation | None = None
+    """Of a regression found in a run that asks for one."""
 
 
 class Seat(Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from trae_bench.compare import Fate, comparisons, fate, group, key_of, stops
+from trae_bench.compare import Fate, comparisons, fate, group, key_of, stops, to_confirm, wanted
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.errors import BenchError
 from trae_bench.plan import Cell, trials
@@ -118,14 +118,23 @@ class Ending(Struct, frozen=True):
 
 
 class _CellState:
-    """What the session remembers of one cell."""
+    """What the session remembers of one cell. One that confirms another waits until it is asked."""
 
-    def __init__(self, cell: Cell, order: int, limits: Limits, metrics: Mapping[str, Metric]):
+    def __init__(
+        self,
+        cell: Cell,
+        order: int,
+        limits: Limits,
+        metrics: Mapping[str, Metric],
+        awaited: bool,
+    ) -> None:
         self.cell = cell
         self.order = order
+        self.awaited = awaited
+        """Its regressions are to be confirmed, so its last look counts, too."""
         self.is_noise = cell.contrast.name == NOISE_FLOOR
-        self.stops = () if limits.fixed else stops(cell, metrics)
-        self.target = target(cell, limits, metrics)
+        self.stops = () if limits.fixed or cell.confirms else stops(cell, metrics)
+        self.target = 0 if cell.confirms else target(cell, limits, metrics)
         self.attempts = 0
         """Pairs tried, the warming pair 0 included."""
         self.counted = 0
@@ -133,12 +142,12 @@ class _CellState:
         self.looked_at = 0
         """Counted pairs at the last look."""
         self.seconds = 0.0
-        self.open = bool(cell.metrics)
+        self.open = bool(cell.metrics) and not cell.confirms
 
     @property
     def due(self) -> bool:
         """It may be settled as it is; nobody has looked."""
-        asks = self.open and not self.is_noise
+        asks = (self.open or self.awaited) and not self.is_noise
         return asks and self.counted in self.stops and self.counted != self.looked_at
 
     @property
@@ -161,6 +170,16 @@ class _CellState:
             self.lost += 1
         elif number > 0:
             self.counted += 1
+
+    def ask(self, pairs: int) -> None:
+        """Take fresh pairs until there are so many."""
+        if pairs > self.target:
+            self.target = pairs
+            self.open = self.counted < pairs and not self.hopeless
+
+    @property
+    def hopeless(self) -> bool:
+        return self.lost - self.counted >= GIVE_UP
 
 
 class Session:
@@ -186,8 +205,11 @@ class Session:
         self._seed = seed
         self._limits = limits
         self._listener = listener or Listener()
+        confirmed = {
+            key_of(cell)._replace(contrast=cell.confirms) for cell in cells if cell.confirms
+        }
         self._states = {
-            key_of(cell): _CellState(cell, order, limits, metrics)
+            key_of(cell): _CellState(cell, order, limits, metrics, key_of(cell) in confirmed)
             for order, cell in enumerate(cells)
         }
         self._samples: list[Sample] = []
@@ -228,7 +250,7 @@ class Session:
             state = self._states[key]
             for number, (a, b) in sorted(pairs.items()):
                 state.note(number, fate(a, b)[0])
-                state.seconds += _seconds(s for s in (a, b) if s is not None)
+                state.seconds += seconds_taken(s for s in (a, b) if s is not None)
             self._close_exhausted(state)
 
     def _take_pair(self, state: _CellState) -> None:
@@ -256,20 +278,26 @@ class Session:
         return sorted(taken, key=lambda sample: sample.side)
 
     def _look(self) -> None:
-        """Look at all the data; close each cell with nothing left to find out."""
+        """Look at all the data; close each cell with nothing left to find out, and ask for fresh
+        pairs where there is a regression to confirm."""
+        rows = comparisons(self._samples, self._cells, self._metrics)
         unsettled = {
             (row.scenario, row.contrast, row.metric)
-            for row in comparisons(self._samples, self._cells, self._metrics)
+            for row in rows
             if row.estimate is not None and not answered(row, self._limits)
         }
+        found = to_confirm(rows)
         for state in self._states.values():
             state.looked_at = state.counted
+            if state.cell.confirms:
+                state.ask(wanted(state.cell, found))
+                continue
             asked = {(*key_of(state.cell)[:2], metric) for metric in state.cell.metrics}
             if not state.is_noise and state.counted and not asked & unsettled:
                 state.open = False
 
     def _close_exhausted(self, state: _CellState) -> None:
-        if state.lost - state.counted >= GIVE_UP:
+        if state.hopeless:
             reason = f"{state.lost} of its {state.attempts} pairs were lost"
             self._listener.cell_given_up(state.cell, reason)
             state.open = False
@@ -291,10 +319,11 @@ class Session:
         return state
 
     def _pick(self) -> _CellState | None:
-        """A/A cells first, because their spread guards every verdict. Then the cells that can
-        still reach their next look within the budget, fewest pairs first: pairs spread over
-        twenty cells none of which gets a verdict would serve nobody. Where the numbers of pairs
-        are fixed it is the other way round: the effects need them all.
+        """A/A cells first, because their spread guards every verdict. Then fresh pairs for what
+        was found, while there is time for them. Then the cells that can still reach their next
+        look within the budget, fewest pairs first: pairs spread over twenty cells none of which
+        gets a verdict would serve nobody. Where the numbers of pairs are fixed it is the other
+        way round: the effects need them all.
         """
         remaining, paces = self._remaining(), self._paces()
         fitting = [
@@ -305,7 +334,12 @@ class Session:
         noise = [state for state in fitting if state.is_noise]
         pool = noise or fitting
         if not noise and not self._limits.fixed:
-            pool = _reachable(fitting, paces, remaining) or fitting
+            confirming = [state for state in fitting if state.cell.confirms]
+            pool = (
+                _reachable(confirming, paces, remaining)
+                or _reachable(fitting, paces, remaining)
+                or fitting
+            )
         return min(pool, key=lambda state: (state.attempts, state.order))
 
     def _end_noise(self) -> None:
@@ -362,7 +396,7 @@ def _reachable(
     return found
 
 
-def _seconds(samples: Iterable[Sample]) -> float:
+def seconds_taken(samples: Iterable[Sample]) -> float:
     """Roughly how long these took: a duet's sides ran together."""
     walls = [(s.mode, s.metrics.get("wall", 0.0)) for s in samples]
     if any(mode == "duet" for mode, _ in walls):

@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from inspect import cleandoc
@@ -34,7 +34,7 @@ from trae_bench.stats import Rule
 # Format history, of run files and journals together:
 #   1  (0.1.0)  the first.
 FORMAT: Literal["trae-bench run"] = "trae-bench run"
-VERSION = 1
+VERSION: Literal[1] = 1
 
 MAX_BYTES = 128 * 1024 * 1024
 """A file larger than this is not read. 10,000 samples take about 15 MB."""
@@ -66,9 +66,29 @@ class ScenarioUsed(Struct, frozen=True, forbid_unknown_fields=True):
     """SHA-256 of its content; comments and layout of the file do not count."""
 
 
+class Compared(Struct, frozen=True, forbid_unknown_fields=True):
+    """Two revisions of the subject, where a run compares these and not toggles."""
+
+    base: Name
+    """As `Arm.revision` has it."""
+    base_commit: Name
+    said: Text
+    """What the base was asked for as."""
+    head: Name
+    head_commit: Name
+    changed: bool
+    """Head has changes on top of its commit."""
+    own_environments: bool = False
+    """Each side ran in an environment of its own, because they declare different dependencies."""
+    new: Annotated[dict[Name, Text], Meta(max_length=1000)] = {}
+    """Scenarios that only head can run, and what becomes of the base there."""
+
+
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
     """All that must be known beside the samples to run this again, or to go on."""
 
+    format: Literal["trae-bench run"]
+    version: Literal[1]
     created: Name
     """ISO 8601, UTC."""
     command: Text
@@ -92,8 +112,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     """Which arms are compared."""
     precision: float | None = None
     """Where given, cells ended at intervals so narrow (a fraction, to either side)."""
-    format: Literal["trae-bench run"] = FORMAT
-    version: Literal[1] = 1
+    compared: Compared | None = None
 
 
 class Resumed(Struct, frozen=True, forbid_unknown_fields=True):
@@ -240,6 +259,11 @@ def read_journal(path: Path, *, max_bytes: int = MAX_BYTES) -> Contents:
         for number, (start, end) in enumerate(pairwise([0, *ends]), start=1)
     ]
     header = lines[0].header if lines else None
+    if not lines:
+        raise BadRunFile(
+            f"{path}:1: it ends within its first line; if it is a journal nothing was measured: "
+            "remove it and start again"
+        )
     if header is None:
         raise BadRunFile(f"{path}:1: not a journal of trae-bench: the first line has no header")
     _hold_together(path, header)
@@ -353,16 +377,13 @@ def write_run(path: Path, run: RunFile, *, force: bool = False) -> None:
     """
     if path.exists() and not force:
         raise UsageError(f"{path} exists; name another file with --out, or give --force")
-    data = _layout(run)
-    try:
-        _RUN.decode(data)
-    except msgspec.DecodeError as error:
-        raise CannotMeasure(f"this run does not fit a run file: {error}") from error
+    # What cannot be read back must not get into the file.
+    _plain(run)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            _write_all(file, data)
+            file.writelines(_layout(run))
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -410,11 +431,25 @@ def seal_of(run: RunFile) -> str:
 
 def sealed(run: RunFile) -> RunFile:
     """The same run with its seal. Raises `CannotMeasure` where it does not fit a run file."""
+    plain = _plain(run)
+    return msgspec.structs.replace(plain, seal=seal_of(plain))
+
+
+def _plain(run: RunFile) -> RunFile:
+    """As it would be read back. Raises `CannotMeasure` where it could not be."""
     try:
-        plain = _RUN.decode(msgspec.json.encode(run))
+        head = _RUN.decode(msgspec.json.encode(msgspec.structs.replace(run, samples=())))
+        samples = tuple(map(_plain_sample, run.samples))
     except msgspec.DecodeError as error:
         raise CannotMeasure(f"this run does not fit a run file: {error}") from error
-    return msgspec.structs.replace(plain, seal=seal_of(plain))
+    return msgspec.structs.replace(head, samples=samples)
+
+
+def _plain_sample(sample: Sample) -> Sample:
+    data = msgspec.json.encode(sample)
+    plain = _SAMPLE.decode(data)
+    # The very same where it can be: a long run need not be in memory twice.
+    return sample if msgspec.json.encode(plain) == data else plain
 
 
 def schema() -> dict[str, Any]:
@@ -448,28 +483,32 @@ class _Head(Struct, frozen=True):
 _LINE = msgspec.json.Decoder(Line)
 _HEAD = msgspec.json.Decoder(_Head)
 _RUN = msgspec.json.Decoder(RunFile)
+_SAMPLE = msgspec.json.Decoder(Sample)
 
 
 _ONE_A_LINE = frozenset({"header", "cells", "noise", "comparisons", "samples"})
 
 
-def _layout(run: RunFile) -> bytes:
+def _layout(run: RunFile) -> Iterator[bytes]:
     """JSON with one sample, row or cell a line: a change of one is one line of a diff."""
-    return _spread(msgspec.json.encode(run)) + b"\n"
+    yield from _spread(run)
+    yield b"\n"
 
 
-def _spread(value: bytes | msgspec.Raw) -> bytes:
+def _spread(value: Struct | Sequence[Struct]) -> Iterator[bytes]:
     """An object or array, its items on lines of their own; those named above in turn."""
-    data = bytes(value)
-    if data.startswith(b"["):
-        items = [bytes(item) for item in msgspec.json.decode(data, type=list[msgspec.Raw])]
-        return b"[\n" + b",\n".join(items) + b"\n]"
-    fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    lines = (
-        msgspec.json.encode(name) + b": " + (_spread(raw) if name in _ONE_A_LINE else bytes(raw))
-        for name, raw in fields.items()
-    )
-    return b"{\n" + b",\n".join(lines) + b"\n}"
+    if not isinstance(value, Struct):
+        yield b"["
+        for number, item in enumerate(value):
+            yield (b",\n" if number else b"\n") + msgspec.json.encode(item)
+        yield b"\n]"
+        return
+    yield b"{"
+    for number, name in enumerate(value.__struct_fields__):
+        field = getattr(value, name)
+        yield (b",\n" if number else b"\n") + msgspec.json.encode(name) + b": "
+        yield from _spread(field) if name in _ONE_A_LINE else [msgspec.json.encode(field)]
+    yield b"\n}"
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -24,15 +24,17 @@ from trae_bench.compare import (
     key_of,
     key_of_sample,
     noise_floor,
+    to_confirm,
+    wanted,
 )
 from trae_bench.design import NOISE_FLOOR
-from trae_bench.laboratory import limits_of
-from trae_bench.meters import METRICS
-from trae_bench.plan import trials
+from trae_bench.meters import METRICS, taken
+from trae_bench.plan import Cell, confirming, trials
+from trae_bench.planning import limits_of
 from trae_bench.records import Sample
 from trae_bench.session import GIVE_UP, answered, target
 from trae_bench.stats import RULES
-from trae_bench.store import RunFile, seal_of
+from trae_bench.store import Header, RunFile, seal_of
 
 CANNOT_TELL = (
     "samples that were made up, all of one piece, seal included",
@@ -116,9 +118,21 @@ def origin(run: RunFile) -> tuple[str, ...]:
     return (
         f"measured: {header.created}, stopped: {run.stopped}",
         f"commit: {commit}{state}",
+        *_compared(header),
         f"machine: {', '.join(known) or 'unknown'}",
         f"versions: trae-bench {header.versions.get('trae-bench', 'unknown')}, "
         f"python {facts.get('python', 'unknown')}",
+    )
+
+
+def _compared(header: Header) -> tuple[str, ...]:
+    if (both := header.compared) is None:
+        return ()
+    state = ", with changes that are not committed" if both.changed else ""
+    return (
+        f"base: {both.base_commit} ({both.said})",
+        f"head: {both.head_commit}{state}",
+        *(f"new, the base cannot run it: {name}" for name in both.new),
     )
 
 
@@ -155,7 +169,10 @@ def _dates(run: RunFile, today: datetime) -> Findings:
         elif date > today + CLOCKS_DIFFER:
             yield Finding("wrong", place, f"{text} is in the future")
         elif date < last:
-            yield Finding("wrong", place, f"{text} is before {last.isoformat()}")
+            # Between two stretches a clock may be set back, by hours.
+            set_back = last != FIRST_DAY and last - date < CLOCKS_DIFFER
+            weight: Weight = "odd" if set_back else "wrong"
+            yield Finding(weight, place, f"{text} is before {last.isoformat()}")
         else:
             last = date
 
@@ -170,12 +187,16 @@ def _date(text: str) -> datetime | None:
 
 def _definitions(run: RunFile) -> Findings:
     """Metrics and rules are part of the release; a verdict by others means something else."""
+    # Where the machine cannot pin processes, what a duet is for may have been taken serially.
+    as_taken = taken(pinned=bool(run.header.machine.get("cores_usable")))
     for name, metric in run.header.metrics.items():
         place = f"header.metrics[{name!r}]"
         known = METRICS.get(name)
         if known is None:
             yield Finding("odd", place, "this release has no such metric")
             continue
+        if metric.mode == as_taken[name].mode:
+            known = as_taken[name]
         for field in ("name", "unit", "better", "mode", "probe"):
             here, there = getattr(known, field), getattr(metric, field)
             if here != there:
@@ -188,6 +209,7 @@ def _definitions(run: RunFile) -> Findings:
 
 def _plan(run: RunFile) -> Findings:
     seen: set[tuple[str, ...]] = set()
+    planned = {key_of(cell): cell for cell in run.header.cells}
     for number, cell in enumerate(run.header.cells):
         place = f"header.cells[{number}]"
         contrast = cell.contrast
@@ -195,6 +217,7 @@ def _plan(run: RunFile) -> Findings:
             yield Finding("wrong", place, "its contrast is of another scenario")
         if (contrast.name == NOISE_FLOOR) != (contrast.a == contrast.b):
             yield Finding("wrong", place, f"{contrast.name!r} has the wrong sides for its name")
+        yield from _sides(run.header, cell, planned, place)
         if tuple(key_of(cell)) in seen:
             yield Finding("wrong", place, "planned twice")
         seen.add(tuple(key_of(cell)))
@@ -207,6 +230,22 @@ def _plan(run: RunFile) -> Findings:
                 yield Finding("wrong", place, f"{name!r} is not measured in {cell.mode} pairs")
             if metric.probe != cell.probe:
                 yield Finding("wrong", place, f"{name!r} is not measured with that probe")
+
+
+def _sides(header: Header, cell: Cell, planned: Mapping[CellKey, Cell], place: str) -> Findings:
+    """Two revisions are those of the header; fresh pairs are like those that they confirm."""
+    compared, contrast, key = header.compared, cell.contrast, key_of(cell)
+    revisions = {contrast.a.revision, contrast.b.revision}
+    if not revisions <= ({None} if compared is None else {compared.base, compared.head}):
+        yield Finding("wrong", place, "compares revisions that the header does not name")
+    if cell.confirms:
+        found = planned.get(key._replace(contrast=cell.confirms))
+        if found is None or found.confirms or confirming(found) != cell:
+            yield Finding("wrong", place, f"confirms {cell.confirms!r}, but is not like it")
+        return
+    judged = compared is not None and contrast.name != NOISE_FLOOR
+    if judged and planned.get(key_of(confirming(cell))) != confirming(cell):
+        yield Finding("wrong", place, "its regressions need no confirmation")
 
 
 # -- samples against the plan -----------------------------------------------------------
@@ -393,7 +432,7 @@ def _impossible(metrics: Mapping[str, float], cores: int, most_rss: float) -> It
 def _ending(run: RunFile) -> Findings:
     """No cell took more pairs than planned; `done` is said only where none wanted another."""
     limits = limits_of(run.header)
-    grouped = group(run.samples)
+    grouped, found = group(run.samples), to_confirm(run.comparisons)
     asking = {
         (row.scenario, row.contrast, row.metric)
         for row in run.comparisons
@@ -403,6 +442,8 @@ def _ending(run: RunFile) -> Findings:
         place = f"pairs of {cell.scenario}, {cell.contrast.name} ({cell.mode})"
         counted, lost = _fates(grouped.get(key_of(cell), {}))
         most = target(cell, limits, run.header.metrics)
+        if cell.confirms:
+            most = wanted(cell, found)
         if counted > most:
             yield Finding("wrong", place, f"{counted} counted, {most} were planned at most")
         # Noise ends early where it would take too much of the budget.
@@ -410,7 +451,7 @@ def _ending(run: RunFile) -> Findings:
         if run.stopped != "done" or counted >= most or given_up:
             continue
         asked = {(cell.scenario, cell.contrast.name, name) for name in cell.metrics}
-        if not counted or asked & asking:
+        if cell.confirms or not counted or asked & asking:
             said = f"the run says it was done, after {counted} of {most} pairs without an answer"
             yield Finding("wrong", place, said)
 

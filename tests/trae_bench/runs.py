@@ -9,13 +9,23 @@ import msgspec
 
 from tests.trae_bench.twins import HandClock, Memory, cell
 from trae_bench.design import NOISE_FLOOR
-from trae_bench.laboratory import conclude, limits_of
+from trae_bench.laboratory import conclude
 from trae_bench.meters import METRICS
-from trae_bench.plan import Cell
-from trae_bench.records import Mode, Sample, Trial, of_trial
+from trae_bench.plan import Cell, confirming
+from trae_bench.planning import limits_of
+from trae_bench.records import Arm, Contrast, Mode, Sample, Trial, of_trial
 from trae_bench.session import Session
 from trae_bench.stats import RULES
-from trae_bench.store import Contents, Header, Resumed, RunFile, ScenarioUsed
+from trae_bench.store import (
+    FORMAT,
+    VERSION,
+    Compared,
+    Contents,
+    Header,
+    Resumed,
+    RunFile,
+    ScenarioUsed,
+)
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 DUET = ("cpu", "peak_rss", "requests")
@@ -36,6 +46,8 @@ def plan(toggles: Sequence[str] = TOGGLES, scenario: str = "work") -> tuple[Cell
 
 def header(cells: tuple[Cell, ...], **changes: Any) -> Header:
     plain = Header(
+        format=FORMAT,
+        version=VERSION,
         created="2026-01-01T00:00:00+00:00",
         command="trae-bench run work",
         profile="quick",
@@ -57,9 +69,17 @@ def header(cells: tuple[Cell, ...], **changes: Any) -> Header:
 class Machine:
     """An executor that plays a machine: its clock goes on, processes take their time."""
 
-    def __init__(self, noise: float = 0.01, lost: Mapping[tuple[str, int], str] = {}) -> None:
+    def __init__(
+        self,
+        noise: float = 0.01,
+        lost: Mapping[tuple[str, int], str] = {},
+        day: str = "",
+        effects: Mapping[str, float] = EFFECTS,
+    ) -> None:
         self.clock = HandClock()
         self._noise = noise
+        self._day = day
+        self._effects = effects
         self._lost = lost
         self._pid = 100
 
@@ -86,8 +106,8 @@ class Machine:
         )
 
     def _figures(self, trial: Trial) -> dict[str, float]:
-        random = Random(f"{trial.contrast}{trial.mode}{trial.pair}{trial.side}")
-        times = EFFECTS.get(trial.contrast, 1.0) if trial.side == "B" else 1.0
+        random = Random(f"{self._day}{trial.contrast}{trial.mode}{trial.pair}{trial.side}")
+        times = self._effects.get(trial.contrast, 1.0) if trial.side == "B" else 1.0
         user, system = (0.2 * times * random.gauss(1, self._noise) for _ in range(2))
         wall = 2 * (user + system) + 0.1
         return {
@@ -107,13 +127,15 @@ def honest(
     toggles: Sequence[str] = TOGGLES,
     noise: float = 0.01,
     lost: Mapping[tuple[str, int], str] = {},
+    day: str = "",
+    effects: Mapping[str, float] = EFFECTS,
     cells: tuple[Cell, ...] | None = None,
     resumed: tuple[Resumed, ...] = (),
     **changes: Any,
 ) -> RunFile:
-    """A run as the laboratory leaves it, seal and all."""
-    head = header(cells or plan(toggles), **changes)
-    machine = Machine(noise, lost)
+    """A run as the laboratory leaves it, seal and all; on another day its noise is another one."""
+    head = header(plan(toggles) if cells is None else cells, **changes)
+    machine = Machine(noise, lost, day, effects)
     session = Session(
         head.cells,
         head.metrics,
@@ -125,3 +147,26 @@ def honest(
     )
     ending = session.run()
     return conclude(head, Contents(head, ending.samples, resumed, 0.0, 0, 0), ending)
+
+
+BASE, OF_HEAD = Arm("base", {}, "a" * 12), Arm("head", {}, "b" * 12)
+AGAIN = "head again"
+COMPARED = Compared("a" * 12, "a" * 40, "main", "b" * 12, "b" * 40, False)
+
+
+def gate_plan(scenario: str = "work") -> tuple[Cell, ...]:
+    """Base and head, and the fresh pairs that confirm a regression."""
+    noise = Contrast(scenario, NOISE_FLOOR, OF_HEAD, OF_HEAD)
+    compared = Contrast(scenario, "head", BASE, OF_HEAD)
+    modes: tuple[tuple[Mode, tuple[str, ...]], ...] = (("duet", DUET), ("serial", SERIAL))
+    of_noise = (Cell(scenario, noise, mode, metrics) for mode, metrics in modes)
+    asked = [Cell(scenario, compared, mode, metrics) for mode, metrics in modes]
+    return (*of_noise, *asked, *map(confirming, asked))
+
+
+def gate(effect: float = 1.0, again: float | None = None, **changes: Any) -> RunFile:
+    """A run that compares revisions; head's times are `effect` times base's, and `again` times
+    in the fresh pairs, by default the same."""
+    effects = {"head": effect, AGAIN: effect if again is None else again}
+    given = {"cells": gate_plan(), "compared": COMPARED, "effects": effects}
+    return honest(**given | changes)

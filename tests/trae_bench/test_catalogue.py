@@ -12,8 +12,8 @@ from trae_bench.meters import METRICS
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import Script, expand
 from trae_bench.records import Arm, Sample, Side, Trial
-from trae_bench.scenario import Scenario, catalogue, check, find, load, split
-from trae_bench.subject.reference import ReferenceSubject, toggles
+from trae_bench.scenario import Scenario, catalogue, check, every_scenario, find, load, split
+from trae_bench.subject.reference import ReferenceSubject, extras, toggles
 
 A_SCREEN = 75
 """Lines."""
@@ -31,10 +31,7 @@ NOT_HERE = {
 
 def all_names() -> list[str]:
     """Every scenario, and every variant of one."""
-    names = []
-    for name, path in catalogue().items():
-        names += [name, *(f"{name}@{variant.name}" for variant in load(path).variants)]
-    return names
+    return [scenario.name for scenario in every_scenario()]
 
 
 def scenario_of(name: str) -> Scenario:
@@ -48,7 +45,14 @@ def scenario_of(name: str) -> Scenario:
 def test_a_scenario_names_what_there_is(name: str) -> None:
     scenario = scenario_of(name)
     assert scenario.name == name
-    check(scenario, tools=TOOLS, toggles=toggles(), metrics=METRICS, source=find(name))
+    check(
+        scenario,
+        tools=TOOLS,
+        toggles=toggles(),
+        metrics=METRICS,
+        extras=extras(),
+        source=find(name),
+    )
     assert scenario.toggles.vary
 
 
@@ -102,7 +106,15 @@ def both_arms(scenario: Scenario, provider: Loopback, scratch: Path) -> list[Sam
         return list(executor.run(trials))
 
 
-@pytest.mark.parametrize("name", [name for name in all_names() if name not in NOT_HERE])
+PLAYED = [
+    name
+    for name in all_names()
+    if name not in NOT_HERE and scenario_of(name).subject.install is None
+]
+"""What is only weighed is in `test_installs.py`."""
+
+
+@pytest.mark.parametrize("name", PLAYED)
 def test_all_on_and_all_off_give_the_same_right_answer(
     name: str, provider: Loopback, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from tests.trae_bench.runs import Machine, honest
+from tests.trae_bench.runs import Machine, gate, honest
 from tests.trae_bench.test_cli import TINY, heavy, modules_of
 from trae_bench import laboratory, store
 from trae_bench.cli import main
@@ -50,11 +50,19 @@ def differing() -> RunFile:
 # -- annotations
 
 
-def test_each_regression_is_an_error() -> None:
+def test_each_regression_is_an_error_but_that_of_a_toggle() -> None:
     lines = annotations(run())
     assert len(lines) == 3
-    assert all(line.startswith("::error title=regression::work / slower / ") for line in lines)
+    assert all(line.startswith("::warning title=regression::work / slower / ") for line in lines)
     assert "ratio 1.49" in lines[0]
+    lines = annotations(gate(1.2))
+    assert len(lines) == 3
+    assert all(line.startswith("::error title=regression::work / head / ") for line in lines)
+
+
+def test_a_regression_that_is_not_confirmed_is_no_error() -> None:
+    (line,) = annotations(gate(1.2, again=1.0))
+    assert line.startswith("::warning title=inconclusive::3 of 5 comparisons")
 
 
 def test_what_is_open_is_one_warning() -> None:
@@ -82,7 +90,8 @@ def test_nothing_measured_is_a_warning() -> None:
 
 
 def test_a_thousand_regressions_are_ten_errors() -> None:
-    lines = annotations(replace(run(), comparisons=run().comparisons * 300))
+    found = gate(1.2)
+    lines = annotations(replace(found, comparisons=found.comparisons * 300))
     assert len(lines) == MOST_OF_A_KIND
     assert lines[-1] == "::error title=and more::891 more; see the report"
 

@@ -341,6 +341,14 @@ def test_memory_ends_at_the_memory_limit(make: Make) -> None:
     sample = run_one(make(Script("bytearray(200 << 20)", python=True), memory_limit=128 * MIB))
     assert sample.status == "failed"
     assert "MemoryError" in str(sample.problem)
+    assert "each process of a trial may take 0.134 GB here" in str(sample.problem)
+
+
+def test_memory_that_is_only_set_aside_is_no_memory(make: Make) -> None:
+    """As some runtimes do, by the gigabyte."""
+    aside = "import mmap; mmap.mmap(-1, 8 << 30, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)"
+    sample = run_one(make(Script(aside, python=True), memory_limit=128 * MIB))
+    assert sample.status == "ok", sample.problem
 
 
 def test_the_launcher_takes_everything_back_that_it_did_to_itself(
@@ -360,7 +368,7 @@ def test_the_launcher_takes_everything_back_that_it_did_to_itself(
         launcher = (tmp_path / "keep/small-a_b-1-A-duet/home/dump").read_text().strip()
         process = Path("/proc") / launcher
         assert (process / "cwd").readlink() == Path("/")
-        for name in ("RLIMIT_AS", "RLIMIT_FSIZE"):
+        for name in ("RLIMIT_DATA", "RLIMIT_FSIZE"):
             limit = getattr(resource, name)
             assert resource.prlimit(int(launcher), limit) == resource.getrlimit(limit)
         assert os.sched_getaffinity(int(launcher)) == os.sched_getaffinity(0)

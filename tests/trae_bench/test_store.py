@@ -24,7 +24,7 @@ from trae_bench.meters import METRICS
 from trae_bench.records import Sample
 from trae_bench.scenario import parse
 from trae_bench.stats import RULES
-from trae_bench.store import Header, Journal, Resumed, RunFile, ScenarioUsed
+from trae_bench.store import FORMAT, VERSION, Header, Journal, Resumed, RunFile, ScenarioUsed
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = (cell(NOISE_FLOOR), cell("fast"), cell("fast", "serial", ("wall",)))
@@ -32,6 +32,8 @@ CELLS = (cell(NOISE_FLOOR), cell("fast"), cell("fast", "serial", ("wall",)))
 
 def header(**changes: Any) -> Header:
     plain = Header(
+        format=FORMAT,
+        version=VERSION,
         created="2026-01-01T00:00:00+00:00",
         command="trae-bench run",
         profile="quick",

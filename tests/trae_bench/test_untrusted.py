@@ -22,14 +22,25 @@ from hypothesis import strategies as st
 
 from tests.trae_bench.runs import honest
 from trae_bench import store
+from trae_bench.across import compare_runs
 from trae_bench.cli import main
 from trae_bench.cli.stored import EXPORTS
 from trae_bench.design import NOISE_FLOOR, design_names
 from trae_bench.errors import BadRunFile, BenchError
 from trae_bench.laboratory import PROFILES, Result, journal_of
+from trae_bench.planning import limits_of
 from trae_bench.records import Sample
-from trae_bench.report import attribution, ci, escape, markdown, terminal
+from trae_bench.report import (
+    across_text,
+    attribution,
+    ci,
+    escape,
+    explanation,
+    markdown,
+    terminal,
+)
 from trae_bench.report.export import FORMATS, export
+from trae_bench.report.html import Source, page
 from trae_bench.report.junit import junit
 from trae_bench.store import Journal, RunFile, sealed
 from trae_bench.verify import origin, verify
@@ -46,6 +57,7 @@ STATES = "ok failed timeout garbage interrupted done budget error"
 VERDICTS = ("regression", "improvement", "equivalent", "inconclusive", "not measured")
 STANDINGS = ("gated", "too noisy", "sides differ")
 WORDS_OF_THE_FORMAT = {
+    "",  # such as the contrast that a cell confirms: with one, it has no rows
     store.FORMAT,
     NOISE_FLOOR,
     "wall",
@@ -121,6 +133,7 @@ def shown(run: RunFile) -> dict[str, str]:
         ),
         "json": escape.for_json(msgspec.json.format(msgspec.json.encode(run)).decode()),
         "html": escape.for_html(" ".join(texts_of(run)), 10**6),
+        "page": page([Source("run.json", run)]),
     }
     for format in FORMATS:
         found[format] = export(run, format)
@@ -130,9 +143,14 @@ def shown(run: RunFile) -> dict[str, str]:
 
 
 def in_terminal(run: RunFile) -> list[str]:
-    metrics = run.header.metrics
+    metrics, limits = run.header.metrics, limits_of(run.header)
     return [
         terminal.table(run.comparisons, metrics, width=100),
+        terminal.run_table(run, width=200),
+        *(
+            explanation.text(explanation.explain(run, key, limits))
+            for key in explanation.rows(run)[:20]
+        ),
         terminal.closing(run),
         terminal.noise_line(run.noise),
         *terminal.standing_lines(run.noise),
@@ -154,6 +172,8 @@ def harmless(place: str, text: str) -> None:
     assert not ACTED_ON.search(text), (place, ACTED_ON.search(text))
     if place in ("markdown", "html", "junit"):
         assert "<script" not in text.lower()
+    if place == "page":
+        assert text.lower().count("<script") == 2
     if place == "markdown":
         assert not re.search(r"`|@me|\]\(", text)
         rows = [line for line in text.splitlines() if line.startswith("| ")]
@@ -202,6 +222,7 @@ def test_the_commands_print_nothing_that_acts(
         ("report", str(path)),
         ("report", str(path), "--comment", "-"),
         ("report", str(path), "--junit", "-"),
+        ("report", str(path), "--html", "-"),
         *(("export", str(path), "--format", name) for name in FORMATS),
     ]
     for command in commands:
@@ -306,6 +327,10 @@ def look_at_everything(path: Path) -> str:
     junit(found)
     ci.annotations(found)
     in_terminal(found)
+    page([Source(path.name, found)])
+    across = compare_runs(run(), found)
+    across_text.text(across)
+    assert len(across_text.comment(across)) < markdown.MOST
     assert Result(found, path, journal_of(path), None).claimed in (True, False)
     for format in FORMATS:
         try:

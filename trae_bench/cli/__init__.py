@@ -11,8 +11,12 @@ from collections.abc import Sequence
 import click
 
 from trae_bench import __version__
+from trae_bench.cli.claims import claims
 from trae_bench.cli.common import INTERRUPTED, tell
 from trae_bench.cli.doctor import doctor
+from trae_bench.cli.explain import explain
+from trae_bench.cli.gate import baseline, compare
+from trae_bench.cli.plot import plot
 from trae_bench.cli.run import run
 from trae_bench.cli.scenarios import list_names, record, show, validate
 from trae_bench.cli.stored import effects, export, report, verify
@@ -65,5 +69,21 @@ def cli() -> None:
     """
 
 
-for command in (run, list_names, doctor, validate, show, record, effects, verify, export, report):
+for command in (
+    run,
+    list_names,
+    doctor,
+    validate,
+    show,
+    record,
+    effects,
+    verify,
+    export,
+    report,
+    claims,
+    explain,
+    compare,
+    baseline,
+    plot,
+):
     cli.add_command(command)

@@ -13,22 +13,23 @@ from trae_bench.errors import CannotMeasure
 INTERRUPTED = 130
 """Exit code."""
 WIDEST = 120
+"""Columns of text; more are hard to read. A table may have more."""
 
 RUN_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 REPORT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 """A file to write a report to; `-` is the standard output."""
 
 
-def write(path: Path, texts: Iterable[str]) -> None:
+def write(path: Path, parts: Iterable[str | bytes]) -> None:
     """A file whole or not at all. Raises `CannotMeasure`."""
     if str(path) == "-":
-        for text in texts:
-            click.echo(text, nl=False)
+        for one in parts:
+            click.echo(one, nl=False)
         return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.writelines(texts)
+        with part.open("wb") as file:
+            file.writelines(one.encode() if isinstance(one, str) else one for one in parts)
         part.replace(path)
     except OSError as error:
         raise CannotMeasure(f"cannot write {path}: {error.strerror or error}") from error
@@ -52,8 +53,17 @@ def tell(message: str) -> None:
         click.echo(for_terminal(line, 1000), err=True)
 
 
-def terminal_width() -> int:
-    return max(80, min(WIDEST, shutil.get_terminal_size((80, 24)).columns))
+def terminal_width(widest: int = WIDEST) -> int:
+    return max(80, min(widest, shutil.get_terminal_size((80, 24)).columns))
+
+
+def takes(stream: Any, text: str) -> bool:
+    """Whether the stream's encoding can say it."""
+    try:
+        text.encode(stream.encoding or "ascii")
+    except (LookupError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def takes_colour(stream: Any) -> bool:

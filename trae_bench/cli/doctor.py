@@ -41,7 +41,7 @@ def doctor(pairs: int, quick: bool, as_json: bool) -> None:
 
 
 def _show_checkup(found: "Checkup") -> None:
-    from trae_bench.meters import METRICS
+    from trae_bench.meters import taken
     from trae_bench.report.listing import bullets, names
     from trae_bench.report.terminal import noise_table, quantity
 
@@ -60,6 +60,7 @@ def _show_checkup(found: "Checkup") -> None:
         f"({cost.requests} requests of {cost.body_bytes} bytes)"
     )
     if found.noise:
+        metrics = taken(pinned="cores_usable" in found.machine)
         click.echo(
-            f"\nNoise of A/A pairs:\n{noise_table(found.noise, METRICS, width=terminal_width())}"
+            f"\nNoise of A/A pairs:\n{noise_table(found.noise, metrics, width=terminal_width())}"
         )

@@ -9,34 +9,56 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import print_json, takes_colour, terminal_width, write
+from trae_bench.cli.common import print_json, takes, takes_colour, terminal_width, write
 from trae_bench.errors import BenchError, CannotMeasure
 
 if TYPE_CHECKING:
     from trae_bench.laboratory import Result
 
+WIDEST_TABLE = 200
+
 
 def show_result(result: "Result", *, as_json: bool) -> None:
     from trae_bench.design import is_fixed
-    from trae_bench.report import attribution, terminal
+    from trae_bench.gate import outcome
+    from trae_bench.notes import LONGEST_NOTE, notes
+    from trae_bench.report import attribution, gate_text, terminal
+    from trae_bench.report.escape import for_terminal
+    from trae_bench.report.sparkline import BLOCKS
 
     run = result.run
     if as_json:
         fields = ("stopped", "noise", "comparisons")
         shown = {name: getattr(run, name) for name in fields}
-        print_json({"run_file": str(result.run_file), "claimed": result.claimed} | shown)
+        shown |= {"run_file": str(result.run_file), "claimed": result.claimed}
+        print_json(shown | {"outcome": outcome(run, claimed=result.claimed)})
         return
-    rows, metrics, width = run.comparisons, run.header.metrics, terminal_width()
+    width = terminal_width()
     if is_fixed(run.header.design):
         # The runs of a two-level design answer together.
-        click.echo(attribution.text(attribution.of_run(run), metrics, width=width))
+        click.echo(attribution.text(attribution.of_run(run), run.header.metrics, width=width))
     else:
-        coloured = takes_colour(sys.stdout)
-        table = terminal.table(rows, metrics, width=width, colour=coloured, claimed=result.claimed)
+        table = terminal.run_table(
+            run,
+            width=terminal_width(WIDEST_TABLE),
+            colour=takes_colour(sys.stdout),
+            claimed=result.claimed,
+            plain=not takes(sys.stdout, BLOCKS),
+        )
         click.echo(table, color=True)
     click.echo()
+    if run.header.compared is not None:
+        click.echo(click.wrap_text(f"{gate_text.sentence(run, claimed=result.claimed)}.", width))
+        for line in gate_text.details(run):
+            click.echo(click.wrap_text(line, width, subsequent_indent="  "))
     closing = terminal.closing(run, claimed=result.claimed)
-    for line in (closing, terminal.noise_line(run.noise), *terminal.standing_lines(run.noise)):
+    told = [for_terminal(note, LONGEST_NOTE) for note in notes(run)]
+    for line in (
+        closing,
+        terminal.noise_line(run.noise),
+        *terminal.standing_lines(run.noise),
+        *told,
+    ):
         click.echo(click.wrap_text(line, width))
     if result.run_file.exists():
         click.echo(f"Run file: {click.format_filename(result.run_file)}")

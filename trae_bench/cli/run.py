@@ -5,18 +5,24 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from trae_bench.cli.common import INTERRUPTED, REPORT, print_json, terminal_width
+from trae_bench.cli.common import REPORT, print_json, terminal_width
 from trae_bench.cli.results import show_result, write_reports
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from trae_bench.laboratory import Plan, Result, Wish
+    from trae_bench.estimate import Span
+    from trae_bench.laboratory import Result
+    from trae_bench.plan import Cell
+    from trae_bench.planning import Wish
+    from trae_bench.store import RunFile
 
+HOUR = 3600
 PROFILES = ("smoke", "quick", "full")
 DESIGNS = ("add-one", "remove-one", "both", "fraction", "factorial", "full")
 
@@ -42,6 +48,13 @@ class Seconds(click.FloatRange):
     multiple=True,
     metavar="NAME",
     help="This metric in place of the scenario's. Repeat for more.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only comparisons that match, such as 'bugfix/*/cpu' (scenario/toggle/metric). Repeat "
+    "for more.",
 )
 @click.option(
     "--design",
@@ -77,6 +90,16 @@ class Seconds(click.FloatRange):
     help="End a comparison at intervals of this half-width (0.02 is 2 %), not at a verdict.",
 )
 @click.option(
+    "--compare",
+    is_flag=False,
+    flag_value="",
+    default=None,
+    metavar="[REF|FILE.json]",
+    help="Compare the working tree with this commit in place of toggles, by default with where it "
+    "left the default branch; or toggles with a stored run. End in 1 at a regression.",
+)
+@click.option("--strict", is_flag=True, help="End in 3 where something is inconclusive.")
+@click.option(
     "--seed",
     type=click.IntRange(min=0, max=2**53),
     metavar="N",
@@ -103,36 +126,67 @@ class Seconds(click.FloatRange):
 @click.option("--junit", type=REPORT, help="Write a report in JUnit's XML.")
 @click.pass_context
 def run(context: click.Context, /, **options: Any) -> int:
-    """Measure what each toggle changes.
+    """Measure what each toggle changes, or what a change of the code does.
 
-    On against off, in pairs of fresh processes. A SCENARIO is a name (see
-    `trae-bench list scenarios`) or a path to a .toml file. Ctrl-C keeps what was
-    measured; `--resume` goes on from it.
+    On against off, or with --compare base against head, in pairs of fresh processes.
+    A SCENARIO is a name (see `trae-bench list scenarios`), a path to a .toml file, or
+    `all`: every one that there is, with its variants.
+    Ctrl-C keeps what was measured; `--resume` goes on from it.
     """
     wish = _wish(context, options)
     if options["resume"] is not None:
         _only_with_resume(context)
     elif options["plan_only"]:
-        from trae_bench.laboratory import plan
-
-        _show_plan(plan(wish), wish, as_json=options["as_json"])
+        _show_plan(wish, as_json=options["as_json"])
         return 0
+    from trae_bench.gate import outcome
+
     result = _measure(options, wish)
-    unwritten = write_reports(result, options["comment"], options["junit"], summary=True)
-    show_result(result, as_json=options["as_json"])
+    stored = None if result.run.stopped == "interrupted" else wish.stored
+    comment = options["comment"] if stored is None else None
+    unwritten = write_reports(result, comment, options["junit"], summary=True)
+    if stored is None or not options["as_json"]:
+        show_result(result, as_json=options["as_json"])
     _tell_ci(result, as_json=options["as_json"])
     if error := result.error or unwritten:
         raise error
-    return INTERRUPTED if result.run.stopped == "interrupted" else 0
+    if stored is not None:
+        return _against(stored, result, options)
+    return outcome(result.run, claimed=result.claimed).code(strict=options["strict"])
+
+
+def _against(stored: "RunFile", result: "Result", options: dict[str, Any]) -> int:
+    """What has changed since a stored run; its report takes the place of the run's own."""
+    from trae_bench.across import compare_runs
+    from trae_bench.cli.gate import show_across
+
+    return show_across(
+        compare_runs(stored, result.run),
+        as_json=options["as_json"],
+        comment=options["comment"],
+        strict=options["strict"],
+    )
 
 
 def _wish(context: click.Context, options: dict[str, Any]) -> "Wish":
-    from trae_bench.laboratory import Wish
+    from trae_bench.baselines import read_sealed
+    from trae_bench.planning import Wish
+    from trae_bench.settings import Settings, load
 
-    return Wish(
-        command=shlex.join(["trae-bench", *context.obj]),
-        **{name: options[name] for name in Wish.__struct_fields__ if name != "command"},
-    )
+    stored = None
+    if (options["compare"] or "").endswith(".json"):
+        stored = read_sealed(Path(options["compare"]))
+        options = options | {"compare": None}
+        if not options["scenarios"]:
+            asked_before = (used.asked for used in stored.header.scenarios.values())
+            options = options | {"scenarios": tuple(asked_before)}
+    # A resumed run has its own.
+    settings = load(Path.cwd()) if options["resume"] is None else Settings()
+    if context.get_parameter_source("profile") is click.core.ParameterSource.DEFAULT:
+        options = options | {"profile": settings.profile or options["profile"]}
+    asked = {name: options[name] for name in Wish.__struct_fields__ if name in options}
+    command = shlex.join(["trae-bench", *context.obj])
+    return Wish(command=command, settings=settings, stored=stored, **asked)
 
 
 def _measure(options: dict[str, Any], wish: "Wish") -> "Result":
@@ -152,7 +206,7 @@ def _measure(options: dict[str, Any], wish: "Wish") -> "Result":
 
 
 GO_WITH_RESUME = frozenset(
-    {"resume", "budget", "out", "as_json", "keep_scratch", "comment", "junit"}
+    {"resume", "budget", "out", "as_json", "keep_scratch", "comment", "junit", "strict"}
 )
 
 
@@ -170,31 +224,63 @@ def _only_with_resume(context: click.Context) -> None:
             )
 
 
-def _show_plan(plan: "Plan", wish: "Wish", *, as_json: bool) -> None:
+def _show_plan(wish: "Wish", *, as_json: bool) -> None:
+    from trae_bench.estimate import estimate
+    from trae_bench.laboratory import RESULTS
+    from trae_bench.planning import plan as lay_out
     from trae_bench.report.listing import columns
     from trae_bench.report.progress import clock
 
+    plan = lay_out(wish)
+    about = estimate(plan, RESULTS)
     if as_json:
-        print_json({"limits": plan.limits, "pairs": plan.most_pairs, "cells": plan.cells})
+        limits, cells = {"limits": plan.limits, "pairs": plan.most_pairs}, {"cells": plan.cells}
+        print_json(limits | {"seconds": about} | cells)
         return
     rows = [
-        (
-            cell.scenario,
-            cell.contrast.name,
-            cell.mode,
-            str(plan.pairs_of(cell)),
-            ", ".join(cell.metrics),
-        )
-        for cell in plan.cells
+        _in_columns(cell, plan.pairs_of(cell), span)
+        for cell, span in zip(plan.cells, about.cells, strict=True)
+        if not cell.confirms
     ]
-    click.echo(columns(("scenario", "toggle", "mode", "pairs", "metrics"), rows, terminal_width()))
+    head = ("scenario", "toggle", "mode", "pairs", "about", "metrics")
+    click.echo(columns(head, rows, terminal_width()))
     budget = plan.limits.budget
     ends = f"takes {clock(budget)} minutes at most" if budget else "has no time limit"
     early = "no verdict ends it earlier" if plan.limits.fixed else "fewer where verdicts come early"
     click.echo(
         f"\nAt most {plan.most_pairs} pairs, the warming ones included; {early}."
+        f"\nAbout {_in_words(about.total)}, {_by(about.guessed, plan.scenarios)}."
         f"\nProfile {wish.profile} {ends}."
     )
+    if plan.sides is not None:
+        click.echo("Where head is slower, as many fresh pairs again are to confirm it.")
+
+
+def _in_columns(cell: "Cell", pairs: int, span: "Span") -> tuple[str, ...]:
+    names = ", ".join(cell.metrics)
+    return cell.scenario, cell.contrast.name, cell.mode, str(pairs), _from_to(span), names
+
+
+def _from_to(span: "Span") -> str:
+    from trae_bench.report.progress import clock
+
+    least, most = clock(span.least), clock(span.most)
+    return least if least == most else f"{least}-{most}"
+
+
+def _in_words(span: "Span") -> str:
+    if span.most < HOUR:
+        return f"{_from_to(span)} minutes"
+    return f"{span.least / HOUR:.1f} to {span.most / HOUR:.1f} hours"
+
+
+def _by(guessed: Collection[str], scenarios: Collection[str]) -> str:
+    """What an estimate rests on."""
+    if not guessed:
+        return "by what these pairs took here before"
+    if len(guessed) == len(scenarios):
+        return "roughly guessed from the scenarios"
+    return "by what pairs took here before, and where none did roughly guessed"
 
 
 def _tell_ci(result: "Result", *, as_json: bool) -> None:

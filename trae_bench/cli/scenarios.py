@@ -138,11 +138,11 @@ def _checked(asked: str) -> "list[Scenario]":
     """The scenario that is asked for, then its variants. Raises `UsageError`."""
     from trae_bench.meters import METRICS
     from trae_bench.scenario import check, find, load, split
-    from trae_bench.subject.reference import toggles
+    from trae_bench.subject.reference import extras, toggles
 
     path = find(asked)
     first = load(path, split(asked)[1])
     found = [first, *(load(path, variant.name) for variant in first.variants)]
     for scenario in found:
-        check(scenario, toggles=toggles(), metrics=METRICS, source=path)
+        check(scenario, toggles=toggles(), metrics=METRICS, extras=extras(), source=path)
     return found

@@ -1,13 +1,18 @@
 """Commands on stored runs: `report`, `effects`, `verify`, `export`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from trae_bench.cli.claims import DOCUMENT, render_guide
 from trae_bench.cli.common import REPORT, RUN_FILE, print_json, terminal_width, write
 from trae_bench.cli.results import show_result, write_reports
-from trae_bench.errors import BadRunFile, CannotMeasure
+from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
+
+if TYPE_CHECKING:
+    from trae_bench.laboratory import Result
 
 EXPORTS = (
     "pyperf",
@@ -21,22 +26,56 @@ EXPORTS = (
 
 
 @click.command()
-@click.argument("run_file", type=RUN_FILE)
+@click.argument("run_files", nargs=-1, required=True, metavar="RUN...", type=RUN_FILE)
 @click.option("--comment", type=REPORT, help="Write Markdown, for a pull request.")
 @click.option("--junit", type=REPORT, help="Write JUnit's XML.")
-def report(run_file: Path, comment: Path | None, junit: Path | None) -> None:
+@click.option("--html", type=REPORT, help="Write one page of all the runs, for a browser.")
+@click.option("--guide", type=DOCUMENT, help="Write the figures of this document anew.")
+@click.option("--check", is_flag=True, help="With --guide: end in 1 where they are not the runs'.")
+def report(
+    run_files: tuple[Path, ...],
+    comment: Path | None,
+    junit: Path | None,
+    html: Path | None,
+    guide: Path | None,
+    check: bool,
+) -> int:
     """Show a stored run again.
 
-    As a table, or in the files that are named; `-` is the standard output.
+    As a table, or in the files that are named; `-` is the standard output. With
+    --guide, the tables of a document are those of one or several runs, the newest
+    that has a row first.
     """
+    if guide is not None:
+        if comment or junit or html:
+            raise UsageError("--guide goes with --check only; write other reports apart")
+        return render_guide(guide, run_files, check=check)
+    if check:
+        raise UsageError("--check goes with --guide FILE")
+    if len(run_files) > 1 and (html is None or comment or junit):
+        raise UsageError("one run at a time; only --html FILE and --guide FILE take several")
+    results = [_stored(path) for path in run_files]
+    if html is not None:
+        _write_page(html, results)
+    if comment is None and junit is None and html is None:
+        show_result(results[0], as_json=False)
+    elif (comment or junit) and (error := write_reports(results[0], comment, junit)):
+        raise error
+    return 0
+
+
+def _stored(run_file: Path) -> "Result":
     from trae_bench.laboratory import Result, journal_of
     from trae_bench.store import read_run
 
-    result = Result(read_run(run_file), run_file, journal_of(run_file), None)
-    if comment is None and junit is None:
-        show_result(result, as_json=False)
-    elif error := write_reports(result, comment, junit):
-        raise error
+    return Result(read_run(run_file), run_file, journal_of(run_file), None)
+
+
+def _write_page(path: Path, results: "Sequence[Result]") -> None:
+    from trae_bench.report.html import Source, page
+
+    sources = [Source(each.run_file.name, each.run, each.claimed) for each in results]
+    write(path, [page(sources)])
 
 
 @click.command()
@@ -118,7 +157,7 @@ def _show_verified(file: str, checked: dict[str, Any]) -> None:
 @click.option("--format", "format_", type=click.Choice(EXPORTS), required=True)
 @click.option(
     "--side",
-    type=click.Choice(("off", "on")),
+    type=click.Choice(("off", "on", "base", "head")),
     help="Only this side, its name without the word: for tools that compare two files.",
 )
 @click.option("--out", "-o", type=REPORT, default="-", help="By default the standard output.")

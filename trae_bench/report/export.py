@@ -32,7 +32,10 @@ from trae_bench.report.escape import for_name
 from trae_bench.store import Facts, RunFile
 
 WORDS: Mapping[Side, str] = MappingProxyType({"A": "off", "B": "on"})
-SIDES: Mapping[str, Side] = MappingProxyType({word: side for side, word in WORDS.items()})
+OF_REVISIONS: Mapping[Side, str] = MappingProxyType({"A": "base", "B": "head"})
+SIDES: Mapping[str, Side] = MappingProxyType(
+    {word: side for words in (WORDS, OF_REVISIONS) for side, word in words.items()}
+)
 LONGEST_MEASURE = 64
 """Characters of a measure's name in Bencher."""
 CSV_COLUMNS = (
@@ -68,6 +71,11 @@ class Series(Struct, frozen=True):
         return [sample.metrics[self.metric.name] for sample in self.samples]
 
     @property
+    def word(self) -> str:
+        words = WORDS if self.cell.contrast.b.revision is None else OF_REVISIONS
+        return words[self.side]
+
+    @property
     def place(self) -> tuple[str, str]:
         return for_name(self.cell.scenario), for_name(self.cell.contrast.name)
 
@@ -88,7 +96,7 @@ def chunks(run: RunFile, format: str, side: Side | None = None) -> Iterator[str]
 def _series(run: RunFile, sides: Sides) -> Iterator[Series]:
     grouped = group(run.samples)
     for cell in run.header.cells:
-        if cell.contrast.name == NOISE_FLOOR:
+        if cell.contrast.name == NOISE_FLOOR or cell.confirms:
             continue
         pairs = grouped.get(key_of(cell), {})
         numbers = sorted(n for n, pair in pairs.items() if n > 0 and fate(*pair)[0] == "measured")
@@ -103,7 +111,7 @@ def _series(run: RunFile, sides: Sides) -> Iterator[Series]:
 
 def _name(series: Series, sides: Sides) -> str:
     parts = [*series.place, for_name(series.metric.name)]
-    return "/".join([*parts, WORDS[series.side]] if len(sides) > 1 else parts)
+    return "/".join([*parts, series.word] if len(sides) > 1 else parts)
 
 
 def _named(items: Iterable[tuple[str, Any]], format: str) -> dict[str, Any]:
@@ -186,7 +194,7 @@ def _bmf(run: RunFile, sides: Sides) -> Iterator[str]:
     for series in _series(run, sides):
         place = "/".join(series.place)
         measure = for_name(series.metric.name, LONGEST_MEASURE)
-        bench = f"{place}/{WORDS[series.side]}" if len(sides) > 1 else place
+        bench = f"{place}/{series.word}" if len(sides) > 1 else place
         low, middle, high = _quartiles(series.values)
         scale = 1e9 if series.metric.unit == "s" else 1.0
         _put(found, bench, measure, middle * scale, low * scale, high * scale)
@@ -346,7 +354,7 @@ def _hyperfine_result(series: Series) -> dict[str, Any]:
 
     scenario, contrast = series.place
     result: dict[str, Any] = {
-        "command": f"{scenario} {contrast}={WORDS[series.side]}",
+        "command": f"{scenario} {contrast}={series.word}",
         "mean": _mean(values),
         "stddev": _deviation(values) if len(values) > 1 else None,
         "median": median(values),
@@ -356,7 +364,7 @@ def _hyperfine_result(series: Series) -> dict[str, Any]:
         "max": max(values),
         "times": values,
         "exit_codes": [sample.exit_status for sample in series.samples],
-        "parameters": {"scenario": scenario, contrast: WORDS[series.side]},
+        "parameters": {"scenario": scenario, contrast: series.word},
     }
     if all("peak_rss" in sample.metrics for sample in series.samples):
         sizes = [int(sample.metrics["peak_rss"]) for sample in series.samples]

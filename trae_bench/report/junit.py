@@ -10,7 +10,7 @@ from itertools import groupby
 from trae_bench.records import Comparison
 from trae_bench.report.escape import for_xml
 from trae_bench.report.markdown import compared
-from trae_bench.report.terminal import cells_of
+from trae_bench.report.terminal import cells_of, side_names
 from trae_bench.store import RunFile
 
 _KINDS = ("failure", "error", "skipped")
@@ -20,6 +20,8 @@ def junit(run: RunFile, *, claimed: bool = True) -> str:
     """The document. `claimed` is off where a run was too short for verdicts: all skipped."""
     rows = sorted(compared(run), key=lambda row: row.scenario)
     kinds = [_outcome(row, claimed)[0] for row in rows]
+    new = run.header.compared.new if run.header.compared is not None else {}
+    kinds += ["skipped"] * len(new)
     suites = (
         _suite(run, scenario, list(of_scenario), claimed)
         for scenario, of_scenario in groupby(rows, key=lambda row: row.scenario)
@@ -29,6 +31,7 @@ def junit(run: RunFile, *, claimed: bool = True) -> str:
             '<?xml version="1.0" encoding="UTF-8"?>',
             f'<testsuites name="trae-bench" {_counts(kinds)}>',
             *suites,
+            *(_new(name, problem) for name, problem in new.items()),
             "</testsuites>\n",
         ]
     )
@@ -41,6 +44,20 @@ def _suite(run: RunFile, scenario: str, rows: list[Comparison], claimed: bool) -
         [
             f' <testsuite name="{for_xml(scenario)}" {_counts(kinds)} timestamp="{stamp}">',
             *(line for row in rows for line in _case(run, row, claimed)),
+            " </testsuite>",
+        ]
+    )
+
+
+def _new(scenario: str, problem: str) -> str:
+    """A scenario that the base cannot run."""
+    name, counts = for_xml(scenario), _counts(["skipped"])
+    return "\n".join(
+        [
+            f' <testsuite name="{name}" {counts}>',
+            f'  <testcase classname="{name}" name="new" time="0">',
+            f'   <skipped message="{for_xml(f"new, the base cannot run it: {problem}")}"/>',
+            "  </testcase>",
             " </testsuite>",
         ]
     )
@@ -61,7 +78,8 @@ def _case(run: RunFile, row: Comparison, claimed: bool) -> Iterator[str]:
     _, off, on, ratio, interval, saved, verdict = cells_of(
         row, run.header.metrics[row.metric], claimed
     )
-    story = f"{verdict}: off {off}, on {on}, ratio {ratio} {interval}, saved {saved}"
+    a, b = side_names(run)
+    story = f"{verdict}: {a} {off}, {b} {on}, ratio {ratio} {interval}, saved {saved}"
     yield f"   <system-out>{for_xml(story)}</system-out>"
     yield "  </testcase>"
 
@@ -76,6 +94,10 @@ def _outcome(row: Comparison, claimed: bool) -> tuple[str, str]:
         return "skipped", f"not measured: {reason}"
     if not claimed:
         return "skipped", "too few pairs for a verdict"
+    if not row.gated:
+        return "skipped", f"{verdict}, for information only: too noisy here to be gated"
+    if row.confirmation is not None and not row.confirmation.stands:
+        return "skipped", f"not confirmed by {row.confirmation.pairs.measured} fresh pairs"
     if verdict == "inconclusive":
         return "skipped", f"inconclusive after {row.pairs.measured} pairs"
     return ("failure", "regression") if verdict == "regression" else ("", "")

@@ -8,9 +8,18 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from trae_bench.design import NOISE_FLOOR
+from trae_bench.notes import LONGEST_NOTE, notes
 from trae_bench.records import Comparison, Verdict
+from trae_bench.report import gate_text
 from trae_bench.report.escape import for_markdown, markdown_text
-from trae_bench.report.terminal import COLUMNS, cells_of, closing, noise_line
+from trae_bench.report.terminal import (
+    cells_of,
+    closing,
+    heads,
+    noise_line,
+    side_names,
+    standing_lines,
+)
 from trae_bench.store import RunFile
 
 MARKER = "<!-- trae-bench report -->"
@@ -19,6 +28,7 @@ MARKER = "<!-- trae-bench report -->"
 MOST = 65_000
 """Characters; GitHub refuses comments of more than 65,536."""
 MOST_STANDING_OUT = 10
+LONGEST_SENTENCE = 800
 LONGEST_NAME = 60
 """Characters of a name; a hundred of them still leave room for a table."""
 _ROOM_FOR_MARKS = 500
@@ -29,15 +39,18 @@ def comment(run: RunFile, *, claimed: bool = True) -> str:
     """The whole report. `claimed` is off where a run was too short for verdicts."""
     head = [MARKER, f"### trae-bench: {headline(run, claimed=claimed)}", ""]
     foot = ["", *_foot(run, claimed)]
-    room = MOST - _length(head) - _length(foot) - _ROOM_FOR_MARKS
-    marked = _within(_standing_out(run, claimed), room // 2)
-    lost = _within(_lost(run), room // 8)
-    table = _table(run, claimed, room - _length(marked) - _length(lost))
+    room = MOST - length(head) - length(foot) - _ROOM_FOR_MARKS
+    marked = within(_standing_out(run, claimed), room // 2)
+    marked += within((f"- {markdown_text(line)}" for line in gate_text.details(run)), room // 4)
+    lost = within(_lost(run), room // 8)
+    table = _table(run, claimed, room - length(marked) - length(lost))
     return "\n".join([*head, *marked, *lost, *table, *foot]) + "\n"
 
 
 def headline(run: RunFile, *, claimed: bool = True) -> str:
-    """The verdict on the whole run, in a few words; no text of the file is in it."""
+    """The verdict on the whole run, in a few words; texts of the file are escaped in it."""
+    if run.header.compared is not None:
+        return markdown_text(gate_text.sentence(run, claimed=claimed), LONGEST_SENTENCE)
     rows = compared(run)
     found = [row.judgement.verdict for row in rows]
     if any(row.pairs.answers_differ and not row.pairs.measured for row in rows):
@@ -62,6 +75,8 @@ def _standing_out(run: RunFile, claimed: bool) -> list[str]:
     lines = []
     for verdict in _STANDING_OUT if claimed else ():
         rows = [row for row in compared(run) if row.judgement.verdict == verdict]
+        if run.header.compared is not None:
+            rows = [row for row in rows if row.gated]
         for row in rows[:MOST_STANDING_OUT]:
             _, off, on, ratio, interval, *_ = _cells(run, row, claimed)
             change = f"{off} → {on}, ratio {ratio} {interval}".rstrip()
@@ -94,9 +109,9 @@ def _table(run: RunFile, claimed: bool, room: int) -> list[str]:
         f" | {' | '.join(_cells(run, row, claimed))} |"
         for row in rows
     )
-    kept = _within(lines, room)
-    names = ("scenario", "toggle", *COLUMNS)
-    aligned = ["---", "---", "---", *["---:"] * (len(COLUMNS) - 2), "---"]
+    kept = within(lines, room)
+    names = ("scenario", "toggle", *heads(side_names(run)))
+    aligned = ["---", "---", "---", *["---:"] * (len(names) - 4), "---"]
     rest = [f"\n{len(rows) - len(kept)} more rows are in the run file."]
     return [
         "",
@@ -126,6 +141,8 @@ def _foot(run: RunFile, claimed: bool) -> list[str]:
         closing(run, claimed=claimed),
         "",
         for_markdown(noise_line(run.noise)),
+        *(f"\n{for_markdown(line)}" for line in standing_lines(run.noise)),
+        *(f"\n{markdown_text(note, LONGEST_NOTE)}" for note in notes(run)),
         "",
         f"Commit {commit}{dirty}, on {known or 'an unknown machine'}, "
         f"{for_markdown(header.created, LONGEST_NAME)}.",
@@ -137,7 +154,7 @@ def _place(row: Comparison, *, metric: bool = True) -> str:
     return " / ".join(for_markdown(name, LONGEST_NAME) for name in names)
 
 
-def _within(lines: Iterable[str], room: int) -> list[str]:
+def within(lines: Iterable[str], room: int) -> list[str]:
     """Whole lines from the first on, as many as there is room for."""
     kept = []
     for line in lines:
@@ -148,5 +165,5 @@ def _within(lines: Iterable[str], room: int) -> list[str]:
     return kept
 
 
-def _length(*parts: Sequence[str]) -> int:
+def length(*parts: Sequence[str]) -> int:
     return sum(len(line) + 1 for line in chain(*parts))

@@ -41,7 +41,7 @@ def _facts(scenario: Scenario, width: int) -> Iterator[str]:
     facts = {
         "Metrics": ", ".join(scenario.metrics),
         "Toggles": _toggles(scenario),
-        "Provider": "" if scenario.subject.command else _provider(scenario.provider),
+        "Provider": _provider(scenario.provider) if scenario.subject.has_session else "",
         "Faults": "; ".join(map(_fault, scenario.provider.faults)),
         "Workspace": _workspace(scenario),
         "Load": _load(scenario),
@@ -116,6 +116,12 @@ def _subject(scenario: Scenario) -> str:
     said = []
     if subject.command:
         said.append(f"its own command line: {' '.join(subject.command)}")
+    if install := subject.install:
+        sides = (
+            f"{name}: {', '.join(extras) or 'no extras'}"
+            for name, extras in (("off", install.off), ("on", install.on))
+        )
+        said.append(f"not run, but installed ({'; '.join(sides)})")
     if subject.models > 1:
         said.append(f"{subject.models} models in its {subject.format} config file")
     if subject.runs > 1:

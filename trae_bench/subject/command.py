@@ -36,7 +36,7 @@ class CommandSubject:
     def command(
         self, trial: Trial, scenario: Scenario, seats: Sequence[Seat], home: Path, report_fd: int
     ) -> Command:
-        if len(seats) > 1 or scenario.subject.command:
+        if len(seats) > 1 or not scenario.subject.has_session:
             raise CannotMeasure(
                 f"{scenario.name} needs more of an agent than a command line can be told; "
                 "take scenarios of one session"

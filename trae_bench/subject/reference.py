@@ -2,17 +2,23 @@
 
 import json
 import os
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
+
+from msgspec import Struct
 
 from trae_bench.errors import CannotMeasure
+from trae_bench.installs import Installs
 from trae_bench.meters import ASKED_FOR
 from trae_bench.records import ChildReport, Command, Seat, Trial
-from trae_bench.scenario import Protocol, Scenario
+from trae_bench.scenario import Extras, Protocol, Scenario
 
+PACKAGE = "agent_core"
 _RUN_WORKER = "from trae_bench.worker import main; main()"
 _RUN_CLI = "import sys; sys.argv[0] = 'agent-core'; from agent_core.cli import main; main()"
 """What the script does that pip installs under the name `agent-core`."""
@@ -40,17 +46,72 @@ def toggles() -> dict[str, str]:
     return dict(ABOUT)
 
 
+_ASK_TOGGLES = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from agent_core.toggles import Toggles
+print(*Toggles.names())
+"""
+_ASK_SECONDS = 30.0
+
+
+def toggles_at(folder: Path) -> frozenset[str] | None:
+    """Names of the toggles that the agent in this folder knows; None where it does not tell."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _ASK_TOGGLES, str(folder)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_ASK_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return frozenset(done.stdout.decode().split())
+
+
+class Place(Struct, frozen=True):
+    """A revision of the agent, laid out."""
+
+    folder: str
+    python: str
+    """The interpreter that runs it."""
+
+
+def extras() -> frozenset[str]:
+    """The names of its optional dependencies."""
+    from trae_bench.requirements import declared
+
+    return declared().extras
+
+
 class ReferenceSubject:
-    """Runs agent_core in a fresh interpreter, with the toggles of the trial's arm."""
+    """Runs agent_core in a fresh interpreter, with the toggles of the trial's arm.
+
+    `installs` has what the scenarios need that weigh an install. An arm of a revision runs
+    the agent that lies at its place, and nothing else of that revision: the worker is this
+    release's own, put into `scratch` alone, so that no agent beside it can be imported.
+    """
 
     reports = True
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        installs: Installs | None = None,
+        places: Mapping[str, Place] = MappingProxyType({}),
+        scratch: Path | None = None,
+    ) -> None:
         self._python_path = _folders_to_add()
+        self._installs = installs or Installs()
+        self._places = places
+        self._worker_path = _worker_alone(scratch) if places and scratch else ""
 
     def command(
         self, trial: Trial, scenario: Scenario, seats: Sequence[Seat], home: Path, report_fd: int
     ) -> Command:
+        if scenario.subject.install is not None:
+            weigh = self._installs.command(_extras(trial, scenario), home, report_fd)
+            return Command(argv=weigh, env={}, cwd=seats[0].workspace)
         work = scenario.subject.command
         if work:
             argv: tuple[str, ...] = (_RUN_CLI, *_filled(work, trial.arm.toggles))
@@ -60,12 +121,20 @@ class ReferenceSubject:
             path = home / "work.json"
             path.write_text(json.dumps(errand), encoding="utf-8")
             argv = (_RUN_WORKER, str(path))
+        python, folders = self._place(trial.arm.revision)
         return Command(
             # -P: a module of the workspace must not take the place of one of ours.
-            argv=(sys.executable, "-P", "-c", *argv),
-            env={"PYTHONPATH": self._python_path} if self._python_path else {},
+            argv=(python, "-P", "-c", *argv),
+            env={"PYTHONPATH": folders} if folders else {},
             cwd=seats[0].workspace,
         )
+
+    def _place(self, revision: str | None) -> tuple[str, str]:
+        """The interpreter, and its PYTHONPATH."""
+        if revision is None:
+            return sys.executable, self._python_path
+        place = self._places[revision]
+        return place.python, os.pathsep.join((place.folder, self._worker_path))
 
     async def perform(
         self, trial: Trial, scenario: Scenario, seat: Seat, home: Path
@@ -87,6 +156,17 @@ class ReferenceSubject:
             steps=outcome.steps,
             error=outcome.error,
         )
+
+
+def _extras(trial: Trial, scenario: Scenario) -> tuple[str, ...]:
+    if trial.arm.revision is not None:
+        raise CannotMeasure(
+            f"{scenario.name} weighs what this checkout needs, which is no revision's; leave it "
+            "out where revisions are compared"
+        )
+    install = scenario.subject.install or Extras()
+    (toggle,) = scenario.toggles.vary
+    return install.on if trial.arm.toggles[toggle] else install.off
 
 
 def _errand(
@@ -174,6 +254,14 @@ def _config(scenario: Scenario, base_url: str) -> dict[str, object]:
         "max_steps": sum(turn.repeat for turn in scenario.turns) + _SPARE_STEPS,
         "model_providers": {provider: used, **others},
     }
+
+
+def _worker_alone(scratch: Path) -> str:
+    """A folder in which only this package can be found."""
+    folder = scratch / "worker"
+    folder.mkdir()
+    (folder / "trae_bench").symlink_to(Path(__file__).resolve().parents[1])
+    return str(folder)
 
 
 def _folders_to_add() -> str:

@@ -1,0 +1,217 @@
+"""Which comparisons a run makes: `--only`, `all`, `--metric`, and machines that cannot pin."""
+
+import html
+import json
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trae_bench.runs import honest, plan
+from tests.trae_bench.test_cli import TINY, ScriptedBench, fine, wish
+from tests.trae_bench.twins import cell
+from trae_bench import laboratory, machine
+from trae_bench.cli import main
+from trae_bench.design import NOISE_FLOOR
+from trae_bench.doctor import noise
+from trae_bench.errors import UsageError
+from trae_bench.lock import PLACE_VARIABLE
+from trae_bench.meters import METRICS, taken
+from trae_bench.plan import Cell, confirming, only
+from trae_bench.scenario import catalogue
+from trae_bench.stats import RULES
+from trae_bench.store import read_run
+from trae_bench.verify import verify
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    return path
+
+
+def planned(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict[str, Any]]:
+    assert main(["run", *args, "--plan", "--json"]) == 0
+    cells: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["cells"]
+    return cells
+
+
+def rows(cells: Sequence[Cell]) -> set[tuple[str, str, str]]:
+    return {(one.scenario, one.contrast.name, name) for one in cells for name in one.metrics}
+
+
+# -- only
+
+
+PLAN = [*plan(scenario="work"), *plan(scenario="play")]
+PARTS = st.tuples(
+    *(
+        st.sampled_from((*names, "*", "?" * 4))
+        for names in (("work", "play"), ("faster", "idle", "f*"), ("cpu", "wall", "*s"))
+    )
+)
+
+
+@given(st.lists(PARTS.map("/".join), min_size=1, max_size=3))
+def test_only_what_matches_is_compared_and_a_a_of_the_same_metrics(patterns: list[str]) -> None:
+    def matches(row: tuple[str, str, str]) -> bool:
+        return any(fnmatchcase("/".join(row), pattern) for pattern in patterns)
+
+    wanted = {row for row in rows(PLAN) if row[1] != NOISE_FLOOR and matches(row)}
+    try:
+        kept = only(PLAN, patterns)
+    except UsageError:
+        assert any(
+            not any(fnmatchcase("/".join(row), pattern) for row in rows(PLAN) if row[1] != "A/A")
+            for pattern in patterns
+        )
+        return
+    floors = {(scenario, NOISE_FLOOR, metric) for scenario, _, metric in wanted}
+    assert rows(kept) == wanted | floors
+    assert all(one.metrics for one in kept)
+
+
+def test_what_would_confirm_a_regression_stays_with_it() -> None:
+    both = [cell("head", metrics=("cpu", "peak_rss")), cell("other")]
+    kept = only([*both, *map(confirming, both)], ["work/head/cpu"])
+    assert [(one.contrast.name, one.metrics) for one in kept] == [
+        ("head", ("cpu",)),
+        ("head again", ("cpu",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "near"),
+    [
+        ("bugfix/paralel_tools/*", "bugfix/parallel_tools/"),
+        ("peak_rss", "bugfix/parallel_tools/peak_rss"),
+        ("bugfix", "bugfix/parallel_tools/cpu"),
+        ("", "bugfix/parallel_tools/cpu"),
+        ("bugfix/A/A/cpu", "bugfix/parallel_tools/cpu"),
+        ("[", "bugfix/parallel_tools/cpu"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_refused_with_near_names(
+    pattern: str, near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--plan", "--only", "*/cpu", "--only", pattern]) == 2
+    said = capsys.readouterr().err
+    assert repr(pattern) in said
+    assert near in said
+
+
+def test_a_run_of_some_comparisons_is_gone_on_with(tiny: Path) -> None:
+    asked = wish(only=("tiny/*/wall",), pairs=2)
+    result = laboratory.start(asked, Path("r.json"), force=False, bench=ScriptedBench(fine))
+    assert rows(result.run.header.cells) == {
+        ("tiny", NOISE_FLOOR, "wall"),
+        ("tiny", "batched_trajectory", "wall"),
+    }
+    lines = result.journal.read_bytes().splitlines(keepends=True)
+    result.journal.write_bytes(b"".join(lines[:5]))
+    again = laboratory.resume(result.journal, wish(), None, bench=ScriptedBench(fine))
+    assert len(again.run.samples) == len(result.run.samples) == 2 * 3 * 2
+
+
+def test_a_scenario_of_which_nothing_is_left_is_not_run(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = planned(capsys, "tiny.toml", "fan-out", "--only", "fan-out/*/wall")
+    assert {one["scenario"] for one in cells} == {"fan-out"}
+    assert {name for one in cells for name in one["metrics"]} == {"wall"}
+
+
+# -- all
+
+
+def test_all_names_every_scenario_and_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    scenarios = {one["scenario"] for one in planned(capsys, "all")}
+    assert catalogue().keys() < scenarios
+    assert main(["list", "scenarios", "--json"]) == 0
+    assert scenarios == json.loads(capsys.readouterr().out).keys()
+
+
+def test_all_and_one_of_them_is_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert planned(capsys, "all", "bugfix") == planned(capsys, "all")
+
+
+# -- metrics that a transport cannot measure
+
+
+def test_a_metric_that_respx_cannot_measure_is_refused_with_the_reason(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = TINY.replace('metrics = ["cpu", "wall"]', 'metrics = ["cpu"]')
+    tiny.write_text(f'{text}[provider]\ntransport = "respx"\n')
+    assert [one["metrics"] for one in planned(capsys, "tiny.toml")] == [["cpu"]] * 2
+    assert main(["run", "tiny.toml", "--plan", "--metric", "connections"]) == 2
+    said = capsys.readouterr().err
+    assert "tiny" in said
+    assert "respx cannot measure connections: respx opens no connection" in said
+
+
+# -- machines without affinity
+
+
+@pytest.fixture
+def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS, where there is no os.sched_setaffinity."""
+    monkeypatch.setattr(machine, "cores", lambda: ())
+
+
+def test_only_duets_are_taken_otherwise_where_nothing_can_be_pinned() -> None:
+    pinned, free = taken(pinned=True), taken(pinned=False)
+    assert pinned == METRICS
+    assert {metric.mode for metric in free.values()} == {"serial", "exact"}
+    changed = {name for name in METRICS if free[name] != METRICS[name]}
+    assert changed == {name for name, metric in METRICS.items() if metric.mode == "duet"}
+
+
+@pytest.mark.usefixtures("unpinned")
+def test_without_pinning_cpu_is_taken_serially_and_the_run_says_so(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Real processes, through the command line."""
+    asked = ["run", "tiny.toml", "--pairs", "1", "--out", "r.json", "--comment", "r.md"]
+    assert main(asked) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    told = "cpu: taken one side after the other, for processes cannot be pinned"
+    assert told in shown
+    assert told in html.unescape(Path("r.md").read_text())
+    run = read_run(Path("r.json"))
+    assert {one.mode for one in run.header.cells} == {"serial"}
+    assert {row.mode for row in run.comparisons} == {"serial"}
+    assert all(sample.correct for sample in run.samples)
+    assert not [str(finding) for finding in verify(run)]
+
+
+@pytest.mark.usefixtures("unpinned")
+def test_without_pinning_the_noise_is_that_of_serial_pairs() -> None:
+    bench = ScriptedBench(fine)
+    noise(bench, 2)
+    assert {len(batch) for batch in bench.scripted.batches} == {1}
+
+
+@pytest.mark.usefixtures("unpinned")
+def test_without_pinning_the_serial_rule_judges(tiny: Path) -> None:
+    result = laboratory.start(wish(), Path("r.json"), force=False, bench=ScriptedBench(fine))
+    (row,) = [r for r in result.run.comparisons if (r.contrast, r.metric) == BATCHED_CPU]
+    assert row.judgement.verdict == "improvement"
+    assert row.threshold == RULES["serial"].threshold
+
+
+BATCHED_CPU = ("batched_trajectory", "cpu")
+
+
+def test_serial_cpu_times_of_a_machine_that_pins_do_not_hold_together() -> None:
+    serial = taken(pinned=False)
+    free = honest(cells=(cell(NOISE_FLOOR, "serial"), cell("fast", "serial")), metrics=serial)
+    wrong = [finding for finding in verify(free) if finding.weight == "wrong"]
+    assert "mode is 'serial', in this release 'duet'" in wrong[0].said

@@ -1,0 +1,319 @@
+"""From a wish to a plan: which scenarios, which arms, which cells, and how long.
+
+Nothing is run here. Where revisions are compared, both are laid out, so that the plan can name
+them.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+from msgspec import Struct
+
+from trae_bench import callgrind, machine
+from trae_bench.design import NOISE_FLOOR, contrasts, is_fixed
+from trae_bench.errors import UsageError
+from trae_bench.meters import METRICS, taken
+from trae_bench.plan import Cell, cells, confirming, only
+from trae_bench.records import Arm, Contrast, Metric
+from trae_bench.revisions import Repository, Revision
+from trae_bench.scenario import Scenario, catalogue, check, every_scenario, find, load, split
+from trae_bench.session import Limits, target
+from trae_bench.settings import Settings, apply
+from trae_bench.store import Compared, Header, RunFile, ScenarioUsed, digest
+from trae_bench.subject.reference import PACKAGE, extras, toggles, toggles_at
+
+
+class Profile(Struct, frozen=True):
+    """A kind of run: how long, how sure."""
+
+    about: str
+    scenarios: tuple[str, ...]
+    budget: float | None
+    """Seconds."""
+    pairs: int | None
+    noise_pairs: int
+    claimed: bool = True
+    """Verdicts may be claimed."""
+
+
+FIXED_PAIRS = 8
+"""Of each contrast in a two-level design, where none are asked for. Every effect is made from
+many contrasts, so this is as good as many times as much."""
+
+DEFAULT_SCENARIOS = ("bugfix", "fan-out")
+FULL_SCENARIOS = (
+    *DEFAULT_SCENARIOS,
+    *("startup-cold", "startup-warm", "tool-heavy-start", "cli-help"),
+    *("config-load", "config-load@500", "config-load@yaml", "config-load@500-yaml"),
+    *("fan-out-one-file", "file-ops", "tools-memory", "bugfix@shell"),
+    *("trajectory-long", "trajectory-long@memory", "trajectory-long@history"),
+    *("api-sequential", "api-sequential@rtt10", "api-sequential@rtt40"),
+    *("api-sequential@tls", "api-sequential@tls-rtt10", "api-sequential@tls-rtt40"),
+    *("api-burst", "api-burst@tls", "api-burst@tls-rtt40", "throughput", "streaming"),
+)
+"""What the tables of docs/performance.md are made from, but for the vendors' SDKs."""
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        "smoke": Profile("2 pairs each, no verdicts", DEFAULT_SCENARIOS, 120.0, 2, 2, False),
+        "quick": Profile("at most 4:30 minutes", DEFAULT_SCENARIOS, 270.0, None, 8),
+        "full": Profile("until every question has its answer", FULL_SCENARIOS, None, None, 12),
+    }
+)
+
+
+class Wish(Struct, frozen=True, kw_only=True):
+    """What the user asked for; None is the profile's own."""
+
+    command: str
+    """The command line as typed."""
+    scenarios: tuple[str, ...] = ()
+    toggles: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    """Patterns of comparisons, as `plan.only` takes them; none is for all."""
+    profile: str = "quick"
+    design: str = "add-one"
+    budget: float | None = None
+    pairs: int | None = None
+    precision: float | None = None
+    """Half-width of an interval (a fraction) at which a comparison ends."""
+    seed: int | None = None
+    settings: Settings = Settings()
+    compare: str | None = None
+    """The base that the working tree is compared with; empty for where it left the default
+    branch, None for no base: then toggles are compared."""
+    stored: RunFile | None = None
+    """A stored run that the figures of this one are compared with afterwards."""
+
+
+HEAD = "head"
+"""Name of the contrast between two revisions, and of its side B."""
+
+
+class Sides(Struct, frozen=True):
+    """Two revisions that are compared, laid out."""
+
+    base: Revision
+    head: Revision
+    said: str
+    """What the base was asked for as."""
+    base_toggles: frozenset[str] | None
+    """Those that the base knows; None where it does not tell."""
+
+    def arms(self, scenario: Scenario) -> tuple[Arm, Arm]:
+        """Both as their users get them: each with its own defaults, but for what the scenario
+        holds. What the base does not know it cannot hold."""
+        hold, known = scenario.toggles.hold, self.base_toggles
+        of_base = {name: on for name, on in hold.items() if known is None or name in known}
+        return Arm("base", of_base, self.base.name), Arm(HEAD, hold, self.head.name)
+
+    @property
+    def compared(self) -> Compared:
+        return Compared(
+            base=self.base.name,
+            base_commit=self.base.commit,
+            said=self.said,
+            head=self.head.name,
+            head_commit=self.head.commit,
+            changed=self.head.changed,
+        )
+
+
+class Plan(Struct, frozen=True):
+    """What will be run."""
+
+    scenarios: dict[str, Scenario]
+    used: dict[str, ScenarioUsed]
+    cells: tuple[Cell, ...]
+    limits: Limits
+    metrics: Mapping[str, Metric]
+    """All that are known, with the thresholds of the settings."""
+    left_out: tuple[str, ...] = ()
+    """Why a scenario is not run, one sentence each."""
+    sides: Sides | None = None
+
+    def pairs_of(self, cell: Cell) -> int:
+        """Pairs that are run at most, the warming one included."""
+        return target(cell, self.limits, self.metrics) + 1
+
+    @property
+    def most_pairs(self) -> int:
+        """Pairs of all cells, if no verdict comes before the last look. Those that would confirm
+        a regression are left out."""
+        return sum(self.pairs_of(cell) for cell in self.cells if not cell.confirms)
+
+
+def unknown(kind: str, name: str, known: Collection[str]) -> UsageError:
+    """Names what is not known, and the nearest names that are."""
+    near = get_close_matches(name, known)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
+    return UsageError(f"no {kind} {name!r}; {hint}")
+
+
+def plan(wish: Wish) -> Plan:
+    """Read the scenarios and lay out the cells, and the revisions where some are compared.
+
+    Raises `UsageError`, `ScenarioError`; `CannotMeasure` where a revision cannot be laid out.
+    """
+    profile = PROFILES[wish.profile]
+    sides, metrics = _sides(wish), apply(wish.settings, taken(pinned=bool(machine.cores())))
+    for name in wish.toggles:
+        if name not in toggles():
+            raise unknown("toggle", name, toggles())
+    for name in wish.metrics:
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS)
+    names = wish.scenarios or wish.settings.scenarios or profile.scenarios
+    asked = {name: scenario_of(name) for each in names for name in _named(each)}
+    found: dict[str, Scenario] = {}
+    used: dict[str, ScenarioUsed] = {}
+    planned: list[Cell] = []
+    left_out: list[str] = []
+    for name, original in asked.items():
+        if original.name in found:
+            raise UsageError(f"scenario {original.name!r} is asked for twice")
+        scenario = with_metrics(original, wish.metrics)
+        if why := _out_of_reach(scenario, wish):
+            left_out.append(why)
+            continue
+        found[scenario.name] = scenario
+        used[scenario.name] = ScenarioUsed(asked=name, digest=digest(original))
+        planned += _cells(scenario, wish, sides, metrics)
+    if not planned:
+        raise UsageError(f"nothing to compare: {'; '.join(left_out)}")
+    if wish.only:
+        planned = only(planned, wish.only)
+        found = {
+            name: with_metrics(found[name], [m for cell in of_it for m in cell.metrics])
+            for name in found
+            if (of_it := [cell for cell in planned if cell.scenario == name])
+        }
+        used = {name: used[name] for name in found}
+    if sides is not None:
+        compared = [cell for cell in planned if cell.contrast.name != NOISE_FLOOR]
+        planned += map(confirming, compared)
+    limits = _limits(wish, profile)
+    return Plan(found, used, tuple(planned), limits, metrics, tuple(left_out), sides)
+
+
+def _out_of_reach(scenario: Scenario, wish: Wish) -> str:
+    """Why there is nothing to compare on this scenario; empty where there is."""
+    if wish.compare is None:
+        if not wish.toggles or set(wish.toggles) & set(scenario.toggles.vary):
+            return ""
+        can = ", ".join(scenario.toggles.vary)
+        return f"{scenario.name} cannot feel {', '.join(wish.toggles)}, only {can}"
+    if scenario.provider.transport == "respx":
+        return f"{scenario.name} runs in the bench's own process, which has one revision only"
+    if scenario.subject.install is not None:
+        return f"{scenario.name} weighs what is installed, not what a revision does"
+    return ""
+
+
+def _cells(
+    scenario: Scenario, wish: Wish, sides: Sides | None, metrics: Mapping[str, Metric]
+) -> list[Cell]:
+    if sides is None:
+        compared = contrasts(scenario, only=wish.toggles, design=wish.design)
+        return cells(scenario, compared, metrics)
+    return cells(scenario, _revisions(scenario, sides), metrics)
+
+
+def _revisions(scenario: Scenario, sides: Sides) -> list[Contrast]:
+    base, head = sides.arms(scenario)
+    return [
+        Contrast(scenario.name, NOISE_FLOOR, head, head),
+        Contrast(scenario.name, HEAD, base, head),
+    ]
+
+
+def _sides(wish: Wish) -> Sides | None:
+    if wish.compare is None:
+        return None
+    if wish.toggles or wish.design != "add-one":
+        raise UsageError(
+            "--compare takes both revisions as their users get them; leave --toggle and --design "
+            "out, or leave --compare out"
+        )
+    repository = Repository.around(Path.cwd(), PACKAGE)
+    commit, said = _base(repository, wish.compare, wish.settings.default_branch)
+    base, head = repository.at(commit), repository.head()
+    if not wish.compare and base == head:
+        raise UsageError(
+            f"nothing to compare: the working tree is where it left {said}; name a base, such as "
+            "--compare HEAD~1"
+        )
+    return Sides(base, head, said, toggles_at(base.folder))
+
+
+def _base(repository: Repository, asked: str, branch: str | None) -> tuple[str, str]:
+    """The commit to compare with, and what to call it."""
+    if not asked:
+        commit, found = repository.merge_base(branch)
+        return commit, f"the merge base with {found}"
+    named = split(asked)[0]
+    if not repository.has(asked) and (named in catalogue() or Path(named).suffix == ".toml"):
+        raise UsageError(
+            f"{asked!r} is a scenario, no commit; name scenarios first (run {asked} --compare), or "
+            "write --compare=REF"
+        )
+    return repository.commit(asked), asked
+
+
+def _limits(wish: Wish, profile: Profile) -> Limits:
+    fixed = is_fixed(wish.design)
+    if fixed and wish.precision is not None:
+        raise UsageError(
+            f"--repeat-until cannot go with --design {wish.design}, whose contrasts all take the "
+            "same number of pairs; set it with --pairs"
+        )
+    pairs = profile.pairs if wish.pairs is None else wish.pairs
+    return Limits(
+        budget=profile.budget if wish.budget is None else wish.budget,
+        pairs=FIXED_PAIRS if fixed and pairs is None else pairs,
+        noise_pairs=profile.noise_pairs,
+        fixed=fixed,
+        precision=wish.precision,
+    )
+
+
+ALL = "all"
+"""Names every scenario that ships with the package, and every variant of one."""
+
+
+def _named(asked: str) -> list[str]:
+    return [scenario.name for scenario in every_scenario()] if asked == ALL else [asked]
+
+
+def scenario_of(asked: str) -> Scenario:
+    """A scenario by its name or file. Raises `UsageError`, `ScenarioError`."""
+    path = find(asked)
+    scenario = load(path, split(asked)[1])
+    check(scenario, toggles=toggles(), metrics=METRICS, extras=extras(), source=path)
+    return scenario
+
+
+def with_metrics(scenario: Scenario, metrics: Sequence[str]) -> Scenario:
+    """The scenario with these metrics in place of its own, where any are named."""
+    wanted = tuple(dict.fromkeys(metrics)) or scenario.metrics
+    for name in wanted:
+        if METRICS[name].probe == "callgrind" and not callgrind.available():
+            raise UsageError(f"{name} needs valgrind, which is not on the PATH: install it")
+    found = msgspec.structs.replace(scenario, metrics=wanted)
+    check(found)
+    return found
+
+
+def limits_of(header: Header) -> Limits:
+    """What a run was, or is, allowed."""
+    return Limits(
+        budget=header.budget,
+        pairs=header.pairs,
+        noise_pairs=header.noise_pairs,
+        fixed=is_fixed(header.design),
+        precision=header.precision,
+    )
