@@ -1,0 +1,227 @@
+"""How often does the whole rule call equal sides different?
+
+    python -m tests.studies.false_alarms --minutes 12 --out false-alarms.jsonl
+
+Each round is one run of one scenario as `trae-bench run` makes it: A/A pairs first, which
+decide what is gated, then contrasts that carry a toggle's name and are judged like any, but
+have equal arms: both off, or both with that toggle on, by lot. Every regression or
+improvement in a gated row is a false alarm.
+
+The scenario that has had the fewest rounds is next, the quickest of them first, so that any
+budget gives a fair picture of the catalogue. A run that was stopped goes on where it was when
+it is started again with the same --out.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from statistics import fmean, median
+
+from msgspec import Struct, convert
+
+from tests.studies.lab import (
+    Clock,
+    Log,
+    arguments,
+    play,
+    playable,
+    say,
+    scenario_of,
+    share_at_most,
+    stoppable,
+    table,
+)
+from trae_bench.compare import comparisons, noise_floor
+from trae_bench.design import NOISE_FLOOR
+from trae_bench.laboratory import Bench
+from trae_bench.meters import METRICS
+from trae_bench.plan import cells
+from trae_bench.records import Arm, Comparison, Contrast, Verdict
+from trae_bench.scenario import Scenario
+from trae_bench.session import Limits
+
+TOO_LONG = ("throughput@500", "trajectory-long@1000", "trajectory-long@history-1000")
+"""Half a minute and more for one trial."""
+VERDICTS: tuple[Verdict, ...] = (
+    "regression",
+    "improvement",
+    "equivalent",
+    "inconclusive",
+    "not measured",
+)
+FALSE = VERDICTS[:2]
+
+
+class Judged(Struct, frozen=True):
+    """One row of one round, both of whose sides were equal."""
+
+    contrast: str
+    metric: str
+    mode: str
+    gated: bool
+    verdict: Verdict
+    pairs: int
+    log_ratio: float | None
+    sd: float
+
+    @classmethod
+    def of(cls, row: Comparison) -> "Judged":
+        return cls(
+            contrast=row.contrast,
+            metric=row.metric,
+            mode=row.mode,
+            gated=row.gated,
+            verdict=row.judgement.verdict,
+            pairs=row.pairs.measured,
+            log_ratio=row.estimate.log_ratio if row.estimate else None,
+            sd=row.estimate.sd if row.estimate else 0.0,
+        )
+
+
+class Round(Struct, frozen=True):
+    scenario: str
+    number: int
+    seconds: float
+    pairs: int
+    """Taken, A/A and lost ones included."""
+    sides_differ: tuple[str, ...]
+    """Metrics whose A/A pairs stop the run: a false alarm, too, though of another kind."""
+    rows: tuple[Judged, ...]
+
+    @property
+    def false(self) -> list[Judged]:
+        return [row for row in self.rows if row.gated and row.verdict in FALSE]
+
+
+def equal_contrasts(scenario: Scenario, count: int, draw: Random) -> list[Contrast]:
+    """A/A, and contrasts that only claim to be different."""
+    off = dict.fromkeys(scenario.toggles.vary, False) | scenario.toggles.hold
+    none = Arm("none", off)
+    toggles = draw.sample(scenario.toggles.vary, min(count, len(scenario.toggles.vary)))
+    found = [Contrast(scenario.name, NOISE_FLOOR, none, none)]
+    for toggle in toggles:
+        both = Arm(toggle, off | {toggle: True}) if draw.random() < 0.5 else none
+        found.append(Contrast(scenario.name, toggle, both, both))
+    return found
+
+
+def one_round(name: str, number: int, count: int, limits: Limits, seed: int) -> Round:
+    scenario = scenario_of(name)
+    draw = Random(f"{seed}|{name}|{number}")
+    asked = cells(scenario, equal_contrasts(scenario, count, draw), METRICS)
+    bench = Bench(say)
+    with bench.lock(), bench.executor({scenario.name: scenario}) as executor:
+        ending = play(executor, asked, limits, draw.getrandbits(32))
+    rows = comparisons(ending.samples, asked, METRICS)
+    return Round(
+        scenario=name,
+        number=number,
+        seconds=ending.elapsed,
+        pairs=len(ending.samples) // 2,
+        sides_differ=tuple(
+            floor.metric for floor in noise_floor(rows, METRICS) if floor.standing == "sides differ"
+        ),
+        rows=tuple(Judged.of(row) for row in rows if row.contrast != NOISE_FLOOR),
+    )
+
+
+# -- what comes next --------------------------------------------------------------------
+
+
+def next_scenario(names: Sequence[str], done: Sequence[Round]) -> str:
+    """The one with the fewest rounds; of those the quickest, as far as that is known."""
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for one in done:
+        seconds.setdefault(one.scenario, []).append(one.seconds)
+
+    def order(name: str) -> tuple[int, float]:
+        seen = seconds[name]
+        return len(seen), fmean(seen) if seen else _steps(name)
+
+    return min(names, key=order)
+
+
+def _steps(name: str) -> float:
+    scenario = scenario_of(name)
+    return scenario.load.sessions * sum(turn.repeat for turn in scenario.turns)
+
+
+# -- what is told -----------------------------------------------------------------------
+
+
+def report(done: Sequence[Round]) -> str:
+    rows = [row for one in done for row in one.rows]
+    groups: dict[tuple[str, str], list[Judged]] = {}
+    for row in rows:
+        groups.setdefault((row.mode, row.metric), []).append(row)
+    head = ("mode", "metric", "rows", "gated", *VERDICTS, "median pairs", "median sd", "largest")
+    lines = [(*key, *_figures(group)) for key, group in sorted(groups.items())]
+    return "\n".join([table(head, [*lines, ("all", "", *_figures(rows))]), "", *_closing(done)])
+
+
+def _figures(rows: Sequence[Judged]) -> list[object]:
+    """Of gated rows, but for their number."""
+    gated = [row for row in rows if row.gated]
+    count = Counter(row.verdict for row in gated)
+    largest = max((abs(row.log_ratio or 0.0) for row in gated), default=0.0)
+    return [
+        len(rows),
+        len(gated),
+        *(count[verdict] for verdict in VERDICTS),
+        f"{median([row.pairs for row in gated] or [0]):.0f}",
+        f"{median([row.sd for row in gated] or [0]):.1%}",
+        f"{math.expm1(largest):.1%}",
+    ]
+
+
+def _closing(done: Sequence[Round]) -> list[str]:
+    gated = [row for one in done for row in one.rows if row.gated and row.pairs]
+    false = sum(len(one.false) for one in done)
+    hit = sum(bool(one.false) for one in done)
+    stopped = [f"{one.scenario} {metric}" for one in done for metric in one.sides_differ]
+    lines = [
+        f"{len(done)} runs of {len({one.scenario for one in done})} scenarios, "
+        f"{sum(one.pairs for one in done)} pairs, {sum(one.seconds for one in done):.0f} s.",
+        f"False verdicts in {false} of {len(gated)} gated rows (95 % sure: at most "
+        f"{share_at_most(false, len(gated)):.2%}), in {hit} of {len(done)} runs (at most "
+        f"{share_at_most(hit, len(done)):.1%}).",
+        f"A/A pairs that would have stopped a run: {', '.join(stopped) or 'none'}.",
+    ]
+    return lines + [
+        f"- {one.scenario}, round {one.number}: {row.contrast} {row.metric} {row.verdict} "
+        f"{math.expm1(row.log_ratio or 0.0):+.1%} in {row.pairs} pairs"
+        for one in done
+        for row in one.false
+    ]
+
+
+def main(said: Sequence[str] | None = None) -> None:
+    parser = arguments(__doc__, "false_alarms")
+    parser.add_argument("--minutes", type=float, help="begin no round after that")
+    parser.add_argument("--rounds", type=int, help="in all, those of an earlier run included")
+    parser.add_argument("--round-seconds", type=float, default=60.0, help="budget of one run")
+    parser.add_argument("--contrasts", type=int, default=2, help="of a run, at most")
+    parser.add_argument("--pairs", type=int, help="of a cell, at most; for trying this out")
+    parser.add_argument("--noise-pairs", type=int, default=8, help="A/A pairs of each mode")
+    parser.add_argument("scenarios", nargs="*", help="default: the whole catalogue")
+    asked = parser.parse_args(said)
+    if asked.minutes is None and asked.rounds is None:
+        parser.error("say when to end: --minutes or --rounds")
+    fixed = {"seed": asked.seed, "contrasts": asked.contrasts, "noise_pairs": asked.noise_pairs}
+    log = Log(asked.out, fixed | {"round_seconds": asked.round_seconds, "pairs": asked.pairs})
+    limits = Limits(asked.round_seconds, asked.pairs, asked.noise_pairs)
+    names, clock = asked.scenarios or playable(TOO_LONG), Clock(asked.minutes)
+    done = convert(log.rounds, list[Round])
+    with stoppable():
+        while clock.left > 0 and (asked.rounds is None or len(done) < asked.rounds):
+            name = next_scenario(names, done)
+            number = sum(one.scenario == name for one in done)
+            done.append(one_round(name, number, asked.contrasts, limits, asked.seed))
+            log.append(done[-1])
+            say(f"{len(done)}: {name}, {done[-1].seconds:.0f} s")
+    print(report(done))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""A long run through the real session, journal and conclusion: what it takes of the bench.
+
+    python -m tests.studies.ten_thousand [--samples 10000] [--cells 200]
+
+Trials are answered at once by the scripted executor, so that all the time and memory are the
+bench's own. Every cell is looked at whenever it can be, and none is settled. What is to be
+held against it: the parent's memory (150 MB at most), and the time of a look beside the
+seconds that the pairs before it take in a real run.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from msgspec import Struct
+
+from tests.trae_bench.runs import header
+from tests.trae_bench.twins import cell
+from trae_bench import session
+from trae_bench.compare import comparisons
+from trae_bench.design import NOISE_FLOOR
+from trae_bench.executors import Scripted
+from trae_bench.laboratory import Bench
+from trae_bench.meters import METRICS
+from trae_bench.plan import Cell
+from trae_bench.records import Mode, Trial
+from trae_bench.scenario import Scenario
+from trae_bench.session import Executor
+from trae_bench.store import Journal, read_journal, read_run
+from trae_bench.worker import _peak_rss as peak_rss
+
+MODES: tuple[tuple[Mode, tuple[str, ...]], ...] = (
+    ("duet", ("cpu", "peak_rss", "requests")),
+    ("serial", ("wall", "steps_per_second")),
+)
+CONTRASTS = (NOISE_FLOOR, *(f"toggle-{number}" for number in range(1, 10)))
+
+
+class Found(Struct, frozen=True):
+    """What the run took; seconds and bytes."""
+
+    samples: int
+    cells: int
+    looks: int
+    longest_look: float
+    all_looks: float
+    seconds: float
+    """Of the whole run, the writing of journal and run file included."""
+    peak_memory: int
+    """Of this process, up to the end of the run."""
+    journal_bytes: int
+    reading: float
+    """Of the journal."""
+
+
+def plan(count: int) -> tuple[Cell, ...]:
+    kinds = [(name, *kind) for name in CONTRASTS for kind in MODES]
+    return tuple(
+        cell(name, mode, metrics, f"scenario-{number // len(kinds) + 1}")
+        for number in range(count)
+        for name, mode, metrics in [kinds[number % len(kinds)]]
+    )
+
+
+def figures(trial: Trial) -> Mapping[str, float]:
+    """As many as a real sample has, none of them twice in memory."""
+    random = Random(f"{trial.scenario}{trial.contrast}{trial.mode}{trial.pair}{trial.side}")
+    spread = random.gauss(1, 0.05)
+    return {
+        name: 17.0
+        if metric.mode == "exact"
+        else spread * random.uniform(0.49, 0.51) * (1e8 if metric.unit == "B" else 1.0)
+        for name, metric in METRICS.items()
+    }
+
+
+class ScriptedBench(Bench):
+    """Runs no process."""
+
+    @contextmanager
+    def executor(
+        self, scenarios: Mapping[str, Scenario], keep: Path | None = None
+    ) -> Iterator[Executor]:
+        yield Scripted(figures)
+
+
+@contextmanager
+def watched_looks(seconds: list[float]) -> Iterator[None]:
+    """The session's looks, each timed."""
+    look: Callable[..., Any] = comparisons
+
+    def timed(*arguments: Any) -> Any:
+        before = time.perf_counter()
+        try:
+            return look(*arguments)
+        finally:
+            seconds.append(time.perf_counter() - before)
+
+    vars(session)["comparisons"] = timed
+    try:
+        yield
+    finally:
+        vars(session)["comparisons"] = look
+
+
+def study(samples: int, cells: int, folder: Path) -> Found:
+    """One run of so many samples, spread over so many cells, in `folder`."""
+    pairs = samples // (2 * cells) - 1
+    # No interval is ever so narrow: every cell takes all its pairs, and is looked at meanwhile.
+    head = header(plan(cells), pairs=pairs, noise_pairs=pairs, precision=1e-9)
+    run_file, looks = folder / "run.json", list[float]()
+    bench, before = ScriptedBench(print), time.perf_counter()
+    with watched_looks(looks), Journal.create(folder / "run.journal.jsonl", head) as journal:
+        result = bench.measure(head, {}, journal, run_file)
+    seconds, peak_memory = time.perf_counter() - before, peak_rss()
+    if result.error is not None:
+        raise result.error
+    before = time.perf_counter()
+    contents = read_journal(journal.path)
+    reading = time.perf_counter() - before
+    assert contents.samples == read_run(run_file).samples
+    return Found(
+        samples=len(contents.samples),
+        cells=cells,
+        looks=len(looks),
+        longest_look=max(looks, default=0.0),
+        all_looks=sum(looks),
+        seconds=seconds,
+        peak_memory=peak_memory,
+        journal_bytes=journal.path.stat().st_size,
+        reading=reading,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What a long run takes of the bench.")
+    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--cells", type=int, default=200)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = study(asked.samples, asked.cells, Path(folder))
+    print(json.dumps({name: getattr(found, name) for name in Found.__struct_fields__}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
