@@ -1,32 +1,90 @@
-"""The documents say what the committed runs say.
+"""The documents say what the committed runs and the commands say.
 
-A block between `<!-- run: results/NAME.json -->` and `<!-- end of run -->` is rendered from
-that file. `python -m tests.test_docs` writes the blocks anew.
+Between marks that are comments of Markdown stands what is rendered anew:
+
+    <!-- run: results/NAME.json -->   the table of a run          <!-- end of run -->
+    <!-- output: trae-bench ... -->   what that command prints    <!-- end of output -->
+    <!-- commands -->                 the help of every command   <!-- end of commands -->
+
+Pictures are drawn from the committed runs, too. `python -m tests.test_docs` writes all of it anew.
 """
 
+import io
+import os
 import re
+import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
+from unittest import mock
+from xml.etree import ElementTree
 
+import click
 import pytest
+from msgspec.structs import replace
 
+from trae_bench.cli import cli, main
+from trae_bench.compare import comparisons, noise_floor
+from trae_bench.design import NOISE_FLOOR
 from trae_bench.meters import METRICS
+from trae_bench.records import Mode
+from trae_bench.report.plot import Shown, picture
 from trae_bench.report.terminal import closing, noise_line, table
 from trae_bench.store import RunFile, read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-BLOCK = re.compile(r"(<!-- run: (\S+) -->\n).*?(<!-- end of run -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"^(<!-- (run: |output: trae-bench |commands)(.*?) ?-->\n)"
+    r".*?^(<!-- end of (?:run|output|commands) -->)",
+    re.DOTALL | re.MULTILINE,
+)
+WIDTH = 80
 
 
 def rendered(document: Path) -> str:
     """The document's text with every block as it should be."""
+    kinds = {"run: ": table_of, "output: trae-bench ": output_of, "commands": help_of_all}
 
     def block(found: re.Match[str]) -> str:
-        shown = "\n".join(part for part in _parts(read_run(ROOT / found[2])))
-        return f"{found[1]}```text\n{shown}\n```\n{_source(read_run(ROOT / found[2]))}\n{found[3]}"
+        return f"{found[1]}{kinds[found[2]](found[3])}{found[4]}"
 
     return BLOCK.sub(block, document.read_text(encoding="utf-8"))
+
+
+def table_of(name: str) -> str:
+    run = read_run(ROOT / name)
+    shown = "\n".join(_parts(run))
+    return f"```text\n{shown}\n```\n{_source(run)}\n"
+
+
+def output_of(arguments: str) -> str:
+    """What a command prints that reads and measures nothing, at the root of the repository."""
+    printed = io.StringIO()
+    with chdir(ROOT), redirect_stdout(printed), mock.patch.dict(os.environ, COLUMNS=str(WIDTH)):
+        code = main(shlex.split(arguments))
+    assert code == 0, f"trae-bench {arguments} ended in {code}"
+    lines = (line.rstrip() for line in printed.getvalue().rstrip().split("\n"))
+    return "\n".join(["```text", f"$ trae-bench {arguments}", *lines, "```", ""])
+
+
+def help_of_all(_: str = "") -> str:
+    context = click.Context(
+        cli, info_name="trae-bench", terminal_width=WIDTH, **cli.context_settings
+    )
+    return "\n".join(_helps(context, cli))
+
+
+def _helps(context: click.Context, command: click.Command) -> Iterator[str]:
+    """Of a command and, in the order of their names, of those below it."""
+    yield f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            inner = click.Context(below, parent=context, info_name=name, terminal_width=WIDTH)
+            yield from _helps(inner, below)
 
 
 def _parts(run: RunFile) -> list[str]:
@@ -45,10 +103,11 @@ def _source(run: RunFile) -> str:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_tables_are_those_of_the_committed_runs(document: Path) -> None:
-    assert document.read_text(encoding="utf-8") == rendered(document), (
-        "run `python -m tests.test_docs` to write the tables anew"
-    )
+def test_blocks_are_what_they_should_be(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    assert text == rendered(document), "run `python -m tests.test_docs` to write the blocks anew"
+    begun = len(re.findall(r"^<!-- (?:run: |output: |commands -->)", text, re.MULTILINE))
+    assert begun == len(BLOCK.findall(text)), "a block without its end"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -60,10 +119,108 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def test_the_readme_shows_a_run() -> None:
-    assert BLOCK.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert "run: " in {kind for _, kind, *_ in BLOCK.findall(_read("README.md"))}
+
+
+def test_every_command_has_its_help_in_the_reference() -> None:
+    reference = _read("docs/commands.md")
+    missing = [name for name in cli.commands if f"\n## trae-bench {name}\n" not in reference]
+    assert not missing
+
+
+def test_help_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = help_of_all()
+    monkeypatch.setenv("COLUMNS", "200")
+    assert help_of_all() == usual
+
+
+def commands_of(document: Path) -> list[list[str]]:
+    """Command lines of `trae-bench` in the blocks that a reader is to type."""
+    typed = re.findall(r"^ *```sh\n(.*?)^ *```$", document.read_text("utf-8"), re.DOTALL | re.M)
+    lines = [part.strip() for block in typed for line in block.splitlines()
+             for part in line.split("&&")]  # fmt: skip
+    found = (shlex.split(line.split(">")[0], comments=True) for line in lines)
+    return [line[1:] for line in found if line and line[0].endswith("trae-bench")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_can_be_typed_as_they_stand(document: Path) -> None:
+    """No option that is not there, no argument too many."""
+    for name, *arguments in commands_of(document):
+        command: click.Command = cli.commands[name]
+        while isinstance(command, click.Group) and arguments:
+            command = command.commands[arguments.pop(0)]
+        _, unexpected, _ = command.make_parser(click.Context(command)).parse_args(arguments)
+        assert not unexpected
+
+
+def test_a_command_that_is_not_there_is_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```sh\ncd x && trae-bench run bugfix --no-such-option  # why\n```\n")
+    assert commands_of(page) == [["run", "bugfix", "--no-such-option"]]
+    with pytest.raises(click.NoSuchOption):
+        test_commands_can_be_typed_as_they_stand(page)
+
+
+# -- pictures
+
+
+def noise_of_one_metric() -> bytes:
+    """Processor time of the A/A pairs that ran at once, and of those that took turns."""
+    run = read_run(ROOT / "results" / "quick.json")
+    return picture({mode: _cpu_alone(run, mode) for mode in ("duet", "serial")}, "noise", "svg")
+
+
+def _cpu_alone(run: RunFile, mode: Mode) -> RunFile:
+    """The run as if processor time had been all that was asked for, and taken so."""
+    header = run.header
+    metrics = {"cpu": replace(header.metrics["cpu"], mode=mode)}
+    cells = tuple(
+        replace(cell, metrics=("cpu",))
+        for cell in header.cells
+        if cell.contrast.name == NOISE_FLOOR and cell.mode == mode
+    )
+    family = sum(row.contrast != NOISE_FLOOR for row in run.comparisons)
+    noise = noise_floor(comparisons(run.samples, cells, metrics), metrics, family=family)
+    return replace(run, header=replace(header, cells=cells, metrics=metrics), noise=tuple(noise))
+
+
+def of_quick(kind: str, **shown: str) -> Callable[[], bytes]:
+    def draw() -> bytes:
+        run = read_run(ROOT / "results" / "quick.json")
+        return picture({"quick": run}, kind, "svg", Shown(**shown))  # type: ignore[arg-type]
+
+    return draw
+
+
+PICTURES = {
+    "effects.svg": of_quick("effects"),
+    "noise.svg": noise_of_one_metric,
+    "looks.svg": of_quick("pairs", scenario="bugfix", toggle="parallel_tools", metric="wall"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_are_those_of_the_committed_runs(name: str) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    drawn, committed = PICTURES[name](), (ROOT / "docs" / name).read_bytes()
+    if f"\nmatplotlib=={matplotlib.__version__}\n" in _read("constraints.txt"):
+        assert drawn == committed, "run `python -m tests.test_docs` to draw the pictures anew"
+    # Another version may place a line elsewhere, but the picture has the same parts.
+    assert _parts_of(drawn) == _parts_of(committed)
+
+
+def _parts_of(svg: bytes) -> list[str]:
+    return [each.get("id", "") for each in ElementTree.fromstring(svg).iter("{*}g")]
+
+
+def _read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":
     for path in DOCUMENTS:
         path.write_text(rendered(path), encoding="utf-8")
+    for name, draw in PICTURES.items():
+        (ROOT / "docs" / name).write_bytes(draw())
     sys.exit(0)

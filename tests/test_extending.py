@@ -1,0 +1,70 @@
+"""The examples of docs/extending.md do what the page says."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.trae_bench.test_meters import session, usage
+from tests.trae_bench.test_subject import OTHER_AGENT, SMALL
+from trae_bench import meters
+from trae_bench.meters import METRICS, Observation
+from trae_bench.records import Metric
+from trae_bench.scenario import check, load
+from trae_bench.subject.reference import toggles
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+
+
+def blocks(section: str, language: str) -> list[str]:
+    """Code of one language under one heading."""
+    (text,) = [part for part in PAGE.split("\n## ") if part.startswith(f"{section}\n")]
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+
+
+def test_the_scenario_is_one(tmp_path: Path) -> None:
+    (text,) = blocks("A scenario", "toml")
+    path = tmp_path / "checks.toml"
+    path.write_text(text)
+    scenario = load(path)
+    check(scenario, toggles=toggles(), metrics=METRICS, source=path)
+    assert scenario.oracle.final_text == scenario.turns[-1].text
+
+
+def test_the_lines_of_the_toggle_are_the_agents_own() -> None:
+    for line, home in zip(blocks("A toggle", "python"), ("toggles.py", "build.py"), strict=True):
+        assert line.strip() in (ROOT / "agent_core" / home).read_text(encoding="utf-8")
+
+
+def test_every_file_and_name_that_the_page_speaks_of_is_there() -> None:
+    files = re.findall(r"`((?:agent_core|trae_bench|tests)/[\w./]+)`", PAGE)
+    assert files
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    shell = (ROOT / "agent_core" / "shell.py").read_text(encoding="utf-8")
+    assert "class PollingShell" in shell
+    assert "class EventShell" in shell
+
+
+def test_the_metric_finds_its_figure() -> None:
+    (code,) = blocks("A metric", "python")
+    names = dict(vars(meters))
+    exec(code, names)
+    metric, measure = names["entry"]
+    assert isinstance(metric, Metric)
+    assert (metric.name, metric.mode, metric.better) == ("longest_reply", "serial", "lower")
+    log = session((101.0, 103.0), (104.0, 104.5))
+    assert measure(Observation.of(usage(), [log], None, None)) == 2.0
+    assert measure(Observation.of(usage(), [], None, None)) is None
+
+
+def test_another_agent_is_measured(tmp_path: Path) -> None:
+    (code,) = blocks("A subject", "python")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    script = tmp_path / "agent.py"
+    script.write_text(OTHER_AGENT)
+    command = [sys.executable, str(script), "{base_url}", "{task}"]
+    shown = names["compare"](SMALL, command, command, 1)
+    assert "small / new version  (1 duet pairs)" in shown
+    assert "inconclusive" in shown
