@@ -58,7 +58,8 @@ FULL_SCENARIOS = (
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
-        "smoke": Profile("2 pairs each, no verdicts", DEFAULT_SCENARIOS, 120.0, 2, 2, False),
+        # Without verdicts there is nothing that A/A pairs could guard.
+        "smoke": Profile("2 pairs each, no verdicts", DEFAULT_SCENARIOS, 120.0, 2, 0, False),
         "quick": Profile("at most 4:30 minutes", DEFAULT_SCENARIOS, 270.0, None, 8),
         "full": Profile("until every question has its answer", FULL_SCENARIOS, None, None, 12),
     }
@@ -197,6 +198,8 @@ def plan(wish: Wish) -> Plan:
         compared = [cell for cell in planned if cell.contrast.name != NOISE_FLOOR]
         planned += map(confirming, compared)
     limits = _limits(wish, profile)
+    if not limits.noise_pairs:
+        planned = [cell for cell in planned if cell.contrast.name != NOISE_FLOOR]
     return Plan(found, used, tuple(planned), limits, metrics, tuple(left_out), sides)
 
 

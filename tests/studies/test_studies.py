@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from tests.studies import blocked, catalogue, damping, false_alarms, injected, lab, peers
+from tests.studies import (
+    blocked,
+    catalogue,
+    damping,
+    false_alarms,
+    fresh_pairs,
+    injected,
+    lab,
+    peers,
+)
 from tests.studies.burden import times
 from tests.studies.lab import (
     BURDEN_CPU,
@@ -350,3 +359,11 @@ def test_a_session_that_fails_is_no_measurement(tmp_path: Path) -> None:
             seats.check()
         seats.clear()
     assert not (tmp_path / "x").exists()
+
+
+def test_fresh_pairs_confirm_what_is_large_and_little_else() -> None:
+    case = fresh_pairs.CASES[0]
+    found, confirmed = fresh_pairs.shares(case, 0.10, 5, 10, Random(1))
+    assert found == confirmed == 1
+    none = fresh_pairs.shares(case, 0.0, 5, 10, Random(1))
+    assert none[1] <= none[0] < 1

@@ -31,7 +31,7 @@ def show_result(result: "Result", *, as_json: bool) -> None:
         fields = ("stopped", "noise", "comparisons")
         shown = {name: getattr(run, name) for name in fields}
         shown |= {"run_file": str(result.run_file), "claimed": result.claimed}
-        print_json(shown | {"outcome": outcome(run, claimed=result.claimed)})
+        print_json(shown | {"notes": notes(run), "outcome": outcome(run, claimed=result.claimed)})
         return
     width = terminal_width()
     if is_fixed(run.header.design):

@@ -363,7 +363,7 @@ def _noise(found: Explanation) -> Iterator[str]:
     if floor is None:
         exact = found.metric.mode == "exact"
         yield (
-            "Counts have no noise floor." if exact else "Unknown: too few A/A pairs were measured."
+            "Counts have no noise floor." if exact else "Unknown, for want of A/A pairs."
         )
         return
     yield (

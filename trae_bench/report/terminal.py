@@ -134,7 +134,7 @@ def noise_line(floors: Sequence[Floor]) -> str:
         worst[floor.metric] = floor
     told = [worst[name] for name in LEADING if name in worst][:2] or list(worst.values())[:1]
     if not told:
-        return "A/A noise: unknown, too few A/A pairs were measured."
+        return "A/A noise: unknown, for want of A/A pairs of something that varies."
     parts = (
         f"{for_terminal(floor.metric, 30)} {percent(floor.sd)}"
         f" (shows effects from {percent(floor.smallest_effect)})"

@@ -7,6 +7,7 @@ from itertools import chain, islice
 
 from msgspec import Struct
 
+from trae_bench.notes import notes
 from trae_bench.records import Comparison
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.html.source import ORDER, Source, place
@@ -42,7 +43,8 @@ class Overview(Struct, frozen=True):
     """Rows that stand out, too, but are only in the table."""
     closing: str
     noise: str
-    standings: tuple[str, ...]
+    warnings: tuple[str, ...]
+    """What a reader must know beside the table."""
     facts: tuple[tuple[str, str], ...]
     all_facts: tuple[tuple[str, str], ...]
     floors: tuple[tuple[str, ...], ...]
@@ -66,7 +68,7 @@ def overview(source: Source) -> Overview:
         more=sum(map(len, kinds)) - len(told),
         closing=closing(run, claimed=source.claimed),
         noise=noise_line(run.noise),
-        standings=tuple(standing_lines(run.noise)),
+        warnings=(*standing_lines(run.noise), *notes(run)),
         facts=tuple(_facts(source)),
         all_facts=tuple(islice(_all_facts(run.header), MOST_LISTED)),
         floors=tuple(_floors(run)),
