@@ -373,8 +373,8 @@ def _p_again(row: Row) -> float:
     """One-sided p-value of no slowdown, from all pairs of a row."""
     sign = 1 if row.better == "lower" else -1
     fit = fit_of(row, len(row.a))
-    if fit is None or not fit.error:
-        # Without ratios, or without any spread, there is only the direction to go by.
+    if fit is None or not fit.error or len(row.a) == row.rule.exact_at:
+        # Without ratios, or any spread, or for counts: there is only the direction to go by.
         differences = [sign * (b - a) for a, b in zip(row.a, row.b, strict=True)]
         return 0.0 if min(differences) > row.minimum else 1.0
     return t_tail(sign * fit.mean / fit.error, fit.df)
@@ -439,9 +439,9 @@ def own_threshold(metric: Metric) -> float:
     """Smallest effect (a fraction) of this metric that is worth a verdict."""
     # Noise does not raise it: the margin of `equivalent` would move along, and on a noisy
     # machine everything would be called equivalent. What cannot be told stays open.
-    if metric.threshold is not None:
-        return metric.threshold
-    return THRESHOLD.get(metric.name, rule_of(metric).threshold)
+    own = THRESHOLD.get(metric.name, rule_of(metric).threshold)
+    # One that was asked for can only raise it; of counts it is the minimum, see there.
+    return own if metric.threshold is None else max(own, metric.threshold)
 
 
 def _row(
@@ -460,7 +460,7 @@ def _row(
         better=metric.better,
         threshold=own_threshold(metric),
         floor_sd=min(floor.sd, MOST_NOISE) if floor is not None else 0.0,
-        minimum=own_minimum(metric, sides[0]),
+        minimum=own_minimum(metric, sides[0][: rule_of(metric).exact_at or None]),
         gated=can_be_gated and key.contrast != NOISE_FLOOR,
     )
 

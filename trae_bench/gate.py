@@ -67,8 +67,23 @@ def outcome(run: RunFile, *, claimed: bool = True) -> Outcome:
 
 
 def _differing(rows: Iterable[Comparison]) -> Outcome | None:
-    differ = tuple(row for row in rows if _no_accident(row.pairs.answers_differ, row.pairs))
+    differ = tuple(row for row in rows if answers_differ(row) is not None)
     return Outcome("answers differ", differ) if differ else None
+
+
+def answers_differ(row: Comparison) -> Pairs | None:
+    """The pairs of a row, fresh ones included, whose answers differ too often for an accident."""
+    taken = _taken(row)
+    return next((each for each in taken if _no_accident(each.answers_differ, each)), None)
+
+
+def not_measured(row: Comparison) -> Pairs | None:
+    """The pairs of a row, fresh ones included, that were lost too often for an accident."""
+    return next((each for each in _taken(row) if _no_accident(each.not_measured, each)), None)
+
+
+def _taken(row: Comparison) -> tuple[Pairs, ...]:
+    return (row.pairs,) if row.confirmation is None else (row.pairs, row.confirmation.pairs)
 
 
 def _no_accident(lost: int, pairs: Pairs) -> bool:
@@ -82,7 +97,7 @@ def _worse(rows: Iterable[Comparison]) -> Outcome | None:
 
 def _lost(run: RunFile, rows: Sequence[Comparison]) -> Outcome | None:
     """Too many pairs of a comparison were lost, or equal sides do not come out equal."""
-    lost = tuple(row for row in rows if _no_accident(row.pairs.not_measured, row.pairs))
+    lost = tuple(row for row in rows if not_measured(row) is not None)
     reasons = [
         f"in {floor.pairs} A/A pairs of {floor.scenario} B has {percent_off(floor.mean)} more "
         f"{floor.metric} than A, though both are the same"
@@ -102,7 +117,9 @@ def _undecided(rows: Sequence[Comparison], claimed: bool) -> Outcome | None:
         return Outcome("inconclusive", reasons=("every metric is too noisy here to be gated",))
     # Where there was no time for a single pair, the question is as open as it was.
     undecided = tuple(
-        row for row in gated if row.judgement.verdict == "inconclusive" or not row.pairs.measured
+        row
+        for row in gated
+        if row.judgement.verdict in ("inconclusive", "not measured") or not row.pairs.measured
     )
     return Outcome("inconclusive", undecided) if undecided else None
 

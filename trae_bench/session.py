@@ -313,7 +313,8 @@ class Session:
         self._end_noise()
         state = self._pick()
         if state is None or state.due:
-            if any(each.due for each in self._states.values()):
+            # At the end always: what needs fresh pairs must be asked for, wherever a cell stopped.
+            if state is None or any(each.due for each in self._states.values()):
                 self._look()
             state = self._pick()
         return state

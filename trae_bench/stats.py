@@ -278,9 +278,10 @@ def _judge(row: Row, evidence: Evidence, n: int, level: float) -> Judgement:
 
 
 def _exactly(row: Row, n: int) -> Judgement | None:
-    """Verdict on sides that do not vary; None if they do or the rule does not compare so."""
+    """Verdict on sides that do not vary, here or in A/A pairs; None if they do or the rule does not
+    compare so."""
     a, b = set(row.a[:n]), set(row.b[:n])
-    if n != row.rule.exact_at or len(a) > 1 or len(b) > 1:
+    if n != row.rule.exact_at or row.floor_sd or len(a) > 1 or len(b) > 1:
         return None
     difference = b.pop() - a.pop()
     if abs(difference) <= row.minimum:

@@ -110,7 +110,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     versions: Facts
     design: Name = "add-one"
     """Which arms are compared."""
-    precision: float | None = None
+    precision: Annotated[float, Meta(gt=0, le=1)] | None = None
     """Where given, cells ended at intervals so narrow (a fraction, to either side)."""
     compared: Compared | None = None
 

@@ -156,7 +156,7 @@ COMPARED = Compared("a" * 12, "a" * 40, "main", "b" * 12, "b" * 40, False)
 
 def gate_plan(scenario: str = "work") -> tuple[Cell, ...]:
     """Base and head, and the fresh pairs that confirm a regression."""
-    noise = Contrast(scenario, NOISE_FLOOR, OF_HEAD, OF_HEAD)
+    noise = Contrast(scenario, NOISE_FLOOR, BASE, BASE)
     compared = Contrast(scenario, "head", BASE, OF_HEAD)
     modes: tuple[tuple[Mode, tuple[str, ...]], ...] = (("duet", DUET), ("serial", SERIAL))
     of_noise = (Cell(scenario, noise, mode, metrics) for mode, metrics in modes)

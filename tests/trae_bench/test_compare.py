@@ -8,9 +8,10 @@ from statistics import fmean, stdev
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.trae_bench.twins import cell, figures, sample
-from trae_bench.compare import attributions, comparisons, fate, noise_floor, stops
+from trae_bench.compare import attributions, comparisons, fate, noise_floor, own_threshold, stops
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.executors import Scripted
 from trae_bench.meters import METRICS
@@ -317,3 +318,11 @@ def test_figures_of_no_machine_are_survived() -> None:
     ]
     found = row(comparisons(samples, PLAN, METRICS), "fast", "cpu")
     assert found.judgement.verdict != "regression"
+
+
+@pytest.mark.parametrize(("name", "own"), [("cpu", 0.02), ("wall", 0.05), ("peak_rss", 0.01)])
+def test_a_threshold_that_was_asked_for_only_raises(name: str, own: float) -> None:
+    metric = METRICS[name]
+    assert own_threshold(metric) == own
+    assert own_threshold(replace(metric, threshold=0.0)) == own
+    assert own_threshold(replace(metric, threshold=0.2)) == 0.2

@@ -27,8 +27,10 @@ from trae_bench.gate import CODES, Kind, outcome
 from trae_bench.lock import PLACE_VARIABLE
 from trae_bench.meters import METRICS
 from trae_bench.plan import confirming
-from trae_bench.records import Confirmation, Judgement
+from trae_bench.planning import Plan, Wish, plan
+from trae_bench.records import Confirmation, Judgement, Trial
 from trae_bench.report import gate_text
+from trae_bench.report.ci import annotations
 from trae_bench.report.export import export
 from trae_bench.report.junit import junit
 from trae_bench.report.markdown import MARKER, comment
@@ -123,6 +125,78 @@ def seen() -> dict[Kind, RunFile]:
         "answers differ": gate(lost=DIFFER),
         "interrupted": replace(gate(1.1), stopped="interrupted"),
     }
+
+
+def test_fresh_pairs_that_answer_otherwise_count() -> None:
+    again = {(AGAIN, number): "differ" for number in range(9)}
+    assert outcome(gate(1.1, lost=again)).kind == "answers differ"
+    crashes = {(AGAIN, number): "crash" for number in range(9)}
+    assert outcome(gate(1.1, lost=crashes)).kind == "not measured"
+
+
+def test_a_gated_row_that_has_no_figure_is_no_pass() -> None:
+    run = gate()
+    first = next(row for row in run.comparisons if row.gated)
+    blank = replace(first, judgement=replace(first.judgement, verdict="not measured"))
+    rows = tuple(blank if row is first else row for row in run.comparisons)
+    assert outcome(replace(run, comparisons=rows)).code(strict=True) == 3
+
+
+def test_a_row_whose_last_value_comes_late_still_gets_its_fresh_pairs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its eighth value comes with the ninth pair, which is the last one and no look."""
+    usual = Machine._figures
+
+    def figures(self: Machine, trial: Trial) -> dict[str, float]:
+        found = usual(self, trial)
+        if trial.contrast == "head" and trial.pair == 3:
+            del found["cpu"]
+        return found
+
+    monkeypatch.setattr(Machine, "_figures", figures)
+    run = gate(1.1, pairs=9)
+    cpu = next(row for row in run.comparisons if (row.contrast, row.metric) == ("head", "cpu"))
+    assert cpu.confirmation is not None
+    assert cpu.judgement.verdict == "regression"
+    assert not verify(run, now=NOW)
+
+
+def test_noise_that_the_head_brings_in_does_not_take_its_metric_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(
+        cell.contrast.a.name == "base"
+        for cell in planned_in(tmp_path, monkeypatch).cells
+        if cell.contrast.name == NOISE_FLOOR
+    )
+
+
+def planned_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """The plan of a gate in a repository of two commits."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.chdir(repository(folder / "repository"))
+    return plan(Wish(command="", scenarios=("bugfix",), compare="HEAD"))
+
+
+def test_answers_that_differ_now_and_then_are_told_wherever_a_job_looks() -> None:
+    run = gate(lost={("head", number): "differ" for number in (2, 5, 7)})
+    assert any(line.startswith("::error") for line in annotations(run))
+    assert "<error" in junit(run)
+
+
+def test_where_everything_is_new_nothing_is_said_of_regressions() -> None:
+    assert gate_text.sentence(only_new()).startswith("Nothing to compare")
+
+
+def test_sides_that_were_changed_about_are_found() -> None:
+    run = slower()
+    cells = tuple(
+        replace(cell, contrast=replace(cell.contrast, a=cell.contrast.b, b=cell.contrast.a))
+        for cell in run.header.cells
+    )
+    told = verify(replace(run, header=replace(run.header, cells=cells)), now=NOW)
+    assert any("not base and head" in finding.said for finding in told)
 
 
 def test_nothing_is_claimed_from_too_few_pairs() -> None:

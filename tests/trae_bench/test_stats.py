@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from trae_bench.records import Better, Interval, Judgement, Verdict
 from trae_bench.stats import (
@@ -526,3 +527,10 @@ def test_without_ratios_there_is_no_least_effect() -> None:
     assert log_ratios(Row(a=(0.0,), b=(1.0,))) is None
     assert log_ratios(Row(a=(1.0, 0.0), b=(1.0, 1.0)), 1) == [0.0]
     assert log_ratios(Row(a=(), b=())) == []
+
+
+def test_counts_that_vary_in_equal_sides_are_not_taken_for_constant() -> None:
+    row = Row(a=(10.0, 10.0), b=(11.0, 11.0), rule=EXACT_V1, floor_sd=0.05)
+    assert verdicts({"requests": row})["requests"].verdict == "inconclusive"
+    steady = replace(row, floor_sd=0.0)
+    assert verdicts({"requests": steady})["requests"].verdict == "regression"

@@ -410,3 +410,9 @@ def test_a_scenarios_digest_is_of_its_content() -> None:
 if __name__ == "__main__":
     target = ROOT / "trae_bench/run.schema.json"
     target.write_text(json.dumps(store.schema(), indent=2, ensure_ascii=False) + "\n")
+
+
+@pytest.mark.parametrize("precision", [-2.0, 0.0, 3.0])
+def test_a_precision_that_is_none_is_refused(precision: float) -> None:
+    with pytest.raises(msgspec.ValidationError, match="precision"):
+        msgspec.json.decode(msgspec.json.encode(header(precision=precision)), type=Header)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trae_bench.errors import CannotMeasure
+from trae_bench.gate import answers_differ
 from trae_bench.records import Comparison
 from trae_bench.report.escape import for_terminal, for_workflow, for_workflow_property
 from trae_bench.report.markdown import compared, headline
@@ -25,7 +26,7 @@ def annotations(run: RunFile, *, claimed: bool = True) -> list[str]:
     """Lines for the job's output: errors for regressions and for answers that differ, a
     warning for what could not be told. What a toggle makes slower is a warning."""
     rows = [row for row in compared(run) if row.gated or run.header.compared is None]
-    differ = [row for row in rows if row.pairs.answers_differ and not row.pairs.measured]
+    differ = [row for row in rows if answers_differ(row) is not None]
     worse = [row for row in rows if row.judgement.verdict == "regression"] if claimed else []
     errors = [_line("error", "answers differ", _reason(row)) for row in _once(differ)]
     changes = [_change(run, row) for row in worse]

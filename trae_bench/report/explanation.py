@@ -280,7 +280,7 @@ def _compared(found: Explanation) -> Iterator[str]:
         yield f"Both sides are the same, so that what differs is noise: {_switches(found.a)}."
     elif found.b.revision is not None or found.a.revision is not None:
         yield f"Side A, {a}, is revision {found.a.revision}; side B, {b}, is {found.b.revision}."
-        yield f"Toggles on both sides: {_switches(found.a)}."
+        yield f"Toggles of head: {_switches(found.b)}."
     else:
         sides = [_switches(arm, differing) for arm in (found.a, found.b)]
         yield " ".join(
@@ -362,9 +362,7 @@ def _noise(found: Explanation) -> Iterator[str]:
     estimate, floor = found.row.estimate, found.floor
     if floor is None:
         exact = found.metric.mode == "exact"
-        yield (
-            "Counts have no noise floor." if exact else "Unknown, for want of A/A pairs."
-        )
+        yield ("Counts have no noise floor." if exact else "Unknown, for want of A/A pairs.")
         return
     yield (
         f"{_count(floor.pairs, 'A/A pair')}, both sides the same, scatter by {percent(floor.sd)} "
@@ -414,10 +412,10 @@ def _gated(found: Explanation) -> str:
         return "This row is not gated, for its sides are equal: its verdict is for information."
     if floor is not None and floor.standing == "sides differ":
         return "This row is not gated: equal sides do not come out equal, so nothing is judged."
+    least = percent(max(MOST_THRESHOLD, found.metric.threshold or 0.0))
     return (
         "This row is not gated: by its A/A pairs the metric cannot show effects under "
-        f"{percent(MOST_THRESHOLD)} here. Its verdict is for information, and takes nothing from "
-        "the others."
+        f"{least} here. Its verdict is for information, and takes nothing from the others."
     )
 
 

@@ -5,7 +5,7 @@ Plain text, safe for a terminal; whoever puts it elsewhere escapes it once more.
 
 from collections.abc import Iterator
 
-from trae_bench.gate import Outcome, outcome, percent_off
+from trae_bench.gate import Outcome, answers_differ, not_measured, outcome, percent_off
 from trae_bench.records import Comparison
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.terminal import quantity
@@ -30,6 +30,8 @@ def sentence(run: RunFile, *, claimed: bool = True) -> str:
             return f"Inconclusive {against}: {told}"
         case "interrupted":
             return f"Interrupted; no verdict {against}"
+    if not run.header.cells:
+        return f"Nothing to compare {against}: every scenario is new"
     better = f"; improvement: {_some(run, found)}" if found.rows else ""
     return f"No regression {against}{better}"
 
@@ -105,7 +107,7 @@ def _first_reason(found: Outcome) -> str:
     if not found.rows:
         return for_terminal("; ".join(found.reasons), 400)
     row = found.rows[0]
-    pairs = row.pairs
+    pairs = answers_differ(row) or not_measured(row) or row.pairs
     lost = pairs.answers_differ + pairs.not_measured
     reason = pairs.reasons[0] if pairs.reasons else "no reason known"
     count = f"{lost} of {lost + pairs.measured} pairs"

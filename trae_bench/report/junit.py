@@ -7,6 +7,7 @@ a CI service must not take it for a pass.
 from collections.abc import Iterator
 from itertools import groupby
 
+from trae_bench.gate import answers_differ
 from trae_bench.records import Comparison
 from trae_bench.report.escape import for_xml
 from trae_bench.report.markdown import compared
@@ -88,8 +89,8 @@ def _outcome(row: Comparison, claimed: bool) -> tuple[str, str]:
     """Element that says what became of a row, empty for a pass; and its message."""
     reason = row.pairs.reasons[0] if row.pairs.reasons else "no pair was measured"
     verdict = row.judgement.verdict
-    if row.pairs.answers_differ and not row.pairs.measured:
-        return "error", f"answers differ: {reason}"
+    if (differing := answers_differ(row)) is not None:
+        return "error", f"answers differ: {(differing.reasons or (reason,))[0]}"
     if verdict == "not measured":
         return "skipped", f"not measured: {reason}"
     if not claimed:
