@@ -29,6 +29,8 @@ from trae_bench.compare import comparisons, noise_floor
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.meters import METRICS
 from trae_bench.records import Mode
+from trae_bench.report.html import page
+from trae_bench.report.html.source import Source
 from trae_bench.report.plot import Shown, picture
 from trae_bench.report.terminal import closing, noise_line, table
 from trae_bench.store import RunFile, read_run
@@ -41,6 +43,8 @@ BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 WIDTH = 80
+GUIDES = ("docs/performance.md", "docs/claims.md")
+"""Their tables have marks of their own: `trae-bench report --guide`."""
 
 
 def rendered(document: Path) -> str:
@@ -210,6 +214,16 @@ def test_pictures_are_those_of_the_committed_runs(name: str) -> None:
     assert _parts_of(drawn) == _parts_of(committed)
 
 
+def page_of_the_full_run() -> str:
+    run = read_run(ROOT / "results" / "full.json")
+    return page([Source("full.json", run, claimed=True)])
+
+
+def test_the_page_is_that_of_the_committed_run() -> None:
+    pytest.importorskip("jinja2")
+    assert page_of_the_full_run() == _read("docs/report.html"), "run `python -m tests.test_docs`"
+
+
 def _parts_of(svg: bytes) -> list[str]:
     return [each.get("id", "") for each in ElementTree.fromstring(svg).iter("{*}g")]
 
@@ -223,4 +237,7 @@ if __name__ == "__main__":
         path.write_text(rendered(path), encoding="utf-8")
     for name, draw in PICTURES.items():
         (ROOT / "docs" / name).write_bytes(draw())
-    sys.exit(0)
+    (ROOT / "docs/report.html").write_text(page_of_the_full_run(), encoding="utf-8")
+    with chdir(ROOT):
+        runs = sorted(map(str, Path("results").glob("*.json")))
+        sys.exit(max(main(["report", *runs, "--guide", guide]) for guide in GUIDES))

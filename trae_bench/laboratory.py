@@ -151,8 +151,9 @@ def resume(journal_file: Path, wish: Wish, out: Path | None, *, bench: "Bench") 
 
     Only the budget can be another one than before.
     """
+    # Twice: no use to wait for the lock if it is none, and until then another may write to it.
+    read_journal(journal_file)
     with bench.lock():
-        # Only now: until the lock was free, another may have been writing to it.
         contents = read_journal(journal_file)
         header = contents.header
         scenarios = _same_scenarios(journal_file, header)

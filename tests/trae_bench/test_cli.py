@@ -600,3 +600,4 @@ def test_output_into_a_closed_pipe_is_no_traceback(tiny: Path) -> None:
         process.stdout = None
         _, err = process.communicate(timeout=30)
     assert "Traceback" not in err
+    assert process.returncode == 130

@@ -25,7 +25,7 @@ from trae_bench.errors import BenchError
 EXAMPLES = """\b
 Examples:
   trae-bench run                          the default scenarios, at most 5 minutes
-  trae-bench run --profile smoke          does it work here? seconds, no verdicts
+  trae-bench run --profile smoke          does it work here? a minute or two
   trae-bench run bugfix --toggle parallel_tools --budget 60
   trae-bench run my-session.toml --plan   what would be run, without running it
   trae-bench run --resume trae-bench-results/20260101T120000-quick.journal.jsonl
@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         tell("Interrupted; a journal that was begun can be gone on with (--resume).")
         return INTERRUPTED
-    except BrokenPipeError:
+    except SystemExit:
+        # Only of a closed pipe click makes an exit of its own: 1, which would be a regression.
         # Whoever read the output has gone; Python must not try to flush it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED

@@ -27,6 +27,12 @@ def explain(
     out again from the samples. Without a METRIC, list the rows that can be
     explained; a TOGGLE is what stands after the stroke in the table, or A/A for the
     noise floor.
+
+    \b
+    Examples:
+      trae-bench explain RUN.json
+      trae-bench explain RUN.json bugfix batched_trajectory wall
+      trae-bench explain RUN.json bugfix A/A cpu
     """
     from trae_bench.laboratory import Result, journal_of
     from trae_bench.planning import limits_of

@@ -39,6 +39,13 @@ def plot(files: tuple[Path, ...], out: Path, kind: Any, **names: str | None) -> 
     Ratios with their intervals on a logarithmic axis, a mark for each verdict, and
     the threshold behind them. The same runs give the same file, byte for byte.
     Needs matplotlib: pip install "trae-bench[report]".
+
+    \b
+    Examples:
+      trae-bench plot RUN.json --out effects.svg
+      trae-bench plot RUN.json --kind noise --out noise.png
+      trae-bench plot RUN.json --kind pairs --scenario bugfix \\
+        --toggle parallel_tools --metric wall --out pairs.svg
     """
     from trae_bench.laboratory import Result, journal_of
     from trae_bench.report.plot import Shown, picture

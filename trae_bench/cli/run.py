@@ -132,6 +132,14 @@ def run(context: click.Context, /, **options: Any) -> int:
     A SCENARIO is a name (see `trae-bench list scenarios`), a path to a .toml file, or
     `all`: every one that there is, with its variants.
     Ctrl-C keeps what was measured; `--resume` goes on from it.
+
+    \b
+    Examples:
+      trae-bench run bugfix --toggle parallel_tools --budget 60
+      trae-bench run 'trajectory-long@memory' --metric agent_rss --pairs 12
+      trae-bench run all --only '*/*/cpu' --plan
+      trae-bench run bugfix fan-out --compare v1.2.0 --strict
+      trae-bench run --resume trae-bench-results/NAME.journal.jsonl
     """
     wish = _wish(context, options)
     if options["resume"] is not None:
@@ -175,7 +183,10 @@ def _wish(context: click.Context, options: dict[str, Any]) -> "Wish":
 
     stored = None
     if (options["compare"] or "").endswith(".json"):
-        stored = read_sealed(Path(options["compare"]))
+        path = Path(options["compare"])
+        if not path.is_file():
+            raise UsageError(f"{path}: no such run file to compare with")
+        stored = read_sealed(path)
         options = options | {"compare": None}
         if not options["scenarios"]:
             asked_before = (used.asked for used in stored.header.scenarios.values())
@@ -252,6 +263,8 @@ def _show_plan(wish: "Wish", *, as_json: bool) -> None:
         f"\nAbout {_in_words(about.total)}, {_by(about.guessed, plan.scenarios)}."
         f"\nProfile {wish.profile} {ends}."
     )
+    if budget and budget < about.total.least:
+        click.echo("That is too little for most of it: name scenarios, or give a --budget.")
     if plan.sides is not None:
         click.echo("Where head is slower, as many fresh pairs again are to confirm it.")
 

@@ -113,6 +113,11 @@ def record(trajectory: Path, out: Path, workspace: str, files: Path | None, forc
     """Turn a recorded session into a scenario.
 
     TRAJECTORY is the file that agent-core or Trae Agent wrote.
+
+    \b
+    Examples:
+      trae-bench record trajectory.json --files start/ --out my-session.toml
+      trae-bench run my-session.toml --plan
     """
     from trae_bench.recording import read_trajectory, recorded, text_files
     from trae_bench.subject.reference import toggles

@@ -45,6 +45,13 @@ def report(
     As a table, or in the files that are named; `-` is the standard output. With
     --guide, the tables of a document are those of one or several runs, the newest
     that has a row first.
+
+    \b
+    Examples:
+      trae-bench report RUN.json
+      trae-bench report RUN.json --comment -
+      trae-bench report BASE.json HEAD.json --html report.html
+      trae-bench report results/*.json --guide docs/performance.md --check
     """
     if guide is not None:
         if comment or junit or html:
@@ -123,7 +130,8 @@ def verify(files: tuple[Path, ...], as_json: bool) -> int:
 
         for file, checked in found.items():
             _show_verified(file, checked)
-        click.echo(f"\nNo file can tell: {'; '.join(CANNOT_TELL)}.")
+        cannot_tell = f"No file can tell: {'; '.join(CANNOT_TELL)}."
+        click.echo("\n" + click.wrap_text(cannot_tell, terminal_width()))
     holds = all(checked["holds"] for checked in found.values())
     return 0 if holds else CannotMeasure.exit_code
 
@@ -146,9 +154,13 @@ def _show_verified(file: str, checked: dict[str, Any]) -> None:
     from trae_bench.report.escape import for_terminal
     from trae_bench.report.listing import bullets
 
+    if checked["error"]:
+        # It begins with the file's name.
+        click.echo(for_terminal(checked["error"], 2000))
+        return
     verdict = "holds together" if checked["holds"] else "does NOT hold together"
     click.echo(f"{for_terminal(file, 1000)}: {verdict}")
-    told = [checked["error"]] if checked["error"] else [*checked["origin"], *checked["findings"]]
+    told = [*checked["origin"], *checked["findings"]]
     click.echo(bullets([str(one) for one in told], terminal_width()))
 
 
@@ -165,6 +177,12 @@ def export(run_file: Path, format_: str, side: str | None, out: Path) -> None:
     """Write a run in the format of another tool.
 
     What the tool has no place for is left out; its verdicts know nothing of pairs.
+
+    \b
+    Examples:
+      trae-bench export RUN.json --format csv --out run.csv
+      trae-bench export RUN.json --format pyperf --side off --out off.json
+      trae-bench export RUN.json --format pyperf --side on --out on.json
     """
     from trae_bench.report.export import SIDES, chunks
     from trae_bench.store import read_run

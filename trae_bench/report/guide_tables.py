@@ -182,6 +182,8 @@ TABLES: Mapping[str, tuple[Ask, ...]] = {
         "file-ops cpu",
         "bugfix wall",
         "bugfix cpu",
+        "fan-out-one-file cpu",
+        f"fan-out-one-file {_STEP}",
     ),
     "batched_trajectory": _of(
         "batched_trajectory",
