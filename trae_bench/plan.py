@@ -99,7 +99,7 @@ def only(planned: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
 
 
 def _row_name(cell: Cell, metric: str) -> str:
-    return f"{cell.scenario}/{cell.contrast.name}/{metric}"
+    return f"{cell.scenario}/{cell.confirms or cell.contrast.name}/{metric}"
 
 
 def _no_row(pattern: str, rows: Sequence[str]) -> str:

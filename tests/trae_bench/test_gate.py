@@ -669,14 +669,15 @@ def test_a_stored_run_is_a_base(
     assert json.loads(capsys.readouterr().out)["exit_code"] == 1
 
 
-def test_a_stored_run_that_is_no_base_ends_in_4(
+def test_a_stored_run_that_is_no_base_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     store.write_run(Path("gate.json"), gate())
     store.write_run(Path("edited.json"), replace(honest(), elapsed=1.0))
+    assert main(["run", "--compare", "nowhere.json"]) == 2
+    assert "no such run file" in capsys.readouterr().err
     for name, said in (
-        ("nowhere.json", "No such file"),
         ("gate.json", "compares two commits"),
         ("edited.json", "seal"),
     ):
