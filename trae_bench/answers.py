@@ -9,12 +9,12 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from trae_bench.records import ChildReport, SessionAnswer, SessionLog
 from trae_bench.scenario import Normalise, Oracle
+from trae_bench.scenario.reading import ignored
 
 Clean = Callable[[str], str]
 """Takes out of a text what may legitimately differ between two runs."""
@@ -118,17 +118,12 @@ def _files(root: Path, ignore: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
         # A link to a folder is listed among the folders, and is an entry like a file.
         links = [name for name in folders if (here / name).is_symlink()]
         folders[:] = [
-            name for name in folders if not _ignored((here / name).relative_to(root), ignore)
+            name for name in folders if not ignored((here / name).relative_to(root), ignore)
         ]
         for name in names + links:
             relative = (here / name).relative_to(root)
-            if not _ignored(relative, ignore):
+            if not ignored(relative, ignore):
                 yield relative.as_posix(), here / name
-
-
-def _ignored(relative: Path, ignore: tuple[str, ...]) -> bool:
-    spellings = (relative.name, relative.as_posix())
-    return any(fnmatch(spelling, pattern) for spelling in spellings for pattern in ignore)
 
 
 def _content(path: Path, clean: Clean) -> tuple[str, bool, str]:

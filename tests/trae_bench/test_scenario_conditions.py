@@ -203,6 +203,15 @@ def test_a_folder_is_read_with_the_scenario(beside: Path) -> None:
     assert found == {"a.txt": "new", "deep/b.txt": "é", "c": "3"}
 
 
+def test_byte_code_that_an_installer_left_is_not_of_the_folder(beside: Path) -> None:
+    before = loaded(beside)
+    cache = beside / "files" / "deep" / "__pycache__"
+    cache.mkdir()
+    (cache / "b.cpython-311.pyc").write_bytes(b"\xff\x00")
+    (beside / "files" / "old.pyc").write_bytes(b"\xff")
+    assert loaded(beside) == before
+
+
 def test_newlines_stay_as_they_are(beside: Path) -> None:
     (beside / "files" / "z").write_bytes(b"1\r\n2\n")
     assert loaded(beside).workspace.files["z"] == "1\r\n2\n"

@@ -1,5 +1,7 @@
 """From a file to a checked `Scenario`."""
 
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -93,18 +95,31 @@ def _with_folder(scenario: Scenario, beside: Path) -> Scenario:
     root = (beside / fixture.folder).resolve()
     if not root.is_relative_to(beside) or root == beside or not root.is_dir():
         raise ValueError(f"no folder {fixture.folder!r} below the scenario's own; add it there")
-    files = files_below(root) | fixture.files
+    # An installer may have put byte-code beside them.
+    files = files_below(root, fixture.ignore) | fixture.files
     return msgspec.structs.replace(
         scenario, workspace=msgspec.structs.replace(fixture, files=files)
     )
 
 
-def files_below(root: Path) -> dict[str, str]:
-    """Text by relative path. Raises `ValueError` for what cannot be a fixture."""
+def ignored(relative: Path, ignore: Sequence[str]) -> bool:
+    """Whether one of these shell patterns is of this name, or of this whole relative path."""
+    spellings = (relative.name, relative.as_posix())
+    return any(fnmatch(spelling, pattern) for spelling in spellings for pattern in ignore)
+
+
+def files_below(root: Path, ignore: Sequence[str] = ()) -> dict[str, str]:
+    """Text by relative path, but for what is ignored or lies in an ignored folder.
+
+    Raises `ValueError` for what cannot be a fixture.
+    """
     found: dict[str, str] = {}
     size = 0
     for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root).as_posix()
+        place = path.relative_to(root)
+        if any(ignored(each, ignore) for each in (place, *place.parents[:-1])):
+            continue
+        relative = place.as_posix()
         if path.is_symlink():
             raise ValueError(f"{relative} is a link; put the file itself there")
         if not path.is_file():
