@@ -3,9 +3,9 @@
     python -m tests.studies.false_alarms --minutes 12 --out false-alarms.jsonl
 
 Each round is one run of one scenario as `trae-bench run` makes it: A/A pairs first, which
-decide what is gated, then contrasts that carry a toggle's name and are judged like any, but
-have equal arms: both off, or both with that toggle on, by lot. Every regression or
-improvement in a gated row is a false alarm.
+decide what is gated, then contrasts that are judged like any, but have equal arms: each toggle on
+or off by lot, the same on both sides. Every regression or improvement in a gated row is a false
+alarm.
 
 The scenario that has had the fewest rounds is next, the quickest of them first, so that any
 budget gives a fair picture of the catalogue. A run that was stopped goes on where it was when
@@ -36,8 +36,8 @@ from trae_bench.compare import comparisons, noise_floor
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.laboratory import Bench
 from trae_bench.meters import METRICS
-from trae_bench.plan import cells
-from trae_bench.records import Arm, Comparison, Contrast, Verdict
+from trae_bench.plan import Cell, cells
+from trae_bench.records import Arm, Comparison, Contrast, Mode, Verdict
 from trae_bench.scenario import Scenario
 from trae_bench.session import Limits
 
@@ -96,20 +96,32 @@ class Round(Struct, frozen=True):
 
 def equal_contrasts(scenario: Scenario, count: int, draw: Random) -> list[Contrast]:
     """A/A, and contrasts that only claim to be different."""
-    off = dict.fromkeys(scenario.toggles.vary, False) | scenario.toggles.hold
-    none = Arm("none", off)
-    toggles = draw.sample(scenario.toggles.vary, min(count, len(scenario.toggles.vary)))
+    none = Arm("none", dict.fromkeys(scenario.toggles.vary, False) | scenario.toggles.hold)
     found = [Contrast(scenario.name, NOISE_FLOOR, none, none)]
-    for toggle in toggles:
-        both = Arm(toggle, off | {toggle: True}) if draw.random() < 0.5 else none
-        found.append(Contrast(scenario.name, toggle, both, both))
+    for number in range(1, count + 1):
+        lots = {toggle: draw.random() < 0.5 for toggle in scenario.toggles.vary}
+        both = Arm(f"lot {number}", lots | scenario.toggles.hold)
+        found.append(Contrast(scenario.name, f"equal {number}", both, both))
     return found
 
 
-def one_round(name: str, number: int, count: int, limits: Limits, seed: int) -> Round:
+def taken(scenario: Scenario, contrasts: Sequence[Contrast], mode: Mode | None) -> list[Cell]:
+    """All cells, or those of one mode."""
+    return [one for one in cells(scenario, contrasts, METRICS) if mode in (None, one.mode)]
+
+
+def with_pairs(names: Sequence[str], mode: Mode | None) -> list[str]:
+    """Those that have any in this mode."""
+    scenarios = [(name, scenario_of(name)) for name in names]
+    return [name for name, one in scenarios if taken(one, equal_contrasts(one, 0, Random(0)), mode)]
+
+
+def one_round(
+    name: str, number: int, count: int, mode: Mode | None, limits: Limits, seed: int
+) -> Round:
     scenario = scenario_of(name)
     draw = Random(f"{seed}|{name}|{number}")
-    asked = cells(scenario, equal_contrasts(scenario, count, draw), METRICS)
+    asked = taken(scenario, equal_contrasts(scenario, count, draw), mode)
     bench = Bench(say)
     with bench.lock(), bench.executor({scenario.name: scenario}) as executor:
         ending = play(executor, asked, limits, draw.getrandbits(32))
@@ -180,9 +192,14 @@ def _closing(done: Sequence[Round]) -> list[str]:
     false = sum(len(one.false) for one in done)
     hit = sum(bool(one.false) for one in done)
     stopped = [f"{one.scenario} {metric}" for one in done for metric in one.sides_differ]
+    asked = Counter[str]()
+    for one in done:
+        asked[one.scenario] += len({row.contrast for row in one.rows})
     lines = [
-        f"{len(done)} runs of {len({one.scenario for one in done})} scenarios, "
+        f"{len(done)} runs of {len(asked)} scenarios, "
         f"{sum(one.pairs for one in done)} pairs, {sum(one.seconds for one in done):.0f} s.",
+        f"Equal sides were compared {asked.total()} times, each scenario at least "
+        f"{min(asked.values(), default=0)} times.",
         f"False verdicts in {false} of {len(gated)} gated rows (95 % sure: at most "
         f"{share_at_most(false, len(gated)):.2%}), in {hit} of {len(done)} runs (at most "
         f"{share_at_most(hit, len(done)):.1%}).",
@@ -201,23 +218,26 @@ def main(said: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, help="begin no round after that")
     parser.add_argument("--rounds", type=int, help="in all, those of an earlier run included")
     parser.add_argument("--round-seconds", type=float, default=60.0, help="budget of one run")
-    parser.add_argument("--contrasts", type=int, default=2, help="of a run, at most")
+    parser.add_argument("--contrasts", type=int, default=2, help="of a run")
+    parser.add_argument("--mode", choices=("duet", "serial"), help="of the pairs; default: both")
     parser.add_argument("--pairs", type=int, help="of a cell, at most; for trying this out")
     parser.add_argument("--noise-pairs", type=int, default=8, help="A/A pairs of each mode")
     parser.add_argument("scenarios", nargs="*", help="default: the whole catalogue")
     asked = parser.parse_args(said)
     if asked.minutes is None and asked.rounds is None:
         parser.error("say when to end: --minutes or --rounds")
-    fixed = {"seed": asked.seed, "contrasts": asked.contrasts, "noise_pairs": asked.noise_pairs}
-    log = Log(asked.out, fixed | {"round_seconds": asked.round_seconds, "pairs": asked.pairs})
+    fixed = ("seed", "contrasts", "mode", "noise_pairs", "round_seconds", "pairs")
+    log = Log(asked.out, {name: getattr(asked, name) for name in fixed})
     limits = Limits(asked.round_seconds, asked.pairs, asked.noise_pairs)
-    names, clock = asked.scenarios or playable(TOO_LONG), Clock(asked.minutes)
+    names = with_pairs(asked.scenarios or playable(TOO_LONG), asked.mode)
+    clock = Clock(asked.minutes)
     done = convert(log.rounds, list[Round])
     with stoppable():
         while clock.left > 0 and (asked.rounds is None or len(done) < asked.rounds):
             name = next_scenario(names, done)
             number = sum(one.scenario == name for one in done)
-            done.append(one_round(name, number, asked.contrasts, limits, asked.seed))
+            wishes = (asked.contrasts, asked.mode, limits, asked.seed)
+            done.append(one_round(name, number, *wishes))
             log.append(done[-1])
             say(f"{len(done)}: {name}, {done[-1].seconds:.0f} s")
     print(report(done))

@@ -161,13 +161,26 @@ def test_a_table_is_markdown() -> None:
 
 def test_both_arms_of_a_contrast_are_equal() -> None:
     scenario = scenario_of("bugfix")
-    draws = [false_alarms.equal_contrasts(scenario, 3, Random(n)) for n in range(20)]
-    for noise, *others in draws:
-        assert noise.name == NOISE_FLOOR
-        assert {one.name for one in others} == set(scenario.toggles.vary)
-        assert all(one.a == one.b for one in (noise, *others))
-    switched = {one.a.name for _, *others in draws for one in others}
-    assert switched == {"none", *scenario.toggles.vary}
+    noise, *others = false_alarms.equal_contrasts(scenario, 40, Random(1))
+    assert noise.name == NOISE_FLOOR
+    assert len({one.name for one in others}) == 40
+    assert all(one.a == one.b for one in (noise, *others))
+    for toggle in scenario.toggles.vary:
+        assert {one.a.toggles[toggle] for one in others} == {False, True}
+
+
+def test_what_has_no_duets_is_left_out_of_them() -> None:
+    names = ["bugfix", "trajectory-long"]
+    assert false_alarms.with_pairs(names, "duet") == ["bugfix"]
+    assert false_alarms.with_pairs(names, "serial") == names
+
+
+def test_false_alarms_of_one_mode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "rounds.jsonl"
+    least = ["--pairs", "1", "--contrasts", "2", "--noise-pairs", "1", "--out", str(out)]
+    false_alarms.main(["--rounds", "1", "--mode", "duet", *least, "cli-help"])
+    assert "compared 2 times, each scenario at least 2 times" in capsys.readouterr().out
+    assert {row["mode"] for row in raw(out)[1]["rows"]} <= {"duet", "exact"}
 
 
 def test_every_scenario_has_its_turn() -> None:
