@@ -9,12 +9,14 @@ alarm.
 
 The scenario that has had the fewest rounds is next, the quickest of them first, so that any
 budget gives a fair picture of the catalogue. A run that was stopped goes on where it was when
-it is started again with the same --out.
+it is started again with the same --out. Several can be at work at once, each the others' noise:
+give each its own --seed, --out and TRAE_BENCH_LOCK; `--tell FILE ...` tells of them together.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 from statistics import fmean, median
 
@@ -26,6 +28,7 @@ from tests.studies.lab import (
     arguments,
     play,
     playable,
+    rounds_of,
     say,
     scenario_of,
     share_at_most,
@@ -221,9 +224,13 @@ def main(said: Sequence[str] | None = None) -> None:
     parser.add_argument("--contrasts", type=int, default=2, help="of a run")
     parser.add_argument("--mode", choices=("duet", "serial"), help="of the pairs; default: both")
     parser.add_argument("--pairs", type=int, help="of a cell, at most; for trying this out")
+    parser.add_argument("--tell", type=Path, nargs="+", help="measure nothing; tell of these files")
     parser.add_argument("--noise-pairs", type=int, default=8, help="A/A pairs of each mode")
     parser.add_argument("scenarios", nargs="*", help="default: the whole catalogue")
     asked = parser.parse_args(said)
+    if asked.tell:
+        print(report([one for path in asked.tell for one in convert(rounds_of(path), list[Round])]))
+        return
     if asked.minutes is None and asked.rounds is None:
         parser.error("say when to end: --minutes or --rounds")
     fixed = ("seed", "contrasts", "mode", "noise_pairs", "round_seconds", "pairs")

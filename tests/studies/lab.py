@@ -374,14 +374,13 @@ class Log:
         if not path.exists():
             self._write({**here(), "wishes": wishes})
             return
-        first, *others = path.read_bytes().splitlines()
-        begun = msgspec.json.decode(first)
+        begun = msgspec.json.decode(path.read_bytes().splitlines()[0])
         commit = machine.code_state().get("commit")
         if (begun["wishes"], begun["code"].get("commit")) != (msgspec.to_builtins(wishes), commit):
             raise CannotMeasure(
                 f"{path} was begun with other options or at another commit; name another --out"
             )
-        self.rounds = [msgspec.json.decode(line) for line in others]
+        self.rounds = rounds_of(path)
 
     def append(self, found: object) -> None:
         self.rounds.append(msgspec.to_builtins(found))
@@ -392,6 +391,11 @@ class Log:
         assert self._path is not None
         with self._path.open("ab") as file:
             file.write(msgspec.json.encode(line) + b"\n")
+
+
+def rounds_of(path: Path) -> list[dict[str, Any]]:
+    """What a log holds after its first line."""
+    return [msgspec.json.decode(line) for line in path.read_bytes().splitlines()[1:]]
 
 
 @contextmanager
