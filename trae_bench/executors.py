@@ -25,7 +25,7 @@ from trae_bench.answers import (
     workspace_digest,
     wrong_in,
 )
-from trae_bench.fixtures import lay_out, room_for_trials
+from trae_bench.fixtures import lay_out, remove, room_for_trials
 from trae_bench.jobs import REPORT_FD, Ended, Job, Launcher, environment, last_words, printable
 from trae_bench.meters import figures
 from trae_bench.records import (
@@ -197,11 +197,6 @@ class FreshProcess(Generic[ScriptT]):
         """End the launcher; whatever runs is killed."""
         self._launcher.close()
 
-    @property
-    def layout_fixed(self) -> bool:
-        """Trials get the same address layout each time; known after the first trial."""
-        return self._launcher.layout_fixed
-
     def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
         """One trial, or the two of a duet in the order of their slots."""
         with room_for_trials(str(self._scratch)):
@@ -221,7 +216,7 @@ class FreshProcess(Generic[ScriptT]):
             return [self._kept(*both) for both in zip(finished, samples, strict=True)]
         finally:
             for one in prepared:
-                _remove(one.folder)
+                remove(one.folder)
 
     def _play(self, prepared: Sequence[_Prepared]) -> list[_Finished]:
         ended = self._launcher.run([one.job for one in prepared], self._seconds(prepared))
@@ -244,7 +239,7 @@ class FreshProcess(Generic[ScriptT]):
         # Names of one length for all: a longer path would cost its side memory and time.
         name = f"{self._sessions:07}"
         folder = self._scratch / f"{slot}"
-        _remove(folder)
+        remove(folder)
         home = folder / "home"
         (home / "tmp").mkdir(parents=True)
         sessions, workspaces = _places(scenario, name, folder / "workspace")
@@ -266,7 +261,7 @@ class FreshProcess(Generic[ScriptT]):
         """For a further run in the same home, under the same addresses: fresh workspaces."""
         workspaces = [Path(seat.workspace) for seat in prepared.seats]
         for workspace in workspaces:
-            _remove(workspace)
+            remove(workspace)
         self._open_sessions(prepared.scenario, prepared.sessions, workspaces)
 
     def _open_sessions(
@@ -383,7 +378,7 @@ class FreshProcess(Generic[ScriptT]):
         kind = sample.mode if sample.probe == "plain" else f"{sample.mode}-{sample.probe}"
         name = f"{sample.scenario}-{sample.contrast}-{sample.pair}-{sample.side}-{kind}"
         target = self._keep / re.sub(r"[^\w.-]+", "_", name)
-        _remove(target)
+        remove(target)
         self._keep.mkdir(parents=True, exist_ok=True)
         shutil.move(finished.prepared.folder, target)
         if sample.problem is None:
@@ -476,24 +471,6 @@ def _cleaner(prepared: _Prepared, seat: Seat) -> Clean:
     if seat.base_url:
         places["provider"] = seat.base_url
     return cleaner(places, prepared.scenario.normalise)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a trial's folder, also where the trial took away the right to."""
-    if not folder.exists():
-        return
-    try:
-        shutil.rmtree(folder)
-    except PermissionError:
-        _unlock(folder)
-        shutil.rmtree(folder)
-
-
-def _unlock(folder: Path) -> None:
-    folder.chmod(0o700)
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            _unlock(entry)
 
 
 # -- the scripted twin ------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""Lays out what a session finds in its folder. Made the same way each time."""
+"""Lays out what a session finds in its folder, the same way each time, and takes it away."""
 
 import math
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,3 +79,21 @@ def _function(random: Random) -> str:
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="")
+
+
+def remove(folder: Path) -> None:
+    """Remove a trial's folder, also where the trial took away the right to."""
+    if not folder.exists():
+        return
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        _unlock(folder)
+        shutil.rmtree(folder)
+
+
+def _unlock(folder: Path) -> None:
+    folder.chmod(0o700)
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            _unlock(entry)

@@ -7,7 +7,6 @@ includes what the provider's mock takes. Only the metrics in `IN_PROCESS_METRICS
 import asyncio
 import os
 import resource
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 from msgspec import Struct
 
 from trae_bench.answers import Clean, cleaner, transcript_digest, workspace_digest, wrong_in
-from trae_bench.fixtures import lay_out, room_for_trials
+from trae_bench.fixtures import lay_out, remove, room_for_trials
 from trae_bench.jobs import environment, printable
 from trae_bench.meters import Usage, figures
 from trae_bench.records import ChildReport, Sample, Seat, SessionLog, Status, Trial, of_trial
@@ -101,7 +100,7 @@ class InProcess(Generic[ScriptT]):
             played = self._play(trial, scenario, seat, home)
             return _sample(trial, scenario, seat, home, played, self._provider.collect(session))
         finally:
-            shutil.rmtree(folder)
+            remove(folder)
 
     def _play(self, trial: Trial, scenario: Scenario, seat: Seat, home: Path) -> _Played:
         async def session() -> ChildReport:

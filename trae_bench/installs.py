@@ -7,7 +7,7 @@ the distributions installed here bring along.
 
 An environment lies in the cache under the hash of all that decides what is in it. Its scripts
 do not run: it is made under another name, and moved when it is whole. It may be removed at
-any time but during a run.
+any time but during a run; what no run has used for `KEPT_DAYS` is removed when another is made.
 """
 
 import hashlib
@@ -16,8 +16,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,6 +47,8 @@ _SOME_NOT_COMPILED = 1
 """Exit status of compileall; packages may bring files for other versions of Python."""
 _FORMAT = 1
 """Goes up when environments are made in another way, so that old ones are not taken."""
+KEPT_DAYS = 30.0
+"""Cached folders that no run has used for so long are removed."""
 
 
 class Installer(Struct, frozen=True):
@@ -207,6 +210,23 @@ def cache_folder() -> Path:
     return home / "trae-bench" / "installs"
 
 
+def used(place: Path) -> None:
+    """Note that a run uses this cached folder, so that it is not swept away."""
+    # Whose cache is read-only has no sweeps, either.
+    with suppress(OSError):
+        os.utime(place)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the cached folders that have not been used for long; what cannot be removed does
+    no harm."""
+    oldest = time.time() - KEPT_DAYS * 86400
+    for place in folder.iterdir():
+        with suppress(OSError):
+            if place.stat().st_mtime < oldest:
+                shutil.rmtree(place, ignore_errors=True)
+
+
 def constraints() -> Path:
     """The versions to install: inside an installed package, beside it in a checkout.
 
@@ -246,11 +266,13 @@ class Workshop:
         try:
             if not target.is_dir():
                 self._folder.mkdir(parents=True, exist_ok=True)
+                sweep(self._folder)
                 with TemporaryDirectory(dir=self._folder, prefix="making-") as scratch:
                     self._make(Path(scratch, "environment"), asked)
                     _move(Path(scratch, "environment"), target)
         except OSError as error:
             raise NotMade(f"{error}; name another folder with XDG_CACHE_HOME") from error
+        used(target)
         return target
 
     def _key(self, asked: "Sequence[Requirement]") -> str:

@@ -88,7 +88,7 @@ class Ended(Struct, frozen=True, kw_only=True):
 class _Message(Struct, frozen=True):
     """A line from the launcher; which kind it is shows in what is set."""
 
-    layout_fixed: bool = False
+    ready: bool = False
     pids: tuple[int, ...] = ()
     done: tuple[Ended, ...] = ()
     floor: int = 0
@@ -104,8 +104,6 @@ class Launcher:
         self._inbox = bytearray()
         self.floor = 0
         """Its memory high-water mark (bytes), as of the last jobs; children inherit it."""
-        self.layout_fixed = False
-        """Whether its children have the same address layout each time."""
 
     def run(self, jobs: Sequence[Job], seconds: float) -> tuple[Ended, ...]:
         """Start all jobs back to back and sleep until all have ended; each gets `seconds`.
@@ -158,7 +156,7 @@ class Launcher:
                 # Out of reach of the terminal's Ctrl-C: the bench decides what ends.
                 start_new_session=True,
             )
-        self.layout_fixed = self._receive().layout_fixed
+        self._receive()
 
     def _send(self, order: Mapping[str, object]) -> None:
         try:

@@ -5,7 +5,7 @@ this package, so that it stays small. Orders come in and answers go out over the
 that is its standard input, one JSON object a line; `jobs.Launcher` is the other end.
 
     in   {"seconds": 60.0, "jobs": [Job, ...]}      start them all, back to back
-    out  {"layout_fixed": true}                     once, when ready
+    out  {"ready": true}                            once
          {"pids": [71, 72]}                         at once after the spawns
          {"done": [...], "floor": 12328960}         when the last one has ended
 
@@ -365,10 +365,10 @@ def _set_limits(limits: dict[str, int]) -> None:
         resource.setrlimit(limit, (min(known, default=resource.RLIM_INFINITY), hard))
 
 
-def _prepare() -> bool:
-    """What the children inherit for good. Returns whether their address layout is fixed."""
+def _prepare() -> None:
+    """What the children inherit for good."""
     if not sys.platform.startswith("linux"):
-        return False
+        return
     # Should a trial eat the memory, it shall be the kernel's first victim, not the run.
     try:
         with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 - no pathlib
@@ -380,13 +380,12 @@ def _prepare() -> bool:
     # A layout drawn anew for each process moves peak memory by a few pages; containers
     # may forbid this, then it stays as it is.
     libc.personality(ctypes.c_ulong(libc.personality(_PERSONALITY_QUERY) | _ADDR_NO_RANDOMIZE))
-    return bool(libc.personality(_PERSONALITY_QUERY) & _ADDR_NO_RANDOMIZE)
 
 
 def main() -> None:
-    layout_fixed = _prepare()
+    _prepare()
     server = Server()
-    server.answer({"layout_fixed": layout_fixed})
+    server.answer({"ready": True})
     server.serve()
 
 

@@ -1,6 +1,7 @@
 """The child's side of a watched trial: what is looked at, and what that gives.
 
-    memory       the agent's own memory at the end of each phase, and every 20 ms between
+    memory       the agent's own memory at the end of each phase, and every 20 ms between, in a
+                 long session more rarely
     tracemalloc  the bytes that Python held at once
 
 Instructions are counted by callgrind, from outside: `callgrind.py`. The memory that a process
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 
 SAMPLE_SECONDS = 0.02
+MOST_LOOKS = 4096
+"""Looks at the memory that are kept, so that neither they nor the report grow without end."""
 
 
 def probe(name: str) -> Probe | None:
@@ -54,10 +57,14 @@ class MemoryProbe:
     async def watch(self, loop: AbstractEventLoop) -> None:
         from asyncio import sleep
 
-        page = os.sysconf("SC_PAGE_SIZE")
+        page, pause = os.sysconf("SC_PAGE_SIZE"), SAMPLE_SECONDS
         while (pages := own_pages()) is not None:
             self._series.append((loop.time(), float(pages * page)))
-            await sleep(SAMPLE_SECONDS)
+            if len(self._series) == MOST_LOOKS:
+                # Every other one, the last included: they stay evenly spaced.
+                del self._series[::2]
+                pause *= 2
+            await sleep(pause)
 
     def results(self) -> tuple[dict[str, float], list[tuple[float, float]]]:
         self._note("uss_end")

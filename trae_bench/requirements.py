@@ -31,7 +31,7 @@ class Requirement(Struct, frozen=True):
     """Lower-case words joined by dashes, as PEP 503 has it."""
     extras: tuple[str, ...] = ()
     version: str = ""
-    """Which will do, `>=1,<2` say, or `@ URL`; empty for any."""
+    """Which will do, `>=1,<2` say, or `@URL`; empty for any."""
     marker: str = ""
     """When it is asked for at all; empty for always."""
 

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from importlib import metadata
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from trae_bench.errors import CannotMeasure, UsageError
-from trae_bench.installs import NotMade, Workshop, available, cache_folder
+from trae_bench.installs import NotMade, Workshop, available, cache_folder, sweep, used
 
 if TYPE_CHECKING:
     from trae_bench.requirements import Requirement
@@ -33,8 +32,6 @@ CONSTRAINTS = "constraints.txt"
 PROJECT = "pyproject.toml"
 NAME_LENGTH = 12
 """Hexadecimal digits of a revision's name."""
-KEPT_DAYS = 30.0
-"""Folders that no run has used for so long are removed."""
 BRANCHES = ("origin/main", "main", "origin/master", "master")
 """Default branches where git does not know the remote's."""
 _GIT_SECONDS = 120.0
@@ -148,6 +145,8 @@ class Repository:
             return commit[:NAME_LENGTH]
 
         place = _revisions() / commit[:NAME_LENGTH]
+        # At once, for the making of the other revision sweeps the cache.
+        used(place)
         return Revision(place.name, commit, False, place if place.is_dir() else _made(fill))
 
     def head(self) -> Revision:
@@ -220,7 +219,7 @@ def _made(fill: Callable[[Path], str]) -> Path:
     folder = _revisions()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
+        sweep(folder)
         with TemporaryDirectory(dir=folder, prefix="making-") as scratch:
             part = Path(scratch, "revision")
             part.mkdir()
@@ -233,15 +232,6 @@ def _made(fill: Callable[[Path], str]) -> Path:
     except OSError as error:
         raise CannotMeasure(f"{error}; name another folder with XDG_CACHE_HOME") from error
     return place
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what has not been used for long; what cannot be removed does no harm."""
-    oldest = time.time() - KEPT_DAYS * 86400
-    for place in folder.iterdir():
-        with suppress(OSError):
-            if place.stat().st_mtime < oldest:
-                shutil.rmtree(place, ignore_errors=True)
 
 
 # -- what they run in -------------------------------------------------------------------
@@ -259,9 +249,7 @@ def interpreters(
     if _declared(base.folder) != _declared(head.folder) and (head.folder / CONSTRAINTS).is_file():
         pythons = _own_environments(base, head, package, say)
     for python, revision in zip(pythons, (base, head), strict=True):
-        # Used now, so not to be swept away.
-        with suppress(OSError):
-            os.utime(revision.folder)
+        used(revision.folder)
         _compile(python, revision.folder)
     return pythons
 

@@ -16,10 +16,17 @@ from typing import Any
 
 import httpx
 import pytest
+from h2.connection import H2Connection
+from h2.events import DataReceived, StreamEnded
 
 from trae_bench.errors import UsageError
+from trae_bench.provider.channel import Talk
+from trae_bench.provider.http2_talk import Http2Talk
 from trae_bench.provider.loopback import Loopback
+from trae_bench.provider.reactor import Reactor
+from trae_bench.provider.replies import for_the_server
 from trae_bench.provider.script import PlayedTurn, Script
+from trae_bench.provider.sessions import Provider, session_of
 from trae_bench.records import SessionLog
 from trae_bench.scenario import Fault, ProviderConditions
 
@@ -238,6 +245,91 @@ def test_requests_at_the_same_time_share_a_connection(session: Open) -> None:
     assert sorted(entry.stream for entry in log.requests) == [1, 3, 5, 7, 9]
     burst = log.requests[1:]
     assert max(entry.arrived for entry in burst) < min(entry.replied for entry in burst)
+
+
+def ask_over(talk: H2Connection, url: httpx.URL, stream: int) -> None:
+    head = [(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", url.path)]
+    talk.send_headers(stream, head, end_stream=True)
+
+
+def heard(talk: H2Connection, client: socket.socket, stream: int) -> bytes:
+    """The body of the reply on that stream; whatever else comes is dropped."""
+    body = b""
+    while data := client.recv(65536):
+        for event in talk.receive_data(data):
+            if isinstance(event, DataReceived) and event.stream_id == stream:
+                body += event.data
+            elif isinstance(event, StreamEnded) and event.stream_id == stream:
+                return body
+    raise AssertionError("the connection ended before the reply")
+
+
+def test_a_request_taken_back_in_the_same_breath_costs_no_other(session: Open) -> None:
+    asked = session(http="2")
+    url, talk = httpx.URL(asked.url), H2Connection()
+    talk.initiate_connection()
+    ask_over(talk, url, 1)
+    talk.reset_stream(1)
+    ask_over(talk, url, 3)
+    with socket.create_connection(("127.0.0.1", url.port), 10) as client:
+        client.sendall(talk.data_to_send())
+        assert b"turn 2" in heard(talk, client, 3)
+    assert asked.said() == "turn 3"
+    assert [entry.status for entry in asked.log().requests] == [0, 200, 200]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_farewell_before_the_reply_is_the_end(session: Open, waits: bool) -> None:
+    """With the request, or while the model thinks."""
+    asked = session(http="2", think_seconds=0.1)
+    url, talk = httpx.URL(asked.url), H2Connection()
+    talk.initiate_connection()
+    ask_over(talk, url, 1)
+    with socket.create_connection(("127.0.0.1", url.port), 10) as client:
+        if waits:
+            client.sendall(talk.data_to_send())
+            assert client.recv(65536), "its settings: it has read the request"
+        talk.close_connection()
+        client.sendall(talk.data_to_send())
+        while client.recv(65536):
+            pass
+    assert asked.said() == "turn 2"
+    assert [entry.status for entry in asked.log().requests] == [0, 200]
+
+
+class Leaving:
+    """A channel whose client is gone at the second thing that is said to it."""
+
+    handshakes = 0
+    talk: Talk
+
+    def __init__(self) -> None:
+        self._said = 0
+
+    def open(self) -> None:
+        raise AssertionError
+
+    def send(self, data: bytes) -> float | None:
+        self._said += 1
+        if self._said == 2:
+            self.talk.gone()
+        return None
+
+    def end(self, how: int) -> None:
+        raise AssertionError
+
+
+def test_who_leaves_while_the_connection_is_torn_down_is_logged_once() -> None:
+    script = Script(TURNS, ProviderConditions(http="2", faults=(Fault(1, "reset"),)))
+    provider, channel, client = Provider(), Leaving(), H2Connection()
+    playing = provider.sessions[b"a"] = session_of(*for_the_server("a", script))
+    talk = channel.talk = Http2Talk(provider, Reactor(), channel)
+    client.initiate_connection()
+    ask_over(client, httpx.URL("http://x/s/a/v1/chat/completions"), 1)
+    talk.begin()
+    talk.received(client.data_to_send())
+    assert len(playing.log) == 1
+    assert provider.open_connections == 0
 
 
 # -- distance -----------------------------------------------------------------------------

@@ -163,6 +163,17 @@ def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
     assert sample.correct, "the next trial is none the worse"
 
 
+def test_a_folder_without_rights_is_removed_all_the_same(tmp_path: Path) -> None:
+    async def lock(seat: Seat, home: Path) -> ChildReport:
+        report = await work(seat, home)
+        (Path(seat.workspace) / "a").chmod(0)
+        return report
+
+    (sample,) = run(lock, tmp_path)
+    assert sample.correct, sample.problem
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_scenarios_are_divided_among_executors() -> None:
     usual, other = Scripted(figures()), Scripted(figures())
     both = Divided(usual, other, ["small"])

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
@@ -410,6 +411,19 @@ def test_a_cache_that_cannot_be_written_is_named(tool: Tool, tmp_path: Path) -> 
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(NotMade, match="XDG_CACHE_HOME"):
         workshop(tool, tmp_path).environment([])
+
+
+def test_what_no_run_has_used_for_long_is_removed(tool: Tool, tmp_path: Path) -> None:
+    shop, many_days = workshop(tool, tmp_path), 40 * 86400
+    old, kept = shop.environment([]), shop.environment([ONE])
+    (tmp_path / "cache" / "making-it").mkdir()
+    for place in (tmp_path / "cache").iterdir():
+        os.utime(place, (time.time() - many_days,) * 2)
+    # Used again, so not as old as it looks.
+    assert shop.environment([ONE]) == kept
+    new = shop.environment([Requirement("two")])
+    assert sorted((tmp_path / "cache").iterdir()) == sorted([kept, new])
+    assert shop.environment([]) == old
 
 
 def test_of_two_benches_one_is_first(tmp_path: Path) -> None:

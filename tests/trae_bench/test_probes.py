@@ -1,5 +1,7 @@
 """Watched trials: what the probes find in real processes, and what becomes of it."""
 
+import asyncio
+import json
 import os
 import re
 import shutil
@@ -14,9 +16,10 @@ from hypothesis import strategies as st
 from tests.trae_bench.test_executors import Make, Script, make, trial
 from tests.trae_bench.test_meters import steps, usage
 from tests.trae_bench.test_worker import run
-from trae_bench import callgrind
+from trae_bench import callgrind, probes
 from trae_bench.errors import UsageError
 from trae_bench.laboratory import Wish, plan
+from trae_bench.launcher import REPORT_LIMIT
 from trae_bench.meters import METRICS, figures
 from trae_bench.plan import cells
 from trae_bench.probes import SAMPLE_SECONDS, own_pages, unique_bytes
@@ -56,6 +59,39 @@ def test_allocations_are_counted_from_before_the_agents_import(tmp_path: Path) -
     # 40 MiB at once, of which 32 MiB stay, and 8 MiB that the module holds since its import.
     assert report.counters["python_peak"] > 48 * MIB
     assert 40 * MIB < report.counters["python_held"] < 48 * MIB
+
+
+class Watch:
+    """An event loop whose clock goes on while somebody sleeps, for so many hours."""
+
+    def __init__(self, hours: float) -> None:
+        self._now, self._end = 0.0, 3600 * hours
+
+    def time(self) -> float:
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        self._now += seconds
+        if self._now > self._end:
+            raise asyncio.CancelledError
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("hours", [0.01, 1.0, 10.0])
+async def test_a_long_session_is_looked_at_more_rarely(
+    monkeypatch: pytest.MonkeyPatch, hours: float
+) -> None:
+    loop, probe = Watch(hours), probes.MemoryProbe()
+    monkeypatch.setattr(asyncio, "sleep", loop.sleep)
+    monkeypatch.setattr(probes, "own_pages", lambda: 10**6)
+    with pytest.raises(asyncio.CancelledError):
+        await probe.watch(loop)  # type: ignore[arg-type]
+    _, looks = probe.results()
+    assert len(json.dumps(looks)) < REPORT_LIMIT / 2
+    assert looks[-1][0] - looks[0][0] > 0.99 * 3600 * hours
+    gaps = [later - earlier for (earlier, _), (later, _) in pairwise(looks)]
+    assert min(gaps) == pytest.approx(max(gaps))
+    assert (min(gaps) < 1.1 * SAMPLE_SECONDS) == (hours < 0.02)
 
 
 @needs_proc

@@ -210,6 +210,14 @@ def test_what_was_not_used_for_long_is_removed(checkout: Path, cache: Path) -> N
     assert list(cache.iterdir()) == [new]
 
 
+def test_what_a_run_is_about_to_use_is_not_removed(checkout: Path, cache: Path) -> None:
+    sha = git(checkout, "rev-parse", "HEAD")
+    os.utime(around(checkout).at(sha).folder, (0, 0))
+    (checkout / PACKAGE / "extra.py").write_text("")
+    base, head = around(checkout).at(sha), around(checkout).head()
+    assert set(cache.iterdir()) == {base.folder, head.folder}
+
+
 def test_a_cache_that_cannot_be_written_is_named(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

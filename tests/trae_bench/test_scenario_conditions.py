@@ -113,6 +113,7 @@ runs = 2
         ("[workspace.generate]\nfile = 3\nfiles = 3", "generate.file: unknown field; did you mean"),
         ('[workspace]\nfolder = "/etc"', "workspace.folder: '/etc' is not a path inside"),
         ('[workspace]\nfolder = "a/../../b"', "workspace.folder: 'a/../../b' is not a path"),
+        ('[workspace.files]\n"." = "x"', "workspace.files..: '.' is not a path inside"),
         ("[load]\nconcurrency = 2", "load.concurrency: 2 sessions at a time of 1"),
         ('[load]\narrival = "steady"', "load.arrival: how often does one begin?"),
         ("[load]\nsessions_per_second = 2", "load.sessions_per_second: closed arrival has no rate"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from trae_bench.errors import ScenarioError
-from trae_bench.scenario import find, load, parse, split
+from trae_bench.scenario import check, find, load, parse, split
 
 BASE = """\
 name = "base"
@@ -63,6 +63,32 @@ def test_what_is_wrong_with_a_variant_is_said_whoever_is_asked_for(
 ) -> None:
     assert said in complaint(old, new)
     assert said in complaint(old, new, "far")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            'metrics = ["cpu"] }',
+            'metrics = ["gpu"] }',
+            r"7: \$\.variants\[1\]\.metrics\[0\]: .*gpu",
+        ),
+        ('"parallel_tools"', '"tools"', r"11: \$\.toggles\.vary\[0\]: .*tools"),
+        ("load = {", "toggles = { hold = {} }, load = {", r"11: \$\.toggles\.vary\[0\]: .*_tools"),
+        (
+            "load = {",
+            'toggles = { vary = ["x"] }, load = {',
+            r"7: \$\.variants\[1\]\.toggles\..*'x'",
+        ),
+    ],
+)
+def test_a_name_that_nobody_knows_is_said_to_stand_where_it_stands(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    path = tmp_path / "base.toml"
+    path.write_text(BASE.replace(old, new))
+    with pytest.raises(ScenarioError, match=rf"base\.toml:{said}"):
+        check(load(path, "crowd"), toggles=["event_shell"], metrics=["cpu"], source=path)
 
 
 def test_an_unknown_variant_names_the_known_ones() -> None:

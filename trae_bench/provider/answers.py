@@ -106,27 +106,26 @@ def garbage() -> Answer:
 
 def cut(answer: Answer) -> Answer:
     """Half of the reply, then the end."""
-    return Answer(
-        answer.status,
-        _half(answer.pieces),
-        headers=answer.headers,
-        body=_half(answer.body),
-        delay=answer.delay,
-        gap=answer.gap,
-        ending=BROKEN,
-    )
+    return _ended(answer, _half(answer.pieces), _half(answer.body), BROKEN)
 
 
 def then_closed(answer: Answer) -> Answer:
     """The whole reply; then the connection is closed, which no header has announced."""
+    return _ended(answer, answer.pieces, answer.body, CLOSE)
+
+
+def _ended(
+    answer: Answer, pieces: tuple[bytes, ...], body: tuple[bytes, ...], ending: int
+) -> Answer:
+    """The same reply with this much of it, and with this end."""
     return Answer(
         answer.status,
-        answer.pieces,
+        pieces,
         headers=answer.headers,
-        body=answer.body,
+        body=body,
         delay=answer.delay,
         gap=answer.gap,
-        ending=CLOSE,
+        ending=ending,
     )
 
 

@@ -1,11 +1,13 @@
 """HTTP/2 on a channel: many requests at a time. Imported with the first door that speaks it."""
 
 import time
+from contextlib import suppress
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
+    ConnectionTerminated,
     DataReceived,
     Event,
     RequestReceived,
@@ -118,6 +120,9 @@ class Http2Talk:
             for number, stream in list(self._streams.items()):
                 if self._open:
                     self._pump(number, stream)
+        elif isinstance(event, ConnectionTerminated):
+            # The library sends nothing after a farewell, not even what was asked for before it.
+            self._end(POLITE)
 
     def _take(self, event: DataReceived) -> None:
         stream = self._streams.get(event.stream_id)
@@ -165,11 +170,8 @@ class Http2Talk:
         assert exchange is not None
         answer = exchange.answer
         if not answer.headers:
-            self._break_off(exchange)
+            self._break_off(number, exchange)
             return
-        if stream.said == 0:
-            self._h2.send_headers(number, [(":status", str(answer.status)), *answer.headers])
-            exchange.sent += self._taken_out()
         stream.waiting += answer.body[stream.said]
         stream.said += 1
         if stream.said < len(answer.body):
@@ -178,9 +180,18 @@ class Http2Talk:
 
     def _pump(self, number: int, stream: Stream) -> None:
         """Give the connection as much as the client has room for."""
-        exchange = stream.exchange
-        if exchange is None or stream.said == 0:
+        if stream.exchange is None or stream.said == 0:
             return
+        # Where the client took the request back in the same breath, the library refuses to
+        # answer it; that event is yet to come.
+        with suppress(ProtocolError):
+            self._hand_on(number, stream, stream.exchange)
+
+    def _hand_on(self, number: int, stream: Stream, exchange: Exchange) -> None:
+        if exchange.sent == 0:
+            answer = exchange.answer
+            self._h2.send_headers(number, [(":status", str(answer.status)), *answer.headers])
+            exchange.sent += self._taken_out()
         while stream.waiting:
             room = self._h2.local_flow_control_window(number)
             size = min(room, self._h2.max_outbound_frame_size, len(stream.waiting))
@@ -203,16 +214,16 @@ class Http2Talk:
             self._flush()
             self._end(CUT)
 
-    def _break_off(self, exchange: Exchange) -> None:
+    def _break_off(self, number: int, exchange: Exchange) -> None:
         """What comes in place of a reply takes the whole connection with it."""
+        # Should the client leave meanwhile, this exchange is not logged a second time.
+        del self._streams[number]
         self._flush()
         for piece in exchange.answer.pieces:
             self._channel.send(piece)
             exchange.sent += len(piece)
         exchange.log(time.monotonic())
         if self._open:
-            stream = next(n for n, s in self._streams.items() if s.exchange is exchange)
-            del self._streams[stream]
             self._end(TORN_DOWN if exchange.answer.ending == RESET else CUT)
 
     def _taken_out(self) -> int:

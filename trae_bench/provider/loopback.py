@@ -29,9 +29,8 @@ from msgspec import Struct
 from trae_bench.errors import ProviderDown, UsageError
 from trae_bench.provider.certificate import Certificate, make_certificate
 from trae_bench.provider.control import Frame, FrameReader, pack
-from trae_bench.provider.replies import for_the_server, replies_of
+from trae_bench.provider.replies import for_the_server, path_of
 from trae_bench.provider.script import PlayedTurn, Script
-from trae_bench.provider.wire import ENDPOINTS
 from trae_bench.records import RequestLog, SessionLog
 from trae_bench.scenario import ProviderConditions
 
@@ -148,17 +147,18 @@ class Loopback:
         """Have `script` played to whoever asks under the base URL that is returned.
 
         `session` is letters, digits, dots, dashes and underscores. Raises `ValueError` for
-        another name or one that is in use, and `UsageError` for TLS without its extra.
+        another name or one that is in use, and `UsageError` for TLS or HTTP/2 without the
+        packages for it.
         """
         if not _SESSION_NAME.fullmatch(session):
             raise ValueError(f"{session!r} cannot be a part of a path")
         door = self._door(script.conditions)
-        reply, _ = self._ask(*for_the_server(session, replies_of(script)))
+        reply, _ = self._ask(*for_the_server(session, script))
         if "error" in reply:
             raise ValueError(f"{session}: {reply['error']}")
         if script.conditions.tls:
             self._secure.add(session)
-        return f"{door}/s/{session}{ENDPOINTS[script.protocol].base}"
+        return door + path_of(session, script)
 
     def environ(self, session: str) -> dict[str, str]:
         """What the environment of this session's client must say: whom to trust, with TLS."""

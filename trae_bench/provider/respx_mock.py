@@ -22,10 +22,9 @@ import httpx
 from trae_bench.errors import UsageError
 from trae_bench.provider.answers import BROKEN, RESET, Answer
 from trae_bench.provider.http1 import Request
-from trae_bench.provider.replies import for_the_server, replies_of
+from trae_bench.provider.replies import for_the_server, path_of
 from trae_bench.provider.script import Script
 from trae_bench.provider.sessions import Exchange, Provider, session_of
-from trae_bench.provider.wire import ENDPOINTS
 from trae_bench.records import RequestLog, SessionLog
 
 try:
@@ -84,9 +83,9 @@ class RespxProvider:
         """
         if session.encode() in self._provider.sessions:
             raise ValueError(f"{session}: session is registered already")
-        playing = session_of(*for_the_server(session, replies_of(script)))
+        playing = session_of(*for_the_server(session, script))
         self._provider.sessions[session.encode()] = playing
-        return f"{ADDRESS}/s/{session}{ENDPOINTS[script.protocol].base}"
+        return ADDRESS + path_of(session, script)
 
     def environ(self, session: str) -> dict[str, str]:
         """What the environment of this session's client must say: nothing."""

@@ -35,14 +35,14 @@ MEDIA_TYPES: dict[Protocol, str] = {
 }
 
 
-def stream_turns(script: Script, protocol: Protocol | None = None) -> list[list[bytes]]:
+def stream_turns(script: Script) -> list[list[bytes]]:
     """The events of each reply, as bytes of its body."""
     size = script.conditions.chunk_characters
 
     def cut(text: str) -> list[str]:
         return [text[start : start + size] for start in range(0, len(text), size)]
 
-    events = _STREAMS[protocol or script.protocol]
+    events = _STREAMS[script.protocol]
     return [
         list(events(Numbered(turn, number), cut)) for number, turn in enumerate(script.turns, 1)
     ]

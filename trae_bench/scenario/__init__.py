@@ -14,7 +14,6 @@ from trae_bench.scenario.reading import load, parse
 from trae_bench.scenario.records import (
     FINISH,
     LONGEST_THOUGHT,
-    MOST_TURNS,
     USUAL_STATUS,
     Extras,
     Fault,
@@ -39,7 +38,6 @@ from trae_bench.scenario.variants import split
 __all__ = [
     "FINISH",
     "LONGEST_THOUGHT",
-    "MOST_TURNS",
     "USUAL_STATUS",
     "Extras",
     "Fault",

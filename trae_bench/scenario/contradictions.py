@@ -177,7 +177,7 @@ def _of_paths(scenario: Scenario) -> Iterator[Finding]:
 
 def _wrong_path(name: str, of: str = "the workspace") -> str | None:
     clean = PurePosixPath(name)
-    if not name.strip() or clean.is_absolute() or ".." in clean.parts or "\0" in name:
+    if not clean.name.strip() or clean.is_absolute() or ".." in clean.parts or "\0" in name:
         return f"{name!r} is not a path inside {of}; write it relative to it"
     if str(clean) != name:
         return f"{name!r} is not the plain form of its path; write {str(clean)!r}"

@@ -1,11 +1,13 @@
 """The names in a scenario that only other rooms know, and what it cannot measure."""
 
-from collections.abc import Collection, Iterator
+import tomllib
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from trae_bench.scenario.measurable import unmeasurable
 from trae_bench.scenario.records import Extras, Scenario
 from trae_bench.scenario.saying import Finding, raise_for, suggestion
+from trae_bench.scenario.variants import at_home, split
 
 Named = Iterator[Finding]
 """Where a name stands, and the name."""
@@ -36,7 +38,17 @@ def check(
     if not found:
         return
     text = source.read_text(encoding="utf-8-sig") if source else ""
-    raise_for(found, str(source or scenario.name), text)
+    raise_for(_in_file(found, scenario, text), str(source or scenario.name), text)
+
+
+def _in_file(found: Sequence[Finding], scenario: Scenario, text: str) -> Sequence[Finding]:
+    """What is wrong with a variant may stand in a table of its own."""
+    _, name = split(scenario.name)
+    variants = tomllib.loads(text).get("variants", ()) if name else ()
+    for index, variant in enumerate(variants):
+        if variant["name"] == name:
+            return [(at_home(path, variant, index), problem) for path, problem in found]
+    return found
 
 
 def _tools(scenario: Scenario) -> Named:

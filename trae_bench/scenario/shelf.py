@@ -22,12 +22,12 @@ def scenario_folder() -> Path:
     raise UsageError(f"no scenarios beside {package}; install the package again")
 
 
-def catalogue(folder: Path | None = None) -> dict[str, Path]:
-    """The scenario files of a folder by scenario name, sorted. Reads none of them.
+def catalogue() -> dict[str, Path]:
+    """The files of the shipped scenarios by scenario name, sorted. Reads none of them.
 
     `load` insists that a file is called after its scenario, so no name occurs twice.
     """
-    files = (folder or scenario_folder()).glob("*.toml")
+    files = scenario_folder().glob("*.toml")
     return {path.stem: path for path in sorted(files) if path.stem != "claims"}
 
 

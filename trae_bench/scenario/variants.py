@@ -12,8 +12,6 @@ from trae_bench.toml_lines import TomlPath
 
 MARK = "@"
 """Stands between the name of a scenario, or of its file, and that of a variant."""
-
-
 _ASKED = re.compile(rf"(?P<scenario>.*){MARK}(?P<variant>[a-z0-9-]+)", re.DOTALL)
 
 
@@ -39,6 +37,8 @@ def merged(document: Mapping[str, Any], variant: Mapping[str, Any]) -> dict[str,
 
 
 def at_home(path: TomlPath, variant: Mapping[str, Any], index: int) -> TomlPath:
-    """Where a value of a variant's document stands in the file: in the variant's own table,
-    if it has one of that name."""
-    return ("variants", index, *path) if path and path[0] in variant else path
+    """Where a value of a variant's document stands in the file: in the variant, if that has it,
+    else where the scenario has it."""
+    own = variant.get(str(path[0])) if path else None
+    kept = isinstance(own, Mapping) and len(path) > 1 and path[1] not in own
+    return path if own is None or kept else ("variants", index, *path)
