@@ -31,6 +31,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from trae_bench.compare import (
+    MEMORY,
     MOST_NOISE,
     RowKey,
     own_minimum,
@@ -44,6 +45,7 @@ from trae_bench.effects import holm_limit, welch
 from trae_bench.machine import CHANGING, kind_of
 from trae_bench.records import Arm, Better, Contrast, Estimate, Interval, Metric, Mode, Verdict
 from trae_bench.stats import (
+    MOST_LOG,
     RULES,
     Direction,
     Fit,
@@ -72,15 +74,12 @@ FALSE_ALARMS = 0.01
 LEAST_COUNTED = 2
 """Values of each run from which a count that has not varied is taken for constant."""
 
-MEMORY = frozenset({"peak_rss", "agent_rss", "uss_start", "uss_end", "python_peak", "python_held"})
 TRAVELLING = frozenset({"requests", "connections", "handshakes", "bytes_sent", "correct_results"})
 """Counters that depend on what the agent does, not on the machine or the Python that it has."""
 NOT_A_DEFINITION = frozenset({"about", "disturbed_by", "threshold"})
 """Fields of a metric that do not change what its values are."""
 ROUNDING = 1e-9
 """Log ratios up to this are none: equal figures, added up in another order."""
-MOST_LOG = 700.0
-"""Of ratios that are told; the exponential of more is no float."""
 
 OTHER_KIND = "another kind of machine"
 

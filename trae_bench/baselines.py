@@ -1,7 +1,7 @@
 """Baselines: one run file for each set of scenarios and kind of machine, kept in the repository.
 
 They lie in `results/baselines/<kind of machine>/<scenarios>.json`. A later run is compared with
-the one that fits it (`across.py`).
+one of them by `run --compare FILE`, or `compare` (`across.py`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,13 +9,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from trae_bench.errors import BadRunFile, CannotMeasure
+from trae_bench.errors import BadRunFile
 from trae_bench.machine import kind_of, slug
 from trae_bench.planning import PROFILES
 from trae_bench.store import RunFile, read_run, seal_of, write_run
 from trae_bench.verify import verify
 
-RESULTS = Path("results")
 SHELF = "baselines"
 """Folder below the results."""
 
@@ -59,24 +58,12 @@ def place(folder: Path, scenarios: Iterable[str], machine: Mapping[str, object])
     return folder / SHELF / kind_of(machine) / f"{slug('+'.join(sorted(scenarios)))}.json"
 
 
-def find_baseline(folder: Path, scenarios: Iterable[str], machine: Mapping[str, object]) -> Path:
-    """The baseline of these scenarios for a machine of this kind. Raises `CannotMeasure`."""
-    names = sorted(scenarios)
-    path = place(folder, names, machine)
-    if not path.is_file():
-        raise CannotMeasure(
-            f"no baseline for {', '.join(names)} on {kind_of(machine)} in {folder}; make one: "
-            f"`trae-bench run {' '.join(names)} --out RUN.json`, then "
-            f"`trae-bench baseline set RUN.json --folder {folder}`"
-        )
-    return path
-
-
 def keep(run_file: Path, folder: Path, *, force: bool = False) -> Path:
     """Make a run the baseline for its scenarios and kind of machine; the path of the copy.
 
     It takes the place of an older one. Raises `CannotMeasure`, without `force` also for a run that
-    contradicts itself, was made from changes that are not committed, or is too short for verdicts.
+    contradicts itself, compares two commits, was made from changes that are not committed, or is
+    too short for verdicts.
     """
     run = read_run(run_file)
     if not force and (why := _unfit(run)):
@@ -97,6 +84,8 @@ def _unfit(run: RunFile) -> str:
     wrong = [finding for finding in verify(run) if finding.weight == "wrong"]
     if wrong:
         return f"contradicts itself ({wrong[0].place}: {wrong[0].said})"
+    if run.header.compared is not None:
+        return "compares two commits with each other; give a run of toggles"
     if run.header.code.get("dirty") is True:
         return "was made from changes that are not committed; commit them and run again"
     profile = PROFILES.get(run.header.profile)

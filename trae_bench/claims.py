@@ -33,6 +33,7 @@ from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from trae_bench.design import is_fixed
 from trae_bench.errors import UsageError
 from trae_bench.records import Comparison, Contrast, Interval, Metric
 from trae_bench.scenario import scenario_folder
@@ -270,9 +271,15 @@ class Source(Struct, frozen=True):
     """A run, and where it came from."""
 
     name: str
+    """Of its file, without folders."""
     run: RunFile
     claimed: bool = True
-    """Its verdicts may be claimed: it was long enough, and its design judges contrasts."""
+    """Off where it was too short for verdicts."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether single rows have verdicts: the runs of a two-level design answer together."""
+        return self.claimed and not is_fixed(self.run.header.design)
 
 
 class Question(NamedTuple):
@@ -298,11 +305,11 @@ class Evidence(Struct, frozen=True):
 def newest(sources: Iterable[Source]) -> dict[Question, Evidence]:
     """The row that answers each question: of several, that of the newest run.
 
-    Runs whose verdicts may not be claimed count only where no other run has the row. Rows
-    without an interval, or whose equal sides did not come out equal, answer nothing.
+    Runs whose rows have no verdicts count only where no other run has the row. Rows without an
+    interval, or whose equal sides did not come out equal, answer nothing.
     """
     found: dict[Question, Evidence] = {}
-    for source in sorted(sources, key=lambda one: (one.claimed, one.run.header.created)):
+    for source in sorted(sources, key=lambda one: (one.judged, one.run.header.created)):
         header = source.run.header
         switched = {(c.scenario, c.contrast.name): _switched(c.contrast) for c in header.cells}
         for row in source.run.comparisons:

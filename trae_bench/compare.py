@@ -54,11 +54,14 @@ MINIMUM: Mapping[str, float] = {"blocked": 0.005} | dict.fromkeys(
 """Differences up to this, in the metric's unit, are nothing: the allocator's and the
 scheduler's doing."""
 
-THRESHOLD: Mapping[str, float] = dict.fromkeys(
-    ("peak_rss", "agent_rss", "uss_start", "uss_end", "python_peak", "python_held"), 0.01
-)
+MEMORY = frozenset({"peak_rss", "agent_rss", "uss_start", "uss_end", "python_peak", "python_held"})
+"""How much memory is held, or was at most."""
+
+THRESHOLD: Mapping[str, float] = dict.fromkeys(MEMORY, 0.01)
 """In place of the rule's: memory is quiet enough to ask for more."""
 
+OFF_ON, BASE_HEAD = ("off", "on"), ("base", "head")
+"""What users know the sides A and B as: of a toggle, and of two revisions."""
 
 MOST_NOISE = 10.0
 """On the log scale: a spread by factors of 20,000 is no machine's, and its threshold no number."""
@@ -134,6 +137,16 @@ def key_of_sample(sample: Sample) -> CellKey:
     return CellKey(sample.scenario, sample.contrast, sample.mode, sample.probe)
 
 
+def key_of_row(row: Comparison) -> RowKey:
+    return RowKey(row.scenario, row.contrast, row.metric)
+
+
+def rows_for(cell: Cell) -> list[RowKey]:
+    """The rows that a cell's pairs are for: its own, or those that it confirms."""
+    contrast = cell.confirms or cell.contrast.name
+    return [RowKey(cell.scenario, contrast, name) for name in cell.metrics]
+
+
 def rule_of(metric: Metric) -> Rule:
     """The rule that judges this metric."""
     return RULES[metric.mode]
@@ -160,17 +173,26 @@ def fate(a: Sample | None, b: Sample | None) -> tuple[Fate, str]:
         return "not measured", "one side is missing"
     for sample in (a, b):
         if sample.status != "ok":
-            return "not measured", f"side {sample.side}: {sample.problem or sample.status}"
+            return "not measured", f"{_side(sample)}: {sample.problem or sample.status}"
     if a.transcript != b.transcript:
         return "answers differ", "the transcripts differ"
     if a.workspace != b.workspace:
         return "answers differ", "the files left behind differ"
     if a.correct != b.correct:
         wrong = a if b.correct else b
-        return "answers differ", f"side {wrong.side}: {wrong.problem or 'the oracle disagrees'}"
+        return "answers differ", f"{_side(wrong)}: {wrong.problem or 'the oracle disagrees'}"
     if not a.correct:
         return "not measured", a.problem or "the oracle disagrees with both sides"
     return "measured", ""
+
+
+def _side(sample: Sample) -> str:
+    """As its user knows it; equal sides of a toggle have letters only."""
+    if sample.arm in BASE_HEAD:
+        return sample.arm
+    if sample.contrast == NOISE_FLOOR:
+        return f"side {sample.side}"
+    return OFF_ON[sample.side == "B"]
 
 
 def comparisons(
@@ -188,10 +210,10 @@ def comparisons(
     counts = {key: _count(of_cell) for key, of_cell in pairs.items()}
     found = [
         Comparison(
-            scenario=cell.scenario,
-            contrast=cell.contrast.name,
-            metric=name,
-            mode=metrics[name].mode,
+            scenario=key.scenario,
+            contrast=key.contrast,
+            metric=key.metric,
+            mode=metrics[key.metric].mode,
             estimate=estimate(rows[key]),
             judgement=_trusted(judged[key], key, standings),
             threshold=threshold_of(rows[key]),
@@ -200,15 +222,9 @@ def comparisons(
         )
         for cell in cells
         if not cell.confirms
-        for name in cell.metrics
-        for key in [RowKey(cell.scenario, cell.contrast.name, name)]
+        for key in rows_for(cell)
     ]
-    fresh = {
-        RowKey(cell.scenario, cell.confirms, name): pairs[key_of(cell)]
-        for cell in cells
-        if cell.confirms
-        for name in cell.metrics
-    }
+    fresh = {key: pairs[key_of(cell)] for cell in cells if cell.confirms for key in rows_for(cell)}
     return [_confirmed(row, rows, fresh) for row in found]
 
 
@@ -233,9 +249,9 @@ def attributions(
     rows = rows_of(samples, cells, metrics)
     contrasts: dict[tuple[str, str], list[tuple[Contrast, Row]]] = {}
     for cell in cells:
-        for name in () if cell.confirms else cell.metrics:
-            row = rows[RowKey(cell.scenario, cell.contrast.name, name)]
-            contrasts.setdefault((cell.scenario, name), []).append((cell.contrast, row))
+        for key in () if cell.confirms else rows_for(cell):
+            of_metric = contrasts.setdefault((key.scenario, key.metric), [])
+            of_metric.append((cell.contrast, rows[key]))
     told = [
         attribute(of_metric, scenario=scenario, metric=name, looks=looks)
         for (scenario, name), of_metric in contrasts.items()
@@ -333,16 +349,13 @@ def _floor_key(key: RowKey) -> RowKey:
 def to_confirm(rows: Iterable[Comparison]) -> dict[RowKey, int]:
     """The rows in which a regression was found, and how many fresh pairs are to confirm it."""
     return {
-        RowKey(row.scenario, row.contrast, row.metric): row.confirmation.wanted
-        for row in rows
-        if row.confirmation is not None
+        key_of_row(row): row.confirmation.wanted for row in rows if row.confirmation is not None
     }
 
 
 def wanted(cell: Cell, found: Mapping[RowKey, int]) -> int:
     """Pairs that this cell must take for what `to_confirm` gives; 0 where it is nothing."""
-    rows = (RowKey(cell.scenario, cell.confirms, name) for name in cell.metrics)
-    return max((found.get(row, 0) for row in rows), default=0)
+    return max((found.get(row, 0) for row in rows_for(cell)), default=0) if cell.confirms else 0
 
 
 def _confirmed(
@@ -351,7 +364,7 @@ def _confirmed(
     fresh: Mapping[RowKey, Sequence[PairOfSamples]],
 ) -> Comparison:
     """A gated regression of a run that asks for confirmation stands only with one."""
-    key = RowKey(row.scenario, row.contrast, row.metric)
+    key = key_of_row(row)
     if key not in fresh or not row.gated or row.judgement.verdict != "regression":
         return row
     looks, number = rows[key], row.judgement.look
@@ -394,10 +407,10 @@ def _rows(
 ) -> dict[RowKey, Row]:
     """Every planned row, in the plan's order."""
     values = {
-        RowKey(cell.scenario, cell.contrast.name, name): _values(pairs[key_of(cell)], name)
+        key: _values(pairs[key_of(cell)], key.metric)
         for cell in cells
         if not cell.confirms
-        for name in cell.metrics
+        for key in rows_for(cell)
     }
     floors = {
         key: _spread(sides, metrics[key.metric])

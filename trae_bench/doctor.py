@@ -83,7 +83,7 @@ def checkup(bench: Bench, pairs: int = PAIRS) -> Checkup:
 
 
 def noise(bench: Bench, pairs: int) -> tuple[Floor, ...]:
-    """A/A pairs of a tiny session, duet and serial. Raises `BenchError`."""
+    """A/A pairs of a tiny session, duet and serial. Raises `BenchError`, `KeyboardInterrupt`."""
     scenario, metrics = tiny(), taken(pinned=bool(machine.cores()))
     floor_only = cells(scenario, contrasts(scenario)[:1], metrics)
     with bench.executor({scenario.name: scenario}) as executor:
@@ -100,6 +100,9 @@ def noise(bench: Bench, pairs: int) -> tuple[Floor, ...]:
         ending = session.run()
     if ending.error is not None:
         raise ending.error
+    if ending.stopped == "interrupted":
+        # There is no journal to go on with, and so nothing to keep.
+        raise KeyboardInterrupt
     rows = comparisons(ending.samples, floor_only, metrics)
     return tuple(noise_floor(rows, metrics, family=FAMILY))
 

@@ -10,8 +10,10 @@ from typing import Literal
 
 from msgspec import Struct
 
+from trae_bench.compare import Floor
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.records import Comparison, Pairs
+from trae_bench.stats import MOST_LOG
 from trae_bench.store import RunFile
 
 Kind = Literal[
@@ -98,12 +100,7 @@ def _worse(rows: Iterable[Comparison]) -> Outcome | None:
 def _lost(run: RunFile, rows: Sequence[Comparison]) -> Outcome | None:
     """Too many pairs of a comparison were lost, or equal sides do not come out equal."""
     lost = tuple(row for row in rows if not_measured(row) is not None)
-    reasons = [
-        f"in {floor.pairs} A/A pairs of {floor.scenario} B has {percent_off(floor.mean)} more "
-        f"{floor.metric} than A, though both are the same"
-        for floor in run.noise
-        if floor.standing == "sides differ"
-    ]
+    reasons = [uneven(floor) for floor in run.noise if floor.standing == "sides differ"]
     if not any(row.pairs.measured for row in rows) and not lost and not _all_new(run):
         reasons.append("no pair was measured")
     return Outcome("not measured", lost, tuple(reasons)) if lost or reasons else None
@@ -130,7 +127,15 @@ def _all_new(run: RunFile) -> bool:
     return compared is not None and bool(compared.new) and not run.header.cells
 
 
+def uneven(floor: Floor) -> str:
+    """What is wrong with a metric whose sides differ where they are equal."""
+    return (
+        f"{floor.scenario}, {floor.metric}: in {floor.pairs} A/A pairs B is "
+        f"{percent_off(floor.mean)} off A, though both are the same"
+    )
+
+
 def percent_off(log_ratio: float) -> str:
     """`+5.1 %`; a change by so much on the log scale."""
-    percent = 100 * math.expm1(min(log_ratio, 700))
+    percent = 100 * math.expm1(min(log_ratio, MOST_LOG))
     return f"{percent:+.{2 if abs(percent) < 0.095 else 1}f} %"

@@ -5,7 +5,6 @@ lays out what is to be run, and here the journal is opened, the provider and the
 started and the session is run.
 """
 
-import math
 import shutil
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from trae_bench.compare import comparisons, noise_floor, rule_of
 from trae_bench.errors import AnswersDiffer, BadRunFile, BenchError, CannotMeasure, UsageError
 from trae_bench.executors import FreshProcess
 from trae_bench.fixtures import room_for_trials
+from trae_bench.gate import uneven
 from trae_bench.in_process import Divided, InProcess
 from trae_bench.installs import Installs, provide
 from trae_bench.lock import HostLock
@@ -32,10 +32,10 @@ from trae_bench.planning import (
     Plan,
     Sides,
     Wish,
+    for_cells,
     limits_of,
     plan,
     scenario_of,
-    with_metrics,
 )
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
@@ -83,6 +83,11 @@ class Result(Struct, frozen=True):
         return profile is None or profile.claimed
 
 
+def read_result(run_file: Path) -> Result:
+    """What an earlier run left. Raises `BadRunFile`."""
+    return Result(read_run(run_file), run_file, journal_of(run_file), None)
+
+
 # -- running ----------------------------------------------------------------------------
 
 
@@ -101,9 +106,7 @@ def start(wish: Wish, out: Path | None, *, force: bool, bench: "Bench") -> Resul
         installed = bench.install(planned.scenarios)
         compared = _compared(planned, bench)
         header = _header(wish, planned, installed, compared)
-        if force:
-            journal_of(run_file).unlink(missing_ok=True)
-        with Journal.create(journal_of(run_file), header) as journal:
+        with Journal.create(journal_of(run_file), header, force=force) as journal:
             return bench.measure(header, planned.scenarios, journal, run_file)
 
 
@@ -188,8 +191,7 @@ def _same_scenarios(journal_file: Path, header: Header) -> dict[str, Scenario]:
                 f"{journal_file}: scenario {name!r} is not what it was when this run began; "
                 f"restore {used.asked} or start a new run"
             )
-        metrics = [m for cell in header.cells if cell.scenario == name for m in cell.metrics]
-        found[name] = with_metrics(scenario, metrics)
+        found[name] = for_cells(scenario, header.cells)
     return found
 
 
@@ -382,11 +384,8 @@ def untrusted(run: RunFile) -> BenchError | None:
     """Why a metric of this run cannot be judged at all: its equal sides do not come out equal."""
     for floor in run.noise:
         if floor.standing == "sides differ":
-            off = math.expm1(min(floor.mean, 700))
             return CannotMeasure(
-                f"{floor.scenario}, {floor.metric}: in {floor.pairs} A/A pairs B is {off:+.1%} off "
-                "A, though both are the same; no verdict on it can be trusted, see "
-                "`trae-bench doctor`"
+                f"{uneven(floor)}; no verdict on it can be trusted, see `trae-bench doctor`"
             )
     return None
 

@@ -150,7 +150,7 @@ class Plan(Struct, frozen=True):
 
 def unknown(kind: str, name: str, known: Collection[str]) -> UsageError:
     """Names what is not known, and the nearest names that are."""
-    near = get_close_matches(name, known)
+    near = get_close_matches(name, known, cutoff=0.7)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
     return UsageError(f"no {kind} {name!r}; {hint}")
 
@@ -160,47 +160,56 @@ def plan(wish: Wish) -> Plan:
 
     Raises `UsageError`, `ScenarioError`; `CannotMeasure` where a revision cannot be laid out.
     """
+    _hold_to("toggle", wish.toggles, toggles())
+    _hold_to("metric", wish.metrics, METRICS)
     profile = PROFILES[wish.profile]
+    asked = _asked(wish.scenarios or wish.settings.scenarios or profile.scenarios)
+    left_out = {name: why for name, one in asked.items() if (why := _out_of_reach(one, wish))}
     sides, metrics = _sides(wish), apply(wish.settings, taken(pinned=bool(machine.cores())))
-    for name in wish.toggles:
-        if name not in toggles():
-            raise unknown("toggle", name, toggles())
-    for name in wish.metrics:
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS)
-    names = wish.scenarios or wish.settings.scenarios or profile.scenarios
-    asked = {name: scenario_of(name) for each in names for name in _named(each)}
-    found: dict[str, Scenario] = {}
-    used: dict[str, ScenarioUsed] = {}
-    planned: list[Cell] = []
-    left_out: list[str] = []
-    for name, original in asked.items():
-        if original.name in found:
-            raise UsageError(f"scenario {original.name!r} is asked for twice")
-        scenario = with_metrics(original, wish.metrics)
-        if why := _out_of_reach(scenario, wish):
-            left_out.append(why)
-            continue
-        found[scenario.name] = scenario
-        used[scenario.name] = ScenarioUsed(asked=name, digest=digest(original))
-        planned += _cells(scenario, wish, sides, metrics)
+    planned = [
+        cell
+        for name, scenario in asked.items()
+        if name not in left_out
+        for cell in _cells(with_metrics(scenario, wish.metrics), wish, sides, metrics)
+    ]
     if not planned:
-        raise UsageError(f"nothing to compare: {'; '.join(left_out)}")
+        raise UsageError(f"nothing to compare: {'; '.join(left_out.values())}")
     if wish.only:
         planned = only(planned, wish.only)
-        found = {
-            name: with_metrics(found[name], [m for cell in of_it for m in cell.metrics])
-            for name in found
-            if (of_it := [cell for cell in planned if cell.scenario == name])
-        }
-        used = {name: used[name] for name in found}
     if sides is not None:
         compared = [cell for cell in planned if cell.contrast.name != NOISE_FLOOR]
         planned += map(confirming, compared)
     limits = _limits(wish, profile)
     if not limits.noise_pairs:
         planned = [cell for cell in planned if cell.contrast.name != NOISE_FLOOR]
-    return Plan(found, used, tuple(planned), limits, metrics, tuple(left_out), sides)
+    named = {cell.scenario for cell in planned}
+    kept = {name: scenario for name, scenario in asked.items() if scenario.name in named}
+    return Plan(
+        scenarios={one.name: for_cells(one, planned) for one in kept.values()},
+        used={one.name: ScenarioUsed(name, digest(one)) for name, one in kept.items()},
+        cells=tuple(planned),
+        limits=limits,
+        metrics=metrics,
+        left_out=tuple(left_out.values()),
+        sides=sides,
+    )
+
+
+def _hold_to(kind: str, names: Sequence[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)
+
+
+def _asked(names: Sequence[str]) -> dict[str, Scenario]:
+    """Scenarios by what they were asked for as. Raises `UsageError` where one is meant twice."""
+    asked = {name: scenario_of(name) for each in names for name in _named(each)}
+    seen = set()
+    for scenario in asked.values():
+        if scenario.name in seen:
+            raise UsageError(f"scenario {scenario.name!r} is asked for twice")
+        seen.add(scenario.name)
+    return asked
 
 
 def _out_of_reach(scenario: Scenario, wish: Wish) -> str:
@@ -310,6 +319,12 @@ def with_metrics(scenario: Scenario, metrics: Sequence[str]) -> Scenario:
     found = msgspec.structs.replace(scenario, metrics=wanted)
     check(found)
     return found
+
+
+def for_cells(scenario: Scenario, cells: Sequence[Cell]) -> Scenario:
+    """The scenario with the metrics that some cells, its own among them, take of it."""
+    of_it = (cell.metrics for cell in cells if cell.scenario == scenario.name)
+    return with_metrics(scenario, [name for metrics in of_it for name in metrics])
 
 
 def limits_of(header: Header) -> Limits:

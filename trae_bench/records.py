@@ -15,7 +15,7 @@ Probe = Literal["plain", "memory", "tracemalloc", "callgrind"]
 """How closely a trial is watched. What disturbs all else gets trials of its own:
 
     plain        only from outside, and by what the child reports at its end
-    memory       the agent's own memory, every 20 ms
+    memory       the agent's own memory, every 20 ms or, in a long session, more rarely
     tracemalloc  each allocation by Python
     callgrind    each instruction, under valgrind
 """
@@ -23,6 +23,8 @@ Better = Literal["lower", "higher"]
 Side = Literal["A", "B"]
 Verdict = Literal["regression", "improvement", "equivalent", "inconclusive", "not measured"]
 Status = Literal["ok", "failed", "timeout", "garbage", "interrupted"]
+Stopped = Literal["done", "budget", "interrupted", "error"]
+"""Why a run ended."""
 
 # Run files come from strangers: the bounds hold where a record is read from a file.
 Name = Annotated[str, Meta(max_length=200)]

@@ -7,20 +7,30 @@ Pure of I/O: trials leave through `Executor`, samples through `Sink`, events thr
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Literal, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
-from trae_bench.compare import Fate, comparisons, fate, group, key_of, stops, to_confirm, wanted
+from trae_bench.compare import (
+    Fate,
+    RowKey,
+    comparisons,
+    fate,
+    group,
+    key_of,
+    key_of_row,
+    rows_for,
+    stops,
+    to_confirm,
+    wanted,
+)
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.errors import BenchError
 from trae_bench.plan import Cell, trials
-from trae_bench.records import Comparison, Metric, Sample, Trial
+from trae_bench.records import Comparison, Metric, Sample, Stopped, Trial
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
-
-Stopped = Literal["done", "budget", "interrupted", "error"]
 
 GIVE_UP = 3
 """A cell is closed where its lost pairs outnumber the counted ones by this, so after the first
@@ -105,6 +115,13 @@ def answered(row: Comparison, limits: Limits) -> bool:
     interval = row.estimate.interval
     reach = 2 * math.log1p(limits.precision)
     return interval is not None and interval.high - interval.low <= reach
+
+
+def asking(rows: Iterable[Comparison], limits: Limits) -> set[RowKey]:
+    """Rows that ask for more pairs. One without any value does not: more pairs have none either."""
+    return {
+        key_of_row(row) for row in rows if row.estimate is not None and not answered(row, limits)
+    }
 
 
 class Ending(Struct, frozen=True):
@@ -281,19 +298,14 @@ class Session:
         """Look at all the data; close each cell with nothing left to find out, and ask for fresh
         pairs where there is a regression to confirm."""
         rows = comparisons(self._samples, self._cells, self._metrics)
-        unsettled = {
-            (row.scenario, row.contrast, row.metric)
-            for row in rows
-            if row.estimate is not None and not answered(row, self._limits)
-        }
-        found = to_confirm(rows)
+        unsettled, found = asking(rows, self._limits), to_confirm(rows)
         for state in self._states.values():
             state.looked_at = state.counted
             if state.cell.confirms:
                 state.ask(wanted(state.cell, found))
                 continue
-            asked = {(*key_of(state.cell)[:2], metric) for metric in state.cell.metrics}
-            if not state.is_noise and state.counted and not asked & unsettled:
+            settled = unsettled.isdisjoint(rows_for(state.cell))
+            if not state.is_noise and state.counted and settled:
                 state.open = False
 
     def _close_exhausted(self, state: _CellState) -> None:

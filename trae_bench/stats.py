@@ -19,8 +19,8 @@ from msgspec import Struct
 
 from trae_bench.records import Better, Estimate, Interval, Judgement, Mode, Verdict
 
-_LARGEST_EXPONENT = 700.0
-"""Of a figure that can be shown."""
+MOST_LOG = 700.0
+"""Of ratios that are told; the exponential of more is no float."""
 
 Key = TypeVar("Key", bound=Hashable)
 Direction = Literal["regression", "improvement"]
@@ -240,7 +240,7 @@ def least_effect(look: Look) -> float | None:
     if look.evidence is None or (fit := look.evidence.fit) is None:
         return None
     reach = max(t_quantile(look.level, fit.df) * fit.error, math.log1p(look.evidence.threshold))
-    return math.expm1(min(reach, _LARGEST_EXPONENT))
+    return math.expm1(min(reach, MOST_LOG))
 
 
 def _look(row: Row, n: int) -> Evidence:

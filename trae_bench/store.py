@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from inspect import cleandoc
@@ -27,7 +27,7 @@ from msgspec import Meta, Struct
 from trae_bench.compare import CellKey, Floor, key_of, key_of_sample
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
 from trae_bench.plan import Cell
-from trae_bench.records import Comparison, Metric, Mode, Name, Sample, Text
+from trae_bench.records import Comparison, Metric, Mode, Name, Sample, Stopped, Text
 from trae_bench.scenario import Scenario
 from trae_bench.stats import Rule
 
@@ -134,7 +134,7 @@ class RunFile(Struct, frozen=True, forbid_unknown_fields=True):
     """One run: what was asked, what was seen, what was concluded."""
 
     header: Header
-    stopped: Literal["done", "budget", "interrupted", "error"]
+    stopped: Stopped
     """Why it ended; `done` is that no comparison would have taken another pair."""
     elapsed: float
     """Seconds of measuring."""
@@ -185,31 +185,46 @@ class Journal:
         self._file = file
 
     @classmethod
-    def create(cls, path: Path, header: Header) -> "Journal":
-        """A new journal. Never overwrites one: raises `UsageError`."""
+    def create(cls, path: Path, header: Header, *, force: bool = False) -> "Journal":
+        """A new journal. Raises `UsageError` where there is one, unless `force` is given."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            journal = cls(path, path.open("xb", buffering=0))
-        except FileExistsError as error:
-            raise UsageError(
-                f"{path} exists; go on with it (--resume {path}), remove it, or name another --out"
-            ) from error
+            if force:
+                path.unlink(missing_ok=True)
+            file = path.open("xb", buffering=0)
         except OSError as error:
+            if isinstance(error, FileExistsError) and path.exists():
+                raise UsageError(
+                    f"{path} exists; go on with it (--resume {path}), remove it, or name another "
+                    "--out"
+                ) from error
             raise _unwritable(path, error) from error
-        journal._write(Line(header=header))
-        return journal
+        try:
+            return cls._begun(path, file, Line(header=header))
+        except CannotMeasure:
+            # Nothing is in it; left there, it would be in the next run's way.
+            with suppress(OSError):
+                path.unlink()
+            raise
 
     @classmethod
     def reopen(cls, path: Path, contents: Contents, resumed: Resumed) -> "Journal":
         """Go on with a journal that `read_journal` has read; what was in flight is cut off."""
         try:
-            file = path.open("r+b", buffering=0)
-            file.truncate(contents.keep)
-            file.seek(0, os.SEEK_END)
+            os.truncate(path, contents.keep)
+            file = path.open("ab", buffering=0)
         except OSError as error:
             raise _unwritable(path, error) from error
+        return cls._begun(path, file, Line(resumed=resumed))
+
+    @classmethod
+    def _begun(cls, path: Path, file: BinaryIO, first: Line) -> "Journal":
         journal = cls(path, file)
-        journal._write(Line(resumed=resumed))
+        try:
+            journal._write(first)
+        except BaseException:
+            journal.close()
+            raise
         return journal
 
     def append(self, sample: Sample) -> None:
@@ -379,19 +394,27 @@ def write_run(path: Path, run: RunFile, *, force: bool = False) -> None:
         raise UsageError(f"{path} exists; name another file with --out, or give --force")
     # What cannot be read back must not get into the file.
     _plain(run)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, _layout(run))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def write_whole(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file whole or not at all; a power cut changes nothing in that. Raises `OSError`."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
         with part.open("wb") as file:
-            file.writelines(_layout(run))
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException:
         with suppress(OSError):
             part.unlink()
-        raise _unwritable(path, error) from error
+        raise
+    _sync_folder(path.parent)
 
 
 def read_run(path: Path, *, max_bytes: int = MAX_BYTES) -> RunFile:

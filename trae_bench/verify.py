@@ -24,6 +24,7 @@ from trae_bench.compare import (
     key_of,
     key_of_sample,
     noise_floor,
+    rows_for,
     to_confirm,
     wanted,
 )
@@ -32,7 +33,7 @@ from trae_bench.meters import METRICS, taken
 from trae_bench.plan import Cell, confirming, trials
 from trae_bench.planning import limits_of
 from trae_bench.records import Sample
-from trae_bench.session import GIVE_UP, answered, target
+from trae_bench.session import GIVE_UP, asking, target
 from trae_bench.stats import RULES
 from trae_bench.store import Header, RunFile, seal_of
 
@@ -246,18 +247,11 @@ def _sides(header: Header, cell: Cell, planned: Mapping[CellKey, Cell], place: s
         if found is None or found.confirms or confirming(found) != cell:
             yield Finding("wrong", place, f"confirms {cell.confirms!r}, but is not like it")
         return
-    judged = compared is not None and contrast.name != NOISE_FLOOR
-    if (
-        compared
-        and judged
-        and (contrast.a.revision, contrast.b.revision)
-        != (
-            compared.base,
-            compared.head,
-        )
-    ):
+    if compared is None or contrast.name == NOISE_FLOOR:
+        return
+    if (contrast.a.revision, contrast.b.revision) != (compared.base, compared.head):
         yield Finding("wrong", place, "its sides are not base and head")
-    if judged and planned.get(key_of(confirming(cell))) != confirming(cell):
+    if planned.get(key_of(confirming(cell))) != confirming(cell):
         yield Finding("wrong", place, "its regressions need no confirmation")
 
 
@@ -446,11 +440,7 @@ def _ending(run: RunFile) -> Findings:
     """No cell took more pairs than planned; `done` is said only where none wanted another."""
     limits = limits_of(run.header)
     grouped, found = group(run.samples), to_confirm(run.comparisons)
-    asking = {
-        (row.scenario, row.contrast, row.metric)
-        for row in run.comparisons
-        if row.estimate is not None and not answered(row, limits)
-    }
+    unsettled = asking(run.comparisons, limits)
     for cell in run.header.cells:
         place = f"pairs of {cell.scenario}, {cell.contrast.name} ({cell.mode})"
         counted, lost = _fates(grouped.get(key_of(cell), {}))
@@ -465,8 +455,7 @@ def _ending(run: RunFile) -> Findings:
         given_up = lost - counted >= GIVE_UP or cell.contrast.name == NOISE_FLOOR
         if run.stopped != "done" or counted >= most or given_up:
             continue
-        asked = {(cell.scenario, cell.contrast.name, name) for name in cell.metrics}
-        if cell.confirms or not counted or asked & asking:
+        if cell.confirms or not counted or not unsettled.isdisjoint(rows_for(cell)):
             said = f"the run says it was done, after {counted} of {most} pairs without an answer"
             yield Finding("wrong", place, said)
 

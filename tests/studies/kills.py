@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
-from tests.trae_bench.test_cli import TINY, children_of
+from tests.trae_bench.test_cli import children_of
+from tests.trae_bench.twins import TINY
 from trae_bench.lock import PLACE_VARIABLE
 from trae_bench.planning import limits_of
 from trae_bench.records import Sample

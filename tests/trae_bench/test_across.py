@@ -453,6 +453,12 @@ def test_the_command_prints_writes_and_ends(
     assert main(["compare", base, base]) == 0
 
 
+def test_the_comment_tells_a_count_by_its_values() -> None:
+    head = changed(honest(day="2"), "requests", 18 / 17)
+    told = across_text.comment(compare_runs(honest(day="1"), head))
+    assert "<code>requests</code> (counter): 17 → 18\n" in told
+
+
 def test_strict_ends_in_three_where_a_row_stays_open(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

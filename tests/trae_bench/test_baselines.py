@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tests.trae_bench.runs import honest, plan
+from tests.trae_bench.runs import gate, honest, plan
 from tests.trae_bench.test_untrusted import PLANT, harmless
 from trae_bench import machine
-from trae_bench.baselines import find_baseline, keep, kept, place, read_sealed
+from trae_bench.baselines import keep, kept, place, read_sealed
 from trae_bench.cli import main
-from trae_bench.errors import BadRunFile, CannotMeasure
+from trae_bench.errors import BadRunFile
 from trae_bench.machine import kind_of, slug
 from trae_bench.store import RunFile, read_run, sealed, write_run
 
@@ -75,21 +75,18 @@ def test_long_sets_of_scenarios_do_not_share_a_file(tmp_path: Path) -> None:
     assert place(tmp_path, ["a"], FACTS) == tmp_path / "baselines" / KIND / "a.json"
 
 
-# -- keeping and finding
+# -- keeping
 
 
-def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
+def test_what_is_kept_lies_in_its_place(tmp_path: Path) -> None:
     file = stored(tmp_path / "run.json", of())
     folder = tmp_path / "results"
-    with pytest.raises(CannotMeasure, match=r"no baseline for work on linux.*baseline set"):
-        find_baseline(folder, ["work"], FACTS)
     path = keep(file, folder)
-    assert path == find_baseline(folder, ["work"], FACTS)
+    assert path == place(folder, ["work"], FACTS)
     assert read_sealed(path) == read_run(file)
     assert [one.name for one in path.parent.iterdir()] == ["work.json"]
     for scenarios, facts in ((["other"], FACTS), (["work"], {**FACTS, "cores": 2})):
-        with pytest.raises(CannotMeasure):
-            find_baseline(folder, scenarios, facts)
+        assert place(folder, scenarios, facts) != path
 
 
 def test_a_newer_baseline_takes_the_place_of_the_old(tmp_path: Path) -> None:
@@ -128,6 +125,7 @@ def _edited(run: RunFile) -> RunFile:
         (_edited(of()), "contradicts itself"),
         (of(code={"commit": "0123456789", "dirty": True}), "not committed"),
         (of(profile="smoke", pairs=2, noise_pairs=2), "too short"),
+        (gate(), "compares two commits"),
     ],
 )
 def test_a_run_that_is_no_baseline_is_refused(run: RunFile, said: str, tmp_path: Path) -> None:

@@ -12,29 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trae_bench.runs import honest, plan
-from tests.trae_bench.test_cli import TINY, ScriptedBench, fine, wish
-from tests.trae_bench.twins import cell
+from tests.trae_bench.test_cli import ScriptedBench, fine, wish
+from tests.trae_bench.twins import TINY, cell
 from trae_bench import laboratory, machine
 from trae_bench.cli import main
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.doctor import noise
 from trae_bench.errors import UsageError
-from trae_bench.lock import PLACE_VARIABLE
 from trae_bench.meters import METRICS, taken
 from trae_bench.plan import Cell, confirming, only
 from trae_bench.scenario import catalogue
 from trae_bench.stats import RULES
 from trae_bench.store import read_run
 from trae_bench.verify import verify
-
-
-@pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "tiny.toml"
-    path.write_text(TINY)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
-    return path
 
 
 def planned(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict[str, Any]]:

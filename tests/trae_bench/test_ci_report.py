@@ -1,5 +1,6 @@
 """What a CI service is told: annotations, the job's summary, JUnit; and when: before the exit."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -9,11 +10,13 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from tests.trae_bench.runs import Machine, gate, honest
-from tests.trae_bench.test_cli import TINY, heavy, modules_of
+from tests.trae_bench.runs import AGAIN, Machine, gate, honest
+from tests.trae_bench.test_cli import heavy, modules_of
+from tests.trae_bench.twins import TINY
 from trae_bench import laboratory, store
 from trae_bench.cli import main
 from trae_bench.errors import AnswersDiffer, CannotMeasure
+from trae_bench.gate import outcome
 from trae_bench.lock import PLACE_VARIABLE
 from trae_bench.report import markdown
 from trae_bench.report.ci import (
@@ -89,6 +92,24 @@ def test_nothing_measured_is_a_warning() -> None:
     assert line == "::warning title=not measured::nothing could be measured"
 
 
+def test_a_gate_that_could_not_be_measured_is_a_warning() -> None:
+    (line,) = annotations(gate(lost={("head", n): "crash" for n in range(9)}))
+    assert line.startswith("::warning title=not measured::Could not be measured: work, 2 of 2")
+
+
+def test_answers_that_differ_need_no_gated_metric() -> None:
+    found = gate(lost={("head", n): "differ" for n in range(9)})
+    noisy = tuple(replace(row, gated=False) for row in found.comparisons)
+    (line,) = annotations(replace(found, comparisons=noisy))
+    assert line == "::error title=answers differ::work / head: the transcripts differ (2x)"
+
+
+def test_fresh_pairs_that_answer_otherwise_are_told_with_their_reason() -> None:
+    lines = annotations(gate(1.1, lost={(AGAIN, n): "differ" for n in range(9)}))
+    (line,) = (line for line in lines if "title=answers differ" in line)
+    assert "work / head: the transcripts differ" in line
+
+
 def test_a_thousand_regressions_are_ten_errors() -> None:
     found = gate(1.2)
     lines = annotations(replace(found, comparisons=found.comparisons * 300))
@@ -156,10 +177,29 @@ def test_what_nobody_can_tell_is_skipped() -> None:
     assert set(map(tuple, cases(run(), claimed=False).values())) == {("skipped",)}
 
 
+def test_what_lost_too_many_pairs_does_not_pass() -> None:
+    found = gate(lost={("head", n): "crash" for n in (2, 3, 5)})
+    assert outcome(found).kind == "not measured"
+    assert "equivalent" in {row.judgement.verdict for row in found.comparisons}
+    assert set(map(tuple, cases(found).values())) == {("skipped",)}
+    one = gate(lost={("head", 2): "crash"})
+    assert set(map(tuple, cases(one).values())) == {()}
+
+
 def test_answers_that_differ_are_errors() -> None:
     found = cases(differing())
     assert found["work.idle", "cpu"] == ["error"]
     assert found["work.faster", "cpu"] == []
+
+
+def test_a_row_without_figures_has_none() -> None:
+    (row, *_) = (row for row in run().comparisons if row.judgement.verdict == "regression")
+    no_ratio = row.estimate and replace(row.estimate, log_ratio=None, interval=None)
+    rows = [replace(row, estimate=no_ratio), replace(row, estimate=None)]
+    root = ElementTree.fromstring(junit(replace(run(), comparisons=tuple(rows))))
+    first, second = (out.text for out in root.iter("system-out"))
+    assert re.fullmatch(r"regression: off \d+ ms, on \d+ ms, saved -\d+ ms", first or "")
+    assert second == "regression"
 
 
 @pytest.mark.parametrize("made", [run, undecided, differing])

@@ -199,6 +199,8 @@ def test_a_run_without_verdicts_answers_only_where_no_other_does() -> None:
     good, short = Source("good", run(created="2025")), Source("short", run(), claimed=False)
     assert rows(short, good)[CPU] == "good"
     assert rows(short)[CPU] == "short"
+    of_two_levels = replace(run(), header=replace(run().header, design="factorial"))
+    assert rows(Source("two levels", of_two_levels), good)[CPU] == "good"
 
 
 def test_rows_that_show_nothing_answer_nothing() -> None:

@@ -16,45 +16,20 @@ import jsonschema
 import msgspec
 import pytest
 
-from tests.trae_bench.twins import sample
-from trae_bench import laboratory, store
+from tests.trae_bench.twins import TINY, sample
+from trae_bench import laboratory, planning, store
 from trae_bench.cli import main
-from trae_bench.cli.run import DESIGNS
+from trae_bench.cli.run import DESIGNS, PROFILES
 from trae_bench.design import NOISE_FLOOR, design_names
 from trae_bench.errors import AnswersDiffer, BadRunFile, CannotMeasure, UsageError
 from trae_bench.executors import Scripted
 from trae_bench.laboratory import Bench, Wish
-from trae_bench.lock import PLACE_VARIABLE, HostLock
+from trae_bench.lock import HostLock
 from trae_bench.records import Sample, Trial
 from trae_bench.scenario import Scenario
 from trae_bench.session import Executor
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = """
-name = "tiny"
-about = "One step, for tests of the bench itself."
-task = "Say that it is done."
-metrics = ["cpu", "wall"]
-timeout_seconds = 30.0
-[toggles]
-vary = ["batched_trajectory"]
-[[turns]]
-[[turns.calls]]
-tool = "task_done"
-arguments = { summary = "It is done." }
-"""
-
-
-@pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A scenario in a folder of its own, which is the current one; and a lock of its own."""
-    path = tmp_path / "tiny.toml"
-    path.write_text(TINY)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
-    return path
-
-
 # -- light imports
 
 
@@ -134,13 +109,14 @@ def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["run", "bugfx"], ["'bugfx'", "bugfix"]),
         (["run", "none.toml"], ["none.toml"]),
-        (["run", "--toggle", "paralel_tools"], ["'paralel_tools'", "parallel_tools"]),
+        (["run", "--toggle", "paralel_tools"], ["'paralel_tools'; did you mean parallel_tools?"]),
         (["run", "--metric", "cpuu"], ["'cpuu'", "cpu"]),
         (["run", "--metric", "zzz"], ["'zzz'", "known: ", "peak_rss"]),
         (["run", "--bugdet", "3"], ["--bugdet", "--budget"]),
         (["run", "--profile", "slow"], ["'slow'", "quick"]),
         (["run", "--budget", "nan"], ["nan"]),
         (["run", "--budget", "-1"], ["-1"]),
+        (["run", "--repeat-until", "nan"], ["nan"]),
         (["run", "--pairs", "0"], ["0"]),
         (["run", "tiny.toml", "./tiny.toml"], ["'tiny'", "twice"]),
         (["run", "--toggle", "config_cache"], ["nothing to compare", "parallel_tools"]),
@@ -276,7 +252,7 @@ def test_a_machine_that_treats_the_sides_unlike_is_4(tiny: Path) -> None:
     result = laboratory.start(wish(), Path("r.json"), force=False, bench=ScriptedBench(uneven))
     assert isinstance(result.error, CannotMeasure)
     assert result.error.exit_code == 4
-    assert "cpu: in 8 A/A pairs B is +20.0% off A" in str(result.error)
+    assert "cpu: in 8 A/A pairs B is +20.0 % off A" in str(result.error)
     verdicts = {
         row.metric: row.judgement.verdict for row in store.read_run(Path("r.json")).comparisons
     }
@@ -301,8 +277,9 @@ def of_two(trial: Trial) -> Mapping[str, float]:
     return {"cpu": cpu, "wall": 1.0 + 0.001 * (trial.pair % 3) * (trial.side == "B")}
 
 
-def test_the_designs_are_the_laboratorys() -> None:
+def test_designs_and_profiles_are_the_laboratorys() -> None:
     assert design_names() == DESIGNS
+    assert tuple(planning.PROFILES) == PROFILES
 
 
 def test_a_factorial_takes_a_fixed_number_of_pairs_and_is_told_as_a_whole(

@@ -125,6 +125,16 @@ def test_names_that_no_scenario_can_have(
     assert not Path(out).exists()
 
 
+@pytest.mark.parametrize("folder", ["none", "t.json"])
+def test_a_place_that_cannot_be_written_is_told(
+    trajectory: Path, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    """A folder that is not there, and one that is a file."""
+    assert main(["record", "t.json", "-o", f"{folder}/mine.toml"]) == 4
+    assert f"cannot write {folder}/mine.toml" in capsys.readouterr().err
+    assert [path.name for path in trajectory.parent.iterdir()] == ["t.json"]
+
+
 def test_a_scenario_of_respx_is_run_in_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

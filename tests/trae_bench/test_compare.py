@@ -50,19 +50,41 @@ def row(rows: Sequence[Comparison], contrast: str, metric: str) -> Comparison:
         (None, sample("B"), "not measured", "one side"),
         (sample("A"), sample("B", transcript="other"), "answers differ", "transcripts"),
         (sample("A"), sample("B", workspace="other"), "answers differ", "files left"),
-        (sample("A"), sample("B", correct=False, problem="no"), "answers differ", "side B: no"),
-        (sample("A", correct=False), sample("B"), "answers differ", "side A: the oracle"),
+        (sample("A"), sample("B", correct=False, problem="no"), "answers differ", "on: no"),
+        (sample("A", correct=False), sample("B"), "answers differ", "off: the oracle"),
         (sample("A", correct=False), sample("B", correct=False), "not measured", "both sides"),
-        (sample("A", status="timeout", problem="hung"), sample("B"), "not measured", "A: hung"),
-        (sample("A"), sample("B", status="garbage"), "not measured", "side B: garbage"),
+        (sample("A", status="timeout", problem="hung"), sample("B"), "not measured", "off: hung"),
+        (sample("A"), sample("B", status="garbage"), "not measured", "on: garbage"),
         # A side that crashed has no answer that could differ.
-        (sample("A"), sample("B", status="failed", transcript=""), "not measured", "side B"),
+        (sample("A"), sample("B", status="failed", transcript=""), "not measured", "on: "),
     ],
 )
 def test_fate_of_a_pair(a: Sample | None, b: Sample | None, found: str, said: str) -> None:
     assert fate(a, b)[0] == found
     assert said in fate(a, b)[1]
     assert bool(fate(a, b)[1]) == (found != "measured")
+
+
+@pytest.mark.parametrize(
+    ("contrast", "arms", "names"),
+    [
+        ("fast", ("none", "fast"), ("off", "on")),
+        ("fast@last", ("idle", "idle+fast"), ("off", "on")),
+        ("head", ("base", "head"), ("base", "head")),
+        ("head again", ("base", "head"), ("base", "head")),
+        (NOISE_FLOOR, ("base", "base"), ("base", "base")),
+        (NOISE_FLOOR, ("none", "none"), ("side A", "side B")),
+    ],
+)
+def test_a_side_is_named_as_its_user_knows_it(
+    contrast: str, arms: tuple[str, str], names: tuple[str, str]
+) -> None:
+    a, b = (
+        replace(sample(side, contrast=contrast), arm=arm)
+        for side, arm in zip(SIDES, arms, strict=True)
+    )
+    assert fate(replace(a, status="failed"), b)[1] == f"{names[0]}: failed"
+    assert fate(a, replace(b, status="failed"))[1] == f"{names[1]}: failed"
 
 
 def test_pair_zero_never_counts() -> None:
@@ -129,7 +151,7 @@ def test_lost_pairs_are_counted_with_their_reasons() -> None:
     pairs = row(comparisons(lost, PLAN, METRICS), "fast", "cpu").pairs
     assert (pairs.measured, pairs.answers_differ, pairs.not_measured) == (0, 1, 3)
     assert pairs.reasons == (
-        "side A: exit status 1; its last lines: b (2x)",
+        "off: exit status 1; its last lines: b (2x)",
         "the transcripts differ",
         "one side is missing",
     )

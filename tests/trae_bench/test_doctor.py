@@ -1,5 +1,6 @@
 """The doctor: a tiny session that is valid and short, and what its noise calls for."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from trae_bench.doctor import advice, checkup, noise, tiny
 from trae_bench.laboratory import Bench
 from trae_bench.lock import PLACE_VARIABLE
 from trae_bench.meters import METRICS
+from trae_bench.records import Trial
 from trae_bench.report.terminal import noise_table, standing_lines
 from trae_bench.scenario import check
 from trae_bench.subject.reference import toggles
@@ -33,6 +35,14 @@ def test_noise_is_of_both_modes() -> None:
         ("wall", 8),
     ]
     assert all(0.005 < each.sd < 0.03 for each in found)
+
+
+def test_ctrl_c_ends_a_checkup() -> None:
+    def answer(trial: Trial) -> Mapping[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        noise(ScriptedBench(answer), 8)
 
 
 def test_no_noise_without_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

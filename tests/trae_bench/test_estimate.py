@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from tests.trae_bench.test_cli import TINY, ScriptedBench, wish
-from tests.trae_bench.twins import cell
+from tests.trae_bench.test_cli import ScriptedBench, wish
+from tests.trae_bench.twins import TINY, cell
 from trae_bench import estimate as room
 from trae_bench import laboratory, machine
 from trae_bench.cli import main
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.estimate import AROUND, START, Kind, estimate, guess, paces
-from trae_bench.lock import PLACE_VARIABLE
 from trae_bench.plan import confirming
 from trae_bench.planning import Plan, plan
 from trae_bench.records import Mode, Probe, Trial
@@ -33,15 +32,6 @@ from trae_bench.scenario import (
 from trae_bench.store import read_run, sealed, write_run
 
 WALLS = {"duet": 2.0, "serial": 3.0}
-
-
-@pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "tiny.toml"
-    path.write_text(TINY)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
-    return path
 
 
 def asked(**changes: Any) -> Plan:

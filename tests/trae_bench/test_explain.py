@@ -127,7 +127,7 @@ def test_revisions_are_told_as_such() -> None:
 
 
 def test_each_lost_pair_is_told_with_its_reason() -> None:
-    assert "Pair 2 was lost, not measured: side B: exit status 1; its last lines: oh no." in told(
+    assert "Pair 2 was lost, not measured: on: exit status 1; its last lines: oh no." in told(
         RUNS["lossy"], "faster", "cpu"
     )
     assert "Pair 3 was lost, answers differ: the transcripts differ." in told(

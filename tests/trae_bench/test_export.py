@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -14,12 +15,13 @@ import jsonschema
 import msgspec
 import pytest
 
-from tests.trae_bench.runs import TOGGLES, honest, plan
+from tests.trae_bench.runs import TOGGLES, gate, honest, plan
+from trae_bench.cli import main
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.errors import BadRunFile, CannotMeasure
 from trae_bench.records import Sample, Side
 from trae_bench.report.export import CSV_COLUMNS, FORMATS, export
-from trae_bench.store import RunFile
+from trae_bench.store import RunFile, write_run
 
 replace = msgspec.structs.replace
 JSON_FORMATS = [name for name in FORMATS if name != "csv"]
@@ -224,6 +226,30 @@ def test_one_side_goes_without_its_word(format: str) -> None:
     else:
         assert "/off" not in export(run(), format, "A")
         assert "/off" in export(run(), format)
+
+
+@pytest.mark.parametrize(
+    ("made", "there", "elsewhere"),
+    [(run, ("off", "on"), ("base", "head")), (gate, ("base", "head"), ("off", "on"))],
+)
+def test_a_side_that_the_run_does_not_have_is_refused(
+    made: Callable[[], RunFile],
+    there: tuple[str, str],
+    elsewhere: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_run(tmp_path / "run.json", made())
+    command = ["export", str(tmp_path / "run.json"), "--format", "csv", "--side"]
+    for side, letter in zip(there, "AB", strict=True):
+        assert main([*command, side]) == 0
+        rows = csv.DictReader(io.StringIO(capsys.readouterr().out))
+        assert {row["side"] for row in rows} == {letter}
+    for side in elsewhere:
+        assert main([*command, side]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert f"the sides of this run are {there[0]} and {there[1]}" in err
 
 
 @pytest.mark.parametrize("format", JSON_FORMATS)

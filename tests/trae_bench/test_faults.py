@@ -14,26 +14,16 @@ from random import Random
 
 import pytest
 
-from tests.trae_bench.test_cli import ROOT, TINY, bench_process, children_of, gone, lines_of
+from tests.trae_bench.test_cli import ROOT, bench_process, children_of, gone, lines_of
+from tests.trae_bench.twins import TINY
 from trae_bench import laboratory, machine
 from trae_bench.cli import main
-from trae_bench.lock import PLACE_VARIABLE
 from trae_bench.store import read_journal, read_run
 from trae_bench.verify import verify
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 PATIENCE = 30.0
 SMALL = ("run", "tiny.toml", "--metric", "cpu", "--seed", "1", "--out", "r.json")
-
-
-@pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A scenario in a folder of its own, which is the current one; and a lock of its own."""
-    path = tmp_path / "tiny.toml"
-    path.write_text(TINY)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
-    return path
 
 
 # -- the bench is killed
@@ -137,13 +127,16 @@ def without_rights(*command: str) -> list[str]:
 
 
 @LINUX
-@pytest.mark.parametrize("where", [(), ("--out", "there/r.json")])
+@pytest.mark.parametrize(
+    "where", [(), ("--out", "there/r.json"), ("--out", "there/old.json", "--force")]
+)
 def test_a_result_folder_that_is_read_only_is_told_before_anything_runs(
     tiny: Path, where: tuple[str, ...]
 ) -> None:
     folder = tiny.parent
     (folder / "there").mkdir()
     (folder / "lock").touch()
+    (folder / "there" / "old.journal.jsonl").touch()
     for place in (folder / "there", folder):
         place.chmod(0o555)
     try:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from tests.trae_bench.heads import HEADS, commit, git, repository
 from tests.trae_bench.runs import AGAIN, COMPARED, NOW, Machine, gate, gate_plan, honest
-from tests.trae_bench.test_cli import TINY
-from tests.trae_bench.twins import Memory
+from tests.trae_bench.test_cli import failing
+from tests.trae_bench.twins import TINY, Memory
 from trae_bench import laboratory, store
 from trae_bench.cli import main
 from trae_bench.compare import comparisons
@@ -402,7 +402,7 @@ def test_the_sentence_says_the_verdict_first() -> None:
     assert told["regression"].endswith("] against aaaaaaa")
     assert told["inconclusive"].startswith("Inconclusive against aaaaaaa: work cpu +10.")
     assert "(not confirmed)" in told["inconclusive"]
-    assert told["not measured"].startswith("Could not be measured: work, 2 of 2 pairs: side B")
+    assert told["not measured"].startswith("Could not be measured: work, 2 of 2 pairs: head: ")
     assert told["answers differ"].startswith("Base and head give different answers: work")
     assert told["interrupted"].startswith("Interrupted")
     assert "improvement: work cpu -9." in gate_text.sentence(gate(0.9))
@@ -667,6 +667,31 @@ def test_a_stored_run_is_a_base(
     capsys.readouterr()
     assert main([*against, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["exit_code"] == 1
+
+
+def test_a_run_that_shows_nothing_is_told_in_place_of_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    works = [True]
+
+    @contextmanager
+    def executor(*_: object) -> Iterator[Scripted]:
+        yield Scripted(lambda trial: {"requests": 10.0} if works[0] else failing(trial))
+
+    monkeypatch.setattr(laboratory.Bench, "executor", executor)
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.toml").write_text(TINY)
+    run = ["run", "tiny.toml", "--metric", "requests", "--pairs", "2"]
+    assert main([*run, "--out", "base.json"]) == 0
+    capsys.readouterr()
+    works[0] = False
+    against = [*run, "--compare", "base.json", "--out", "head.json", "--comment", "c.md"]
+    assert main([*against, "--json"]) == 4
+    out, err = capsys.readouterr()
+    assert json.loads(out)["outcome"]["gates"] is False
+    assert "no pair could be measured" in err
+    assert "exit status 1" in Path("c.md").read_text()
 
 
 def test_a_stored_run_that_is_no_base_is_refused(

@@ -58,7 +58,9 @@ CONSTANTS = {f"{POLL_INTERVAL:g} s", f"{INLINE_LIMIT // 1024} KiB", f"{KEEPALIVE
 
 
 def figures_by_hand(document: str) -> set[str]:
-    prose = re.sub(rf"<!-- figures: .*?{re.escape(END)}", "", document, flags=re.DOTALL)
+    # What a command prints is rendered, too: tests/test_docs.py.
+    block = r"<!-- (figures|output): .*?<!-- end of \1 -->"
+    prose = re.sub(block, "", document, flags=re.DOTALL)
     return {match[0] for match in FIGURE.finditer(prose)} - CONSTANTS
 
 
@@ -74,8 +76,9 @@ def test_no_figure_is_written_by_hand(document: Path) -> None:
 def test_a_figure_by_hand_is_seen(planted: str) -> None:
     prose = GUIDE.read_text(encoding="utf-8")
     assert figures_by_hand(f"{prose}\nIt is {planted} faster.\n") == {planted}
-    inside = f"<!-- figures: x -->\nIt is {planted} faster.\n{END}\n"
-    assert not figures_by_hand(inside + prose)
+    for kind in ("figures", "output"):
+        inside = f"<!-- {kind}: x -->\nIt is {planted} faster.\n<!-- end of {kind} -->\n"
+        assert not figures_by_hand(inside + prose)
 
 
 def test_each_table_is_in_the_guide_and_each_toggle_has_a_chapter() -> None:
@@ -89,9 +92,8 @@ def test_each_table_is_in_the_guide_and_each_toggle_has_a_chapter() -> None:
 
 
 def asked() -> list[Ask]:
-    of_summary = [ask for one in SUMMARY for ask in (one.best, one.other, one.size, one.memory)]
-    both = [*of_summary, *(ask for table in TABLES.values() for ask in table)]
-    return [ask for ask in both if isinstance(ask, Ask)]
+    of_summary = [ask for one in SUMMARY for ask in one.asked if ask is not None]
+    return [*of_summary, *(ask for table in TABLES.values() for ask in table)]
 
 
 def test_what_the_tables_ask_can_be_measured() -> None:
@@ -123,6 +125,12 @@ def test_figures_are_those_of_the_run_and_all_else_stays() -> None:
     assert "at commit <code>0123456789</code>, 2026-01-01, 2 x an ordinary one" in after
     assert NOT_MEASURED in after
     assert "No run that was given has a row of this." in after
+
+
+def test_what_is_not_known_of_the_code_is_not_said() -> None:
+    unknown = replace(run(), header=replace(run().header, code={}))
+    after = rendered(text("parallel_tools"), [Source("run.json", unknown)], NOTHING)
+    assert "at commit <code>unknown</code>, 2026-01-01, " in after
 
 
 def test_the_same_runs_give_the_same_bytes() -> None:

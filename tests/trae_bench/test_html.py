@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from functools import cache
+from html import unescape
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.trae_bench.runs import header, honest, plan
+from tests.trae_bench.runs import COMPARED, gate, header, honest, plan
 from tests.trae_bench.test_effects import rows
 from tests.trae_bench.test_untrusted import ACTED_ON, PLANT, document, planted
 from tests.trae_bench.twins import cell, sample
@@ -31,6 +32,7 @@ from trae_bench.design import NOISE_FLOOR
 from trae_bench.meters import METRICS
 from trae_bench.plan import Cell
 from trae_bench.records import Arm, Confirmation, Contrast, Interval, Pairs
+from trae_bench.report import gate_text
 from trae_bench.report.html import Source, _environment, page, pairs, raw, svg, table
 from trae_bench.report.html.growth import growth
 from trae_bench.report.html.overview import overview
@@ -192,6 +194,22 @@ def test_revisions_have_names_of_their_own() -> None:
     heads = re.findall(r'data-key="\w+">(\w+)<', made)
     assert heads[3:5] == ["base", "head"]
     assert "Two revisions were compared" in made
+
+
+def test_a_gate_is_told_in_its_sentence_and_its_details() -> None:
+    found = gate(1.1, compared=replace(COMPARED, new={"later": "no such toggle"}))
+    told = unescape(page([Source("run.json", found)]))
+    assert f"<h1>{gate_text.sentence(found)}</h1>" in told
+    details = list(gate_text.details(found))
+    assert len(details) == 5
+    assert all(line in told for line in details)
+
+
+def test_what_is_not_gated_does_not_stand_out_in_a_gate() -> None:
+    found = gate(1.1)
+    assert "regression" in {each.verdict for each in overview(Source("", found)).standing_out}
+    noisy = tuple(replace(row, gated=False) for row in found.comparisons)
+    assert not overview(Source("", replace(found, comparisons=noisy))).standing_out
 
 
 def _of_revisions(one: Cell) -> Cell:
@@ -425,7 +443,7 @@ def test_the_raw_data_are_those_of_the_run() -> None:
         each for each in found["cells"] if (each["contrast"], each["mode"]) == ("idle", "duet")
     )
     assert of_cell["void"].keys() == {"3"}
-    assert of_cell["void"]["3"].startswith("not measured: side B: exit status 1")
+    assert of_cell["void"]["3"].startswith("not measured: on: exit status 1")
     for metric, columns in of_cell["metrics"].items():
         (row,) = (r for r in run().comparisons if (r.contrast, r.metric) == ("idle", metric))
         told = dict(zip(made["row"], columns["row"], strict=True))

@@ -83,6 +83,21 @@ def test_lost_pairs_are_told_with_a_reason() -> None:
     assert "answers differ" in text
 
 
+def test_lost_pairs_of_a_probe_are_told_apart() -> None:
+    head = crashed().header
+    watched = {"peak_rss": replace(head.metrics["peak_rss"], probe="memory")}
+    run = replace(crashed(), header=replace(head, metrics=head.metrics | watched))
+    found = re.findall(r"^- \d+ ([\w ]+) pairs lost", comment(run), re.M)
+    assert found == ["duet", "duet memory", "serial"]
+
+
+def test_metrics_that_are_too_noisy_are_all_named() -> None:
+    names = [f"metric-{n}" for n in range(20)]
+    noisy = tuple(replace(run().noise[0], metric=name, standing="too noisy") for name in names)
+    text = comment(replace(run(), noise=noisy))
+    assert all(f"{name}," in text or f"{name}<" in text for name in names)
+
+
 def test_no_verdict_is_claimed_from_few_pairs() -> None:
     text = comment(run(), claimed=False)
     assert "**regression**" not in text

@@ -133,6 +133,12 @@ def test_where_there_is_nothing_to_draw() -> None:
                 Shown(toggle="idle", metric="cpu"))  # fmt: skip
 
 
+def test_a_row_that_the_plan_does_not_have() -> None:
+    strange = replace(RUN.comparisons[-1], contrast="strange")
+    with pytest.raises(CannotMeasure, match="nothing to draw"):
+        svg(replace(RUN, comparisons=(strange,)), "pairs", Shown(toggle="strange"))
+
+
 def test_more_rows_than_a_picture_can_show() -> None:
     many = replace(RUN, comparisons=RUN.comparisons * 20)
     with pytest.raises(UsageError, match="300 rows are more than"):

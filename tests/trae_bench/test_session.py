@@ -246,7 +246,7 @@ def test_a_cell_that_never_works_is_given_up_and_the_others_go_on() -> None:
 
     assert counts(ending.samples)["slow", "duet"] == GIVE_UP
     assert counts(ending.samples)["fast", "duet"] == 9
-    assert tape.lost == ["side A: boom\nline"] * GIVE_UP
+    assert tape.lost == ["off: boom\nline"] * GIVE_UP
     assert len(tape.given_up) == 1
 
 

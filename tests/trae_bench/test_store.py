@@ -145,11 +145,46 @@ def test_time_between_stretches_is_not_counted(tmp_path: Path) -> None:
     assert store.read_journal(path).spent == 14.0
 
 
-def test_a_journal_is_never_overwritten(tmp_path: Path) -> None:
+def test_a_journal_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "j.jsonl", pairs(1))
     with pytest.raises(UsageError, match="--resume"):
         Journal.create(path, header())
     assert list(store.read_journal(path).samples) == pairs(1)
+    Journal.create(path, header(), force=True).close()
+    assert store.read_journal(path).samples == ()
+
+
+def test_a_journal_below_a_file_is_refused_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotMeasure, match="cannot write"):
+        Journal.create(tmp_path / "file" / "j.jsonl", header())
+
+
+class Watched(Journal):
+    """Remembers how often one was closed."""
+
+    closed = 0
+
+    def close(self) -> None:
+        Watched.closed += 1
+        super().close()
+
+
+def test_a_journal_that_cannot_begin_is_closed_and_leaves_nothing(tmp_path: Path) -> None:
+    path, before = tmp_path / "j.jsonl", Watched.closed
+    with pytest.raises(CannotMeasure, match="does not fit"):
+        Watched.create(path, header(command="x" * 8001))
+    assert Watched.closed == before + 1
+    assert not path.exists()
+
+
+def test_a_journal_that_cannot_go_on_is_closed_and_stays_as_it_was(tmp_path: Path) -> None:
+    path, before = journal_with(tmp_path / "j.jsonl", pairs(2)), Watched.closed
+    contents = store.read_journal(path)
+    with pytest.raises(CannotMeasure, match="does not fit"):
+        Watched.reopen(path, contents, Resumed("later", "x" * 8001))
+    assert Watched.closed == before + 1
+    assert store.read_journal(path) == contents
 
 
 @pytest.mark.parametrize(
@@ -407,12 +442,12 @@ def test_a_scenarios_digest_is_of_its_content() -> None:
     assert store.digest(first) != store.digest(parse(text.replace('"t"', '"u"')))
 
 
-if __name__ == "__main__":
-    target = ROOT / "trae_bench/run.schema.json"
-    target.write_text(json.dumps(store.schema(), indent=2, ensure_ascii=False) + "\n")
-
-
 @pytest.mark.parametrize("precision", [-2.0, 0.0, 3.0])
 def test_a_precision_that_is_none_is_refused(precision: float) -> None:
     with pytest.raises(msgspec.ValidationError, match="precision"):
         msgspec.json.decode(msgspec.json.encode(header(precision=precision)), type=Header)
+
+
+if __name__ == "__main__":
+    target = ROOT / "trae_bench/run.schema.json"
+    target.write_text(json.dumps(store.schema(), indent=2, ensure_ascii=False) + "\n")

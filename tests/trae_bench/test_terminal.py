@@ -26,7 +26,15 @@ from trae_bench.report.listing import bullets, columns, names
 from trae_bench.report.markdown import comment
 from trae_bench.report.progress import ProgressLine, clock, line
 from trae_bench.report.sparkline import ASCII, BLOCKS, sparkline
-from trae_bench.report.terminal import closing, noise_line, quantity, run_table, table
+from trae_bench.report.terminal import (
+    cells_of,
+    change_in,
+    closing,
+    noise_line,
+    quantity,
+    run_table,
+    table,
+)
 from trae_bench.session import Progress
 from trae_bench.stats import Row
 from trae_bench.store import RunFile, write_run
@@ -176,6 +184,11 @@ def test_no_ratio_and_no_estimate_leave_blanks() -> None:
     shown = table([comparison(None), nothing], METRICS).splitlines()
     assert shown[-2].split() == ["cpu", "1.50", "s", "1.20", "s", "300", "ms", "improvement"]
     assert shown[-1].split() == ["cpu", "not", "measured"]
+
+
+def test_a_change_without_a_ratio_is_told_by_its_values() -> None:
+    changes = [change_in(cells_of(comparison(log), METRICS["cpu"], True)) for log in (-0.1, None)]
+    assert changes == ["1.50 s → 1.20 s, ratio 0.905 [0.887 0.923]", "1.50 s → 1.20 s"]
 
 
 def test_a_short_run_claims_nothing() -> None:

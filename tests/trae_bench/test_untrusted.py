@@ -20,15 +20,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.trae_bench.runs import honest
+from tests.trae_bench.runs import COMPARED, gate, honest
 from trae_bench import store
 from trae_bench.across import compare_runs
 from trae_bench.cli import main
 from trae_bench.cli.stored import EXPORTS
 from trae_bench.design import NOISE_FLOOR, design_names
 from trae_bench.errors import BadRunFile, BenchError
-from trae_bench.laboratory import PROFILES, Result, journal_of
-from trae_bench.planning import limits_of
+from trae_bench.laboratory import Result, journal_of
+from trae_bench.planning import PROFILES, limits_of
 from trae_bench.records import Sample
 from trae_bench.report import (
     across_text,
@@ -36,6 +36,7 @@ from trae_bench.report import (
     ci,
     escape,
     explanation,
+    gate_text,
     markdown,
     terminal,
 )
@@ -81,6 +82,22 @@ def document() -> Any:
     return json.loads(msgspec.json.encode(run()))
 
 
+@cache
+def of_revisions() -> RunFile:
+    """With all that a gate can tell of: regressions confirmed, a lost pair, a new scenario."""
+    new = {"later": "no such toggle"}
+    compared = msgspec.structs.replace(COMPARED, own_environments=True, changed=True, new=new)
+    return gate(1.1, compared=compared, lost={("head", 3): "crash"})
+
+
+@cache
+def document_of_revisions() -> Any:
+    return json.loads(msgspec.json.encode(of_revisions()))
+
+
+DOCUMENTS = (document, document_of_revisions)
+
+
 # -- planted texts
 
 
@@ -118,7 +135,7 @@ def _fields_of(value: Any) -> set[str]:
     return found
 
 
-_STRUCT_FIELDS = _fields_of(honest(toggles=("idle",), pairs=2))
+_STRUCT_FIELDS = _fields_of(honest(toggles=("idle",), pairs=2)) | _fields_of(of_revisions())
 
 
 def shown(run: RunFile) -> dict[str, str]:
@@ -154,6 +171,8 @@ def in_terminal(run: RunFile) -> list[str]:
         terminal.closing(run),
         terminal.noise_line(run.noise),
         *terminal.standing_lines(run.noise),
+        gate_text.sentence(run),
+        *gate_text.details(run),
         attribution.text(attribution.of_run(run), metrics, width=100),
     ]
 
@@ -184,7 +203,8 @@ def harmless(place: str, text: str) -> None:
         assert not re.search(r"[|`<>#*&]", text)
 
 
-def test_what_is_planted_in_every_text_acts_nowhere() -> None:
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_is_planted_in_every_text_acts_nowhere(document: Callable[[], Any]) -> None:
     made = planted(document(), lambda text: text[:40] + PLANT)
     found = msgspec.convert(made, RunFile)
     assert PLANT in found.header.command
@@ -196,9 +216,18 @@ def test_what_is_planted_in_every_text_acts_nowhere() -> None:
         assert "work" in text, place
 
 
-@given(text=st.text(max_size=60))
-@settings(max_examples=40)
-def test_whatever_is_planted_acts_nowhere(text: str) -> None:
+def test_what_only_a_gate_has_is_planted_too() -> None:
+    made = planted(document_of_revisions(), lambda text: text[:40] + PLANT)
+    compared = msgspec.convert(made, RunFile).header.compared
+    assert compared is not None
+    texts = texts_of(list(msgspec.structs.astuple(compared)))
+    assert len(texts) == 7
+    assert all(PLANT in text for text in texts)
+
+
+@given(text=st.text(max_size=60), document=st.sampled_from(DOCUMENTS))
+@settings(max_examples=40, deadline=None)
+def test_whatever_is_planted_acts_nowhere(text: str, document: Callable[[], Any]) -> None:
     plant = text.encode("utf-8", "replace").decode()
     made = planted(document(), lambda old: old[:40] + plant)
     found = msgspec.convert(made, RunFile)
@@ -211,8 +240,9 @@ def test_whatever_is_planted_acts_nowhere(text: str) -> None:
         harmless(place, shown_text)
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_commands_print_nothing_that_acts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    document: Callable[[], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps(planted(document(), lambda text: text[:40] + PLANT)))
@@ -288,13 +318,20 @@ def small() -> Any:
 
 
 @cache
-def small_nodes() -> list[tuple[Any, ...]]:
-    return nodes(small())[1:]
+def small_of_revisions() -> Any:
+    compared = of_revisions().header.compared
+    made = gate(1.5, compared=compared, noise=0.001, pairs=8, noise_pairs=2)
+    return json.loads(msgspec.json.encode(made))
 
 
-def change(made: Any, data: st.DataObject) -> None:
+@cache
+def nodes_of(document: Callable[[], Any]) -> list[tuple[Any, ...]]:
+    return nodes(document())[1:]
+
+
+def change(made: Any, places: list[tuple[Any, ...]], data: st.DataObject) -> None:
     """Replace, remove or repeat one node; nothing where an earlier change took it away."""
-    path = data.draw(st.sampled_from(small_nodes()))
+    path = data.draw(st.sampled_from(places))
     kind = data.draw(st.sampled_from(["replace", "replace", "remove", "repeat"]))
     value = data.draw(ODD)
     with suppress(KeyError, IndexError, TypeError):
@@ -345,9 +382,10 @@ def look_at_everything(path: Path) -> str:
 def test_a_changed_structure_ends_in_an_answer_or_a_reason(
     folder: Path, data: st.DataObject
 ) -> None:
-    made = copy.deepcopy(small())
+    document = data.draw(st.sampled_from((small, small_of_revisions)))
+    made = copy.deepcopy(document())
     for _ in range(data.draw(st.integers(1, 4))):
-        change(made, data)
+        change(made, nodes_of(document), data)
     path = folder / "run.json"
     path.write_text(json.dumps(made))
     look_at_everything(path)
@@ -360,7 +398,9 @@ def test_extreme_figures_end_in_an_answer(folder: Path, number: int, value: floa
     made = copy.deepcopy(small())
     # Of rules not all are possible; whatever else is a float is valid.
     figures = [
-        path for path in small_nodes() if isinstance(at(made, path), float) and "rules" not in path
+        path
+        for path in nodes_of(small)
+        if isinstance(at(made, path), float) and "rules" not in path
     ]
     chosen = figures[number % len(figures)]
     for path in figures:

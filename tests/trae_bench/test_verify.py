@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trae_bench.runs import NOW, honest, plan
-from tests.trae_bench.test_cli import TINY
+from tests.trae_bench.twins import TINY
 from trae_bench import store
 from trae_bench.cli import main
 from trae_bench.design import NOISE_FLOOR

@@ -1,4 +1,5 @@
-"""Stand-ins that several tests share: a plan, a clock that is wound by hand, a sink in memory."""
+"""Stand-ins that several tests share: a plan, a scenario, a clock that is wound by hand, a sink in
+memory."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,20 @@ from trae_bench.records import Arm, Contrast, Mode, Sample, Side, Status, Trial
 
 NONE = Arm("none", {"fast": False})
 FAST = Arm("fast", {"fast": True})
+
+TINY = """
+name = "tiny"
+about = "One step, for tests of the bench itself."
+task = "Say that it is done."
+metrics = ["cpu", "wall"]
+timeout_seconds = 30.0
+[toggles]
+vary = ["batched_trajectory"]
+[[turns]]
+[[turns.calls]]
+tool = "task_done"
+arguments = { summary = "It is done." }
+"""
 
 
 def cell(

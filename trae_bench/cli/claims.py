@@ -6,23 +6,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import RUN_FILE, print_json, tell, terminal_width, write
+from trae_bench.cli.common import FILE, print_json, tell, terminal_width, write
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from trae_bench.claims import ClaimsFile, Source
 
-DOCUMENT = click.Path(exists=True, dir_okay=False, path_type=Path)
 NOT_BORNE_OUT = 1
 """Exit code: a document says what the runs do not."""
 
 
 @click.command()
-@click.argument("run_files", nargs=-1, metavar="[RUN]...", type=RUN_FILE)
+@click.argument("run_files", nargs=-1, metavar="[RUN]...", type=FILE)
 @click.option(
     "--file",
     "claims_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     help="Claims file; by default the guide's, as it ships.",
 )
 @click.option("--own", is_flag=True, help="The sentences of this project's own documents instead.")
@@ -81,29 +80,18 @@ def known_claims(path: Path) -> "ClaimsFile":
 
 def varied() -> dict[str, tuple[str, ...]]:
     """The toggles that each scenario, and each variant, can vary."""
-    from trae_bench.scenario import catalogue, load
+    from trae_bench.scenario import every_scenario
 
-    firsts = [(path, load(path)) for path in catalogue().values()]
-    return {
-        scenario.name: scenario.toggles.vary
-        for path, first in firsts
-        for scenario in (first, *(load(path, variant.name) for variant in first.variants))
-    }
+    return {scenario.name: scenario.toggles.vary for scenario in every_scenario()}
 
 
 def sources_of(run_files: Sequence[Path]) -> "list[Source]":
     """The runs of some files, each under its name. Raises `BadRunFile`."""
     from trae_bench.claims import Source
-    from trae_bench.design import is_fixed
-    from trae_bench.laboratory import Result, journal_of
-    from trae_bench.store import read_run
+    from trae_bench.laboratory import read_result
 
-    found = []
-    for path in run_files:
-        result = Result(read_run(path), path, journal_of(path), None)
-        claimed = result.claimed and not is_fixed(result.run.header.design)
-        found.append(Source(path.name, result.run, claimed))
-    return found
+    results = [(path.name, read_result(path)) for path in run_files]
+    return [Source(name, result.run, result.claimed) for name, result in results]
 
 
 def render_guide(guide: Path, run_files: Sequence[Path], *, check: bool) -> int:

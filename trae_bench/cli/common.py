@@ -15,7 +15,8 @@ INTERRUPTED = 130
 WIDEST = 120
 """Columns of text; more are hard to read. A table may have more."""
 
-RUN_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+"""One that is there."""
 REPORT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 """A file to write a report to; `-` is the standard output."""
 
@@ -26,15 +27,12 @@ def write(path: Path, parts: Iterable[str | bytes]) -> None:
         for one in parts:
             click.echo(one, nl=False)
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    from trae_bench.store import write_whole
+
     try:
-        with part.open("wb") as file:
-            file.writelines(one.encode() if isinstance(one, str) else one for one in parts)
-        part.replace(path)
+        write_whole(path, (one.encode() if isinstance(one, str) else one for one in parts))
     except OSError as error:
         raise CannotMeasure(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def print_json(value: object) -> None:

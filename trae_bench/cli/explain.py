@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import RUN_FILE, print_json, terminal_width
+from trae_bench.cli.common import FILE, print_json, terminal_width
 from trae_bench.errors import BadRunFile
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run_file", type=RUN_FILE)
+@click.argument("run_file", type=FILE)
 @click.argument("scenario", required=False)
 @click.argument("toggle", required=False)
 @click.argument("metric", required=False)
@@ -34,12 +34,11 @@ def explain(
       trae-bench explain RUN.json bugfix batched_trajectory wall
       trae-bench explain RUN.json bugfix A/A cpu
     """
-    from trae_bench.laboratory import Result, journal_of
+    from trae_bench.laboratory import read_result
     from trae_bench.planning import limits_of
     from trae_bench.report import explanation
-    from trae_bench.store import read_run
 
-    result = Result(read_run(run_file), run_file, journal_of(run_file), None)
+    result = read_result(run_file)
     run = result.run
     asked = {"scenario": scenario, "toggle": toggle, "metric": metric}
     found = _matching(

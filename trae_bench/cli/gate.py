@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import REPORT, RUN_FILE, print_json, terminal_width, write
+from trae_bench.cli.common import FILE, REPORT, print_json, terminal_width, write
 from trae_bench.errors import CannotMeasure
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ FOLDER = click.option(
 
 
 @click.command()
-@click.argument("base", type=RUN_FILE)
-@click.argument("head", type=RUN_FILE)
+@click.argument("base", type=FILE)
+@click.argument("head", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--comment", type=REPORT, help="Write Markdown, for a pull request.")
 @click.option("--strict", is_flag=True, help="End in 3 where a gated row stays open.")
@@ -82,7 +82,7 @@ def baseline() -> None:
 
 
 @baseline.command("set")
-@click.argument("run_file", type=RUN_FILE)
+@click.argument("run_file", type=FILE)
 @FOLDER
 @click.option("--force", is_flag=True, help="Also a run that contradicts itself, or is dirty.")
 def set_baseline(run_file: Path, folder: Path, force: bool) -> None:

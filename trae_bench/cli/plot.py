@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trae_bench.cli.common import RUN_FILE, write
+from trae_bench.cli.common import FILE, write
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ FORMATS = ("svg", "png")
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="RUN...", type=RUN_FILE)
+@click.argument("files", nargs=-1, required=True, metavar="RUN...", type=FILE)
 @click.option(
     "--out",
     "-o",
@@ -47,14 +47,13 @@ def plot(files: tuple[Path, ...], out: Path, kind: Any, **names: str | None) -> 
       trae-bench plot RUN.json --kind pairs --scenario bugfix \\
         --toggle parallel_tools --metric wall --out pairs.svg
     """
-    from trae_bench.laboratory import Result, journal_of
+    from trae_bench.laboratory import read_result
     from trae_bench.report.plot import Shown, picture
-    from trae_bench.store import read_run
 
     format = out.suffix.removeprefix(".").lower()
     if format not in FORMATS:
         raise UsageError(f"{out}: the name of a picture ends in .svg or .png")
-    results = [Result(read_run(file), file, journal_of(file), None) for file in files]
+    results = [read_result(file) for file in files]
     _known(results, names)
     drawn = picture(
         {_name(files, place): result.run for place, result in enumerate(results)},

@@ -3,9 +3,9 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,51 +19,67 @@ WIDEST_TABLE = 200
 
 
 def show_result(result: "Result", *, as_json: bool) -> None:
-    from trae_bench.design import is_fixed
+    if as_json:
+        print_json(_document(result))
+        return
+    click.echo(_table(result), color=True)
+    click.echo()
+    for line in _sentences(result):
+        click.echo(line)
+    if result.run_file.exists():
+        click.echo(f"Run file: {click.format_filename(result.run_file)}")
+    if result.run.stopped != "done" and result.journal.exists():
+        click.echo(f"Go on with: trae-bench run --resume {shlex.quote(str(result.journal))}")
+
+
+def _document(result: "Result") -> dict[str, Any]:
     from trae_bench.gate import outcome
-    from trae_bench.notes import LONGEST_NOTE, notes
-    from trae_bench.report import attribution, gate_text, terminal
-    from trae_bench.report.escape import for_terminal
+    from trae_bench.notes import notes
+
+    run = result.run
+    fields = ("stopped", "noise", "comparisons")
+    shown = {name: getattr(run, name) for name in fields}
+    shown |= {"run_file": str(result.run_file), "claimed": result.claimed}
+    return shown | {"notes": notes(run), "outcome": outcome(run, claimed=result.claimed)}
+
+
+def _table(result: "Result") -> str:
+    from trae_bench.design import is_fixed
+    from trae_bench.report import attribution, terminal
     from trae_bench.report.sparkline import BLOCKS
 
     run = result.run
-    if as_json:
-        fields = ("stopped", "noise", "comparisons")
-        shown = {name: getattr(run, name) for name in fields}
-        shown |= {"run_file": str(result.run_file), "claimed": result.claimed}
-        print_json(shown | {"notes": notes(run), "outcome": outcome(run, claimed=result.claimed)})
-        return
-    width = terminal_width()
     if is_fixed(run.header.design):
         # The runs of a two-level design answer together.
-        click.echo(attribution.text(attribution.of_run(run), run.header.metrics, width=width))
-    else:
-        table = terminal.run_table(
-            run,
-            width=terminal_width(WIDEST_TABLE),
-            colour=takes_colour(sys.stdout),
-            claimed=result.claimed,
-            plain=not takes(sys.stdout, BLOCKS),
-        )
-        click.echo(table, color=True)
-    click.echo()
+        found = attribution.of_run(run)
+        return attribution.text(found, run.header.metrics, width=terminal_width())
+    return terminal.run_table(
+        run,
+        width=terminal_width(WIDEST_TABLE),
+        colour=takes_colour(sys.stdout),
+        claimed=result.claimed,
+        plain=not takes(sys.stdout, BLOCKS),
+    )
+
+
+def _sentences(result: "Result") -> Iterator[str]:
+    """What stands below the table, wrapped."""
+    from trae_bench.notes import LONGEST_NOTE, notes
+    from trae_bench.report import gate_text, terminal
+    from trae_bench.report.escape import for_terminal
+
+    run, width = result.run, terminal_width()
     if run.header.compared is not None:
-        click.echo(click.wrap_text(f"{gate_text.sentence(run, claimed=result.claimed)}.", width))
+        yield click.wrap_text(f"{gate_text.sentence(run, claimed=result.claimed)}.", width)
         for line in gate_text.details(run):
-            click.echo(click.wrap_text(line, width, subsequent_indent="  "))
-    closing = terminal.closing(run, claimed=result.claimed)
-    told = [for_terminal(note, LONGEST_NOTE) for note in notes(run)]
+            yield click.wrap_text(line, width, subsequent_indent="  ")
     for line in (
-        closing,
+        terminal.closing(run, claimed=result.claimed),
         terminal.noise_line(run.noise),
         *terminal.standing_lines(run.noise),
-        *told,
+        *(for_terminal(note, LONGEST_NOTE) for note in notes(run)),
     ):
-        click.echo(click.wrap_text(line, width))
-    if result.run_file.exists():
-        click.echo(f"Run file: {click.format_filename(result.run_file)}")
-    if run.stopped != "done" and result.journal.exists():
-        click.echo(f"Go on with: trae-bench run --resume {shlex.quote(str(result.journal))}")
+        yield click.wrap_text(line, width)
 
 
 def write_reports(

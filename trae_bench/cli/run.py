@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trae_bench.cli.common import REPORT, print_json, terminal_width
+from trae_bench.cli.common import FILE, REPORT, print_json, terminal_width
 from trae_bench.cli.results import show_result, write_reports
 from trae_bench.errors import UsageError
 
@@ -27,14 +27,14 @@ PROFILES = ("smoke", "quick", "full")
 DESIGNS = ("add-one", "remove-one", "both", "fraction", "factorial", "full")
 
 
-class Seconds(click.FloatRange):
-    """A time that can be told from its end: no infinity, no NaN."""
+class Finite(click.FloatRange):
+    """No infinity, and no NaN, which lies in every range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        seconds = super().convert(value, param, ctx)
-        if not math.isfinite(seconds):
-            self.fail(f"{value} is no number of seconds.", param, ctx)
-        return seconds
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 @click.command()
@@ -72,7 +72,7 @@ class Seconds(click.FloatRange):
 )
 @click.option(
     "--budget",
-    type=Seconds(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     metavar="SECONDS",
     help="Start no pair after this time.",
 )
@@ -85,7 +85,7 @@ class Seconds(click.FloatRange):
 @click.option(
     "--repeat-until",
     "precision",
-    type=click.FloatRange(min=0, max=1, min_open=True),
+    type=Finite(min=0, max=1, min_open=True),
     metavar="PRECISION",
     help="End a comparison at intervals of this half-width (0.02 is 2 %), not at a verdict.",
 )
@@ -113,7 +113,7 @@ class Seconds(click.FloatRange):
 @click.option("--force", is_flag=True, help="Overwrite the run file and its journal.")
 @click.option(
     "--resume",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     metavar="JOURNAL",
     help="Go on with an interrupted run.",
 )
@@ -150,7 +150,9 @@ def run(context: click.Context, /, **options: Any) -> int:
     from trae_bench.gate import outcome
 
     result = _measure(options, wish)
-    stored = None if result.run.stopped == "interrupted" else wish.stored
+    # Without a whole run there is nothing to compare; then its own report says why.
+    whole = result.run.stopped != "interrupted" and result.error is None
+    stored = wish.stored if whole else None
     comment = options["comment"] if stored is None else None
     unwritten = write_reports(result, comment, options["junit"], summary=True)
     if stored is None or not options["as_json"]:
@@ -256,15 +258,16 @@ def _show_plan(wish: "Wish", *, as_json: bool) -> None:
     head = ("scenario", "toggle", "mode", "pairs", "about", "metrics")
     click.echo(columns(head, rows, terminal_width()))
     budget = plan.limits.budget
+    who = f"Profile {wish.profile}" if wish.budget is None else "With this --budget it"
     ends = f"takes {clock(budget)} minutes at most" if budget else "has no time limit"
     early = "no verdict ends it earlier" if plan.limits.fixed else "fewer where verdicts come early"
     click.echo(
         f"\nAt most {plan.most_pairs} pairs, the warming ones included; {early}."
         f"\nAbout {_in_words(about.total)}, {_by(about.guessed, plan.scenarios)}."
-        f"\nProfile {wish.profile} {ends}."
+        f"\n{who} {ends}."
     )
     if budget and budget < about.total.least:
-        click.echo("That is too little for most of it: name scenarios, or give a --budget.")
+        click.echo("That is too little for most of it: name scenarios, or give a longer --budget.")
     if plan.sides is not None:
         click.echo("Where head is slower, as many fresh pairs again are to confirm it.")
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import print_json, tell, terminal_width
+from trae_bench.cli.common import FILE, print_json, tell, terminal_width, write
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def show(scenario: str) -> None:
 
 
 @click.command()
-@click.argument("trajectory", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("trajectory", type=FILE)
 @click.option(
     "-o",
     "--out",
@@ -133,7 +133,7 @@ def record(trajectory: Path, out: Path, workspace: str, files: Path | None, forc
         workspace=workspace,
         files=text_files(files) if files else None,
     )
-    out.write_text(recording.text, encoding="utf-8")
+    write(out, [recording.text])
     for note in recording.notes:
         tell(f"Note: {note}")
     click.echo(f"{click.format_filename(out)}: {len(recording.scenario.turns)} turns")

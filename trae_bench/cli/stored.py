@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trae_bench.cli.claims import DOCUMENT, render_guide
-from trae_bench.cli.common import REPORT, RUN_FILE, print_json, terminal_width, write
+from trae_bench.cli.claims import render_guide
+from trae_bench.cli.common import FILE, REPORT, print_json, terminal_width, write
 from trae_bench.cli.results import show_result, write_reports
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
 
@@ -26,11 +26,11 @@ EXPORTS = (
 
 
 @click.command()
-@click.argument("run_files", nargs=-1, required=True, metavar="RUN...", type=RUN_FILE)
+@click.argument("run_files", nargs=-1, required=True, metavar="RUN...", type=FILE)
 @click.option("--comment", type=REPORT, help="Write Markdown, for a pull request.")
 @click.option("--junit", type=REPORT, help="Write JUnit's XML.")
 @click.option("--html", type=REPORT, help="Write one page of all the runs, for a browser.")
-@click.option("--guide", type=DOCUMENT, help="Write the figures of this document anew.")
+@click.option("--guide", type=FILE, help="Write the figures of this document anew.")
 @click.option("--check", is_flag=True, help="With --guide: end in 1 where they are not the runs'.")
 def report(
     run_files: tuple[Path, ...],
@@ -61,7 +61,9 @@ def report(
         raise UsageError("--check goes with --guide FILE")
     if len(run_files) > 1 and (html is None or comment or junit):
         raise UsageError("one run at a time; only --html FILE and --guide FILE take several")
-    results = [_stored(path) for path in run_files]
+    from trae_bench.laboratory import read_result
+
+    results = [read_result(path) for path in run_files]
     if html is not None:
         _write_page(html, results)
     if comment is None and junit is None and html is None:
@@ -69,13 +71,6 @@ def report(
     elif (comment or junit) and (error := write_reports(results[0], comment, junit)):
         raise error
     return 0
-
-
-def _stored(run_file: Path) -> "Result":
-    from trae_bench.laboratory import Result, journal_of
-    from trae_bench.store import read_run
-
-    return Result(read_run(run_file), run_file, journal_of(run_file), None)
 
 
 def _write_page(path: Path, results: "Sequence[Result]") -> None:
@@ -86,7 +81,7 @@ def _write_page(path: Path, results: "Sequence[Result]") -> None:
 
 
 @click.command()
-@click.argument("run_file", type=RUN_FILE)
+@click.argument("run_file", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def effects(run_file: Path, as_json: bool) -> None:
     """Say which toggle has which share in a run.
@@ -113,7 +108,7 @@ def effects(run_file: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=RUN_FILE)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(files: tuple[Path, ...], as_json: bool) -> int:
     """Check run files.
@@ -165,7 +160,7 @@ def _show_verified(file: str, checked: dict[str, Any]) -> None:
 
 
 @click.command()
-@click.argument("run_file", type=RUN_FILE)
+@click.argument("run_file", type=FILE)
 @click.option("--format", "format_", type=click.Choice(EXPORTS), required=True)
 @click.option(
     "--side",
@@ -185,6 +180,11 @@ def export(run_file: Path, format_: str, side: str | None, out: Path) -> None:
       trae-bench export RUN.json --format pyperf --side on --out on.json
     """
     from trae_bench.report.export import SIDES, chunks
+    from trae_bench.report.terminal import side_names
     from trae_bench.store import read_run
 
-    write(out, chunks(read_run(run_file), format_, SIDES[side] if side else None))
+    run = read_run(run_file)
+    names = side_names(run)
+    if side is not None and side not in names:
+        raise UsageError(f"--side {side}: the sides of this run are {' and '.join(names)}")
+    write(out, chunks(run, format_, SIDES[side] if side else None))

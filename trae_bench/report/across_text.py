@@ -8,14 +8,23 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from trae_bench.across import OTHER_KIND, Across, Change, Kind, Origin
-from trae_bench.records import Verdict
-from trae_bench.report.escape import for_markdown, for_terminal, markdown_text
+from trae_bench.notes import LONGEST_NOTE
+from trae_bench.report.escape import cut, for_markdown, for_terminal, markdown_text
 from trae_bench.report.listing import bullets, names
-from trae_bench.report.markdown import LONGEST_NAME, MOST, length, within
+from trae_bench.report.markdown import (
+    LONGEST_NAME,
+    MOST,
+    MOST_STANDING_OUT,
+    STANDING_OUT,
+    in_short,
+    length,
+    within,
+)
 from trae_bench.report.terminal import (
     VERDICTS,
     as_interval,
     as_ratio,
+    change_in,
     laid_out,
     percent,
     quantity,
@@ -35,10 +44,6 @@ ABOUT: dict[Kind, str] = {
 """What a kind of row is, in the order of the table."""
 READING = "Ratio: head to base. From: the smallest change that is worth a verdict, drift included."
 MOST_DIFFERENCES = 20
-MOST_STANDING_OUT = 10
-_STANDING_OUT: tuple[Verdict, ...] = ("regression", "improvement")
-_BESIDE: tuple[Verdict, ...] = ("improvement", "inconclusive")
-"""Told beside "no regression"."""
 
 
 def text(found: Across, *, width: int = 80) -> str:
@@ -53,7 +58,7 @@ def text(found: Across, *, width: int = 80) -> str:
         lines += ["", textwrap.fill(_about(kind, [row for row, _ in pairs]), width)]
         for _, block in groupby(pairs, key=lambda pair: (pair[0].scenario, pair[0].subject)):
             block_rows = list(block)
-            lines += [_cut(_place(block_rows[0][0]), width), *(line for _, line in block_rows)]
+            lines += [cut(_place(block_rows[0][0]), width), *(line for _, line in block_rows)]
             lines += _notes([row for row, _ in block_rows], width)
     lines += ["", *_rest(found, width), textwrap.fill(closing(found), width)]
     lines += [textwrap.fill(READING, width)] if rows else []
@@ -73,11 +78,13 @@ def comment(found: Across) -> str:
     """As Markdown, however much it is under what GitHub takes as a comment."""
     head = [MARKER, f"### trae-bench, compared with a stored run: {headline(found)}", ""]
     head += [f"- {name}: {_origin(origin, for_markdown)}" for name, origin in _named(found)]
-    differences = [f"- {for_markdown(line)}" for line in _differences(found)]
     foot = ["", closing(found)]
     room = MOST - length(head, foot) - 1000
     marked = within(_standing_out(found), room // 3)
-    told = within([*differences, *(f"- {for_markdown(one)}" for one in _aside(found))], room // 4)
+    beside = (
+        f"- {for_markdown(one, LONGEST_NOTE)}" for one in (*_differences(found), *_aside(found))
+    )
+    told = within(beside, room // 4)
     table = _table(found, room - length(marked, told))
     return "\n".join([*head, *told, "", *marked, *table, *foot]) + "\n"
 
@@ -87,10 +94,7 @@ def headline(found: Across) -> str:
     verdicts = [change.verdict for change in found.gated]
     if not set(verdicts) - {"not measured"}:
         return "nothing that is gated could be compared"
-    if worse := verdicts.count("regression"):
-        return f"{worse} regression{'s' if worse > 1 else ''}"
-    told = [f"{verdicts.count(name)} {name}" for name in _BESIDE if name in verdicts]
-    return ", ".join(["no regression", *told])
+    return in_short(verdicts)
 
 
 # The head: what was compared with what
@@ -216,19 +220,14 @@ def _list(named: Sequence[str], most: int = 10) -> str:
     return ", ".join(named[:most]) + more
 
 
-def _cut(line: str, width: int) -> str:
-    return line if len(line) <= width else f"{line[: width - 1]}…"
-
-
 # Markdown
 
 
 def _standing_out(found: Across) -> Iterator[str]:
-    for verdict in _STANDING_OUT:
+    for verdict in STANDING_OUT:
         rows = [change for change in found.gated if change.verdict == verdict]
         for change in rows[:MOST_STANDING_OUT]:
-            _, base, head, ratio, interval, *_ = map(markdown_text, _cells(change))
-            figures = f"{base} → {head}, ratio {ratio} {interval}".rstrip()
+            figures = change_in([markdown_text(text) for text in _cells(change)])
             named = (change.scenario, change.subject, change.metric)
             place = " / ".join(for_markdown(name, LONGEST_NAME) for name in named)
             yield f"- **{verdict}** {place} ({change.kind}): {figures}"
@@ -263,5 +262,5 @@ def _line(change: Change) -> str:
     places = (change.scenario, change.subject, name)
     told = [change.kind, "yes" if change.gated else "no"]
     told += [for_markdown(place, LONGEST_NAME) for place in places]
-    noted = [markdown_text(f"({change.note})")] if change.note else []
-    return f"| {' | '.join([*told, *map(markdown_text, figures)])} {' '.join(noted)} |"
+    noted = f" {markdown_text(f'({change.note})')}" if change.note else ""
+    return f"| {' | '.join([*told, *map(markdown_text, figures)])}{noted} |"

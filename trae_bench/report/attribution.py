@@ -13,7 +13,8 @@ from trae_bench.design import is_fixed
 from trae_bench.effects import Attribution, Conditional, Effect, Interaction, Sum, ToggleEffects
 from trae_bench.records import Better, Metric
 from trae_bench.report.escape import for_terminal
-from trae_bench.report.terminal import signed
+from trae_bench.report.terminal import percent, signed
+from trae_bench.stats import MOST_LOG
 from trae_bench.store import RunFile
 
 MOST_HALF = 0.995
@@ -75,11 +76,8 @@ def bar_of(found: Attribution, limit: float) -> Bar:
 
 def _block(found: Attribution, better: Better, limit: float, width: int) -> Iterator[str]:
     bar = bar_of(found, limit)
-    fewest, most = found.pairs
-    count = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     name = f"{for_terminal(found.scenario, 40)} / {for_terminal(found.metric, 40)}"
-    least = f"{100 * found.threshold:.2g} %"
-    yield f"{name}  ({count} pairs a contrast; {better} is better; counts from {least})"
+    yield f"{name}  ({about(found, better)})"
     yield from _table(found.toggles, bar, width)
     for line in (*_pairs(found, bar), *against_the_whole(found, better, bar)):
         yield _wrapped(line, width)
@@ -88,6 +86,14 @@ def _block(found: Attribution, better: Better, limit: float, width: int) -> Iter
         more = len(found.missing) - MOST_PAIRS
         left = f"Without a ratio, so left out: {names}{f' and {more} more' if more > 0 else ''}."
         yield _wrapped(left, width)
+
+
+def about(found: Attribution, better: Better) -> str:
+    """On how many pairs it rests, and what counts."""
+    fewest, most = found.pairs
+    count = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    least = percent(found.threshold)
+    return f"{count} pairs a contrast; {better} is better; counts from {least}"
 
 
 def _wrapped(line: str, width: int, first: str = " ", later: str = "   ") -> str:
@@ -132,13 +138,13 @@ def figure(effect: Effect | None, bar: Bar) -> str:
         return f"{ratio} (one pair)"
     half = (effect.interval.high - effect.interval.low) / 2
     star = "*" if bar.reached(effect) else ""
-    wide = math.expm1(min(half, 700))
+    wide = math.expm1(min(half, MOST_LOG))
     # Beyond that nothing is known, and a table need not be wide to say so.
     return f"{ratio} ±{_tenths(100 * wide) if wide < MOST_HALF else '>99'} %{star}"
 
 
 def _ratio(log_ratio: float) -> str:
-    value = math.exp(min(log_ratio, 700))
+    value = math.exp(min(log_ratio, MOST_LOG))
     return f"{value:.3f}" if 0.0995 <= value < 10 else f"{value:.3g}"
 
 
@@ -234,11 +240,12 @@ def _reading(found: Attributions, width: int) -> Iterator[str]:
 def notes(found: Attributions) -> list[str]:
     """Sentences on what the figures mean."""
     each = found.found
-    told = [
-        "Ratios of on to off with half of their 95 % interval, each taken for itself. "
-        f"* counts, and stands when all {found.family} effects of this run are asked at once "
-        "(Holm, 5 %)."
-    ]
+    told = ["Ratios of on to off with half of their 95 % interval, each taken for itself."]
+    if found.family:
+        told[0] += (
+            f" * counts, and stands when all {found.family} effects of this run are asked at once "
+            "(Holm, 5 %)."
+        )
     if any(one.looks > 1 for one in each):
         told.append("Intervals are wider for the looks at which the run could have stopped.")
     if any(len(pair.pairs) > 1 for one in each for pair in one.interactions):

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trae_bench.errors import CannotMeasure
-from trae_bench.gate import answers_differ
+from trae_bench.gate import answers_differ, outcome
 from trae_bench.records import Comparison
 from trae_bench.report.escape import for_terminal, for_workflow, for_workflow_property
-from trae_bench.report.markdown import compared, headline
-from trae_bench.report.terminal import cells_of, noise_line
+from trae_bench.report.markdown import NOTHING_MEASURED, compared, headline, heeded
+from trae_bench.report.terminal import cells_of, change_in, noise_line
 from trae_bench.store import RunFile
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
@@ -25,8 +25,8 @@ MOST_SUMMARY = 1024 * 1024
 def annotations(run: RunFile, *, claimed: bool = True) -> list[str]:
     """Lines for the job's output: errors for regressions and for answers that differ, a
     warning for what could not be told. What a toggle makes slower is a warning."""
-    rows = [row for row in compared(run) if row.gated or run.header.compared is None]
-    differ = [row for row in rows if answers_differ(row) is not None]
+    differ = [row for row in compared(run) if answers_differ(row) is not None]
+    rows = heeded(run)
     worse = [row for row in rows if row.judgement.verdict == "regression"] if claimed else []
     errors = [_line("error", "answers differ", _reason(row)) for row in _once(differ)]
     changes = [_change(run, row) for row in worse]
@@ -35,8 +35,9 @@ def annotations(run: RunFile, *, claimed: bool = True) -> list[str]:
         warnings += [_line("warning", "regression", change) for change in changes]
     else:
         errors += [_line("error", "regression", change) for change in changes]
-    if headline(run, claimed=claimed) == "nothing could be measured":
-        warnings.append(_line("warning", "not measured", "nothing could be measured"))
+    verdict = headline(run, claimed=claimed)
+    if verdict == NOTHING_MEASURED or outcome(run, claimed=claimed).kind == "not measured":
+        warnings.append(_line("warning", "not measured", verdict))
     open_rows = [row for row in rows if row.judgement.verdict == "inconclusive"]
     if claimed and open_rows:
         said = f"{len(open_rows)} of {len(rows)} comparisons are inconclusive. "
@@ -72,14 +73,17 @@ def _line(kind: str, title: str, message: str) -> str:
 
 
 def _change(run: RunFile, row: Comparison) -> str:
-    name, off, on, ratio, interval, *_ = cells_of(row, run.header.metrics[row.metric], True)
-    scenario, contrast = for_terminal(row.scenario), for_terminal(row.contrast)
-    return f"{scenario} / {contrast} / {name}: {off} to {on}, ratio {ratio} {interval}".rstrip()
+    cells = cells_of(row, run.header.metrics[row.metric], True)
+    return f"{_place(row)} / {cells[0]}: {change_in(cells)}"
 
 
 def _reason(row: Comparison) -> str:
-    reason = for_terminal(row.pairs.reasons[0]) if row.pairs.reasons else "in every pair"
-    return f"{for_terminal(row.scenario)} / {for_terminal(row.contrast)}: {reason}"
+    reasons = (answers_differ(row) or row.pairs).reasons
+    return f"{_place(row)}: {for_terminal(reasons[0]) if reasons else 'no reason known'}"
+
+
+def _place(row: Comparison) -> str:
+    return f"{for_terminal(row.scenario)} / {for_terminal(row.contrast)}"
 
 
 def _once(rows: Sequence[Comparison]) -> list[Comparison]:

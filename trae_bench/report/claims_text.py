@@ -12,6 +12,7 @@ from typing import Any
 from trae_bench.claims import VERDICTS, Claim, Evidence, Found, Judged, OwnClaim, unsupported
 from trae_bench.report.escape import for_markdown, for_terminal, markdown_text
 from trae_bench.report.terminal import signed
+from trae_bench.stats import MOST_LOG
 
 LONGEST = 2000
 """Characters of a text from a claims file that are shown."""
@@ -19,15 +20,20 @@ LONGEST = 2000
 
 def text(judged: Sequence[Judged[Claim]], *, width: int = 80) -> str:
     """A block for each claim: whose words, and each place with its interval."""
-    blocks = ["\n".join(_block(one, one.claim.id, _said(one.claim), width)) for one in judged]
-    return "\n\n".join([*blocks, _wrapped(counts([one.verdict for one in judged]), width, "")])
+    return _text(judged, [(one.claim.id, _said(one.claim)) for one in judged], width)
 
 
 def own_text(judged: Sequence[Judged[OwnClaim]], lines: Sequence[str], *, width: int = 80) -> str:
     """The same of our own sentences; `lines` say where each stands."""
+    quotes = [f'"{one.claim.quote}"' for one in judged]
+    return _text(judged, list(zip(lines, quotes, strict=True)), width)
+
+
+def _text(judged: Sequence[Judged[Any]], heads: Sequence[tuple[str, str]], width: int) -> str:
+    """`heads` are the title of each block and the words under it."""
     blocks = [
-        "\n".join(_block(one, where, f'"{one.claim.quote}"', width))
-        for one, where in zip(judged, lines, strict=True)
+        "\n".join(_block(one, title, said, width))
+        for one, (title, said) in zip(judged, heads, strict=True)
     ]
     return "\n\n".join([*blocks, _wrapped(counts([one.verdict for one in judged]), width, "")])
 
@@ -168,5 +174,5 @@ def _document(found: Found) -> dict[str, Any]:
 
 
 def _times(log_ratio: float) -> str:
-    value = math.exp(min(log_ratio, 700))
+    value = math.exp(min(log_ratio, MOST_LOG))
     return f"{value:.2f}" if value < 999.5 else f"{value:.3g}"

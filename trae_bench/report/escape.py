@@ -25,9 +25,13 @@ def for_terminal(text: str, longest: int = LONGEST) -> str:
     escapes; so does the second of two colons or hashes, which a CI runner would act on. A
     long string is cut.
     """
-    cut = text if len(text) <= longest else text[: longest - 1] + "…"
-    plain = "".join(char if _is_plain(char) else _escaped(char) for char in cut)
+    plain = "".join(char if _is_plain(char) else _escaped(char) for char in cut(text, longest))
     return _COMMANDS.sub(lambda found: _escaped(found[0]), plain)
+
+
+def cut(text: str, longest: int) -> str:
+    """What is too long ends in an ellipsis."""
+    return text if len(text) <= longest else text[: max(0, longest - 1)] + "…"
 
 
 def for_json(document: str) -> str:
@@ -41,10 +45,8 @@ def for_html(text: str, longest: int = LONGEST) -> str:
     return html.escape(for_terminal(text, longest))
 
 
-def for_xml(text: str, longest: int = LONGEST) -> str:
-    """For the text of an element, or an attribute in quotes; characters that XML cannot hold
-    are escapes by now."""
-    return html.escape(for_terminal(text, longest))
+for_xml = for_html
+"""The same: characters that XML cannot hold are escapes by now."""
 
 
 def for_markdown(text: str, longest: int = LONGEST) -> str:

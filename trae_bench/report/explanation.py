@@ -18,7 +18,9 @@ from trae_bench.compare import (
     fate,
     group,
     key_of,
+    key_of_row,
     noise_floor,
+    rows_for,
     rows_of,
     rule_of,
 )
@@ -117,12 +119,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 def rows(run: RunFile) -> list[RowKey]:
     """Every row that can be explained, in the plan's order."""
-    planned = (
-        RowKey(cell.scenario, cell.contrast.name, name)
-        for cell in run.header.cells
-        if not cell.confirms
-        for name in cell.metrics
-    )
+    planned = (key for cell in run.header.cells if not cell.confirms for key in rows_for(cell))
     return list(dict.fromkeys(planned))
 
 
@@ -134,7 +131,7 @@ def explain(run: RunFile, key: RowKey, limits: Limits, *, claimed: bool = True) 
     row, compared = all_rows[key], _of(judged, key)
     assert compared is not None, key
     # The last one, as in `rows_of`, should a plan have it twice.
-    cell = [cell for cell in header.cells if _is_of(cell, key)][-1]
+    cell = [cell for cell in header.cells if not cell.confirms and key in rows_for(cell)][-1]
     in_the_file = _of(run.comparisons, key)
     family = sum(each.gated for each in all_rows.values())
     floors = {(f.scenario, f.metric): f for f in noise_floor(judged, header.metrics)}
@@ -160,17 +157,8 @@ def explain(run: RunFile, key: RowKey, limits: Limits, *, claimed: bool = True) 
     )
 
 
-def _key(row: Comparison) -> RowKey:
-    return RowKey(row.scenario, row.contrast, row.metric)
-
-
 def _of(found: Iterable[Comparison], key: RowKey) -> Comparison | None:
-    return next((row for row in found if _key(row) == key), None)
-
-
-def _is_of(cell: Cell, key: RowKey) -> bool:
-    named = (cell.scenario, cell.contrast.name) == (key.scenario, key.contrast)
-    return named and key.metric in cell.metrics and not cell.confirms
+    return next((row for row in found if key_of_row(row) == key), None)
 
 
 def _taken(pairs: Mapping[int, PairOfSamples], metric: str) -> Taken:
@@ -266,7 +254,7 @@ def story(found: Explanation) -> dict[str, list[str]]:
 
 def table(run: RunFile, keys: Sequence[RowKey], width: int = 80) -> str:
     """Rows that can be explained, with the verdicts of the file."""
-    verdicts = {_key(row): row.judgement.verdict for row in run.comparisons}
+    verdicts = {key_of_row(row): row.judgement.verdict for row in run.comparisons}
     lines = [(*key, verdicts.get(key, "")) for key in keys]
     return columns(("scenario", "toggle", "metric", "verdict"), lines, width)
 

@@ -22,20 +22,20 @@ from typing import Any
 
 from msgspec import Struct
 
-from trae_bench.compare import fate, group, key_of, key_of_sample
+from trae_bench.compare import BASE_HEAD, OFF_ON, fate, group, key_of, key_of_sample
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.errors import BadRunFile, CannotMeasure
 from trae_bench.meters import METRICS
 from trae_bench.plan import Cell
 from trae_bench.records import Comparison, Metric, Sample, Side
 from trae_bench.report.escape import for_name
+from trae_bench.stats import MOST_LOG
 from trae_bench.store import Facts, RunFile
 
-WORDS: Mapping[Side, str] = MappingProxyType({"A": "off", "B": "on"})
-OF_REVISIONS: Mapping[Side, str] = MappingProxyType({"A": "base", "B": "head"})
-SIDES: Mapping[str, Side] = MappingProxyType(
-    {word: side for words in (WORDS, OF_REVISIONS) for side, word in words.items()}
-)
+Sides = tuple[Side, ...]
+
+BOTH: Sides = ("A", "B")
+SIDES: Mapping[str, Side] = MappingProxyType(dict(zip(OFF_ON + BASE_HEAD, BOTH * 2, strict=True)))
 LONGEST_MEASURE = 64
 """Characters of a measure's name in Bencher."""
 CSV_COLUMNS = (
@@ -52,9 +52,6 @@ CSV_COLUMNS = (
     "unit",
     "value",
 )
-_LARGEST_EXPONENT = 700.0
-
-Sides = tuple[Side, ...]
 
 
 class Series(Struct, frozen=True):
@@ -72,8 +69,8 @@ class Series(Struct, frozen=True):
 
     @property
     def word(self) -> str:
-        words = WORDS if self.cell.contrast.b.revision is None else OF_REVISIONS
-        return words[self.side]
+        words = OFF_ON if self.cell.contrast.b.revision is None else BASE_HEAD
+        return words[self.side == "B"]
 
     @property
     def place(self) -> tuple[str, str]:
@@ -87,7 +84,7 @@ def export(run: RunFile, format: str, side: Side | None = None) -> str:
 
 def chunks(run: RunFile, format: str, side: Side | None = None) -> Iterator[str]:
     """The same text piece by piece, for a large run takes much room."""
-    return FORMATS[format](run, (side,) if side else ("A", "B"))
+    return FORMATS[format](run, (side,) if side else BOTH)
 
 
 # -- what there is to export ------------------------------------------------------------
@@ -217,7 +214,7 @@ def _put_ratio(found: dict[str, dict[str, Any]], bench: str, measure: str, row: 
     logs = [row.estimate.log_ratio]
     if (interval := row.estimate.interval) is not None:
         logs += [interval.low, interval.high]
-    _put(found, bench, measure, *(math.exp(min(log, _LARGEST_EXPONENT)) for log in logs))
+    _put(found, bench, measure, *(math.exp(min(log, MOST_LOG)) for log in logs))
 
 
 def _github_action(better: str) -> "Format":

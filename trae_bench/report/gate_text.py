@@ -9,7 +9,7 @@ from trae_bench.gate import Outcome, answers_differ, not_measured, outcome, perc
 from trae_bench.records import Comparison
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.terminal import quantity
-from trae_bench.store import Compared, RunFile
+from trae_bench.store import RunFile
 
 MOST_NAMED = 3
 """Comparisons that a sentence names; the rest is counted."""
@@ -62,7 +62,7 @@ def details(run: RunFile) -> Iterator[str]:
 
 def base_name(run: RunFile) -> str:
     compared = run.header.compared
-    return short(compared.base_commit) if isinstance(compared, Compared) else ""
+    return short(compared.base_commit) if compared is not None else ""
 
 
 def short(commit: str) -> str:

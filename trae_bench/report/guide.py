@@ -20,6 +20,8 @@ from trae_bench.report.terminal import cells_of, heads
 BEGIN = re.compile(r"<!-- figures: (\S+) -->\s*")
 END = "<!-- end of figures -->"
 NOT_MEASURED = "not measured"
+LONGEST_COMMAND = 600
+"""Characters; who would repeat a run needs all of its command."""
 
 
 def rendered(
@@ -106,10 +108,10 @@ def _provenance(source: Source) -> str:
     header = source.run.header
     machine, code = header.machine, header.code
     commit = for_markdown(str(code.get("commit") or "unknown")[:12])
-    dirty = " with changes that are not committed" if code.get("dirty") is not False else ""
+    dirty = " with changes that are not committed" if code.get("dirty") is True else ""
     kind = markdown_text(f"{machine.get('cores', '?')} x {machine.get('cpu', 'unknown')}")
     return (
-        f"{for_markdown(header.command)} at commit {commit}{dirty}, "
+        f"{for_markdown(header.command, LONGEST_COMMAND)} at commit {commit}{dirty}, "
         f"{markdown_text(header.created[:10])}, {kind}, "
         f"Python {markdown_text(str(machine.get('python', 'unknown')))}; "
         f"{for_markdown(source.name)}"
@@ -131,7 +133,7 @@ def _table(asked: Sequence[Ask], found: Mapping[Question, Evidence], runs: _Runs
 
 def _figures(evidence: Evidence) -> list[str]:
     """All that a row says, but for the metric's name."""
-    cells = cells_of(evidence.row, evidence.metric, evidence.source.claimed)
+    cells = cells_of(evidence.row, evidence.metric, evidence.source.judged)
     # An interval is nothing but numbers, and should be as legible in the source as on the page.
     return [
         text if head == "[interval]" else markdown_text(text)
@@ -148,15 +150,14 @@ def _summary(found: Mapping[Question, Evidence], runs: _Runs) -> Iterator[str]:
     yield "| optimisation | where it should pay | elsewhere | install size | memory | risk |"
     yield "|---|---|---|---|---|---|"
     for one in SUMMARY:
-        asked = (one.best, one.other, one.size, one.memory)
-        cells = [_cell(ask, found, runs) for ask in asked]
+        cells = [_cell(ask, found, runs) for ask in one.asked]
         yield f"| `{one.toggle}` | {' | '.join(cells)} | {one.risk} |"
 
 
-def _cell(ask: Ask | str, found: Mapping[Question, Evidence], runs: _Runs) -> str:
+def _cell(ask: Ask | None, found: Mapping[Question, Evidence], runs: _Runs) -> str:
     """Ratio, interval and verdict, over the place where they were found."""
-    if isinstance(ask, str):
-        return ask
+    if ask is None:
+        return "-"
     evidence = found.get(ask.question)
     told = NOT_MEASURED
     if evidence is not None:

@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 from trae_bench.claims import Question
 
-NOT_ASKED = "-"
-
 
 class Ask(NamedTuple):
     """What a row of a table asks of the runs."""
@@ -16,27 +14,39 @@ class Ask(NamedTuple):
     """Names joined by `+`, on together, all others off."""
     metric: str
 
+    @classmethod
+    def at(cls, place: str, toggles: str) -> "Ask":
+        """A place is `scenario metric`."""
+        scenario, metric = place.split()
+        return cls(scenario, toggles, metric)
+
     @property
     def question(self) -> Question:
         return Question(self.scenario, frozenset(self.toggles.split("+")), self.metric)
 
 
 class Summary(NamedTuple):
-    """One optimisation in the first table. A text stands for what needs no measuring."""
+    """One optimisation in the first table. Places are `scenario metric`, or empty where there is
+    nothing to be measured."""
 
     toggle: str
-    best: Ask
+    best: str
     """Work made for it."""
-    other: Ask
+    other: str
     """Work that is not."""
-    memory: Ask | str
+    memory: str
     risk: str
-    size: Ask | str = NOT_ASKED
+    size: str = ""
+
+    @property
+    def asked(self) -> list[Ask | None]:
+        """In the order of the columns."""
+        places = (self.best, self.other, self.size, self.memory)
+        return [Ask.at(place, self.toggle) if place else None for place in places]
 
 
 def _of(toggle: str, *places: str) -> tuple[Ask, ...]:
-    """Questions about one toggle, each place as `scenario metric`."""
-    return tuple(Ask(scenario, toggle, metric) for scenario, metric in map(str.split, places))
+    return tuple(Ask.at(place, toggle) for place in places)
 
 
 _START = "start_to_first_request"
@@ -48,83 +58,170 @@ _SEVEN = f"parallel_tools+async_file_io+batched_trajectory+connection_pool+{_COL
 SUMMARY = (
     Summary(
         "parallel_tools",
-        Ask("fan-out", "parallel_tools", "wall"),
-        Ask("bugfix", "parallel_tools", "wall"),
-        Ask("bugfix", "parallel_tools", "peak_rss"),
+        "fan-out wall",
+        "bugfix wall",
+        "bugfix peak_rss",
         "low: calls that touch the same thing keep their order",
     ),
     Summary(
         "async_file_io",
-        Ask("file-ops", "async_file_io", "loop_stall"),
-        Ask("bugfix", "async_file_io", "cpu"),
-        Ask("file-ops", "async_file_io", "agent_rss"),
+        "file-ops loop_stall",
+        "bugfix cpu",
+        "file-ops agent_rss",
         "low: large files at the same time are in memory at the same time",
     ),
     Summary(
         "batched_trajectory",
-        Ask("trajectory-long", "batched_trajectory", _STEP),
-        Ask("bugfix", "batched_trajectory", "wall"),
-        Ask("trajectory-long@memory", "batched_trajectory", "agent_rss"),
+        f"trajectory-long {_STEP}",
+        "bugfix wall",
+        "trajectory-long@memory agent_rss",
         "low: a killed session loses its last batch",
     ),
     Summary(
         "connection_pool",
-        Ask("api-sequential@tls-rtt40", "connection_pool", "wall"),
-        Ask("api-sequential", "connection_pool", "wall"),
-        Ask("throughput", "connection_pool", "agent_rss"),
+        "api-sequential@tls-rtt40 wall",
+        "api-sequential wall",
+        "throughput agent_rss",
         "medium: connections outlive the request; stale ones are repeated",
     ),
     Summary(
         "lazy_tools",
-        Ask("startup-cold", "lazy_tools", _START),
-        Ask("tool-heavy-start", "lazy_tools", _ANSWER),
-        Ask("tools-memory", "lazy_tools", "agent_rss"),
+        f"startup-cold {_START}",
+        f"tool-heavy-start {_ANSWER}",
+        "tools-memory agent_rss",
         "low: a tool that cannot be loaded fails at its first call",
     ),
     Summary(
         "config_cache",
-        Ask("config-load@500-yaml", "config_cache", _START),
-        Ask("config-load", "config_cache", _START),
-        NOT_ASKED,
+        f"config-load@500-yaml {_START}",
+        f"config-load {_START}",
+        "",
         "medium: a copy of the settings, without secrets, lies on disk",
     ),
     Summary(
         "optional_deps",
-        Ask("startup-cold", "optional_deps", _START),
-        Ask("startup-cold", "optional_deps", "cpu"),
-        Ask("tools-memory", "optional_deps", "agent_rss"),
+        f"startup-cold {_START}",
+        "startup-cold cpu",
+        "tools-memory agent_rss",
         "medium: what is not installed is missed only when it is asked for",
-        Ask("install-size", "optional_deps", "install_size"),
+        "install-size install_size",
     ),
     Summary(
         "native_client",
-        Ask("trajectory-long@sdk", "native_client", _STEP),
-        Ask("startup-cold@sdk", "native_client", _START),
-        NOT_ASKED,
+        f"trajectory-long@sdk {_STEP}",
+        f"startup-cold@sdk {_START}",
+        "",
         "medium: a wire protocol of our own to keep up",
     ),
     Summary(
         "incremental_history",
-        Ask("trajectory-long@history", "incremental_history", _STEP),
-        Ask("trajectory-long@history", "incremental_history", "wall"),
-        NOT_ASKED,
+        f"trajectory-long@history {_STEP}",
+        "trajectory-long@history wall",
+        "",
         "low: the same bytes, held by a property test",
     ),
     Summary(
         "event_shell",
-        Ask("bugfix@shell", "event_shell", "wall"),
-        Ask("bugfix@shell", "event_shell", "cpu"),
-        Ask("bugfix@shell", "event_shell", "peak_rss"),
+        "bugfix@shell wall",
+        "bugfix@shell cpu",
+        "bugfix@shell peak_rss",
         "low: the same bytes from the same commands",
     ),
     Summary(
         "shared_tls",
-        Ask("api-sequential@tls", "shared_tls", _STEP),
-        Ask("api-burst@tls", "shared_tls", "wall"),
-        NOT_ASKED,
+        f"api-sequential@tls {_STEP}",
+        "api-burst@tls wall",
+        "",
         "low: certificates that change need a new process",
     ),
 )
+
+_OF_ONE: Mapping[str, tuple[str, ...]] = {
+    "parallel_tools": (
+        f"fan-out {_STEP}",
+        "fan-out wall",
+        "fan-out cpu",
+        f"fan-out-one-file {_STEP}",
+        f"tool-heavy-start {_ANSWER}",
+        "bugfix wall",
+        "bugfix cpu",
+    ),
+    "async_file_io": (
+        "file-ops loop_stall",
+        "file-ops loop_stall_p99",
+        "file-ops self_time",
+        "file-ops cpu",
+        "bugfix wall",
+        "bugfix cpu",
+        "fan-out-one-file cpu",
+        f"fan-out-one-file {_STEP}",
+    ),
+    "batched_trajectory": (
+        f"trajectory-long {_STEP}",
+        "trajectory-long self_time_growth",
+        "trajectory-long wall",
+        "trajectory-long@memory bytes_written",
+        "trajectory-long@memory write_calls",
+        f"bugfix {_STEP}",
+        "bugfix wall",
+        "bugfix cpu",
+        "throughput sessions_per_second",
+    ),
+    "connection_pool": (
+        "api-sequential wall",
+        "api-sequential@rtt10 wall",
+        "api-sequential@rtt40 wall",
+        "api-sequential@tls wall",
+        "api-sequential@tls-rtt40 wall",
+        "api-sequential@h2-rtt40 wall",
+        "api-burst wall",
+        "api-burst@tls-rtt40 wall",
+        "throughput sessions_per_second",
+        "streaming wall",
+    ),
+    "lazy_tools": (
+        f"startup-cold {_START}",
+        f"startup-cold {_ANSWER}",
+        f"tool-heavy-start {_START}",
+        f"tool-heavy-start {_ANSWER}",
+        "tools-memory agent_rss",
+        "cli-help wall",
+    ),
+    "config_cache": (
+        f"config-load {_START}",
+        f"config-load@500 {_START}",
+        f"config-load@yaml {_START}",
+        f"config-load@500-yaml {_START}",
+        f"config-load@first-500-yaml {_START}",
+        f"startup-warm {_START}",
+        "cli-help wall",
+    ),
+    "optional_deps": (
+        "install-size install_size",
+        "install-size distributions",
+        f"startup-cold {_START}",
+        "startup-cold modules_imported",
+        "tools-memory agent_rss",
+    ),
+    "native_client": (
+        f"trajectory-long@sdk {_STEP}",
+        "trajectory-long@sdk wall",
+        f"startup-cold@sdk {_START}",
+    ),
+    "incremental_history": (
+        f"trajectory-long@history {_STEP}",
+        "trajectory-long@history wall",
+        f"trajectory-long@history-1000 {_STEP}",
+        "faulty-provider cpu",
+    ),
+    "event_shell": (f"bugfix@shell {_STEP}", "bugfix@shell wall"),
+    "shared_tls": (
+        f"api-sequential@tls {_STEP}",
+        "api-sequential@tls wall",
+        "api-burst@tls wall",
+    ),
+}
+"""Places that the chapter of a toggle has."""
 
 TABLES: Mapping[str, tuple[Ask, ...]] = {
     "together": _of(
@@ -164,98 +261,6 @@ TABLES: Mapping[str, tuple[Ask, ...]] = {
         *_of("event_shell", "bugfix@shell wall"),
         *_of("shared_tls", f"api-sequential@tls {_STEP}"),
     ),
-    "parallel_tools": _of(
-        "parallel_tools",
-        f"fan-out {_STEP}",
-        "fan-out wall",
-        "fan-out cpu",
-        f"fan-out-one-file {_STEP}",
-        f"tool-heavy-start {_ANSWER}",
-        "bugfix wall",
-        "bugfix cpu",
-    ),
-    "async_file_io": _of(
-        "async_file_io",
-        "file-ops loop_stall",
-        "file-ops loop_stall_p99",
-        "file-ops self_time",
-        "file-ops cpu",
-        "bugfix wall",
-        "bugfix cpu",
-        "fan-out-one-file cpu",
-        f"fan-out-one-file {_STEP}",
-    ),
-    "batched_trajectory": _of(
-        "batched_trajectory",
-        f"trajectory-long {_STEP}",
-        "trajectory-long self_time_growth",
-        "trajectory-long wall",
-        "trajectory-long@memory bytes_written",
-        "trajectory-long@memory write_calls",
-        f"bugfix {_STEP}",
-        "bugfix wall",
-        "bugfix cpu",
-        "throughput sessions_per_second",
-    ),
-    "connection_pool": _of(
-        "connection_pool",
-        "api-sequential wall",
-        "api-sequential@rtt10 wall",
-        "api-sequential@rtt40 wall",
-        "api-sequential@tls wall",
-        "api-sequential@tls-rtt40 wall",
-        "api-sequential@h2-rtt40 wall",
-        "api-burst wall",
-        "api-burst@tls-rtt40 wall",
-        "throughput sessions_per_second",
-        "streaming wall",
-    ),
-    "lazy_tools": _of(
-        "lazy_tools",
-        f"startup-cold {_START}",
-        f"startup-cold {_ANSWER}",
-        f"tool-heavy-start {_START}",
-        f"tool-heavy-start {_ANSWER}",
-        "tools-memory agent_rss",
-        "cli-help wall",
-    ),
-    "config_cache": _of(
-        "config_cache",
-        f"config-load {_START}",
-        f"config-load@500 {_START}",
-        f"config-load@yaml {_START}",
-        f"config-load@500-yaml {_START}",
-        f"config-load@first-500-yaml {_START}",
-        f"startup-warm {_START}",
-        "cli-help wall",
-    ),
-    "optional_deps": _of(
-        "optional_deps",
-        "install-size install_size",
-        "install-size distributions",
-        f"startup-cold {_START}",
-        "startup-cold modules_imported",
-        "tools-memory agent_rss",
-    ),
-    "native_client": _of(
-        "native_client",
-        f"trajectory-long@sdk {_STEP}",
-        "trajectory-long@sdk wall",
-        f"startup-cold@sdk {_START}",
-    ),
-    "incremental_history": _of(
-        "incremental_history",
-        f"trajectory-long@history {_STEP}",
-        "trajectory-long@history wall",
-        f"trajectory-long@history-1000 {_STEP}",
-        "faulty-provider cpu",
-    ),
-    "event_shell": _of("event_shell", f"bugfix@shell {_STEP}", "bugfix@shell wall"),
-    "shared_tls": _of(
-        "shared_tls",
-        f"api-sequential@tls {_STEP}",
-        "api-sequential@tls wall",
-        "api-burst@tls wall",
-    ),
+    **{toggle: _of(toggle, *places) for toggle, places in _OF_ONE.items()},
 }
 """Which rows each table has. Their figures are those of the newest run that has them."""

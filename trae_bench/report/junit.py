@@ -7,7 +7,7 @@ a CI service must not take it for a pass.
 from collections.abc import Iterator
 from itertools import groupby
 
-from trae_bench.gate import answers_differ
+from trae_bench.gate import answers_differ, not_measured
 from trae_bench.records import Comparison
 from trae_bench.report.escape import for_xml
 from trae_bench.report.markdown import compared
@@ -80,8 +80,9 @@ def _case(run: RunFile, row: Comparison, claimed: bool) -> Iterator[str]:
         row, run.header.metrics[row.metric], claimed
     )
     a, b = side_names(run)
-    story = f"{verdict}: {a} {off}, {b} {on}, ratio {ratio} {interval}, saved {saved}"
-    yield f"   <system-out>{for_xml(story)}</system-out>"
+    figures = {a: off, b: on, "ratio": f"{ratio} {interval}" if ratio else "", "saved": saved}
+    told = ", ".join(f"{name} {text}" for name, text in figures.items() if text)
+    yield f"   <system-out>{for_xml(f'{verdict}: {told}' if told else verdict)}</system-out>"
     yield "  </testcase>"
 
 
@@ -101,4 +102,8 @@ def _outcome(row: Comparison, claimed: bool) -> tuple[str, str]:
         return "skipped", f"not confirmed by {row.confirmation.pairs.measured} fresh pairs"
     if verdict == "inconclusive":
         return "skipped", f"inconclusive after {row.pairs.measured} pairs"
-    return ("failure", "regression") if verdict == "regression" else ("", "")
+    if verdict == "regression":
+        return "failure", "regression"
+    if (lost := not_measured(row)) is not None:
+        return "skipped", f"too many pairs were lost: {(lost.reasons or (reason,))[0]}"
+    return "", ""

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from trae_bench.report.escape import for_terminal
+from trae_bench.report.escape import cut, for_terminal
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int = 80) -> str:
@@ -14,7 +14,7 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int = 80)
         "  ".join(text.ljust(size) for text, size in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-    return "\n".join(text if len(text) <= width else text[: width - 1] + "…" for text in padded)
+    return "\n".join(cut(text, width) for text in padded)
 
 
 def names(found: Mapping[str, str], width: int = 80) -> str:

@@ -14,8 +14,10 @@ from trae_bench.report import gate_text
 from trae_bench.report.escape import for_markdown, markdown_text
 from trae_bench.report.terminal import (
     cells_of,
+    change_in,
     closing,
     heads,
+    kind_of_pairs,
     noise_line,
     side_names,
     standing_lines,
@@ -27,17 +29,21 @@ MARKER = "<!-- trae-bench report -->"
 
 MOST = 65_000
 """Characters; GitHub refuses comments of more than 65,536."""
+NOTHING_MEASURED = "nothing could be measured"
 MOST_STANDING_OUT = 10
 LONGEST_SENTENCE = 800
 LONGEST_NAME = 60
 """Characters of a name; a hundred of them still leave room for a table."""
 _ROOM_FOR_MARKS = 500
-_STANDING_OUT: tuple[Verdict, ...] = ("regression", "improvement")
+STANDING_OUT: tuple[Verdict, ...] = ("regression", "improvement")
+_BESIDE: tuple[Verdict, ...] = ("improvement", "inconclusive")
+"""Told beside "no regression"."""
 
 
 def comment(run: RunFile, *, claimed: bool = True) -> str:
     """The whole report. `claimed` is off where a run was too short for verdicts."""
-    head = [MARKER, f"### trae-bench: {headline(run, claimed=claimed)}", ""]
+    said = markdown_text(headline(run, claimed=claimed), LONGEST_SENTENCE)
+    head = [MARKER, f"### trae-bench: {said}", ""]
     foot = ["", *_foot(run, claimed)]
     room = MOST - length(head) - length(foot) - _ROOM_FOR_MARKS
     marked = within(_standing_out(run, claimed), room // 2)
@@ -48,21 +54,24 @@ def comment(run: RunFile, *, claimed: bool = True) -> str:
 
 
 def headline(run: RunFile, *, claimed: bool = True) -> str:
-    """The verdict on the whole run, in a few words; texts of the file are escaped in it."""
+    """The verdict on the whole run, in a few words; safe for a terminal."""
     if run.header.compared is not None:
-        return markdown_text(gate_text.sentence(run, claimed=claimed), LONGEST_SENTENCE)
+        return gate_text.sentence(run, claimed=claimed)
     rows = compared(run)
-    found = [row.judgement.verdict for row in rows]
     if any(row.pairs.answers_differ and not row.pairs.measured for row in rows):
         return "the two sides give different answers"
     if not any(row.pairs.measured for row in rows):
-        return "nothing could be measured"
+        return NOTHING_MEASURED
     if not claimed:
         return "no verdicts, for that a run of so few pairs is too short"
-    if worse := found.count("regression"):
+    return in_short([row.judgement.verdict for row in rows])
+
+
+def in_short(verdicts: Sequence[Verdict]) -> str:
+    """How many regressions; without one, what else a reader will ask for."""
+    if worse := verdicts.count("regression"):
         return f"{worse} regression{'s' if worse > 1 else ''}"
-    told = [f"{found.count(name)} {name}" for name in _STANDING_OUT[1:] if name in found]
-    told += [f"{found.count('inconclusive')} inconclusive"] if "inconclusive" in found else []
+    told = [f"{verdicts.count(name)} {name}" for name in _BESIDE if name in verdicts]
     return ", ".join(["no regression", *told])
 
 
@@ -71,15 +80,17 @@ def compared(run: RunFile) -> list[Comparison]:
     return [row for row in run.comparisons if row.contrast != NOISE_FLOOR]
 
 
+def heeded(run: RunFile) -> list[Comparison]:
+    """Rows whose verdicts are told: in a gate only those that are gated."""
+    return [row for row in compared(run) if row.gated or run.header.compared is None]
+
+
 def _standing_out(run: RunFile, claimed: bool) -> list[str]:
     lines = []
-    for verdict in _STANDING_OUT if claimed else ():
-        rows = [row for row in compared(run) if row.judgement.verdict == verdict]
-        if run.header.compared is not None:
-            rows = [row for row in rows if row.gated]
+    for verdict in STANDING_OUT if claimed else ():
+        rows = [row for row in heeded(run) if row.judgement.verdict == verdict]
         for row in rows[:MOST_STANDING_OUT]:
-            _, off, on, ratio, interval, *_ = _cells(run, row, claimed)
-            change = f"{off} → {on}, ratio {ratio} {interval}".rstrip()
+            change = change_in(_cells(run, row, claimed))
             lines.append(f"- **{verdict}** {_place(row)}: {change}")
         if len(rows) > MOST_STANDING_OUT:
             lines.append(f"- and {len(rows) - MOST_STANDING_OUT} more: **{verdict}**")
@@ -91,7 +102,7 @@ def _lost(run: RunFile) -> Iterable[str]:
     told = set()
     for row in compared(run):
         lost = row.pairs.answers_differ + row.pairs.not_measured
-        kind = "serial" if row.mode == "serial" else "duet"
+        kind = kind_of_pairs(row, run.header.metrics[row.metric])
         key = (row.scenario, row.contrast, kind)
         if lost and key not in told:
             told.add(key)
@@ -141,7 +152,7 @@ def _foot(run: RunFile, claimed: bool) -> list[str]:
         closing(run, claimed=claimed),
         "",
         for_markdown(noise_line(run.noise)),
-        *(f"\n{for_markdown(line)}" for line in standing_lines(run.noise)),
+        *(f"\n{for_markdown(line, LONGEST_NOTE)}" for line in standing_lines(run.noise)),
         *(f"\n{markdown_text(note, LONGEST_NOTE)}" for note in notes(run)),
         "",
         f"Commit {commit}{dirty}, on {known or 'an unknown machine'}, "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
-from trae_bench.compare import Floor, RowKey, rows_of
+from trae_bench.compare import Floor, RowKey, key_of_row, rows_of
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.records import Comparison, Verdict
@@ -353,9 +353,10 @@ def _pairs(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figure"
         )
     ((run, compared),) = found
     header = run.header
-    key = RowKey(compared.scenario, compared.contrast, compared.metric)
+    key = key_of_row(compared)
     all_rows = rows_of(run.samples, header.cells, header.metrics)
-    ratios = log_ratios(all_rows[key])
+    # A file may have rows that its plan has not.
+    ratios = log_ratios(all_rows[key]) if key in all_rows else None
     if not ratios:
         raise CannotMeasure("no pair of this row has a ratio, so that there is nothing to draw")
     seen = [look for of, look in looks(all_rows) if of == key]

@@ -4,7 +4,7 @@ import shutil
 from typing import TextIO
 
 from trae_bench.plan import Cell
-from trae_bench.report.escape import for_terminal
+from trae_bench.report.escape import cut, for_terminal
 from trae_bench.session import Clock, Listener, Progress
 
 QUIET_SECONDS = 10.0
@@ -69,11 +69,8 @@ def line(progress: Progress, width: int, *, bar: bool = True) -> str:
     filled = round(share * BAR_WIDTH)
     drawn = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}]" if bar else f"{share:4.0%}"
     left = f"{clock(progress.left)} left" if known else "starting"
-    text = (
-        f"{drawn} {left}, {progress.pairs} pairs, {progress.open_cells} open: "
-        f"{name_of(progress.cell)}"
-    )
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+    done = f"{progress.pairs} pairs, {progress.open_cells} open"
+    return cut(f"{drawn} {left}, {done}: {name_of(progress.cell)}", width)
 
 
 def clock(seconds: float) -> str:

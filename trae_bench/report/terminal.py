@@ -9,17 +9,16 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from trae_bench.compare import Floor, RowKey, rows_of
+from trae_bench.compare import BASE_HEAD, OFF_ON, Floor, RowKey, key_of_row, rows_of
 from trae_bench.design import NOISE_FLOOR, is_fixed
 from trae_bench.records import Better, Comparison, Estimate, Interval, Metric, Pairs, Verdict
-from trae_bench.report.escape import for_terminal
+from trae_bench.report.escape import cut, for_terminal
 from trae_bench.report.listing import columns
 from trae_bench.report.progress import clock
 from trae_bench.report.sparkline import ASCII, BLOCKS, sparkline
-from trae_bench.stats import Row, log_ratios
+from trae_bench.stats import MOST_LOG, Row, log_ratios
 from trae_bench.store import RunFile
 
-OFF_ON = ("off", "on")
 _LEFT = frozenset({"metric", "pairs", "verdict"})
 WIDE, WIDEST = 120, 160
 """Columns of a terminal from which on the table has a picture of the pairs, and all it can have."""
@@ -119,7 +118,7 @@ def _tinted(row: Comparison, text: str) -> str:
 def side_names(run: RunFile) -> tuple[str, str]:
     """What sides A and B are: a toggle off and on, or two revisions of the subject."""
     of_revisions = any(cell.contrast.b.revision is not None for cell in run.header.cells)
-    return ("base", "head") if of_revisions else ("off", "on")
+    return BASE_HEAD if of_revisions else OFF_ON
 
 
 LEADING = ("cpu", "wall", "peak_rss")
@@ -145,20 +144,20 @@ def noise_line(floors: Sequence[Floor]) -> str:
 
 def noise_table(floors: Sequence[Floor], metrics: Mapping[str, Metric], *, width: int = 80) -> str:
     """All of it: how the pairs scatter, and the smallest effect that they can show."""
-    rows = [
-        (
-            metrics[floor.metric].mode,
-            floor.metric,
-            str(floor.pairs),
-            percent(floor.sd),
-            f"{100 * math.expm1(min(floor.mean, 700)):+.2f} %",
-            percent(floor.smallest_effect),
-            floor.standing,
-        )
-        for floor in floors
-    ]
+    rows = [(metrics[floor.metric].mode, floor.metric, *cells_of_floor(floor)) for floor in floors]
     head = ("mode", "metric", "pairs", "sd", "mean", "shows from", "standing")
     return textwrap.indent(columns(head, rows, width - 2), "  ")
+
+
+def cells_of_floor(floor: Floor) -> tuple[str, ...]:
+    """Pairs, standard deviation, mean, smallest effect, standing."""
+    return (
+        str(floor.pairs),
+        percent(floor.sd),
+        f"{100 * math.expm1(min(floor.mean, MOST_LOG)):+.2f} %",
+        percent(floor.smallest_effect),
+        floor.standing,
+    )
 
 
 def standing_lines(floors: Sequence[Floor]) -> list[str]:
@@ -217,7 +216,7 @@ def _digits(value: float, digits: int) -> str:
 
 def as_ratio(log_ratio: float) -> str:
     """`0.867`, of a natural logarithm."""
-    value = math.exp(min(log_ratio, 700))
+    value = math.exp(min(log_ratio, MOST_LOG))
     if value >= 1000:
         return f"{value:.3g}"
     return f"{value:.{3 if value < 9.9995 else 1}f}"
@@ -232,7 +231,7 @@ def as_interval(interval: Interval | None) -> str:
 
 def signed(log_ratio: float) -> str:
     """The change in per cent, of a natural logarithm: `-13.3`."""
-    change = 100 * math.expm1(min(log_ratio, 700))
+    change = 100 * math.expm1(min(log_ratio, MOST_LOG))
     return f"{change:+.1f}" if abs(change) < 999.5 else f"{change:+.3g}"
 
 
@@ -249,21 +248,27 @@ def cells_of(row: Comparison, metric: Metric, claimed: bool) -> tuple[str, ...]:
     found = row.estimate
     if found is None:
         return (name, "", "", "", "", "", verdict)
+    gain = saved(found, metric.better)
     return (
         name,
         quantity(found.a, unit),
         quantity(found.b, unit),
         "" if found.log_ratio is None else as_ratio(found.log_ratio),
         "exactly" if row.mode == "exact" and not found.sd else as_interval(found.interval),
-        _saved(found, unit, metric.better),
+        quantity(gain, unit, digits=2) if gain else "0",
         verdict,
     )
 
 
-def _saved(found: Estimate, unit: str, better: Better) -> str:
+def saved(found: Estimate, better: Better) -> float:
     """What "on" is better by, in the metric's unit; negative where it is worse."""
-    gain = -found.difference if better == "lower" else found.difference
-    return quantity(gain, unit, digits=2) if gain else "0"
+    return -found.difference if better == "lower" else found.difference
+
+
+def change_in(cells: Sequence[str]) -> str:
+    """Of a row's cells: `1.50 s → 1.20 s, ratio 0.905 [0.887 0.923]`, or the two values alone."""
+    _, a, b, ratio, interval, *_ = cells
+    return f"{a} → {b}, ratio {ratio} {interval}".rstrip() if ratio else f"{a} → {b}"
 
 
 # What there is beside that where the terminal is wide
@@ -301,7 +306,7 @@ def _with_pairs(
 
 
 def _drawn(row: Comparison, pairs: Mapping[RowKey, Row], most: int, plain: bool) -> str:
-    found = pairs.get(RowKey(row.scenario, row.contrast, row.metric))
+    found = pairs.get(key_of_row(row))
     ratios = log_ratios(found) if found else None
     if not ratios:
         return ""
@@ -328,10 +333,15 @@ def _title(rows: Sequence[Comparison], metrics: Mapping[str, Metric], width: int
     """`scenario / toggle`, and how many pairs it rests on."""
     first = rows[0]
     name = f"{for_terminal(first.scenario, 40)} / {for_terminal(first.contrast, 60)}"
+    return cut(f"{name}  ({count_of_pairs(rows, metrics)})", width)
+
+
+def count_of_pairs(rows: Sequence[Comparison], metrics: Mapping[str, Metric]) -> str:
+    """`8 duet + 8 serial pairs; 1 lost`, of one contrast."""
     by_kind = {kind_of_pairs(row, metrics[row.metric]): row.pairs for row in rows}
     counts = " + ".join(f"{pairs.measured} {kind}" for kind, pairs in by_kind.items())
     lost = sum(pairs.answers_differ + pairs.not_measured for pairs in by_kind.values())
-    return _cut(f"{name}  ({counts} pairs{f'; {lost} lost' if lost else ''})", width)
+    return f"{counts} pairs{f'; {lost} lost' if lost else ''}"
 
 
 def kind_of_pairs(row: Comparison, metric: Metric) -> str:
@@ -377,11 +387,7 @@ def laid_out(table: _Table, width: int) -> Iterator[str]:
     between = " " * (1 + min(2, max(0, spare) // (len(widths) - 1)))
     for *front, last in table:
         padded = [
-            _cut(text, room).ljust(room) if name in _LEFT else text.rjust(room)
+            cut(text, room).ljust(room) if name in _LEFT else text.rjust(room)
             for name, text, room in zip(table[0], front, widths, strict=False)
         ]
         yield f" {between.join(padded)} {last}"
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

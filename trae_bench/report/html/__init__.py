@@ -9,7 +9,7 @@ runs give the same bytes.
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ def _told_apart(sources: Sequence[Source]) -> list[Source]:
     ]
 
 
-def _sections(sources: Sequence[Source]) -> Any:
+def _sections(sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
     """One for each run."""
     room = pairs.MOST_PLOTS
     for number, source in enumerate(sources, start=1):

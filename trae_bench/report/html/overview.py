@@ -1,26 +1,30 @@
 """The head of a run: what it comes to, how noisy it was, and where it was taken."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 
 from msgspec import Struct
 
 from trae_bench.notes import notes
 from trae_bench.records import Comparison
+from trae_bench.report import gate_text
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.html.source import ORDER, Source, place
-from trae_bench.report.markdown import compared, headline
+from trae_bench.report.markdown import MOST_STANDING_OUT, STANDING_OUT, compared, headline, heeded
 from trae_bench.report.progress import clock
-from trae_bench.report.terminal import closing, noise_line, percent, quantity, standing_lines
+from trae_bench.report.terminal import (
+    cells_of_floor,
+    change_in,
+    closing,
+    noise_line,
+    quantity,
+    standing_lines,
+)
 from trae_bench.store import Facts, Header, RunFile
 
-MOST_STANDING_OUT = 10
-"""Of each kind."""
 MOST_LISTED = 500
 """Of what a file may have any number of."""
-_STANDING_OUT = ORDER[:2]
 
 
 class Told(Struct, frozen=True):
@@ -55,7 +59,7 @@ def overview(source: Source) -> Overview:
     run = source.run
     rows = compared(run)
     found = Counter(row.judgement.verdict for row in rows)
-    kinds = [_differing(rows), *(_with_verdict(source, rows, name) for name in _STANDING_OUT)]
+    kinds = [_differing(rows), *(_with_verdict(source, name) for name in STANDING_OUT)]
     told = [each for kind in kinds for each in kind[:MOST_STANDING_OUT]]
     return Overview(
         headline=_headline(source),
@@ -68,7 +72,11 @@ def overview(source: Source) -> Overview:
         more=sum(map(len, kinds)) - len(told),
         closing=closing(run, claimed=source.claimed),
         noise=noise_line(run.noise),
-        warnings=(*standing_lines(run.noise), *notes(run)),
+        warnings=(
+            *islice(gate_text.details(run), MOST_LISTED),
+            *standing_lines(run.noise),
+            *notes(run),
+        ),
         facts=tuple(_facts(source)),
         all_facts=tuple(islice(_all_facts(run.header), MOST_LISTED)),
         floors=tuple(_floors(run)),
@@ -99,22 +107,18 @@ def _share(row: Comparison) -> str:
     return f"in {pairs.answers_differ} of {asked} pairs{reason}"
 
 
-def _with_verdict(source: Source, rows: Sequence[Comparison], verdict: str) -> list[Told]:
+def _with_verdict(source: Source, verdict: str) -> list[Told]:
     """The largest effect first."""
-    found = [row for row in rows if row.judgement.verdict == verdict and source.judged]
+    rows = heeded(source.run) if source.judged else []
+    found = [row for row in rows if row.judgement.verdict == verdict]
     return [
-        Told(verdict, verdict, place(row, row.metric), _change(source, row))
+        Told(verdict, verdict, place(row, row.metric), change_in(source.texts(row)))
         for row in sorted(found, key=_size, reverse=True)
     ]
 
 
 def _size(row: Comparison) -> float:
     return abs(row.estimate.log_ratio or 0.0) if row.estimate is not None else 0.0
-
-
-def _change(source: Source, row: Comparison) -> str:
-    _, a, b, ratio, interval, *_ = source.texts(row)
-    return f"{a} → {b}, ratio {ratio} {interval}".rstrip() if ratio else f"{a} → {b}"
 
 
 # -- facts ------------------------------------------------------------------------------
@@ -155,24 +159,13 @@ def _machine(machine: Facts) -> str:
 
 def _all_facts(header: Header) -> Iterator[tuple[str, str]]:
     kinds = (("machine", header.machine), ("code", header.code), ("version of", header.versions))
-    yield from (
-        (f"{kind} {name}", "unknown" if value is None else str(value))
-        for name, value, kind in chain.from_iterable(
-            ((name, value, kind) for name, value in sorted(facts.items())) for kind, facts in kinds
-        )
-    )
+    for kind, facts in kinds:
+        for name, value in sorted(facts.items()):
+            yield f"{kind} {name}", "unknown" if value is None else str(value)
     yield from ((f"digest of {name}", used.digest) for name, used in header.scenarios.items())
 
 
 def _floors(run: RunFile) -> Iterator[tuple[str, ...]]:
     for floor in run.noise[:MOST_LISTED]:
-        yield (
-            floor.scenario,
-            floor.metric,
-            run.header.metrics[floor.metric].mode,
-            str(floor.pairs),
-            percent(floor.sd),
-            f"{100 * math.expm1(min(floor.mean, 700)):+.2f} %",
-            percent(floor.smallest_effect),
-            floor.standing,
-        )
+        mode = run.header.metrics[floor.metric].mode
+        yield floor.scenario, floor.metric, mode, *cells_of_floor(floor)

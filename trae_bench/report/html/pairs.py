@@ -10,8 +10,9 @@ from trae_bench.compare import PairOfSamples, fate
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.records import Comparison, Estimate
 from trae_bench.report.html import svg
-from trae_bench.report.html.source import NumberedPairs, Source, band
-from trae_bench.report.terminal import kind_of_pairs
+from trae_bench.report.html.source import OPEN, NumberedPairs, Source, band
+from trae_bench.report.terminal import count_of_pairs
+from trae_bench.stats import MOST_LOG
 
 MOST_PLOTS = 600
 """All runs together: with them a page of 5,000 samples stays under 2 MB."""
@@ -60,18 +61,10 @@ def _block(source: Source, rows: Sequence[Comparison]) -> Block:
     return Block(
         scenario=rows[0].scenario,
         contrast=rows[0].contrast,
-        count=_count(source, rows),
+        count=count_of_pairs(rows, source.run.header.metrics),
         reasons=tuple(dict.fromkeys(reason for row in rows for reason in row.pairs.reasons)),
         panels=tuple(_panel(source, row) for row in rows),
     )
-
-
-def _count(source: Source, rows: Sequence[Comparison]) -> str:
-    metrics = source.run.header.metrics
-    by_kind = {kind_of_pairs(row, metrics[row.metric]): row.pairs for row in rows}
-    count = " + ".join(f"{pairs.measured} {kind}" for kind, pairs in by_kind.items())
-    lost = sum(pairs.answers_differ + pairs.not_measured for pairs in by_kind.values())
-    return f"{count} pairs{f', {lost} lost' if lost else ''}"
 
 
 def _panel(source: Source, row: Comparison) -> Panel:
@@ -90,7 +83,7 @@ def _panel(source: Source, row: Comparison) -> Panel:
         metric=row.metric,
         ratio=f"{ratio} {interval}".strip(),
         verdict="" if verdict == "-" or row.contrast == NOISE_FLOOR else verdict,
-        kind=source.kind(row) if row.contrast != NOISE_FLOOR else "open",
+        kind=source.kind(row) if row.contrast != NOISE_FLOOR else OPEN,
         plot=plot,
         words=words,
     )
@@ -99,7 +92,7 @@ def _panel(source: Source, row: Comparison) -> Panel:
 def _plot(row: Comparison, found: Estimate, pairs: NumberedPairs) -> svg.Svg:
     marks = [_mark(pair, row.metric) for _, pair in pairs]
     told = f"Ratios of {len(marks)} pairs in their order"
-    known = [math.exp(min(mark, 700)) for mark in marks if isinstance(mark, float)]
+    known = [math.exp(min(mark, MOST_LOG)) for mark in marks if isinstance(mark, float)]
     if known:
         told += f", from {min(known):.3g} to {max(known):.3g}"
     for kind, what in (("void", "answers differ"), ("lost", "not measured")):

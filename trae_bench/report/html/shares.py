@@ -5,13 +5,14 @@ from itertools import accumulate, count, pairwise
 
 from msgspec import Struct
 
+from trae_bench.compare import OFF_ON
 from trae_bench.effects import Attribution, Effect, Interaction, Sum, ToggleEffects
 from trae_bench.records import Better
 from trae_bench.report import attribution
 from trae_bench.report.attribution import Bar, figure
 from trae_bench.report.html import svg
 from trae_bench.report.html.source import OPEN, Source
-from trae_bench.report.terminal import OFF_ON, side_names
+from trae_bench.report.terminal import side_names
 from trae_bench.store import RunFile
 
 MOST_SHARES = 60
@@ -96,16 +97,13 @@ def _nothing(run: RunFile) -> str:
 
 
 def _share(found: Attribution, better: Better, bar: Bar) -> Share:
-    fewest, most = found.pairs
-    number = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     toggles = sorted(found.toggles, key=_size, reverse=True)[:MOST_TOGGLES]
     columns = attribution.columns_of(toggles)
     way = _way(found, toggles)
     return Share(
         scenario=found.scenario,
         metric=found.metric,
-        about=f"{number} pairs a contrast; {better} is better; counts from "
-        f"{100 * found.threshold:.2g} %",
+        about=attribution.about(found, better),
         columns=tuple(columns),
         route=way.name if way else "",
         axis=svg.axis(way.scale) if way else None,

@@ -4,14 +4,11 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
-from msgspec import Struct
-
-from trae_bench.compare import CellKey, PairOfSamples, RowKey, group, key_of
-from trae_bench.design import is_fixed
+from trae_bench import claims
+from trae_bench.compare import CellKey, PairOfSamples, RowKey, group, key_of, key_of_row
 from trae_bench.records import Comparison, Verdict
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.terminal import cells_of
-from trae_bench.store import RunFile
 
 LONGEST_NAME = 60
 """Characters of a name."""
@@ -29,19 +26,8 @@ OPEN = "open"
 NumberedPairs = Sequence[tuple[int, PairOfSamples]]
 
 
-class Source(Struct, frozen=True, dict=True):
+class Source(claims.Source, frozen=True, dict=True):
     """A run to show."""
-
-    name: str
-    """Of its file, without folders."""
-    run: RunFile
-    claimed: bool = True
-    """Off where it was too short for verdicts."""
-
-    @property
-    def judged(self) -> bool:
-        """Whether single rows have verdicts: the runs of a two-level design answer together."""
-        return self.claimed and not is_fixed(self.run.header.design)
 
     @cached_property
     def cells(self) -> dict[RowKey, CellKey]:
@@ -62,7 +48,7 @@ class Source(Struct, frozen=True, dict=True):
 
     def cell_of(self, row: Comparison) -> CellKey | None:
         """None for a row that the plan does not have: a file may say anything."""
-        return self.cells.get(RowKey(row.scenario, row.contrast, row.metric))
+        return self.cells.get(key_of_row(row))
 
     def pairs_of(self, row: Comparison) -> NumberedPairs:
         key = self.cell_of(row)

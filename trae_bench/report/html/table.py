@@ -9,6 +9,7 @@ from trae_bench.records import Comparison, Estimate, Interval, Metric
 from trae_bench.report.html import svg
 from trae_bench.report.html.source import ORDER, Source, band
 from trae_bench.report.markdown import compared
+from trae_bench.report.terminal import saved
 
 MOST_ROWS = 1500
 """All runs together; a full run of all scenarios has some hundreds."""
@@ -85,7 +86,7 @@ def _keys(found: Estimate | None, metric: Metric) -> tuple[float | None, ...]:
     if found is None:
         return (None,) * 5
     wide = found.interval.high - found.interval.low if found.interval else None
-    gain = -found.difference if metric.better == "lower" else found.difference
+    gain = saved(found, metric.better)
     return tuple(map(_in_short, (found.a, found.b, found.log_ratio, wide, gain)))
 
 

@@ -1,0 +1,18 @@
+"""What tests of runs begin with."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.trae_bench.twins import TINY
+from trae_bench.lock import PLACE_VARIABLE
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A scenario in a folder of its own, which is the current one; and a lock of its own."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    return path
