@@ -377,7 +377,9 @@ def nothing_shown(run: RunFile) -> BenchError | None:
             )
     if any(row.pairs.measured for row in run.comparisons):
         return None
-    return CannotMeasure("no pair could be measured: no time")
+    return CannotMeasure(
+        f"no pair could be measured in {run.elapsed:.0f} s; give a longer --budget"
+    )
 
 
 def untrusted(run: RunFile) -> BenchError | None:

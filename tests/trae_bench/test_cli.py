@@ -447,6 +447,8 @@ def test_a_longer_budget_goes_on(tiny: Path) -> None:
     short = wish(pairs=3, budget=1e-9)
     spent = laboratory.start(short, Path("r.json"), force=False, bench=ScriptedBench(fine))
     assert spent.run.stopped == "budget"
+    assert spent.error is not None
+    assert "give a longer --budget" in str(spent.error)
     more = laboratory.resume(spent.journal, wish(budget=1e9), None, bench=ScriptedBench(fine))
     assert more.run.stopped == "done"
     assert more.run.header.budget == 1e9
