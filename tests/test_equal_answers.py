@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.build import run_task
 from agent_core.config import ProviderSettings, Settings
 from agent_core.toggles import Toggles
+from tests.properties import examples
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
 from trae_bench.scenario import Scenario, ScriptedCall, ToggleUse, Turn
@@ -137,11 +138,7 @@ def model_settings(base_url: str) -> ProviderSettings:
 counter = iter(range(10**9))
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples(25, one_fixture=True)
 @given(turns=TURNS, vector=VECTORS)
 def test_every_toggle_vector_gives_one_answer(
     provider: Loopback, turns: list[Turn], vector: dict[str, bool]

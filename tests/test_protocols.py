@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.build import run_task
@@ -23,6 +23,7 @@ from agent_core.config import ProviderSettings, Settings
 from agent_core.models import codec_named
 from agent_core.models.codec import Parameters, StreamDecoder
 from agent_core.toggles import Toggles
+from tests.properties import examples
 from tests.test_equal_answers import TURNS, scenario, without_times
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.respx_mock import RespxProvider
@@ -158,11 +159,7 @@ ALL_WAYS = [
 SOME = st.tuples(*(st.sampled_from(ALL_WAYS[n : n + 4]) for n in range(0, len(ALL_WAYS), 4)))
 
 
-@settings(
-    max_examples=30,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples(30, one_fixture=True)
 @given(turns=TURNS, ways=SOME, chunk=st.integers(1, 60))
 def test_random_scripts_give_one_transcript(
     loopback: Loopback, turns: list[Turn], ways: tuple[Way, ...], chunk: int
@@ -233,7 +230,7 @@ PLAYED = st.builds(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(turn=PLAYED, size=st.integers(1, 40), cut=st.integers(1, 50))
 def test_a_streamed_reply_is_the_whole_one(
     protocol: Protocol, turn: PlayedTurn, size: int, cut: int

@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from agent_core.build import run_task
 from agent_core.config import ProviderSettings, Settings
 from agent_core.toggles import Toggles
+from tests.properties import examples
 from tests.test_equal_answers import TURNS, scenario, without_times
 from trae_bench.fixtures import lay_out
 from trae_bench.provider.respx_mock import RespxProvider
@@ -78,11 +79,7 @@ def test_a_shipped_scenario_played_recorded_and_played(tmp_path: Path, name: str
     assert told(second, without_clocks) == told(first, without_clocks)
 
 
-@settings(
-    max_examples=15,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples(15, one_fixture=True)
 @given(turns=TURNS)
 def test_random_sessions(turns: list[Turn]) -> None:
     spoken = [turn for turn in turns if turn.text or turn.calls]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import agent_core
@@ -24,6 +24,7 @@ from agent_core.config_cache import (
     cache_directory,
 )
 from agent_core.errors import ConfigError
+from tests.properties import examples
 
 KEY = "sk-planted-in-the-config"
 JSON = (
@@ -99,7 +100,7 @@ def test_memory_disk_and_parser_give_the_same_settings(config: Path, folder: Pat
     assert later.load(config).model_parameters.api_key == KEY
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.builds(
         Settings,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.dispatch import ParallelDispatch, SequentialDispatch, conflict
@@ -18,6 +18,7 @@ from agent_core.messages import ToolCall, ToolOutput, ToolResult
 from agent_core.ports import Access, Catalog, Dispatch, ToolContext
 from agent_core.workspace import Workspace
 from tests.agent_core.twins import DictCatalog, ScriptedShell, ScriptedTool, call
+from tests.properties import examples
 
 pytestmark = pytest.mark.anyio
 
@@ -326,7 +327,7 @@ def play(
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.data())
 def test_parallel_gives_what_sequential_gives(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

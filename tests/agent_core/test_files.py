@@ -7,7 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent_core.errors import ToolError
@@ -52,7 +52,6 @@ def threaded(chunk: int) -> ThreadedFiles:
     return ThreadedFiles(inline_limit=-1, chunk=chunk)
 
 
-@settings(deadline=None)
 @given(CONTENTS, st.integers(1, 6), st.integers(1, 6) | st.none(), st.integers(1, 9))
 @example(b"a\r\nb\r\n", 1, 1, 2)
 @example(b"a\r\nb\n", 1, 2, 2)
@@ -70,7 +69,6 @@ def test_both_read_the_same(content: bytes, first: int, last: int | None, chunk:
         assert lines == ("\n".join(expected[first - 1 : last]), len(expected))
 
 
-@settings(deadline=None)
 @given(CONTENTS | st.none(), TEXTS)
 @example(b"caf\xe9\r\n", "€\n")
 def test_both_leave_the_same_bytes(content: bytes | None, text: str) -> None:
@@ -85,7 +83,6 @@ def test_both_leave_the_same_bytes(content: bytes | None, text: str) -> None:
     assert left[0] == left[1] == left[2]
 
 
-@settings(deadline=None)
 @given(CONTENTS)
 @example(b"a\r\nb\r\n")
 @example("\ufeffa\r\n".encode("utf-16-be"))

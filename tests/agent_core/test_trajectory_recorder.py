@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.errors import RecordingError
@@ -26,6 +26,7 @@ from agent_core.trajectory_recorder import (
     recover,
 )
 from tests.agent_core.histories import HISTORIES, REPLIES, RESULTS, TEXTS, TOOLS
+from tests.properties import examples
 
 pytestmark = pytest.mark.anyio
 
@@ -102,7 +103,7 @@ def recorded(recorder: Recorder, events: list[Event], task: str) -> str:
     return Path(recorder.get_trajectory_path()).read_text(encoding="utf-8")
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(
     events=EVENTS,
     task=TEXTS,

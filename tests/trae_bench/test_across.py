@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from tests.properties import examples
 from tests.trae_bench.runs import honest
 from tests.trae_bench.test_untrusted import PLANT, document, harmless, planted
 from tests.trae_bench.twins import cell
@@ -82,7 +83,7 @@ def row(found: Across, kind: str, **fields: str) -> Change:
 
 
 @given(day=st.integers(0, 10**6), noise=st.sampled_from([0.0, 0.002, 0.03, 0.2]))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_the_same_run_twice_has_no_change(day: int, noise: float) -> None:
     run = honest(day=str(day), noise=noise)
     found = compare_runs(run, run)
@@ -104,7 +105,7 @@ MIRRORED = {"regression": "improvement", "improvement": "regression", "new": "go
     contrast=st.sampled_from(["faster", "slower", "idle"]),
     noise=st.sampled_from([0.002, 0.03, 0.2]),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_base_and_head_changed_about_mirror_the_verdicts(
     days: tuple[int, int], metric: str, factor: float, contrast: str, noise: float
 ) -> None:

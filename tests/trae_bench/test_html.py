@@ -19,9 +19,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.properties import examples
 from tests.trae_bench.runs import COMPARED, gate, header, honest, plan
 from tests.trae_bench.test_effects import rows
 from tests.trae_bench.test_untrusted import ACTED_ON, PLANT, document, planted
@@ -529,7 +530,7 @@ def test_what_is_planted_in_every_text_does_nothing(plant: str) -> None:
 
 
 @given(st.text(max_size=80))
-@settings(max_examples=25)
+@examples(25)
 def test_whatever_is_planted_does_nothing(plant: str) -> None:
     text = plant.encode("utf-8", "replace").decode()
     made = msgspec.convert(planted(document(), lambda old: old and old[:40] + text), RunFile)

@@ -14,9 +14,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.properties import examples
 from trae_bench.errors import ProviderDown
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import PlayedTurn, Script
@@ -267,7 +268,7 @@ def test_what_is_no_request_gets_400_and_the_door(provider: Loopback) -> None:
     assert healthy(provider)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, one_fixture=True)
 @given(st.lists(st.binary(max_size=200) | st.just(b"\r\n\r\n"), max_size=5))
 def test_garbage_does_not_bring_it_down(provider: Loopback, pieces: list[bytes]) -> None:
     with connect(provider) as client:

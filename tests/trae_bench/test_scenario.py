@@ -7,10 +7,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import trae_bench
+from tests.properties import examples
 from trae_bench.errors import ScenarioError, UsageError
 from trae_bench.scenario import (
     Scenario,
@@ -260,13 +261,13 @@ def test_any_text(text: str) -> None:
     only_the_promised(text)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.integers(0, len(GOOD)), st.integers(0, 20), st.lists(PIECES, max_size=4))
 def test_any_slip_in_a_good_text(start: int, length: int, inserted: list[str]) -> None:
     only_the_promised(GOOD[:start] + " ".join(inserted) + GOOD[start + length :])
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.text(alphabet="()[]{}*+?|\\^$.-,0123456789abgPx<>=!:#\n'", max_size=12), st.text())
 def test_any_pattern(pattern: str, replace: str) -> None:
     rule = f"[[normalise]]\npattern = {json.dumps(pattern)}\nreplace = {json.dumps(replace)}\n"

@@ -17,9 +17,10 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.properties import examples
 from tests.trae_bench.runs import COMPARED, gate, honest
 from trae_bench import store
 from trae_bench.across import compare_runs
@@ -226,7 +227,7 @@ def test_what_only_a_gate_has_is_planted_too() -> None:
 
 
 @given(text=st.text(max_size=60), document=st.sampled_from(DOCUMENTS))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_whatever_is_planted_acts_nowhere(text: str, document: Callable[[], Any]) -> None:
     plant = text.encode("utf-8", "replace").decode()
     made = planted(document(), lambda old: old[:40] + plant)
@@ -378,7 +379,7 @@ def look_at_everything(path: Path) -> str:
 
 
 @given(data=st.data())
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@examples(250)
 def test_a_changed_structure_ends_in_an_answer_or_a_reason(
     folder: Path, data: st.DataObject
 ) -> None:
@@ -392,7 +393,7 @@ def test_a_changed_structure_ends_in_an_answer_or_a_reason(
 
 
 @given(number=st.integers(0, 10**9), value=st.sampled_from([0.0, 5e-324, 1.7e308, -1.7e308, -1.0]))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_extreme_figures_end_in_an_answer(folder: Path, number: int, value: float) -> None:
     """Valid files, all of them: only a float is another one, in all samples of a metric."""
     made = copy.deepcopy(small())
@@ -412,7 +413,7 @@ def test_extreme_figures_end_in_an_answer(folder: Path, number: int, value: floa
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_a_changed_journal_is_read_or_refused(folder: Path, data: st.DataObject) -> None:
     lines = copy.deepcopy(journal_lines(folder))
     for _ in range(data.draw(st.integers(1, 3))):
