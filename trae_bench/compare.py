@@ -123,6 +123,8 @@ class Attributions(Struct, frozen=True):
     limit: float
     """Effects with a p-value up to this stand when all are asked at once (Holm, 5 %); -1: none."""
     found: tuple[Attribution, ...]
+    untrusted: tuple[tuple[str, str], ...] = ()
+    """Scenario and metric of what is left out, for equal sides did not come out equal."""
 
 
 PairOfSamples = tuple[Sample | None, Sample | None]
@@ -247,19 +249,26 @@ def attributions(
     what a cell was allowed.
     """
     rows = rows_of(samples, cells, metrics)
+    standings = _standings(rows, metrics)
     contrasts: dict[tuple[str, str], list[tuple[Contrast, Row]]] = {}
     for cell in cells:
         for key in () if cell.confirms else rows_for(cell):
             of_metric = contrasts.setdefault((key.scenario, key.metric), [])
             of_metric.append((cell.contrast, rows[key]))
+    untrusted = tuple(
+        (key.scenario, key.metric)
+        for key, standing in standings.items()
+        if standing == "sides differ"
+    )
     told = [
         attribute(of_metric, scenario=scenario, metric=name, looks=looks)
         for (scenario, name), of_metric in contrasts.items()
+        if (scenario, name) not in untrusted
         for looks in [1 if fixed else _looks(rule_of(metrics[name]), most_pairs)]
     ]
     found = tuple(each for each in told if each is not None)
     family = [p for each in found for p in p_values(each)]
-    return Attributions(family=len(family), limit=holm_limit(family), found=found)
+    return Attributions(len(family), holm_limit(family), found, untrusted)
 
 
 def _looks(rule: Rule, most_pairs: int | None) -> int:
@@ -270,7 +279,7 @@ def _looks(rule: Rule, most_pairs: int | None) -> int:
 def noise_floor(
     rows: Sequence[Comparison], metrics: Mapping[str, Metric], *, family: int | None = None
 ) -> list[Floor]:
-    """What the A/A rows say of the machine; metrics that do not vary are left out.
+    """What the A/A rows say of the machine; counts are left out unless their sides differ.
 
     `family` is the number of other rows that a run has or would have, by default those here.
     """
@@ -279,9 +288,14 @@ def noise_floor(
     found = (
         _floor(row, row.estimate, metrics[row.metric], family)
         for row in rows
-        if row.contrast == NOISE_FLOOR and row.mode != "exact" and row.estimate is not None
+        if row.contrast == NOISE_FLOOR and row.estimate is not None
     )
-    return [floor for floor in found if floor is not None]
+    return [
+        floor
+        for floor in found
+        if floor is not None
+        and (metrics[floor.metric].mode != "exact" or floor.standing != "gated")
+    ]
 
 
 def _floor(row: Comparison, found: Estimate, metric: Metric, family: int) -> Floor | None:
@@ -303,8 +317,10 @@ def _floor(row: Comparison, found: Estimate, metric: Metric, family: int) -> Flo
 
 def standing(floor: Estimate | None, metric: Metric, family: int) -> Standing:
     """Whether a metric can be gated, by its A/A pairs; without any it is, for nothing is known."""
-    if metric.mode == "exact" or floor is None or floor.log_ratio is None or floor.n < 2:
+    if floor is None or floor.log_ratio is None or floor.n < 2:
         return "gated"
+    if metric.mode == "exact":
+        return "sides differ" if floor.log_ratio and not floor.sd else "gated"
     rule, sd = rule_of(metric), min(floor.sd, MOST_NOISE)
     error, df = sd / math.sqrt(floor.n), floor.n - 1 - 2 * int(rule.trim * floor.n)
     bias = abs(floor.log_ratio)
@@ -413,7 +429,7 @@ def _rows(
         for key in rows_for(cell)
     }
     floors = {
-        key: _spread(sides, metrics[key.metric])
+        key: _quiet(sides, metrics[key.metric])
         for key, sides in values.items()
         if key.contrast == NOISE_FLOOR
     }
@@ -443,9 +459,21 @@ def _values(pairs: Sequence[PairOfSamples], metric: str) -> tuple[list[float], l
 Sides = tuple[list[float], list[float]]
 
 
-def _spread(sides: Sides, metric: Metric) -> Estimate | None:
-    """Of A/A pairs, trimmed as the rows are that it guards."""
-    return estimate(Row(a=tuple(sides[0]), b=tuple(sides[1]), rule=rule_of(metric)))
+class _Quiet(NamedTuple):
+    """What A/A pairs show of one metric."""
+
+    spread: Estimate | None
+    """Trimmed as the rows are that it guards."""
+    varies: bool
+    """They have more than one value."""
+
+
+def _quiet(sides: Sides, metric: Metric) -> _Quiet:
+    row = Row(a=tuple(sides[0]), b=tuple(sides[1]), rule=rule_of(metric))
+    return _Quiet(estimate(row), len({*row.a, *row.b}) > 1)
+
+
+_NOTHING_KNOWN = _Quiet(None, varies=False)
 
 
 def own_threshold(metric: Metric) -> float:
@@ -461,10 +489,10 @@ def _row(
     key: RowKey,
     sides: Sides,
     metric: Metric,
-    floors: Mapping[RowKey, Estimate | None],
+    floors: Mapping[RowKey, _Quiet],
     family: int,
 ) -> Row:
-    floor = floors.get(_floor_key(key))
+    floor, varies = floors.get(_floor_key(key), _NOTHING_KNOWN)
     can_be_gated = standing(floor, metric, family) == "gated"
     return Row(
         a=tuple(sides[0]),
@@ -473,6 +501,7 @@ def _row(
         better=metric.better,
         threshold=own_threshold(metric),
         floor_sd=min(floor.sd, MOST_NOISE) if floor is not None else 0.0,
+        floor_varies=varies,
         minimum=own_minimum(metric, sides[0][: rule_of(metric).exact_at or None]),
         gated=can_be_gated and key.contrast != NOISE_FLOOR,
     )

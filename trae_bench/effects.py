@@ -25,7 +25,7 @@ from itertools import combinations
 from msgspec import Struct
 
 from trae_bench.records import Contrast, Interval
-from trae_bench.stats import Row, fit_of, t_quantile, t_tail, threshold_of
+from trae_bench.stats import Row, constant, fit_of, t_quantile, t_tail, threshold_of
 
 CONFIDENCE = 0.95
 """Of each interval, taken for itself."""
@@ -115,7 +115,8 @@ class Attribution(Struct, frozen=True):
     pairs: tuple[int, int]
     """Fewest and most counted pairs of a contrast."""
     threshold: float
-    """Smallest effect that counts (a fraction): the largest of the contrasts' own."""
+    """Smallest effect that counts (a fraction): the largest of the contrasts' own; 0 for counts
+    that do not vary, of which any change counts."""
     looks: int
     """How often the run looked at the data to decide whether to go on; intervals and p-values
     allow for that. 1 where the number of pairs was fixed."""
@@ -162,7 +163,7 @@ def attribute(
         scenario=scenario,
         metric=metric,
         pairs=(min(counts), max(counts)),
-        threshold=max(threshold_of(row) for _, row in asked),
+        threshold=max(_counts_from(row) for _, row in asked),
         looks=looks,
         toggles=tuple(_toggle(name, parts, book) for name in factors),
         interactions=_interactions(parts, book),
@@ -222,6 +223,11 @@ def _factors(contrasts: Iterable[Contrast]) -> tuple[str, ...]:
             for name, on in arm.toggles.items():
                 settings.setdefault(name, set()).add(on)
     return tuple(name for name, both in settings.items() if len(both) > 1)
+
+
+def _counts_from(row: Row) -> float:
+    exactly = row.rule.exact_at and not row.minimum and constant(row, len(row.a))
+    return 0.0 if exactly else threshold_of(row)
 
 
 def _see(contrast: Contrast, row: Row, factors: Sequence[str]) -> Seen | None:

@@ -351,6 +351,7 @@ class Session:
             pool = (
                 _reachable(confirming, paces, remaining)
                 or _reachable(fitting, paces, remaining)
+                or confirming
                 or fitting
             )
         return min(pool, key=lambda state: (state.attempts, state.order))
@@ -360,7 +361,8 @@ class Session:
         before there is anything to judge.
         """
         noise = [state for state in self._states.values() if state.is_noise]
-        budget, spent = self._limits.budget, sum(state.seconds for state in noise)
+        # Until another pair is taken all of the time is theirs, also of a run that is resumed.
+        budget, spent = self._limits.budget, self._elapsed()
         others_began = any(s.attempts for s in self._states.values() if not s.is_noise)
         others_wait = len(noise) < len(self._states)
         if others_began or (others_wait and budget is not None and spent > NOISE_SHARE * budget):
@@ -368,16 +370,18 @@ class Session:
                 state.open = False
 
     def _paces(self) -> "dict[_CellState, float]":
-        """Seconds a pair takes: as seen in the cell, else in its scenario, else 0."""
-        seen: dict[str, list[float]] = {}
+        """Seconds a pair takes: as seen in the cell, else in pairs of its scenario that are taken
+        alike, else in any of its scenario, else 0."""
+        seen: dict[tuple[str, ...], list[float]] = {}
         for state in self._states.values():
             if state.attempts:
-                seen.setdefault(state.cell.scenario, []).append(state.seconds / state.attempts)
-        usual = {scenario: fmean(paces) for scenario, paces in seen.items()}
+                for kind in _kinds(state.cell):
+                    seen.setdefault(kind, []).append(state.seconds / state.attempts)
+        usual = {kind: fmean(paces) for kind, paces in seen.items()}
         return {
             state: state.seconds / state.attempts
             if state.attempts
-            else usual.get(state.cell.scenario, 0.0)
+            else next((usual[kind] for kind in _kinds(state.cell) if kind in usual), 0.0)
             for state in self._states.values()
         }
 
@@ -394,6 +398,11 @@ class Session:
             elapsed=self._elapsed(),
             left=max(0.0, min(wanted, self._remaining())),
         )
+
+
+def _kinds(cell: Cell) -> tuple[tuple[str, ...], ...]:
+    """What its pace is like, the nearest first."""
+    return (cell.scenario, cell.mode, cell.probe), (cell.scenario,)
 
 
 def _reachable(

@@ -89,6 +89,8 @@ class Row(Struct, frozen=True, kw_only=True):
     """In place of the rule's (see `threshold_from_floor`); the margin moves along."""
     floor_sd: float = 0.0
     """Standard deviation of A/A log ratios on this machine; 0 if not known."""
+    floor_varies: bool = False
+    """A/A pairs have more than one value, so that no count can be compared as it is."""
     minimum: float = 0.0
     """A difference up to this, in the metric's unit, is nothing, whatever its ratio."""
     gated: bool = True
@@ -280,14 +282,19 @@ def _judge(row: Row, evidence: Evidence, n: int, level: float) -> Judgement:
 def _exactly(row: Row, n: int) -> Judgement | None:
     """Verdict on sides that do not vary, here or in A/A pairs; None if they do or the rule does not
     compare so."""
-    a, b = set(row.a[:n]), set(row.b[:n])
-    if n != row.rule.exact_at or row.floor_sd or len(a) > 1 or len(b) > 1:
+    if n != row.rule.exact_at or not constant(row, n):
         return None
-    difference = b.pop() - a.pop()
+    difference = row.b[0] - row.a[0]
     if abs(difference) <= row.minimum:
         return Judgement("equivalent", look=n, settled=True, p=1.0 if difference == 0 else 0.0)
     worse = (difference > 0) == (row.better == "lower")
     return Judgement("regression" if worse else "improvement", look=n, settled=True, p=0.0)
+
+
+def constant(row: Row, n: int) -> bool:
+    """Whether neither side has varied in its first n pairs, nor what is known from A/A pairs."""
+    known = row.floor_varies or row.floor_sd
+    return not known and len(set(row.a[:n])) <= 1 and len(set(row.b[:n])) <= 1
 
 
 # One row's figures, on the log scale

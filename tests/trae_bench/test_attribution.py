@@ -12,6 +12,7 @@ from trae_bench.effects import Attribution, attribute, holm_limit, p_values
 from trae_bench.meters import METRICS
 from trae_bench.records import Contrast
 from trae_bench.report.attribution import text
+from trae_bench.stats import EXACT_V1
 
 
 def told(
@@ -50,6 +51,31 @@ def renamed(contrast: Contrast, old: str, new: str) -> Contrast:
 
 
 HELP = {frozenset("a"): math.log(0.8), frozenset("b"): math.log(0.75)}
+
+
+def test_what_cannot_be_trusted_is_named() -> None:
+    names = (("work", "cpu"), (NASTY, "wall"))
+    left_out = replace(nothing(), untrusted=names)
+    shown = flat(text(left_out, METRICS))
+    assert "Nothing to attribute: Left out, for equal sides do not come out equal: work cpu" in (
+        shown
+    )
+    assert not FORBIDDEN.search(shown)
+
+
+def nothing() -> Attributions:
+    return Attributions(family=0, limit=-1.0, found=())
+
+
+def test_one_more_import_counts() -> None:
+    """Of what does not vary, any change does."""
+    terms = {frozenset("a"): math.log(301 / 300)}
+    pairs = [(c, replace(r, rule=EXACT_V1)) for c, r in rows(terms, "factorial", k=2)]
+    found = attribute(pairs, scenario="work", metric="modules_imported")
+    assert found is not None
+    shown = flat(of(found))
+    assert "any change counts" in shown
+    assert "a 1.003 ±0.0 %*" in shown
 
 
 def test_a_factorial_of_two() -> None:

@@ -214,18 +214,25 @@ def test_noise_floor_is_the_spread_of_equal_sides() -> None:
     assert cpu.smallest_effect == pytest.approx(smallest_effect(cpu.sd, DUET_V1, 3))
 
 
-def aa_rows(sides: Sequence[tuple[float, float]], metric: str = "cpu") -> list[Comparison]:
-    """One toggle that halves the metric in twelve pairs, beside A/A pairs with these values."""
+Values = Sequence[tuple[float, float]]
+"""Of sides A and B, pair by pair."""
+HALVED: Values = [(1.0, 0.5)] * 12
+
+
+def beside(sides: Values, pairs: Values, metric: str) -> tuple[list[Sample], list[Cell]]:
+    """One toggle whose pairs have these values, beside A/A pairs with those."""
     mode: Mode = "serial" if METRICS[metric].mode == "serial" else "duet"
-    plan = [cell(NOISE_FLOOR, mode, (metric,)), cell("fast", mode, (metric,))]
-    pairs = {NOISE_FLOOR: sides, "fast": [(1.0, 0.5)] * 12}
     samples = [
         sample(side, number, contrast=contrast, mode=mode, metrics={metric: value})
-        for contrast, values in pairs.items()
+        for contrast, values in ((NOISE_FLOOR, sides), ("fast", pairs))
         for number, both in enumerate(values, start=1)
         for side, value in zip(SIDES, both, strict=True)
     ]
-    return comparisons(samples, plan, METRICS)
+    return samples, [cell(NOISE_FLOOR, mode, (metric,)), cell("fast", mode, (metric,))]
+
+
+def aa_rows(sides: Values, metric: str = "cpu", pairs: Values = HALVED) -> list[Comparison]:
+    return comparisons(*beside(sides, pairs, metric), METRICS)
 
 
 def scattered(sd: float, bias: float = 0.0, count: int = 8) -> list[tuple[float, float]]:
@@ -327,6 +334,36 @@ def test_counts_that_do_not_vary_are_compared_exactly() -> None:
     (found,) = comparisons(samples, plan, METRICS)
     assert found.judgement.verdict == "regression"
     assert found.judgement.settled
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [
+        # Without a logarithm, so that no spread is known.
+        [(0.0, 1.0), (1.0, 0.0)] * 4,
+        # Both sides move together.
+        [(10.0, 10.0), (11.0, 11.0)] * 4,
+        [(10.0, 11.0), (11.0, 10.0)] * 4,
+        [(10.0, 11.0)],
+    ],
+)
+def test_counts_that_vary_in_equal_sides_are_not_compared_exactly(sides: Values) -> None:
+    found = row(aa_rows(sides, "connections", [(10.0, 11.0)] * 2), "fast", "connections")
+    assert (found.judgement.verdict, found.judgement.settled) == ("inconclusive", False)
+
+
+def test_counts_that_differ_in_equal_sides_are_not_judged() -> None:
+    rows = aa_rows([(10.0, 11.0)] * 8, "connections", [(10.0, 11.0)] * 8)
+    assert row(rows, "fast", "connections").judgement.verdict == "not measured"
+    (floor,) = noise_floor(rows, METRICS)
+    assert floor.standing == "sides differ"
+    assert noise_floor(aa_rows([(10.0, 10.0)] * 8, "connections"), METRICS) == []
+
+
+def test_nothing_is_attributed_where_equal_sides_come_out_unlike() -> None:
+    samples, plan = beside(scattered(0.005, bias=0.05), HALVED, "cpu")
+    found = attributions(samples, plan, METRICS, fixed=True)
+    assert (found.found, found.family, found.untrusted) == ((), 0, (("work", "cpu"),))
 
 
 def test_figures_of_no_machine_are_survived() -> None:

@@ -1,5 +1,6 @@
 """Which pair comes next, when a cell is closed, and what an interruption leaves."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from random import Random
@@ -15,7 +16,7 @@ from trae_bench.design import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
 from trae_bench.executors import Scripted
 from trae_bench.meters import METRICS
-from trae_bench.plan import Cell
+from trae_bench.plan import Cell, confirming
 from trae_bench.records import Comparison, Sample, Trial
 from trae_bench.session import GIVE_UP, Ending, Limits, Listener, Progress, Session, target
 from trae_bench.stats import DUET_V1
@@ -220,6 +221,41 @@ def test_a_budget_for_one_verdict_gives_one_verdict() -> None:
     ).run()
 
     assert max(counts(ending.samples).values()) == 9
+
+
+def test_fresh_pairs_come_first_beside_serial_pairs_that_are_slow() -> None:
+    """How long they take is known from the duets before them, not from the serial pairs."""
+    clock = HandClock()
+
+    def answer(trial: Trial) -> Mapping[str, float]:
+        changed = trial.side == "B" and trial.contrast != NOISE_FLOOR
+        wide = random_of(trial).gauss(0, 0.15)
+        return {"cpu": 1.3 if changed else 1.0, "wall": math.exp(wide)}
+
+    duet, serial = cell("head", "duet"), cell("head", "serial", ("wall",))
+    plan = [duet, serial, confirming(duet)]
+    slow = Timed(answer, clock, lambda trial: 1.0 if trial.mode == "duet" else 10.0)
+    ending = session(slow, plan, Limits(budget=277.0), clock=clock).run()
+
+    assert counts(ending.samples)["head again", "duet"] == 9
+
+
+def random_of(trial: Trial) -> Random:
+    return Random(f"{trial.contrast}{trial.mode}{trial.pair}{trial.side}")
+
+
+def test_noise_ends_as_early_in_a_run_that_is_gone_on_with() -> None:
+    """What a pair takes beside its processes counts, too."""
+
+    def samples(earlier: Sequence[Sample], spent: float) -> tuple[Sample, ...]:
+        clock = HandClock()
+        executor = Timed(lambda trial: {"cpu": 1.0, "wall": 0.1}, clock)
+        limits = Limits(budget=36.0, noise_pairs=20)
+        return session(executor, limits=limits, clock=clock).run(earlier, spent).samples
+
+    whole = samples((), 0.0)
+    # Two duets and two serial pairs of two batches took six seconds.
+    assert counts(samples(whole[:8], 6.0)) == counts(whole)
 
 
 def test_seconds_spent_before_count_against_the_budget() -> None:

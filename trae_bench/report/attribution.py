@@ -11,6 +11,7 @@ from typing import NamedTuple
 from trae_bench.compare import Attributions, attributions
 from trae_bench.design import is_fixed
 from trae_bench.effects import Attribution, Conditional, Effect, Interaction, Sum, ToggleEffects
+from trae_bench.notes import LONGEST_NOTE
 from trae_bench.records import Better, Metric
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.terminal import percent, signed
@@ -49,7 +50,8 @@ def of_run(run: RunFile) -> Attributions:
 def text(found: Attributions, metrics: Mapping[str, Metric], *, width: int = 80) -> str:
     """All attributions of a run, and how to read them."""
     if not found.found:
-        return "Nothing to attribute: no toggle was compared on any metric."
+        why = "; ".join(untrusted(found)) or "no toggle was compared on any metric."
+        return _wrapped(f"Nothing to attribute: {for_terminal(why, LONGEST_NOTE)}", width, "", "")
     blocks = [
         "\n".join(_block(each, metrics[each.metric].better, found.limit, width))
         for each in found.found
@@ -92,8 +94,8 @@ def about(found: Attribution, better: Better) -> str:
     """On how many pairs it rests, and what counts."""
     fewest, most = found.pairs
     count = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    least = percent(found.threshold)
-    return f"{count} pairs a contrast; {better} is better; counts from {least}"
+    counts = f"counts from {percent(found.threshold)}" if found.threshold else "any change counts"
+    return f"{count} pairs a contrast; {better} is better; {counts}"
 
 
 def _wrapped(line: str, width: int, first: str = " ", later: str = "   ") -> str:
@@ -234,15 +236,24 @@ def _meddling(parts: Sum, better: Better) -> str:
 
 def _reading(found: Attributions, width: int) -> Iterator[str]:
     for note in notes(found):
-        yield _wrapped(note, width, "", "")
+        yield _wrapped(for_terminal(note, LONGEST_NOTE), width, "", "")
+
+
+def untrusted(found: Attributions) -> list[str]:
+    """What is left out because no figure of it could be trusted, in a sentence if any is."""
+    names = ", ".join(f"{name} {metric}" for name, metric in found.untrusted[:MOST_PAIRS])
+    more = len(found.untrusted) - MOST_PAIRS
+    told = f"{names}{f' and {more} more' if more > 0 else ''}"
+    return [f"Left out, for equal sides do not come out equal: {told}."] if names else []
 
 
 def notes(found: Attributions) -> list[str]:
     """Sentences on what the figures mean."""
     each = found.found
-    told = ["Ratios of on to off with half of their 95 % interval, each taken for itself."]
+    told = untrusted(found)
+    told += ["Ratios of on to off with half of their 95 % interval, each taken for itself."]
     if found.family:
-        told[0] += (
+        told[-1] += (
             f" * counts, and stands when all {found.family} effects of this run are asked at once "
             "(Holm, 5 %)."
         )
