@@ -28,18 +28,19 @@ from trae_bench.compare import (
     to_confirm,
     wanted,
 )
-from trae_bench.design import NOISE_FLOOR
+from trae_bench.design import NOISE_FLOOR, design_names, is_fixed
 from trae_bench.meters import METRICS, taken
 from trae_bench.plan import Cell, confirming, trials
 from trae_bench.planning import limits_of
-from trae_bench.records import Sample
-from trae_bench.session import GIVE_UP, asking, target
+from trae_bench.records import Arm, Contrast, Sample
+from trae_bench.session import GIVE_UP, NOISE_SHARE, asking, target
 from trae_bench.stats import RULES
 from trae_bench.store import Header, RunFile, seal_of
 
 CANNOT_TELL = (
     "samples that were made up, all of one piece, seal included",
     "the best of several runs, or pairs left off the end of a run that was broken off",
+    "comparisons that were planned and measured, and taken out whole",
     "whether the machine, the commit and the scenario were those that the file names",
 )
 """What no look at the file alone can find out: measure again for that."""
@@ -52,6 +53,9 @@ MOST_TOLD = 5
 RELATIVE, ABSOLUTE = 1e-9, 1e-15
 CLOCK_SLACK = 0.005
 """Seconds by which one process may seem to start before the last one has ended."""
+NEARLY = 0.9
+"""Of the time for A/A pairs must have been spent where they ended for want of it: the rest went
+before the first sample, and is not in the samples."""
 CPU_SLACK = 0.05
 """Seconds; some kernels charge processor time by ticks of 4 to 10 ms, in two accounts."""
 LEAST_RSS = 1_000_000
@@ -90,12 +94,14 @@ def verify(run: RunFile, *, now: datetime | None = None) -> list[Finding]:
         lambda: _dates(run, today),
         lambda: _definitions(run),
         lambda: _plan(run),
+        lambda: _design(run),
         lambda: _places(run),
         lambda: _order(run),
         lambda: _clock(run),
         lambda: _answers(run),
         lambda: _figures(run),
         lambda: _ending(run),
+        lambda: _noise(run),
         lambda: _conclusions(run),
     )
     found = [finding for check in checks for finding in _capped(check())]
@@ -205,6 +211,8 @@ def _definitions(run: RunFile) -> Findings:
         if metric.threshold is not None:
             said = f"verdicts on it were asked for from {metric.threshold:g} on only"
             yield Finding("odd", place, said)
+    for mode in sorted({m.mode for m in run.header.metrics.values()} - run.header.rules.keys()):
+        yield Finding("wrong", "header.rules", f"there is none for {mode} metrics")
     for mode, rule in run.header.rules.items():
         if rule != RULES[mode]:
             said = "not this release's, so that verdicts cannot be worked out again"
@@ -255,6 +263,60 @@ def _sides(header: Header, cell: Cell, planned: Mapping[CellKey, Cell], place: s
         yield Finding("wrong", place, "its regressions need no confirmation")
 
 
+def _design(run: RunFile) -> Findings:
+    """Contrasts are called by the toggles that tell their arms apart, and are of the design."""
+    header = run.header
+    if header.design not in design_names():
+        yield Finding("wrong", "header.design", f"this release has no design {header.design!r}")
+    compared: dict[str, list[tuple[int, Contrast]]] = {}
+    for number, cell in enumerate(header.cells):
+        if cell.contrast.name != NOISE_FLOOR and header.compared is None:
+            compared.setdefault(cell.scenario, []).append((number, cell.contrast))
+    for scenario, contrasts in compared.items():
+        most = max(len(_called(each.b)) for _, each in contrasts)
+        held = {_held(arm) for _, each in contrasts for arm in (each.a, each.b)}
+        for number, contrast in contrasts:
+            if len(held) > 1 or contrast.name not in _names(contrast):
+                said = f"{contrast.name!r} is not what its toggles are called"
+            elif not _belongs(contrast, header.design, most):
+                said = f"{contrast.name!r} is no contrast of the design {header.design}"
+            else:
+                continue
+            yield Finding("wrong", f"header.cells[{number}]", said)
+        if is_fixed(header.design) and most == 1 < len({each.name for _, each in contrasts}):
+            said = f"the design is {header.design}, but no run of {scenario} has two toggles on"
+            yield Finding("odd", "header.design", said)
+
+
+def _called(arm: Arm) -> tuple[str, ...]:
+    """The toggles that an arm is called by."""
+    return () if arm.name == "none" else tuple(arm.name.split("+"))
+
+
+def _held(arm: Arm) -> frozenset[str] | None:
+    """Toggles that are on and not named, the same in all arms of a scenario; None where one
+    that is named is not on."""
+    on, named = {name for name, on in arm.toggles.items() if on}, set(_called(arm))
+    return frozenset(on - named) if named <= on else None
+
+
+def _names(contrast: Contrast) -> set[str]:
+    """What a contrast of these arms may be called."""
+    a, b = set(_called(contrast.a)), set(_called(contrast.b))
+    alone = {contrast.b.name, "all"} if b and not a else set()
+    last = {f"{name}@last" for name in b - a} if a < b and len(b - a) == 1 else set()
+    return alone | last
+
+
+def _belongs(contrast: Contrast, design: str, most: int) -> bool:
+    """`most` is how many toggles are on in some contrast of the same scenario."""
+    count = len(_called(contrast.b))
+    last, whole = contrast.name.endswith("@last"), contrast.name == "all" and count == most
+    single = not last and count == 1 and contrast.name == contrast.b.name
+    among = {"add-one": single, "remove-one": last, "both": single or last or whole}
+    return among.get(design, contrast.name == contrast.b.name)
+
+
 # -- samples against the plan -----------------------------------------------------------
 
 
@@ -283,13 +345,20 @@ def _places(run: RunFile) -> Findings:
 
 
 def _order(run: RunFile) -> Findings:
-    """The pairs of a cell are numbered from 0, without a gap, and have both sides; the noise was
-    known before there was anything to judge."""
+    """The pairs of a cell are numbered from 0 as they were taken, without a gap, and have both
+    sides; the noise was known before there was anything to judge."""
     began = False
     for number, sample in enumerate(run.samples):
         began = began or sample.contrast != NOISE_FLOOR
         if began and sample.contrast == NOISE_FLOOR:
             yield Finding("odd", f"samples[{number}]", "of an A/A pair, taken after other pairs")
+    last: dict[CellKey, int] = {}
+    for number, sample in enumerate(run.samples):
+        before = last.setdefault(key_of_sample(sample), 0)
+        if sample.pair < before:
+            said = f"pair {sample.pair} was taken after pair {before} of its kind"
+            yield Finding("wrong", f"samples[{number}]", said)
+        last[key_of_sample(sample)] = max(sample.pair, before)
     for key, pairs in group(run.samples).items():
         place = f"pairs of {key.scenario}, {key.contrast} ({key.mode})"
         numbers = sorted(pairs)
@@ -458,6 +527,45 @@ def _ending(run: RunFile) -> Findings:
         if cell.confirms or not counted or not unsettled.isdisjoint(rows_for(cell)):
             said = f"the run says it was done, after {counted} of {most} pairs without an answer"
             yield Finding("wrong", place, said)
+
+
+def _noise(run: RunFile) -> Findings:
+    """A/A pairs were planned for all that is judged, and none is missing that there was time for:
+    which rows are gated, and what is believed of them, hangs on these pairs."""
+    header = run.header
+    if run.stopped == "budget" and header.budget is None:
+        yield Finding("wrong", "stopped", "its budget was spent, but it had none")
+    if not header.noise_pairs:
+        return
+    floors = {key_of(cell): cell for cell in header.cells if cell.contrast.name == NOISE_FLOOR}
+    for number, cell in enumerate(header.cells):
+        floor = floors.get(key_of(cell)._replace(contrast=NOISE_FLOOR))
+        for name in () if cell.confirms else cell.metrics:
+            if floor is None or name not in floor.metrics:
+                said = f"{name!r} has no A/A pairs planned beside it"
+                yield Finding("wrong", f"header.cells[{number}]", said)
+    if _ended_for_time(run):
+        return
+    grouped, limits = group(run.samples), limits_of(header)
+    for key, cell in floors.items():
+        counted, lost = _fates(grouped.get(key, {}))
+        most = target(cell, limits, header.metrics)
+        if counted < most and lost - counted < GIVE_UP:
+            place = f"pairs of {cell.scenario}, {cell.contrast.name} ({cell.mode})"
+            said = f"{counted} of {most} were counted, though there was time for more"
+            yield Finding("wrong", place, said)
+
+
+def _ended_for_time(run: RunFile) -> bool:
+    """A/A pairs may have ended early: for their share of the budget, or with the run itself."""
+    budget = run.header.budget
+    others = (one for one in run.samples if one.contrast != NOISE_FLOOR)
+    first = next(others, None)
+    if first is None or run.resumed:
+        # Whatever was taken when it was broken off, and for how long, no sample tells.
+        return run.stopped != "done" or bool(run.resumed)
+    spent = first.started - run.samples[0].started
+    return budget is not None and spent > NOISE_SHARE * budget * NEARLY
 
 
 def _fates(pairs: Mapping[int, PairOfSamples]) -> tuple[int, int]:

@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 
 from tests.trae_bench.twins import HandClock, Memory, cell
-from trae_bench.design import NOISE_FLOOR
+from trae_bench.design import NOISE_FLOOR, contrasts
 from trae_bench.laboratory import conclude
 from trae_bench.meters import METRICS
-from trae_bench.plan import Cell, confirming
+from trae_bench.plan import Cell, cells, confirming
 from trae_bench.planning import limits_of
 from trae_bench.records import Arm, Contrast, Mode, Sample, Trial, of_trial
-from trae_bench.session import Session
+from trae_bench.scenario import Scenario, ToggleUse
+from trae_bench.session import Ending, Session
 from trae_bench.stats import RULES
 from trae_bench.store import (
     FORMAT,
@@ -42,6 +43,13 @@ def plan(toggles: Sequence[str] = TOGGLES, scenario: str = "work") -> tuple[Cell
         for name in (NOISE_FLOOR, *toggles)
         for mode, metrics in modes
     )
+
+
+def plan_of(design: str, toggles: Sequence[str] = TOGGLES) -> tuple[Cell, ...]:
+    """The processor time of all contrasts of a design."""
+    vary = ToggleUse(tuple(toggles))
+    scenario = Scenario("work", "", "", turns=(), toggles=vary, metrics=("cpu",))
+    return tuple(cells(scenario, contrasts(scenario, design=design), METRICS))
 
 
 def header(cells: tuple[Cell, ...], **changes: Any) -> Header:
@@ -147,6 +155,13 @@ def honest(
     )
     ending = session.run()
     return conclude(head, Contents(head, ending.samples, resumed, 0.0, 0, 0), ending)
+
+
+def worked_out(run: RunFile, samples: Sequence[Sample], **changes: Any) -> RunFile:
+    """A run of which samples were left out or moved, and all that follows worked out anew."""
+    head, kept = msgspec.structs.replace(run.header, **changes), tuple(samples)
+    ending = Ending(kept, run.stopped, run.elapsed)
+    return conclude(head, Contents(head, kept, run.resumed, 0.0, 0, 0), ending)
 
 
 BASE, OF_HEAD = Arm("base", {}, "a" * 12), Arm("head", {}, "b" * 12)

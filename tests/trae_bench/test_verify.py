@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trae_bench.runs import NOW, honest, plan
-from tests.trae_bench.twins import TINY
+from tests.trae_bench.runs import NOW, honest, plan, plan_of, worked_out
+from tests.trae_bench.twins import TINY, turned_on
 from trae_bench import store
 from trae_bench.cli import main
-from trae_bench.design import NOISE_FLOOR
+from trae_bench.design import NOISE_FLOOR, design_names
 from trae_bench.errors import BadRunFile
 from trae_bench.lock import PLACE_VARIABLE
-from trae_bench.records import Interval
+from trae_bench.records import Contrast, Interval
 from trae_bench.store import Resumed, RunFile, sealed
 from trae_bench.verify import MOST_TOLD, Finding, origin, verify
 
@@ -56,7 +56,13 @@ def told(run: RunFile) -> str:
         lambda: honest(toggles=("idle",), seed=0),
         lambda: honest(pairs=None, noise=0.05),
         lambda: honest(budget=60.0),
-        lambda: honest(design="fraction"),
+        *(
+            lambda design=design: honest(cells=plan_of(design), design=design, pairs=8)
+            for design in design_names()
+        ),
+        lambda: honest(cells=plan_of("remove-one", ["idle"]), design="remove-one"),
+        lambda: honest(noise_pairs=0),
+        lambda: honest(budget=9.0),
         lambda: honest(precision=0.02, pairs=40),
         lambda: honest(lost={("slower", 3): "crash", ("idle", 0): "crash", ("idle", 5): "differ"}),
         lambda: honest(lost={("slower", n): "crash" for n in range(9)}),
@@ -302,6 +308,76 @@ def test_each_contradiction_is_named_even_under_a_new_seal(
 ) -> None:
     found = wrong(made())
     assert any(said in str(finding) for finding in found), "\n".join(map(str, found))
+
+
+def quiet() -> RunFile:
+    """The A/A pairs that told of a noisy machine are gone, and nobody planned them."""
+    noisy = honest(noise=0.2)
+    kept = [one for one in noisy.samples if one.contrast != NOISE_FLOOR]
+    cells = tuple(one for one in noisy.header.cells if one.contrast.name != NOISE_FLOOR)
+    return worked_out(noisy, kept, cells=cells)
+
+
+def quieter(**changes: Any) -> RunFile:
+    """Only the first A/A pairs are left."""
+    noisy = honest(noise=0.2, **changes)
+    kept = [one for one in noisy.samples if one.contrast != NOISE_FLOOR or one.pair <= 2]
+    return worked_out(noisy, kept)
+
+
+def reordered() -> RunFile:
+    """The pairs of a cell under other numbers, so that the looks fall elsewhere."""
+    whole = run()
+    changed = {1: 3, 2: 4, 3: 1, 4: 2}
+    samples = [
+        replace(one, pair=changed.get(one.pair, one.pair))
+        if (one.contrast, one.mode) == ("slower", "duet")
+        else one
+        for one in whole.samples
+    ]
+    return worked_out(whole, samples)
+
+
+def renamed(change: Callable[[Contrast], Contrast]) -> RunFile:
+    """The contrasts carry other toggles than they did."""
+    cells = tuple(
+        one if one.contrast.name == NOISE_FLOOR else replace(one, contrast=change(one.contrast))
+        for one in run().header.cells
+    )
+    return with_header(cells=cells)
+
+
+def slow_for_fast(contrast: Contrast) -> Contrast:
+    """`faster` gets what `slower` did."""
+    other = {"faster": "slower", "slower": "faster"}.get(contrast.name, contrast.name)
+    return replace(contrast, b=replace(contrast.b, toggles=turned_on(other).toggles))
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (quiet, "has no A/A pairs planned beside it"),
+        (quieter, "were counted, though there was time for more"),
+        (lambda: quieter(budget=600.0), "were counted, though there was time for more"),
+        (lambda: replace(run(), stopped="budget"), "its budget was spent, but it had none"),
+        (reordered, "was taken after pair"),
+        (lambda: renamed(slow_for_fast), "is not what its toggles are called"),
+        (lambda: renamed(lambda c: replace(c, a=c.b, b=c.a)), "is not what its toggles are called"),
+        (lambda: with_header(design="best-of"), "no design 'best-of'"),
+        (lambda: with_header(design="remove-one"), "is no contrast of the design remove-one"),
+        (lambda: with_header(rules={}), "there is none for duet metrics"),
+    ],
+)
+def test_what_is_left_out_or_renamed_is_found_though_all_is_worked_out_anew(
+    made: Callable[[], RunFile], said: str
+) -> None:
+    assert said in "\n".join(map(str, wrong(sealed(made()))))
+
+
+def test_single_toggles_in_a_design_of_many_are_odd() -> None:
+    """Effects of a fraction have narrower intervals, for no look could have ended the run."""
+    found = verify(with_header(design="fraction"), now=NOW)
+    assert "no run of work has two toggles on" in "\n".join(map(str, found))
 
 
 def test_noise_measured_after_the_fact_is_odd() -> None:

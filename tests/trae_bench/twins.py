@@ -11,8 +11,16 @@ from trae_bench.meters import METRICS
 from trae_bench.plan import Cell
 from trae_bench.records import Arm, Contrast, Mode, Sample, Side, Status, Trial
 
-NONE = Arm("none", {"fast": False})
-FAST = Arm("fast", {"fast": True})
+TOGGLES = ("fast", "faster", "slower", "idle")
+NONE = Arm("none", dict.fromkeys(TOGGLES, False))
+
+
+def turned_on(name: str) -> Arm:
+    """An arm with one toggle on."""
+    return Arm(name, NONE.toggles | {name: True})
+
+
+FAST = turned_on("fast")
 
 TINY = """
 name = "tiny"
@@ -35,7 +43,7 @@ def cell(
     metrics: tuple[str, ...] = ("cpu",),
     scenario: str = "work",
 ) -> Cell:
-    b = NONE if contrast == NOISE_FLOOR else FAST
+    b = NONE if contrast == NOISE_FLOOR else turned_on(contrast)
     return Cell(scenario, Contrast(scenario, contrast, NONE, b), mode, metrics)
 
 
