@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from trae_bench.errors import BadRunFile
 from trae_bench.machine import kind_of, slug
-from trae_bench.planning import PROFILES
-from trae_bench.store import RunFile, read_run, seal_of, write_run
+from trae_bench.planning import is_claimed
+from trae_bench.store import RunFile, read_run, read_sealed, write_run
 from trae_bench.verify import verify
 
 SHELF = "baselines"
@@ -34,17 +34,9 @@ class Baseline(Struct, frozen=True):
     """Why it cannot be read; then the rest is empty."""
 
 
-def read_sealed(path: Path) -> RunFile:
-    """A run file that can be compared with: one that nobody has changed since its run.
-
-    Raises `BadRunFile`.
-    """
-    run = read_run(path)
-    if run.seal != seal_of(run):
-        raise BadRunFile(
-            f"{path}: its seal does not fit, so it was changed after the run, or not written by "
-            f"trae-bench; `trae-bench verify {path}` tells more"
-        )
+def read_base(path: Path) -> RunFile:
+    """A run file that can be compared with: sealed, and of toggles. Raises `BadRunFile`."""
+    run = read_sealed(path)
     if run.header.compared is not None:
         raise BadRunFile(
             f"{path}: compares two commits with each other, so it is no base for another run; "
@@ -88,8 +80,7 @@ def _unfit(run: RunFile) -> str:
         return "compares two commits with each other; give a run of toggles"
     if run.header.code.get("dirty") is True:
         return "was made from changes that are not committed; commit them and run again"
-    profile = PROFILES.get(run.header.profile)
-    if profile is not None and not profile.claimed:
+    if not is_claimed(run.header):
         return "is too short for verdicts; run again with --profile quick"
     return ""
 

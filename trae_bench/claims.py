@@ -35,7 +35,7 @@ from msgspec import Meta, Struct
 
 from trae_bench.design import is_fixed
 from trae_bench.errors import UsageError
-from trae_bench.records import Comparison, Contrast, Interval, Metric
+from trae_bench.records import Better, Comparison, Contrast, Interval, Metric
 from trae_bench.scenario import scenario_folder
 from trae_bench.scenario.reading import text_of
 from trae_bench.scenario.records import Name
@@ -223,10 +223,11 @@ _ROUNDING = 1e-12
 """Logarithms of equal ratios can differ in their last digits."""
 
 
-def region(claimed: str) -> Region:
+def region(claimed: str, better: Better = "lower") -> Region:
     """What keeps the promise. "Less" is without a lower bound and "more" without an upper one.
 
-    `3x faster` is a third of the time. Raises `ValueError` with the remedy.
+    `3x faster` is a third of the time, or three times the rate. Raises `ValueError` with the
+    remedy.
     """
     match = _RANGE.fullmatch(claimed)
     if match is None:
@@ -236,7 +237,8 @@ def region(claimed: str) -> Region:
         return Region(-margin, margin)
     low, high, form = float(match["low"]), float(match["high"] or match["low"]), match["form"]
     if form == "x faster" and 1 < low <= high:
-        return Region(-math.inf, -math.log(low))
+        times = math.log(low)
+        return Region(-math.inf, -times) if better == "lower" else Region(times, math.inf)
     if form == " % less" and 0 < low <= high <= 100 and low < 100:
         return Region(-math.inf, math.log1p(-low / 100))
     if form == " % more" and 0 < low <= high:
@@ -387,9 +389,10 @@ def _judged(claim: FigureT, evidence: Mapping[Question, Evidence]) -> Judged[Fig
 
 def _at(place: Place, claim: Figure, evidence: Evidence | None) -> Found:
     interval = interval_of(evidence.row) if evidence is not None else None
-    if interval is None:
+    if evidence is None or interval is None:
         return Found(place, "not measured", None)
-    return Found(place, at_place(interval, region(claim.claimed)), evidence)
+    promised = region(claim.claimed, evidence.metric.better)
+    return Found(place, at_place(interval, promised), evidence)
 
 
 def _command(scenarios: Sequence[str], toggles: Sequence[str], metrics: Sequence[str]) -> str:

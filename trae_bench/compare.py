@@ -99,7 +99,7 @@ class RowKey(NamedTuple):
     metric: str
 
 
-class Floor(Struct, frozen=True):
+class Floor(Struct, frozen=True, forbid_unknown_fields=True):
     """What A/A pairs say of this machine, for one metric of one scenario."""
 
     scenario: str

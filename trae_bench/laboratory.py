@@ -28,11 +28,11 @@ from trae_bench.installs import Installs, provide
 from trae_bench.lock import HostLock
 from trae_bench.meters import METRICS
 from trae_bench.planning import (
-    PROFILES,
     Plan,
     Sides,
     Wish,
     for_cells,
+    is_claimed,
     limits_of,
     plan,
     scenario_of,
@@ -79,8 +79,7 @@ class Result(Struct, frozen=True):
 
     @property
     def claimed(self) -> bool:
-        profile = PROFILES.get(self.run.header.profile)
-        return profile is None or profile.claimed
+        return is_claimed(self.run.header)
 
 
 def read_result(run_file: Path) -> Result:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from trae_bench.meters import METRICS
-from trae_bench.store import RunFile
+from trae_bench.store import BROKEN_SEAL, RunFile, seal_fits
 
 NEAR = 0.2
 """Share of the agent's CPU time from which on the provider's own is told."""
@@ -19,7 +19,12 @@ MOST_TOLD = 5
 
 def notes(run: RunFile) -> list[str]:
     """Each sentence stands for itself; mostly there are none."""
-    return [*_pinning(run), *_provider(run), *_installs(run)]
+    return [*_seal(run), *_pinning(run), *_provider(run), *_installs(run)]
+
+
+def _seal(run: RunFile) -> Iterator[str]:
+    if not seal_fits(run):
+        yield f"Not to be relied on: {BROKEN_SEAL} (trae-bench verify tells more)"
 
 
 def _pinning(run: RunFile) -> Iterator[str]:

@@ -19,7 +19,7 @@ from trae_bench.records import Contrast, Metric, Mode, Name, Probe, Side, Trial
 from trae_bench.scenario import Scenario
 
 
-class Cell(Struct, frozen=True):
+class Cell(Struct, frozen=True, forbid_unknown_fields=True):
     """Pairs of one contrast in one mode."""
 
     scenario: Name

@@ -327,6 +327,12 @@ def for_cells(scenario: Scenario, cells: Sequence[Cell]) -> Scenario:
     return with_metrics(scenario, [name for metrics in of_it for name in metrics])
 
 
+def is_claimed(header: Header) -> bool:
+    """Whether a run of this profile is long enough for verdicts."""
+    profile = PROFILES.get(header.profile)
+    return profile is None or profile.claimed
+
+
 def limits_of(header: Header) -> Limits:
     """What a run was, or is, allowed."""
     return Limits(

@@ -33,7 +33,7 @@ Values = Annotated[dict[Name, float], Meta(max_length=500)]
 Switches = Annotated[dict[Name, bool], Meta(max_length=100)]
 
 
-class Metric(Struct, frozen=True):
+class Metric(Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that is measured."""
 
     name: Name
@@ -50,7 +50,7 @@ class Metric(Struct, frozen=True):
     """Smallest effect (a fraction) worth a verdict, where it is not the release's own."""
 
 
-class Arm(Struct, frozen=True):
+class Arm(Struct, frozen=True, forbid_unknown_fields=True):
     """One side of a comparison: a full toggle vector, or a revision of the subject."""
 
     name: Name
@@ -58,7 +58,7 @@ class Arm(Struct, frozen=True):
     revision: Name | None = None
 
 
-class Contrast(Struct, frozen=True):
+class Contrast(Struct, frozen=True, forbid_unknown_fields=True):
     """The question "what does B change against A, on this scenario?"."""
 
     scenario: Name
@@ -142,7 +142,7 @@ class ChildReport(Struct, frozen=True):
     """Moments (monotonic seconds) and the agent's own memory then (bytes), where it was watched."""
 
 
-class Sample(Struct, frozen=True):
+class Sample(Struct, frozen=True, forbid_unknown_fields=True):
     """One trial, measured. Written to the journal the moment it is born."""
 
     scenario: Name
@@ -175,14 +175,14 @@ def of_trial(trial: Trial) -> dict[str, Any]:
     return {name: getattr(trial, name) for name in shared} | {"arm": trial.arm.name}
 
 
-class Interval(Struct, frozen=True):
+class Interval(Struct, frozen=True, forbid_unknown_fields=True):
     """A two-sided confidence interval."""
 
     low: float
     high: float
 
 
-class Estimate(Struct, frozen=True):
+class Estimate(Struct, frozen=True, forbid_unknown_fields=True):
     """Effect of B against A on one metric, from `n` pairs.
 
     `log_ratio` is the mean of ln(b/a), trimmed where the rule trims; `interval` is on the same
@@ -204,7 +204,7 @@ class Estimate(Struct, frozen=True):
     """Median of the pairs' b - a."""
 
 
-class Judgement(Struct, frozen=True):
+class Judgement(Struct, frozen=True, forbid_unknown_fields=True):
     """A verdict and what it rests on."""
 
     verdict: Verdict
@@ -216,7 +216,7 @@ class Judgement(Struct, frozen=True):
     """Two-sided p-value of no effect at the last look."""
 
 
-class Pairs(Struct, frozen=True):
+class Pairs(Struct, frozen=True, forbid_unknown_fields=True):
     """What became of the pairs of one contrast and mode; pair 0 is left out."""
 
     measured: int
@@ -225,7 +225,7 @@ class Pairs(Struct, frozen=True):
     reasons: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
 
 
-class Confirmation(Struct, frozen=True):
+class Confirmation(Struct, frozen=True, forbid_unknown_fields=True):
     """What fresh pairs say of a regression that was found."""
 
     stands: bool
@@ -239,7 +239,7 @@ class Confirmation(Struct, frozen=True):
     pairs: Pairs
 
 
-class Comparison(Struct, frozen=True):
+class Comparison(Struct, frozen=True, forbid_unknown_fields=True):
     """One row of the table."""
 
     scenario: Name

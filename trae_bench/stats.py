@@ -26,7 +26,7 @@ Key = TypeVar("Key", bound=Hashable)
 Direction = Literal["regression", "improvement"]
 
 
-class Rule(Struct, frozen=True):
+class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     """When a row is looked at, and what a verdict takes. Raises `ValueError` if inconsistent."""
 
     name: str

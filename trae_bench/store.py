@@ -10,6 +10,7 @@ number of values, no NaN) and whatever is wrong ends in `BadRunFile`.
 
 import errno
 import hashlib
+import json
 import os
 import re
 from collections import Counter
@@ -54,7 +55,8 @@ MAX_COMPARED = 3_000_000
 MAX_PROBLEM = 4000
 """Characters of a sample's problem that are kept: the last ones."""
 
-Facts = Annotated[dict[Name, Text | int | float | bool | None], Meta(max_length=200)]
+Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Facts = Annotated[dict[Name, Text | Whole | float | bool | None], Meta(max_length=200)]
 
 
 class ScenarioUsed(Struct, frozen=True, forbid_unknown_fields=True):
@@ -268,6 +270,10 @@ def read_journal(path: Path, *, max_bytes: int = MAX_BYTES) -> Contents:
     Raises `BadRunFile` for anything else that is wrong, with the number of the line.
     """
     data = _read(path, max_bytes)
+    if data.startswith(_RUN_FILE_BEGINS):
+        raise BadRunFile(
+            f"{path}: a run file, whose run is over; to go on with a run name its journal"
+        )
     ends = [match.end() for match in re.finditer(rb"\n", data)]
     lines = [
         _journal_line(path, number, data[start:end])
@@ -374,10 +380,11 @@ def _spent(lines: Sequence[Line]) -> float:
     for line in lines:
         if line.resumed is not None:
             total += end - start if start is not None else 0.0
-            start = None
+            start, end = None, 0.0
         elif (sample := line.sample) is not None:
             start = sample.started if start is None else start
-            end = sample.started + sample.metrics.get("wall", 0.0)
+            # The other side of a duet may have gone on for longer.
+            end = max(end, sample.started + sample.metrics.get("wall", 0.0))
     return max(0.0, total + (end - start if start is not None else 0.0))
 
 
@@ -430,11 +437,49 @@ def read_run(path: Path, *, max_bytes: int = MAX_BYTES) -> RunFile:
                 "install the release that wrote it, or a newer one"
             )
         run = _RUN.decode(data)
+        _no_key_twice(path, data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if _is_journal(data):
+            raise BadRunFile(
+                f"{path}: a journal, no run file; `trae-bench run --resume {path}` makes one of it"
+            ) from error
         raise BadRunFile(f"{path}: not a valid run file: {error}") from error
     _hold_together(path, run.header)
     _hold_rows(path, run)
     return run
+
+
+def _is_journal(data: bytes) -> bool:
+    try:
+        return _LINE.decode(data.partition(b"\n")[0]).header is not None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+def _no_key_twice(path: Path, data: bytes) -> None:
+    """Of two values under one key a reader sees the first, another the last."""
+
+    def once(pairs: list[tuple[str, object]]) -> None:
+        if len(pairs) > len({key for key, _ in pairs}):
+            ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+            raise BadRunFile(f"{path}: {key[:40]!r} stands twice in one object")
+
+    json.loads(data, object_pairs_hook=once)
+
+
+def read_sealed(path: Path) -> RunFile:
+    """A run file that nobody has changed since its run: one to be held to. Raises `BadRunFile`."""
+    run = read_run(path)
+    if not seal_fits(run):
+        raise BadRunFile(f"{path}: {BROKEN_SEAL}; `trae-bench verify {path}` tells more")
+    return run
+
+
+BROKEN_SEAL = "its seal does not fit, so it was changed after the run, or not written by trae-bench"
+
+
+def seal_fits(run: RunFile) -> bool:
+    return run.seal == seal_of(run)
 
 
 def seal_of(run: RunFile) -> str:
@@ -509,6 +554,7 @@ _RUN = msgspec.json.Decoder(RunFile)
 _SAMPLE = msgspec.json.Decoder(Sample)
 
 
+_RUN_FILE_BEGINS = b'{\n"header"'
 _ONE_A_LINE = frozenset({"header", "cells", "noise", "comparisons", "samples"})
 
 

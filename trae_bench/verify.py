@@ -35,7 +35,7 @@ from trae_bench.planning import limits_of
 from trae_bench.records import Arm, Contrast, Sample
 from trae_bench.session import GIVE_UP, NOISE_SHARE, asking, target
 from trae_bench.stats import RULES
-from trae_bench.store import Header, RunFile, seal_of
+from trae_bench.store import Header, RunFile, seal_fits
 
 CANNOT_TELL = (
     "samples that were made up, all of one piece, seal included",
@@ -114,8 +114,8 @@ def origin(run: RunFile) -> tuple[str, ...]:
     commit = header.code.get("commit") or "unknown"
     state = {
         "True": ", with changes that are not committed",
-        "False": ", nothing changed since",
-    }.get(str(header.code.get("dirty")), ", whether changed since is unknown")
+        "False": ", all of it committed",
+    }.get(str(header.code.get("dirty")), ", whether all was committed is unknown")
     facts = header.machine
     known = [str(facts[name]) for name in ("cpu", "system", "kernel") if facts.get(name)]
     if facts.get("cores"):
@@ -161,7 +161,7 @@ def _capped(findings: Findings) -> Findings:
 def _seal(run: RunFile) -> Findings:
     if not run.seal:
         yield Finding("wrong", "seal", "there is none: not written by trae-bench, or taken off")
-    elif run.seal != seal_of(run):
+    elif not seal_fits(run):
         yield Finding("wrong", "seal", "does not fit: something was changed after the run")
 
 

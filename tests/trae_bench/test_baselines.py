@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from tests.trae_bench.runs import gate, honest, plan
 from tests.trae_bench.test_untrusted import PLANT, harmless
 from trae_bench import machine
-from trae_bench.baselines import keep, kept, place, read_sealed
+from trae_bench.baselines import keep, kept, place, read_base
 from trae_bench.cli import main
 from trae_bench.errors import BadRunFile
 from trae_bench.machine import kind_of, slug
@@ -83,7 +83,7 @@ def test_what_is_kept_lies_in_its_place(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     path = keep(file, folder)
     assert path == place(folder, ["work"], FACTS)
-    assert read_sealed(path) == read_run(file)
+    assert read_base(path) == read_run(file)
     assert [one.name for one in path.parent.iterdir()] == ["work.json"]
     for scenarios, facts in ((["other"], FACTS), (["work"], {**FACTS, "cores": 2})):
         assert place(folder, scenarios, facts) != path
@@ -142,7 +142,7 @@ def test_a_seal_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     write_run(path, replace(of(), seal="0" * 64))
     with pytest.raises(BadRunFile, match="seal"):
-        read_sealed(path)
+        read_base(path)
 
 
 # -- commands

@@ -16,6 +16,8 @@ from tests.trae_bench.test_untrusted import ACTED_ON, PLANT
 from trae_bench.claims import (
     AtPlace,
     ClaimsFile,
+    Figure,
+    Place,
     Question,
     Source,
     at_place,
@@ -111,6 +113,31 @@ def test_what_a_range_means(claimed: str, low: float, high: float) -> None:
     found = region(claimed)
     assert math.exp(found.low) == pytest.approx(low)
     assert math.exp(found.high) == pytest.approx(high)
+
+
+def test_three_times_as_fast_is_three_times_the_rate() -> None:
+    assert region("3-5x faster", "higher") == (pytest.approx(math.log(3)), math.inf)
+    # Of the rest it is said which way it goes.
+    assert region("10 % more", "higher") == region("10 % more")
+
+
+@pytest.mark.parametrize("metric", ["wall", "steps_per_second"])
+def test_a_claim_on_a_rate_is_judged_the_right_way_round(metric: str) -> None:
+    run = honest(toggles=("faster",), effects={NOISE_FLOOR: 1.0, "faster": 0.1})
+    (judged,) = judge(
+        [Figure(claimed="2x faster", toggles=("faster",), places=(Place("work", metric),))],
+        newest([Source("run.json", run)]),
+    )
+    assert judged.verdict == "holds"
+
+
+def test_a_run_that_was_changed_bears_nothing_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.json"
+    write_run(path, replace(honest(), elapsed=1e6))
+    assert main(["claims", str(path)]) == 4
+    assert "its seal does not fit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -570,6 +571,58 @@ def test_a_run_broken_off_is_gone_on_with(tiny: Path, number: signal.Signals) ->
     assert json.loads(out)["stopped"] == run.stopped == "done"
     assert run.samples[: len(reported)] == reported
     assert len({(s.contrast, s.pair, s.side) for s in run.samples}) == len(run.samples) == 8
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code"),
+    [
+        ("list toggles >/dev/full", 4),
+        ("verify --json {good} >/dev/full", 4),
+        ("list toggles >&-", 0),
+        ("report {bad} 2>&-", 4),
+        ("report {bad} 2>/dev/full", 4),
+    ],
+)
+def test_a_stream_that_cannot_be_written_is_no_regression(
+    redirected: str, code: int, tmp_path: Path
+) -> None:
+    """An exit code of 1 would be one."""
+    (tmp_path / "bad.json").write_text("{")
+    good = shlex.quote(str(ROOT / "results/quick.json"))
+    command = redirected.format(good=good, bad=tmp_path / "bad.json")
+    shell = subprocess.run(
+        ["sh", "-c", f"{shlex.quote(sys.executable)} -m trae_bench {command}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert shell.returncode == code
+    assert "Traceback" not in shell.stderr
+
+
+def test_a_defect_is_told_and_is_no_regression(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(path: Path) -> None:
+        raise RuntimeError("not thought of \x1b[31m")
+
+    monkeypatch.setattr(store, "read_run", broken)
+    assert main(["effects", str(ROOT / "results/quick.json")]) == 4
+    err = capsys.readouterr().err
+    assert "a defect of trae-bench" in err
+    assert "RuntimeError: not thought of" in err
+    assert "\x1b" not in err
+
+
+def test_a_run_that_is_ended_before_it_began_was_interrupted(tiny: Path) -> None:
+    signal_itself = (
+        "import os, signal, sys; from trae_bench.cli import main, cli; "
+        "cli.commands['list'].callback = lambda **_: os.kill(os.getpid(), signal.SIGTERM); "
+        "sys.exit(main(['list', 'toggles']))"
+    )
+    ended = subprocess.run([sys.executable, "-c", signal_itself], capture_output=True, check=False)
+    assert ended.returncode == 130
 
 
 def test_output_into_a_closed_pipe_is_no_traceback(tiny: Path) -> None:

@@ -7,13 +7,13 @@ from msgspec.structs import replace
 
 from tests.trae_bench.runs import honest
 from trae_bench.notes import MOST_TOLD, NEAR, notes
-from trae_bench.store import RunFile
+from trae_bench.store import RunFile, sealed
 
 PLAIN = honest(toggles=("faster",))
 
 
 def with_header(run: RunFile, **changes: Any) -> RunFile:
-    return replace(run, header=replace(run.header, **changes))
+    return sealed(replace(run, header=replace(run.header, **changes)))
 
 
 def with_provider(share: float, scenarios: int = 1) -> RunFile:
@@ -27,7 +27,12 @@ def with_provider(share: float, scenarios: int = 1) -> RunFile:
         for number in range(scenarios)
         for sample in PLAIN.samples
     )
-    return replace(PLAIN, samples=samples)
+    return sealed(replace(PLAIN, samples=samples))
+
+
+def test_a_run_that_was_changed_is_told_wherever_it_is_shown() -> None:
+    (said,) = notes(replace(honest(), elapsed=1e6))
+    assert said.startswith("Not to be relied on: its seal does not fit")
 
 
 def test_a_plain_run_needs_no_notes() -> None:
@@ -60,7 +65,7 @@ def test_lost_samples_and_an_idle_agent_do_no_harm() -> None:
         replace(sample, metrics={"provider_cpu": 0.1, "cpu": 0.0} if number else {})
         for number, sample in enumerate(PLAIN.samples)
     )
-    assert len(notes(replace(PLAIN, samples=idle))) == 1
+    assert len(notes(sealed(replace(PLAIN, samples=idle)))) == 1
     assert notes(replace(PLAIN, samples=())) == []
 
 

@@ -145,6 +145,43 @@ def test_time_between_stretches_is_not_counted(tmp_path: Path) -> None:
     assert store.read_journal(path).spent == 14.0
 
 
+def test_a_journal_is_no_run_file_nor_the_other_way_round(tmp_path: Path) -> None:
+    path = journal_with(tmp_path / "j.jsonl", pairs(2))
+    with pytest.raises(BadRunFile, match="a journal, no run file; `trae-bench run --resume"):
+        store.read_run(path)
+    store.write_run(tmp_path / "run.json", run_file())
+    with pytest.raises(BadRunFile, match="a run file, whose run is over"):
+        store.read_journal(tmp_path / "run.json")
+
+
+def test_a_pair_takes_as_long_as_its_longer_side(tmp_path: Path) -> None:
+    """Whichever of the two was written last."""
+    long, short = (sample(side, 0, metrics={"wall": 5.0}) for side in ("A", "B"))
+    short = msgspec.structs.replace(short, metrics={"wall": 1.0})
+    path = journal_with(tmp_path / "j.jsonl", [long, short])
+    assert store.read_journal(path).spent == 5.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b'"pair":0,', b'"pair":0,"pair":0,', "'pair' stands twice"),
+        (b'"verdict":', b'"verdict":"improvement","verdict":', "'verdict' stands twice"),
+        (b'"pair":0,', b'"pair":0,"remark":"fine",', "unknown field `remark`"),
+        (b'"cores":2', b'"cores":1' + b"0" * 400, "cores"),
+    ],
+)
+def test_what_another_reader_would_read_otherwise_is_refused(
+    old: bytes, new: bytes, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.json"
+    facts = msgspec.structs.replace(header(), machine={"cores": 2})
+    store.write_run(path, msgspec.structs.replace(run_file(), header=facts))
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    with pytest.raises(BadRunFile, match=said if said != "cores" else "run file"):
+        store.read_run(path)
+
+
 def test_a_journal_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "j.jsonl", pairs(1))
     with pytest.raises(UsageError, match="--resume"):

@@ -100,7 +100,7 @@ def test_a_real_run_holds_together(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_origin_names_commit_state_machine_and_versions() -> None:
     said = "\n".join(origin(run()))
-    for fact in ("2026-01-01T00", "0123456789, nothing changed", "an ordinary one", "2 cores"):
+    for fact in ("2026-01-01T00", "0123456789, all of it committed", "an ordinary one", "2 cores"):
         assert fact in said
     dirty = replace(run(), header=replace(run().header, code={"commit": "a", "dirty": True}))
     assert "changes that are not committed" in "\n".join(origin(dirty))

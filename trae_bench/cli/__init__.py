@@ -5,8 +5,12 @@ command needs them, so that `--help` and `list` stay quick.
 """
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import click
 
@@ -20,7 +24,7 @@ from trae_bench.cli.plot import plot
 from trae_bench.cli.run import run
 from trae_bench.cli.scenarios import list_names, record, show, validate
 from trae_bench.cli.stored import effects, export, report, verify
-from trae_bench.errors import BenchError
+from trae_bench.errors import BenchError, CannotMeasure
 
 EXAMPLES = """\b
 Examples:
@@ -39,26 +43,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is what the process should end in.
 
     This is the one place where an error becomes a message: no traceback for anything that
-    was raised on purpose.
+    was raised on purpose. Whatever else goes wrong, it does not end in 1, which would be a
+    regression.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    _take_terms()
     try:
         code = cli.main(args, prog_name="trae-bench", standalone_mode=False, obj=args)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _said(error.exit_code, error.show)
     except BenchError as error:
-        tell(f"Error: {error}")
-        return error.exit_code
+        return _said(error.exit_code, tell, f"Error: {error}")
     except (click.Abort, KeyboardInterrupt):
-        tell("Interrupted; a journal that was begun can be gone on with (--resume).")
-        return INTERRUPTED
+        hint = "Interrupted; a journal that was begun can be gone on with (--resume)."
+        return _said(INTERRUPTED, tell, hint)
     except SystemExit:
-        # Only of a closed pipe click makes an exit of its own: 1, which would be a regression.
-        # Whoever read the output has gone; Python must not try to flush it once more.
+        # Only of a closed pipe click makes an exit of its own. Whoever read the output has gone.
+        return _unheard(INTERRUPTED)
+    except BrokenPipeError:
+        return _unheard(INTERRUPTED)
+    except OSError as error:
+        told = f"Error: {error.filename or 'the output'}: {error.strerror or error}"
+        return _unheard(_said(CannotMeasure.exit_code, tell, told))
+    except Exception:
+        told = f"Error: a defect of trae-bench; please report it:\n{traceback.format_exc()}"
+        return _said(CannotMeasure.exit_code, tell, told)
+
+
+def _take_terms() -> None:
+    """Whoever ends the command otherwise than by Ctrl-C means the same; a stream that is closed
+    swallows what it is told."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
+
+
+def _said(code: int, say: Callable[..., object], *what: str) -> int:
+    """The exit code, also where nobody can be told why."""
+    with suppress(OSError):
+        say(*what)
+    return code
+
+
+def _unheard(code: int) -> int:
+    """The exit code; what could not be printed is not tried once more when Python ends."""
+    with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return INTERRUPTED
+    return code
 
 
 @click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})

@@ -86,12 +86,14 @@ def varied() -> dict[str, tuple[str, ...]]:
 
 
 def sources_of(run_files: Sequence[Path]) -> "list[Source]":
-    """The runs of some files, each under its name. Raises `BadRunFile`."""
+    """The runs of some files, each under its name. Raises `BadRunFile`, also for one that was
+    changed after its run: it bears nothing out."""
     from trae_bench.claims import Source
-    from trae_bench.laboratory import read_result
+    from trae_bench.planning import is_claimed
+    from trae_bench.store import read_sealed
 
-    results = [(path.name, read_result(path)) for path in run_files]
-    return [Source(name, result.run, result.claimed) for name, result in results]
+    runs = [(path.name, read_sealed(path)) for path in run_files]
+    return [Source(name, run, is_claimed(run.header)) for name, run in runs]
 
 
 def render_guide(guide: Path, run_files: Sequence[Path], *, check: bool) -> int:

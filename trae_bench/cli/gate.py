@@ -40,9 +40,9 @@ def compare(base: Path, head: Path, as_json: bool, comment: Path | None, strict:
     compared.
     """
     from trae_bench.across import compare_runs
-    from trae_bench.baselines import read_sealed
+    from trae_bench.baselines import read_base
 
-    found = compare_runs(read_sealed(base), read_sealed(head))
+    found = compare_runs(read_base(base), read_base(head))
     return show_across(found, as_json=as_json, comment=comment, strict=strict)
 
 

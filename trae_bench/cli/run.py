@@ -3,7 +3,6 @@
 import math
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -179,7 +178,7 @@ def _against(stored: "RunFile", result: "Result", options: dict[str, Any]) -> in
 
 
 def _wish(context: click.Context, options: dict[str, Any]) -> "Wish":
-    from trae_bench.baselines import read_sealed
+    from trae_bench.baselines import read_base
     from trae_bench.planning import Wish
     from trae_bench.settings import Settings, load
 
@@ -188,7 +187,7 @@ def _wish(context: click.Context, options: dict[str, Any]) -> "Wish":
         path = Path(options["compare"])
         if not path.is_file():
             raise UsageError(f"{path}: no such run file to compare with")
-        stored = read_sealed(path)
+        stored = read_base(path)
         options = options | {"compare": None}
         if not options["scenarios"]:
             asked_before = (used.asked for used in stored.header.scenarios.values())
@@ -203,14 +202,12 @@ def _wish(context: click.Context, options: dict[str, Any]) -> "Wish":
 
 
 def _measure(options: dict[str, Any], wish: "Wish") -> "Result":
-    """Run with a progress line on stderr; a terminal that hangs up is a Ctrl-C, too."""
+    """Run with a progress line on stderr."""
     import time
 
     from trae_bench import laboratory
     from trae_bench.report.progress import ProgressLine
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     with ProgressLine(sys.stderr, time.monotonic) as listener:
         bench = laboratory.Bench(listener.say, listener, keep_scratch=options["keep_scratch"])
         if options["resume"] is None:
