@@ -66,7 +66,7 @@ def test_lost_samples_and_an_idle_agent_do_no_harm() -> None:
         for number, sample in enumerate(PLAIN.samples)
     )
     assert len(notes(sealed(replace(PLAIN, samples=idle)))) == 1
-    assert notes(replace(PLAIN, samples=())) == []
+    assert notes(sealed(replace(PLAIN, samples=()))) == []
 
 
 def test_sizes_that_are_from_lists_are_told() -> None:
