@@ -4,6 +4,8 @@ Between marks that are comments of Markdown stands what is rendered anew:
 
     <!-- run: results/NAME.json -->   the table of a run          <!-- end of run -->
     <!-- output: trae-bench ... -->   what that command prints    <!-- end of output -->
+    <!-- study: NAME FILE ... -->     what that study tells of its raw data
+                                                                  <!-- end of study -->
     <!-- commands -->                 the help of every command   <!-- end of commands -->
 
 Pictures are drawn from the committed runs, too. `python -m tests.test_docs` writes all of it anew.
@@ -16,6 +18,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import chdir, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from unittest import mock
 from xml.etree import ElementTree
@@ -38,8 +41,8 @@ from trae_bench.store import RunFile, read_run
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(
-    r"^(<!-- (run: |output: trae-bench |commands)(.*?) ?-->\n)"
-    r".*?^(<!-- end of (?:run|output|commands) -->)",
+    r"^(<!-- (run: |output: trae-bench |study: |commands)(.*?) ?-->\n)"
+    r".*?^(<!-- end of (?:run|output|study|commands) -->)",
     re.DOTALL | re.MULTILINE,
 )
 WIDTH = 80
@@ -49,7 +52,12 @@ GUIDES = ("docs/performance.md", "docs/claims.md")
 
 def rendered(document: Path) -> str:
     """The document's text with every block as it should be."""
-    kinds = {"run: ": table_of, "output: trae-bench ": output_of, "commands": help_of_all}
+    kinds = {
+        "run: ": table_of,
+        "output: trae-bench ": output_of,
+        "study: ": told_by_study,
+        "commands": help_of_all,
+    }
 
     def block(found: re.Match[str]) -> str:
         return f"{found[1]}{kinds[found[2]](found[3])}{found[4]}"
@@ -71,6 +79,16 @@ def output_of(arguments: str) -> str:
     assert code == 0, f"trae-bench {arguments} ended in {code}"
     lines = (line.rstrip() for line in printed.getvalue().rstrip().split("\n"))
     return "\n".join(["```text", f"$ trae-bench {arguments}", *lines, "```", ""])
+
+
+def told_by_study(arguments: str) -> str:
+    """The tables of a study that `--tell`s of raw data."""
+    name, *files = arguments.split()
+    study = import_module(f"tests.studies.{name}")
+    told = io.StringIO()
+    with chdir(ROOT), redirect_stdout(told):
+        study.main(["--tell", *files])
+    return f"{told.getvalue().rstrip()}\n"
 
 
 def help_of_all(_: str = "") -> str:
@@ -110,7 +128,7 @@ def _source(run: RunFile) -> str:
 def test_blocks_are_what_they_should_be(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     assert text == rendered(document), "run `python -m tests.test_docs` to write the blocks anew"
-    begun = len(re.findall(r"^<!-- (?:run: |output: |commands -->)", text, re.MULTILINE))
+    begun = len(re.findall(r"^<!-- (?:run: |output: |study: |commands -->)", text, re.MULTILINE))
     assert begun == len(BLOCK.findall(text)), "a block without its end"
 
 

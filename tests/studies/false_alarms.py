@@ -195,14 +195,10 @@ def _closing(done: Sequence[Round]) -> list[str]:
     false = sum(len(one.false) for one in done)
     hit = sum(bool(one.false) for one in done)
     stopped = [f"{one.scenario} {metric}" for one in done for metric in one.sides_differ]
-    asked = Counter[str]()
-    for one in done:
-        asked[one.scenario] += len({row.contrast for row in one.rows})
     lines = [
-        f"{len(done)} runs of {len(asked)} scenarios, "
+        f"{len(done)} runs of {len({one.scenario for one in done})} scenarios and variants, "
         f"{sum(one.pairs for one in done)} pairs, {sum(one.seconds for one in done):.0f} s.",
-        f"Equal sides were compared {asked.total()} times, each scenario at least "
-        f"{min(asked.values(), default=0)} times.",
+        *_compared(done),
         f"False verdicts in {false} of {len(gated)} gated rows (95 % sure: at most "
         f"{share_at_most(false, len(gated)):.2%}), in {hit} of {len(done)} runs (at most "
         f"{share_at_most(hit, len(done)):.1%}).",
@@ -214,6 +210,26 @@ def _closing(done: Sequence[Round]) -> list[str]:
         for one in done
         for row in one.false
     ]
+
+
+def _compared(done: Sequence[Round]) -> list[str]:
+    """How often equal sides were compared, those of a contrast that got no pair left out."""
+    seen = {
+        (row.mode == "serial", one.scenario, number, row.contrast)
+        for number, one in enumerate(done)
+        for row in one.rows
+        if row.pairs
+    }
+    lines = []
+    for serial, how in ((False, "In duets"), (True, "One after the other")):
+        times = Counter(scenario for was_serial, scenario, *_ in seen if was_serial == serial)
+        if times:
+            fewest, usual = min(times.values()), median(times.values())
+            lines.append(
+                f"{how} equal sides were compared {times.total()} times, on {len(times)} scenarios "
+                f"and variants, each {fewest} times at least and {usual:.0f} in the median."
+            )
+    return lines
 
 
 def main(said: Sequence[str] | None = None) -> None:

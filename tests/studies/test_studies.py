@@ -208,6 +208,17 @@ def test_false_alarms_are_counted() -> None:
     assert "- bugfix, round 0: x cpu regression +5.1% in 8 pairs" in text
 
 
+def test_comparisons_without_a_pair_are_not_counted() -> None:
+    def row(contrast: str, pairs: int, mode: str = "duet") -> false_alarms.Judged:
+        return false_alarms.Judged(contrast, "cpu", mode, True, "equivalent", pairs, 0.0, 0.01)
+
+    rows = (row("x", 8), row("y", 0), row("x", 8, "exact"), row("x", 20, "serial"))
+    done = [false_alarms.Round(name, n, 2.0, 9, (), rows) for n, name in enumerate("aab")]
+    text = false_alarms.report(done)
+    assert "In duets equal sides were compared 3 times, on 2 scenarios and variants, each 1" in text
+    assert "One after the other equal sides were compared 3 times" in text
+
+
 def test_false_alarms_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "rounds.jsonl"
     least = ["--pairs", "1", "--contrasts", "1", "--noise-pairs", "1", "--out", str(out)]
