@@ -179,7 +179,7 @@ def test_false_alarms_of_one_mode(tmp_path: Path, capsys: pytest.CaptureFixture[
     out = tmp_path / "rounds.jsonl"
     least = ["--pairs", "1", "--contrasts", "2", "--noise-pairs", "1", "--out", str(out)]
     false_alarms.main(["--rounds", "1", "--mode", "duet", *least, "cli-help"])
-    assert "compared 2 times, each scenario at least 2 times" in capsys.readouterr().out
+    assert "compared 2 times, on 1 scenarios and variants, each 2 times" in capsys.readouterr().out
     assert {row["mode"] for row in raw(out)[1]["rows"]} <= {"duet", "exact"}
     false_alarms.main(["--tell", str(out), str(out)])
     assert "2 runs of 1 scenarios" in capsys.readouterr().out
