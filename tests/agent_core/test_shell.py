@@ -166,6 +166,31 @@ async def test_a_timeout_kills_the_group_and_the_next_command_finds_a_fresh_shel
         assert await shell.run("echo ${X:-new}", 10) == ShellResult("new", "", 0)
 
 
+@BOTH
+@pytest.mark.parametrize(
+    "command", ["timeout 600 {}", "(set -m; {} & wait)", "setsid {}; true", "sh -c '{} & wait'"]
+)
+async def test_processes_with_a_group_of_their_own_are_killed_too(
+    tmp_path: Path, kind: Callable[[Path], Shell], command: str
+) -> None:
+    async with opened(kind, tmp_path) as shell:
+        running = asyncio.create_task(shell.run(command.format(f"sleep {nap(76)}"), 3600))
+        await started(f"sleep\0{nap(76)}")
+        await shell.restart()
+        await asyncio.wait_for(running, 30)
+    assert await gone(f"sleep\0{nap(76)}")
+
+
+async def test_what_runs_beside_the_shell_is_left_alone(tmp_path: Path) -> None:
+    beside = await asyncio.create_subprocess_exec("sleep", nap(77))
+    async with opened(EventShell, tmp_path) as shell:
+        await shell.run(f"set -m; sleep {nap(78)} & :", 10)
+        await started(f"sleep\0{nap(78)}")
+    assert await gone(f"sleep\0{nap(78)}")
+    beside.terminate()
+    assert await beside.wait() == -15, "and not -9: nobody had killed it"
+
+
 async def test_a_command_that_ends_between_the_last_look_and_the_timeout_has_ended(
     tmp_path: Path,
 ) -> None:
