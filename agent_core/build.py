@@ -10,7 +10,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from agent_core.agent import Agent
-from agent_core.config import Overrides, ProviderSettings, Settings, effective, split_url
+from agent_core.config import (
+    Overrides,
+    ProviderSettings,
+    Settings,
+    effective,
+    is_address,
+    split_url,
+)
 from agent_core.config_cache import CachedConfig, PlainConfig
 from agent_core.connection_pool import ConnectionPoolManager, FreshConnections
 from agent_core.dispatch import ParallelDispatch, SequentialDispatch
@@ -190,14 +197,27 @@ def _open_model(settings: Settings, toggles: Toggles, stack: AsyncExitStack) -> 
 
 
 def _complete(settings: Settings) -> ProviderSettings:
-    """The default provider's entry. Raises `ConfigError` where a model or a key is missing."""
+    """The default provider's entry. Raises `ConfigError` where a model or a key is missing, or
+    where address or key cannot be used."""
     name, entry = settings.default_provider, settings.model_parameters
     if not entry.model:
         raise ConfigError(
             f"No model is named for {name}; use --model or set model_providers.{name}.model."
         )
-    if entry.base_url and split_url(entry.base_url).scheme not in ("http", "https"):
-        raise ConfigError(f"The base_url of {name} must begin with http:// or https://.")
+    if entry.base_url and not is_address(entry.base_url):
+        raise ConfigError(
+            f"The base_url of {name} must begin with http:// or https:// and name a host; a port"
+            " is a number up to 65535."
+        )
+    if entry.base_url and "@" in split_url(entry.base_url).netloc:
+        raise ConfigError(
+            f"The base_url of {name} holds a user name, and none would be sent; take it out."
+        )
+    if not (entry.api_key.isascii() and entry.api_key.isprintable()):
+        raise ConfigError(
+            f"The API key of {name} holds a line break or another character that no HTTP header"
+            " can; set it anew."
+        )
     known = PROVIDERS[settings.provider_kind]
     # A server of one's own, at an address of its own, may want no key.
     if not entry.api_key and not entry.base_url and settings.provider_kind != "ollama":

@@ -147,6 +147,16 @@ def split_url(url: str) -> SplitResult:
         return urlsplit("")
 
 
+def is_address(url: str) -> bool:
+    """Whether `url` is http or https and names a host, and a port only if there is such a one."""
+    parts = split_url(url)
+    try:
+        host, port = (parts.hostname or "").encode("idna"), parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(host) and port != 0
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?`, or nothing where no known word is near."""
     import difflib  # only ever needed for an error: kept out of every start
@@ -184,7 +194,7 @@ def effective(
         providers[chosen],
         model=said.model or None,
         base_url=said.base_url or None,
-        api_key=said.api_key or None,
+        api_key=(said.api_key or "").strip() or None,
     )
     result = _changed(
         settings,
@@ -211,10 +221,12 @@ def _from_environment(
 ) -> ProviderSettings:
     prefix = re.sub(r"\W", "_", name).upper()
     variables = PROVIDERS[name].key_env if name in PROVIDERS else (f"{prefix}_API_KEY",)
+    # A key from a file of its own often brings that file's last newline.
+    said = (environ.get(each, "").strip() for each in variables)
     parallel = environ.get("TRAE_PARALLEL_TOOLS")
     return _changed(
         entry,
-        api_key=next((environ[each] for each in variables if environ.get(each)), None),
+        api_key=next(filter(None, said), entry.api_key.strip()),
         base_url=environ.get(f"{prefix}_BASE_URL") or None,
         parallel_tool_calls=_boolean("TRAE_PARALLEL_TOOLS", parallel) if parallel else None,
     )

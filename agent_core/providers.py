@@ -39,9 +39,18 @@ class Provider(Struct, frozen=True, kw_only=True):
     def versioned(self, url: str, api_version: str | None) -> str:
         """`url` with the query that the provider wants."""
         version = (api_version or self.api_version) if self.deployments else None
-        if not version:
-            return url
-        return f"{url}{'&' if '?' in url else '?'}{urlencode({'api-version': version})}"
+        return with_query(url, urlencode({"api-version": version}) if version else "")
+
+
+def without_query(base_url: str) -> tuple[str, str]:
+    """`base_url` without its query, and the query: paths are put on the one before the other."""
+    address, _, query = base_url.partition("#")[0].partition("?")
+    return address, query
+
+
+def with_query(url: str, query: str) -> str:
+    """`url`, asked with `query` too."""
+    return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
 
 
 PROVIDERS: dict[str, Provider] = {

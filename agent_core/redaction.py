@@ -18,7 +18,9 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         # The longest first: of two keys one may be the beginning of the other.
-        known = {secret for secret in secrets if len(secret) >= _SHORTEST}
+        # Stripped too: a quoted header shows a key's last newline as a backslash and a letter.
+        forms = (form for secret in secrets for form in (secret, secret.strip()))
+        known = {form for form in forms if len(form) >= _SHORTEST}
         self._secrets = sorted(known, key=lambda secret: (-len(secret), secret))
         self._encoded = [encode_json(secret)[1:-1] for secret in self._secrets]
 

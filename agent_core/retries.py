@@ -108,14 +108,18 @@ class Retrier:
                     return answer
                 await answer.close()
                 reason = f"The provider answered {answer.status}"
-            self.retried += 1
-            wait = self._back_off.delay(retry, asked, self._clock.random())
-            # Silence for minutes would look like a program that hangs.
-            _LOG.warning(
-                "%s; retry %d of %d in %.1f s", reason, retry + 1, self._back_off.retries, wait
-            )
-            await self._clock.sleep(wait)
+            await self.pause(retry, reason, asked)
         raise AssertionError("the last attempt returns or raises")
+
+    async def pause(self, retry: int, reason: str, asked: float | None = None) -> None:
+        """Says why, and waits before retry number `retry` (from 0)."""
+        self.retried += 1
+        wait = self._back_off.delay(retry, asked, self._clock.random())
+        # Silence for minutes would look like a program that hangs.
+        _LOG.warning(
+            "%s; retry %d of %d in %.1f s", reason, retry + 1, self._back_off.retries, wait
+        )
+        await self._clock.sleep(wait)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -147,5 +151,5 @@ def _until(date: str, now: float) -> float | None:
 
     try:
         return max(0.0, parsedate_to_datetime(date).timestamp() - now)
-    except ValueError:
+    except (ValueError, OverflowError):  # no date, or one that no calendar has
         return None

@@ -13,6 +13,8 @@ from agent_core.models.codec import (
     Parameters,
     Refused,
     ServerSentEvents,
+    TokenCount,
+    counted,
     cut,
     decoded,
     opaque_items,
@@ -23,10 +25,10 @@ from agent_core.models.codec import (
 
 
 class _Usage(Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
+    input_tokens: TokenCount = None
+    output_tokens: TokenCount = None
+    cache_creation_input_tokens: TokenCount = None
+    cache_read_input_tokens: TokenCount = None
 
 
 class _Error(Struct):
@@ -237,8 +239,8 @@ def _call(block: dict[str, Any], streamed: str | None) -> ToolCall:
 
 def _usage(usage: _Usage) -> Usage:
     return Usage(
-        input_tokens=usage.input_tokens or 0,
-        output_tokens=usage.output_tokens or 0,
-        cache_creation_input_tokens=usage.cache_creation_input_tokens or 0,
-        cache_read_input_tokens=usage.cache_read_input_tokens or 0,
+        input_tokens=counted(usage.input_tokens),
+        output_tokens=counted(usage.output_tokens),
+        cache_creation_input_tokens=counted(usage.cache_creation_input_tokens),
+        cache_read_input_tokens=counted(usage.cache_read_input_tokens),
     )

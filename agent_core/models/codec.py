@@ -106,6 +106,10 @@ class Refused(Exception):
         super().__init__(detail)
 
 
+class WrongShape(MalformedReplyError):
+    """A whole JSON document that is no reply; asked again, the provider would say it again."""
+
+
 class StreamDecoder:
     """A streamed body, chunk by chunk, to a reply."""
 
@@ -174,11 +178,20 @@ def decoded(body: bytes, decoder: "msgspec.json.Decoder[ShapeT]") -> ShapeT:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise MalformedReplyError(f"The reply has an unexpected shape: {error}.") from None
+        raise WrongShape(f"The reply has an unexpected shape: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedReplyError(
             f"The reply is no complete JSON document ({len(body)} bytes)."
         ) from None
+
+
+TokenCount = int | float | None
+"""As providers write it; some write 12.0."""
+
+
+def counted(tokens: TokenCount) -> int:
+    """Zero where the provider said nothing."""
+    return int(tokens or 0)
 
 
 def cut() -> MalformedReplyError:

@@ -50,17 +50,23 @@ def answered(
     detail = _detail(body)
     if 300 <= status < 400:
         detail = f"a redirect to {headers.get('location', 'nowhere')}; correct base_url"
-    return _error(provider, status, redactor.text(detail), retry_after)
+    # Redacted before it is cut: half a key is no longer known for one.
+    return _error(provider, status, redactor.text(detail)[:_LONGEST_DETAIL], retry_after)
 
 
 def refused(provider: str, refusal: Refused, redactor: Redactor) -> ProviderError:
     """The error for a refusal that came with status 200."""
-    status = refusal.status or _STATUS_BY_KIND.get(refusal.kind.lower())
+    status = status_of(refusal)
     detail = redactor.text(str(refusal))[:_LONGEST_DETAIL]
     if status is None:
         said = f"{refusal.kind}: {detail}" if refusal.kind else detail
         return ProviderError(f"{provider} gave up on its reply: {redactor.text(said)}")
     return _error(provider, status, detail, None)
+
+
+def status_of(refusal: Refused) -> int | None:
+    """The status that the refusal would have had as an answer of its own; None: none known."""
+    return refusal.status or _STATUS_BY_KIND.get(refusal.kind.lower())
 
 
 def _error(provider: str, status: int, detail: str, retry_after: float | None) -> ProviderError:
@@ -75,12 +81,12 @@ def _error(provider: str, status: int, detail: str, retry_after: float | None) -
 
 
 def _detail(body: bytes) -> str:
-    """The provider's own sentence, or the beginning of what it sent instead."""
+    """The provider's own sentence, or what it sent instead."""
     try:
         said = _sentence(msgspec.json.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         said = body.decode("utf-8", "replace")
-    return " ".join(said.split())[:_LONGEST_DETAIL]
+    return " ".join(said.split())
 
 
 def _sentence(value: Any) -> str:

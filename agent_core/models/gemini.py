@@ -15,6 +15,8 @@ from agent_core.models.codec import (
     Parameters,
     Refused,
     ServerSentEvents,
+    TokenCount,
+    counted,
     cut,
     decoded,
     opaque_items,
@@ -36,10 +38,10 @@ class _Candidate(Struct, rename="camel"):
 
 
 class _Usage(Struct, rename="camel"):
-    prompt_token_count: int | None = None
-    candidates_token_count: int | None = None
-    cached_content_token_count: int | None = None
-    thoughts_token_count: int | None = None
+    prompt_token_count: TokenCount = None
+    candidates_token_count: TokenCount = None
+    cached_content_token_count: TokenCount = None
+    thoughts_token_count: TokenCount = None
 
 
 class _Feedback(Struct, rename="camel"):
@@ -204,9 +206,9 @@ def _call(call: Any) -> ToolCall:
 
 def _usage(usage: _Usage) -> Usage:
     return Usage(
-        input_tokens=usage.prompt_token_count or 0,
+        input_tokens=counted(usage.prompt_token_count),
         # Thoughts are billed as output and not counted among the candidates.
-        output_tokens=(usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0),
-        cache_read_input_tokens=usage.cached_content_token_count or 0,
-        reasoning_tokens=usage.thoughts_token_count or 0,
+        output_tokens=counted(usage.candidates_token_count) + counted(usage.thoughts_token_count),
+        cache_read_input_tokens=counted(usage.cached_content_token_count),
+        reasoning_tokens=counted(usage.thoughts_token_count),
     )

@@ -13,6 +13,8 @@ from agent_core.models.codec import (
     JsonLines,
     Parameters,
     Refused,
+    TokenCount,
+    counted,
     cut,
     decoded,
     function_tool,
@@ -46,8 +48,8 @@ class _Body(Struct):
     model: str | None = None
     done: bool = False
     done_reason: str | None = None
-    prompt_eval_count: int | None = None
-    eval_count: int | None = None
+    prompt_eval_count: TokenCount = None
+    eval_count: TokenCount = None
     error: str | None = None
 
 
@@ -134,7 +136,9 @@ class OllamaFold:
             message = Message(
                 "assistant", text, message.calls, opaque={OllamaChat.protocol: [sent_back]}
             )
-        usage = Usage(input_tokens=last.prompt_eval_count or 0, output_tokens=last.eval_count or 0)
+        usage = Usage(
+            input_tokens=counted(last.prompt_eval_count), output_tokens=counted(last.eval_count)
+        )
         return Reply(message, usage, last.done_reason or "", last.model or "")
 
 

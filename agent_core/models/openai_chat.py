@@ -14,6 +14,8 @@ from agent_core.models.codec import (
     Parameters,
     Refused,
     ServerSentEvents,
+    TokenCount,
+    counted,
     cut,
     decoded,
     function_tool,
@@ -50,16 +52,16 @@ class _Choice(Struct):
 
 
 class _PromptDetails(Struct):
-    cached_tokens: int | None = None
+    cached_tokens: TokenCount = None
 
 
 class _CompletionDetails(Struct):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: TokenCount = None
 
 
 class _Usage(Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: TokenCount = None
+    completion_tokens: TokenCount = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
@@ -256,8 +258,8 @@ def _usage(usage: _Usage | None) -> Usage:
     prompt = usage.prompt_tokens_details or _PromptDetails()
     completion = usage.completion_tokens_details or _CompletionDetails()
     return Usage(
-        input_tokens=usage.prompt_tokens or 0,
-        output_tokens=usage.completion_tokens or 0,
-        cache_read_input_tokens=prompt.cached_tokens or 0,
-        reasoning_tokens=completion.reasoning_tokens or 0,
+        input_tokens=counted(usage.prompt_tokens),
+        output_tokens=counted(usage.completion_tokens),
+        cache_read_input_tokens=counted(prompt.cached_tokens),
+        reasoning_tokens=counted(completion.reasoning_tokens),
     )

@@ -14,6 +14,8 @@ from agent_core.models.codec import (
     Parameters,
     Refused,
     ServerSentEvents,
+    TokenCount,
+    counted,
     cut,
     decoded,
     opaque_items,
@@ -32,16 +34,16 @@ class _Incomplete(Struct):
 
 
 class _InputDetails(Struct):
-    cached_tokens: int | None = None
+    cached_tokens: TokenCount = None
 
 
 class _OutputDetails(Struct):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: TokenCount = None
 
 
 class _Usage(Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    input_tokens: TokenCount = None
+    output_tokens: TokenCount = None
     input_tokens_details: _InputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
 
@@ -219,8 +221,8 @@ def _usage(usage: _Usage | None) -> Usage:
     read = usage.input_tokens_details or _InputDetails()
     written = usage.output_tokens_details or _OutputDetails()
     return Usage(
-        input_tokens=usage.input_tokens or 0,
-        output_tokens=usage.output_tokens or 0,
-        cache_read_input_tokens=read.cached_tokens or 0,
-        reasoning_tokens=written.reasoning_tokens or 0,
+        input_tokens=counted(usage.input_tokens),
+        output_tokens=counted(usage.output_tokens),
+        cache_read_input_tokens=counted(read.cached_tokens),
+        reasoning_tokens=counted(written.reasoning_tokens),
     )

@@ -2,21 +2,28 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from urllib.parse import urlsplit
 
-from agent_core.config import ProviderSettings
+from agent_core.config import ProviderSettings, is_address
 from agent_core.errors import ConfigError, ConnectionFailedError, MalformedReplyError
 from agent_core.messages import Message, Reply, ToolSpec
 from agent_core.models import PROVIDERS, codec_named
-from agent_core.models.codec import CallNames, Codec, Parameters, Refused, StreamDecoder
-from agent_core.models.failures import answered, refused
+from agent_core.models.codec import (
+    CallNames,
+    Codec,
+    Parameters,
+    Refused,
+    StreamDecoder,
+    WrongShape,
+)
+from agent_core.models.failures import answered, refused, status_of
 from agent_core.models.history import History, IncrementalHistory
 from agent_core.ports import Connections, Request
+from agent_core.providers import with_query, without_query
 from agent_core.redaction import Redactor
-from agent_core.retries import retry_after
+from agent_core.retries import TRANSIENT, BackOff, Clock, Retrier, retry_after
 
 REPEATS = 2
-"""How often a reply that broke off in its middle is asked for again."""
+"""How often a reply that broke off in its middle is asked for again, at most."""
 
 
 Ask = Callable[[Request], Awaitable[Reply]]
@@ -27,7 +34,8 @@ class WireModel:
 
     `Connections` repeats what failed before a reply began. A reply that began and broke
     off (a cut stream, truncated JSON) is asked for again here, where it is known to be
-    unfinished: nobody has seen any of it yet.
+    unfinished: nobody has seen any of it yet. So is one that turns out to be a refusal for
+    the moment, with the same patience that a status of that kind gets.
     """
 
     def __init__(
@@ -40,6 +48,8 @@ class WireModel:
         url: str,
         headers: dict[str, str],
         redactor: Redactor | None = None,
+        max_retries: int = 10,
+        clock: Clock | None = None,
     ) -> None:
         self._codec = codec
         self._history = history
@@ -49,6 +59,8 @@ class WireModel:
         self._headers = {"content-type": "application/json", **headers}
         self._redactor = redactor or Redactor()
         self._names = CallNames()
+        self._retries = max_retries
+        self._retrier = Retrier(BackOff(retries=max_retries), clock or Clock())
 
     async def reply(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> Reply:
         """Raises `ProviderError`; no message of it holds a key."""
@@ -66,15 +78,26 @@ class WireModel:
         """Nothing of its own; the connections belong to whoever opened them."""
 
     async def _repeated(self, ask: Ask, request: Request) -> Reply:
-        for _ in range(REPEATS):
+        repeats, refusals = min(REPEATS, self._retries), 0
+        while True:
             try:
                 return await ask(request)
-            except (MalformedReplyError, _BrokeOff):
-                continue
-        try:
-            return await ask(request)
-        except _BrokeOff as error:
-            raise ConnectionFailedError(str(error)) from error.__cause__
+            except WrongShape:
+                raise
+            except (MalformedReplyError, _BrokeOff) as error:
+                if repeats:
+                    repeats -= 1
+                elif isinstance(error, _BrokeOff):
+                    raise ConnectionFailedError(str(error)) from error.__cause__
+                else:
+                    raise
+            except Refused as refusal:
+                status = status_of(refusal)
+                if status not in TRANSIENT or refusals == self._retries:
+                    raise
+                # In the number alone there can be no key.
+                await self._retrier.pause(refusals, f"The provider answered {status}")
+                refusals += 1
 
     async def _whole(self, request: Request) -> Reply:
         response = await self._connections.post(request)
@@ -116,6 +139,7 @@ def open_model(
     connections: Connections,
     *,
     history: Callable[[Codec], History] = IncrementalHistory,
+    clock: Clock | None = None,
 ) -> WireModel:
     """The model that `settings` describe. Raises `ConfigError`.
 
@@ -128,17 +152,23 @@ def open_model(
     base_url = settings.base_url or known.base_url
     if base_url is None:
         raise ConfigError(f"{provider} has no default address; set base_url (its endpoint).")
-    if urlsplit(base_url).scheme not in ("http", "https"):
-        raise ConfigError(f"The base_url of {provider} must begin with http:// or https://.")
+    if not is_address(base_url):
+        raise ConfigError(
+            f"The base_url of {provider} must begin with http:// or https:// and name a host."
+        )
+    address, query = without_query(base_url)
     codec = codec_named(settings.protocol or known.protocol, provider, Parameters.of(settings))
     return WireModel(
         codec,
         history(codec),
         connections,
         provider=provider,
-        url=known.versioned(
-            codec.url(known.rooted(base_url, settings.model)), settings.api_version
+        url=with_query(
+            known.versioned(codec.url(known.rooted(address, settings.model)), settings.api_version),
+            query,
         ),
         headers=known.headers(settings.api_key),
         redactor=Redactor(settings.secrets),
+        max_retries=settings.max_retries,
+        clock=clock,
     )

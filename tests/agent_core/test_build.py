@@ -64,6 +64,10 @@ def settings_for(url: str = "http://127.0.0.1:9/v1", **performance: Any) -> Sett
     )
 
 
+def settings_with_key(key: str) -> Settings:
+    return Settings(model_providers={"openai": ProviderSettings(api_key=key, model="scripted")})
+
+
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -259,6 +263,11 @@ def test_without_a_file_the_defaults_are_the_settings() -> None:
         ),
         (settings_for("ftp://host"), "must begin with http:// or https://"),
         (settings_for("http://[broken"), "must begin with http:// or https://"),
+        (settings_for("http://127.0.0.1:99999999/v1"), "a port is a number up to 65535"),
+        (settings_for("http:///v1"), "and name a host"),
+        (settings_for("http://user:pw@host/v1"), "holds a user name"),
+        (settings_with_key("sk-not\na-key"), "API key of openai holds a line break"),
+        (settings_with_key("sk-ключ"), "another character that no HTTP header can"),
     ],
 )
 async def test_what_is_missing_is_named_with_its_remedy(

@@ -9,6 +9,7 @@ from agent_core.config import (
     Settings,
     cache_ttl,
     effective,
+    is_address,
     without_credentials,
 )
 from agent_core.errors import ConfigError
@@ -104,6 +105,35 @@ def test_one_entrys_variables_never_reach_another_of_the_same_kind() -> None:
     result = effective(settings, {"OPENAI_API_KEY": "secret", "OPENAI_BASE_URL": "http://o"})
     assert result.model_parameters == gateway
     assert effective(settings, {"MY_GATEWAY_API_KEY": "k"}).model_parameters.api_key == "k"
+
+
+def test_a_key_has_no_space_around_it() -> None:
+    settings = Settings(model_providers={"openai": ProviderSettings(api_key="in-file\n")})
+    assert effective(settings, {}).model_parameters.api_key == "in-file"
+    environ = {"OPENAI_API_KEY": "in-environment\r\n"}
+    assert effective(settings, environ).model_parameters.api_key == "in-environment"
+    assert effective(settings, {"OPENAI_API_KEY": "\n"}).model_parameters.api_key == "in-file"
+    said = Overrides(api_key=" said\n")
+    assert effective(settings, environ, said).model_parameters.api_key == "said"
+
+
+@pytest.mark.parametrize(
+    ("url", "whether"),
+    [
+        ("http://localhost:8/v1?a=b", True),
+        ("https://[::1]/", True),
+        ("http://ä.example", True),
+        ("http://127.0.0.1:99999999/v1", False),
+        ("http://host:port", False),
+        ("http:///v1", False),
+        ("http://ä..b/v1", False),
+        ("http://[broken", False),
+        ("ftp://host", False),
+        ("", False),
+    ],
+)
+def test_what_is_an_address(url: str, whether: bool) -> None:
+    assert is_address(url) is whether
 
 
 @pytest.mark.parametrize(

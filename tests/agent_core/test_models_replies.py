@@ -1,6 +1,7 @@
 """From a provider's bytes to a reply, whole, streamed, split and cut."""
 
 import json
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -80,6 +81,15 @@ def test_truncated_json_is_no_reply(protocol: str) -> None:
 def test_what_is_no_reply_at_all(protocol: str, body: bytes) -> None:
     with pytest.raises(MalformedReplyError):
         codec(protocol).decode(body)
+
+
+@each_protocol
+def test_token_counts_may_be_written_as_floats(protocol: str) -> None:
+    whole = re.sub(rb'((?:[Tt]okens?|Count|_count)": ?\d+)', rb"\1.0", WIRES[protocol].whole)
+    assert whole != WIRES[protocol].whole
+    reply = codec(protocol).decode(whole)
+    assert reply == WIRES[protocol].means
+    assert isinstance(reply.usage.input_tokens, int)
 
 
 # Arguments that are no JSON object: the call is kept, with the words it came with.

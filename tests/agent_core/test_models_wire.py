@@ -58,11 +58,17 @@ async def speaking(
 ) -> AsyncIterator[tuple[WireModel, RawServer]]:
     """A model whose server follows the script."""
     async with serving(script) as server:
-        connections = ConnectionPoolManager(max_retries=retries, clock=Time().clock)
+        clock = Time().clock
+        connections = ConnectionPoolManager(max_retries=retries, clock=clock)
         said = ProviderSettings(
-            api_key=KEY, model="m-1", base_url=server.url, protocol=protocol, **settings
+            api_key=KEY,
+            model="m-1",
+            base_url=server.url,
+            protocol=protocol,
+            max_retries=retries,
+            **settings,
         )
-        model = open_model(PROVIDER_OF[protocol], said, connections)
+        model = open_model(PROVIDER_OF[protocol], said, connections, clock=clock)
         yield model, server
         await model.close()
         await connections.close()
@@ -87,6 +93,17 @@ async def test_a_reply(protocol: str, stream: bool) -> None:
     assert KEY in asked.headers[PROVIDERS[PROVIDER_OF[protocol]].key_header]
     assert KEY.encode() not in asked.body
     assert json.loads(asked.body)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_query_of_the_address_stays_behind_the_path(stream: bool) -> None:
+    async with serving(answers(http(body_of("gemini", stream)))) as server:
+        said = ProviderSettings(model="m-1", base_url=f"{server.url}/?token=a%2Fb", stream=stream)
+        async with ConnectionPoolManager(max_retries=0) as connections:
+            await open_model("google", said, connections).reply(HISTORY, TOOLS)
+    (asked,) = server.asked
+    method = "streamGenerateContent?alt=sse&" if stream else "generateContent?"
+    assert asked.line == f"POST /v1/models/m-1:{method}token=a%2Fb HTTP/1.1"
 
 
 @each_protocol
@@ -166,6 +183,8 @@ async def test_statuses(status: int, kind: type[ProviderError], stream: bool) ->
         (b"\xff\xfe", "\ufffd"),
         (b"", "answered 400"),
         (b"x" * 10_000, "x" * 500),
+        (b"[" * 100_000, "[" * 500),
+        (b"x" * 490 + KEY.encode(), "x" * 490 + MARK),
     ],
 )
 async def test_the_providers_own_words(body: bytes, said: str) -> None:
@@ -222,6 +241,37 @@ async def test_refusals_inside_a_stream(
     assert len(server.asked) == 1
 
 
+async def test_a_refusal_for_the_moment_inside_an_answer_is_asked_again() -> None:
+    busy = http(b'{"error": {"code": 429, "message": "slow down"}}')
+    script = answers(busy, busy, http(WIRES["openai_chat"].whole))
+    async with speaking(script, retries=2) as (model, server):
+        assert await model.reply(HISTORY, TOOLS) == WIRES["openai_chat"].means
+    assert len(server.asked) == 3
+    async with speaking(answers(busy), retries=2) as (model, server):
+        with pytest.raises(RateLimitError):
+            await model.reply(HISTORY, TOOLS)
+    assert len(server.asked) == 3
+
+
+async def test_a_refusal_for_the_moment_inside_a_stream_is_asked_again() -> None:
+    event = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    script = answers(
+        http(b"data: " + json.dumps(event).encode() + b"\n\n"),
+        http(WIRES["anthropic_messages"].streamed),
+    )
+    async with speaking(script, "anthropic_messages", retries=1, stream=True) as (model, server):
+        assert await model.reply(HISTORY, TOOLS) == WIRES["anthropic_messages"].means
+    assert len(server.asked) == 2
+
+
+async def test_a_refusal_for_good_is_not_asked_again() -> None:
+    script = answers(http(b'{"error": {"code": 400, "message": "no"}}'))
+    async with speaking(script, retries=2) as (model, server):
+        with pytest.raises(InvalidRequestError):
+            await model.reply(HISTORY, TOOLS)
+    assert len(server.asked) == 1
+
+
 # --------------------------------------------------------------------------------- faults
 
 
@@ -231,27 +281,38 @@ async def test_a_reply_cut_in_half_is_asked_for_again(protocol: str, stream: boo
     body = body_of(protocol, stream)
     torn = body[: len(body) // 2]
     script = answers(http(torn), Step(http(body)[: -len(body) // 2], "reset"), http(body))
-    async with speaking(script, protocol, retries=1, stream=stream) as (model, server):
+    async with speaking(script, protocol, retries=2, stream=stream) as (model, server):
         assert await model.reply(HISTORY, TOOLS) == WIRES[protocol].means
     assert len(server.asked) == 3
 
 
 @whole_or_streamed
-async def test_a_reply_that_is_always_cut(stream: bool) -> None:
+@pytest.mark.parametrize(("retries", "asked"), [(0, 1), (1, 2), (2, 3), (9, 3)])
+async def test_a_reply_that_is_always_cut(stream: bool, retries: int, asked: int) -> None:
     body = body_of("openai_chat", stream)[:200]
-    async with speaking(answers(http(body)), stream=stream) as (model, server):
+    async with speaking(answers(http(body)), retries=retries, stream=stream) as (model, server):
         with pytest.raises(MalformedReplyError, match="openai"):
             await model.reply(HISTORY, TOOLS)
-    assert len(server.asked) == 3
+    assert len(server.asked) == asked
+
+
+@whole_or_streamed
+async def test_a_whole_reply_of_another_shape_is_not_asked_for_again(stream: bool) -> None:
+    body = b'{"choices": 5}'
+    script = answers(http(b"data: " + body + b"\n\n" if stream else body))
+    async with speaking(script, retries=2, stream=stream) as (model, server):
+        with pytest.raises(MalformedReplyError, match="unexpected shape"):
+            await model.reply(HISTORY, TOOLS)
+    assert len(server.asked) == 1
 
 
 @whole_or_streamed
 async def test_a_connection_that_always_breaks(stream: bool) -> None:
     script = answers(Step(http(body_of("openai_chat", stream))[:-300], "reset"))
-    async with speaking(script, stream=stream) as (model, server):
+    async with speaking(script, retries=2, stream=stream) as (model, server):
         with pytest.raises(ConnectionFailedError, match="middle of a reply"):
             await model.reply(HISTORY, TOOLS)
-    assert len(server.asked) == (3 if stream else 1)
+    assert len(server.asked) == 3
 
 
 async def test_a_server_that_is_ill_for_a_while() -> None:

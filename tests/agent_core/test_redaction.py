@@ -40,6 +40,11 @@ def test_the_longer_of_two_secrets_goes_first() -> None:
     assert redactor.text("x abcdefgh-ijk abcdefgh") == f"x {MARK} {MARK}"
 
 
+def test_a_secret_is_known_without_its_newline_too() -> None:
+    redactor = Redactor(["abcdefgh\n", " \r\n"])
+    assert redactor.text(f"{b'Bearer abcdefgh' + bytes([10])!r}") == f"b'Bearer {MARK}\\n'"
+
+
 def test_short_words_are_no_secrets() -> None:
     assert Redactor(["test", ""]).text("a test") == "a test"
 

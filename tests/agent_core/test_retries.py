@@ -135,6 +135,7 @@ def test_full_jitter_stays_in_its_bounds(retry: int, chance: float, asked: float
         ({"retry-after": "inf"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "tomorrow"}, None),
+        ({"retry-after": "Mon, 01 Jan 2026 00:00:00 +99999999999999999999"}, None),
     ],
 )
 def test_retry_after(headers: dict[str, str], wait: float | None) -> None:

@@ -17,6 +17,7 @@ from agent_core.connection_pool import FreshConnections
 from agent_core.dynamic_imports import SDKS, load_llm_client
 from agent_core.errors import (
     AuthenticationError,
+    ConfigError,
     ConnectionFailedError,
     InvalidRequestError,
     MalformedReplyError,
@@ -415,6 +416,95 @@ async def test_a_reply_that_is_cut_or_empty_is_malformed(case: str) -> None:
             with pytest.raises(MalformedReplyError):
                 await model.reply(HISTORY, SPECS)
             await model.close()
+
+
+@pytest.mark.parametrize("case", ["openai", "anthropic", "google", "ollama"])
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"<html>", "text/html"),
+        (b"[1]", "application/json"),
+        (b'"text"', "application/json"),
+        (b'{"candidates": 5, "choices": 5, "content": 5, "message": 5}', "application/json"),
+        (b"[" * 100_000, "application/json"),
+    ],
+)
+async def test_a_body_of_another_shape_is_malformed(case: str, body: bytes, kind: str) -> None:
+    async with scripted_server(Answer(body, kind=kind)) as server:
+        model = load_llm_client(*settings_for(case, server.url))
+        with pytest.raises(MalformedReplyError, match=f"^{case}: "):
+            await model.reply(HISTORY, SPECS)
+        await model.close()
+
+
+@pytest.mark.parametrize("case", ["openai", "anthropic", "google", "ollama"])
+@pytest.mark.parametrize("body", [b'{"error": {"message": "no"}}', b"[1]", b"[" * 100_000])
+async def test_no_body_of_a_refusal_is_a_traceback(case: str, body: bytes) -> None:
+    async with scripted_server(Answer(body, 400)) as server:
+        model = load_llm_client(*settings_for(case, server.url))
+        with pytest.raises(ProviderError):
+            await model.reply(HISTORY, SPECS)
+        await model.close()
+
+
+async def test_an_error_event_is_the_same_error_as_over_the_wire() -> None:
+    said = {"type": "overloaded_error", "message": f"Overloaded, {KEY}"}
+    event = events({"type": "error", "error": said})
+    async with scripted_server(event, event) as server:
+        provider, settings = settings_for("anthropic", server.url, stream=True)
+        raised = []
+        for model in (
+            load_llm_client(provider, settings),
+            open_model(provider, settings, FreshConnections(max_retries=0)),
+        ):
+            with pytest.raises(OverloadedError) as caught:
+                await model.reply(HISTORY, SPECS)
+            await model.close()
+            raised.append((str(caught.value), caught.value.status))
+    assert raised[0] == raised[1] == ("anthropic answered 529: Overloaded, [REDACTED]", 529)
+
+
+@pytest.mark.parametrize("case", WHOLE)
+async def test_a_query_of_the_address_is_sent_as_over_the_wire(case: str) -> None:
+    answer = Answer(json.dumps(WHOLE[case]).encode())
+    async with scripted_server(answer, answer) as server:
+        provider, settings = settings_for(case, server.url)
+        settings = replace(settings, base_url=f"{settings.base_url}?token=abc")
+        for model in (
+            load_llm_client(provider, settings),
+            open_model(provider, settings, FreshConnections(max_retries=0)),
+        ):
+            await model.reply(HISTORY, SPECS)
+            await model.close()
+    (sdk, sdk_query), (wire, wire_query) = (seen.path.split("?") for seen in server.seen)
+    assert sdk == wire
+    assert sorted(sdk_query.split("&")) == sorted(wire_query.split("&"))
+    assert "token=abc" in wire_query
+
+
+@pytest.mark.parametrize("case", ["openai", "anthropic", "google", "ollama"])
+async def test_a_key_that_is_no_header_is_not_quoted(case: str) -> None:
+    async with scripted_server(Answer(b"{}")) as server:
+        key = "sk-planted\nkey-0123456789"
+        model = load_llm_client(*settings_for(case, server.url, api_key=key))
+        with pytest.raises(ProviderError) as caught:
+            await model.reply(HISTORY, SPECS)
+        await model.close()
+    assert "planted" not in str(caught.value)
+    assert "0123456789" not in str(caught.value)
+
+
+async def test_an_sdk_that_cannot_be_set_up_is_a_wrong_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def connect(_: object) -> None:  # as it does where SSL_CERT_FILE names no file
+        raise FileNotFoundError("/secret/path")
+
+    model = load_llm_client(*settings_for("openai", "https://127.0.0.1:9"))
+    monkeypatch.setattr("agent_core.models.sdk.openai._OpenAI.connect", connect)
+    with pytest.raises(ConfigError, match=r"openai .*FileNotFoundError.*certificates\.$"):
+        await model.reply(HISTORY, SPECS)
+    await model.close()
 
 
 @pytest.mark.parametrize("case", ["openai", "anthropic", "google", "ollama"])

@@ -3,16 +3,17 @@
 import re
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 from google import genai
 from google.genai import errors, types
 
 from agent_core.config import ProviderSettings
-from agent_core.errors import ConnectionFailedError, MalformedReplyError, ProviderError
+from agent_core.errors import ConnectionFailedError, ProviderError
 from agent_core.models.sdk.sdk_model import TIMEOUT, SdkModel
 from agent_core.ports import Response
-from agent_core.providers import PROVIDERS
+from agent_core.providers import PROVIDERS, without_query
 
 _CONNECTION_ERRORS = ("ConnectError", "TransportError", "ClientConnectionError", "TimeoutException")
 """By name: the SDK uses one of several HTTP libraries, whichever is installed."""
@@ -30,15 +31,16 @@ class GoogleModel(SdkModel):
 
 class _Google:
     def __init__(self, provider: str, settings: ProviderSettings) -> None:
-        base_url = (settings.base_url or PROVIDERS[provider].base_url or "").rstrip("/")
+        base_url, query = without_query(settings.base_url or PROVIDERS[provider].base_url or "")
         # The SDK wants the version apart from the address.
-        root, version = re.fullmatch(r"(.*?)(?:/(v\d\w*))?", base_url).groups()  # type: ignore[union-attr]
+        root, version = re.fullmatch(r"(.*?)(?:/(v\d\w*))?", base_url.rstrip("/")).groups()  # type: ignore[union-attr]
         self._model = settings.model
         self._key = settings.api_key or "none"
         self._options = types.HttpOptions(
             base_url=root,
             api_version=version or "v1beta",
             timeout=int(TIMEOUT * 1000),
+            async_client_args={"params": parse_qsl(query)} if query else None,
             retry_options=types.HttpRetryOptions(attempts=settings.max_retries + 1),
         )
 
@@ -62,8 +64,6 @@ class _Google:
             headers = dict(getattr(error.response, "headers", None) or {})
             body = msgspec.json.encode(error.details)
             return Response(error.code, {k.lower(): v for k, v in headers.items()}, body)
-        if isinstance(error, ValueError):
-            return MalformedReplyError(f"the SDK cannot read the reply ({type(error).__name__})")
         if any(kind.__name__ in _CONNECTION_ERRORS for kind in type(error).__mro__):
             return ConnectionFailedError(str(error) or type(error).__name__)
         return None

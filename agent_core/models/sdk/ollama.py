@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import ollama
 
 from agent_core.config import ProviderSettings
-from agent_core.errors import ConnectionFailedError, MalformedReplyError, ProviderError
+from agent_core.encoding import encode_json
+from agent_core.errors import ConnectionFailedError, ProviderError
 from agent_core.models.sdk.sdk_model import TIMEOUT, SdkModel
 from agent_core.ports import Response
-from agent_core.providers import PROVIDERS
+from agent_core.providers import PROVIDERS, without_query
 
 
 class OllamaModel(SdkModel):
@@ -25,13 +27,16 @@ class OllamaModel(SdkModel):
 
 class _Ollama:
     def __init__(self, provider: str, settings: ProviderSettings) -> None:
-        base_url = settings.base_url or PROVIDERS[provider].base_url or ""
+        base_url, query = without_query(settings.base_url or PROVIDERS[provider].base_url or "")
+        self._query = parse_qsl(query)
         # As `OllamaChat.url`: the address of the OpenAI-like interface will do.
         self._host = base_url.rstrip("/").removesuffix("/v1")
         self._headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
 
     def connect(self) -> Any:
-        return ollama.AsyncClient(host=self._host, headers=self._headers, timeout=TIMEOUT)
+        return ollama.AsyncClient(
+            host=self._host, headers=self._headers, params=self._query, timeout=TIMEOUT
+        )
 
     async def disconnect(self, client: Any) -> None:
         await client.close()
@@ -45,13 +50,15 @@ class _Ollama:
 
     def failure(self, error: Exception) -> ProviderError | Response | None:
         if isinstance(error, ollama.ResponseError):
+            # Its `error` is what the body has under that name, of whatever type.
+            said = (
+                error.error if isinstance(error.error, str) else encode_json(error.error).decode()
+            )
             if error.status_code < 100:
-                return ProviderError(error.error)
-            return Response(error.status_code, {}, error.error.encode())
+                return ProviderError(said)
+            return Response(error.status_code, {}, said.encode())
         if isinstance(error, httpx.TransportError | ConnectionError):
             return ConnectionFailedError(str(error) or type(error).__name__)
-        if isinstance(error, ValueError):
-            return MalformedReplyError("The SDK could not read the reply.")
         return None
 
 

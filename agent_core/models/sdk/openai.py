@@ -1,6 +1,7 @@
 """OpenAI's SDK, which also reaches Azure, OpenRouter and Doubao."""
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 import openai
 
@@ -8,7 +9,7 @@ from agent_core.config import ProviderSettings
 from agent_core.errors import ConfigError
 from agent_core.models.sdk.sdk_model import TIMEOUT, SdkModel
 from agent_core.models.sdk.stainless import StainlessVendor
-from agent_core.providers import PROVIDERS
+from agent_core.providers import PROVIDERS, without_query
 
 
 class OpenAIModel(SdkModel):
@@ -28,10 +29,12 @@ class _OpenAI(StainlessVendor):
         base_url = settings.base_url or known.base_url
         if base_url is None:
             raise ConfigError(f"{provider} has no default address; set base_url (its endpoint).")
+        base_url, query = without_query(base_url)
         self._responses = settings.protocol == "openai_responses"
         self._options: dict[str, Any] = {
             "api_key": settings.api_key or "none",
             "base_url": known.rooted(base_url, settings.model),
+            "default_query": dict(parse_qsl(query)),
             "max_retries": settings.max_retries,
             "timeout": TIMEOUT,
         }

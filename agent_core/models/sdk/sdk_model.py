@@ -6,7 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from agent_core.config import ProviderSettings
-from agent_core.errors import MalformedReplyError, ProviderError
+from agent_core.errors import (
+    ConfigError,
+    ConnectionFailedError,
+    MalformedReplyError,
+    ProviderError,
+)
 from agent_core.messages import Message, Reply, ToolSpec
 from agent_core.models import codec_named
 from agent_core.models.codec import CallNames, Codec, Parameters, Refused
@@ -19,6 +24,9 @@ from agent_core.retries import retry_after
 
 TIMEOUT = 600.0
 """Seconds for one reply, as in the SDKs by default; stated, because Anthropic's asks for it."""
+
+_UNREADABLE = (ValueError, TypeError, AttributeError, RecursionError)
+"""What an SDK raises, none of it its own, where a body is no JSON or of another shape."""
 
 
 class Vendor(Protocol):
@@ -75,7 +83,11 @@ class SdkModel:
             raise MalformedReplyError(f"{self._provider}: {error}") from None
         except Exception as error:
             # Every SDK has an error tree of its own; what is in none of them goes on as it is.
-            failure = self._vendor.failure(error)
+            failure = _general(error) or self._vendor.failure(error)
+            if failure is None and isinstance(error, _UNREADABLE):
+                failure = MalformedReplyError(
+                    f"the SDK cannot read the reply ({type(error).__name__})"
+                )
             if failure is None:
                 raise
             # Not chained: the SDK's error holds the request, and with it the key.
@@ -89,14 +101,24 @@ class SdkModel:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Any]:
         if self._reuse:
-            self._client = self._client or self._vendor.connect()
+            self._client = self._client or self._new_client()
             yield self._client
             return
-        client = self._vendor.connect()
+        client = self._new_client()
         try:
             yield client
         finally:
             await self._vendor.disconnect(client)
+
+    def _new_client(self) -> Any:
+        try:
+            return self._vendor.connect()
+        except (OSError, ValueError, ImportError) as error:
+            # Without its text: a proxy's address may hold a password.
+            raise ConfigError(
+                f"The SDK of {self._provider} cannot be set up ({type(error).__name__}); correct"
+                " or unset the variables for proxies and certificates."
+            ) from None
 
     async def _whole(self, client: Any, document: dict[str, Any]) -> Reply:
         return self._codec.decode(await self._vendor.ask(client, document))
@@ -110,9 +132,32 @@ class SdkModel:
     def _translated(self, failure: ProviderError | Response) -> ProviderError:
         if isinstance(failure, ProviderError):
             return type(failure)(self._redactor.text(f"{self._provider}: {failure}"))
-        wait = retry_after(failure.headers, time.time())
         status, headers, body = failure.status, failure.headers, failure.body
+        if status == 200:
+            return self._refused_in(body)
+        wait = retry_after(headers, time.time())
         return answered(self._provider, status, headers, body, self._redactor, wait)
+
+    def _refused_in(self, body: bytes) -> ProviderError:
+        """The error for an event that ended a stream, the same as over the wire."""
+        try:
+            self._codec.decode(body)
+        except Refused as refusal:
+            return refused(self._provider, refusal, self._redactor)
+        except MalformedReplyError:
+            pass  # what it says is not for us to read
+        return ProviderError(f"{self._provider} gave up on its reply")
+
+
+def _general(error: BaseException) -> ProviderError | None:
+    """What one error means in every SDK, whichever HTTP library is below it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__name__ == "LocalProtocolError":
+            # Without its text: it quotes the header that it refuses, and with it a key.
+            return ConnectionFailedError("A header of the request is not valid HTTP")
+        cause = cause.__cause__
+    return None
 
 
 def codec_for(provider: str, settings: ProviderSettings) -> Codec:

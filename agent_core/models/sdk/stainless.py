@@ -4,7 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
-from agent_core.errors import ConnectionFailedError, MalformedReplyError, ProviderError
+import msgspec
+
+from agent_core.errors import ConnectionFailedError, ProviderError
 from agent_core.ports import Response
 
 
@@ -41,14 +43,14 @@ class StainlessVendor(ABC):
         sdk = self._sdk
         if isinstance(error, sdk.APIStatusError):
             answer = error.response
-            return Response(answer.status_code, dict(answer.headers), answer.content)
+            # An error event: the answer began well, and its body is a stream that nobody read.
+            streaming = answer.status_code == 200
+            body = msgspec.json.encode(error.body) if streaming else answer.content
+            return Response(answer.status_code, dict(answer.headers), body)
         if isinstance(error, sdk.APIConnectionError):
             return ConnectionFailedError(str(error.__cause__ or error))
         if isinstance(error, sdk.APIError):
             return ProviderError(error.message)
-        # A body that is no JSON comes through as the JSON library's own ValueError.
-        if isinstance(error, ValueError):
-            return MalformedReplyError(f"the SDK cannot read the reply ({type(error).__name__})")
         return None
 
     def _arguments(self, document: dict[str, Any]) -> dict[str, Any]:
