@@ -18,18 +18,19 @@ time that httpx takes.
 Nothing here retries, and nothing here keeps a key.
 """
 
+import logging
 import os
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpcore
 from msgspec import Struct
 
-from agent_core.errors import ConnectionFailedError
+from agent_core.errors import ConfigError, ConnectionFailedError
 from agent_core.retries import Failed
 
 
@@ -57,9 +58,13 @@ class Call(Struct, frozen=True):
     """All but `host` and the body's length."""
     body: bytes
     timeouts: dict[str, float | None]
-    """Seconds for one "connect", one "read" and one "write"; None waits for ever."""
+    """Seconds for one "connect", one "read", one "write", and for a place in the "pool"; None
+    waits for ever."""
     method: bytes = b"POST"
     safe_to_repeat: bool = True
+    """Whether it may be sent again though it may have arrived."""
+    repeat_timeouts: bool = True
+    """False where a timeout is how long the caller will wait, and no sign of a broken server."""
 
 
 class StaleConnection(Exception):
@@ -102,7 +107,7 @@ connect, and reading the certificates takes some 25 ms."""
 def ssl_context(*, http2: bool) -> ssl.SSLContext:
     """The shared context, made when the first https address is used.
 
-    `SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured, as httpx does.
+    `SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured, as httpx does. Raises `ConfigError`.
     """
     if http2 not in _CONTEXTS:
         _CONTEXTS[http2] = _new_context()
@@ -111,7 +116,13 @@ def ssl_context(*, http2: bool) -> ssl.SSLContext:
 
 def _new_context() -> ssl.SSLContext:
     if file := os.environ.get("SSL_CERT_FILE"):
-        return ssl.create_default_context(cafile=file)
+        try:
+            return ssl.create_default_context(cafile=file)
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigError(
+                f"SSL_CERT_FILE={file}: no certificates can be read there"
+                f" ({error.strerror or error}); correct or unset it."
+            ) from None
     if folder := os.environ.get("SSL_CERT_DIR"):
         return ssl.create_default_context(capath=folder)
     import certifi  # only for https without certificates of one's own
@@ -132,20 +143,30 @@ def connector(
     names one. `keepalive` is in seconds.
 
     Without `shared_tls`, each connection reads the certificates into a TLS context of its
-    own, as a client does that is made anew for every request.
+    own, as a client does that is made anew for every request. Raises `ConfigError` where
+    certificates or proxy cannot be used.
     """
+    if http2:
+        _keep_headers_out_of_the_log()
+    proxy = _proxy(to)
 
     def factory(context: ssl.SSLContext | None) -> httpcore.AsyncConnectionPool:
         # This pool never carries a request: it is httpcore's public way to make a single
         # connection that may lead through a proxy.
         return httpcore.AsyncConnectionPool(
-            ssl_context=context, http2=http2, keepalive_expiry=keepalive, proxy=_proxy(to)
+            ssl_context=context, http2=http2, keepalive_expiry=keepalive, proxy=proxy
         )
 
     if to.secure and not shared_tls:
         return lambda: factory(_new_context()).create_connection(to.url.origin)
     shared = factory(ssl_context(http2=http2) if to.secure else None)
     return lambda: shared.create_connection(to.url.origin)
+
+
+def _keep_headers_out_of_the_log() -> None:
+    """HTTP/2's header library logs every header it encodes, and with them the key."""
+    log = logging.getLogger("hpack")
+    log.setLevel(max(log.level, logging.INFO))
 
 
 def _proxy(to: Target) -> httpcore.Proxy | None:
@@ -155,13 +176,34 @@ def _proxy(to: Target) -> httpcore.Proxy | None:
 
     host = to.host.decode()
     proxies = getproxies()
-    address = proxies.get(to.url.scheme.decode()) or proxies.get("all")
+    scheme = to.url.scheme.decode()
+    address = proxies.get(scheme) or proxies.get("all")
     if not address or proxy_bypass(host):
         return None
-    parts = urlsplit(address if "//" in address else f"http://{address}")
-    auth = (parts.username or "", parts.password or "") if parts.username else None
-    port = f":{parts.port}" if parts.port else ""
-    return httpcore.Proxy(f"{parts.scheme}://{parts.hostname}{port}", auth=auth)
+    try:
+        return _proxy_at(address if "//" in address else f"http://{address}")
+    except ValueError as error:
+        name = f"{scheme if proxies.get(scheme) else 'all'}_proxy".upper()
+        # Without the address, which may hold a password.
+        raise ConfigError(f"{name} names no proxy that can be used: {error}.") from None
+
+
+def _proxy_at(address: str) -> httpcore.Proxy:
+    """Raises `ValueError`, which quotes nothing of `address`."""
+    parts = urlsplit(address)
+    socks = parts.scheme in ("socks5", "socks5h") and find_spec("socksio") is not None
+    if parts.scheme not in ("http", "https") and not socks:
+        raise ValueError("it must begin with http:// or https://; socks5:// needs socksio")
+    try:
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        raise ValueError("its port is no number up to 65535") from None
+    if not parts.hostname:
+        raise ValueError("it has no host")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    auth = (user, password) if user else None
+    return httpcore.Proxy(f"{parts.scheme}://{host}{port}", auth=auth)
 
 
 _BROKEN = (
@@ -244,12 +286,14 @@ async def send(
         raise Failed("A header of the request is not valid HTTP", again=False) from None
     except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError) as error:
         said = f"No connection to {call.to.place}: {_reason(error)}"
-        raise Failed(said, again=_worth_connecting(error)) from error
+        again = _worth_connecting(error) and _worth_waiting(error, call)
+        raise Failed(said, again=again) from error
     except _BROKEN as error:
         if reused and not isinstance(error, httpcore.TimeoutException):
             raise StaleConnection from error
         said = f"No reply from {call.to.place}: {_reason(error)}"
-        raise Failed(said, again=call.safe_to_repeat) from error
+        again = call.safe_to_repeat and _worth_waiting(error, call)
+        raise Failed(said, again=again) from error
 
 
 def _http_request(call: Call, trace: Trace | None) -> httpcore.Request:
@@ -263,6 +307,10 @@ def _http_request(call: Call, trace: Trace | None) -> httpcore.Request:
     return httpcore.Request(
         call.method, call.to.url, headers=headers, content=call.body, extensions=extensions
     )
+
+
+def _worth_waiting(error: Exception, call: Call) -> bool:
+    return call.repeat_timeouts or not isinstance(error, httpcore.TimeoutException)
 
 
 def _worth_connecting(error: Exception) -> bool:

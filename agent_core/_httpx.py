@@ -27,7 +27,10 @@ def pooled_client(
     headers: dict[str, str],
     timeouts: dict[str, float | None] | float,
 ) -> httpx.AsyncClient:
-    """A client whose retries, pools and counters are the carrier's. Closing it closes those."""
+    """A client whose retries, pools and counters are the carrier's. Closing it closes those.
+
+    A timeout is not retried: it is how long the caller will wait.
+    """
     if isinstance(timeouts, dict):
         limits = httpx.Timeout(**timeouts, pool=None)
     else:
@@ -39,6 +42,18 @@ def pooled_client(
         timeout=limits,
         trust_env=False,  # the carrier reads proxies and certificates from the environment
     )
+
+
+def _as_httpx(
+    error: ConnectionFailedError, otherwise: type[httpx.TransportError]
+) -> type[httpx.TransportError]:
+    """What httpx calls the cause of `error`; it has httpcore's names."""
+    if isinstance(error.__cause__, TimeoutError):
+        return httpx.PoolTimeout
+    kind = getattr(httpx, type(error.__cause__).__name__, None)
+    if isinstance(kind, type) and issubclass(kind, httpx.TransportError):
+        return kind
+    return otherwise
 
 
 class _Transport(httpx.AsyncBaseTransport):
@@ -53,11 +68,12 @@ class _Transport(httpx.AsyncBaseTransport):
             body=await request.aread(),
             timeouts=request.extensions.get("timeout", {}),
             method=request.method.encode(),
+            repeat_timeouts=False,
         )
         try:
             exchange = await self._carrier.open(self._provider, call)
         except ConnectionFailedError as error:
-            raise httpx.ConnectError(str(error), request=request) from error
+            raise _as_httpx(error, httpx.ConnectError)(str(error), request=request) from error
         return httpx.Response(
             exchange.status, headers=exchange.raw_headers, stream=_Body(exchange, request)
         )
@@ -76,7 +92,8 @@ class _Body(httpx.AsyncByteStream):
             async for chunk in self._exchange.chunks():
                 yield chunk
         except ConnectionFailedError as error:
-            raise httpx.ReadError(str(error), request=self._request) from error
+            kind = _as_httpx(error, httpx.ReadError)
+            raise kind(str(error), request=self._request) from error
 
     async def aclose(self) -> None:
         await self._exchange.close()

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from agent_core.ports import Request, Response
 from agent_core.providers import PROVIDERS
@@ -175,15 +175,16 @@ class _Carrier:
     async def _sent(self, wire: _Wire, give_back: GiveBack, call: "Call") -> "Exchange":
         from agent_core._http import Exchange, send
 
-        reused, started = wire.answered, self._clock.now()
+        stale, started = wire.answered, self._clock.now()
         # A connection that has answered was counted when it was opened.
-        trace = None if reused else self._trace
+        trace = None if stale else self._trace
         try:
-            response = await send(wire.connection, call, reused=reused, trace=trace)
+            response = await send(wire.connection, call, reused=stale, trace=trace)
         except BaseException:
             await give_back(wire)
             raise
-        wire.answered = True
+        # Asked anew: of several first requests over HTTP/2, all but one found it in use.
+        reused, wire.answered = wire.answered, True
 
         async def release() -> None:
             self._count(self._clock.now() - started, reused=reused)
@@ -253,7 +254,8 @@ class FreshConnections(_Carrier):
 class _Pool:
     """The connections of one tenant to one origin on one event loop.
 
-    Its methods decide and never wait; who calls them closes what they hand out.
+    Its methods decide and never wait; who calls them closes what they hand out. How many idle
+    connections are kept, `_LoopPools` decides for all tenants together.
     """
 
     def __init__(
@@ -261,10 +263,9 @@ class _Pool:
         connect: "Callable[[], httpcore.AsyncConnectionInterface]",
         *,
         http2: bool,
-        room: int,
     ) -> None:
-        self.room = room
-        """How many idle connections are kept."""
+        self.under_way = 0
+        """Requests."""
         self._connect = connect
         self._idle: list[_Wire] = []
         self._multiplexes = http2
@@ -281,31 +282,37 @@ class _Pool:
             if self._multiplexes:
                 closing += self._replace_shared(wire)
         wire.users += 1
+        self.under_way += 1
         return wire, closing
 
-    def take_back(self, wire: _Wire) -> list[_Wire]:
-        """Keeps the connection where it is whole and there is room. What it hands out has
-        ended its last request."""
+    def take_back(self, wire: _Wire) -> bool:
+        """Ends a request; whether its connection is whole and may be kept."""
         wire.users -= 1
+        self.under_way -= 1
         # Decided from the connection and not from the reply: a request that waited for
         # another's handshake learns here, long before any reply, that it must not wait.
         if self._multiplexes and "HTTP/1.1" in wire.connection.info():
             self._multiplexes = False
             self._shared = None
         if wire.users or (wire is self._shared and self._usable(wire)):
-            return []
+            return True
         if wire is self._shared:
             self._shared = None
-        elif not self._multiplexes and wire.connection.is_idle() and len(self._idle) < self.room:
+        elif not self._multiplexes and wire.connection.is_idle():
             self._idle.append(wire)
-            return []
-        return [wire]
+            return True
+        return False
 
-    def drain(self) -> list[_Wire]:
-        """All connections that carry no request; the others close when theirs ends."""
-        self.room = 0
-        closing, self._idle = self._idle, []
-        return closing + self._replace_shared(None)
+    def forget(self, wire: _Wire) -> None:
+        """Keeps an idle connection no longer."""
+        if wire is self._shared:
+            self._shared = None
+        elif wire in self._idle:
+            self._idle.remove(wire)
+
+    @property
+    def empty(self) -> bool:
+        return not (self.under_way or self._idle or self._shared)
 
     def _kept(self, closing: list[_Wire]) -> _Wire | None:
         while self._idle:
@@ -327,7 +334,14 @@ class _Pool:
         return wire.connection.is_available() and not wire.connection.has_expired()
 
 
-_PoolKey = tuple[str, str, bytes, bool, bool]
+class _PoolKey(NamedTuple):
+    """What connections are shared by."""
+
+    provider: str
+    place: str
+    tenant: bytes
+    http2: bool
+    shared_tls: bool
 
 
 class _LoopPools:
@@ -337,33 +351,65 @@ class _LoopPools:
         self.pools: dict[_PoolKey, _Pool] = {}
         self.members = 0
         self.room = 0
+        """How many idle connections are kept, in all pools together."""
+        self._idle: dict[_Wire, tuple[_PoolKey, float]] = {}
+        """Whose each is, and since when it is idle in the manager's seconds; the longest idle
+        come first, so that nobody has to look at the others."""
 
     def join(self, room: int) -> None:
         self.members += 1
-        self._resize(room)
+        self.room += room
 
-    def leave(self, room: int) -> list[_Wire]:
-        """The connections to close, all of them where nobody is left."""
+    def leave(self, room: int, now: float) -> list[_Wire]:
+        """The connections to close, all idle ones where nobody is left; the others close when
+        their requests end."""
         self.members -= 1
-        self._resize(-room)
-        if self.members:
-            return []
-        closing = [wire for pool in self.pools.values() for wire in pool.drain()]
-        self.pools.clear()
+        self.room -= room
+        return self._surplus(now)
+
+    def take(self, key: _PoolKey, to: "Target", *, fresh: bool) -> tuple[_Wire, list[_Wire]]:
+        """A connection of that pool to `to`, and dead ones to close."""
+        if key not in self.pools:
+            self.pools[key] = self._new_pool(key, to)
+        wire, closing = self.pools[key].take(fresh=fresh)
+        for each in (wire, *closing):
+            self._idle.pop(each, None)
+        return wire, closing
+
+    def take_back(self, key: _PoolKey, wire: _Wire, now: float) -> list[_Wire]:
+        """Ends a request over `wire`. The connections to close: those too many or too old."""
+        kept = self.pools[key].take_back(wire)
+        if kept and not wire.users:
+            self._idle[wire] = (key, now)
+        closing = self._surplus(now)
+        if not kept:
+            closing.append(wire)
+        self._drop_if_empty(key)
         return closing
 
-    def pool(self, key: _PoolKey, to: "Target", *, http2: bool, shared_tls: bool) -> _Pool:
-        if key not in self.pools:
-            from agent_core._http import connector
+    @staticmethod
+    def _new_pool(key: _PoolKey, to: "Target") -> _Pool:
+        from agent_core._http import connector
 
-            connect = connector(to, http2=http2, keepalive=KEEPALIVE, shared_tls=shared_tls)
-            self.pools[key] = _Pool(connect, http2=http2, room=self.room)
-        return self.pools[key]
+        connect = connector(to, http2=key.http2, keepalive=KEEPALIVE, shared_tls=key.shared_tls)
+        return _Pool(connect, http2=key.http2)
 
-    def _resize(self, change: int) -> None:
-        self.room += change
-        for pool in self.pools.values():
-            pool.room = self.room
+    def _surplus(self, now: float) -> list[_Wire]:
+        closing: list[_Wire] = []
+        while self._idle:
+            wire, (key, since) = next(iter(self._idle.items()))
+            if len(self._idle) <= self.room and now - since < KEEPALIVE:
+                break
+            del self._idle[wire]
+            closing.append(wire)
+            if key in self.pools:
+                self.pools[key].forget(wire)
+                self._drop_if_empty(key)
+        return closing
+
+    def _drop_if_empty(self, key: _PoolKey) -> None:
+        if self.pools[key].empty:
+            del self.pools[key]
 
 
 _LOOPS: dict[asyncio.AbstractEventLoop, _LoopPools] = {}
@@ -376,8 +422,10 @@ def _pools_of(loop: asyncio.AbstractEventLoop) -> _LoopPools:
 
 
 def _forget_ended_loops() -> None:
-    for loop in [loop for loop in _LOOPS if loop.is_closed()]:
-        del _LOOPS[loop]
+    # Other threads have loops of their own, and come and go here meanwhile.
+    for loop in list(_LOOPS):
+        if loop.is_closed():
+            _LOOPS.pop(loop, None)
 
 
 def _digest(values: list[bytes]) -> bytes:
@@ -396,8 +444,10 @@ class ConnectionPoolManager(_Carrier):
 
     `max_connections` bounds the requests that one manager has under way;
     `max_keepalive_connections` is what one manager adds to the idle connections that are
-    kept. The connections of a loop are closed with the last manager that used them there,
-    so a program that runs sessions one after another keeps one manager open around them.
+    kept, those of all tenants and providers together. Whenever a request ends, those too many
+    or idle for longer than `KEEPALIVE` are closed, the longest idle first. The connections of
+    a loop are closed with the last manager that used them there, so a program that runs
+    sessions one after another keeps one manager open around them.
 
     HTTP/2 is spoken where address (https), server and an installed h2 allow it.
     """
@@ -442,7 +492,7 @@ class ConnectionPoolManager(_Carrier):
         loop = asyncio.get_running_loop()
         pools = _pools_of(loop)
         if self._joined.pop(loop, None) is not None:
-            closing = pools.leave(self._room)
+            closing = pools.leave(self._room, self._clock.now())
             await _close(closing)
         if not pools.members:
             _LOOPS.pop(loop, None)
@@ -457,11 +507,11 @@ class ConnectionPoolManager(_Carrier):
 
     async def _take(self, provider: str, call: "Call", *, fresh: bool) -> tuple[_Wire, GiveBack]:
         loop = asyncio.get_running_loop()
-        slots = self._join(loop)
-        pool = self._pool(provider, call, _pools_of(loop))
-        await slots.acquire()
+        slots, pools = self._join(loop), _pools_of(loop)
+        await _acquire(slots, call.timeouts.get("pool"))
         try:
-            wire, closing = pool.take(fresh=fresh)
+            key = self._key(provider, call)
+            wire, closing = pools.take(key, call.to, fresh=fresh)
             await _close(closing)
         except BaseException:
             slots.release()
@@ -469,17 +519,16 @@ class ConnectionPoolManager(_Carrier):
 
         async def give_back(wire: _Wire) -> None:
             slots.release()
-            await _close(pool.take_back(wire))
+            await _close(pools.take_back(key, wire, self._clock.now()))
 
         return wire, give_back
 
-    def _pool(self, provider: str, call: "Call", pools: _LoopPools) -> _Pool:
+    def _key(self, provider: str, call: "Call") -> _PoolKey:
         from agent_core._http import http2_possible
 
         http2 = self._http2 and call.to.secure and http2_possible()
         keys = [value for name, value in call.headers if name.lower() in _KEY_HEADERS]
-        key = (provider, call.to.place, _digest(keys), http2, self._shared_tls)
-        return pools.pool(key, call.to, http2=http2, shared_tls=self._shared_tls)
+        return _PoolKey(provider, call.to.place, _digest(keys), http2, self._shared_tls)
 
     # ------------------------------------------------------------------- the guide's names
 
@@ -497,7 +546,8 @@ class ConnectionPoolManager(_Carrier):
 
         It is kept until `close_all`. Without `api_key` it carries no key. `base_url` is
         the provider's own where it is left out; `timeout` (seconds) replaces the
-        provider's. Raises `ValueError` for a provider without an address.
+        provider's, and bounds the wait for a free connection as well. A timeout is raised
+        and not retried. Raises `ValueError` for a provider without an address.
         """
         from agent_core._httpx import pooled_client
 
@@ -509,8 +559,9 @@ class ConnectionPoolManager(_Carrier):
         digest = _digest([(api_key or "").encode()])
         key = (loop, provider, address, digest, timeout, max_connections, max_keepalive_connections)
         if key not in cls._clients or cls._clients[key].is_closed:
-            for gone in [old for old in cls._clients if old[0].is_closed()]:
-                del cls._clients[gone]
+            for old in list(cls._clients):
+                if old[0].is_closed():
+                    cls._clients.pop(old, None)
             carrier = cls(
                 max_connections=max_connections,
                 max_keepalive_connections=max_keepalive_connections,
@@ -532,10 +583,11 @@ class ConnectionPoolManager(_Carrier):
     async def close_all(cls) -> None:
         """Closes every client of the running loop that `get_client` handed out."""
         loop = asyncio.get_running_loop()
-        for key in [key for key in cls._clients if key[0] is loop or key[0].is_closed()]:
-            client = cls._clients.pop(key)
+        for key in list(cls._clients):
             if key[0] is loop:
-                await client.aclose()
+                await cls._clients.pop(key).aclose()
+            elif key[0].is_closed():
+                cls._clients.pop(key, None)
         _forget_ended_loops()
 
 
@@ -584,6 +636,15 @@ class PooledOpenAIClient:
 
 def _bearer(api_key: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+async def _acquire(slots: asyncio.Semaphore, seconds: float | None) -> None:
+    """Raises `Failed` where no place is free in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await slots.acquire()
+    except TimeoutError as error:
+        raise Failed(f"No connection was free within {seconds:g} s", again=False) from error
 
 
 async def _close(wires: list[_Wire]) -> None:

@@ -1,8 +1,10 @@
 """Connections over real sockets: which are opened, which are used again, by whom."""
 
 import asyncio
+import base64
 import gc
 import json
+import logging
 import ssl
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import httpx
 import pytest
 import trustme
 
-from agent_core import _http
+from agent_core import _http, connection_pool
 from agent_core.connection_pool import (
     ConnectionPoolManager,
     FreshConnections,
@@ -23,7 +25,7 @@ from agent_core.connection_pool import (
     get_pooled_client,
     pool_metrics,
 )
-from agent_core.errors import ConnectionFailedError
+from agent_core.errors import ConfigError, ConnectionFailedError
 from agent_core.ports import Connections, Request, Response
 from agent_core.retries import BackOff, Clock
 from tests.agent_core.h2_server import serving_h2
@@ -127,6 +129,36 @@ async def test_idle_connections_are_bounded() -> None:
         for _ in range(2):
             await asyncio.gather(*(session.post(request(server)) for _ in range(3)))
     assert server.connections == 5
+
+
+async def test_idle_connections_are_bounded_over_all_keys() -> None:
+    async with (
+        serving(answers(http())) as server,
+        ConnectionPoolManager(max_keepalive_connections=2) as session,
+    ):
+        for key in ("one", "two", "three", "two", "three"):
+            await session.post(request(server, key))
+        assert server.connections == 3
+        await session.post(request(server, "one"))  # the longest idle was closed for the third
+        assert server.connections == 4
+        (pools,) = connection_pool._LOOPS.values()
+        assert len(pools._idle) == len(pools.pools) == 2, "and nothing is left of the others"
+
+
+async def test_what_was_idle_too_long_is_closed_by_any_request() -> None:
+    now = [0.0]
+    async with (
+        serving(answers(http())) as server,
+        ConnectionPoolManager(clock=Clock(now=lambda: now[0])) as session,
+    ):
+        await session.post(request(server, "one"))
+        now[0] = connection_pool.KEEPALIVE - 1
+        await session.post(request(server, "two"))
+        (pools,) = connection_pool._LOOPS.values()
+        assert len(pools._idle) == 2
+        now[0] += 1
+        await session.post(request(server, "two"))
+        assert len(pools._idle) == len(pools.pools) == 1
 
 
 # ------------------------------------------------------------------------------- tenants
@@ -358,6 +390,22 @@ def test_a_manager_lives_through_several_loops() -> None:
     assert [asyncio.run(session()) for _ in range(2)] == [1, 1]
 
 
+def test_loops_of_other_threads_may_come_while_ended_ones_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What another thread does at the worst moment, done by the loop that is looked at."""
+
+    class Loop:
+        def is_closed(self) -> bool:
+            loops[Loop()] = connection_pool._LoopPools()
+            return True
+
+    loops: dict[Any, Any] = {Loop(): connection_pool._LoopPools()}
+    monkeypatch.setattr(connection_pool, "_LOOPS", loops)
+    connection_pool._forget_ended_loops()
+    assert len(loops) == 1
+
+
 def test_a_loop_that_ended_without_close_is_forgotten() -> None:
     async def session(manager: ConnectionPoolManager) -> int:
         async with serving(answers(http())) as server:
@@ -382,6 +430,30 @@ async def test_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proxy.asked[0].line == "POST http://outside.example/v1 HTTP/1.1"
 
 
+async def test_a_proxys_name_and_password_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(answers(http())) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://us%40er:p%3Ass@localhost:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "")
+        await FreshConnections().post(request(proxy, url="http://outside.example/v1"))
+    scheme, _, said = proxy.asked[0].headers["proxy-authorization"].partition(" ")
+    assert (scheme, base64.b64decode(said)) == ("Basic", b"us@er:p:ss")
+
+
+@both_sides
+@pytest.mark.parametrize(
+    "address", ["ftp://u:planted@localhost:1", "http://u:planted@h:99999999", "http://", "h:port"]
+)
+async def test_a_proxy_that_cannot_be_used_is_named(
+    make: Make, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", address)
+    monkeypatch.setenv("no_proxy", "")
+    wanted = Request("openai", "http://outside.example/v1", {}, b"")
+    with pytest.raises(ConfigError, match="HTTP_PROXY names no proxy that can be used") as caught:
+        await make().post(wanted)
+    assert "planted" not in str(caught.value)
+
+
 # -------------------------------------------------------------------------- TLS and HTTP/2
 
 
@@ -395,6 +467,37 @@ def tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     return context
+
+
+@both_sides
+@pytest.mark.parametrize("content", [None, "no certificate"])
+@pytest.mark.parametrize("shared", [True, False])
+async def test_certificates_that_cannot_be_read_are_named(
+    make: Make, content: str | None, shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    monkeypatch.setattr(_http, "_CONTEXTS", {})
+    connections = make(shared_tls=shared)
+    with pytest.raises(ConfigError, match=r"SSL_CERT_FILE=.*ca.pem: no certificates can be read"):
+        await connections.post(Request("openai", "https://localhost:9/v1", {}, b""))
+    await connections.close()
+
+
+async def test_no_key_in_the_log_of_http2(
+    tls: ssl.SSLContext, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("hpack"), "level", logging.NOTSET)
+    logging.getLogger().manager._clear_cache()  # type: ignore[attr-defined]
+    caplog.set_level(logging.DEBUG)
+    async with serving_h2(tls) as server, ConnectionPoolManager() as session:
+        headers = {"authorization": "Bearer sk-planted-key"}
+        await session.post(Request("openai", f"{server.url}/chat", headers, b"body"))
+    assert server.http2_connections == 1
+    assert "httpcore.http2" in {record.name for record in caplog.records}
+    assert "planted" not in caplog.text
 
 
 async def test_plain_http_makes_no_ssl_context(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,7 +559,7 @@ async def test_many_requests_share_one_http2_connection(tls: ssl.SSLContext) -> 
             assert {reply.body for reply in replies} == {b"echo: body"}
     assert server.connections == 1
     assert session.stats()["connections_opened"] == session.stats()["tls_handshakes"] == 1
-    assert session.stats()["connection_reuse_count"] >= 20
+    assert session.stats()["connection_reuse_count"] == 39
 
 
 async def test_an_http2_connection_that_goes_away_is_replaced(tls: ssl.SSLContext) -> None:
@@ -591,9 +694,39 @@ def test_the_guides_client_lives_through_several_loops() -> None:
 async def test_the_guides_client_fails_as_httpx_does() -> None:
     async with serving(answers(Step(http(b"12345")[:-1], "close"))) as server:
         async with get_pooled_client("openai", base_url=server.url) as client:
-            with pytest.raises(httpx.ReadError):
+            with pytest.raises(httpx.RemoteProtocolError):
                 await client.post("/x")
         await ConnectionPoolManager.close_all()
+
+
+async def test_a_timeout_of_the_guides_client_is_the_end_of_a_call() -> None:
+    async with serving(answers(Step(then="stall"))) as server:
+        async with get_pooled_client("openai", base_url=server.url, timeout=0.05) as client:
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post("/x")
+        await ConnectionPoolManager.close_all()
+    assert len(server.asked) == 1
+
+
+async def test_a_timeout_in_the_middle_of_a_reply_is_one_too() -> None:
+    async with serving(answers(Step(http(b"12345")[:-1], "stall"))) as server:
+        async with get_pooled_client("openai", base_url=server.url, timeout=0.05) as client:
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post("/x")
+        await ConnectionPoolManager.close_all()
+
+
+async def test_the_wait_for_a_free_connection_is_bounded_too() -> None:
+    async with serving(answers(http(b"first"))) as server:
+        client = await ConnectionPoolManager.get_client(
+            "openai", base_url=server.url, timeout=0.05, max_connections=1
+        )
+        async with client.stream("POST", "/a"):
+            with pytest.raises(httpx.PoolTimeout):
+                await client.post("/b")
+        assert (await client.post("/c")).status_code == 200
+        await ConnectionPoolManager.close_all()
+    assert [asked.line.split()[1] for asked in server.asked] == ["/v1/a", "/v1/c"]
 
 
 async def test_the_pooled_openai_client() -> None:
