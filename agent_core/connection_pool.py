@@ -341,7 +341,7 @@ class _PoolKey(NamedTuple):
     place: str
     tenant: bytes
     http2: bool
-    shared_tls: bool
+    shares_tls: bool
 
 
 class _LoopPools:
@@ -391,7 +391,7 @@ class _LoopPools:
     def _new_pool(key: _PoolKey, to: "Target") -> _Pool:
         from agent_core._http import connector
 
-        connect = connector(to, http2=key.http2, keepalive=KEEPALIVE, shared_tls=key.shared_tls)
+        connect = connector(to, http2=key.http2, keepalive=KEEPALIVE, shared_tls=key.shares_tls)
         return _Pool(connect, http2=key.http2)
 
     def _surplus(self, now: float) -> list[_Wire]:
