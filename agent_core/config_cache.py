@@ -18,6 +18,7 @@ A cache that cannot be read or written costs time and is never an error.
 
 import hashlib
 import os
+import re
 import stat
 import threading
 import time
@@ -64,11 +65,12 @@ class CachedConfig:
 
 
 def cache_directory(environ: Mapping[str, str]) -> Path | None:
-    """The cache's folder: `TRAE_CACHE_DIR`, else the user's cache folder, else None."""
-    if named := environ.get("TRAE_CACHE_DIR"):
-        return Path(named)
-    if xdg := environ.get("XDG_CACHE_HOME"):
-        return Path(xdg, "agent-core")
+    """`agent-core` in `TRAE_CACHE_DIR`, else in the user's cache folder; None without either.
+
+    A folder of its own, since the cache closes it to others and deletes in it.
+    """
+    if named := environ.get("TRAE_CACHE_DIR") or environ.get("XDG_CACHE_HOME"):
+        return Path(named, "agent-core")
     home = environ.get("HOME")
     return Path(home, ".cache", "agent-core") if home else None
 
@@ -290,19 +292,23 @@ class ConfigurationCache:
 class _Disk:
     """The entries that outlive the process: one file each, `<checksum>\\n<JSON>`.
 
+    Files of other names are nobody's here: they are neither counted nor deleted.
     Nothing here raises for what the file system does: a cache that fails is a miss.
     """
+
+    _NAME = re.compile(r"[0-9a-f]{32}\.json|\.[0-9a-f]{16}\.tmp")
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder = folder
         self._limit = limit
 
     def files(self) -> list[Path]:
-        """The files in the folder, the least recently used first; half-written ones, too."""
+        """The cache's own files, the least recently used first; half-written ones, too."""
         try:
             found = [
                 (entry.stat(follow_symlinks=False).st_mtime_ns, entry.path)
                 for entry in os.scandir(self._folder)
+                if self._NAME.fullmatch(entry.name)
             ]
         except OSError:
             return []

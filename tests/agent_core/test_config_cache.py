@@ -450,11 +450,33 @@ def test_optimize_drops_what_is_past_its_time_and_what_is_damaged(
     clock = Clock()
     cache = new_process(folder, clock=clock)
     cache.load(config)
-    (folder / "config" / "junk.json").write_text("junk")
+    (folder / "config" / f"{0:032x}.json").write_text("junk")
     assert cache.optimize_cache() == {"stale_entries_removed": 1, "remaining_entries": 1}
     clock.now += 4000
     assert cache.optimize_cache() == {"stale_entries_removed": 1, "remaining_entries": 0}
     assert entries(folder) == []
+
+
+def test_files_of_other_names_are_never_deleted_or_counted(config: Path, folder: Path) -> None:
+    (folder / "config").mkdir(parents=True)
+    strangers = [folder / "config" / name for name in ("settings.yml", ".hidden", "0.json", "a.tmp")]
+    for path in strangers:
+        path.write_text("precious")
+        os.utime(path, ns=(1, 1))
+    cache = new_process(folder, max_cache_size=1)
+    cache.load(config)
+    assert cache.get_cache_stats()["disk_entries"] == 1
+    assert cache.optimize_cache() == {"stale_entries_removed": 0, "remaining_entries": 1}
+    cache.clear_cache()
+    assert entries(folder) == sorted(strangers)
+
+
+def test_a_folder_that_is_named_is_not_closed_to_others(config: Path, folder: Path) -> None:
+    """`TRAE_CACHE_DIR=.` is a project, and may well have a folder `config`."""
+    (folder / "config").mkdir(parents=True)
+    (folder / "config").chmod(0o755)
+    CachedConfig({"TRAE_CACHE_DIR": str(folder)}).load(config)
+    assert stat.S_IMODE((folder / "config").stat().st_mode) == 0o755
 
 
 def test_clear_forgets_everything(config: Path, folder: Path) -> None:
@@ -503,13 +525,13 @@ def test_the_environment_names_folder_and_ttl(config: Path, folder: Path) -> Non
     source = CachedConfig({"TRAE_CACHE_DIR": str(folder), "TRAE_CONFIG_CACHE_TTL": "7"})
     assert source.load(config) == PlainConfig().load(config)
     assert source.cache.cache_ttl_seconds == 7
-    assert len(entries(folder)) == 1
+    assert len(entries(folder / "agent-core")) == 1
 
 
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({"TRAE_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b", "HOME": "/c"}, "/a"),
+        ({"TRAE_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b", "HOME": "/c"}, "/a/agent-core"),
         ({"XDG_CACHE_HOME": "/b", "HOME": "/c"}, "/b/agent-core"),
         ({"HOME": "/c"}, "/c/.cache/agent-core"),
         ({}, None),
