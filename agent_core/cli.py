@@ -46,6 +46,9 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:  # outside a session, which cleans up before it ends
+            _say("Interrupted.")
+            raise SystemExit(EXIT_INTERRUPTED) from None
         except (ConfigError, MissingDependencyError) as error:
             _exit_with(error, EXIT_USAGE)
         except AgentError as error:
@@ -53,8 +56,18 @@ class _Commands(click.Group):
 
 
 def _exit_with(error: AgentError, code: int) -> NoReturn:
-    click.echo(f"Error: {error}", err=True)
+    _say(f"Error: {error}")
     raise SystemExit(code)
+
+
+def _say(text: str) -> None:
+    """A line on standard error; nothing where nobody reads it any more (`2>&1 | head`)."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        # As if it had been closed from the start (`2>&-`); else Python tries once more at
+        # the end, and makes exit code 120 of it.
+        sys.stderr = None
 
 
 @click.group(cls=_Commands, epilog=_EXAMPLES, context_settings={"max_content_width": 100})
@@ -193,7 +206,7 @@ def run(
     record = None if no_trajectory else trajectory or usual_path()
     outcome = _run_to_the_end(
         run_task(
-            task if task is not None else task_file.read(),
+            task if task is not None else _text_of(task_file),
             settings=settings,
             workspace=workspace,
             trajectory=record,
@@ -205,24 +218,37 @@ def run(
     _show(outcome, record, redactor, as_json=as_json)
 
 
+def _text_of(task_file: Any) -> str:
+    """The task in the open `task_file`. Raises `click.BadParameter`."""
+    try:
+        return str(task_file.read())
+    except UnicodeDecodeError:
+        message = f"{task_file.name!r} is not UTF-8; save it as UTF-8."
+        raise click.BadParameter(message, param_hint="'--file'") from None
+
+
 def _run_to_the_end(work: "Coroutine[Any, Any, Outcome]") -> "Outcome | None":
-    """The outcome, or None where SIGINT or SIGTERM came first.
+    """The outcome, or None where SIGINT, SIGTERM or SIGHUP came first.
 
     The first signal cancels the work, which then cleans up; a second one ends the process.
     """
     import asyncio
     import signal
 
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under `nohup`
+        numbers.append(signal.SIGHUP)
+
     async def supervised() -> "Outcome | None":
         loop = asyncio.get_running_loop()
         session = asyncio.ensure_future(work)
 
         def stop() -> None:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in numbers:
                 loop.remove_signal_handler(number)
             session.cancel()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.add_signal_handler(number, stop)
         try:
             return await session
@@ -238,9 +264,9 @@ def _show(
     import msgspec
 
     if record is not None and record.exists():
-        click.echo(f"Trajectory: {record}", err=True)
+        _say(f"Trajectory: {record}")
     if outcome is None:
-        click.echo("Interrupted.", err=True)
+        _say("Interrupted.")
         raise SystemExit(EXIT_INTERRUPTED)
     if as_json:
         click.echo(msgspec.json.encode(redactor.tree(msgspec.to_builtins(outcome))))
@@ -248,7 +274,7 @@ def _show(
         click.echo(redactor.text(outcome.final_text))
     if not outcome.success:
         reason = outcome.error or f"stopped by {outcome.stop} after {outcome.steps} steps"
-        click.echo(redactor.text(f"Failed: {reason}"), err=True)
+        _say(redactor.text(f"Failed: {reason}"))
     raise SystemExit(EXIT_SUCCESS if outcome.success else EXIT_FAILED)
 
 
@@ -290,7 +316,7 @@ class _Steps:
         text = self._redactor.text(text)
         # There may be no standard error at all (`2>&-`).
         plain = "NO_COLOR" in os.environ or not (sys.stderr and sys.stderr.isatty())
-        click.echo(text if plain else click.style(text, **style), err=True)
+        _say(text if plain else click.style(text, **style))
 
 
 # ---------------------------------------------------------------------------- looking

@@ -137,6 +137,24 @@ async def test_a_session_without_standard_error(home: Path) -> None:
     assert (process.returncode, out) == (0, b"It is done.\n")
 
 
+async def test_a_session_goes_on_when_nobody_reads_standard_error_any_more(home: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    async with scripted_server(*SESSION) as server:
+        arguments = ["run", "x", "-m", "m", "--base-url", f"{server.url}/v1", "-t", "t.json"]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "agent_core", *arguments),
+            cwd=home,
+            env=clean(home),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=write,
+        )
+        os.close(write)
+        out, _ = await process.communicate()
+    assert (process.returncode, out) == (0, b"It is done.\n")
+
+
 async def test_the_command_line_is_over_the_environment(home: Path) -> None:
     async with scripted_server(*SESSION) as server:
         arguments = ["run", "x", "-m", "m", "--base-url", f"{server.url}/v1"]
@@ -220,6 +238,15 @@ def test_wrong_usage_has_exit_code_2_and_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_task_file_that_is_not_utf_8_is_named(home: Path) -> None:
+    (home / "task.md").write_bytes(b"gr\xfc\xdfe")
+    config = home / "c.json"
+    config.write_text("{}")
+    result = invoke("run", "-f", str(home / "task.md"), "-m", "m", "--config", str(config))
+    assert result.exit_code == 2
+    assert "task.md' is not UTF-8" in result.output
+
+
 # ------------------------------------------------------------------------------- signals
 
 
@@ -239,7 +266,7 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("toggles", [[], [f"{name}=off" for name in Toggles.names()]])
 async def test_a_signal_in_mid_step_leaves_a_whole_trajectory_and_no_process(
     number: signal.Signals, toggles: list[str], home: Path
@@ -262,6 +289,45 @@ async def test_a_signal_in_mid_step_leaves_a_whole_trajectory_and_no_process(
     assert recorded["end_time"]
     assert (recorded["success"], len(recorded["llm_interactions"])) == (False, 1)
     assert recorded["agent_steps"][-1]["state"] == "error"
+
+
+async def test_a_session_under_nohup_outlives_its_terminal(home: Path) -> None:
+    gate = f"gate.{os.getpid()}"
+    os.mkfifo(home / gate)
+    step = answer({"name": "bash", "arguments": json.dumps({"command": f"cat {gate}"})})
+    async with scripted_server(step, SESSION[1]) as server:
+        process = await asyncio.create_subprocess_exec(
+            *("nohup", sys.executable, "-m", "agent_core", "run", "x", "-m", "m"),
+            *("--base-url", f"{server.url}/v1", "-t", "t.json"),
+            cwd=home,
+            env=clean(home),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        await until(lambda: living(gate))
+        process.send_signal(signal.SIGHUP)
+        (home / gate).write_text("go on")
+        out, err = await process.communicate()
+    assert (process.returncode, out) == (0, b"It is done.\n"), err
+
+
+async def test_an_interrupt_before_the_session_has_its_exit_code_too(home: Path) -> None:
+    os.mkfifo(home / "task")  # whose reader waits until somebody writes
+
+    def writer() -> int | None:
+        try:
+            return os.open(home / "task", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads yet
+            return None
+
+    writers: list[int] = []
+    async with started(home, "run", "-f", "task", "-m", "m") as process:
+        await until(lambda: writers.extend(filter(None, [writer()])) or writers)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    os.close(writers[0])
+    assert (process.returncode, err) == (130, b"Interrupted.\n")
 
 
 async def test_a_killed_session_is_recovered_from_its_journal(home: Path) -> None:

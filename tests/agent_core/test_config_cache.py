@@ -459,7 +459,9 @@ def test_optimize_drops_what_is_past_its_time_and_what_is_damaged(
 
 def test_files_of_other_names_are_never_deleted_or_counted(config: Path, folder: Path) -> None:
     (folder / "config").mkdir(parents=True)
-    strangers = [folder / "config" / name for name in ("settings.yml", ".hidden", "0.json", "a.tmp")]
+    strangers = [
+        folder / "config" / name for name in ("settings.yml", ".hidden", "0.json", "a.tmp")
+    ]
     for path in strangers:
         path.write_text("precious")
         os.utime(path, ns=(1, 1))
