@@ -14,7 +14,10 @@ from agent_core.tools.paths import clip, editing, names
 
 
 class JSONEditTool:
-    """Edits data, not text: the file is parsed, changed and written anew."""
+    """Edits data, not text: the file is parsed, changed and written anew.
+
+    What was not asked for stays what it was: numbers keep their spelling.
+    """
 
     spec = TOOLS["json_edit_tool"].spec
 
@@ -53,18 +56,52 @@ class JSONEditTool:
 
 _PAST = {"set": "set", "add": "added", "remove": "removed"}
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
+class _Number(str):
+    """A number as the file spells it, which a float could not always give back (`1e400`)."""
+
 
 def _loads(text: str, path: Path) -> Any:
+    def as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ToolError(f"{path} has the key '{twice}' twice in one object; edit it as text.")
+        return found
+
     try:
-        return json.loads(text)
+        return json.loads(
+            text,
+            object_pairs_hook=as_dict,
+            parse_int=_Number,
+            parse_float=_Number,
+            parse_constant=_Number,
+        )
     except json.JSONDecodeError as error:
         raise ToolError(f"{path} is not JSON: {error}.") from error
     except RecursionError as error:
         raise ToolError(f"{path} is nested too deeply.") from error
 
 
-def _dumps(data: Any, indent: int | None) -> str:
-    return json.dumps(data, indent=indent, ensure_ascii=False)
+def _dumps(data: Any, indent: int | None, margin: str = "\n") -> str:
+    """`data` as `json.dumps` lays it out; `margin` is what stands before its closing bracket."""
+    if isinstance(data, _Number):
+        return data
+    if not data or not isinstance(data, dict | list):
+        return _ENCODER.encode(data)
+    inner = margin + " " * (indent or 0)
+    if isinstance(data, dict):
+        opening, closing = "{}"
+        items = [f"{_ENCODER.encode(k)}: {_dumps(v, indent, inner)}" for k, v in data.items()]
+    else:
+        opening, closing = "[]"
+        items = [_dumps(item, indent, inner) for item in data]
+    if indent is None:
+        return f"{opening}{', '.join(items)}{closing}"
+    return f"{opening}{inner}{f',{inner}'.join(items)}{margin}{closing}"
 
 
 def _chosen(data: Any, steps: list[Step]) -> Any:
@@ -117,6 +154,10 @@ def _add(data: Any, steps: list[Step], value: Any) -> int:
                 raise ToolError(f"The key '{key}' exists; use 'set' to change it.")
         elif not (isinstance(parent, list) and isinstance(key, int)):
             raise ToolError("'add' takes a key in an object, or an index in an array.")
+        elif key != -1 and not -len(parent) <= key <= len(parent):
+            raise ToolError(
+                f"The index {key} does not fit: the array has {len(parent)} items; -1 is its end."
+            )
     for parent in parents:
         if isinstance(parent, dict):
             parent[key] = value

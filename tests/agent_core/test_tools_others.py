@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent_core.errors import ToolError
 from agent_core.files import BlockingFiles
@@ -15,7 +17,7 @@ from agent_core.shell import EventShell
 from agent_core.tools import TOOLS
 from agent_core.tools.bash import BashTool
 from agent_core.tools.code_search import CodeSearchTool
-from agent_core.tools.json_edit import JSONEditTool
+from agent_core.tools.json_edit import JSONEditTool, _dumps, _loads
 from agent_core.tools.sequential_thinking import SequentialThinkingTool
 from agent_core.tools.task_done import TaskDoneTool
 from agent_core.workspace import Workspace
@@ -113,6 +115,7 @@ async def change(context: ToolContext, path: Path, **arguments: Any) -> Any:
         ("set", "$.list.*", 0, {"list": [0, 0, 0]}),
         ("add", "$.users[0].m", [1], {"users": [{"n": "a", "m": [1]}, {"n": "b"}]}),
         ("add", "$.list[0]", 0, {"list": [0, 1, 2, 3]}),
+        ("add", "$.list[3]", 4, {"list": [1, 2, 3, 4]}),
         ("add", "$.list[-1]", 4, {"list": [1, 2, 3, 4]}),
         ("remove", "$.list[1]", None, {"list": [1, 3]}),
         ("remove", "$.list[*]", None, {"list": []}),
@@ -141,6 +144,8 @@ async def test_json_edits(
         ({"operation": "add", "json_path": "$.name", "value": 1}, "The key 'name' exists"),
         ({"operation": "add", "json_path": "$.name.x", "value": 1}, "takes a key in an object"),
         ({"operation": "add", "json_path": "$.list[*]", "value": 1}, "not '\\*'"),
+        ({"operation": "add", "json_path": "$.list[4]", "value": 1}, "index 4 .* has 3 items"),
+        ({"operation": "add", "json_path": "$.list[-4]", "value": 1}, "index -4 does not fit"),
         ({"operation": "remove", "json_path": "$"}, "below the root"),
         ({"operation": "set", "value": 1}, "'json_path' is missing"),
         ({"operation": "set", "json_path": "$.name"}, "'value' is missing"),
@@ -176,6 +181,34 @@ async def test_json_views_and_layout(tmp_path: Path, context: ToolContext) -> No
         await run(operation="view")
     with pytest.raises(ToolError, match="outside"):
         await tool.execute({"operation": "view", "file_path": "/etc/passwd"})
+
+
+async def test_json_keeps_what_it_was_not_asked_to_change(
+    tmp_path: Path, context: ToolContext
+) -> None:
+    tool, path = JSONEditTool(context), tmp_path / "f.json"
+    change = {"operation": "set", "file_path": "f.json", "json_path": "$.v", "value": 2.5}
+    kept = '"a": [1e400, -0, 12345678901234567890.5, 1.10, NaN]'
+    path.write_text(f'{{{kept}, "v": 1}}')
+    await tool.execute({**change, "pretty_print": False})
+    assert path.read_text() == f'{{{kept}, "v": 2.5}}'
+    path.write_text('{"k": 1, "k": 2, "v": 1}')
+    with pytest.raises(ToolError, match="has the key 'k' twice"):
+        await tool.execute(change)
+    assert path.read_text() == '{"k": 1, "k": 2, "v": 1}'
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(JSON, st.sampled_from([None, 2]))
+def test_json_is_laid_out_as_pythons_own(data: Any, indent: int | None) -> None:
+    text = json.dumps(data, indent=indent, ensure_ascii=False)
+    assert _dumps(_loads(text, Path("f")), indent) == text
 
 
 # sequentialthinking and task_done
