@@ -17,6 +17,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from agent_core.errors import ToolError
+from agent_core.ports import Lines
 
 T = TypeVar("T")
 
@@ -52,8 +53,8 @@ class BlockingFiles:
     async def read(self, path: Path) -> str:
         return _read(path)
 
-    async def read_lines(self, path: Path, first: int, last: int | None) -> tuple[str, int]:
-        return _select_lines(_read(path), first, last)
+    async def read_lines(self, path: Path, first: int, last: int | None, limit: int) -> Lines:
+        return _select_lines(_read(path), first, last, limit)
 
     async def write(self, path: Path, text: str) -> None:
         _write_in_place(path, text)
@@ -74,10 +75,10 @@ class ThreadedFiles:
             return _read(path)
         return await _off_loop(lambda: _read(path))
 
-    async def read_lines(self, path: Path, first: int, last: int | None) -> tuple[str, int]:
+    async def read_lines(self, path: Path, first: int, last: int | None, limit: int) -> Lines:
         if self._is_small(path):
-            return _select_lines(_read(path), first, last)
-        return await _off_loop(lambda: _stream_lines(path, first, last, self._chunk))
+            return _select_lines(_read(path), first, last, limit)
+        return await _off_loop(lambda: _stream_lines(path, first, last, limit, self._chunk))
 
     async def write(self, path: Path, text: str) -> None:
         if len(text) <= self._inline_limit and self._is_small(path, missing=True):
@@ -233,30 +234,33 @@ def _swap_in(target: Path, data: bytes, status: os.stat_result | None) -> None:
         raise
 
 
-def _select_lines(text: str, first: int, last: int | None) -> tuple[str, int]:
+def _select_lines(text: str, first: int, last: int | None, limit: int) -> Lines:
     lines = text.split("\n")
-    return "\n".join(lines[max(first - 1, 0) : last]), len(lines)
+    chosen = "\n".join(lines[max(first - 1, 0) : last])
+    return Lines(chosen[:limit], len(chosen), len(lines))
 
 
-def _stream_lines(path: Path, first: int, last: int | None, chunk: int) -> tuple[str, int]:
+def _stream_lines(path: Path, first: int, last: int | None, limit: int, chunk: int) -> Lines:
     try:
         _require_file(path)
         with path.open("rb") as file:
             mark, codec = _mark_of(file.read(4))
         try:
-            return _scan(path, codec, len(mark), first, last, chunk)
+            return _scan(path, codec, len(mark), first, last, limit, chunk)
         except UnicodeDecodeError:
-            return _scan(path, "latin-1", 0, first, last, chunk)
+            return _scan(path, "latin-1", 0, first, last, limit, chunk)
     except OSError as error:
         raise _failure("read", path, error) from error
 
 
 def _scan(
-    path: Path, codec: str, start: int, first: int, last: int | None, chunk: int
-) -> tuple[str, int]:
-    """`_select_lines` in one pass, holding a chunk and the chosen lines only."""
+    path: Path, codec: str, start: int, first: int, last: int | None, limit: int, chunk: int
+) -> Lines:
+    """`_select_lines` in one pass, holding a chunk and what is handed over only."""
     decoder = codecs.getincrementaldecoder(codec)()
     kept: list[str] = []
+    room = 2 * limit + 2  # should every character be a line end of two
+    length = chosen_returns = 0
     line, returns, pairs, after_return = 1, 0, 0, False
     with path.open("rb") as file:
         file.seek(start)
@@ -269,7 +273,10 @@ def _scan(
                 after_return = text[-1] == "\r"
                 ends = text.count("\n")
                 if line + ends >= first and (last is None or line <= last):
-                    kept.append(_overlap(text, line, first, last))
+                    piece = _overlap(text, line, first, last)
+                    kept.append(piece[: max(0, room - length)])
+                    length += len(piece)
+                    chosen_returns += piece.count("\r")
                 line += ends
             if not data:
                 break
@@ -277,11 +284,14 @@ def _scan(
     if 0 < pairs == line - 1 == returns:
         # The last chosen line's own "\n" is not among them, so its "\r" would stay behind.
         chosen = chosen.replace("\r\n", "\n").removesuffix("\r")
-    return chosen, line
+        length -= chosen_returns
+    return Lines(chosen[:limit], length, line)
 
 
 def _overlap(text: str, line: int, first: int, last: int | None) -> str:
     """The part of `text`, which begins within line `line`, that lies in the wanted lines."""
+    if first <= line and last is None:
+        return text
     pieces = text.split("\n")
     begin = max(0, first - line)
     end = len(pieces) if last is None else min(len(pieces), last - line + 1)

@@ -69,13 +69,24 @@ class Dispatch(Protocol):
     async def run(self, calls: Sequence[ToolCall], catalog: Catalog) -> Sequence[ToolResult]: ...
 
 
+class Lines(Struct, frozen=True):
+    """Some lines of a text file."""
+
+    text: str
+    """Where a limit was passed, their beginning."""
+    length: int
+    """How many characters they have in all."""
+    count: int
+    """How many lines the file has."""
+
+
 class Files(Protocol):
     """Text files: newlines and encoding survive a read and a write. Raises `ToolError`."""
 
     async def read(self, path: Path) -> str: ...
 
-    async def read_lines(self, path: Path, first: int, last: int | None) -> tuple[str, int]:
-        """Lines `first` to `last` (from 1, inclusive; None is the end), and how many there are."""
+    async def read_lines(self, path: Path, first: int, last: int | None, limit: int) -> Lines:
+        """Lines `first` to `last` (from 1, inclusive; None: the end), up to `limit` characters."""
         ...
 
     async def write(self, path: Path, text: str) -> None: ...

@@ -9,7 +9,7 @@ from agent_core.errors import ToolError
 from agent_core.messages import ToolOutput
 from agent_core.ports import Access, ToolContext
 from agent_core.tools import TOOLS
-from agent_core.tools.paths import clip, editing, names
+from agent_core.tools.paths import LIMIT, clip, editing, names
 
 _AROUND = 4
 """Lines shown before and after an edit."""
@@ -59,14 +59,13 @@ class EditTool:
             if view_range:
                 raise ToolError(f"{path} is a folder; view_range is for files.")
             return clip(f"Files and folders in {path}, two levels deep:\n{listing}")
-        if not view_range:
-            text = await self._files.read(path)
-            return f"{path} with line numbers:\n{_numbered(clip(text), 1)}"
-        first, last = _range(view_range)
-        text, count = await self._files.read_lines(path, first, last)
-        if first > count or (last is not None and last > count):
-            raise ToolError(f"view_range {view_range} does not fit: the file has {count} lines.")
-        return f"{path} with line numbers:\n{_numbered(clip(text), first)}"
+        first, last = _range(view_range) if view_range else (1, None)
+        lines = await self._files.read_lines(path, first, last, LIMIT)
+        if first > lines.count or (last is not None and last > lines.count):
+            raise ToolError(
+                f"view_range {view_range} does not fit: the file has {lines.count} lines."
+            )
+        return f"{path} with line numbers:\n{_numbered(clip(lines.text, lines.length), first)}"
 
     async def _create(self, path: Path, arguments: Mapping[str, Any]) -> str:
         text = _need(arguments, "file_text")

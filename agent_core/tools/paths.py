@@ -41,11 +41,15 @@ def _identity(path: Path) -> str:
     return str(path)
 
 
-def clip(text: str) -> str:
-    """The beginning of `text`, with a note where more follows."""
-    if len(text) <= LIMIT:
+def clip(text: str, length: int | None = None) -> str:
+    """The beginning of `text`, with a note where more follows.
+
+    `length` says how many characters there are in all, where `text` lacks the end of them.
+    """
+    length = length or len(text)
+    if length <= LIMIT:
         return text
     return (
-        f"{text[:LIMIT]}\n[Cut here: {len(text)} characters in all. Search with `grep -n` and"
+        f"{text[:LIMIT]}\n[Cut here: {length} characters in all. Search with `grep -n` and"
         " view the lines that matter with view_range.]"
     )

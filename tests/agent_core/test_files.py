@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent_core.errors import ToolError
 from agent_core.files import BlockingFiles, ThreadedFiles
-from agent_core.ports import Files
+from agent_core.ports import Files, Lines
 
 pytestmark = pytest.mark.anyio
 
@@ -52,21 +52,31 @@ def threaded(chunk: int) -> ThreadedFiles:
     return ThreadedFiles(inline_limit=-1, chunk=chunk)
 
 
-@given(CONTENTS, st.integers(1, 6), st.integers(1, 6) | st.none(), st.integers(1, 9))
-@example(b"a\r\nb\r\n", 1, 1, 2)
-@example(b"a\r\nb\n", 1, 2, 2)
-@example(b"\xef\xbb\xbfa\r\n\xff", 1, None, 2)
-def test_both_read_the_same(content: bytes, first: int, last: int | None, chunk: int) -> None:
+@given(
+    CONTENTS,
+    st.integers(1, 6),
+    st.integers(1, 6) | st.none(),
+    st.integers(0, 9) | st.just(999),
+    st.integers(1, 9),
+)
+@example(b"a\r\nb\r\n", 1, 1, 9, 2)
+@example(b"a\r\nb\n", 1, 2, 9, 2)
+@example(b"\xef\xbb\xbfa\r\n\xff", 1, None, 9, 2)
+@example(b"\r\n" * 9, 1, None, 4, 3)
+def test_both_read_the_same(
+    content: bytes, first: int, last: int | None, limit: int, chunk: int
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "f")
         path.write_bytes(content)
         blocking = run(BlockingFiles().read(path))
         assert run(threaded(chunk).read(path)) == blocking
-        lines = run(BlockingFiles().read_lines(path, first, last))
-        assert run(threaded(chunk).read_lines(path, first, last)) == lines
+        lines = run(BlockingFiles().read_lines(path, first, last, limit))
+        assert run(threaded(chunk).read_lines(path, first, last, limit)) == lines
         assert isinstance(blocking, str)
         expected = blocking.split("\n")
-        assert lines == ("\n".join(expected[first - 1 : last]), len(expected))
+        chosen = "\n".join(expected[first - 1 : last])
+        assert lines == Lines(chosen[:limit], len(chosen), len(expected))
 
 
 @given(CONTENTS | st.none(), TEXTS)
@@ -138,7 +148,7 @@ async def test_what_is_no_file_is_refused(tmp_path: Path, files: Files) -> None:
         with pytest.raises(ToolError, match=said):
             await files.read(path)
         with pytest.raises(ToolError, match=said):
-            await files.read_lines(path, 1, 2)
+            await files.read_lines(path, 1, 2, 9)
     with pytest.raises(ToolError, match="is a folder"):
         await files.write(tmp_path, "x")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
@@ -218,10 +228,10 @@ async def test_large_ranges_are_streamed(tmp_path: Path) -> None:
     files = ThreadedFiles(chunk=64 * 1024)
     tracemalloc.start()
     try:
-        assert await files.read_lines(path, 400_000, 400_001) == (
-            "0123456789abcde\n0123456789abcde",
-            500_001,
-        )
+        part = await files.read_lines(path, 400_000, 400_001, 100)
+        assert part == Lines("0123456789abcde\n0123456789abcde", 31, 500_001)
+        whole = await files.read_lines(path, 1, None, 5)
+        assert whole == Lines("01234", path.stat().st_size, 500_001)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
