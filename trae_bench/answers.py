@@ -3,6 +3,7 @@
 Everything here happens after the measured process has ended.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trae_bench.inputs import first_bytes
 from trae_bench.records import ChildReport, SessionAnswer, SessionLog
 from trae_bench.scenario import Normalise, Oracle
 from trae_bench.scenario.reading import ignored
@@ -82,7 +84,7 @@ def wrong_in(oracle: Oracle, root: Path, report: Told | None) -> str | None:
     """
     for relative, expected in oracle.files.items():
         try:
-            found = (root / relative).read_bytes()
+            found = _left(root, relative, len(expected.encode()) + 1)
         except OSError as error:
             return f"oracle: {relative}: {error.strerror}"
         if found != expected.encode():
@@ -93,6 +95,14 @@ def wrong_in(oracle: Oracle, root: Path, report: Told | None) -> str | None:
         if oracle.final_text not in report.final_text:
             return f"oracle: the final text does not contain {oracle.final_text!r}"
     return None
+
+
+def _left(root: Path, relative: str, most: int) -> bytes:
+    """What the agent left there; a link, which may lead anywhere, is no file."""
+    path = Path(os.path.realpath(root / relative))
+    if path != Path(os.path.realpath(root), relative):
+        raise OSError(errno.EINVAL, "no regular file, or below a link")
+    return first_bytes(path, most)
 
 
 def _cleaned_body(body: bytes, clean: Clean) -> Any:
@@ -113,17 +123,26 @@ def _cleaned(value: Any, clean: Clean) -> Any:
 
 
 def _files(root: Path, ignore: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
-    for folder, folders, names in os.walk(root):
-        here = Path(folder)
-        # A link to a folder is listed among the folders, and is an entry like a file.
-        links = [name for name in folders if (here / name).is_symlink()]
-        folders[:] = [
-            name for name in folders if not ignored((here / name).relative_to(root), ignore)
-        ]
-        for name in names + links:
-            relative = (here / name).relative_to(root)
-            if not ignored(relative, ignore):
-                yield relative.as_posix(), here / name
+    """All that is no folder, and folders that cannot be looked into."""
+    todo = [root]
+    # No recursion: an agent may nest folders deeper than the stack has room for.
+    while todo:
+        here = todo.pop()
+        try:
+            with os.scandir(here) as found:
+                entries = list(found)
+        except OSError:
+            yield here.relative_to(root).as_posix(), here
+            continue
+        for entry in entries:
+            path = here / entry.name
+            relative = path.relative_to(root)
+            if ignored(relative, ignore):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(path)
+            else:
+                yield relative.as_posix(), path
 
 
 def _content(path: Path, clean: Clean) -> tuple[str, bool, str]:

@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from trae_bench.inputs import last_bytes
+
 SLOWDOWN = 100
 """How many times as long a trial may take as without: callgrind takes 20 to 80."""
 
@@ -32,9 +34,7 @@ def wrapped(argv: Sequence[str], out: Path) -> tuple[str, ...]:
 def instructions(out: Path) -> int | None:
     """The count of a run that has ended; None where it left none."""
     try:
-        with out.open("rb") as file:
-            file.seek(max(0, out.stat().st_size - _TAIL_BYTES))
-            found = _TOTALS.findall(file.read())
+        found = _TOTALS.findall(last_bytes(out, _TAIL_BYTES))
     except OSError:
         return None
     return int(found[-1]) if found else None

@@ -33,6 +33,7 @@ from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from trae_bench import inputs
 from trae_bench.design import is_fixed
 from trae_bench.errors import UsageError
 from trae_bench.records import Better, Comparison, Contrast, Interval, Metric
@@ -440,7 +441,7 @@ def line_of_words(text: str, words: str) -> int | None:
 
 def _document(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return inputs.text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{path}: {error}; own claims are about the documents of a checkout, give its claims "

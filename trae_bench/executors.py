@@ -26,6 +26,7 @@ from trae_bench.answers import (
     wrong_in,
 )
 from trae_bench.fixtures import lay_out, remove, room_for_trials
+from trae_bench.inputs import first_bytes
 from trae_bench.jobs import REPORT_FD, Ended, Job, Launcher, environment, last_words, printable
 from trae_bench.meters import figures
 from trae_bench.records import (
@@ -428,8 +429,7 @@ def _with_instructions(report: ChildReport | None, counts: Path) -> ChildReport 
 
 
 def _printed(log: Path) -> str:
-    with log.open("rb") as file:
-        return printable(file.read(MOST_PRINTED))
+    return printable(first_bytes(log, MOST_PRINTED))
 
 
 def _workspaces(finished: _Finished) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from secrets import token_hex
 
 from trae_bench.errors import CannotMeasure
 from trae_bench.scenario import GeneratedFiles, WorkspaceFixture
@@ -82,18 +83,25 @@ def _write(path: Path, text: str) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a trial's folder, also where the trial took away the right to."""
+    """Remove a trial's folder, also where the trial took away the right to, or nested folders
+    deeper than the stack has room for."""
     if not folder.exists():
         return
     try:
         shutil.rmtree(folder)
-    except PermissionError:
-        _unlock(folder)
+    except (PermissionError, RecursionError):
+        _flatten(folder)
         shutil.rmtree(folder)
 
 
-def _unlock(folder: Path) -> None:
-    folder.chmod(0o700)
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            _unlock(entry)
+def _flatten(folder: Path) -> None:
+    """Give back the right to all folders below, each as a child of this one."""
+    todo = [folder]
+    while todo:
+        here = todo.pop()
+        here.chmod(0o700)
+        for entry in list(here.iterdir()):
+            if entry.is_dir() and not entry.is_symlink():
+                # Nobody may enter it, not even to move it, before it is unlocked.
+                entry.chmod(0o700)
+                todo.append(entry.rename(folder / token_hex(16)))

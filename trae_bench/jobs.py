@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from trae_bench.errors import CannotMeasure
+from trae_bench.inputs import last_bytes
 from trae_bench.meters import Usage
 
 REPORT_FD = 3
@@ -239,14 +240,8 @@ def printable(data: bytes | str) -> str:
 def last_words(said: bytes | Path) -> str:
     """A postscript with the last lines that a child printed; empty where it was silent."""
     try:
-        text = printable(said if isinstance(said, bytes) else _tail(said))
+        text = printable(said if isinstance(said, bytes) else last_bytes(said, _TAIL_BYTES))
     except OSError:
         return ""
     lines = text.strip().splitlines()[-_TAIL_LINES:]
     return "; its last lines:\n" + "\n".join(lines)[-_TAIL_CHARACTERS:] if lines else ""
-
-
-def _tail(log: Path) -> bytes:
-    with log.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-        return file.read()

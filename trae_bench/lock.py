@@ -45,6 +45,7 @@ class HostLock:
         try:
             self._descriptor = _open(self._place)
             self._acquire()
+            self._sign()
         except OSError as error:
             self._close()
             raise CannotMeasure(
@@ -53,7 +54,6 @@ class HostLock:
         except BaseException:
             self._close()
             raise
-        self._sign()
         return self
 
     def __exit__(
@@ -92,15 +92,14 @@ class HostLock:
 
     def _sign(self) -> None:
         """Leave the process id for whoever waits, where the file is this user's to write."""
-        try:
-            writable = os.open(self._place, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            # Another user's file: the lock on it holds, only the name is missing.
-            return
-        try:
-            os.write(writable, f"{os.getpid()}\n".encode())
-        finally:
-            os.close(writable)
+        # Another user's file, or a full disk: the lock holds, only the name is missing.
+        with suppress(OSError):
+            flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            writable = os.open(self._place, flags)
+            try:
+                os.write(writable, f"{os.getpid()}\n".encode())
+            finally:
+                os.close(writable)
 
     def _close(self) -> None:
         if self._descriptor >= 0:

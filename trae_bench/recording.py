@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from trae_bench.errors import UsageError
+from trae_bench.inputs import whole
 from trae_bench.scenario import (
     FINISH,
     Oracle,
@@ -80,16 +81,14 @@ class Recording(Struct, frozen=True):
 def read_trajectory(path: Path) -> Trajectory:
     """Raises `UsageError` for a file that is none."""
     try:
-        if path.stat().st_size > LARGEST_TRAJECTORY:
-            raise UsageError(f"{path}: larger than {LARGEST_TRAJECTORY >> 20} MB")
-        return msgspec.json.decode(path.read_bytes(), type=Trajectory)
+        return msgspec.json.decode(whole(path, LARGEST_TRAJECTORY), type=Trajectory)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except msgspec.ValidationError as error:
         raise UsageError(
             f"{path}: not a trajectory of agent-core or Trae Agent: {error}"
         ) from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON: {error}") from error
 
 

@@ -27,6 +27,7 @@ from msgspec import Meta, Struct
 
 from trae_bench.compare import CellKey, Floor, key_of, key_of_sample
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
+from trae_bench.inputs import first_bytes, passed
 from trae_bench.plan import Cell
 from trae_bench.records import Comparison, Metric, Mode, Name, Sample, Stopped, Text
 from trae_bench.scenario import Scenario
@@ -56,6 +57,7 @@ MAX_PROBLEM = 4000
 """Characters of a sample's problem that are kept: the last ones."""
 
 Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""A whole number that every reader can hold, and a float come near."""
 Facts = Annotated[dict[Name, Text | Whole | float | bool | None], Meta(max_length=200)]
 
 
@@ -244,11 +246,11 @@ class Journal:
         self.close()
 
     def _write(self, line: Line) -> None:
-        data = msgspec.json.encode(line) + b"\n"
         try:
+            data = msgspec.json.encode(line) + b"\n"
             # What cannot be read back (a NaN, a name without end) must not get into the file.
             _LINE.decode(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeEncodeError) as error:
             raise CannotMeasure(f"a line does not fit the journal {self.path}: {error}") from error
         try:
             start = self._file.tell()
@@ -409,7 +411,15 @@ def write_run(path: Path, run: RunFile, *, force: bool = False) -> None:
 
 
 def write_whole(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file whole or not at all; a power cut changes nothing in that. Raises `OSError`."""
+    """Write a file whole or not at all; a power cut changes nothing in that. Raises `OSError`.
+
+    A link stays one. A device or a pipe is written to as it is: nothing can take its place.
+    """
+    if passed(path) or (path.exists() and not path.is_file()):
+        with path.open("ab") as file:
+            file.writelines(parts)
+        return
+    path = Path(os.path.realpath(path))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
@@ -582,8 +592,7 @@ def _spread(value: Struct | Sequence[Struct]) -> Iterator[bytes]:
 
 def _read(path: Path, max_bytes: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+        data = first_bytes(path, max_bytes + 1)
     except OSError as error:
         raise BadRunFile(f"{path}: {error.strerror or error}") from error
     if len(data) > max_bytes:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trae_bench.answers import cleaner, transcript_digest, workspace_digest, wrong_in
+from trae_bench.fixtures import remove
 from trae_bench.records import ChildReport, RequestLog, SessionLog
 from trae_bench.scenario import Normalise, Oracle
 
@@ -187,3 +188,44 @@ def test_what_the_oracle_finds(
 ) -> None:
     found = wrong_in(oracle, tree(tmp_path / "root"), told)
     assert found is None if words is None else words in str(found)
+
+
+@pytest.mark.parametrize("put", ["pipe", "device", "link", "folder", "long"])
+def test_what_is_no_file_within_the_workspace_is_not_read(tmp_path: Path, put: str) -> None:
+    """A pipe would be waited for without end, and no timeout of the trial counts by then."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    outside.mkdir()
+    (outside / "a.txt").write_text("one")
+    where, target = root / "sub" / "a.txt", outside
+    if put == "folder":
+        (root / "sub").symlink_to(target)
+    else:
+        (root / "sub").mkdir()
+    if put == "pipe":
+        os.mkfifo(where)
+    elif put == "device":
+        where.symlink_to("/dev/zero")
+    elif put == "link":
+        where.symlink_to(target / "a.txt")
+    elif put == "long":
+        with where.open("wb") as file:
+            file.write(b"one")
+            file.truncate(1 << 40)
+    said = "not as expected" if put == "long" else "no regular file"
+    found = wrong_in(Oracle(files={"sub/a.txt": "one"}), root, None)
+    assert said in str(found)
+
+
+def test_folders_nested_deeper_than_the_stack_count(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    empty = workspace_digest(tmp_path, (), same)
+    os.mkfifo("pipe", dir_fd=here)
+    os.close(here)
+    assert workspace_digest(tmp_path, (), same) != empty
+    remove(tmp_path)

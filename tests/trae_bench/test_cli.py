@@ -494,6 +494,20 @@ def test_a_lock_that_is_none_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_lock_on_a_full_disk_holds_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    place = tmp_path / "lock"
+    monkeypatch.setattr(os, "write", full)
+    with HostLock(print, place=place):
+        second = HostLock(lambda text: None, place=place, patience=0.0)
+        with pytest.raises(CannotMeasure, match="another trae-bench is still"), second:
+            pass
+
+
 # -- real runs, in fresh processes
 
 

@@ -1,13 +1,14 @@
 """Workspaces: what is written, and that it is the same each time."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.fixtures import generated, lay_out
+from trae_bench.fixtures import generated, lay_out, remove
 from trae_bench.scenario import GeneratedFiles, WorkspaceFixture
 
 
@@ -60,3 +61,27 @@ def test_text_ends_with_its_line(size: int) -> None:
     ((_, text),) = generated(wish)
     assert len(text) == size
     assert text[-1:] in ("", "\n")
+
+
+# -- taken away
+
+
+def nest(root: Path, depth: int) -> None:
+    """Deeper than a path can be long: that takes a descriptor for each step."""
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.mkdir("locked", 0o000, dir_fd=here)
+    os.close(here)
+
+
+@pytest.mark.parametrize("depth", [1, 1500, 5000])
+def test_what_an_agent_nested_is_removed(tmp_path: Path, depth: int) -> None:
+    root = tmp_path / "0"
+    root.mkdir()
+    nest(root, depth)
+    remove(root)
+    assert not list(tmp_path.iterdir())

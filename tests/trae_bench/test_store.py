@@ -367,6 +367,38 @@ def test_a_run_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) ->
     assert store.read_run(path) == run_file()
 
 
+@pytest.mark.parametrize("kind", ["device", "pipe", "link"])
+def test_what_is_no_file_is_written_to_and_stays(tmp_path: Path, kind: str) -> None:
+    target, path = tmp_path / "target", tmp_path / "path"
+    reader = -1
+    if kind == "pipe":
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    else:
+        path.symlink_to("/dev/null" if kind == "device" else target)
+        target.write_text("old")
+    mode = path.lstat().st_mode
+    store.write_whole(path, [b"one", b"two"])
+    assert path.lstat().st_mode == mode
+    assert Path("/dev/null").is_char_device()
+    if kind == "link":
+        assert target.read_text() == "onetwo"
+    if kind == "pipe":
+        assert os.read(reader, 100) == b"onetwo"
+        os.close(reader)
+    assert {found.name for found in tmp_path.iterdir()} <= {"path", "target"}
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), 2**63])
+def test_a_fact_beyond_any_number_is_refused(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "r.json"
+    found = document()
+    found["header"]["machine"]["cores"] = number
+    path.write_text(json.dumps(found))
+    with pytest.raises(BadRunFile, match="int"):
+        store.read_run(path)
+
+
 def document() -> Any:
     return json.loads(msgspec.json.encode(run_file()))
 

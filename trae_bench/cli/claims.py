@@ -102,10 +102,11 @@ def render_guide(guide: Path, run_files: Sequence[Path], *, check: bool) -> int:
     Raises `UsageError` for a document without figures, or with broken marks.
     """
     from trae_bench.claims import claims_file
+    from trae_bench.inputs import whole
     from trae_bench.report.guide import first_difference, rendered
 
     try:
-        text = guide.read_bytes().decode()
+        text = whole(guide).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{guide}: {error}") from error
     path = claims_file()

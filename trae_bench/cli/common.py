@@ -23,7 +23,8 @@ REPORT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 def write(path: Path, parts: Iterable[str | bytes]) -> None:
     """A file whole or not at all. Raises `CannotMeasure`."""
-    if str(path) == "-":
+    # Opened by its name, what goes to a file would begin anew there, over what was printed.
+    if str(path) in ("-", "/dev/stdout"):
         for one in parts:
             click.echo(one, nl=False)
         return

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from trae_bench import inputs
 from trae_bench.errors import ScenarioError
 from trae_bench.scenario.contradictions import contradictions
 from trae_bench.scenario.records import Scenario
@@ -76,7 +77,7 @@ def _variant(document: dict[str, Any], index: int, text: str, source: str) -> Sc
 def text_of(path: Path) -> str:
     """A TOML file's text. Raises `ScenarioError`."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return inputs.text(path)
     except OSError as error:
         raise ScenarioError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -1,0 +1,87 @@
+"""Files of others: read where that ends, and no more than asked for."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trae_bench import inputs
+from trae_bench.claims import load as load_claims
+from trae_bench.cli import main
+from trae_bench.errors import BenchError
+from trae_bench.recording import read_trajectory
+from trae_bench.scenario import load
+from trae_bench.store import read_journal, read_run
+
+READERS: list[Callable[[Path], object]] = [
+    inputs.text,
+    read_run,
+    read_journal,
+    read_trajectory,
+    load,
+    load_claims,
+]
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("kind", ["pipe", "device", "holes"])
+def test_no_input_is_waited_for_or_read_without_end(
+    tmp_path: Path, kind: str, read: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "input.toml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    said = "larger than" if kind == "holes" else "no regular file"
+    with pytest.raises((OSError, BenchError), match=said):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "argv", [["report", "PIPE"], ["verify", "PIPE"], ["record", "PIPE", "--out", "x.toml"]]
+)
+def test_no_command_waits_for_a_pipe_that_lies_there(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "p")
+    assert main([str(tmp_path / "p") if word == "PIPE" else word for word in argv]) in (2, 4)
+    heard = capsys.readouterr()
+    assert "no regular file" in heard.out + heard.err
+
+
+def test_a_guide_that_is_a_pipe_is_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "p")
+    (tmp_path / "r.json").write_text("{}")
+    assert main(["report", str(tmp_path / "r.json"), "--guide", str(tmp_path / "p")]) == 2
+    assert "no regular file" in capsys.readouterr().err
+
+
+def test_what_the_shell_opened_for_us_may_be_a_pipe() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"twelve bytes")
+    os.close(writer)
+    try:
+        assert inputs.whole(Path(f"/dev/fd/{reader}")) == b"twelve bytes"
+    finally:
+        os.close(reader)
+
+
+def test_both_ends_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"\xef\xbb\xbf0123456789\r\n")
+    assert inputs.first_bytes(path, 4) == b"\xef\xbb\xbf0"
+    assert inputs.last_bytes(path, 3) == b"9\r\n"
+    assert inputs.last_bytes(path, 99) == inputs.whole(path)
+    assert inputs.text(path) == "0123456789\r\n"
+    assert inputs.whole(path, 15)
+    with pytest.raises(OSError, match="larger than 14 bytes"):
+        inputs.whole(path, 14)
+    with pytest.raises(IsADirectoryError):
+        inputs.text(tmp_path)
