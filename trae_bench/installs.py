@@ -12,6 +12,7 @@ any time but during a run; what no run has used for `KEPT_DAYS` is removed when 
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,10 +40,14 @@ Extras = tuple[str, ...]
 STEP_SECONDS = 300.0
 """That one step of making an environment may take: a slow index, a slow disk."""
 _VERSION_SECONDS = 10.0
-_ASTRAY = frozenset(
-    {"PIP_PREFIX", "PIP_ROOT", "PIP_TARGET", "PIP_USER", "PYTHONHOME", "PYTHONPATH"}
+_HEEDED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|NETRC|DBUS_SESSION_BUS_ADDRESS"
+    r"|PIP_\w+|UV_(?!PUBLISH)\w+|XDG_\w+|\w*SSL_CERT_\w+|(REQUESTS|CURL)_CA_BUNDLE|\w+_PROXY",
+    re.IGNORECASE,
 )
-"""Settings that would send what is installed to another place, or find it there already."""
+"""Settings that an installer, or its way to an index, may need."""
+_ASTRAY = frozenset({"PIP_PREFIX", "PIP_ROOT", "PIP_TARGET", "PIP_USER"})
+"""Settings that would send what is installed to another place."""
 _SOME_NOT_COMPILED = 1
 """Exit status of compileall; packages may bring files for other versions of Python."""
 _FORMAT = 1
@@ -265,7 +270,7 @@ class Workshop:
         target = self._folder / self._key(asked)
         try:
             if not target.is_dir():
-                self._folder.mkdir(parents=True, exist_ok=True)
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 sweep(self._folder)
                 with TemporaryDirectory(dir=self._folder, prefix="making-") as scratch:
                     self._make(Path(scratch, "environment"), asked)
@@ -324,11 +329,12 @@ def _missing(prefix: Path, asked: "Sequence[Requirement]") -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """The user's own, for an index may need any of it."""
+    """What an installer needs of the user's own: no key of anything else is given to a tool that
+    handles what strangers wrote."""
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in _ASTRAY and _is_text(name) and _is_text(value)
+        if _HEEDED.fullmatch(name) and name not in _ASTRAY and _is_text(name) and _is_text(value)
     } | {"PIP_NO_INPUT": "1"}
 
 

@@ -25,6 +25,7 @@ REPORT_FD = 3
 """Where a child finds the pipe that it reports over."""
 INHERITED = ("PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH")
 """All that a child sees of the user's environment: no key, no proxy, no Python setting."""
+_OF_HOOKS = ("GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_WORK_TREE")
 _TAIL_BYTES = 8192
 _TAIL_LINES = 15
 _TAIL_CHARACTERS = 2000
@@ -224,6 +225,12 @@ def _inherited() -> dict[str, str]:
     # `python` in a tool call is to be the interpreter that the bench runs on.
     bin_folder = str(Path(sys.executable).parent)
     return found | {"PATH": f"{bin_folder}{os.pathsep}{found.get('PATH', os.defpath)}"}
+
+
+def outside_hooks() -> dict[str, str]:
+    """The user's environment for a git that is told its folder: what git sets for its hooks names
+    a repository, too, and would win."""
+    return {name: value for name, value in os.environ.items() if name not in _OF_HOOKS}
 
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")

@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from trae_bench import __version__
+from trae_bench.jobs import outside_hooks
 
 Fact = str | int | float | bool
 
@@ -336,6 +337,7 @@ def _git(folder: Path, *arguments: str) -> str:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
+            env=outside_hooks(),
             capture_output=True,
             timeout=_GIT_SECONDS,
             check=True,

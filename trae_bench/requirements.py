@@ -15,7 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
+
+from trae_bench import inputs
+from trae_bench.errors import CannotMeasure
 
 DISTRIBUTION = "trae-bench"
 _REQUIREMENT = re.compile(
@@ -48,6 +52,16 @@ class Declared(Struct, frozen=True):
     extras: frozenset[str] = frozenset()
 
 
+class Project(Struct, frozen=True):
+    """What is needed of the `[project]` of a pyproject.toml."""
+
+    name: str = ""
+    dependencies: tuple[str, ...] = ()
+    extras: dict[str, tuple[str, ...]] = msgspec.field(
+        default_factory=dict, name="optional-dependencies"
+    )
+
+
 def parse(text: str) -> Requirement:
     """Raises `ValueError` for what is no requirement."""
     match = _REQUIREMENT.fullmatch(text)
@@ -68,14 +82,20 @@ def normal(name: str) -> str:
 
 
 def declared(package: Path | None = None) -> Declared:
-    """Of this distribution; nothing where nobody knows. `package` is this package's folder."""
-    package = package or Path(__file__).resolve().parent
+    """Of this distribution; nothing where nobody knows. `package` is this package's folder.
+
+    Raises `CannotMeasure` for what cannot be read as requirements.
+    """
+    file = (package or Path(__file__).resolve().parent).parent / "pyproject.toml"
     try:
-        project = tomllib.loads((package.parent / "pyproject.toml").read_text("utf-8"))["project"]
-        if project["name"] == DISTRIBUTION:
+        project = project_of(file)
+    except (OSError, ValueError):
+        project = Project()
+    if project.name == DISTRIBUTION:
+        try:
             return _of_project(project)
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
-        pass
+        except ValueError as error:
+            raise CannotMeasure(f"{file}: {error}") from error
     try:
         there = metadata.distribution(DISTRIBUTION)
     except metadata.PackageNotFoundError:
@@ -84,9 +104,18 @@ def declared(package: Path | None = None) -> Declared:
     return Declared(tuple(map(parse, there.requires or ())), extras)
 
 
-def _of_project(project: Mapping[str, Any]) -> Declared:
-    extras: dict[str, list[str]] = project["optional-dependencies"]
-    always = [parse(text) for text in project["dependencies"]]
+def project_of(file: Path) -> Project:
+    """The `[project]` of a pyproject.toml. Raises `OSError`, and `ValueError` for what is none."""
+    try:
+        table = tomllib.loads(inputs.text(file)).get("project", {})
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    return msgspec.convert(table, Project)
+
+
+def _of_project(project: Project) -> Declared:
+    extras = project.extras
+    always = [parse(text) for text in project.dependencies]
     sometimes = [
         Requirement(asked.name, asked.extras, asked.version, _with_extra(asked.marker, extra))
         for extra, texts in extras.items()
@@ -102,7 +131,10 @@ def _with_extra(marker: str, extra: str) -> str:
 
 def needed(extras: Collection[str], of: Declared) -> tuple[Requirement, ...]:
     """What has to be there for these extras, in order of names, without markers: those that
-    are not true here are left out, and the distribution's own extras are followed."""
+    are not true here are left out, and the distribution's own extras are followed.
+
+    Raises `CannotMeasure` for a marker that cannot be read.
+    """
     found: set[tuple[str, tuple[str, ...], str]] = set()
     todo, done = ["", *extras], set()
     while todo:
@@ -111,7 +143,11 @@ def needed(extras: Collection[str], of: Declared) -> tuple[Requirement, ...]:
             continue
         done.add(extra)
         for asked in of.requirements:
-            if not holds(asked.marker, extra):
+            try:
+                wanted = holds(asked.marker, extra)
+            except ValueError as error:
+                raise CannotMeasure(f"{asked.name}: {error}") from error
+            if not wanted:
                 continue
             if asked.name == DISTRIBUTION:
                 todo += asked.extras

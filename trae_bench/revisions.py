@@ -1,29 +1,32 @@
 """Revisions of the subject: which commit is meant, and its files laid out so that they can run.
 
-Git's own state is left alone: a commit is unpacked from `git archive` into the user's cache,
-under its name, and what has not been committed is copied there as it is. All of them lie at
+Git's own state is left alone: the files of a commit are written into the user's cache as they
+were committed, and what has not been committed is copied there as it is. All of them lie at
 paths of one length, with their byte-code made beforehand, so that neither side of a pair
 starts with an advantage. The folders may be removed at any time but during a run.
+
+Nothing of a revision is run here, and what is found in the cache is not taken on trust.
 """
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
-import tarfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from importlib import metadata
-from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from trae_bench import inputs
 from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.installs import NotMade, Workshop, available, cache_folder, sweep, used
+from trae_bench.jobs import environment, outside_hooks
 
 if TYPE_CHECKING:
     from trae_bench.requirements import Requirement
@@ -36,6 +39,12 @@ BRANCHES = ("origin/main", "main", "origin/master", "master")
 """Default branches where git does not know the remote's."""
 _GIT_SECONDS = 120.0
 _COMPILE_SECONDS = 120.0
+_LONGEST_HEAD = 200
+"""Bytes of what `git cat-file` says before a file's content."""
+_LINK, _EXECUTABLE, _SUBMODULE = "120000", "100755", "160000"
+"""Modes of git's entries."""
+_COMMENT = re.compile(r"(^|\s)#.*")
+"""In a lock, as pip has it."""
 
 
 class Revision(Struct, frozen=True):
@@ -47,6 +56,25 @@ class Revision(Struct, frozen=True):
     changed: bool
     """It has changes that are not committed."""
     folder: Path
+
+
+class _Entry(Struct, frozen=True):
+    """A file or link of a commit."""
+
+    mode: str
+    blob: str
+    path: PurePosixPath
+
+    @classmethod
+    def of(cls, line: bytes) -> "_Entry":
+        """From a line of `git ls-tree`. Raises `CannotMeasure` for a path that no git would write:
+        a stranger's object may have one."""
+        said, _, name = os.fsdecode(line).partition("\t")
+        mode, _, blob = said.split()
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise CannotMeasure(f"a commit cannot be laid out: it has a file at {name!r}")
+        return cls(mode, blob, path)
 
 
 class Repository:
@@ -134,20 +162,16 @@ class Repository:
 
     def at(self, commit: str) -> Revision:
         """The subject as it was committed. Raises `UsageError` where it was not there yet."""
-        listed = self._must("ls-tree", "-z", "--name-only", commit, "--", *self._paths)
-        there = [os.fsdecode(name) for name in listed.split(b"\0") if name]
-        if self._package not in there:
+        listed = self._must("ls-tree", "-r", "-z", commit, "--", *self._paths)
+        entries = [_Entry.of(line) for line in listed.split(b"\0") if line]
+        if all(entry.path.parts[0] != self._package for entry in entries):
             raise UsageError(f"{commit[:NAME_LENGTH]} has no {self._package} to compare with")
 
         def fill(folder: Path) -> str:
-            archive = self._must("archive", "--format=tar", commit, "--", *there)
-            _unpack(archive, folder)
-            return commit[:NAME_LENGTH]
+            self._write(entries, folder)
+            return commit
 
-        place = _revisions() / commit[:NAME_LENGTH]
-        # At once, for the making of the other revision sweeps the cache.
-        used(place)
-        return Revision(place.name, commit, False, place if place.is_dir() else _made(fill))
+        return Revision(commit[:NAME_LENGTH], commit, False, _made(fill))
 
     def head(self) -> Revision:
         """The subject as it lies in the working tree: tracked files, and new ones not ignored."""
@@ -155,40 +179,82 @@ class Repository:
         status = self._must("status", "--porcelain", "-z", "-uall", "--", *self._paths)
         if not status:
             return self.at(commit)
-        place = _made(self._copy)
-        return Revision(place.name, commit, True, place)
 
-    def _copy(self, folder: Path) -> str:
-        """Its name comes from what was copied, for a file may change in between."""
+        def fill(folder: Path) -> str:
+            self._copy(folder)
+            # Of what was copied, for a file may change in between.
+            return _digest(folder)[: len(commit)]
+
+        place = _made(fill)
+        return Revision(place.name[:NAME_LENGTH], commit, True, place)
+
+    def _write(self, entries: Sequence[_Entry], folder: Path) -> None:
+        """Byte for byte: `git archive` would do what .gitattributes and filters say, and lay out
+        something else than what was committed. Submodules are left out, as in a copy."""
+        kept = [entry for entry in entries if entry.mode != _SUBMODULE]
+        # Links come last, so that nothing is written through one.
+        kept.sort(key=lambda entry: entry.mode == _LINK)
+        for entry, content in zip(kept, self._blobs(kept), strict=True):
+            place = folder / entry.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if entry.mode == _LINK:
+                place.symlink_to(os.fsdecode(content))
+                continue
+            place.write_bytes(content)
+            if entry.mode == _EXECUTABLE:
+                place.chmod(0o755)
+        top = Path(os.path.realpath(folder))
+        for entry in kept:
+            if not Path(os.path.realpath(folder / entry.path)).is_relative_to(top):
+                raise CannotMeasure(f"a commit cannot be laid out: the link {entry.path} leads out")
+
+    def _blobs(self, entries: Sequence[_Entry]) -> Iterator[bytes]:
+        names = "".join(f"{entry.blob}\n" for entry in entries).encode()
+        said = self._must("cat-file", "--batch", given=names)
+        at = 0
+        for entry in entries:
+            head, _, _ = said[at : at + _LONGEST_HEAD].partition(b"\n")
+            start = at + len(head) + 1
+            try:
+                size = int(head.split()[2])
+            except (IndexError, ValueError) as error:
+                raise CannotMeasure(
+                    f"git cat-file in {self.top}: {entry.path}: {os.fsdecode(head)}"
+                ) from error
+            yield said[start : start + size]
+            at = start + size + 1
+
+    def _copy(self, folder: Path) -> None:
         listed = self._must(
             "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *self._paths
         )
-        found = hashlib.sha256()
         for name in sorted(set(listed.split(b"\0")) - {b""}):
             source, target = self.top / os.fsdecode(name), folder / os.fsdecode(name)
             if not (source.is_file() or source.is_symlink()):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
-            content = os.fsencode(target.readlink()) if target.is_symlink() else target.read_bytes()
-            runs = os.access(target, os.X_OK)
-            found.update(b"%d %d %d %s" % (len(name), len(content), runs, name) + content)
-        return found.hexdigest()[:NAME_LENGTH]
 
-    def _git(self, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
-        return _run("git", "-C", str(self.top), "--no-optional-locks", *arguments)
+    def _git(self, *arguments: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+        command = ("git", "-C", str(self.top), "--no-optional-locks", *arguments)
+        return _run(*command, given=given)
 
-    def _must(self, *arguments: str) -> bytes:
-        done = self._git(*arguments)
+    def _must(self, *arguments: str, given: bytes = b"") -> bytes:
+        done = self._git(*arguments, given=given)
         if done.returncode:
             raise CannotMeasure(f"git {arguments[0]} in {self.top}: {_said(done)}")
         return done.stdout
 
 
-def _run(*argv: str) -> "subprocess.CompletedProcess[bytes]":
+def _run(*argv: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
     try:
         return subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_GIT_SECONDS, check=False
+            argv,
+            input=given,
+            env=outside_hooks(),
+            capture_output=True,
+            timeout=_GIT_SECONDS,
+            check=False,
         )
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise CannotMeasure(f"{argv[0]} does not run: {error}") from error
@@ -199,14 +265,6 @@ def _said(done: "subprocess.CompletedProcess[bytes]") -> str:
     return lines[0] if lines else f"exit status {done.returncode}"
 
 
-def _unpack(archive: bytes, folder: Path) -> None:
-    try:
-        with tarfile.open(fileobj=BytesIO(archive), mode="r:") as tar:
-            tar.extractall(folder, filter="data")
-    except tarfile.TarError as error:
-        raise CannotMeasure(f"a commit cannot be unpacked: {error}") from error
-
-
 # -- the cache --------------------------------------------------------------------------
 
 
@@ -215,23 +273,44 @@ def _revisions() -> Path:
 
 
 def _made(fill: Callable[[Path], str]) -> Path:
-    """A folder that `fill` has filled, under the name that it gives; whole or not at all."""
+    """A folder that `fill` has filled, under the name that it gives; whole or not at all.
+
+    Raises `CannotMeasure`, also where something else lies there by now.
+    """
     folder = _revisions()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         sweep(folder)
         with TemporaryDirectory(dir=folder, prefix="making-") as scratch:
             part = Path(scratch, "revision")
-            part.mkdir()
-            place = folder / fill(part)
-            # Another bench may have been faster; then its folder is as good.
+            part.mkdir(mode=0o700)
+            place, laid_out = folder / fill(part), _digest(part)
+            # An earlier run, or another bench, may have been faster.
             with suppress(OSError):
                 part.rename(place)
+        # At once, for the making of the other revision sweeps the cache.
+        used(place)
         if not place.is_dir():
             raise CannotMeasure(f"{place} cannot be made; name another folder with XDG_CACHE_HOME")
+        if _digest(place) != laid_out:
+            raise CannotMeasure(f"{place} was changed after it had been laid out; remove it")
     except OSError as error:
         raise CannotMeasure(f"{error}; name another folder with XDG_CACHE_HOME") from error
     return place
+
+
+def _digest(folder: Path) -> str:
+    """Of all that lies there but byte-code, which each run makes anew."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if "__pycache__" in relative.parts or (path.is_dir() and not path.is_symlink()):
+            continue
+        link = path.is_symlink()
+        content = os.fsencode(path.readlink()) if link else path.read_bytes()
+        runs, name = os.access(path, os.X_OK), os.fsencode(relative)
+        found.update(b"%d %d %d %d %s" % (len(name), len(content), link, runs, name) + content)
+    return found.hexdigest()
 
 
 # -- what they run in -------------------------------------------------------------------
@@ -255,24 +334,28 @@ def interpreters(
 
 
 def _declared(folder: Path) -> tuple[object, ...]:
-    import tomllib
+    from trae_bench.requirements import Project, project_of
 
     try:
-        project = tomllib.loads((folder / PROJECT).read_text("utf-8")).get("project", {})
+        project = project_of(folder / PROJECT)
     except FileNotFoundError:
-        project = {}
+        project = Project()
     except (OSError, ValueError) as error:
         raise CannotMeasure(f"{folder / PROJECT}: {error}") from error
-    tables = (project.get("dependencies", []), project.get("optional-dependencies", {}))
-    return *tables, tuple(_locked(folder))
+    return project.dependencies, project.extras, _locked(folder)
 
 
-def _locked(folder: Path) -> Iterator[str]:
-    """Lines of the lock, without comments."""
-    with suppress(FileNotFoundError):
-        for line in (folder / CONSTRAINTS).read_text("utf-8").splitlines():
-            if text := line.partition("#")[0].strip():
-                yield text
+def _locked(folder: Path) -> tuple[str, ...]:
+    """Lines of the lock, without comments. Raises `CannotMeasure`."""
+    file = folder / CONSTRAINTS
+    try:
+        lines = inputs.text(file).splitlines()
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        raise CannotMeasure(f"{file}: {error}") from error
+    bare = (_COMMENT.sub("", line).strip() for line in lines)
+    return tuple(line for line in bare if line)
 
 
 def _own_environments(
@@ -284,9 +367,8 @@ def _own_environments(
         try:
             pythons = []
             for revision in (base, head):
-                lock = revision.folder / CONSTRAINTS
                 # A base without a lock gets head's versions of what it asks for.
-                lock = lock if lock.is_file() else head.folder / CONSTRAINTS
+                lock = _plain_lock(revision.folder) or _plain_lock(head.folder)
                 shop = Workshop(installer, say, cache_folder(), lock)
                 made = shop.environment(_requirements(revision.folder / package))
                 pythons.append(str(made / "bin" / "python"))
@@ -299,14 +381,32 @@ def _own_environments(
     )
 
 
+def _plain_lock(folder: Path) -> Path | None:
+    """The lock, if there is one. Raises `CannotMeasure` where it says more than versions: options
+    and addresses would have an installer run what a stranger wrote."""
+    file = folder / CONSTRAINTS
+    for line in _locked(folder):
+        if "@" in line or (line.startswith("-") and not line.startswith("--hash=")):
+            raise CannotMeasure(f"{file}: {line!r} is no version; an environment takes no more")
+    return file if file.is_file() else None
+
+
 def _requirements(package: Path) -> "tuple[Requirement, ...]":
-    """What a revision declares, with those of its extras that are installed here."""
+    """What a revision declares, with those of its extras that are installed here.
+
+    Raises `CannotMeasure`, also for one by its address: what lies there would be built, and so
+    be run.
+    """
     from trae_bench.requirements import declared, needed
 
     of = declared(package)
     always = set(needed((), of))
     extras = [extra for extra in of.extras if _all_here(set(needed((extra,), of)) - always)]
-    return needed(extras, of)
+    asked = needed(extras, of)
+    for one in asked:
+        if one.version.startswith("@"):
+            raise CannotMeasure(f"{package.with_name(PROJECT)}: {one}: only an index can be asked")
+    return asked
 
 
 def _all_here(asked: "Collection[Requirement]") -> bool:
@@ -319,12 +419,17 @@ def _all_here(asked: "Collection[Requirement]") -> bool:
 
 
 def _compile(python: str, folder: Path) -> None:
-    """Whatever does not compile will be told by the trial that imports it."""
-    command = [python, "-I", "-m", "compileall", "-qq", str(folder)]
+    """Anew, for what lies there may be of another source. What does not compile will be told by
+    the trial that imports it.
+
+    Without `site`, which would run what was installed (.pth) with more than a trial gets.
+    """
+    command = [python, "-I", "-S", "-m", "compileall", "-qq", "-f", str(folder)]
     with suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
+            env=environment(folder),
             capture_output=True,
             timeout=_COMPILE_SECONDS,
             check=False,

@@ -442,12 +442,19 @@ def test_the_installer_sees_what_the_user_has_set(
     monkeypatch.setenv("PIP_INDEX_URL", "http://index.example")
     monkeypatch.setenv("PIP_TARGET", "/somewhere")
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
-    monkeypatch.setenv("NO_TEXT", "\udcff")
+    monkeypatch.setenv("PIP_NO_TEXT", "\udcff")
+    monkeypatch.setenv("https_proxy", "http://proxy.example")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/certificates")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.setenv("UV_PUBLISH_TOKEN", "secret")
     workshop(tool, tmp_path).environment([])
     seen = tool.calls[0]["env"]
     assert seen["PIP_INDEX_URL"] == "http://index.example"
     assert (seen["PIP_NO_INPUT"], seen["HOME"]) == ("1", os.environ["HOME"])
-    assert {"PIP_TARGET", "PYTHONPATH", "NO_TEXT"}.isdisjoint(seen)
+    assert seen["https_proxy"] == "http://proxy.example"
+    assert seen["REQUESTS_CA_BUNDLE"] == "/certificates"
+    assert {"PIP_TARGET", "PYTHONPATH", "PIP_NO_TEXT"}.isdisjoint(seen)
+    assert "secret" not in seen.values()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Which commit is meant, and its files laid out; git's own state stays as it is."""
 
+import importlib.util
+import marshal
 import os
+import py_compile
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +14,7 @@ from tests.trae_bench.heads import HEADS, commit, git, repository
 from trae_bench import revisions
 from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.installs import Installer
+from trae_bench.machine import code_state
 from trae_bench.revisions import NAME_LENGTH, Repository, Revision, interpreters
 
 PACKAGE = "agent_core"
@@ -110,7 +114,8 @@ def test_both_sides_lie_at_paths_of_one_length(checkout: Path, cache: Path) -> N
     assert (base.changed, head.changed) == (False, True)
     assert base.commit == head.commit
     assert base.folder.parent == head.folder.parent == cache
-    assert len(base.folder.name) == len(head.folder.name) == NAME_LENGTH
+    assert len(base.folder.name) == len(head.folder.name) == len(base.commit)
+    assert len(base.name) == len(head.name) == NAME_LENGTH
     assert base.name != head.name
     assert files(base.folder / PACKAGE) == before
     assert files(head.folder / PACKAGE) == files(checkout / PACKAGE)
@@ -175,7 +180,83 @@ def test_a_commit_without_the_agent_is_no_base(checkout: Path) -> None:
         Repository(checkout, PACKAGE).at(git(checkout, "rev-parse", "HEAD"))
 
 
+def test_a_commit_lies_there_byte_for_byte(checkout: Path) -> None:
+    """What .gitattributes and filters say is not what was committed."""
+    package = checkout / PACKAGE
+    said = "aside.py export-ignore\nid.py ident export-subst\n*.py text eol=crlf filter=other\n"
+    (package / ".gitattributes").write_text(said)
+    (package / "aside.py").write_text("A = 1\n")
+    (package / "id.py").write_text("B = '$Id$ $Format:%H$'\n")
+    (package / "tool.py").write_text("C = 1\n")
+    (package / "tool.py").chmod(0o755)
+    (package / "link.py").symlink_to("tool.py")
+    commit(checkout, "attributes")
+    git(checkout, "config", "filter.other.smudge", "sed s/1/2/")
+    folder = around(checkout).at(git(checkout, "rev-parse", "HEAD")).folder / PACKAGE
+    assert (folder / "aside.py").read_bytes() == b"A = 1\n"
+    assert (folder / "id.py").read_bytes() == b"B = '$Id$ $Format:%H$'\n"
+    assert (folder / "link.py").readlink() == Path("tool.py")
+    assert os.access(folder / "tool.py", os.X_OK)
+    assert not os.access(folder / "id.py", os.X_OK)
+
+
+def test_a_link_that_leads_out_is_not_laid_out(checkout: Path) -> None:
+    (checkout / PACKAGE / "out.py").symlink_to("../../outside")
+    commit(checkout, "a link")
+    with pytest.raises(CannotMeasure, match=r"the link agent_core/out\.py leads out"):
+        around(checkout).at(git(checkout, "rev-parse", "HEAD"))
+
+
+@pytest.mark.parametrize("path", ["/etc/x", "agent_core/../../x", "../x"])
+def test_a_path_that_leads_out_is_not_laid_out(path: str) -> None:
+    with pytest.raises(CannotMeasure, match="cannot be laid out"):
+        revisions._Entry.of(f"100644 blob {'0' * 40}\t{path}".encode())
+
+
+def test_the_repository_of_a_hook_is_not_taken_for_the_one_that_is_meant(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = repository(tmp_path / "other")
+    commit(other, "another")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    found = around(checkout)
+    assert found.top == checkout
+    assert found.commit("HEAD") == git(checkout, "rev-parse", "HEAD")
+    assert code_state(checkout / PACKAGE)["commit"] == git(checkout, "rev-parse", "HEAD")
+
+
 # -- the cache
+
+
+def test_nobody_else_gets_into_the_cache(checkout: Path, cache: Path) -> None:
+    folder = around(checkout).head().folder
+    assert cache.stat().st_mode & 0o777 == folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_what_was_changed_in_the_cache_is_not_taken(checkout: Path, new: bool) -> None:
+    if new:
+        (checkout / PACKAGE / "extra.py").write_text("")
+    folder = around(checkout).head().folder
+    (folder / PACKAGE / "__pycache__").mkdir()
+    (folder / PACKAGE / "__pycache__" / "build.cpython-311.pyc").write_bytes(b"")
+    assert around(checkout).head().folder == folder
+    (folder / PACKAGE / "build.py").write_text("import antigravity\n")
+    with pytest.raises(CannotMeasure, match=f"{folder} was changed"):
+        around(checkout).head()
+
+
+def test_byte_code_is_made_anew(tmp_path: Path, cache: Path) -> None:
+    base, head = laid_out(tmp_path / "base", None), laid_out(tmp_path / "head", None)
+    source = head.folder / PACKAGE / "__init__.py"
+    planted = Path(importlib.util.cache_from_source(str(source)))
+    py_compile.compile(str(source), str(planted), doraise=True)
+    honest = planted.read_bytes()
+    planted.write_bytes(honest[:16] + marshal.dumps(compile("import antigravity", "x", "exec")))
+    interpreters(base, head, PACKAGE, print)
+    assert b"antigravity" not in planted.read_bytes()
 
 
 def test_half_made_folders_are_never_used(
@@ -187,7 +268,7 @@ def test_half_made_folders_are_never_used(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(revisions, "_unpack", full)
+        patched.setattr(Repository, "_write", full)
         with pytest.raises(CannotMeasure, match=r"No space left.*XDG_CACHE_HOME"):
             around(checkout).at(sha)
     assert list(cache.iterdir()) == []
@@ -287,8 +368,51 @@ def test_an_environment_that_cannot_be_made_is_told(
         interpreters(base, head, PACKAGE, lambda text: None)
 
 
-def test_a_broken_declaration_is_named(tmp_path: Path, cache: Path) -> None:
-    base, head = laid_out(tmp_path / "base", None), laid_out(tmp_path / "head", None)
-    (base.folder / "pyproject.toml").write_text("[project")
-    with pytest.raises(CannotMeasure, match=r"base/pyproject\.toml"):
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("pyproject.toml", b"[project"),
+        ("pyproject.toml", b"project = []"),
+        ("pyproject.toml", b"[project]\ndependencies = [1]"),
+        ("pyproject.toml", b"a = " + b"[" * 5000),
+        ("pyproject.toml", PROJECT.replace("[]", '["???"]', 1).encode()),
+        ("pyproject.toml", PROJECT.replace("[]", '["a; b"]', 1).encode()),
+        ("constraints.txt", b"a==1 # \xff"),
+    ],
+)
+def test_a_broken_declaration_is_named(
+    tmp_path: Path, cache: Path, name: str, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revisions, "available", lambda: [Installer("none", ("true",), ("true",))])
+    base, head = laid_out(tmp_path / "base", None), laid_out(tmp_path / "head", "a==1\n")
+    (base.folder / name).write_bytes(data)
+    with pytest.raises(CannotMeasure, match=r"base/(pyproject|constraints)|^a: 'b'"):
         interpreters(base, head, PACKAGE, lambda text: None)
+
+
+@pytest.mark.parametrize(
+    ("lock", "dependencies", "said"),
+    [
+        ("a==1\n", '["evil @ file:///evil"]', "only an index can be asked"),
+        ("evil @ file:///evil\n", "[]", "is no version"),
+        ("  --no-binary :all:\n", "[]", "is no version"),
+        ("a==1\n-r more.txt\n", "[]", "is no version"),
+    ],
+)
+def test_nothing_of_a_revision_is_built(
+    lock: str,
+    dependencies: str,
+    said: str,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "ran"
+    monkeypatch.setattr(
+        revisions, "available", lambda: [Installer("x", ("touch", str(run)), ("touch", str(run)))]
+    )
+    base = laid_out(tmp_path / "base", lock, dependencies)
+    head = laid_out(tmp_path / "head", "a==2 # not @ an address\n")
+    with pytest.raises(CannotMeasure, match=said):
+        interpreters(base, head, PACKAGE, lambda text: None)
+    assert not run.exists()

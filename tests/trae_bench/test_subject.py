@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+import agent_core
 from agent_core.config_cache import PlainConfig
 from agent_core.toggles import Toggles
 from trae_bench.errors import CannotMeasure
@@ -29,7 +30,7 @@ from trae_bench.scenario import (
     WorkspaceFixture,
 )
 from trae_bench.subject.command import CommandSubject
-from trae_bench.subject.reference import ReferenceSubject, toggles
+from trae_bench.subject.reference import ReferenceSubject, toggles, toggles_at
 
 OTHER_AGENT = '''
 """An agent that has nothing to do with agent_core."""
@@ -293,3 +294,39 @@ def test_a_module_in_the_workspace_does_not_replace_one_of_ours(
     trapped = replace(SMALL, workspace=WorkspaceFixture(trap))
     (sample,) = run(provider, tmp_path, ReferenceSubject(), trial(), small=trapped)
     assert (sample.status, sample.correct) == ("ok", True), sample.problem
+
+
+# -- a revision
+
+
+def test_the_toggles_of_a_revision_are_read_and_nothing_of_it_is_run(tmp_path: Path) -> None:
+    assert toggles_at(Path(agent_core.__file__).parents[1]) == frozenset(Toggles.names())
+    file = tmp_path / "agent_core" / "toggles.py"
+    file.parent.mkdir()
+    ran = tmp_path / "ran"
+    (file.parent / "__init__.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    file.write_text(
+        f"open({str(ran)!r}, 'w')\nclass Toggles(Struct):\n"
+        "    '''Said.'''\n    one: bool = True\n    other: bool = False\n    count: int = 1\n"
+    )
+    assert toggles_at(tmp_path) == {"one", "other"}
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "code", [b"", b"class Toggles: pass", b"class Toggles(", b"\xff", b"\0", b"(" * 9999]
+)
+def test_a_revision_may_not_tell_its_toggles(tmp_path: Path, code: bytes) -> None:
+    assert toggles_at(tmp_path) is None
+    (tmp_path / "agent_core").mkdir()
+    (tmp_path / "agent_core" / "toggles.py").write_bytes(code)
+    assert toggles_at(tmp_path) is None
+
+
+def test_a_revision_that_is_not_laid_out_is_told(tmp_path: Path) -> None:
+    """A journal of a stranger may name one."""
+    seats = (Seat("http://127.0.0.1:1", str(tmp_path)),)
+    with pytest.raises(CannotMeasure, match="no revision 'x' is laid out"):
+        ReferenceSubject().command(
+            replace(trial(), arm=Arm("x", {}, "x")), SMALL, seats, tmp_path, 3
+        )

@@ -1,8 +1,8 @@
 """agent_core as a subject. The only module of the laboratory that knows its name."""
 
+import ast
 import json
 import os
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from trae_bench import inputs
 from trae_bench.errors import CannotMeasure
 from trae_bench.installs import Installs
 from trae_bench.meters import ASKED_FOR
@@ -46,28 +47,26 @@ def toggles() -> dict[str, str]:
     return dict(ABOUT)
 
 
-_ASK_TOGGLES = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from agent_core.toggles import Toggles
-print(*Toggles.names())
-"""
-_ASK_SECONDS = 30.0
-
-
 def toggles_at(folder: Path) -> frozenset[str] | None:
-    """Names of the toggles that the agent in this folder knows; None where it does not tell."""
+    """Names of the toggles that the agent in this folder knows; None where it does not tell.
+
+    They are read, not asked for: a plan runs nothing of what a stranger may have written.
+    """
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", _ASK_TOGGLES, str(folder)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_ASK_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
+        tree = ast.parse(inputs.whole(folder / PACKAGE / "toggles.py"))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    return frozenset(done.stdout.decode().split())
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == "Toggles":
+            return frozenset(_fields(node)) or None
+    return None
+
+
+def _fields(of: ast.ClassDef) -> Iterator[str]:
+    for node in of.body:
+        match node:
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Name(id="bool")):
+                yield name
 
 
 class Place(Struct, frozen=True):
@@ -133,7 +132,9 @@ class ReferenceSubject:
         """The interpreter, and its PYTHONPATH."""
         if revision is None:
             return sys.executable, self._python_path
-        place = self._places[revision]
+        place = self._places.get(revision)
+        if place is None:
+            raise CannotMeasure(f"no revision {revision!r} is laid out; start a new run")
         return place.python, os.pathsep.join((place.folder, self._worker_path))
 
     async def perform(
