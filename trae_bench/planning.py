@@ -313,6 +313,8 @@ def scenario_of(asked: str) -> Scenario:
 def with_metrics(scenario: Scenario, metrics: Sequence[str]) -> Scenario:
     """The scenario with these metrics in place of its own, where any are named."""
     wanted = tuple(dict.fromkeys(metrics)) or scenario.metrics
+    # A journal may name what this release does not measure.
+    _hold_to("metric", wanted, METRICS)
     for name in wanted:
         if METRICS[name].probe == "callgrind" and not callgrind.available():
             raise UsageError(f"{name} needs valgrind, which is not on the PATH: install it")

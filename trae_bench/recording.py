@@ -108,13 +108,27 @@ def recorded(
     """
     if not trajectory.llm_interactions:
         raise UsageError("the trajectory has no reply of a model; there is nothing to play")
-    root = workspace.rstrip("/")
-    turns = tuple(_turns(trajectory, root))
+    try:
+        return _recorded(trajectory, name, toggles, workspace.rstrip("/"), files)
+    except RecursionError as error:
+        raise UsageError(
+            "the arguments of a call are nested too deep for a scenario; take the call out of the "
+            "trajectory"
+        ) from error
+
+
+def _recorded(
+    trajectory: Trajectory,
+    name: str,
+    toggles: Sequence[str],
+    root: str,
+    files: Mapping[str, str] | None,
+) -> Recording:
     scenario = Scenario(
         name=name,
         about=_about(trajectory),
         task=_portable(trajectory.task, root) or "(no task was recorded)",
-        turns=turns,
+        turns=tuple(_turns(trajectory, root)),
         toggles=ToggleUse(tuple(toggles)),
         metrics=METRICS,
         provider=ProviderConditions(protocol=_PROTOCOLS.get(trajectory.provider, "openai_chat")),

@@ -6,6 +6,7 @@ wrong, but the walk still ends.
 
 import re
 from bisect import bisect_right
+from collections.abc import Mapping
 from contextlib import suppress
 
 TomlPath = tuple[str | int, ...]
@@ -23,13 +24,23 @@ _STRING = re.compile(
 _SCALAR = re.compile(r"[^,\]}#\r\n]*")
 
 
-def line_of(text: str, path: TomlPath) -> int:
-    """Line, from 1, of the value at `path`, or of the nearest table around it."""
+Places = Mapping[TomlPath, int]
+"""Line, from 1, of each value."""
+
+
+def places(text: str) -> Places:
+    """Of all values of a text; the root is in line 1. Empty for no text."""
+    if not text:
+        return {}
     walk = _Walk(text)
     # Brackets may lie deeper than the stack has room for here; what was seen so far will do.
     with suppress(RecursionError):
         walk.run()
-    known = walk.places
+    return {(): 1} | walk.places
+
+
+def line_in(known: Places, path: TomlPath) -> int:
+    """Line of the value at `path`, or of the nearest table around it."""
     while path and path not in known:
         path = path[:-1]
     return known.get(path, 1)

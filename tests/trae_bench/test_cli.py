@@ -437,6 +437,14 @@ def test_another_machine_commit_or_package_is_not_gone_on_with(tiny: Path) -> No
             laboratory.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
+def test_a_metric_of_another_release_is_not_gone_on_with(tiny: Path) -> None:
+    journal = interrupted(tiny, 3)
+    head, *rest = journal.read_text().splitlines(keepends=True)
+    journal.write_text(head.replace('"cpu"', '"heat"') + "".join(rest))
+    with pytest.raises(UsageError, match="no metric 'heat'"):
+        laboratory.resume(journal, wish(), None, bench=ScriptedBench(fine))
+
+
 def test_a_resumed_run_does_not_take_another_runs_file(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     Path("r.json").write_text("{}")

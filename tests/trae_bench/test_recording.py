@@ -1,6 +1,7 @@
 """Trajectories made scenarios; `tests/test_replay.py` plays them again."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,18 @@ def test_what_no_script_can_play(responses: list[dict[str, Any]], problem: str) 
         recorded(trajectory(*responses), "mine", toggles=())
 
 
+@pytest.mark.parametrize("depth", [200, 700, 1000])
+def test_what_is_nested_too_deep_is_told(tmp_path: Path, depth: int) -> None:
+    nested = '{"a": ' * depth + "1" + "}" * depth
+    call = f'{{"name": "bash", "arguments": {nested}}}'
+    path = tmp_path / "t.json"
+    path.write_text(
+        f'{{"task": "t", "llm_interactions": [{{"response": {{"tool_calls": [{call}]}}}}]}}'
+    )
+    with pytest.raises(UsageError, match=r"nested|not JSON"):
+        recorded(read_trajectory(path), "mine", toggles=(), workspace="/w")
+
+
 def test_a_name_that_is_none() -> None:
     with pytest.raises(ScenarioError, match="lower-case"):
         recorded(trajectory({"content": "x"}), "My Session", toggles=())
@@ -104,6 +117,7 @@ def test_a_name_that_is_none() -> None:
     [
         (b"{", "not JSON"),
         (b"\xff", "not JSON"),
+        (b'{"task": "\xff", "llm_interactions": []}', "not JSON"),
         (b"[]", r"not a trajectory of agent-core or Trae Agent: .*object.*array"),
         (b'{"task": "x"}', "llm_interactions"),
         (b'{"task": "x", "llm_interactions": [{"response": {"content": 3}}]}', r"\[0\]\.response"),
@@ -122,6 +136,11 @@ def test_files_of_a_workspace(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a").write_text("é")
     assert text_files(tmp_path) == {"sub/a": "é"}
+    name = tmp_path / os.fsdecode(b"\xff.txt")
+    name.write_text("a")
+    with pytest.raises(UsageError, match="txt is not UTF-8"):
+        text_files(tmp_path)
+    name.unlink()
     (tmp_path / "image").write_bytes(b"\xff")
     with pytest.raises(UsageError, match="image is not UTF-8"):
         text_files(tmp_path)

@@ -24,7 +24,8 @@ from trae_bench.scenario import (
     shelf,
     write_json_schema,
 )
-from trae_bench.toml_lines import line_of
+from trae_bench.scenario.saying import MOST
+from trae_bench.toml_lines import Places, line_in, places
 
 GOOD = """\
 name = "two-words"
@@ -325,20 +326,49 @@ def test_lines_of_every_form_of_toml() -> None:
     found = leaves((), tomllib.loads(LINED))
     assert len(found) == 19
     # A key with an escape in it is kept as written; its table is near enough.
-    wrong = {path: line for path, line in found if line_of(LINED, path) != line}
+    known = places(LINED)
+    wrong = {path: line for path, line in found if line_in(known, path) != line}
     assert not wrong
 
 
 def test_a_table_has_the_line_of_its_header_and_the_unknown_that_of_what_is_around() -> None:
-    assert line_of(LINED, ("array", 1)) == 26
-    assert line_of(LINED, ("array", 0, "deep", 1)) == 24
-    assert line_of(LINED, ("array", 0, "deep", 1, "no", 3)) == 24
-    assert line_of(LINED, ("nowhere",)) == 1
+    assert line_in(places(LINED), ("array", 1)) == 26
+    assert line_in(places(LINED), ("array", 0, "deep", 1)) == 24
+    assert line_in(places(LINED), ("array", 0, "deep", 1, "no", 3)) == 24
+    assert line_in(places(LINED), ("nowhere",)) == 1
 
 
 @given(st.text(alphabet="a=[]{}\"'.,#\n 1"), st.text())
 def test_lines_of_any_text_end(text: str, more: str) -> None:
-    assert 1 <= line_of(text + more, ("a", 0, "b")) <= (text + more).count("\n") + 1
+    assert 1 <= line_in(places(text + more), ("a", 0, "b")) <= (text + more).count("\n") + 1
+
+
+def test_the_text_is_walked_once_however_much_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    walks = []
+
+    def counted(text: str) -> Places:
+        walks.append(text)
+        return places(text)
+
+    monkeypatch.setattr("trae_bench.scenario.saying.places", counted)
+    start = GOOD.index("[[turns]]")
+    many = GOOD[:start] + "[[turns]]\n" * 300 + GOOD[start:]
+    with pytest.raises(ScenarioError) as found:
+        parse(many)
+    assert len(walks) == 1
+    lines = str(found.value).splitlines()
+    assert len(lines) == MOST + 1
+    assert lines[-1].endswith(f"and {300 - MOST} more")
+
+
+@pytest.mark.parametrize("deep", [99, 3000])
+def test_arguments_have_a_bottom(deep: int) -> None:
+    """`[turns.calls.arguments]` with a key of so many parts."""
+    call = 'calls = [{ tool = "task_done", arguments = { ' + ".".join("a" * deep) + " = 1 } }]"
+    text = f"{GOOD}[[turns]]\n{call}\n"
+    said = "nested more than 100 deep" if deep > 100 else "ends the session here"
+    with pytest.raises(ScenarioError, match=said):
+        parse(text)
 
 
 # -- schema ----------------------------------------------------------------------------

@@ -26,6 +26,8 @@ from trae_bench.toml_lines import TomlPath
 
 MOST_GENERATED = 1 << 30
 """Bytes."""
+DEEPEST = 100
+"""Tables and arrays within each other; a writer of JSON has an end, too."""
 
 
 def contradictions(scenario: Scenario) -> Iterator[Finding]:
@@ -113,7 +115,9 @@ def _of_arguments(scenario: Scenario) -> Iterator[Finding]:
             if call.arguments_json:
                 yield from _of_json((*root[:-1], "arguments_json"), call)
             for path, value in _leaves(root, call.arguments):
-                if not _has_json_form(value):
+                if len(path) - len(root) > DEEPEST:
+                    yield path, f"nested more than {DEEPEST} deep; take some of it away"
+                elif not _has_json_form(value):
                     yield path, f"{value} has no JSON form; write a string, number, true or false"
 
 
@@ -135,15 +139,13 @@ def _has_json_form(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, int) and -(2**63) <= value < 2**63)
 
 
-def _leaves(path: TomlPath, value: object) -> Iterator[tuple[TomlPath, object]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _leaves((*path, key), item)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _leaves((*path, index), item)
-    else:
+def _leaves(path: TomlPath, value: object, depth: int = 0) -> Iterator[tuple[TomlPath, object]]:
+    """What is no table and no array; nested too deep, whatever it is."""
+    if depth > DEEPEST or not isinstance(value, dict | list):
         yield path, value
+        return
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _leaves((*path, key), item, depth + 1)
 
 
 def _of_lists(scenario: Scenario) -> Iterator[Finding]:

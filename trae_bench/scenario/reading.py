@@ -129,8 +129,9 @@ def files_below(root: Path, ignore: Sequence[str] = ()) -> dict[str, str]:
         if size > LARGEST_FOLDER:
             raise ValueError(f"the folder has more than {LARGEST_FOLDER >> 20} MB; take some out")
         try:
+            relative.encode()
             found[relative] = path.read_bytes().decode()
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             remedy = "only text can be a fixture; let the task make it"
             raise ValueError(f"{relative} is not UTF-8; {remedy}") from error
     return found

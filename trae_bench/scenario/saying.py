@@ -4,23 +4,34 @@ from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
 from trae_bench.errors import ScenarioError
-from trae_bench.toml_lines import TomlPath, line_of
+from trae_bench.toml_lines import Places, TomlPath, line_in, places
 
 Finding = tuple[TomlPath, str]
 """Where, and what with its remedy."""
+MOST = 50
+"""Findings that are told at once."""
 
 
 def raise_for(findings: Sequence[Finding], source: str, text: str) -> None:
-    """Raises one `ScenarioError` that names them all; does nothing where there are none."""
-    if findings:
-        errors = [str(error_at(source, text, path, problem)) for path, problem in findings]
-        raise ScenarioError("\n".join(errors))
+    """Raises one `ScenarioError` that names them, at most `MOST`; does nothing where there are
+    none. `text` is the file's, for the lines; empty where it is not known."""
+    if not findings:
+        return
+    known = places(text)
+    errors = [_said(source, known, *finding) for finding in findings[:MOST]]
+    if len(findings) > MOST:
+        errors.append(f"{source}: and {len(findings) - MOST} more")
+    raise ScenarioError("\n".join(errors))
 
 
 def error_at(source: str, text: str, path: TomlPath, problem: str) -> ScenarioError:
     """`text` is the file's, for the line; empty where it is not known."""
-    line = f":{line_of(text, path)}" if text else ""
-    return ScenarioError(f"{source}{line}: {_show(path)}: {problem}")
+    return ScenarioError(_said(source, places(text), path, problem))
+
+
+def _said(source: str, known: Places, path: TomlPath, problem: str) -> str:
+    line = f":{line_in(known, path)}" if known else ""
+    return f"{source}{line}: {_show(path)}: {problem}"
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
