@@ -1,5 +1,6 @@
 """The comment: verdict first, table folded, short enough for any run."""
 
+import html
 import re
 from functools import cache
 
@@ -145,7 +146,7 @@ def test_the_longest_facts_still_fit() -> None:
         ("`x`", "&#96;x&#96;"),
         ("<b>", "&#60;b&#62;"),
         ("&amp;", "&#38;amp&#59;"),
-        ("@me #1 www.x", "&#64;me &#35;1 www&#46;x"),
+        ("www.x", "www&#46;x"),
         ("[a](b)", "&#91;a&#93;(b)"),
         ("a::b", "a&#58;&#92;x3ab"),
         ("a\nb", "a&#92;x0ab"),
@@ -154,6 +155,15 @@ def test_the_longest_facts_still_fit() -> None:
 def test_markdown_has_nothing_to_act_on(text: str, shown: str) -> None:
     assert markdown_text(text) == shown
     assert for_markdown(text) == f"<code>{shown}</code>"
+
+
+def test_nobody_is_mentioned_and_nothing_referred_to() -> None:
+    """GitHub looks for names and numbers when entities are characters again, but not in code."""
+    text = "@me o/r#1 GH-12 gh-1 HIGH-5"
+    assert html.unescape(markdown_text(text)) == (
+        "@\u200bme o/r#\u200b1 GH\u200b-12 gh\u200b-1 HIGH-5"
+    )
+    assert for_markdown(text) == "<code>&#64;me o/r&#35;1 GH-12 gh-1 HIGH-5</code>"
 
 
 def test_no_text_is_no_code() -> None:

@@ -52,12 +52,20 @@ for_xml = for_html
 def for_markdown(text: str, longest: int = LONGEST) -> str:
     """As inline code, also in a table's cell: there nobody is mentioned (`@name`) and nothing
     is linked. An empty text stays empty."""
-    plain = markdown_text(text, longest)
+    plain = _entities(text, longest)
     return f"<code>{plain}</code>" if plain else ""
 
 
 def markdown_text(text: str, longest: int = LONGEST) -> str:
-    """For text without names in it: what Markdown or HTML could act on is an entity."""
+    """For text without names in it: what Markdown or HTML could act on is an entity.
+
+    GitHub looks for people and issues (`@name`, `#1`, `GH-1`) when entities are characters again,
+    so something of no width stands in these.
+    """
+    return _MENTIONS.sub(r"\g<0>&#8203;", _entities(text, longest))
+
+
+def _entities(text: str, longest: int) -> str:
     return _PUNCTUATION.sub(lambda found: f"&#{ord(found[0])};", for_terminal(text, longest))
 
 
@@ -66,6 +74,7 @@ def markdown_text(text: str, longest: int = LONGEST) -> str:
 _PUNCTUATION = re.compile(
     r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<![0-9])\.|\.(?![0-9])|[!-$&'*:-@\[-^`{-~]"
 )
+_MENTIONS = re.compile(r"&#(?:35|64);|\bGH(?=-[0-9])", re.IGNORECASE)
 
 
 def for_workflow(text: str, longest: int = LONGEST) -> str:
