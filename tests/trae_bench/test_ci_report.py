@@ -18,7 +18,7 @@ from trae_bench.cli import main
 from trae_bench.errors import AnswersDiffer, CannotMeasure
 from trae_bench.gate import outcome
 from trae_bench.lock import PLACE_VARIABLE
-from trae_bench.report import markdown
+from trae_bench.report import markdown, unmeasured
 from trae_bench.report.ci import (
     MOST_OF_A_KIND,
     MOST_SUMMARY,
@@ -284,6 +284,57 @@ def test_reports_are_written_before_the_exit_whatever_it_is(
     assert 'errors="2"' in Path("junit.xml").read_text()
     out = capsys.readouterr().out
     assert "\n::error title=answers differ::tiny / batched_trajectory" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "why"),
+    [
+        (["--toggle", "no_such"], 2, "no toggle"),
+        (["--compare", "none.json"], 2, "no such run file"),
+        (["--out", "run.txt"], 2, "ends in .json"),
+    ],
+)
+def test_what_came_to_nothing_is_told_where_an_older_report_lay(
+    argv: list[str],
+    code: int,
+    why: str,
+    played: type[PlayedBench],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(SUMMARY_VARIABLE, "summary.md")
+    for name in ("comment.md", "junit.xml"):
+        Path(name).write_text("no regression")
+    assert main([*RUN, *argv, *REPORTS]) == code
+    text = Path("comment.md").read_text()
+    assert text.startswith(f"{markdown.MARKER}\n### trae-bench: could not be measured\n")
+    assert text == Path("summary.md").read_text()
+    (case,) = ElementTree.parse("junit.xml").iter("testcase")
+    (error,) = case
+    assert why in error.attrib["message"]
+
+
+def test_an_early_interrupt_is_told_there_too(
+    played: type[PlayedBench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(laboratory, "start", interrupt)
+    Path("comment.md").write_text("no regression")
+    assert main([*RUN, *REPORTS]) == 130
+    assert "interrupted" in Path("comment.md").read_text()
+    assert 'errors="1"' in Path("junit.xml").read_text()
+
+
+def test_a_report_of_nothing_is_short_whatever_the_reason() -> None:
+    why = "@" * 50_000 + "\n" * 50_000
+    assert len(unmeasured.comment(why)) < 65_536
+    ElementTree.fromstring(unmeasured.junit("\x1b<\n&"))
+
+
+def test_a_plan_writes_no_report(played: type[PlayedBench]) -> None:
+    assert main([*RUN, "--toggle", "no_such", "--plan", *REPORTS]) == 2
+    assert not Path("comment.md").exists()
 
 
 def test_a_report_that_cannot_be_written_stops_no_other(

@@ -263,6 +263,37 @@ def test_a_machine_that_treats_the_sides_unlike_is_4(tiny: Path) -> None:
 # -- designs
 
 
+def test_file_names_that_are_no_text_or_no_harmless_one(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = ScriptedBench(fine)
+    run = laboratory.start(wish(pairs=3), Path("r.json"), force=False, bench=bench).run
+    for name in (os.fsdecode(b"\xff.json"), "\x1b[31m::error::.json"):
+        store.write_run(Path(name), run)
+        main(["verify", "--json", name])
+        assert list(json.loads(capsys.readouterr().out)) == [name]
+        store.write_run(Path("baselines/here", name), run, force=True)
+        assert main(["baseline", "show", "--folder", ".", "--json"]) == 0
+        (kept,) = json.loads(capsys.readouterr().out)["baselines"]
+        assert kept["path"] == f"baselines/here/{name}"
+        Path("baselines/here", name).unlink()
+        assert main(["report", name]) == 0
+        assert main(["plot", name, "--out", f"{name}.svg"]) == 0
+        heard = capsys.readouterr().out
+        assert "\x1b" not in heard
+        assert "::error::" not in heard
+
+
+def test_a_command_line_that_is_no_text_is_kept(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(laboratory, "Bench", lambda *_, **__: ScriptedBench(fine))
+    name = os.fsdecode(b"\xff.json")
+    assert main(["run", "tiny.toml", "--pairs", "3", "--json", "--out", name]) == 0
+    assert json.loads(capsys.readouterr().out)["run_file"] == name
+    assert store.read_run(Path(name)).header.command.endswith("'\\udcff.json'")
+
+
 @pytest.fixture
 def two(tiny: Path) -> Path:
     path = tiny.with_name("two.toml")
@@ -310,6 +341,29 @@ def test_a_factorial_takes_a_fixed_number_of_pairs_and_is_told_as_a_whole(
     (interaction,) = found["found"][0]["interactions"]
     assert interaction["change"]["log_ratio"] == pytest.approx(-math.log(0.8))
     assert found["found"][0]["whole"]["measured"]["log_ratio"] == pytest.approx(math.log(0.8))
+
+
+@pytest.mark.parametrize("asked", ["tiny.toml", "/elsewhere/tiny.toml", "bugfix", "gone"])
+def test_no_scenario_is_run_because_a_stored_run_names_it(
+    asked: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its oracle's command would be: whoever wrote the run file could have chosen both."""
+    result = laboratory.start(wish(pairs=3), Path("r.json"), force=False, bench=ScriptedBench(fine))
+    used = {"tiny": store.ScenarioUsed(asked, "0" * 64)}
+    header = msgspec.structs.replace(result.run.header, scenarios=used)
+    run = msgspec.structs.replace(result.run, header=header)
+    store.write_run(Path("stored.json"), store.sealed(run), force=True)
+    assert main(["run", "--compare", "stored.json", "--plan"]) == 2
+    assert f"'{asked}', no scenario that ships" in capsys.readouterr().err
+    assert main(["run", "tiny.toml", "--compare", "stored.json", "--plan"]) == 0
+
+
+@pytest.mark.parametrize("value", ["--help", "-x", "--plan", "-"])
+def test_a_base_that_looks_like_an_option_is_none(
+    value: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "tiny.toml", f"--compare={value}"]) == 2
+    assert f"--compare={value}: no commit" in capsys.readouterr().err
 
 
 def test_a_resumed_run_keeps_its_design(two: Path) -> None:

@@ -654,13 +654,12 @@ def test_a_stored_run_is_a_base(
     monkeypatch.setattr(laboratory.Bench, "executor", executor)
     monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
     monkeypatch.chdir(tmp_path)
-    Path("tiny.toml").write_text(TINY)
-    run = ["run", "--metric", "requests", "--pairs", "2", "--force"]
-    assert main([*run, "tiny.toml", "--out", "base.json"]) == 0
+    run = ["run", "--metric", "requests", "--toggle", "event_shell", "--pairs", "2", "--force"]
+    assert main([*run, "bugfix@shell", "--out", "base.json"]) == 0
     against = [*run, "--compare", "base.json", "--out", "head.json", "--comment", "c.md"]
     assert main(against) == 0
     # What is run is what the stored run ran.
-    assert store.read_run(Path("head.json")).header.scenarios.keys() == {"tiny"}
+    assert store.read_run(Path("head.json")).header.scenarios.keys() == {"bugfix@shell"}
     requests["now"] = 11.0
     assert main(against) == 1
     assert "regression" in Path("c.md").read_text()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import FILE, print_json, tell, terminal_width, write
+from trae_bench.cli.common import FILE, file_name, print_json, tell, terminal_width, write
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -114,14 +114,12 @@ def render_guide(guide: Path, run_files: Sequence[Path], *, check: bool) -> int:
     if not check:
         if should != text:
             write(guide, [should])
-        click.echo(
-            f"{click.format_filename(guide)}: {'as it was' if should == text else 'written'}"
-        )
+        click.echo(f"{file_name(guide)}: {'as it was' if should == text else 'written'}")
         return 0
     if difference := first_difference(text, should):
         number, line = difference
         tell(f"{guide}:{number}: not what the runs say; they say: {line}")
         tell(f"Write it anew: trae-bench report --guide {guide} {' '.join(map(str, run_files))}")
         return NOT_BORNE_OUT
-    click.echo(f"{click.format_filename(guide)}: what the runs say")
+    click.echo(f"{file_name(guide)}: what the runs say")
     return 0

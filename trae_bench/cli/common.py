@@ -1,5 +1,6 @@
 """What the commands have in common: how they print, write files, and know the terminal."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -36,12 +37,24 @@ def write(path: Path, parts: Iterable[str | bytes]) -> None:
         raise CannotMeasure(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def file_name(path: Path | str) -> str:
+    """For a sentence. Whoever called a file something may have been a stranger."""
+    from trae_bench.report.escape import for_terminal
+
+    return for_terminal(str(path), 1000)
+
+
 def print_json(value: object) -> None:
     import msgspec
 
     from trae_bench.report.escape import for_json
 
-    click.echo(for_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()))
+    try:
+        text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    except UnicodeEncodeError:
+        # A file's name need not be text; with escapes it can be told, and found by them.
+        text = json.dumps(msgspec.to_builtins(value), indent=2)
+    click.echo(for_json(text))
 
 
 def tell(message: str) -> None:

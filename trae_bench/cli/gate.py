@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import FILE, REPORT, print_json, terminal_width, write
+from trae_bench.cli.common import FILE, REPORT, file_name, print_json, terminal_width, write
 from trae_bench.errors import CannotMeasure
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def set_baseline(run_file: Path, folder: Path, force: bool) -> None:
     from trae_bench.baselines import keep
 
     path = keep(run_file, folder, force=force)
-    click.echo(f"Kept as {click.format_filename(path)}")
+    click.echo(f"Kept as {file_name(path)}")
 
 
 @baseline.command("show")
@@ -115,7 +115,7 @@ def show_baselines(folder: Path, as_json: bool) -> None:
         return
     click.echo(f"This machine: {kind_of(facts)}")
     if not found:
-        click.echo(f"No baselines in {click.format_filename(folder)}.")
+        click.echo(f"No baselines in {file_name(folder)}.")
     else:
         _show_baselines(found)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trae_bench.cli.common import FILE, write
+from trae_bench.cli.common import FILE, file_name, write
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def plot(files: tuple[Path, ...], out: Path, kind: Any, **names: str | None) -> 
         claimed=all(result.claimed for result in results),
     )
     write(out, [drawn])
-    click.echo(f"Picture: {click.format_filename(out)}")
+    click.echo(f"Picture: {file_name(out)}")
 
 
 def _name(files: tuple[Path, ...], place: int) -> str:

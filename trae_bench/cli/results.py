@@ -4,12 +4,20 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from trae_bench.cli.common import print_json, takes, takes_colour, terminal_width, write
+from trae_bench.cli.common import (
+    file_name,
+    print_json,
+    takes,
+    takes_colour,
+    terminal_width,
+    write,
+)
 from trae_bench.errors import BenchError, CannotMeasure
 
 if TYPE_CHECKING:
@@ -27,9 +35,10 @@ def show_result(result: "Result", *, as_json: bool) -> None:
     for line in _sentences(result):
         click.echo(line)
     if result.run_file.exists():
-        click.echo(f"Run file: {click.format_filename(result.run_file)}")
+        click.echo(f"Run file: {file_name(result.run_file)}")
     if result.run.stopped != "done" and result.journal.exists():
-        click.echo(f"Go on with: trae-bench run --resume {shlex.quote(str(result.journal))}")
+        quoted = shlex.quote(str(result.journal))
+        click.echo(f"Go on with: trae-bench run --resume {file_name(quoted)}")
 
 
 def _document(result: "Result") -> dict[str, Any]:
@@ -86,15 +95,39 @@ def write_reports(
     result: "Result", comment: Path | None, junit: Path | None, *, summary: bool = False
 ) -> BenchError | None:
     """Whatever can be written is; the first thing that could not be comes back."""
-    from trae_bench.report import ci, markdown
     from trae_bench.report.junit import junit as as_xml
+    from trae_bench.report.markdown import comment as as_markdown
 
-    in_markdown = markdown.comment(result.run, claimed=result.claimed)
+    in_markdown = as_markdown(result.run, claimed=result.claimed)
+    in_xml = as_xml(result.run, claimed=result.claimed) if junit else ""
+    return _write_reports(in_markdown, in_xml, comment, junit, summary=summary)
+
+
+@contextmanager
+def reported(comment: Path | None, junit: Path | None) -> Iterator[None]:
+    """Whatever ends a run in here, before it has a result, is told in its reports, too: those of
+    an earlier run must not be taken for them."""
+    from trae_bench.report import unmeasured
+
+    try:
+        yield
+    except (BenchError, KeyboardInterrupt) as error:
+        why = str(error) or "interrupted"
+        in_markdown, in_xml = unmeasured.comment(why), unmeasured.junit(why)
+        _write_reports(in_markdown, in_xml, comment, junit, summary=True)
+        raise
+
+
+def _write_reports(
+    in_markdown: str, in_xml: str, comment: Path | None, junit: Path | None, *, summary: bool
+) -> BenchError | None:
+    from trae_bench.report import ci
+
     jobs: list[Callable[[], object]] = []
     if comment:
         jobs.append(lambda: write(comment, [in_markdown]))
     if junit:
-        jobs.append(lambda: write(junit, [as_xml(result.run, claimed=result.claimed)]))
+        jobs.append(lambda: write(junit, [in_xml]))
     if summary:
         jobs.append(lambda: ci.add_to_summary(in_markdown, os.environ))
     errors = []

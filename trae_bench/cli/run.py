@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trae_bench.cli.common import FILE, REPORT, print_json, terminal_width
-from trae_bench.cli.results import show_result, write_reports
+from trae_bench.cli.results import reported, show_result, write_reports
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,16 @@ class Finite(click.FloatRange):
         return number
 
 
-@click.command()
+class _Run(click.Command):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Click would take what `--compare=` is followed by for an option, if it looks like one."""
+        for word in args:
+            if word.startswith("--compare=-"):
+                raise UsageError(f"{word}: no commit, branch or file; none begins with a dash")
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Run)
 @click.argument("scenarios", nargs=-1, metavar="[SCENARIO]...")
 @click.option(
     "--toggle", "toggles", multiple=True, metavar="NAME", help="Only this toggle. Repeat for more."
@@ -140,15 +149,16 @@ def run(context: click.Context, /, **options: Any) -> int:
       trae-bench run bugfix fan-out --compare v1.2.0 --strict
       trae-bench run --resume trae-bench-results/NAME.journal.jsonl
     """
-    wish = _wish(context, options)
-    if options["resume"] is not None:
-        _only_with_resume(context)
-    elif options["plan_only"]:
-        _show_plan(wish, as_json=options["as_json"])
+    if options["plan_only"] and options["resume"] is None:
+        _show_plan(_wish(context, options), as_json=options["as_json"])
         return 0
     from trae_bench.gate import outcome
 
-    result = _measure(options, wish)
+    with reported(options["comment"], options["junit"]):
+        wish = _wish(context, options)
+        if options["resume"] is not None:
+            _only_with_resume(context)
+        result = _measure(options, wish)
     # Without a whole run there is nothing to compare; then its own report says why.
     whole = result.run.stopped != "interrupted" and result.error is None
     stored = wish.stored if whole else None
@@ -190,15 +200,30 @@ def _wish(context: click.Context, options: dict[str, Any]) -> "Wish":
         stored = read_base(path)
         options = options | {"compare": None}
         if not options["scenarios"]:
-            asked_before = (used.asked for used in stored.header.scenarios.values())
-            options = options | {"scenarios": tuple(asked_before)}
+            options = options | {"scenarios": _scenarios_of(stored, path)}
     # A resumed run has its own.
     settings = load(Path.cwd()) if options["resume"] is None else Settings()
     if context.get_parameter_source("profile") is click.core.ParameterSource.DEFAULT:
         options = options | {"profile": settings.profile or options["profile"]}
     asked = {name: options[name] for name in Wish.__struct_fields__ if name in options}
-    command = shlex.join(["trae-bench", *context.obj])
+    # A file's name need not be text.
+    command = shlex.join(["trae-bench", *context.obj]).encode(errors="backslashreplace").decode()
     return Wish(command=command, settings=settings, stored=stored, **asked)
+
+
+def _scenarios_of(stored: "RunFile", path: Path) -> tuple[str, ...]:
+    """The names of those that a stored run is of. Raises `UsageError` for any but those that ship:
+    a run file may come from a stranger, and an oracle's command is run."""
+    from trae_bench.scenario import catalogue, split
+
+    known = catalogue()
+    for name, used in stored.header.scenarios.items():
+        if used.asked != name or split(name)[0] not in known:
+            raise UsageError(
+                f"{path}: it is of {used.asked!r}, no scenario that ships with this release; name "
+                "the scenarios to run yourself"
+            )
+    return tuple(stored.header.scenarios)
 
 
 def _measure(options: dict[str, Any], wish: "Wish") -> "Result":

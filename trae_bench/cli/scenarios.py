@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import FILE, print_json, tell, terminal_width, write
+from trae_bench.cli.common import FILE, file_name, print_json, tell, terminal_width, write
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def validate(files: tuple[str, ...]) -> None:
             wrong.append(str(error))
         else:
             also = f", with {variants} variant{'s' * (variants > 1)}" if variants else ""
-            click.echo(f"{click.format_filename(file)}: ok{also}")
+            click.echo(f"{file_name(file)}: ok{also}")
     if wrong:
         raise UsageError("\n".join(wrong))
 
@@ -136,7 +136,7 @@ def record(trajectory: Path, out: Path, workspace: str, files: Path | None, forc
     write(out, [recording.text])
     for note in recording.notes:
         tell(f"Note: {note}")
-    click.echo(f"{click.format_filename(out)}: {len(recording.scenario.turns)} turns")
+    click.echo(f"{file_name(out)}: {len(recording.scenario.turns)} turns")
 
 
 def _checked(asked: str) -> "list[Scenario]":
