@@ -28,11 +28,15 @@ from trae_bench.scenario import (
     parse,
 )
 from trae_bench.scenario.reading import files_below
+from trae_bench.scenario.records import Name
 from trae_bench.toml_text import toml_text
 
 LARGEST_TRAJECTORY = 256 * 1024 * 1024
 """Bytes."""
 METRICS = ("cpu", "wall", "self_time_per_step")
+NOT_VARIED = frozenset({"native_client", "shared_tls", "optional_deps", "config_cache"})
+"""Toggles that a recorded session is not asked about: they need a vendor's SDK to tell anything,
+TLS, or a second start, none of which it has."""
 _MARK = "{workspace}"
 _PROTOCOLS: Mapping[str, Protocol] = {
     "anthropic": "anthropic_messages",
@@ -109,6 +113,13 @@ def recorded(
     if not trajectory.llm_interactions:
         raise UsageError("the trajectory has no reply of a model; there is nothing to play")
     try:
+        msgspec.convert(name, Name)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"{name!r} cannot name a scenario; take lower-case letters and digits, words joined by "
+            "single dashes"
+        ) from error
+    try:
         return _recorded(trajectory, name, toggles, workspace.rstrip("/"), files)
     except RecursionError as error:
         raise UsageError(
@@ -124,20 +135,21 @@ def _recorded(
     root: str,
     files: Mapping[str, str] | None,
 ) -> Recording:
+    turns = tuple(_turns(trajectory, root))
     scenario = Scenario(
         name=name,
         about=_about(trajectory),
         task=_portable(trajectory.task, root) or "(no task was recorded)",
-        turns=tuple(_turns(trajectory, root)),
-        toggles=ToggleUse(tuple(toggles)),
+        turns=turns,
+        toggles=ToggleUse(tuple(name for name in toggles if name not in NOT_VARIED)),
         metrics=METRICS,
         provider=ProviderConditions(protocol=_PROTOCOLS.get(trajectory.provider, "openai_chat")),
         workspace=WorkspaceFixture(files=dict(files or {})),
-        oracle=Oracle(final_text=_portable(_final_text(trajectory), root)),
+        oracle=Oracle(final_text=_heard(_portable(_final_text(trajectory), root), turns[-1].text)),
     )
-    recording = Recording(scenario, tuple(_notes(trajectory, root, files)))
+    recording = Recording(scenario, tuple(_notes(trajectory, root, files, scenario.oracle)))
     # What was recorded may be more than a scenario may say; whoever loads it finds out too late.
-    parse(recording.text, name)
+    parse(recording.text, "the scenario of this session")
     return recording
 
 
@@ -204,6 +216,11 @@ def _final_text(trajectory: Trajectory) -> str:
     return (trajectory.final_result or "").strip() if trajectory.success else ""
 
 
+def _heard(final: str, last: str) -> str:
+    """What of the final text the last turn will say again; the folder's path will be another."""
+    return max(final.split(_MARK), key=len).strip() if final in last else ""
+
+
 def _about(trajectory: Trajectory) -> str:
     count = len(trajectory.llm_interactions)
     return (
@@ -212,7 +229,9 @@ def _about(trajectory: Trajectory) -> str:
     )
 
 
-def _notes(trajectory: Trajectory, root: str, files: Mapping[str, str] | None) -> Iterator[str]:
+def _notes(
+    trajectory: Trajectory, root: str, files: Mapping[str, str] | None, oracle: Oracle
+) -> Iterator[str]:
     responses = [interaction.response for interaction in trajectory.llm_interactions]
     if not any(call.name == FINISH for call in responses[-1].tool_calls or ()):
         yield f"the session did not end with {FINISH}; a last turn that does was added"
@@ -224,6 +243,8 @@ def _notes(trajectory: Trajectory, root: str, files: Mapping[str, str] | None) -
         yield "no --files were given: the session starts in an empty folder"
     if not _final_text(trajectory):
         yield "the session was no success: write an [oracle] that says what shall be true"
+    elif not oracle.final_text:
+        yield "its last reply is not what it ended in: write an [oracle] of what shall be true"
     if _MARK in json.dumps([msgspec.to_builtins(response) for response in responses]):
         yield f"the model itself said {_MARK}; played again, that is the session's folder"
 

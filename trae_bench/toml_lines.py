@@ -76,7 +76,10 @@ class _Walk:
         self._at = match.end() if match else self._at
 
     def _mark(self, path: TomlPath) -> None:
-        self.places.setdefault(path, bisect_right(self._newlines, self._at - 1) + 1)
+        """Here is this value, and here begins what is around it, unless it did before."""
+        line = bisect_right(self._newlines, self._at - 1) + 1
+        for length in range(1, len(path) + 1):
+            self.places.setdefault(path[:length], line)
 
     def _header(self) -> TomlPath:
         """`[a.b]` or `[[a.b]]`; an array of tables stands for its latest table."""

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from agent_core.tools import TOOLS
 from trae_bench.executors import FreshProcess
 from trae_bench.meters import METRICS
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import Script, expand
 from trae_bench.records import Arm, Sample, Side, Trial
 from trae_bench.scenario import Scenario, catalogue, check, every_scenario, find, load, split
-from trae_bench.subject.reference import ReferenceSubject, extras, toggles
+from trae_bench.subject.reference import ReferenceSubject, extras, toggles, tools
 
 A_SCREEN = 75
 """Lines."""
@@ -47,7 +46,7 @@ def test_a_scenario_names_what_there_is(name: str) -> None:
     assert scenario.name == name
     check(
         scenario,
-        tools=TOOLS,
+        tools=tools(),
         toggles=toggles(),
         metrics=METRICS,
         extras=extras(),

@@ -16,7 +16,7 @@ from trae_bench.meters import METRICS
 from trae_bench.records import Trial
 from trae_bench.report.terminal import noise_table, standing_lines
 from trae_bench.scenario import check
-from trae_bench.subject.reference import toggles
+from trae_bench.subject.reference import toggles, tools
 
 
 def floor(metric: str, sd: float, standing: Standing = "gated") -> Floor:
@@ -24,7 +24,7 @@ def floor(metric: str, sd: float, standing: Standing = "gated") -> Floor:
 
 
 def test_the_tiny_session_is_one_that_the_laboratory_would_take() -> None:
-    check(tiny(), toggles=toggles(), metrics=METRICS, source=Path("doctor"))
+    check(tiny(), tools=tools(), toggles=toggles(), metrics=METRICS, source=Path("doctor"))
 
 
 def test_noise_is_of_both_modes() -> None:

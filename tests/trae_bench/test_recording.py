@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.errors import ScenarioError, UsageError
+from trae_bench.errors import UsageError
 from trae_bench.provider.script import expand
-from trae_bench.recording import Trajectory, read_trajectory, recorded, text_files
+from trae_bench.recording import NOT_VARIED, Trajectory, read_trajectory, recorded, text_files
 from trae_bench.scenario import parse
+from trae_bench.subject.reference import toggles
 
 DONE = {"name": "task_done", "arguments": {}}
 
@@ -33,7 +34,10 @@ def trajectory(*responses: dict[str, Any], **changes: Any) -> Trajectory:
 def test_a_session_becomes_a_scenario() -> None:
     call = {"call_id": "1", "name": "bash", "arguments": {"command": "cat /home/me/lab/a.py"}}
     made = recorded(
-        trajectory({"content": "I look.", "tool_calls": [call]}, {"tool_calls": [DONE]}),
+        trajectory(
+            {"content": "I look.", "tool_calls": [call]},
+            {"content": "All is well.", "tool_calls": [DONE]},
+        ),
         "mine",
         toggles=("fast",),
         workspace="/home/me/lab/",
@@ -49,6 +53,29 @@ def test_a_session_becomes_a_scenario() -> None:
     assert scenario.oracle.final_text == "All is well."
     assert scenario.toggles.vary == ("fast",)
     assert made.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("final", "last", "heard"),
+    [
+        ("All is well.", "So: All is well.", "All is well."),
+        ("a is in /w/sub, as b is not.", "a is in /w/sub, as b is not.", "/sub, as b is not."),
+        ("All is well.", "Done.", ""),
+        ("All is well.", "", ""),
+    ],
+)
+def test_an_oracle_hears_only_what_will_be_said_again(final: str, last: str, heard: str) -> None:
+    spoken = trajectory({"content": last, "tool_calls": [DONE]}, final_result=final)
+    made = recorded(spoken, "mine", toggles=(), workspace="/w")
+    assert made.scenario.oracle.final_text == heard
+    assert any("not what it ended in" in note for note in made.notes) == (not heard)
+
+
+def test_toggles_that_such_a_session_cannot_feel_are_not_asked_about() -> None:
+    made = recorded(trajectory({"content": "x"}), "mine", toggles=tuple(toggles()))
+    assert "batched_trajectory" in made.scenario.toggles.vary
+    assert toggles().keys() > NOT_VARIED
+    assert NOT_VARIED.isdisjoint(made.scenario.toggles.vary)
 
 
 def test_what_is_missing_is_said() -> None:
@@ -108,7 +135,7 @@ def test_what_is_nested_too_deep_is_told(tmp_path: Path, depth: int) -> None:
 
 
 def test_a_name_that_is_none() -> None:
-    with pytest.raises(ScenarioError, match="lower-case"):
+    with pytest.raises(UsageError, match=r"^'My Session' cannot name a scenario; .*lower-case"):
         recorded(trajectory({"content": "x"}), "My Session", toggles=())
 
 

@@ -93,7 +93,7 @@ def test_shipped_scenarios_load(name: str) -> None:
         ("a = [1", "1:7", "`]`"),
         ("a = 1\nb = \n", "2:5", "a value"),
         ("a = 1\n\nc\n", "3:2", "Expected '='"),
-        ('a = "open\n', "1:10", "Illegal character"),
+        ('a = "open\n', "1:10", "the closing quotes"),
         ("a = 1\na = 2\n", "2:6", "a key that is not given yet"),
         ("= 1", "1:1", "`key = value`"),
         ("[table\n", "1:7", "Expected ']'"),
@@ -137,6 +137,30 @@ def test_toml_that_python_cannot_hold(text: str) -> None:
         ('protocol = "gemini"', "think_seconds = -1", 11, "provider.think_seconds", ">= 0"),
         ('{ tool = "task_done" }', "", 20, "turns[1]", "an empty turn"),
         ('{ tool = "task_done" }', '{ tool = "bash" }', 20, "turns[1]", "calls task_done"),
+        (
+            '{ tool = "task_done" }',
+            '{ tool = "done" }',
+            21,
+            "turns[1].calls[0].tool",
+            "did you mean task_done?",
+        ),
+        ("[workspace.files]", "[oracle]\n[workspace.files]", 27, "oracle", "looks at nothing"),
+        (
+            "[workspace.files]",
+            '[oracle]\nfinal_text = ""\n[workspace.files]',
+            27,
+            "oracle",
+            "looks at nothing",
+        ),
+        (
+            "[workspace.files]",
+            '[oracle]\nfinal_text = "first"\n[workspace.files]',
+            28,
+            "oracle.final_text",
+            "the last turn does not say 'first'",
+        ),
+        ("[[normalise]]", "[[normalize]]", 23, "normalize", "did you mean normalise"),
+        ("[workspace.files]", "[workspce.files]", 27, "workspce", "did you mean workspace"),
         ("'in ([0-9.]+)s'", "'in ([0-9.]+s'", 24, "normalise[0].pattern", "unterminated"),
         ("'in ([0-9.]+)s'", "'[[a]'", 24, "normalise[0].pattern", "nested set"),
         ("'\\1'", "'\\2'", 25, "normalise[0].replace", "invalid group"),
@@ -170,6 +194,12 @@ def test_a_session_that_ends_too_early() -> None:
     assert [line.split(":")[1] for line in said.splitlines()] == ["13", "13"]
 
 
+def test_an_oracle_hears_what_the_last_turn_says_but_for_its_folders_path() -> None:
+    said = changed("calls = [{ tool = ", 'text = "See {workspace}/a."\ncalls = [{ tool = ')
+    assert parse(said + '[oracle]\nfinal_text = "/a."\n')
+    assert "$.oracle.final_text: " in complaint(said + '[oracle]\nfinal_text = "{workspace}/a"\n')
+
+
 def test_a_script_without_end() -> None:
     assert "at most" in complaint(changed("repeat = 2", "repeat = 100_000"))
 
@@ -178,11 +208,12 @@ def test_unknown_names_are_found_where_they_stand(tmp_path: Path) -> None:
     source = tmp_path / "two-words.toml"
     source.write_text(GOOD)
     scenario = load(source)
-    check(scenario, tools=["bash", "task_done"], toggles=["parallel_tools", "event_shell"])
+    bash = {"bash": ["command"], "task_done": []}
+    check(scenario, tools=bash, toggles=["parallel_tools", "event_shell"])
     with pytest.raises(ScenarioError) as caught:
         check(
             scenario,
-            tools=["bsh", "task_done"],
+            tools={"bsh": [], "task_done": []},
             toggles=["parallel_tool", "event_shells"],
             metrics=["cpu", "walls"],
             source=source,
@@ -195,6 +226,29 @@ def test_unknown_names_are_found_where_they_stand(tmp_path: Path) -> None:
         "Known: event_shells, parallel_tool",
         ":4: $.metrics[1]: no metric 'wall'; did you mean walls? Known: cpu, walls",
     ]
+
+
+@pytest.mark.parametrize(
+    ("new", "line", "place"),
+    [
+        ('arguments = { comand = "ls" }', 17, "arguments.comand"),
+        ("arguments_json = '{\"comand\": null}'", 17, "arguments_json"),
+    ],
+)
+def test_unknown_arguments_are_found_where_they_stand(
+    tmp_path: Path, new: str, line: int, place: str
+) -> None:
+    source = tmp_path / "two-words.toml"
+    # What the tool is told that ends a session is not looked at.
+    told = changed('{ tool = "task_done" }', '{ tool = "task_done", arguments = { said = "x" } }')
+    source.write_text(told.replace('arguments = { command = "ls" }', new))
+    tools = {"bash": ["command", "session"], "task_done": ()}
+    with pytest.raises(ScenarioError) as caught:
+        check(load(source), tools=tools, source=source)
+    assert str(caught.value) == (
+        f"{source}:{line}: $.turns[0].calls[0].{place}: no argument of bash 'comand'; did you "
+        "mean command? Known: command, session"
+    )
 
 
 def test_a_file_is_called_after_its_scenario(tmp_path: Path) -> None:
@@ -226,6 +280,8 @@ def test_find(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no scenario file"):
         find(str(tmp_path / "mine.toml"))
     (tmp_path / "mine.toml").write_text("")
+    with pytest.raises(UsageError, match=r"did you mean .*mine\.toml\?"):
+        find(str(tmp_path / "mine"))
     assert find(str(tmp_path / "mine.toml")) == tmp_path / "mine.toml"
 
 

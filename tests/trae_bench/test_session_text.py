@@ -45,6 +45,7 @@ calls = [
   { tool = "write", arguments = { path = "{workspace}/a", text = "TEN LINES" } },
 ]
 [[turns]]
+text = "All is well."
 calls = [{ tool = "view", arguments_json = '{"range": null}' }, { tool = "task_done" }]
 [oracle]
 command = "test -f a"
@@ -86,7 +87,8 @@ Session
             7
             8
             … 2 more lines
-     4  > view range=null
+     4  All is well.
+        > view range=null
         > task_done
 
 Afterwards

@@ -5,6 +5,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import PurePosixPath
 
 from trae_bench.scenario.measurable import impossible
@@ -19,6 +20,7 @@ from trae_bench.scenario.records import (
     Scenario,
     ScriptedCall,
     SubjectSetup,
+    Turn,
     WorkspaceFixture,
 )
 from trae_bench.scenario.saying import Finding
@@ -34,6 +36,7 @@ def contradictions(scenario: Scenario) -> Iterator[Finding]:
     yield from _of_no_session(scenario)
     yield from _of_install(scenario)
     yield from _of_turns(scenario)
+    yield from _of_final_text(scenario)
     yield from _of_arguments(scenario)
     yield from _of_lists(scenario)
     yield from _of_paths(scenario)
@@ -101,10 +104,30 @@ def _of_turns(scenario: Scenario) -> Iterator[Finding]:
         if finishes and turn.repeat > 1:
             yield path, f"a turn that calls {FINISH} is played once; drop `repeat`"
         if index == last and not finishes:
-            yield path, f"the session does not end; add a last turn that calls {FINISH}"
+            yield from _of_end(path, turn)
     total = sum(turn.repeat for turn in scenario.turns)
     if total > MOST_TURNS:
         yield ("turns",), f"{total} turns, repeats counted; at most {MOST_TURNS} are allowed"
+
+
+def _of_end(path: TomlPath, turn: Turn) -> Iterator[Finding]:
+    for number, call in enumerate(turn.calls):
+        if get_close_matches(call.tool, [FINISH], cutoff=0.6):
+            what = f"{call.tool!r} does not end the session; did you mean {FINISH}?"
+            yield (*path, "calls", number, "tool"), what
+            return
+    yield path, f"the session does not end; add a last turn that calls {FINISH}"
+
+
+def _of_final_text(scenario: Scenario) -> Iterator[Finding]:
+    """What the agent says in the end is the last turn's text, with its folder's path in it."""
+    wanted = scenario.oracle.final_text
+    if not scenario.subject.has_session or not scenario.turns or not wanted:
+        return
+    said = scenario.turns[-1].text
+    if not any(wanted in part for part in said.split("{workspace}")):
+        remedy = "say it there, or let final_text be a part of what it says"
+        yield ("oracle", "final_text"), f"the last turn does not say {wanted!r}; {remedy}"
 
 
 def _of_arguments(scenario: Scenario) -> Iterator[Finding]:

@@ -1,22 +1,27 @@
 """The names in a scenario that only other rooms know, and what it cannot measure."""
 
+import json
 import tomllib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from trae_bench.scenario.measurable import unmeasurable
-from trae_bench.scenario.records import Extras, Scenario
+from trae_bench.scenario.records import FINISH, Extras, Scenario
 from trae_bench.scenario.saying import Finding, raise_for, suggestion
 from trae_bench.scenario.variants import at_home, split
+from trae_bench.toml_lines import TomlPath
 
 Named = Iterator[Finding]
 """Where a name stands, and the name."""
+
+Tools = Mapping[str, Collection[str]]
+"""The names of each tool's arguments."""
 
 
 def check(
     scenario: Scenario,
     *,
-    tools: Collection[str] | None = None,
+    tools: Tools | None = None,
     toggles: Collection[str] | None = None,
     metrics: Collection[str] | None = None,
     extras: Collection[str] | None = None,
@@ -30,6 +35,7 @@ def check(
     """
     found = [
         *(_unknown("tool", _tools(scenario), tools) if tools is not None else ()),
+        *(_unknown_arguments(scenario, tools) if tools is not None else ()),
         *(_unknown("toggle", _toggles(scenario), toggles) if toggles is not None else ()),
         *(_unknown("metric", _metrics(scenario), metrics) if metrics is not None else ()),
         *(_unknown("extra", _extras(scenario), extras) if extras is not None else ()),
@@ -55,6 +61,21 @@ def _tools(scenario: Scenario) -> Named:
     for index, turn in enumerate(scenario.turns):
         for number, call in enumerate(turn.calls):
             yield ("turns", index, "calls", number, "tool"), call.tool
+
+
+def _unknown_arguments(scenario: Scenario, tools: Tools) -> Iterator[Finding]:
+    for index, turn in enumerate(scenario.turns):
+        for number, call in enumerate(turn.calls):
+            # A session ends at the name of the tool; what it is told is not looked at.
+            if call.tool == FINISH or call.tool not in tools:
+                continue
+            place: TomlPath = ("turns", index, "calls", number)
+            if call.arguments_json:
+                given = json.loads(call.arguments_json)
+                named = [((*place, "arguments_json"), name) for name in given]
+            else:
+                named = [((*place, "arguments", name), name) for name in call.arguments]
+            yield from _unknown(f"argument of {call.tool}", iter(named), tools[call.tool])
 
 
 def _toggles(scenario: Scenario) -> Named:

@@ -1,6 +1,6 @@
 """From a file to a checked `Scenario`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ import msgspec
 from trae_bench import inputs
 from trae_bench.errors import ScenarioError
 from trae_bench.scenario.contradictions import contradictions
-from trae_bench.scenario.records import Scenario
-from trae_bench.scenario.saying import error_at, raise_for, suggestion
+from trae_bench.scenario.records import Oracle, Scenario
+from trae_bench.scenario.saying import Finding, error_at, raise_for, suggestion
 from trae_bench.scenario.variants import MARK, at_home, merged
 from trae_bench.scenario.wrong_toml import explain, read_toml
 
@@ -48,7 +48,7 @@ def parse(text: str, source: str = "<scenario>", variant: str = "") -> Scenario:
     except msgspec.ValidationError as error:
         path, problem = explain(str(error))
         raise error_at(source, text, path, problem) from error
-    raise_for(list(contradictions(scenario)), source, text)
+    raise_for([*contradictions(scenario), *_idle(document, scenario)], source, text)
     found = {
         each.name: _variant(document, index, text, source)
         for index, each in enumerate(scenario.variants)
@@ -56,6 +56,13 @@ def parse(text: str, source: str = "<scenario>", variant: str = "") -> Scenario:
     if variant and variant not in found:
         raise ScenarioError(f"{source}: no variant {variant!r}{suggestion(variant, found)}")
     return found[variant] if variant else scenario
+
+
+def _idle(document: Mapping[str, Any], scenario: Scenario) -> Iterator[Finding]:
+    """Not of a variant: an empty text there takes back what the scenario asks for."""
+    if "oracle" in document and scenario.oracle == Oracle():
+        remedy = "give it `command`, `files` or `final_text`, or drop it"
+        yield ("oracle",), f"an oracle that looks at nothing; {remedy}"
 
 
 def _variant(document: dict[str, Any], index: int, text: str, source: str) -> Scenario:

@@ -52,4 +52,6 @@ def find(name: str) -> Path:
     known = catalogue()
     if name in known:
         return known[name]
+    if Path(f"{name}.toml").is_file():
+        raise UsageError(f"no scenario {name!r} is shipped; did you mean {name}.toml?")
     raise UsageError(f"no scenario {name!r}{suggestion(name, known)}")

@@ -23,6 +23,7 @@ _EXPECTED = {
     "Invalid statement": "expected `key = value`, `[table]`, `[[table]]` or a comment",
     "Invalid initial character for a key part": "expected a key: letters, digits, _, -, or quoted",
     "Unterminated string": "expected the closing quotes of a string",
+    "Illegal character '\\n'": "expected the closing quotes of a string",
     "Unclosed array": "expected `,` or the closing `]` of an array",
     "Unclosed inline table": "expected `,` or the closing `}` of an inline table",
     "Cannot overwrite a value": "expected a key that is not given yet; this one is",

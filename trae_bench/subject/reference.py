@@ -47,6 +47,17 @@ def toggles() -> dict[str, str]:
     return dict(ABOUT)
 
 
+def tools() -> dict[str, frozenset[str]]:
+    """The agent's tools by every name of theirs, each with the names of its arguments."""
+    from agent_core.tools import TOOLS
+
+    return {
+        name: frozenset(entry.parameters["properties"])
+        for entry in TOOLS.values()
+        for name in (entry.name, *entry.aliases)
+    }
+
+
 def toggles_at(folder: Path) -> frozenset[str] | None:
     """Names of the toggles that the agent in this folder knows; None where it does not tell.
 
@@ -82,6 +93,20 @@ def extras() -> frozenset[str]:
     from trae_bench.requirements import declared
 
     return declared().extras
+
+
+def brought(scenario: Scenario, toggles: Mapping[str, bool]) -> dict[str, str]:
+    """The extras without which the agent cannot play a scenario with these toggles, each with the
+    module that it brings; toggles that are not named are on."""
+    if not scenario.subject.has_session:
+        return {}
+    needed = {"yaml": "yaml"} if scenario.subject.format == "yaml" else {}
+    if not toggles.get("native_client", True):
+        from agent_core.dynamic_imports import SDKS
+
+        sdk = SDKS[_PROVIDERS[scenario.provider.protocol]]
+        needed[sdk.extra] = sdk.module
+    return needed
 
 
 class ReferenceSubject:
