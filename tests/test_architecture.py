@@ -55,6 +55,7 @@ TRAE_BENCH = {
     "callgrind": 1,
     "inputs": 0,
     "probes": 0,
+    "profiles": 0,
     "stats": 1,
     "toml_lines": 1,
     "toml_text": 1,

@@ -6,8 +6,8 @@ them.
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 from msgspec import Struct
@@ -17,53 +17,18 @@ from trae_bench.design import NOISE_FLOOR, contrasts, is_fixed
 from trae_bench.errors import UsageError
 from trae_bench.meters import METRICS, taken
 from trae_bench.plan import Cell, cells, confirming, only
+from trae_bench.profiles import PROFILES, Profile
 from trae_bench.records import Arm, Contrast, Metric
 from trae_bench.revisions import Repository, Revision
 from trae_bench.scenario import Scenario, catalogue, check, every_scenario, find, load, split
 from trae_bench.session import Limits, target
 from trae_bench.settings import Settings, apply
 from trae_bench.store import Compared, Header, RunFile, ScenarioUsed, digest
-from trae_bench.subject.reference import PACKAGE, extras, toggles, toggles_at
-
-
-class Profile(Struct, frozen=True):
-    """A kind of run: how long, how sure."""
-
-    about: str
-    scenarios: tuple[str, ...]
-    budget: float | None
-    """Seconds."""
-    pairs: int | None
-    noise_pairs: int
-    claimed: bool = True
-    """Verdicts may be claimed."""
-
+from trae_bench.subject.reference import PACKAGE, brought, extras, toggles, toggles_at, tools
 
 FIXED_PAIRS = 8
 """Of each contrast in a two-level design, where none are asked for. Every effect is made from
 many contrasts, so this is as good as many times as much."""
-
-DEFAULT_SCENARIOS = ("bugfix", "fan-out")
-FULL_SCENARIOS = (
-    *DEFAULT_SCENARIOS,
-    *("startup-cold", "startup-warm", "tool-heavy-start", "cli-help"),
-    *("config-load", "config-load@500", "config-load@yaml", "config-load@500-yaml"),
-    *("fan-out-one-file", "file-ops", "tools-memory", "bugfix@shell"),
-    *("trajectory-long", "trajectory-long@memory", "trajectory-long@history"),
-    *("api-sequential", "api-sequential@rtt10", "api-sequential@rtt40"),
-    *("api-sequential@tls", "api-sequential@tls-rtt10", "api-sequential@tls-rtt40"),
-    *("api-burst", "api-burst@tls", "api-burst@tls-rtt40", "throughput", "streaming"),
-)
-"""What most rows of docs/performance.md are made from."""
-
-PROFILES: Mapping[str, Profile] = MappingProxyType(
-    {
-        # Without verdicts there is nothing that A/A pairs could guard.
-        "smoke": Profile("2 pairs each, no verdicts", DEFAULT_SCENARIOS, 120.0, 2, 0, False),
-        "quick": Profile("at most 4:30 minutes", DEFAULT_SCENARIOS, 270.0, None, 8),
-        "full": Profile("until every question has its answer", FULL_SCENARIOS, None, None, 12),
-    }
-)
 
 
 class Wish(Struct, frozen=True, kw_only=True):
@@ -134,7 +99,7 @@ class Plan(Struct, frozen=True):
     metrics: Mapping[str, Metric]
     """All that are known, with the thresholds of the settings."""
     left_out: tuple[str, ...] = ()
-    """Why a scenario is not run, one sentence each."""
+    """Why a scenario, or a toggle of those that are asked for, is not run, one sentence each."""
     sides: Sides | None = None
 
     def pairs_of(self, cell: Cell) -> int:
@@ -165,11 +130,11 @@ def plan(wish: Wish) -> Plan:
     profile = PROFILES[wish.profile]
     asked = _asked(wish.scenarios or wish.settings.scenarios or profile.scenarios)
     left_out = {name: why for name, one in asked.items() if (why := _out_of_reach(one, wish))}
+    felt = {name: one for name, one in asked.items() if name not in left_out}
     sides, metrics = _sides(wish), apply(wish.settings, taken(pinned=bool(machine.cores())))
     planned = [
         cell
-        for name, scenario in asked.items()
-        if name not in left_out
+        for scenario in felt.values()
         for cell in _cells(with_metrics(scenario, wish.metrics), wish, sides, metrics)
     ]
     if not planned:
@@ -190,7 +155,7 @@ def plan(wish: Wish) -> Plan:
         cells=tuple(planned),
         limits=limits,
         metrics=metrics,
-        left_out=tuple(left_out.values()),
+        left_out=(*left_out.values(), *filter(None, (_unfelt(one, wish) for one in felt.values()))),
         sides=sides,
     )
 
@@ -214,16 +179,65 @@ def _asked(names: Sequence[str]) -> dict[str, Scenario]:
 
 def _out_of_reach(scenario: Scenario, wish: Wish) -> str:
     """Why there is nothing to compare on this scenario; empty where there is."""
+    # Revisions have the defaults of their users, whatever the scenario could vary.
+    return _without_sides(scenario, wish) or lacking(scenario, varied=wish.compare is None)
+
+
+def _without_sides(scenario: Scenario, wish: Wish) -> str:
     if wish.compare is None:
+        if not scenario.toggles.vary:
+            return f"{scenario.name} varies no toggle"
         if not wish.toggles or set(wish.toggles) & set(scenario.toggles.vary):
             return ""
-        can = ", ".join(scenario.toggles.vary)
-        return f"{scenario.name} cannot feel {', '.join(wish.toggles)}, only {can}"
+        return _unfelt(scenario, wish)
     if scenario.provider.transport == "respx":
         return f"{scenario.name} runs in the bench's own process, which has one revision only"
     if scenario.subject.install is not None:
         return f"{scenario.name} weighs what is installed, not what a revision does"
     return ""
+
+
+def _unfelt(scenario: Scenario, wish: Wish) -> str:
+    """Which of the toggles that are asked for this scenario cannot feel; empty where it can all."""
+    can = scenario.toggles.vary
+    lost = [name for name in wish.toggles if name not in can]
+    return f"{scenario.name} cannot feel {', '.join(lost)}, only {', '.join(can)}" if lost else ""
+
+
+def lacking(scenario: Scenario, *, varied: bool = True) -> str:
+    """What has to be installed before this scenario can be played; empty where all is there."""
+    lost = missing(scenario, varied=varied)
+    if not lost:
+        return ""
+    return (
+        f"{scenario.name} needs what is not installed here ({', '.join(lost.values())}); "
+        f"pip install 'trae-bench[{','.join(lost)}]'"
+    )
+
+
+def missing(scenario: Scenario, *, varied: bool = True) -> dict[str, str]:
+    """The extras that this scenario needs and that are not here, each with the module it lacks.
+
+    `varied` is for the toggles that it can feel being off on one side at least.
+    """
+    if scenario.subject.install is not None:
+        # It makes environments of its own.
+        return {}
+    off = dict.fromkeys(scenario.toggles.vary if varied else (), False) | scenario.toggles.hold
+    needed = {
+        **({"tls": "trustme"} if scenario.provider.tls else {}),
+        **({"mock": "respx"} if scenario.provider.transport == "respx" else {}),
+        **brought(scenario, off),
+    }
+    return {extra: module for extra, module in needed.items() if not _is_there(module)}
+
+
+def _is_there(module: str) -> bool:
+    # For `google.genai` this imports `google`, an empty namespace, which may be missing itself.
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _cells(
@@ -257,8 +271,8 @@ def _sides(wish: Wish) -> Sides | None:
     base, head = repository.at(commit), repository.head()
     if not wish.compare and base == head:
         raise UsageError(
-            f"nothing to compare: the working tree is where it left {said}; name a base, such as "
-            "--compare HEAD~1"
+            f"nothing to compare: the working tree is {said}, without a change; name a base, such "
+            "as --compare HEAD~1"
         )
     return Sides(base, head, said, toggles_at(base.folder))
 
@@ -306,8 +320,23 @@ def scenario_of(asked: str) -> Scenario:
     """A scenario by its name or file. Raises `UsageError`, `ScenarioError`."""
     path = find(asked)
     scenario = load(path, split(asked)[1])
-    check(scenario, toggles=toggles(), metrics=METRICS, extras=extras(), source=path)
+    check_names(scenario, path)
     return scenario
+
+
+def check_names(scenario: Scenario, source: Path) -> None:
+    """Hold the names in a scenario to those that the agent and this laboratory know.
+
+    `source` is the file it came from. Raises `ScenarioError`.
+    """
+    check(
+        scenario,
+        tools=tools(),
+        toggles=toggles(),
+        metrics=METRICS,
+        extras=extras(),
+        source=source,
+    )
 
 
 def with_metrics(scenario: Scenario, metrics: Sequence[str]) -> Scenario:

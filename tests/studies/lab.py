@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -22,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from tests.trae_bench.test_catalogue import all_names
-from trae_bench import machine
+from trae_bench import machine, planning
 from trae_bench.compare import PairOfSamples, fate, group
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.doctor import tiny
@@ -77,13 +76,7 @@ def missing(scenario: Scenario) -> str | None:
     """Without what this scenario cannot be played here."""
     if scenario.subject.install is not None:
         return "fresh environments"
-    switched = {**dict.fromkeys(scenario.toggles.vary, False), **scenario.toggles.hold}
-    wanted = {
-        "openai": not switched.get("native_client", True),
-        "trustme": scenario.provider.tls,
-        "respx": scenario.provider.transport == "respx",
-    }
-    return next((name for name, asked in wanted.items() if asked and not find_spec(name)), None)
+    return next(iter(planning.missing(scenario).values()), None)
 
 
 def playable(left_out: Sequence[str] = ()) -> list[str]:

@@ -481,7 +481,7 @@ def test_the_report_is_written_before_the_refusal(
     assert "the scenario has changed" in out
     assert "the scenario has changed" in comment.read_text()
     assert "nothing that is gated" in err
-    assert main(["compare", base, base, "--comment", str(tmp_path / "no" / "c.md")]) == 4
+    assert main(["compare", base, base, "--comment", f"{comment}/no.md"]) == 4
     out, err = capsys.readouterr()
     assert "equivalent" in out
     assert "cannot write" in err

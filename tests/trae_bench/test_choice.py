@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from tests.trae_bench.runs import honest, plan
 from tests.trae_bench.test_cli import ScriptedBench, fine, wish
 from tests.trae_bench.twins import TINY, cell
-from trae_bench import laboratory, machine
+from trae_bench import laboratory, machine, planning
 from trae_bench.cli import main
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.doctor import noise
 from trae_bench.errors import UsageError
 from trae_bench.meters import METRICS, taken
 from trae_bench.plan import Cell, confirming, only
-from trae_bench.scenario import catalogue
+from trae_bench.scenario import Scenario, catalogue, find, load, split
 from trae_bench.stats import RULES
 from trae_bench.store import read_run
 from trae_bench.verify import verify
@@ -121,7 +121,10 @@ def test_a_scenario_of_which_nothing_is_left_is_not_run(
 # -- all
 
 
-def test_all_names_every_scenario_and_variant(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_names_every_scenario_and_variant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(planning, "missing", lambda scenario, varied: {})
     scenarios = {one["scenario"] for one in planned(capsys, "all")}
     assert catalogue().keys() < scenarios
     assert main(["list", "scenarios", "--json"]) == 0
@@ -130,6 +133,91 @@ def test_all_names_every_scenario_and_variant(capsys: pytest.CaptureFixture[str]
 
 def test_all_and_one_of_them_is_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert planned(capsys, "all", "bugfix") == planned(capsys, "all")
+
+
+# -- what is left out, and why
+
+
+def left_out(capsys: pytest.CaptureFixture[str], *args: str) -> list[str]:
+    """As --plan says it, which prints the same sentences as text."""
+    assert main(["run", *args, "--plan"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert main(["run", *args, "--plan", "--json"]) == 0
+    found: list[str] = json.loads(capsys.readouterr().out)["left_out"]
+    assert all(f"Left out: {why}." in shown for why in found)
+    return found
+
+
+def test_each_toggle_that_a_scenario_cannot_feel_is_named(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--toggle", "batched_trajectory", "--toggle", "config_cache")
+    assert left_out(capsys, "tiny.toml", *asked) == [
+        "tiny cannot feel config_cache, only batched_trajectory"
+    ]
+    assert left_out(capsys, "tiny.toml") == []
+
+
+def test_a_scenario_that_varies_nothing_is_named(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_text(TINY.replace('["batched_trajectory"]', "[]"))
+    assert left_out(capsys, "tiny.toml", "fan-out") == ["tiny varies no toggle"]
+    assert main(["run", "tiny.toml"]) == 2
+    assert "nothing to compare: tiny varies no toggle" in capsys.readouterr().err
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no extra is installed."""
+    monkeypatch.setattr(planning, "find_spec", lambda module: None)
+
+
+def shipped(name: str) -> Scenario:
+    return load(find(name), split(name)[1])
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize(
+    ("name", "extras"),
+    [
+        ("bugfix", []),
+        ("install-size", []),
+        ("cli-help", []),
+        ("bugfix@seven", ["tls", "yaml"]),
+        ("api-burst@h2", ["tls"]),
+        ("config-load@yaml", ["yaml"]),
+        ("startup-cold@sdk", ["openai"]),
+    ],
+)
+def test_what_a_scenario_needs_is_missed(name: str, extras: list[str]) -> None:
+    assert list(planning.missing(shipped(name))) == extras
+
+
+def test_nothing_is_missed_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "find_spec", lambda module: module)
+    assert planning.missing(shipped("bugfix@seven")) == {}
+
+
+def test_a_vendors_sdk_is_the_protocols(tiny: Path, bare: None) -> None:
+    gemini = '[provider]\nprotocol = "gemini"\n'
+    tiny.write_text(TINY.replace("batched_trajectory", "native_client") + gemini)
+    scenario = planning.scenario_of("tiny.toml")
+    assert planning.missing(scenario) == {"google": "google.genai"}
+    # Both sides of a comparison of revisions have the agent's own client.
+    assert planning.missing(scenario, varied=False) == {}
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_scenario_that_lacks_a_package_is_left_out_before_the_run(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "needs what is not installed here (trustme); pip install 'trae-bench[tls]'"
+    assert left_out(capsys, "tiny.toml", "api-burst@tls") == [f"api-burst@tls {told}"]
+    assert main(["run", "api-burst@tls"]) == 2
+    assert f"nothing to compare: api-burst@tls {told}" in capsys.readouterr().err
+    assert main(["validate", "api-burst@tls"]) == 0
+    assert f"Note: api-burst@tls {told}" in capsys.readouterr().err
 
 
 # -- metrics that a transport cannot measure

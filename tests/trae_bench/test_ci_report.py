@@ -343,10 +343,26 @@ def test_a_report_that_cannot_be_written_stops_no_other(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv(SUMMARY_VARIABLE, str(Path.cwd()))
-    assert main([*RUN, "--comment", "none/comment.md", "--junit", "junit.xml"]) == 4
-    assert "cannot write none/comment.md: No such file" in capsys.readouterr().err
+    long = f"{'x' * 300}.md"
+    assert main([*RUN, "--comment", long, "--junit", "junit.xml"]) == 4
+    assert f"cannot write {long}: File name too long" in capsys.readouterr().err
     assert Path("junit.xml").exists()
     assert store.read_run(Path("run.json")).samples
+
+
+def test_a_folder_of_a_report_is_made(played: type[PlayedBench]) -> None:
+    assert main([*RUN, "--comment", "new/one/comment.md", "--junit", "new/junit.xml"]) == 0
+    assert Path("new/one/comment.md").exists()
+    assert Path("new/junit.xml").exists()
+
+
+@pytest.mark.parametrize("option", ["--comment", "--junit"])
+def test_a_report_that_can_have_no_folder_is_told_before_anything_is_measured(
+    played: type[PlayedBench], capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert main([*RUN, option, "tiny.toml/report"]) == 4
+    assert "cannot write tiny.toml/report: File exists" in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == ["tiny.toml"]
 
 
 def test_a_stored_run_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from tests.trae_bench.twins import TINY, sample
-from trae_bench import laboratory, planning, store
+from trae_bench import laboratory, profiles, store
 from trae_bench.cli import main
 from trae_bench.cli.run import DESIGNS, PROFILES
 from trae_bench.design import NOISE_FLOOR, design_names
@@ -100,6 +100,16 @@ def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == found["toggles"]
 
 
+def test_list_says_which_profiles_take_a_scenario(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "scenarios"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("[smoke, quick, full]") == 2
+    of_full = profiles.PROFILES["full"].scenarios
+    assert shown.count("full]") == len(of_full)
+    assert main(["list", "scenarios", "--json"]) == 0
+    assert not any("full]" in about for about in json.loads(capsys.readouterr().out).values())
+
+
 def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
@@ -126,6 +136,9 @@ def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
         (["rnu"], ["'rnu'", "run"]),
         (["list", "toggels"], ["'toggels'", "toggles"]),
         (["doctor", "--pairs", "x"], ["x"]),
+        (["doctor", "--pairs", "8", "--quick"], ["--quick", "--pairs"]),
+        (["run", "tiny.toml", "--profile", "smoke", "--strict"], ["--strict", "smoke"]),
+        (["run", "tiny"], ["'tiny'", "did you mean tiny.toml?"]),
     ],
 )
 def test_what_is_not_known_ends_in_2_with_the_remedy(
@@ -175,6 +188,19 @@ def test_plan_says_what_would_be_run_and_runs_nothing(
     assert plan["pairs"] == 16
     assert [cell["mode"] for cell in plan["cells"]] == ["duet", "serial"] * 2
     assert [path.name for path in tiny.parent.iterdir()] == ["tiny.toml"]
+
+
+def test_plan_says_what_ends_it(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for asked, said in (
+        (["--pairs", "60"], "fewer where verdicts come early."),
+        (["--repeat-until", "0.02"], "fewer once intervals are narrow."),
+        (["--design", "fraction"], "no verdict ends it earlier."),
+        (["--pairs", "61"], "No comparison takes more than 60 counted pairs"),
+    ):
+        assert main(["run", "tiny.toml", "--plan", *asked]) == 0
+        shown = capsys.readouterr().out
+        assert said in shown
+        assert ("whatever --pairs says" in shown) == ("61" in asked)
 
 
 def test_a_metric_can_stand_in_for_the_scenarios_own(
@@ -311,7 +337,7 @@ def of_two(trial: Trial) -> Mapping[str, float]:
 
 def test_designs_and_profiles_are_the_laboratorys() -> None:
     assert design_names() == DESIGNS
-    assert tuple(planning.PROFILES) == PROFILES
+    assert tuple(profiles.PROFILES) == PROFILES
 
 
 def test_a_factorial_takes_a_fixed_number_of_pairs_and_is_told_as_a_whole(

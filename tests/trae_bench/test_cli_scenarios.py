@@ -60,8 +60,8 @@ def test_every_wrong_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["validate", str(one), str(good), str(two)]) == 2
     heard = capsys.readouterr()
     assert heard.out == f"{good}: ok\n"
-    assert f"{one}:1:5: expected a value" in heard.err
-    assert f"{two}:1: $: " in heard.err
+    assert f"Error: {one}:1:5: expected a value" in heard.err
+    assert f"Error: {two}:1: $: " in heard.err
 
 
 def test_what_respx_cannot_measure_is_not_valid(
@@ -125,14 +125,50 @@ def test_names_that_no_scenario_can_have(
     assert not Path(out).exists()
 
 
-@pytest.mark.parametrize("folder", ["none", "t.json"])
-def test_a_place_that_cannot_be_written_is_told(
-    trajectory: Path, capsys: pytest.CaptureFixture[str], folder: str
+def test_a_folder_that_is_a_file_is_told(
+    trajectory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder that is not there, and one that is a file."""
-    assert main(["record", "t.json", "-o", f"{folder}/mine.toml"]) == 4
-    assert f"cannot write {folder}/mine.toml" in capsys.readouterr().err
+    assert main(["record", "t.json", "-o", "t.json/mine.toml"]) == 4
+    assert "cannot write t.json/mine.toml" in capsys.readouterr().err
     assert [path.name for path in trajectory.parent.iterdir()] == ["t.json"]
+
+
+def test_a_folder_that_is_not_there_is_made(trajectory: Path) -> None:
+    assert main(["record", "t.json", "-o", "new/one/mine.toml"]) == 0
+    assert load(Path("new/one/mine.toml")).name == "mine"
+
+
+def test_a_recorded_call_that_the_agent_does_not_know_is_told(
+    trajectory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = [{"name": "task_done"}, {"name": "bsh", "arguments": {"command": "ls"}}]
+    reply = {"content": "I do.", "tool_calls": calls}
+    trajectory.write_text(json.dumps({"task": "t", "llm_interactions": [{"response": reply}]}))
+    assert main(["record", "t.json", "-o", "mine.toml"]) == 0
+    assert "mine.toml:" in (said := capsys.readouterr().err)
+    assert "no tool 'bsh'; did you mean bash?" in said
+    assert main(["run", "mine.toml", "--plan"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ('tool = "bsh"', ":16: $.turns[1].calls[0].tool: no tool 'bsh'; did you mean bash?"),
+        (
+            'tool = "bash", arguments = { cmd = "ls" }',
+            ":16: $.turns[1].calls[0].arguments.cmd: no argument of bash 'cmd'",
+        ),
+    ],
+)
+def test_what_the_agent_does_not_know_is_neither_valid_nor_run(
+    trajectory: Path, capsys: pytest.CaptureFixture[str], wrong: str, said: str
+) -> None:
+    turn = f"[[turns]]\ntext = 'a'\ncalls = [{{ {wrong} }}]\n"
+    text = IN_PROCESS.replace('[[turns]]\ntext = "counted"', f'{turn}[[turns]]\ntext = "counted"')
+    Path("inside.toml").write_text(text)
+    for command in (["validate", "inside.toml"], ["run", "inside.toml", "--plan"]):
+        assert main(command) == 2
+        assert f"inside.toml{said}" in capsys.readouterr().err
 
 
 def test_a_scenario_of_respx_is_run_in_this_process(

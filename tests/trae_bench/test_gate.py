@@ -490,7 +490,10 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--compare", "nowhere"], ["no commit 'nowhere'"]),
         (["tiny.toml", "--compare", "main", "--toggle", "lazy_tools"], ["--toggle", "--compare"]),
         (["tiny.toml", "--compare", "main", "--design", "both"], ["--design"]),
-        (["tiny.toml", "--compare"], ["nothing to compare", "--compare HEAD~1"]),
+        (
+            ["tiny.toml", "--compare"],
+            ["nothing to compare: the working tree is the merge base with main", "HEAD~1"],
+        ),
         (["streaming", "--compare", "main", "--metric", "x"], ["no metric 'x'"]),
     ],
 )

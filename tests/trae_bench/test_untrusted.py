@@ -29,7 +29,8 @@ from trae_bench.cli.stored import EXPORTS
 from trae_bench.design import NOISE_FLOOR, design_names
 from trae_bench.errors import BadRunFile, BenchError
 from trae_bench.laboratory import Result, journal_of
-from trae_bench.planning import PROFILES, limits_of
+from trae_bench.planning import limits_of
+from trae_bench.profiles import PROFILES
 from trae_bench.records import Sample
 from trae_bench.report import (
     across_text,

@@ -1,5 +1,6 @@
 """What the commands have in common: how they print, write files, and know the terminal."""
 
+import errno
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ REPORT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 
 def write(path: Path, parts: Iterable[str | bytes]) -> None:
-    """A file whole or not at all. Raises `CannotMeasure`."""
+    """A file whole or not at all, its folder made where there is none. Raises `CannotMeasure`."""
     # Opened by its name, what goes to a file would begin anew there, over what was printed.
     if str(path) in ("-", "/dev/stdout"):
         for one in parts:
@@ -31,10 +32,30 @@ def write(path: Path, parts: Iterable[str | bytes]) -> None:
         return
     from trae_bench.store import write_whole
 
+    make_room(path)
     try:
         write_whole(path, (one.encode() if isinstance(one, str) else one for one in parts))
     except OSError as error:
-        raise CannotMeasure(f"cannot write {path}: {error.strerror or error}") from error
+        raise _unwritable(path, error) from error
+
+
+def make_room(path: Path) -> None:
+    """Make the folder of a file that shall be written; `-` needs none.
+
+    Raises `CannotMeasure` where it cannot be made, or nothing can be written into it.
+    """
+    if str(path) == "-":
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> CannotMeasure:
+    return CannotMeasure(f"cannot write {path}: {error.strerror or error}")
 
 
 def file_name(path: Path | str) -> str:

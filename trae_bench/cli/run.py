@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trae_bench.cli.common import FILE, REPORT, print_json, terminal_width
+from trae_bench.cli.common import FILE, REPORT, make_room, print_json, terminal_width
 from trae_bench.cli.results import reported, show_result, write_reports
 from trae_bench.errors import UsageError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trae_bench.estimate import Span
     from trae_bench.laboratory import Result
     from trae_bench.plan import Cell
-    from trae_bench.planning import Wish
+    from trae_bench.planning import Plan, Wish
     from trae_bench.store import RunFile
 
 HOUR = 3600
@@ -88,7 +88,7 @@ class _Run(click.Command):
     "--pairs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="At most N counted pairs for each comparison.",
+    help="At most N counted pairs for each comparison, of those that its rule looks at.",
 )
 @click.option(
     "--repeat-until",
@@ -154,10 +154,15 @@ def run(context: click.Context, /, **options: Any) -> int:
         return 0
     from trae_bench.gate import outcome
 
+    for report in filter(None, (options["comment"], options["junit"])):
+        # Not to find out after an hour.
+        make_room(report)
     with reported(options["comment"], options["junit"]):
         wish = _wish(context, options)
         if options["resume"] is not None:
             _only_with_resume(context)
+        elif options["strict"]:
+            _verdicts_of(wish)
         result = _measure(options, wish)
     # Without a whole run there is nothing to compare; then its own report says why.
     whole = result.run.stopped != "interrupted" and result.error is None
@@ -226,6 +231,16 @@ def _scenarios_of(stored: "RunFile", path: Path) -> tuple[str, ...]:
     return tuple(stored.header.scenarios)
 
 
+def _verdicts_of(wish: "Wish") -> None:
+    """Raises `UsageError` where nothing could ever be conclusive."""
+    from trae_bench.profiles import PROFILES
+
+    if wish.stored is None and not PROFILES[wish.profile].claimed:
+        raise UsageError(
+            f"--strict asks for verdicts, and profile {wish.profile} gives none; leave one out"
+        )
+
+
 def _measure(options: dict[str, Any], wish: "Wish") -> "Result":
     """Run with a progress line on stderr."""
     import time
@@ -269,8 +284,8 @@ def _show_plan(wish: "Wish", *, as_json: bool) -> None:
     plan = lay_out(wish)
     about = estimate(plan, RESULTS)
     if as_json:
-        limits, cells = {"limits": plan.limits, "pairs": plan.most_pairs}, {"cells": plan.cells}
-        print_json(limits | {"seconds": about} | cells)
+        limits = {"limits": plan.limits, "pairs": plan.most_pairs, "seconds": about}
+        print_json(limits | {"left_out": plan.left_out, "cells": plan.cells})
         return
     rows = [
         _in_columns(cell, plan.pairs_of(cell), span)
@@ -279,19 +294,33 @@ def _show_plan(wish: "Wish", *, as_json: bool) -> None:
     ]
     head = ("scenario", "toggle", "mode", "pairs", "about", "metrics")
     click.echo(columns(head, rows, terminal_width()))
+    click.echo()
+    for why in plan.left_out:
+        click.echo(click.wrap_text(f"Left out: {why}.", terminal_width(), subsequent_indent="  "))
     budget = plan.limits.budget
     who = f"Profile {wish.profile}" if wish.budget is None else "With this --budget it"
     ends = f"takes {clock(budget)} minutes at most" if budget else "has no time limit"
-    early = "no verdict ends it earlier" if plan.limits.fixed else "fewer where verdicts come early"
     click.echo(
-        f"\nAt most {plan.most_pairs} pairs, the warming ones included; {early}."
+        f"At most {plan.most_pairs} pairs, the warming ones included; {_what_ends(plan)}."
         f"\nAbout {_in_words(about.total)}, {_by(about.guessed, plan.scenarios)}."
         f"\n{who} {ends}."
     )
     if budget and budget < about.total.least:
         click.echo("That is too little for most of it: name scenarios, or give a longer --budget.")
+    most = max(plan.pairs_of(cell) for cell in plan.cells) - 1
+    if wish.pairs is not None and wish.pairs > most:
+        click.echo(f"No comparison takes more than {most} counted pairs, whatever --pairs says.")
     if plan.sides is not None:
         click.echo("Where head is slower, as many fresh pairs again are to confirm it.")
+
+
+def _what_ends(plan: "Plan") -> str:
+    """What makes it fewer pairs than the most."""
+    if plan.limits.fixed:
+        return "no verdict ends it earlier"
+    if plan.limits.precision is not None:
+        return "fewer once intervals are narrow"
+    return "fewer where verdicts come early"
 
 
 def _in_columns(cell: "Cell", pairs: int, span: "Span") -> tuple[str, ...]:

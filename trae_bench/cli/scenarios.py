@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trae_bench.cli.common import FILE, file_name, print_json, tell, terminal_width, write
-from trae_bench.errors import UsageError
+from trae_bench.errors import ScenarioError, UsageError
 
 if TYPE_CHECKING:
     from trae_bench.scenario import Scenario
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 def list_names(what: str | None, as_json: bool) -> None:
     """List scenarios, toggles and metrics.
 
-    All three where none is named.
+    All three where none is named. Behind a scenario stand the profiles of `run` that
+    take it where no scenario is named.
+
+    \b
+    Examples:
+      trae-bench list scenarios
+      trae-bench list metrics --json
     """
     kinds = {"scenarios": _scenarios, "toggles": _toggles, "metrics": _metrics}
     found = {kind: kinds[kind]() for kind in ([what] if what else kinds)}
@@ -27,6 +33,10 @@ def list_names(what: str | None, as_json: bool) -> None:
         return
     from trae_bench.report.listing import names
 
+    if "scenarios" in found:
+        found["scenarios"] = {
+            name: f"{about}{_taken_by(name)}" for name, about in found["scenarios"].items()
+        }
     for number, (kind, of_kind) in enumerate(found.items()):
         if not what:
             click.echo(("\n" if number else "") + f"{kind}:")
@@ -42,6 +52,14 @@ def _scenarios() -> dict[str, str]:
         found[name] = scenario.about
         found |= {f"{name}@{each.name}": each.about for each in scenario.variants}
     return found
+
+
+def _taken_by(name: str) -> str:
+    """The profiles that run a scenario unasked, in brackets; empty where none does."""
+    from trae_bench.profiles import PROFILES
+
+    found = [kind for kind, profile in PROFILES.items() if name in profile.scenarios]
+    return f" [{', '.join(found)}]" if found else ""
 
 
 def _toggles() -> dict[str, str]:
@@ -61,23 +79,34 @@ def _metrics() -> dict[str, str]:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-def validate(files: tuple[str, ...]) -> None:
+def validate(files: tuple[str, ...]) -> int:
     """Check scenario files.
 
     Says what is wrong with file, line, path and remedy. A FILE may be the name of a shipped
     scenario, too.
+
+    \b
+    Examples:
+      trae-bench validate my-session.toml
+      trae-bench validate scenarios/*.toml
     """
-    wrong = []
+    from trae_bench.planning import lacking
+
+    code = 0
     for file in files:
         try:
-            variants = len(_checked(file)) - 1
+            found = _checked(file)
         except UsageError as error:
-            wrong.append(str(error))
+            code = error.exit_code
+            for line in str(error).splitlines():
+                tell(f"Error: {line}")
         else:
+            variants = len(found) - 1
             also = f", with {variants} variant{'s' * (variants > 1)}" if variants else ""
             click.echo(f"{file_name(file)}: ok{also}")
-    if wrong:
-        raise UsageError("\n".join(wrong))
+            if lost := lacking(found[0]):
+                tell(f"Note: {lost}")
+    return code
 
 
 @click.command()
@@ -86,6 +115,11 @@ def show(scenario: str) -> None:
     """Print a session as a person would read it.
 
     A SCENARIO is a name, or a path to a .toml file.
+
+    \b
+    Examples:
+      trae-bench show bugfix
+      trae-bench show my-session.toml
     """
     from trae_bench.report.session_text import session_text
 
@@ -119,6 +153,7 @@ def record(trajectory: Path, out: Path, workspace: str, files: Path | None, forc
       trae-bench record trajectory.json --files start/ --out my-session.toml
       trae-bench run my-session.toml --plan
     """
+    from trae_bench.planning import check_names
     from trae_bench.recording import read_trajectory, recorded, text_files
     from trae_bench.subject.reference import toggles
 
@@ -136,18 +171,22 @@ def record(trajectory: Path, out: Path, workspace: str, files: Path | None, forc
     write(out, [recording.text])
     for note in recording.notes:
         tell(f"Note: {note}")
+    try:
+        check_names(recording.scenario, out)
+    except ScenarioError as error:
+        # The agent that was recorded may have had other tools, and its model may have slipped.
+        tell(f"Note: to be mended before it can be run:\n{error}")
     click.echo(f"{file_name(out)}: {len(recording.scenario.turns)} turns")
 
 
 def _checked(asked: str) -> "list[Scenario]":
     """The scenario that is asked for, then its variants. Raises `UsageError`."""
-    from trae_bench.meters import METRICS
-    from trae_bench.scenario import check, find, load, split
-    from trae_bench.subject.reference import extras, toggles
+    from trae_bench.planning import check_names
+    from trae_bench.scenario import find, load, split
 
     path = find(asked)
     first = load(path, split(asked)[1])
     found = [first, *(load(path, variant.name) for variant in first.variants)]
     for scenario in found:
-        check(scenario, toggles=toggles(), metrics=METRICS, extras=extras(), source=path)
+        check_names(scenario, path)
     return found
