@@ -70,7 +70,11 @@ def _say(text: str) -> None:
         sys.stderr = None
 
 
-@click.group(cls=_Commands, epilog=_EXAMPLES, context_settings={"max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    epilog=_EXAMPLES,
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+)
 @click.version_option(agent_core.__version__, prog_name="agent-core")
 def main() -> None:
     """A small, fast agent: it works on a task in a folder, with a model and tools.

@@ -150,6 +150,21 @@ def test_every_command_has_its_help_in_the_reference() -> None:
     assert not missing
 
 
+def helps() -> dict[str, str]:
+    """What each command says, by its name."""
+    named = (block.partition("\n") for block in help_of_all().removeprefix("## ").split("\n## "))
+    return {name: text for name, _, text in named}
+
+
+@pytest.mark.parametrize("name", helps())
+def test_every_help_has_examples_that_can_be_typed(name: str) -> None:
+    _, _, examples = helps()[name].replace("\\\n", "").partition("Examples:\n")
+    typed = re.findall(r"^ +trae-bench (.+?)(?:  .*)?$", examples, re.MULTILINE)
+    assert typed
+    for line in typed:
+        check_command(shlex.split(line))
+
+
 def test_help_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = help_of_all()
     monkeypatch.setenv("COLUMNS", "200")
@@ -165,15 +180,19 @@ def commands_of(document: Path) -> list[list[str]]:
     return [line[1:] for line in found if line and line[0].endswith("trae-bench")]
 
 
+def check_command(arguments: list[str]) -> None:
+    command: click.Command = cli
+    while isinstance(command, click.Group) and arguments:
+        command = command.commands[arguments.pop(0)]
+    _, unexpected, _ = command.make_parser(click.Context(command)).parse_args(arguments)
+    assert not unexpected
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_can_be_typed_as_they_stand(document: Path) -> None:
     """No option that is not there, no argument too many."""
-    for name, *arguments in commands_of(document):
-        command: click.Command = cli.commands[name]
-        while isinstance(command, click.Group) and arguments:
-            command = command.commands[arguments.pop(0)]
-        _, unexpected, _ = command.make_parser(click.Context(command)).parse_args(arguments)
-        assert not unexpected
+    for arguments in commands_of(document):
+        check_command(arguments)
 
 
 def test_a_command_that_is_not_there_is_seen(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def _cpu_quota() -> float | None:
 
 def _load() -> float | None:
     """Programs that wanted a processor, on average over the last minute."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def _memory() -> dict[str, int]:

@@ -106,6 +106,7 @@ def test_every_command_has_help(command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0
     assert command in result.output
+    assert invoke(command, "-h").output == result.output
 
 
 # ----------------------------------------------------------------------------------- run

@@ -1,5 +1,6 @@
 """The machine's facts are plain data; what they lead to is decided by data alone."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -71,6 +72,11 @@ def test_stolen_time_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_system_that_cannot_pin_says_so() -> None:
     facts = {name: fact for name, fact in CALM.items() if name != "cores_usable"}
     assert [finding.name for finding in findings(facts)] == ["pinning"]
+
+
+def test_the_load_has_the_digits_that_the_kernel_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (7.63916015625, 1.0, 1.0))
+    assert machine.fingerprint()["load"] == 7.64
 
 
 def test_this_machines_findings_are_findings() -> None:

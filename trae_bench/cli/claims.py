@@ -33,6 +33,11 @@ def claims(run_files: tuple[Path, ...], claims_file: Path | None, own: bool, as_
     that has the row: holds, holds partly, refuted, undecided, not measured (and what
     would measure it), not measurable (and why). With --own, ends in 1 where a
     sentence is not borne out by the runs that speak of it.
+
+    \b
+    Examples:
+      trae-bench claims results/*.json
+      trae-bench claims results/*.json --own
     """
     from trae_bench.claims import claims_file as shipped
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trae_bench.cli.common import print_json, terminal_width
+from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from trae_bench.doctor import Checkup
@@ -17,14 +18,20 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=8,
     show_default=True,
-    help="A/A pairs of each mode to find the noise with; 0 is none.",
+    help="A/A pairs of each mode to find the noise with; 0 is none, as with --quick.",
 )
 @click.option("--quick", is_flag=True, help="Leave the noise out; it takes some 20 seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(pairs: int, quick: bool, as_json: bool) -> None:
+@click.pass_context
+def doctor(context: click.Context, /, pairs: int, quick: bool, as_json: bool) -> None:
     """Say how noisy this machine is.
 
     And what would make it quieter; nothing is changed, and no special right is needed.
+
+    \b
+    Examples:
+      trae-bench doctor --quick
+      trae-bench doctor --pairs 20 --json
     """
     import time
 
@@ -32,6 +39,8 @@ def doctor(pairs: int, quick: bool, as_json: bool) -> None:
     from trae_bench.laboratory import Bench
     from trae_bench.report.progress import ProgressLine
 
+    if quick and context.get_parameter_source("pairs") is not click.core.ParameterSource.DEFAULT:
+        raise UsageError("--quick takes no pairs at all; leave it or --pairs out")
     with ProgressLine(sys.stderr, time.monotonic) as listener:
         found = checkup(Bench(listener.say, listener), 0 if quick else pairs)
     if as_json:

@@ -38,6 +38,11 @@ def compare(base: Path, head: Path, as_json: bool, comment: Path | None, strict:
       times          for information only, never gated
     Ends in 1 where a gated row is a regression, in 4 where nothing could be
     compared.
+
+    \b
+    Examples:
+      trae-bench compare BASE.json HEAD.json
+      trae-bench compare BASE.json HEAD.json --comment comment.md --strict
     """
     from trae_bench.across import compare_runs
     from trae_bench.baselines import read_base
@@ -78,6 +83,11 @@ def baseline() -> None:
 
     One run file for each set of scenarios and kind of machine, in
     results/baselines.
+
+    \b
+    Examples:
+      trae-bench baseline set RUN.json
+      trae-bench baseline show
     """
 
 
@@ -90,6 +100,11 @@ def set_baseline(run_file: Path, folder: Path, force: bool) -> None:
 
     For machines of its kind; it takes the place of an older one. A run that
     contradicts itself is refused, and so is one of changes that are not committed.
+
+    \b
+    Examples:
+      trae-bench run bugfix --profile full --out bugfix.json
+      trae-bench baseline set bugfix.json
     """
     from trae_bench.baselines import keep
 
@@ -104,6 +119,11 @@ def show_baselines(folder: Path, as_json: bool) -> None:
     """List the baselines that there are.
 
     Those for machines of this one's kind come first, marked with a star.
+
+    \b
+    Examples:
+      trae-bench baseline show
+      trae-bench baseline show --json
     """
     from trae_bench.baselines import kept
     from trae_bench.machine import fingerprint, kind_of

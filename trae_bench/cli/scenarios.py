@@ -88,7 +88,7 @@ def validate(files: tuple[str, ...]) -> int:
     \b
     Examples:
       trae-bench validate my-session.toml
-      trae-bench validate scenarios/*.toml
+      trae-bench validate bugfix fan-out
     """
     from trae_bench.planning import lacking
 

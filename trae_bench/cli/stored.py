@@ -95,6 +95,11 @@ def effects(run_file: Path, as_json: bool) -> None:
       both        both, and the whole
       fraction    means, clear of pairs, from few runs (16 for 5 to 8 toggles)
       factorial   all of it, each pair of toggles, too (64 runs for 7 toggles)
+
+    \b
+    Examples:
+      trae-bench run bugfix --design both --out both.json
+      trae-bench effects both.json
     """
     from trae_bench.report import attribution
     from trae_bench.store import read_run
@@ -116,6 +121,11 @@ def verify(files: tuple[Path, ...], as_json: bool) -> int:
     Every estimate and verdict is worked out again from the samples; plan, order,
     times and figures are checked for what cannot be. Ends in 4 where a file
     contradicts itself.
+
+    \b
+    Examples:
+      trae-bench verify RUN.json
+      trae-bench verify results/*.json --json
     """
     found = {str(file): _verified(file) for file in files}
     if as_json:
