@@ -16,7 +16,7 @@ from tests.trae_bench.test_html import MEDDLING, PLANTS, designed, long_runs
 from tests.trae_bench.test_untrusted import document, planted
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.report.html import Source, page
-from trae_bench.store import RunFile
+from trae_bench.store import RunFile, read_run
 
 Open = Callable[..., Tab]
 
@@ -52,6 +52,14 @@ CONTRASTS = """() => {
   }
   return found;
 }"""
+
+FULL = Path(__file__).resolve().parents[2] / "results" / "full.json"
+LINES = """all => all.map((each) => {
+  const range = document.createRange();
+  range.selectNodeContents(each);
+  return range.getClientRects().length;
+})"""
+"""How many lines each text takes."""
 
 
 def run() -> RunFile:
@@ -202,6 +210,17 @@ def test_the_page_is_no_wider_than_the_screen(open_page: Open, width: int) -> No
     tab = open_page(viewport={"width": width, "height": 700})
     tab.page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_no_toggle_or_metric_is_broken_inside_a_word(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(page([Source("full.json", read_run(FULL))]), "utf-8")
+    tab = Tab(browser, path)
+    for width in (1060, 1200, 1279, 1280):
+        tab.page.set_viewport_size({"width": width, "height": 700})
+        names = tab.page.locator("#table tbody tr > :is(:nth-last-child(8), :nth-last-child(9))")
+        assert set(names.evaluate_all(LINES)) == {1}, width
+    tab.context.close()
 
 
 def test_cards_are_still_a_table_to_a_screen_reader(open_page: Open) -> None:

@@ -100,7 +100,7 @@ def told_of(explained: Explanation) -> str:
 
 def test_both_sides_are_told_in_words() -> None:
     shown = told(RUNS["quiet"], "faster", "cpu")
-    assert "Side A, off: fast off. Side B, on: fast on." in shown
+    assert "Side A, off: faster off. Side B, on: faster on." in shown
     assert "8 pairs counted; off was started first in 4 of them." in shown
     assert "Both sides are the same" in told(RUNS["quiet"], NOISE_FLOOR, "cpu")
 

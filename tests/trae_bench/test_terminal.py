@@ -117,6 +117,27 @@ def test_a_stranger_gets_nothing_into_the_other_lines() -> None:
         assert not FORBIDDEN.search(text.replace("\n", ""))
 
 
+# -- lists
+
+
+def test_columns_are_wrapped_and_never_cut() -> None:
+    metrics = "cpu, wall, start_to_first_request, self_time_per_step"
+    rows = [("work", "faster", "serial", metrics), ("work", "a+" * 30, "duet", "cpu")]
+    shown = columns(("scenario", "toggle", "mode", "metrics"), rows, 60)
+    assert shown.splitlines() == [
+        "scenario  toggle  mode    metrics",
+        "work      faster  serial  cpu, wall, start_to_first_request,",
+        "                          self_time_per_step",
+        f"work      {'a+' * 25}",
+        f"          {'a+' * 5}",
+        "                  duet    cpu",
+    ]
+
+
+def test_columns_without_rows_are_their_heads() -> None:
+    assert columns(("scenario", "toggle"), [], 60) == "scenario  toggle"
+
+
 # -- the table
 
 

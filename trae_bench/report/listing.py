@@ -1,20 +1,55 @@
 """Lists for a terminal: names, plans, and what `doctor` finds. Kept light, for `list` is quick."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from trae_bench.report.escape import cut, for_terminal
+from trae_bench.report.escape import for_terminal
+
+LONGEST = 2000
+"""Characters of one text that are shown."""
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int = 80) -> str:
-    """Rows under their heads, each column as wide as it must be; the last one is cut."""
-    lines = [tuple(head), *(tuple(for_terminal(text) for text in row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = (
-        "  ".join(text.ljust(size) for text, size in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+    """Rows under their heads, each column as wide as it must be; nothing is cut.
+
+    The last one is wrapped. Where the others leave it no room, the longest texts of the widest
+    one get a line of their own, and the rest of their row stands below.
+    """
+    lines = [tuple(head), *(tuple(for_terminal(text, LONGEST) for text in row) for row in rows)]
+    sizes = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
+    wide = sizes.index(max(sizes)) if sizes else 0
+    word = max((len(word) for line in lines for word in line[-1].split()), default=0)
+    room = width - word - sum(size + 2 for size in sizes)
+    if sizes and room < 0:
+        short = (len(line[wide]) for line in lines if len(line[wide]) <= sizes[wide] + room)
+        sizes[wide] = max(short, default=len(head[wide]))
+    return "\n".join(text for line in lines for text in _in_columns(line, sizes, wide, width))
+
+
+def _in_columns(line: Sequence[str], sizes: Sequence[int], wide: int, width: int) -> Iterator[str]:
+    *front, last = line
+    if front and len(front[wide]) > sizes[wide]:
+        before = _padded(front[:wide], sizes)
+        yield from _wrapped(front[wide], width, before)
+        front[: wide + 1] = [""] * (wide + 1)
+    yield from _wrapped(last, width, _padded(front, sizes), whole_words=True)
+
+
+def _padded(texts: Sequence[str], sizes: Sequence[int]) -> str:
+    return "".join(f"{text.ljust(size)}  " for text, size in zip(texts, sizes, strict=False))
+
+
+def _wrapped(text: str, width: int, before: str, *, whole_words: bool = False) -> list[str]:
+    """Beside what stands before it."""
+    wrapped = textwrap.wrap(
+        text,
+        width,
+        initial_indent=before,
+        subsequent_indent=" " * len(before),
+        break_long_words=not whole_words,
+        break_on_hyphens=False,
     )
-    return "\n".join(cut(text, width) for text in padded)
+    return wrapped or [before.rstrip()]
 
 
 def names(found: Mapping[str, str], width: int = 80) -> str:
@@ -25,7 +60,7 @@ def names(found: Mapping[str, str], width: int = 80) -> str:
 
 def _beside(name: str, about: str, margin: int, width: int) -> str:
     first = f"  {for_terminal(name)}".ljust(margin - 1) + " "
-    text = for_terminal(" ".join(about.split()), 2000)
+    text = for_terminal(" ".join(about.split()), LONGEST)
     wrapped = textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * margin)
     return "\n".join(wrapped) or first.rstrip()
 
@@ -34,7 +69,7 @@ def bullets(texts: Sequence[str], width: int = 80) -> str:
     """Sentences, one a dash."""
     return "\n".join(
         textwrap.fill(
-            for_terminal(text, 2000), width, initial_indent="  - ", subsequent_indent="    "
+            for_terminal(text, LONGEST), width, initial_indent="  - ", subsequent_indent="    "
         )
         for text in texts
     )
