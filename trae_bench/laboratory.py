@@ -226,6 +226,11 @@ def _is_of(run_file: Path, header: Header) -> bool:
     return (there.created, there.seed) == (header.created, header.seed)
 
 
+def scratch_of(run_file: Path) -> Path:
+    """Where the folders of all trials go, if they are kept."""
+    return run_file.with_suffix(".scratch")
+
+
 class Bench:
     """What runs are made on: lock, provider, executor, clock."""
 
@@ -313,7 +318,7 @@ class Bench:
     ) -> Result:
         """Run the session and write the run file, whatever ended it."""
         limits = limits_of(header)
-        keep = run_file.with_suffix(".scratch") if self._keep_scratch else None
+        keep = scratch_of(run_file) if self._keep_scratch else None
         with self.executor(scenarios, keep) as executor:
             session = Session(
                 header.cells,

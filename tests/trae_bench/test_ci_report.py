@@ -1,5 +1,6 @@
 """What a CI service is told: annotations, the job's summary, JUnit; and when: before the exit."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -365,6 +366,13 @@ def test_a_report_that_can_have_no_folder_is_told_before_anything_is_measured(
     assert [path.name for path in Path().iterdir()] == ["tiny.toml"]
 
 
+def test_kept_folders_are_named(
+    played: type[PlayedBench], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*RUN, "--keep-scratch"]) == 0
+    assert "Folders of the trials: run.scratch\n" in capsys.readouterr().err
+
+
 def test_a_stored_run_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "run.json"
     write_run(path, run())
@@ -376,6 +384,22 @@ def test_a_stored_run_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == markdown.comment(run())
     assert main(["report", str(path), "--junit", str(tmp_path / "junit.xml")]) == 0
     assert (tmp_path / "junit.xml").read_text() == junit(run())
+    assert capsys.readouterr().err == f"JUnit: {tmp_path / 'junit.xml'}\n"
+    assert main(["report", str(path), "--json", "--comment", str(tmp_path / "comment.md")]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert len(document["comparisons"]) == len(run().comparisons)
+    assert (tmp_path / "comment.md").read_text() == markdown.comment(run())
+
+
+@pytest.mark.parametrize("two", [["--comment", "-", "--junit", "-"], ["--html", "-", "--json"]])
+def test_two_reports_do_not_share_a_stream(
+    two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run.json", run())
+    assert main(["report", str(tmp_path / "run.json"), *two]) == 2
+    shown = capsys.readouterr()
+    assert "the standard output takes one report" in shown.err
+    assert shown.out == ""
 
 
 def test_verify_ends_in_4_where_one_file_does_not_hold(

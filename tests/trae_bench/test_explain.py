@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from tests.trae_bench.runs import EFFECTS, honest, plan
+from tests.trae_bench.runs import COMPARED, EFFECTS, gate, honest, plan
 from tests.trae_bench.test_terminal import FORBIDDEN, NASTY
 from trae_bench.cli import main
 from trae_bench.compare import RowKey, rows_of
@@ -119,8 +119,10 @@ def test_revisions_are_told_as_such() -> None:
     )
     run = honest(cells=cells)
     shown = told(run, "faster", "cpu")
-    assert "Side A, base, is revision v1; side B, head, is v2." in shown
+    assert "Side A, base, is revision v1; side B, head, v2." in shown
     assert "Medians: base " in shown
+    shown = told(gate(compared=replace(COMPARED, changed=True)), "head", "cpu")
+    assert "Base is aaaaaaa (main), head is bbbbbbb with changes." in shown
 
 
 # -- pairs that were lost
@@ -331,7 +333,14 @@ def test_without_a_metric_it_lists_rows(run_file: str, capsys: pytest.CaptureFix
     assert of_toggle[0].split() == ["work", "faster", "cpu", "improvement"]
     assert len(of_toggle) == 5
     assert main(["explain", "--json", run_file, "work", "faster"]) == 0
-    assert {row["contrast"] for row in json.loads(capsys.readouterr().out)} == {"faster"}
+    as_json = json.loads(capsys.readouterr().out)
+    assert as_json[0] == {
+        "scenario": "work",
+        "toggle": "faster",
+        "metric": "cpu",
+        "verdict": "improvement",
+    }
+    assert len(as_json) == 5
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,14 @@ def test_a_side_that_the_run_does_not_have_is_refused(
         assert f"the sides of this run are {there[0]} and {there[1]}" in err
 
 
+def test_a_written_export_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "run.json", run())
+    out = tmp_path / "run.csv"
+    assert main(["export", str(tmp_path / "run.json"), "--format", "csv", "--out", str(out)]) == 0
+    assert out.read_text() == export(run(), "csv")
+    assert capsys.readouterr() == ("", f"Export: {out}\n")
+
+
 @pytest.mark.parametrize("format", JSON_FORMATS)
 def test_where_there_is_nothing_it_is_said(format: str) -> None:
     empty = replace(run(), samples=(), comparisons=())

@@ -726,10 +726,13 @@ def stored(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_command_writes_a_page(stored: Path, tmp_path: Path) -> None:
+def test_the_command_writes_a_page_and_says_where(
+    stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "page.html"
     assert main(["report", str(stored), "--html", str(out)]) == 0
     assert out.read_text("utf-8") == text()
+    assert capsys.readouterr().err == f"Page: {out}\n"
 
 
 def test_a_page_goes_with_other_reports(stored: Path, tmp_path: Path) -> None:
@@ -746,7 +749,13 @@ def test_several_runs_go_with_a_page_only(
     assert main(["report", *twice, "--html", str(out)]) == 0
     assert "<h1>2 runs</h1>" in out.read_text("utf-8")
     out.unlink()
-    for others in ([], ["--comment", "-"], ["--junit", "-"], ["--html", str(out), "--junit", "-"]):
+    for others in (
+        [],
+        ["--comment", "-"],
+        ["--junit", "-"],
+        ["--html", str(out), "--junit", "-"],
+        ["--json"],
+    ):
         assert main(["report", *twice, *others]) == 2
         shown = capsys.readouterr()
         assert "one run at a time" in shown.err

@@ -65,6 +65,12 @@ def file_name(path: Path | str) -> str:
     return for_terminal(str(path), 1000)
 
 
+def say_where(what: str, path: Path) -> None:
+    """What was written, on stderr: the standard output may have another report."""
+    if str(path) != "-":
+        click.echo(f"{what}: {click.format_filename(path)}", err=True)
+
+
 def print_json(value: object) -> None:
     import msgspec
 

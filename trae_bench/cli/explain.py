@@ -48,7 +48,8 @@ def explain(
         raise BadRunFile(f"{run_file}: nothing was planned in it, so there is nothing to explain")
     if metric is None:
         if as_json:
-            print_json([key._asdict() for key in found])
+            lines = explanation.lines(run, found)
+            print_json([dict(zip(explanation.HEADS, line, strict=True)) for line in lines])
         else:
             click.echo(explanation.table(run, found, terminal_width()))
         return

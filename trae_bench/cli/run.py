@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trae_bench.cli.common import FILE, REPORT, make_room, print_json, terminal_width
+from trae_bench.cli.common import FILE, REPORT, make_room, print_json, say_where, terminal_width
 from trae_bench.cli.results import reported, show_result, write_reports
 from trae_bench.errors import UsageError
 
@@ -153,6 +153,7 @@ def run(context: click.Context, /, **options: Any) -> int:
         _show_plan(_wish(context, options), as_json=options["as_json"])
         return 0
     from trae_bench.gate import outcome
+    from trae_bench.laboratory import scratch_of
 
     for report in filter(None, (options["comment"], options["junit"])):
         # Not to find out after an hour.
@@ -171,6 +172,8 @@ def run(context: click.Context, /, **options: Any) -> int:
     unwritten = write_reports(result, comment, options["junit"], summary=True)
     if stored is None or not options["as_json"]:
         show_result(result, as_json=options["as_json"])
+    if options["keep_scratch"]:
+        say_where("Folders of the trials", scratch_of(result.run_file))
     _tell_ci(result, as_json=options["as_json"])
     if error := result.error or unwritten:
         raise error

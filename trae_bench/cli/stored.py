@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trae_bench.cli.claims import render_guide
-from trae_bench.cli.common import FILE, REPORT, print_json, terminal_width, write
+from trae_bench.cli.common import FILE, REPORT, print_json, say_where, terminal_width, write
 from trae_bench.cli.results import show_result, write_reports
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
 
@@ -29,7 +29,12 @@ EXPORTS = (
 @click.argument("run_files", nargs=-1, required=True, metavar="RUN...", type=FILE)
 @click.option("--comment", type=REPORT, help="Write Markdown, for a pull request.")
 @click.option("--junit", type=REPORT, help="Write JUnit's XML.")
-@click.option("--html", type=REPORT, help="Write one page of all the runs, for a browser.")
+@click.option(
+    "--html",
+    type=REPORT,
+    help="Write one page of all the runs, for a browser; needs the extra [report].",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
 @click.option("--guide", type=FILE, help="Write the figures of this document anew.")
 @click.option("--check", is_flag=True, help="With --guide: end in 1 where they are not the runs'.")
 def report(
@@ -37,6 +42,7 @@ def report(
     comment: Path | None,
     junit: Path | None,
     html: Path | None,
+    as_json: bool,
     guide: Path | None,
     check: bool,
 ) -> int:
@@ -50,26 +56,33 @@ def report(
     Examples:
       trae-bench report RUN.json
       trae-bench report RUN.json --comment -
+      trae-bench report RUN.json --json
       trae-bench report BASE.json HEAD.json --html report.html
       trae-bench report results/*.json --guide docs/performance.md --check
     """
+    written = {"Comment": comment, "JUnit": junit, "Page": html}
+    files = {what: path for what, path in written.items() if path is not None}
     if guide is not None:
-        if comment or junit or html:
+        if files or as_json:
             raise UsageError("--guide goes with --check only; write other reports apart")
         return render_guide(guide, run_files, check=check)
     if check:
         raise UsageError("--check goes with --guide FILE")
-    if len(run_files) > 1 and (html is None or comment or junit):
+    if len(run_files) > 1 and (html is None or comment or junit or as_json):
         raise UsageError("one run at a time; only --html FILE and --guide FILE take several")
+    if [str(path) for path in files.values()].count("-") + as_json > 1:
+        raise UsageError("the standard output takes one report; name files for the others")
     from trae_bench.laboratory import read_result
 
     results = [read_result(path) for path in run_files]
     if html is not None:
         _write_page(html, results)
-    if comment is None and junit is None and html is None:
-        show_result(results[0], as_json=False)
-    elif (comment or junit) and (error := write_reports(results[0], comment, junit)):
+    if (comment or junit) and (error := write_reports(results[0], comment, junit)):
         raise error
+    if as_json or not files:
+        show_result(results[0], as_json=as_json)
+    for what, path in files.items():
+        say_where(what, path)
     return 0
 
 
@@ -198,3 +211,4 @@ def export(run_file: Path, format_: str, side: str | None, out: Path) -> None:
     if side is not None and side not in names:
         raise UsageError(f"--side {side}: the sides of this run are {' and '.join(names)}")
     write(out, chunks(run, format_, SIDES[side] if side else None))
+    say_where("Export", out)

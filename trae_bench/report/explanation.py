@@ -28,6 +28,7 @@ from trae_bench.design import NOISE_FLOOR
 from trae_bench.plan import Cell
 from trae_bench.records import Arm, Comparison, Confirmation, Interval, Metric, Mode, Verdict
 from trae_bench.report.escape import for_terminal
+from trae_bench.report.gate_text import revisions
 from trae_bench.report.listing import bullets, columns
 from trae_bench.report.terminal import (
     as_interval,
@@ -49,7 +50,7 @@ from trae_bench.stats import (
     looks,
     smallest_effect,
 )
-from trae_bench.store import RunFile
+from trae_bench.store import Compared, RunFile
 
 MOST_TOLD = 10
 """Lost pairs, and toggles that are alike on both sides, told one by one; the rest is counted."""
@@ -97,6 +98,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     names: tuple[str, str]
     a: Arm
     b: Arm
+    compared: Compared | None
+    """The revisions, where these are the sides."""
     pairs: Taken
     rule: Rule
     margin: float
@@ -144,6 +147,7 @@ def explain(run: RunFile, key: RowKey, limits: Limits, *, claimed: bool = True) 
         names=side_names(run),
         a=cell.contrast.a,
         b=cell.contrast.b,
+        compared=header.compared,
         pairs=pairs,
         rule=row.rule,
         margin=bounds_of(row, len(row.a))[1],
@@ -252,11 +256,18 @@ def story(found: Explanation) -> dict[str, list[str]]:
     return {title: list(sentences) for title, sentences in told.items()}
 
 
-def table(run: RunFile, keys: Sequence[RowKey], width: int = 80) -> str:
-    """Rows that can be explained, with the verdicts of the file."""
+HEADS = ("scenario", "toggle", "metric", "verdict")
+
+
+def lines(run: RunFile, keys: Sequence[RowKey]) -> list[tuple[str, ...]]:
+    """Rows that can be explained, one text for each of `HEADS`; the verdicts are the file's."""
     verdicts = {key_of_row(row): row.judgement.verdict for row in run.comparisons}
-    lines = [(*key, verdicts.get(key, "")) for key in keys]
-    return columns(("scenario", "toggle", "metric", "verdict"), lines, width)
+    return [(*key, verdicts.get(key, "")) for key in keys]
+
+
+def table(run: RunFile, keys: Sequence[RowKey], width: int = 80) -> str:
+    """`lines`, for a terminal."""
+    return columns(HEADS, lines(run, keys), width)
 
 
 def _compared(found: Explanation) -> Iterator[str]:
@@ -267,7 +278,10 @@ def _compared(found: Explanation) -> Iterator[str]:
     if found.a == found.b:
         yield f"Both sides are the same, so that what differs is noise: {_switches(found.a)}."
     elif found.b.revision is not None or found.a.revision is not None:
-        yield f"Side A, {a}, is revision {found.a.revision}; side B, {b}, is {found.b.revision}."
+        if found.compared is not None:
+            yield revisions(found.compared)
+        else:
+            yield f"Side A, {a}, is revision {found.a.revision}; side B, {b}, {found.b.revision}."
         yield f"Toggles of head: {_switches(found.b)}."
     else:
         sides = [_switches(arm, differing) for arm in (found.a, found.b)]

@@ -9,7 +9,7 @@ from trae_bench.gate import Outcome, answers_differ, not_measured, outcome, perc
 from trae_bench.records import Comparison
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.terminal import quantity
-from trae_bench.store import RunFile
+from trae_bench.store import Compared, RunFile
 
 MOST_NAMED = 3
 """Comparisons that a sentence names; the rest is counted."""
@@ -41,8 +41,7 @@ def details(run: RunFile) -> Iterator[str]:
     compared = run.header.compared
     if compared is None:
         return
-    head = f"{short(compared.head_commit)}{' with changes' if compared.changed else ''}"
-    yield f"Base is {base_name(run)} ({for_terminal(compared.said, 60)}), head is {head}."
+    yield revisions(compared)
     if compared.own_environments:
         yield "They declare different dependencies, so each ran in an environment of its own."
     for row in run.comparisons:
@@ -58,6 +57,13 @@ def details(run: RunFile) -> Iterator[str]:
     for name, problem in compared.new.items():
         first = problem.splitlines()[0] if problem else ""
         yield f"New, the base cannot run it: {for_terminal(name, 60)}: {for_terminal(first)}"
+
+
+def revisions(compared: Compared) -> str:
+    """What was compared, by the names that commits have."""
+    head = f"{short(compared.head_commit)}{' with changes' if compared.changed else ''}"
+    base = f"{short(compared.base_commit)} ({for_terminal(compared.said, 60)})"
+    return f"Base is {base}, head is {head}."
 
 
 def base_name(run: RunFile) -> str:
