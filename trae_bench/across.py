@@ -81,6 +81,9 @@ NOT_A_DEFINITION = frozenset({"about", "disturbed_by", "threshold"})
 ROUNDING = 1e-9
 """Log ratios up to this are none: equal figures, added up in another order."""
 
+SAME_MEMORY = 0.01
+"""Two machines' memory (a fraction): a kernel keeps a few pages more or less to itself."""
+
 OTHER_KIND = "another kind of machine"
 
 
@@ -521,8 +524,17 @@ def _origin(header: Header) -> Origin:
 
 
 def _differences(base: Header, head: Header) -> Iterator[Difference]:
-    for there, here in ((base.machine, head.machine), (base.versions, head.versions)):
+    for missing, there, here in (
+        ("unknown", base.machine, head.machine),
+        ("not installed", base.versions, head.versions),
+    ):
         for name in {**there, **here}:
-            if name not in CHANGING and there.get(name) != here.get(name):
-                said = (str(facts.get(name, "unknown")) for facts in (there, here))
+            if name not in CHANGING and not _alike(name, there.get(name), here.get(name)):
+                said = (str(facts.get(name, missing)) for facts in (there, here))
                 yield Difference(name, *said)
+
+
+def _alike(name: str, there: object, here: object) -> bool:
+    if name == "memory" and isinstance(there, int) and isinstance(here, int):
+        return abs(there - here) <= SAME_MEMORY * max(there, here)
+    return there == here

@@ -521,7 +521,7 @@ def own_minimum(metric: Metric, a: Sequence[float]) -> float:
 def _count(pairs: Sequence[PairOfSamples]) -> Pairs:
     fates = [fate(a, b) for a, b in pairs]
     count = Counter(found for found, _ in fates)
-    reasons = Counter(_in_short(reason) for _, reason in fates if reason)
+    reasons = Counter(in_short(reason) for _, reason in fates if reason)
     told = [f"{reason} ({n}x)" if n > 1 else reason for reason, n in reasons.most_common()]
     if len(told) > MOST_REASONS:
         told[MOST_REASONS:] = [f"and {len(told) - MOST_REASONS} more reasons"]
@@ -533,7 +533,7 @@ def _count(pairs: Sequence[PairOfSamples]) -> Pairs:
     )
 
 
-def _in_short(reason: str) -> str:
+def in_short(reason: str) -> str:
     """The first line and the last: what happened, and a child's last word on it."""
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
     return " ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else ""

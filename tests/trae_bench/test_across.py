@@ -427,8 +427,38 @@ def test_the_report_names_each_kind_and_keeps_to_the_width(width: int) -> None:
     text = across_text.text(compare_runs(honest(day="1"), head), width=width)
     for kind in ("toggle ratios", "memory", "counters", "absolute"):
         assert any(line.startswith(kind) for line in text.splitlines()), kind
-    assert "4 regression" in text
+    assert "4 regressions" in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_facts_that_differ_are_told_in_words() -> None:
+    machine: dict[str, Any] = {"cpu": "an ordinary one", "cores": 2, "memory": 8 * 10**9}
+    base = honest(machine=machine, versions={"trae-bench": "0.1.0", "openai": "3.54.0"})
+    nearly = honest(machine=machine | {"memory": 8 * 10**9 + 8192})
+    assert "- memory:" not in across_text.text(compare_runs(base, nearly))
+    told = across_text.text(compare_runs(base, honest(machine=machine | {"memory": 16 * 10**9})))
+    assert "- memory: 8 GB in the base, 16 GB in the head" in told
+    assert "- openai: 3.54.0 in the base, not installed in the head" in told
+
+
+def test_one_row_is_one_row() -> None:
+    run = honest(toggles=("idle",), pairs=1, noise_pairs=0)
+    row = Change(kind="memory", scenario="s", verdict="improvement", gated=True)
+    found = replace(compare_runs(run, run), changes=(row,))
+    assert across_text.closing(found).startswith("1 improvement of 1 gated row; ")
+    assert "<summary>1 row</summary>" in across_text.comment(found)
+
+
+def test_a_table_needs_its_columns_and_sentences_do_not() -> None:
+    text = across_text.text(compare_runs(honest(day="1"), honest(day="2")), width=60)
+    wide = [line for line in text.splitlines() if len(line) > 60]
+    assert wide
+    assert all(line.startswith(" ") for line in wide)
+
+
+def test_the_comment_says_what_its_columns_mean() -> None:
+    told = across_text.comment(compare_runs(honest(day="1"), honest(day="2")))
+    assert across_text.READING in told
 
 
 def test_the_command_prints_writes_and_ends(

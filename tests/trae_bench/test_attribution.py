@@ -67,6 +67,14 @@ def nothing() -> Attributions:
     return Attributions(family=0, limit=-1.0, found=())
 
 
+def test_a_head_is_wrapped_and_tells_one_pair_as_one() -> None:
+    found = attribute(rows({}, "add-one", k=2, n=1, noise=(0.0,)), scenario="w" * 40, metric="cpu")
+    assert found is not None
+    shown = of(found)
+    assert "(1 pair a contrast;" in flat(shown)
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_one_more_import_counts() -> None:
     """Of what does not vary, any change does."""
     terms = {frozenset("a"): math.log(301 / 300)}

@@ -379,7 +379,7 @@ def test_a_stored_run_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["report", str(path)]) == 0
     out = capsys.readouterr().out
     assert "work / slower" in out
-    assert "3 regression" in out
+    assert "3 regressions" in out
     assert main(["report", str(path), "--comment", "-"]) == 0
     assert capsys.readouterr().out == markdown.comment(run())
     assert main(["report", str(path), "--junit", str(tmp_path / "junit.xml")]) == 0

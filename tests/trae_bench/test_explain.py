@@ -189,6 +189,9 @@ def test_other_ways_to_end() -> None:
     assert re.search(r"open\. With this spread, a mean from \d+ % on would have", noisy)
     assert re.search(r"shows effects from \d+ % on in 95 % of rows", noisy)
     assert "The run allowed 12 pairs." in told(honest(noise=0.2), "idle", "cpu")
+    one = told(honest(pairs=1, noise_pairs=0), "idle", "cpu")
+    assert "The run allowed 1 pair." in one
+    assert "The mean log ratio of the one pair is" in one
     assert "set beforehand" in told(RUNS["fixed"], "idle", "cpu")
     assert "narrow as asked for, 5 % to each side" in told(RUNS["narrow"], "idle", "cpu")
     assert "A/A pairs come before all others, 8" in told(RUNS["quiet"], NOISE_FLOOR, "cpu")

@@ -62,7 +62,7 @@ def test_figures_machine_and_commit_are_told() -> None:
     [
         (run, True, "3 regressions"),
         (run, False, "no verdicts"),
-        (lambda: honest(toggles=("faster",)), True, "no regression, 3 improvement"),
+        (lambda: honest(toggles=("faster",)), True, "no regression, 3 improvements"),
         (lambda: honest(toggles=("idle",), noise=0.2), True, "no regression, 3 inconclusive"),
         (lambda: honest(toggles=("idle",)), True, "no regression"),
         (lossy, True, "the two sides give different answers"),

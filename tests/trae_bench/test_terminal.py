@@ -34,6 +34,7 @@ from trae_bench.report.terminal import (
     quantity,
     run_table,
     table,
+    tally,
 )
 from trae_bench.session import Progress
 from trae_bench.stats import Row
@@ -136,6 +137,29 @@ def test_columns_are_wrapped_and_never_cut() -> None:
 
 def test_columns_without_rows_are_their_heads() -> None:
     assert columns(("scenario", "toggle"), [], 60) == "scenario  toggle"
+
+
+def test_sentences_are_as_narrow_as_the_terminal_but_tables_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run.json", honest())
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["explain", str(tmp_path / "run.json"), "work", "faster", "cpu"]) == 0
+    assert 50 < max(map(len, capsys.readouterr().out.splitlines())) <= 60
+    assert main(["report", str(tmp_path / "run.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(table(honest().comparisons, METRICS).splitlines()[0])
+    assert max(map(len, lines[-4:-1])) <= 60
+
+
+def test_one_is_told_in_the_singular() -> None:
+    assert tally(["improvement", "equivalent", "regression", "equivalent"]) == (
+        "1 improvement, 1 regression, 2 equivalent"
+    )
+    assert tally(["regression", "regression"]) == "2 regressions"
+    shown = table([msgspec.structs.replace(comparison(), pairs=Pairs(1, 0, 0))], METRICS)
+    assert "(1 duet pair)" in shown
+    assert "1 pair, 2 open" in line(at(1.0, pairs=1), 80)
 
 
 # -- the table
@@ -479,10 +503,14 @@ def test_the_line_tells_pairs_time_left_and_cell() -> None:
 def test_a_lost_pair_is_told_in_full_once() -> None:
     stream = io.StringIO()
     progress = ProgressLine(stream, HandClock())
-    for pair in (1, 2):
-        progress.pair_lost(cell(), pair, "side A: exit status 1; its last lines:\nTraceback\nboom")
+    for pair, word in enumerate(("boom", "boom", "bang"), 1):
+        progress.pair_lost(cell(), pair, f"off: exit status 1; its last lines:\nTraceback\n{word}")
+    first, *_, second, third, _, bang = stream.getvalue().splitlines()
+    assert first.endswith("pair 1 lost: off: exit status 1; its last lines:")
+    assert second.endswith("pair 2 lost: off: exit status 1; its last lines as before")
+    assert third.endswith("pair 3 lost: off: exit status 1; its last lines:")
+    assert bang == "    bang"
     assert stream.getvalue().count("boom") == 1
-    assert stream.getvalue().count("exit status 1") == 2
 
 
 def test_the_clock_rounds_up() -> None:

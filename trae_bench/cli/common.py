@@ -17,6 +17,9 @@ INTERRUPTED = 130
 WIDEST = 120
 """Columns of text; more are hard to read. A table may have more."""
 
+LEAST = 40
+"""With fewer, the terminal has to wrap them."""
+
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 """One that is there."""
 REPORT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
@@ -92,8 +95,8 @@ def tell(message: str) -> None:
         click.echo(for_terminal(line, 1000), err=True)
 
 
-def terminal_width(widest: int = WIDEST) -> int:
-    return max(80, min(widest, shutil.get_terminal_size((80, 24)).columns))
+def terminal_width(widest: int = WIDEST, least: int = LEAST) -> int:
+    return max(least, min(widest, shutil.get_terminal_size((80, 24)).columns))
 
 
 def takes(stream: Any, text: str) -> bool:

@@ -55,6 +55,7 @@ def _document(result: "Result") -> dict[str, Any]:
 def _table(result: "Result") -> str:
     from trae_bench.design import is_fixed
     from trae_bench.report import attribution, terminal
+    from trae_bench.report.listing import TABLE
     from trae_bench.report.sparkline import BLOCKS
 
     run = result.run
@@ -64,7 +65,7 @@ def _table(result: "Result") -> str:
         return attribution.text(found, run.header.metrics, width=terminal_width())
     return terminal.run_table(
         run,
-        width=terminal_width(WIDEST_TABLE),
+        width=terminal_width(WIDEST_TABLE, least=TABLE),
         colour=takes_colour(sys.stdout),
         claimed=result.claimed,
         plain=not takes(sys.stdout, BLOCKS),

@@ -10,7 +10,7 @@ from itertools import groupby
 from trae_bench.across import OTHER_KIND, Across, Change, Kind, Origin
 from trae_bench.notes import LONGEST_NOTE
 from trae_bench.report.escape import cut, for_markdown, for_terminal, markdown_text
-from trae_bench.report.listing import bullets, names
+from trae_bench.report.listing import TABLE, bullets, count, names
 from trae_bench.report.markdown import (
     LONGEST_NAME,
     MOST,
@@ -21,13 +21,13 @@ from trae_bench.report.markdown import (
     within,
 )
 from trae_bench.report.terminal import (
-    VERDICTS,
     as_interval,
     as_ratio,
     change_in,
     laid_out,
     percent,
     quantity,
+    tally,
 )
 
 MARKER = "<!-- trae-bench comparison of stored runs -->"
@@ -50,7 +50,7 @@ def text(found: Across, *, width: int = 80) -> str:
     """The whole report for a terminal."""
     lines = [*_origins(found, width), ""]
     rows = _shown(found)
-    head, *table = laid_out([HEADS, *map(_cells, rows)], width)
+    head, *table = laid_out([HEADS, *map(_cells, rows)], max(width, TABLE))
     lines += [head] if rows else ["Nothing could be compared."]
     both = zip(rows, table, strict=True)
     for kind, section in groupby(both, key=lambda pair: pair[0].kind):
@@ -68,9 +68,9 @@ def text(found: Across, *, width: int = 80) -> str:
 def closing(found: Across) -> str:
     """What all of it comes to, in a sentence; no text of a file is in it."""
     verdicts = [change.verdict for change in found.gated]
-    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in VERDICTS if name in verdicts)
     compared = [change for change in found.changes if change.kind in ABOUT]
-    gated = f"{counts} of {len(verdicts)} gated rows" if counts else "no gated rows"
+    rows = count(len(verdicts), "gated row")
+    gated = f"{tally(verdicts)} of {rows}" if verdicts else "no gated rows"
     return f"{gated}; {len(compared) - len(verdicts)} more for information."
 
 
@@ -123,9 +123,14 @@ def _differences(found: Across) -> Iterator[str]:
             " information, absolute figures say nothing"
         )
     for one in found.differences[:MOST_DIFFERENCES]:
-        yield f"{one.name[:40]}: {one.base[:60]} in the base, {one.head[:60]} in the head"
+        base, head = (_fact(one.name, said) for said in (one.base, one.head))
+        yield f"{one.name[:40]}: {base} in the base, {head} in the head"
     if len(found.differences) > MOST_DIFFERENCES:
         yield f"and {len(found.differences) - MOST_DIFFERENCES} more differences"
+
+
+def _fact(name: str, said: str) -> str:
+    return quantity(float(said), "B") if name == "memory" and said.isdecimal() else said[:60]
 
 
 # Rows
@@ -199,7 +204,8 @@ def _rest(found: Across, width: int) -> Iterator[str]:
 def _aside(found: Across) -> list[str]:
     """What is in no row of the table."""
     same = sum(map(_unchanged_counter, found.changes))
-    told = [f"{same} counters are exactly the same"] if same else []
+    are = "is" if same == 1 else "are"
+    told = [f"{count(same, 'counter')} {are} exactly the same"] if same else []
     for kind, what in (("new", "only in the head"), ("gone", "only in the base")):
         named = [_named_place(change) for change in found.changes if change.kind == kind]
         told += [f"{what}: {_list(named)}"] if named else []
@@ -246,12 +252,14 @@ def _table(found: Across, room: int) -> list[str]:
     )
     return [
         "",
-        f"<details><summary>{len(rows)} rows</summary>",
+        f"<details><summary>{count(len(rows), 'row')}</summary>",
         "",
         f"| {' | '.join(map(markdown_text, heads))} |",
         f"| {' | '.join(['---'] * 5 + ['---:'] * (len(HEADS) - 2) + ['---'])} |",
         *kept,
         *more,
+        "",
+        READING,
         "",
         "</details>",
     ]

@@ -14,6 +14,7 @@ from trae_bench.effects import Attribution, Conditional, Effect, Interaction, Su
 from trae_bench.notes import LONGEST_NOTE
 from trae_bench.records import Better, Metric
 from trae_bench.report.escape import for_terminal
+from trae_bench.report.listing import TABLE, count
 from trae_bench.report.terminal import percent, signed
 from trae_bench.stats import MOST_LOG
 from trae_bench.store import RunFile
@@ -79,8 +80,8 @@ def bar_of(found: Attribution, limit: float) -> Bar:
 def _block(found: Attribution, better: Better, limit: float, width: int) -> Iterator[str]:
     bar = bar_of(found, limit)
     name = f"{for_terminal(found.scenario, 40)} / {for_terminal(found.metric, 40)}"
-    yield f"{name}  ({about(found, better)})"
-    yield from _table(found.toggles, bar, width)
+    yield _wrapped(f"{name}  ({about(found, better)})", width, "")
+    yield from _table(found.toggles, bar, max(width, TABLE))
     for line in (*_pairs(found, bar), *against_the_whole(found, better, bar)):
         yield _wrapped(line, width)
     if found.missing:
@@ -93,9 +94,9 @@ def _block(found: Attribution, better: Better, limit: float, width: int) -> Iter
 def about(found: Attribution, better: Better) -> str:
     """On how many pairs it rests, and what counts."""
     fewest, most = found.pairs
-    count = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    pairs = count(most, "pair") if fewest == most else f"{fewest} to {most} pairs"
     counts = f"counts from {percent(found.threshold)}" if found.threshold else "any change counts"
-    return f"{count} pairs a contrast; {better} is better; {counts}"
+    return f"{pairs} a contrast; {better} is better; {counts}"
 
 
 def _wrapped(line: str, width: int, first: str = " ", later: str = "   ") -> str:

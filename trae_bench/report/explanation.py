@@ -29,7 +29,7 @@ from trae_bench.plan import Cell
 from trae_bench.records import Arm, Comparison, Confirmation, Interval, Metric, Mode, Verdict
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.gate_text import revisions
-from trae_bench.report.listing import bullets, columns
+from trae_bench.report.listing import bullets, columns, count
 from trae_bench.report.terminal import (
     as_interval,
     as_ratio,
@@ -219,7 +219,7 @@ def _ended(
     if pairs.given_up:
         return f"So many pairs were lost, {GIVE_UP} more than counted, that no more were taken."
     if pairs.counted >= target(cell, limits, metrics):
-        return f"The run allowed {pairs.counted} pairs."
+        return f"The run allowed {count(pairs.counted, 'pair')}."
     return {
         "budget": "The budget of the run was spent.",
         "interrupted": "The run was interrupted.",
@@ -315,11 +315,11 @@ def _pairs(found: Explanation) -> Iterator[str]:
         yield f"Watched by {metric.probe}, which slows both sides; these pairs serve nothing else."
     first = f"; {found.names[0]} was started first in {pairs.a_first} of them"
     yield (
-        f"{_count(pairs.counted, 'pair')} counted{first if pairs.counted else ''}. Pair 0 warms "
+        f"{count(pairs.counted, 'pair')} counted{first if pairs.counted else ''}. Pair 0 warms "
         "the machine and is never counted."
     )
     if pairs.without_a_value:
-        yield f"{_count(pairs.without_a_value, 'of these pairs', '')} had no value of this metric."
+        yield f"{count(pairs.without_a_value, 'of these pairs', '')} had no value of this metric."
     if pairs.counted and not pairs.lost:
         yield "No pair was lost: both sides gave equal answers, and the right ones, in each."
     for each in pairs.lost[:MOST_TOLD]:
@@ -341,8 +341,9 @@ def _figures(found: Explanation) -> Iterator[str]:
     if estimate.log_ratio is None:
         yield "Some value is zero or less, so that there is no ratio."
         return
+    pairs = "the one pair" if estimate.n == 1 else f"all {estimate.n} pairs"
     yield (
-        f"The mean log ratio of all {_count(estimate.n, 'pair')} is {estimate.log_ratio:+.4f}"
+        f"The mean log ratio of {pairs} is {estimate.log_ratio:+.4f}"
         f"{_trimmed(found.rule, estimate.n)}: a ratio of {as_ratio(estimate.log_ratio)}, "
         f"{signed(estimate.log_ratio)} %."
     )
@@ -367,7 +368,7 @@ def _noise(found: Explanation) -> Iterator[str]:
         yield ("Counts have no noise floor." if exact else "Unknown, for want of A/A pairs.")
         return
     yield (
-        f"{_count(floor.pairs, 'A/A pair')}, both sides the same, scatter by {percent(floor.sd)} "
+        f"{count(floor.pairs, 'A/A pair')}, both sides the same, scatter by {percent(floor.sd)} "
         f"around {signed(floor.mean)} %. This metric can show effects from "
         f"{percent(floor.smallest_effect)} on in this scenario."
     )
@@ -521,7 +522,3 @@ def _confirmed(again: Confirmation) -> str:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number} {noun}{'' if number == 1 else plural}"

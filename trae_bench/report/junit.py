@@ -10,6 +10,7 @@ from itertools import groupby
 from trae_bench.gate import answers_differ, not_measured
 from trae_bench.records import Comparison
 from trae_bench.report.escape import for_xml
+from trae_bench.report.listing import count
 from trae_bench.report.markdown import compared
 from trae_bench.report.terminal import cells_of, side_names
 from trae_bench.store import RunFile
@@ -101,7 +102,7 @@ def _outcome(row: Comparison, claimed: bool) -> tuple[str, str]:
     if row.confirmation is not None and not row.confirmation.stands:
         return "skipped", f"not confirmed by {row.confirmation.pairs.measured} fresh pairs"
     if verdict == "inconclusive":
-        return "skipped", f"inconclusive after {row.pairs.measured} pairs"
+        return "skipped", f"inconclusive after {count(row.pairs.measured, 'pair')}"
     if verdict == "regression":
         return "failure", "regression"
     if (lost := not_measured(row)) is not None:

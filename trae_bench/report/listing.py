@@ -9,6 +9,15 @@ LONGEST = 2000
 """Characters of one text that are shown."""
 
 
+TABLE = 80
+"""Columns that a table of figures has at least."""
+
+
+def count(number: int, noun: str, plural: str = "s") -> str:
+    """`1 pair`, `2 pairs`."""
+    return f"{number} {noun}{'' if number == 1 else plural}"
+
+
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int = 80) -> str:
     """Rows under their heads, each column as wide as it must be; nothing is cut.
 

@@ -12,6 +12,7 @@ from trae_bench.notes import LONGEST_NOTE, notes
 from trae_bench.records import Comparison, Verdict
 from trae_bench.report import gate_text
 from trae_bench.report.escape import for_markdown, markdown_text
+from trae_bench.report.listing import count
 from trae_bench.report.terminal import (
     cells_of,
     change_in,
@@ -21,6 +22,7 @@ from trae_bench.report.terminal import (
     noise_line,
     side_names,
     standing_lines,
+    tally,
 )
 from trae_bench.store import RunFile
 
@@ -63,16 +65,16 @@ def headline(run: RunFile, *, claimed: bool = True) -> str:
     if not any(row.pairs.measured for row in rows):
         return NOTHING_MEASURED
     if not claimed:
-        return "no verdicts, for that a run of so few pairs is too short"
+        return "no verdicts, for a run of so few pairs is too short for them"
     return in_short([row.judgement.verdict for row in rows])
 
 
 def in_short(verdicts: Sequence[Verdict]) -> str:
     """How many regressions; without one, what else a reader will ask for."""
     if worse := verdicts.count("regression"):
-        return f"{worse} regression{'s' if worse > 1 else ''}"
-    told = [f"{verdicts.count(name)} {name}" for name in _BESIDE if name in verdicts]
-    return ", ".join(["no regression", *told])
+        return count(worse, "regression")
+    told = tally(verdicts, _BESIDE)
+    return f"no regression, {told}" if told else "no regression"
 
 
 def compared(run: RunFile) -> list[Comparison]:
@@ -126,7 +128,7 @@ def _table(run: RunFile, claimed: bool, room: int) -> list[str]:
     rest = [f"\n{len(rows) - len(kept)} more rows are in the run file."]
     return [
         "",
-        f"<details><summary>{len(rows)} comparisons</summary>",
+        f"<details><summary>{count(len(rows), 'comparison')}</summary>",
         "",
         f"| {' | '.join(markdown_text(name) for name in names)} |",
         f"| {' | '.join(aligned)} |",

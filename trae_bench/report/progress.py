@@ -3,8 +3,10 @@
 import shutil
 from typing import TextIO
 
+from trae_bench.compare import in_short
 from trae_bench.plan import Cell
 from trae_bench.report.escape import cut, for_terminal
+from trae_bench.report.listing import count
 from trae_bench.session import Clock, Listener, Progress
 
 QUIET_SECONDS = 10.0
@@ -34,10 +36,10 @@ class ProgressLine(Listener):
     def pair_lost(self, cell: Cell, pair: int, reason: str) -> None:
         """The whole story once, then only that it happened again."""
         told = reason.splitlines()
-        if told and (cell.scenario, told[0]) in self._told:
-            told = told[:1]
-        elif told:
-            self._told.add((cell.scenario, told[0]))
+        story = (cell.scenario, in_short(reason))
+        if len(told) > 1 and story in self._told:
+            told = [f"{told[0].removesuffix(':')} as before"]
+        self._told.add(story)
         first, *rest = [for_terminal(text) for text in told] or ["no reason known"]
         self.say("\n    ".join([f"{name_of(cell)}, pair {pair} lost: {first}", *rest]))
 
@@ -69,7 +71,7 @@ def line(progress: Progress, width: int, *, bar: bool = True) -> str:
     filled = round(share * BAR_WIDTH)
     drawn = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}]" if bar else f"{share:4.0%}"
     left = f"{clock(progress.left)} left" if known else "starting"
-    done = f"{progress.pairs} pairs, {progress.open_cells} open"
+    done = f"{count(progress.pairs, 'pair')}, {progress.open_cells} open"
     return cut(f"{drawn} {left}, {done}: {name_of(progress.cell)}", width)
 
 

@@ -13,7 +13,7 @@ from trae_bench.compare import BASE_HEAD, OFF_ON, Floor, RowKey, key_of_row, row
 from trae_bench.design import NOISE_FLOOR, is_fixed
 from trae_bench.records import Better, Comparison, Estimate, Interval, Metric, Pairs, Verdict
 from trae_bench.report.escape import cut, for_terminal
-from trae_bench.report.listing import columns
+from trae_bench.report.listing import columns, count
 from trae_bench.report.progress import clock
 from trae_bench.report.sparkline import ASCII, BLOCKS, sparkline
 from trae_bench.stats import MOST_LOG, Row, log_ratios
@@ -183,15 +183,21 @@ def closing(run: RunFile, *, claimed: bool = True) -> str:
     measured = {(row.scenario, row.contrast, row.mode): row.pairs.measured for row in shown}
     ended = {"interrupted": ", interrupted", "budget": ", budget spent", "error": ", broken off"}
     pairs = sum(measured.values())
-    took = f"{pairs} {'pair' if pairs == 1 else 'pairs'} in {clock(run.elapsed)}"
+    took = f"{count(pairs, 'pair')} in {clock(run.elapsed)}"
     took += ended.get(run.stopped, "")
     if is_fixed(run.header.design):
         return f"{took[0].upper()}{took[1:]}, the same number of each contrast."
     if not claimed:
         return f"No verdicts are claimed from so few pairs ({took}); take --profile quick for them."
     found = [row.judgement.verdict for row in shown]
-    counts = ", ".join(f"{found.count(name)} {name}" for name in VERDICTS if name in found)
-    return f"{counts} ({took})"
+    return f"{tally(found)} ({took})"
+
+
+def tally(verdicts: Sequence[Verdict], names: Sequence[Verdict] = VERDICTS) -> str:
+    """`6 improvements, 12 equivalent`: how many of each there are."""
+    plurals = {"improvement": "s", "regression": "s"}
+    counts = {name: verdicts.count(name) for name in names if name in verdicts}
+    return ", ".join(count(number, name, plurals.get(name, "")) for name, number in counts.items())
 
 
 def quantity(value: float, unit: str, *, digits: int = 3) -> str:
@@ -340,8 +346,9 @@ def count_of_pairs(rows: Sequence[Comparison], metrics: Mapping[str, Metric]) ->
     """`8 duet + 8 serial pairs; 1 lost`, of one contrast."""
     by_kind = {kind_of_pairs(row, metrics[row.metric]): row.pairs for row in rows}
     counts = " + ".join(f"{pairs.measured} {kind}" for kind, pairs in by_kind.items())
+    noun = "pair" if sum(pairs.measured for pairs in by_kind.values()) == 1 else "pairs"
     lost = sum(pairs.answers_differ + pairs.not_measured for pairs in by_kind.values())
-    return f"{counts} pairs{f'; {lost} lost' if lost else ''}"
+    return f"{counts} {noun}{f'; {lost} lost' if lost else ''}"
 
 
 def kind_of_pairs(row: Comparison, metric: Metric) -> str:

@@ -11,6 +11,7 @@ from trae_bench.records import Comparison
 from trae_bench.report import gate_text
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.html.source import ORDER, Source, place
+from trae_bench.report.listing import count
 from trae_bench.report.markdown import MOST_STANDING_OUT, STANDING_OUT, compared, headline, heeded
 from trae_bench.report.progress import clock
 from trae_bench.report.terminal import (
@@ -135,7 +136,7 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     yield "Versions", ", ".join(f"{name} {version}" for name, version in versions)
     limits = [f"profile {header.profile}", f"design {header.design}", f"seed {header.seed}"]
     limits += [f"budget {header.budget:g} s"] if header.budget is not None else []
-    limits += [f"at most {header.pairs} pairs each"] if header.pairs is not None else []
+    limits += [f"at most {count(header.pairs, 'pair')} each"] if header.pairs is not None else []
     yield "Plan", ", ".join(limits)
     if source.run.resumed:
         yield "Resumed", ", ".join(each.created for each in source.run.resumed[:MOST_LISTED])

@@ -11,6 +11,7 @@ from trae_bench.design import NOISE_FLOOR
 from trae_bench.records import Comparison, Estimate
 from trae_bench.report.html import svg
 from trae_bench.report.html.source import OPEN, NumberedPairs, Source, band
+from trae_bench.report.listing import count
 from trae_bench.report.terminal import count_of_pairs
 from trae_bench.stats import MOST_LOG
 
@@ -76,7 +77,7 @@ def _panel(source: Source, row: Comparison) -> Panel:
     elif found.log_ratio is None:
         words = f"{a} and {b}: there is no ratio to zero."
     elif not found.sd and row.mode == "exact":
-        words = f"{a} and {b} in each of {found.n} pairs."
+        words = f"{a} and {b} in each of {count(found.n, 'pair')}."
     else:
         plot = _plot(row, found, source.pairs_of(row)[:MOST_MARKS])
     return Panel(
@@ -91,7 +92,7 @@ def _panel(source: Source, row: Comparison) -> Panel:
 
 def _plot(row: Comparison, found: Estimate, pairs: NumberedPairs) -> svg.Svg:
     marks = [_mark(pair, row.metric) for _, pair in pairs]
-    told = f"Ratios of {len(marks)} pairs in their order"
+    told = f"Ratios of {count(len(marks), 'pair')} in their order"
     known = [math.exp(min(mark, MOST_LOG)) for mark in marks if isinstance(mark, float)]
     if known:
         told += f", from {min(known):.3g} to {max(known):.3g}"
