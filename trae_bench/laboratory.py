@@ -209,7 +209,8 @@ def _same_state(journal_file: Path, header: Header, installed: Mapping[str, str]
 
 def _same_revisions(journal_file: Path, compared: Compared, bench: "Bench") -> None:
     repository = Repository.around(Path.cwd(), PACKAGE)
-    base, head = repository.at(compared.base_commit), repository.head()
+    base = repository.at(repository.commit(compared.base_commit))
+    head = repository.head()
     if head.name != compared.head:
         raise UsageError(
             f"{journal_file}: head was {compared.head} when this run began and is {head.name} now; "
