@@ -123,6 +123,8 @@ def test_the_verdict_comes_first() -> None:
     out = re.findall(r'<li class="(\w+)"><span class="verdict">(.*?)</span>', made)
     told = [verdict for _, verdict in out]
     assert told == ["answers differ", *["regression"] * 3, *["improvement"] * 3]
+    counts = re.findall(r'<b class="n">(\d+)</b> <span class="verdict">(.*?)</span>', made)
+    assert ("3", "regressions") in counts
 
 
 def test_a_row_of_the_table_is_a_row_of_the_run() -> None:

@@ -195,9 +195,14 @@ def closing(run: RunFile, *, claimed: bool = True) -> str:
 
 def tally(verdicts: Sequence[Verdict], names: Sequence[Verdict] = VERDICTS) -> str:
     """`6 improvements, 12 equivalent`: how many of each there are."""
-    plurals = {"improvement": "s", "regression": "s"}
     counts = {name: verdicts.count(name) for name in names if name in verdicts}
-    return ", ".join(count(number, name, plurals.get(name, "")) for name, number in counts.items())
+    return ", ".join(f"{number} {of_so_many(name, number)}" for name, number in counts.items())
+
+
+def of_so_many(verdict: str, number: int) -> str:
+    """Its word beside a number: `improvements`; there is no plural of `equivalent`."""
+    several = number != 1 and verdict in ("improvement", "regression")
+    return f"{verdict}s" if several else verdict
 
 
 def quantity(value: float, unit: str, *, digits: int = 3) -> str:

@@ -19,6 +19,7 @@ from trae_bench.report.terminal import (
     change_in,
     closing,
     noise_line,
+    of_so_many,
     quantity,
     standing_lines,
 )
@@ -65,7 +66,7 @@ def overview(source: Source) -> Overview:
     return Overview(
         headline=_headline(source),
         counts=tuple(
-            (name, name.replace(" ", "-"), found[name])
+            (of_so_many(name, found[name]), name.replace(" ", "-"), found[name])
             for name in ORDER
             if source.judged and found[name]
         ),
