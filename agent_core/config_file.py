@@ -51,6 +51,10 @@ class _TraeModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     top_k: NotNegative | None = None
     max_retries: NotNegative = 10
     parallel_tool_calls: bool = True
+    # Read and without effect:
+    supports_tool_calling: bool = True
+    candidate_count: int | None = None
+    stop_sequences: tuple[str, ...] | None = None
 
 
 class _TraeAgent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -141,8 +145,8 @@ def _merged(entry: _TraeProvider, model: _TraeModel | None) -> ProviderSettings:
     values = msgspec.structs.asdict(entry)
     if model is not None:
         values |= msgspec.structs.asdict(model)
-        del values["model_provider"]
-    return ProviderSettings(**values)
+    known = ProviderSettings.__struct_fields__
+    return ProviderSettings(**{name: values[name] for name in known if name in values})
 
 
 # --------------------------------------------------------------------------------- reading
@@ -162,6 +166,8 @@ def parse_settings(data: bytes, path: Path) -> Settings:
     try:
         if "agents" in raw or "models" in raw:
             return _from_trae(_converted(raw, _TraeFile))
+        # Trae Agent's JSON may have them, and tokens in them, which nothing here should keep.
+        raw.pop("mcp_servers", None)
         return _converted(raw, Settings)
     except _Wrong as wrong:
         line = reader.line(text, tuple(re.sub(r"\[\d+\]$", "", part) for part in wrong.where))
@@ -233,8 +239,8 @@ class _Json:
     def parse(self, text: str, path: Path) -> Any:
         try:
             return msgspec.json.decode(self._plain(text))
-        except msgspec.DecodeError:
-            raise ConfigError(f"{path}{self._complaint(self._plain(text))}") from None
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ConfigError(f"{path}{self._complaint(self._plain(text), error)}") from None
 
     def _plain(self, text: str) -> str:
         """`text` with blanks for its comments, so that every line keeps its number."""
@@ -247,14 +253,20 @@ class _Json:
         return re.sub(r"[^\n]", " ", token) if token.startswith("/") else token
 
     @staticmethod
-    def _complaint(text: str) -> str:
+    def _complaint(text: str, error: Exception) -> str:
         import json  # slower than msgspec, but it knows the line: asked only once all is lost
 
         try:
             json.loads(text)
-        except json.JSONDecodeError as error:
-            return f", line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}."
-        return ": not valid JSON."
+        except json.JSONDecodeError as found:
+            return f", line {found.lineno}, column {found.colno}: not valid JSON: {found.msg}."
+        except RecursionError:
+            return ": nested too deeply."
+        # It takes what JSON does not have (`NaN`); then msgspec says why, and often where.
+        problem, _, at = str(error).removeprefix("JSON is malformed: ").partition(" (byte ")
+        line = text.encode().count(b"\n", 0, int(at.rstrip(")"))) + 1 if at else None
+        place = f", line {line}" if line else ""
+        return f"{place}: not valid JSON: {problem.partition(' - at')[0]}."
 
     def line(self, text: str, where: tuple[str, ...]) -> int | None:
         """The line of the key that `where` leads to."""
@@ -284,13 +296,27 @@ class _Yaml:
     def parse(self, text: str, path: Path) -> Any:
         yaml = self._library(path)
         try:
-            return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            return yaml.load(text, Loader=self._loader(yaml))
         except yaml.YAMLError as error:
             # Not str(error): it quotes the file around the place, and with it perhaps a key.
             mark = getattr(error, "problem_mark", None)
             place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
             problem = getattr(error, "problem", None) or "it cannot be read"
             raise ConfigError(f"{path}{place}: not valid YAML: {problem}.") from None
+        except RecursionError:
+            raise ConfigError(f"{path}: nested too deeply.") from None
+        except Exception:  # whatever PyYAML's constructors raise for a value not of its tag
+            raise ConfigError(f"{path}: not valid YAML: a tag does not fit its value.") from None
+
+    @staticmethod
+    def _loader(yaml: Any) -> Any:
+        """PyYAML's safe loader, to which a date is text: `api_version: 2024-10-21`."""
+        base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        resolvers = {
+            first: [entry for entry in entries if not entry[0].endswith(":timestamp")]
+            for first, entries in base.yaml_implicit_resolvers.items()
+        }
+        return type("Loader", (base,), {"yaml_implicit_resolvers": resolvers})
 
     @staticmethod
     def _library(path: Path) -> Any:
@@ -305,7 +331,7 @@ class _Yaml:
         """The line of the key that `where` leads to, or of the last key that is there."""
         import yaml
 
-        node, line = yaml.compose(text, Loader=yaml.SafeLoader), None
+        node, line = yaml.compose(text, Loader=self._loader(yaml)), None
         for name in where:
             pairs = node.value if isinstance(node, yaml.MappingNode) else ()
             found = [(key, value) for key, value in pairs if key.value == name]

@@ -146,6 +146,20 @@ def test_both_formats_hold_both_shapes() -> None:
     assert yaml_settings(plain).model_parameters.model == "llama"
 
 
+def test_keys_of_trae_agent_that_mean_nothing_here_are_read() -> None:
+    extra = "    supports_tool_calling: true\n    candidate_count: 1\n    stop_sequences: [x]\n"
+    text = TRAE.replace("    max_tokens: 8192\n", f"    max_tokens: 8192\n{extra}")
+    assert yaml_settings(text) == yaml_settings(TRAE)
+    servers = '{"mcp_servers": {"playwright": {"command": "npx", "env": {"TOKEN": "t"}}},'
+    assert json_settings(GUIDE.replace("{", servers, 1)) == json_settings(GUIDE)
+
+
+def test_a_date_in_yaml_is_text() -> None:
+    text = "model_providers:\n  azure: {api_version: 2024-10-21, model: 2024-13-45}\n"
+    entry = yaml_settings(text).model_providers["azure"]
+    assert (entry.api_version, entry.model) == ("2024-10-21", "2024-13-45")
+
+
 def test_an_agent_takes_the_model_it_names_among_several_of_one_provider() -> None:
     text = TRAE.replace("model_provider: gateway", "model_provider: anthropic")
     assert yaml_settings(text).model_parameters.model == "claude-sonnet-4-20250514"
@@ -199,6 +213,35 @@ def test_a_yaml_mistake_is_named_with_file_line_and_field(
 ) -> None:
     text = complaint(TRAE.replace(old, new, 1), "trae_config.yaml")
     assert all(part in text for part in ["trae_config.yaml", *parts]), text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"tools": [],\n "max_steps": NaN}', ", line 2: not valid JSON: invalid character."),
+        ('{"max_steps": 1e400}', ": not valid JSON: Number out of range."),
+        ("[" * 100_000, ": nested too deeply."),
+    ],
+)
+def test_what_only_one_json_reader_takes_is_a_mistake_like_any_other(text: str, told: str) -> None:
+    assert complaint(text) == f"trae_config.json{told}"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("max_steps: !!int many", ": not valid YAML: a tag does not fit its value."),
+        ("tools: !!timestamp now", ": not valid YAML: a tag does not fit its value."),
+        (f"a: {'[' * 3_000}{']' * 3_000}", ", line 1, a: unknown key."),
+    ],
+)
+def test_what_pyyaml_stumbles_over_is_a_mistake_like_any_other(text: str, told: str) -> None:
+    assert complaint(text, "a.yaml").startswith(f"a.yaml{told}")
+
+
+def test_pyyaml_without_its_c_part_nests_less_deeply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("yaml.CSafeLoader", raising=False)
+    assert complaint("[" * 3_000, "a.yaml") == "a.yaml: nested too deeply."
 
 
 def test_a_table_that_is_missing_is_named() -> None:
