@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from agent_core.agent import Agent
 from agent_core.config import (
     Overrides,
@@ -43,6 +45,7 @@ from agent_core.recorders import Recorders
 from agent_core.redaction import Redactor
 from agent_core.shell import EventShell, PollingShell
 from agent_core.toggles import Toggles
+from agent_core.tools import TOOLS, find
 from agent_core.trajectory_recorder import OptimizedTrajectoryRecorder, TrajectoryRecorder
 from agent_core.workspace import Workspace
 
@@ -226,6 +229,23 @@ def _complete(settings: Settings) -> ProviderSettings:
             f" model_providers.{name}.api_key."
         )
     return entry
+
+
+def check(settings: Settings) -> None:
+    """Raises `ConfigError` for settings that no session can begin with.
+
+    A model and a key may be missing: a later command line or environment may have them.
+    """
+    entry = settings.model_parameters
+    known = replace(entry, model=entry.model or "unnamed", api_key=entry.api_key or "unknown")
+    providers = {**settings.model_providers, settings.default_provider: known}
+    kind, entry = settings.provider_kind, _complete(replace(settings, model_providers=providers))
+    open_model(kind, entry, FreshConnections())
+    try:
+        for name in settings.tools:
+            find(TOOLS, name)
+    except ToolError as error:
+        raise ConfigError(f"tools: {error}") from None
 
 
 def redactor_for(settings: Settings) -> Redactor:

@@ -432,10 +432,23 @@ def test_doctor_tells_what_the_guides_report_tells(
     assert "sk-planted" not in json.dumps(report)
 
 
-def test_doctor_reports_a_configuration_that_cannot_be_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"max_stepps": 3}', "Did you mean 'max_steps'"),
+        ('{"tools": ["bash", "bsh"]}', "Unknown tool 'bsh'"),
+        ('{"model_providers": {"openai": {"protocol": "morse"}}}', "Unknown protocol 'morse'"),
+        ('{"model_providers": {"openai": {"base_url": "ftp://h"}}}', "must begin with http://"),
+        ('{"default_provider": "azure"}', "azure has no default address"),
+        ('{"default_provider": "mine"}', "Unknown provider 'mine'"),
+    ],
+)
+def test_doctor_reports_a_configuration_that_cannot_be_used(
+    text: str, told: str, tmp_path: Path
+) -> None:
     config = tmp_path / "c.json"
-    config.write_text('{"max_stepps": 3}')
+    config.write_text(text)
     result = invoke("doctor", "--config", str(config))
     assert result.exit_code == 2
-    assert "Did you mean 'max_steps'" in result.output
+    assert told in result.output
     assert "Connection pool" in result.output, "the rest of the report is there, too"
