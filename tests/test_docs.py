@@ -35,7 +35,7 @@ from trae_bench.records import Mode
 from trae_bench.report.html import page
 from trae_bench.report.html.source import Source
 from trae_bench.report.plot import Shown, picture
-from trae_bench.report.terminal import closing, noise_line, table
+from trae_bench.report.terminal import closing, noise_lines, table
 from trae_bench.store import RunFile, read_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,7 +110,7 @@ def _helps(context: click.Context, command: click.Command) -> Iterator[str]:
 
 
 def _parts(run: RunFile) -> list[str]:
-    lines = [table(run.comparisons, METRICS), "", closing(run), noise_line(run.noise)]
+    lines = [*noise_lines(run), "", table(run.comparisons, METRICS), "", closing(run)]
     return [line.rstrip() for part in lines for line in part.split("\n")]
 
 

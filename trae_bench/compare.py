@@ -315,6 +315,20 @@ def _floor(row: Comparison, found: Estimate, metric: Metric, family: int) -> Flo
     )
 
 
+def shows_from(floor: Floor, metric: Metric, family: int, most_pairs: int | None) -> float | None:
+    """Smallest effect (a fraction) that a run shows whose cells take so many pairs at most.
+
+    None where that is less than the first look takes.
+    """
+    rule = rule_of(metric)
+    looks = [n for n in rule.looks if most_pairs is None or n <= most_pairs]
+    if not looks or looks[-1] == rule.looks[-1]:
+        return floor.smallest_effect if looks else None
+    # The floor's own is that of the last look, and fewer pairs never show less.
+    sd = min(floor.sd, MOST_NOISE)
+    return max(floor.smallest_effect, smallest_effect(sd, rule, family, looks[-1]))
+
+
 def standing(floor: Estimate | None, metric: Metric, family: int) -> Standing:
     """Whether a metric can be gated, by its A/A pairs; without any it is, for nothing is known."""
     if floor is None or floor.log_ratio is None or floor.n < 2:

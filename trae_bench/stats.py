@@ -134,13 +134,15 @@ def threshold_of(row: Row) -> float:
     return bounds_of(row, len(row.a))[0]
 
 
-def smallest_effect(sd: float, rule: Rule = DUET_V1, family: int = 30) -> float:
-    """Effect (fraction) found with 95 % power at the rule's last look, in a family so large.
+def smallest_effect(
+    sd: float, rule: Rule = DUET_V1, family: int = 30, look: int | None = None
+) -> float:
+    """Effect (fraction) found with 95 % power at a look, by default the last, in a family so large.
 
-    `sd` is the standard deviation of the pairs' log ratios: this is what a machine with that
-    noise can show at all.
+    `sd` is the standard deviation of the pairs' log ratios: at the last look this is what a
+    machine with that noise can show at all.
     """
-    n = rule.looks[-1]
+    n = rule.looks[-1] if look is None else look
     df = n - 1 - 2 * int(rule.trim * n)
     reach = t_quantile(rule.level / max(family, 1), df) + t_quantile(0.05, df)
     return math.expm1(reach * sd / math.sqrt(n))

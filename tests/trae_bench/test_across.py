@@ -424,7 +424,8 @@ def stored(path: Path, run: RunFile) -> str:
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_the_report_names_each_kind_and_keeps_to_the_width(width: int) -> None:
     head = changed(honest(day="2"), "requests", 18 / 17)
-    text = across_text.text(compare_runs(honest(day="1"), head), width=width)
+    runs = honest(day="1"), head
+    text = across_text.text(compare_runs(*runs), runs, width=width)
     for kind in ("toggle ratios", "memory", "counters", "absolute"):
         assert any(line.startswith(kind) for line in text.splitlines()), kind
     assert "4 regressions" in text
@@ -486,8 +487,20 @@ def test_the_command_prints_writes_and_ends(
 
 def test_the_comment_tells_a_count_by_its_values() -> None:
     head = changed(honest(day="2"), "requests", 18 / 17)
-    told = across_text.comment(compare_runs(honest(day="1"), head))
+    runs = honest(day="1"), head
+    told = across_text.comment(compare_runs(*runs), runs)
     assert "<code>requests</code> (counter): 17 → 18\n" in told
+
+
+def test_the_noise_of_both_runs_is_told_before_the_table() -> None:
+    noisy = honest(day="2", noise=0.2)
+    runs = honest(day="1"), noisy
+    found = compare_runs(*runs)
+    head, *_ = " ".join(across_text.text(found, runs).split()).partition("metric base head")
+    told, *_ = across_text.comment(found, runs).partition("<details>")
+    for shown in (head, told):
+        assert shown.count("A/A noise") == 2
+        assert shown.count("For information only, too noisy here to be gated") == 1
 
 
 def test_strict_ends_in_three_where_a_row_stays_open(
@@ -553,7 +566,7 @@ def test_however_many_rows_the_comment_is_short_enough() -> None:
     found = compare_runs(run, run)
     long = replace(row(found, "memory", subject="idle"), scenario="<" * 200, verdict="regression")
     many = [replace(long, subject=f"{'|' * 190}{n}", note="because " * 9) for n in range(3000)]
-    told = across_text.comment(replace(found, changes=(*found.changes, *many)))
+    told = across_text.comment(replace(found, changes=(*found.changes, *many)), (run, run))
     assert len(told) < markdown.MOST
     assert "3000 regressions" in told
     assert "more rows" in told

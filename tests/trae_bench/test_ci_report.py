@@ -182,9 +182,37 @@ def test_what_lost_too_many_pairs_does_not_pass() -> None:
     found = gate(lost={("head", n): "crash" for n in (2, 3, 5)})
     assert outcome(found).kind == "not measured"
     assert "equivalent" in {row.judgement.verdict for row in found.comparisons}
-    assert set(map(tuple, cases(found).values())) == {("skipped",)}
+    assert set(map(tuple, cases(found).values())) == {("error",)}
+    toggles = replace(found, header=replace(found.header, compared=None))
+    assert set(map(tuple, cases(toggles).values())) == {("skipped",)}
     one = gate(lost={("head", 2): "crash"})
     assert set(map(tuple, cases(one).values())) == {()}
+
+
+def test_a_head_that_does_not_start_is_no_green_report() -> None:
+    found = gate(lost={("head", n): "crash" for n in range(9)})
+    assert outcome(found).code() == CannotMeasure.exit_code
+    assert set(map(tuple, cases(found).values())) == {("error",)}
+    assert 'errors="5"' in junit(found)
+
+
+def test_a_failure_tells_its_figures() -> None:
+    root = ElementTree.fromstring(junit(run()))
+    messages = [failure.attrib["message"] for failure in root.iter("failure")]
+    assert re.fullmatch(r"regression: \d+ ms → \d+ ms, ratio 1\.\d+ \[.*\]", messages[0])
+
+
+def test_each_suite_tells_how_noisy_its_scenario_was() -> None:
+    floors = [replace(floor, standing="too noisy") for floor in run().noise]
+    others = [replace(floor, scenario="other") for floor in floors]
+    root = ElementTree.fromstring(junit(replace(run(), noise=(*floors, *others))))
+    noise, noisy = root[0][0]
+    assert root[0][0].tag == "properties"
+    assert noise.attrib["name"] == "A/A noise"
+    assert noise.attrib["value"].startswith("cpu ")
+    assert noisy.attrib["name"].startswith("For information only")
+    assert "work cpu" in noisy.attrib["value"]
+    assert "other" not in noisy.attrib["value"]
 
 
 def test_answers_that_differ_are_errors() -> None:

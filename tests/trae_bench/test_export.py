@@ -244,7 +244,9 @@ def test_a_side_that_the_run_does_not_have_is_refused(
     for side, letter in zip(there, "AB", strict=True):
         assert main([*command, side]) == 0
         rows = csv.DictReader(io.StringIO(capsys.readouterr().out))
-        assert {row["side"] for row in rows} == {letter}
+        told = [(row["side"], row["contrast"]) for row in rows]
+        assert {of_side for of_side, _ in told} == {letter}
+        assert NOISE_FLOOR not in {contrast for _, contrast in told}
     for side in elsewhere:
         assert main([*command, side]) == 2
         out, err = capsys.readouterr()

@@ -38,6 +38,7 @@ from trae_bench.report.html import Source, _environment, page, pairs, raw, svg, 
 from trae_bench.report.html.growth import growth
 from trae_bench.report.html.overview import overview
 from trae_bench.report.html.shares import shares
+from trae_bench.report.html.source import band
 from trae_bench.report.terminal import cells_of
 from trae_bench.store import RunFile, write_run
 
@@ -285,6 +286,18 @@ def test_a_scale_ends_at_a_round_ratio_beyond_all(largest: float) -> None:
     end = svg.limit(largest)
     assert end >= min(largest, math.log(1e6)) - 1e-6
     assert math.isclose(math.exp(end), float(f"{math.exp(end):.3g}"))
+
+
+def test_a_count_that_changed_does_not_lie_in_a_band() -> None:
+    found = Source("run.json", run())
+    of_metric = {row.metric: band(found, row) for row in found.run.comparisons}
+    assert of_metric["cpu"] == pytest.approx(math.log1p(0.02))
+    assert of_metric["requests"] == 0
+    asked = msgspec.structs.replace(METRICS["requests"], threshold=0.1)
+    (row, *_) = (row for row in found.run.comparisons if row.metric == "requests")
+    header = msgspec.structs.replace(found.run.header, metrics={"requests": asked})
+    changed = msgspec.structs.replace(found.run, header=header)
+    assert band(Source("run.json", changed), row) == pytest.approx(math.log1p(0.1))
 
 
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(0, 2)), max_size=40))

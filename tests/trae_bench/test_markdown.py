@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from tests.trae_bench.runs import honest
+from trae_bench.meters import METRICS
 from trae_bench.records import Pairs
 from trae_bench.report.escape import for_markdown, markdown_text
 from trae_bench.report.markdown import MARKER, MOST, comment, headline
@@ -51,10 +52,14 @@ def test_the_verdict_comes_first_and_the_table_is_folded() -> None:
 def test_figures_machine_and_commit_are_told() -> None:
     text = comment(run())
     assert re.search(r"slower</code> / <code>cpu</code>: \d+ ms → \d+ ms, ratio 1\.\d+", text)
-    assert "<code>0123456789</code>, on <code>an ordinary one</code>" in text
-    assert "A/A noise" in text
+    assert "<code>0123456789</code>, on <code>2 x an ordinary one, 8.59 GB of memory</code>" in text
+    assert lines_before_the_rows(text)[3].startswith("<code>A/A noise&#58; cpu")
     dirty = replace(run(), header=replace(run().header, code={"commit": "a", "dirty": True}))
     assert "not committed" in comment(dirty)
+
+
+def lines_before_the_rows(text: str) -> list[str]:
+    return text.partition("- **")[0].splitlines()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +100,10 @@ def test_lost_pairs_of_a_probe_are_told_apart() -> None:
 def test_metrics_that_are_too_noisy_are_all_named() -> None:
     names = [f"metric-{n}" for n in range(20)]
     noisy = tuple(replace(run().noise[0], metric=name, standing="too noisy") for name in names)
-    text = comment(replace(run(), noise=noisy))
+    header = replace(
+        run().header, metrics=run().header.metrics | dict.fromkeys(names, METRICS["cpu"])
+    )
+    text = comment(replace(run(), header=header, noise=noisy))
     assert all(f"{name}," in text or f"{name}<" in text for name in names)
 
 
@@ -131,7 +139,13 @@ def test_the_largest_run_still_fits() -> None:
 
 def test_the_longest_facts_still_fit() -> None:
     facts = dict.fromkeys(("cpu", "cores", "kernel", "python"), "|" * 8000)
-    header = replace(run().header, machine=facts, code={"commit": "|" * 8000}, created="|" * 200)
+    header = replace(
+        run().header,
+        machine=facts,
+        code={"commit": "|" * 8000},
+        created="|" * 200,
+        metrics=run().header.metrics | {"|" * 200: METRICS["cpu"]},
+    )
     noise = tuple(replace(floor, metric="|" * 200) for floor in run().noise)
     assert len(comment(replace(run(), header=header, noise=noise))) < MOST
 

@@ -124,6 +124,43 @@ def test_noise_names_each_metric_that_varies() -> None:
     assert {f"work, {floor.metric}" for floor in RUN.noise} <= set(shown)
 
 
+def axis_of(drawn: str) -> list[float]:
+    return [float(text) for text in texts(drawn) if re.fullmatch(r"[\d.]+", text)]
+
+
+def test_a_mark_without_an_interval_is_within_the_picture() -> None:
+    rows = tuple(
+        replace(row, estimate=row.estimate and replace(row.estimate, interval=None))
+        for row in RUN.comparisons
+    )
+    ends = axis_of(svg(replace(RUN, comparisons=rows)))
+    assert min(ends) <= 0.5 < 1.5 <= max(ends)
+
+
+def bands(drawn: str) -> int:
+    """Each is closed, as lines are not."""
+    return len(re.findall(r'id="FillBetweenPolyCollection_\d+"', drawn))
+
+
+def test_no_change_of_a_count_is_under_a_band() -> None:
+    assert bands(svg(shown=Shown(metric="cpu"))) == 3
+    assert bands(svg(shown=Shown(metric="requests"))) == 0
+
+
+def test_the_pairs_are_marked_where_the_rule_looks() -> None:
+    drawn = svg(kind="pairs", shown=ONE_ROW)
+    assert [each for each in axis_of(drawn) if each > 1.5] == [8]
+    assert texts(drawn).count("1") == 1  # of the ratios
+
+
+def test_noise_is_that_of_pairs_of_equal_sides() -> None:
+    with pytest.raises(UsageError, match="A/A pairs, which no toggle has"):
+        svg(kind="noise", shown=Shown(toggle="idle"))
+    with pytest.raises(UsageError, match="no A/A pairs"):
+        svg(replace(RUN, noise=()), "noise")
+    svg(kind="noise", shown=Shown(toggle="A/A"))
+
+
 def test_where_there_is_nothing_to_draw() -> None:
     with pytest.raises(UsageError, match="no row fits"):
         svg(shown=Shown(scenario="other"))

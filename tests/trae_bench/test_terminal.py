@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.trae_bench.runs import honest, plan
+from tests.trae_bench.runs import honest, plan, plan_of, worked_out
 from tests.trae_bench.test_compare import PLAN, run
 from tests.trae_bench.test_store import run_file
 from tests.trae_bench.twins import HandClock, cell, sample
@@ -30,14 +30,16 @@ from trae_bench.report.terminal import (
     cells_of,
     change_in,
     closing,
+    effect_shown,
     noise_line,
+    noise_lines,
     quantity,
     run_table,
     table,
     tally,
 )
 from trae_bench.session import Progress
-from trae_bench.stats import Row
+from trae_bench.stats import DUET_V1, Row, smallest_effect
 from trae_bench.store import RunFile, write_run
 
 NASTY = "\x1b[2J\x07\u202ekcatta\u2066\n\r\t\x9b31m\u200b\ud800::error::|<b>"
@@ -99,6 +101,12 @@ def test_a_stranger_gets_nothing_into_the_table() -> None:
     assert len(shown.splitlines()) == 5
 
 
+def with_noise(floor: Floor) -> RunFile:
+    run = run_file()
+    header = msgspec.structs.replace(run.header, metrics={floor.metric: METRICS["cpu"]})
+    return msgspec.structs.replace(run, header=header, noise=(floor,), comparisons=())
+
+
 def test_a_stranger_gets_nothing_into_the_other_lines() -> None:
     floor = Floor(NASTY, NASTY, 8, 0.01, 0.0, 0.02)
     nasty_cell = cell(NASTY, scenario=NASTY, metrics=(NASTY,))
@@ -108,7 +116,7 @@ def test_a_stranger_gets_nothing_into_the_other_lines() -> None:
     progress.pair_lost(nasty_cell, 1, NASTY)
     progress.cell_given_up(nasty_cell, "3 of its 3 pairs were lost")
     texts = [
-        noise_line([floor]),
+        *noise_lines(with_noise(floor)),
         stream.getvalue(),
         names({NASTY: NASTY}),
         bullets([NASTY]),
@@ -253,7 +261,7 @@ def test_colour_only_where_asked_and_only_beside_words() -> None:
 
 def test_nothing_compared_is_said() -> None:
     assert table([], METRICS) == "Nothing was compared."
-    assert "unknown" in noise_line([])
+    assert "unknown" in noise_line(msgspec.structs.replace(run_file(), noise=()))
 
 
 @pytest.mark.parametrize(
@@ -298,17 +306,74 @@ def test_the_noise_line_names_the_worst_scenario() -> None:
         Floor("b", "cpu", 8, 0.03, 0.0, 0.025),
         Floor("a", "wall", 8, 0.125, 0.0, 0.11),
     ]
-    assert noise_line(floors) == (
+    whole = msgspec.structs.replace(wide_run(), noise=tuple(floors))
+    assert noise_line(whole) == (
         "A/A noise: cpu 3 % (shows effects from 2.5 %), wall 12 % (shows effects from 11 %)"
     )
 
 
 def test_the_noise_line_of_a_run() -> None:
     rows = comparisons(run(PLAN, 8, 1.0), PLAN, METRICS)
+    floors = tuple(noise_floor(rows, METRICS))
     assert re.fullmatch(
         r"A/A noise: cpu [\d.]+ % \(shows effects from 2 %\), peak_rss .*",
-        noise_line(noise_floor(rows, METRICS)),
+        noise_line(msgspec.structs.replace(wide_run(), noise=floors)),
     )
+
+
+def test_the_noise_line_allows_for_the_pairs_of_the_run() -> None:
+    """What stands in the file is for the last look, which a short run does not reach."""
+    whole = wide_run()
+    (floor,) = (each for each in whole.noise if each.metric == "cpu")
+
+    def least(pairs: int | None, design: str = "add-one") -> float | None:
+        header = msgspec.structs.replace(whole.header, pairs=pairs, design=design)
+        return effect_shown(msgspec.structs.replace(whole, header=header), floor)
+
+    assert least(None) == least(60) == least(100) == floor.smallest_effect
+    at_12 = smallest_effect(floor.sd, DUET_V1, 15, 12)
+    assert least(12) == least(15) == max(floor.smallest_effect, at_12) > floor.smallest_effect
+    assert least(7) is None
+    assert least(60, "fraction") is None
+
+
+@pytest.mark.parametrize(
+    ("design", "why"),
+    [("add-one", "no verdicts from so few pairs"), ("fraction", "a two-level design tests no")],
+)
+def test_a_run_that_shows_no_effects_tells_none(design: str, why: str) -> None:
+    told = noise_line(honest(toggles=("idle",), pairs=3, design=design))
+    assert re.fullmatch(rf"A/A noise: cpu [\d.]+ %, wall [\d.]+ % \({why}.*\)", told)
+
+
+def test_pairs_are_counted_once_whatever_is_read_off_them() -> None:
+    """Requests are counted in the duet's pairs."""
+    one = honest(toggles=("idle",))
+    rows = [row for row in one.comparisons if row.contrast == "idle"]
+    assert {row.mode for row in rows} == {"duet", "serial", "exact"}
+    of_mode = {row.mode: row.pairs.measured for row in rows}
+    assert f"({of_mode['duet'] + of_mode['serial']} pairs in " in closing(one)
+
+
+def test_the_fewest_and_most_pairs_of_a_two_level_design_are_told() -> None:
+    cells = {"cells": plan_of("fraction", ("faster", "idle"))}
+    even = honest(design="fraction", pairs=3, **cells)  # type: ignore[arg-type]
+    assert re.fullmatch(r"9 pairs in [\d:]+; 3 of each contrast\.", closing(even))
+    last = (even.comparisons[-1].contrast, 3)
+    less = worked_out(even, [one for one in even.samples if (one.contrast, one.pair) != last])
+    assert re.fullmatch(r"8 pairs in [\d:]+; 2 to 3 of each contrast\.", closing(less))
+
+
+def test_the_noise_stands_above_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run.json", honest(noise=0.6))
+    for command, first in (("report", " metric"), ("effects", "work / cpu")):
+        assert main([command, str(tmp_path / "run.json")]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith("A/A noise: cpu")
+        assert out.count("A/A noise") == 1
+        assert out.index("For information only, too noisy") < out.index(f"\n{first}")
 
 
 # -- where there is more room
@@ -456,7 +521,8 @@ def test_report_uses_the_width_it_has(
     for columns_ in ("80", "120", "200", "400"):
         monkeypatch.setenv("COLUMNS", columns_)
         assert main(["report", str(tmp_path / "run.json")]) == 0
-        widths[columns_] = len(head_of(capsys.readouterr().out))
+        _, _, shown = capsys.readouterr().out.partition("\n\n")
+        widths[columns_] = len(head_of(shown))
     assert widths["80"] < widths["120"] < widths["200"] == widths["400"]
 
 

@@ -171,8 +171,7 @@ def in_terminal(run: RunFile) -> list[str]:
             for key in explanation.rows(run)[:20]
         ),
         terminal.closing(run),
-        terminal.noise_line(run.noise),
-        *terminal.standing_lines(run.noise),
+        *terminal.noise_lines(run),
         gate_text.sentence(run),
         *gate_text.details(run),
         attribution.text(attribution.of_run(run), metrics, width=100),
@@ -367,9 +366,10 @@ def look_at_everything(path: Path) -> str:
     ci.annotations(found)
     in_terminal(found)
     page([Source(path.name, found)])
-    across = compare_runs(run(), found)
-    across_text.text(across)
-    assert len(across_text.comment(across)) < markdown.MOST
+    runs = run(), found
+    across = compare_runs(*runs)
+    across_text.text(across, runs)
+    assert len(across_text.comment(across, runs)) < markdown.MOST
     assert Result(found, path, journal_of(path), None).claimed in (True, False)
     for format in FORMATS:
         try:

@@ -9,8 +9,8 @@ from trae_bench.cli.common import FILE, REPORT, file_name, print_json, terminal_
 from trae_bench.errors import CannotMeasure
 
 if TYPE_CHECKING:
-    from trae_bench.across import Across
     from trae_bench.baselines import Baseline
+    from trae_bench.store import RunFile
 
 FOLDER = click.option(
     "--folder",
@@ -44,32 +44,34 @@ def compare(base: Path, head: Path, as_json: bool, comment: Path | None, strict:
       trae-bench compare BASE.json HEAD.json
       trae-bench compare BASE.json HEAD.json --comment comment.md --strict
     """
-    from trae_bench.across import compare_runs
     from trae_bench.baselines import read_base
 
-    found = compare_runs(read_base(base), read_base(head))
-    return show_across(found, as_json=as_json, comment=comment, strict=strict)
+    runs = read_base(base), read_base(head)
+    return show_across(runs, as_json=as_json, comment=comment, strict=strict)
 
 
-def show_across(found: "Across", *, as_json: bool, comment: Path | None, strict: bool) -> int:
-    """Write and print all that is asked for; the exit code.
+def show_across(
+    runs: "tuple[RunFile, RunFile]", *, as_json: bool, comment: Path | None, strict: bool
+) -> int:
+    """Compare a base and a head, write and print all that is asked for; the exit code.
 
     Raises `CannotMeasure` after that, where there was nothing to compare or no place to write to.
     """
-    from trae_bench.across import exit_code
+    from trae_bench.across import compare_runs, exit_code
     from trae_bench.report import across_text
 
+    found = compare_runs(*runs)
     code = exit_code(found, strict=strict)
     unwritten = None
     if comment is not None:
         try:
-            write(comment, [across_text.comment(found)])
+            write(comment, [across_text.comment(found, runs)])
         except CannotMeasure as error:
             unwritten = error
     if as_json:
         print_json({"exit_code": code, "same_kind": found.same_kind, "found": found})
     elif str(comment) != "-":
-        click.echo(across_text.text(found, width=terminal_width()))
+        click.echo(across_text.text(found, runs, width=terminal_width()))
     if unwritten is not None:
         raise unwritten
     if code == CannotMeasure.exit_code:

@@ -22,6 +22,7 @@ from trae_bench.errors import BenchError, CannotMeasure
 
 if TYPE_CHECKING:
     from trae_bench.laboratory import Result
+    from trae_bench.store import RunFile
 
 WIDEST_TABLE = 200
 
@@ -30,6 +31,7 @@ def show_result(result: "Result", *, as_json: bool) -> None:
     if as_json:
         print_json(_document(result))
         return
+    show_noise(result.run)
     click.echo(_table(result), color=True)
     click.echo()
     for line in _sentences(result):
@@ -39,6 +41,17 @@ def show_result(result: "Result", *, as_json: bool) -> None:
     if result.run.stopped != "done" and result.journal.exists():
         quoted = shlex.quote(str(result.journal))
         click.echo(f"Go on with: trae-bench run --resume {file_name(quoted)}")
+
+
+def show_noise(run: "RunFile") -> None:
+    """Before any figure: how noisy the machine was, and the smallest effect that shows."""
+    from trae_bench.report.terminal import noise_lines
+
+    for line in noise_lines(run):
+        # Wrapped, but never between a figure and its percent sign.
+        wrapped = click.wrap_text(line.replace(" %", "\xa0%"), terminal_width())
+        click.echo(wrapped.replace("\xa0", " "))
+    click.echo()
 
 
 def _document(result: "Result") -> dict[str, Any]:
@@ -85,8 +98,6 @@ def _sentences(result: "Result") -> Iterator[str]:
             yield click.wrap_text(line, width, subsequent_indent="  ")
     for line in (
         terminal.closing(run, claimed=result.claimed),
-        terminal.noise_line(run.noise),
-        *terminal.standing_lines(run.noise),
         *(for_terminal(note, LONGEST_NOTE) for note in notes(run)),
     ):
         yield click.wrap_text(line, width)

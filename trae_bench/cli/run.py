@@ -184,11 +184,10 @@ def run(context: click.Context, /, **options: Any) -> int:
 
 def _against(stored: "RunFile", result: "Result", options: dict[str, Any]) -> int:
     """What has changed since a stored run; its report takes the place of the run's own."""
-    from trae_bench.across import compare_runs
     from trae_bench.cli.gate import show_across
 
     return show_across(
-        compare_runs(stored, result.run),
+        (stored, result.run),
         as_json=options["as_json"],
         comment=options["comment"],
         strict=options["strict"],

@@ -8,7 +8,7 @@ import click
 
 from trae_bench.cli.claims import render_guide
 from trae_bench.cli.common import FILE, REPORT, print_json, say_where, terminal_width, write
-from trae_bench.cli.results import show_result, write_reports
+from trae_bench.cli.results import show_noise, show_result, write_reports
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def effects(run_file: Path, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
+        show_noise(run)
         click.echo(attribution.text(found, run.header.metrics, width=terminal_width()))
 
 

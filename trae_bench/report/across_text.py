@@ -25,10 +25,12 @@ from trae_bench.report.terminal import (
     as_ratio,
     change_in,
     laid_out,
+    noise_lines,
     percent,
     quantity,
     tally,
 )
+from trae_bench.store import RunFile
 
 MARKER = "<!-- trae-bench comparison of stored runs -->"
 """First line, not shown: by it a job finds the comment that it wrote the last time."""
@@ -46,9 +48,13 @@ READING = "Ratio: head to base. From: the smallest change that is worth a verdic
 MOST_DIFFERENCES = 20
 
 
-def text(found: Across, *, width: int = 80) -> str:
+Runs = tuple[RunFile, RunFile]
+"""The base and the head that were compared."""
+
+
+def text(found: Across, runs: Runs, *, width: int = 80) -> str:
     """The whole report for a terminal."""
-    lines = [*_origins(found, width), ""]
+    lines = [*_origins(found, runs, width), ""]
     rows = _shown(found)
     head, *table = laid_out([HEADS, *map(_cells, rows)], max(width, TABLE))
     lines += [head] if rows else ["Nothing could be compared."]
@@ -74,10 +80,12 @@ def closing(found: Across) -> str:
     return f"{gated}; {len(compared) - len(verdicts)} more for information."
 
 
-def comment(found: Across) -> str:
+def comment(found: Across, runs: Runs) -> str:
     """As Markdown, however much it is under what GitHub takes as a comment."""
     head = [MARKER, f"### trae-bench, compared with a stored run: {headline(found)}", ""]
-    head += [f"- {name}: {_origin(origin, for_markdown)}" for name, origin in _named(found)]
+    for (name, origin), run in zip(_named(found), runs, strict=True):
+        noise = (f"; {for_markdown(line, LONGEST_NOTE)}" for line in noise_lines(run))
+        head.append(f"- {name}: {_origin(origin, for_markdown)}{''.join(noise)}")
     foot = ["", closing(found)]
     room = MOST - length(head, foot) - 1000
     marked = within(_standing_out(found), room // 3)
@@ -104,10 +112,13 @@ def _named(found: Across) -> tuple[tuple[str, Origin], tuple[str, Origin]]:
     return ("base", found.base), ("head", found.head)
 
 
-def _origins(found: Across, width: int) -> Iterator[str]:
-    yield names({name: _origin(origin, for_terminal) for name, origin in _named(found)}, width)
-    if told := list(_differences(found)):
-        yield bullets(told, width)
+def _origins(found: Across, runs: Runs, width: int) -> Iterator[str]:
+    told = {}
+    for (name, origin), run in zip(_named(found), runs, strict=True):
+        told[name] = "; ".join([_origin(origin, for_terminal), *noise_lines(run)])
+    yield names(told, width)
+    if differences := list(_differences(found)):
+        yield bullets(differences, width)
 
 
 def _origin(origin: Origin, escaped: Callable[[str], str]) -> str:

@@ -41,7 +41,7 @@ def annotations(run: RunFile, *, claimed: bool = True) -> list[str]:
     open_rows = [row for row in rows if row.judgement.verdict == "inconclusive"]
     if claimed and open_rows:
         said = f"{len(open_rows)} of {len(rows)} comparisons are inconclusive. "
-        warnings.append(_line("warning", "inconclusive", said + noise_line(run.noise)))
+        warnings.append(_line("warning", "inconclusive", said + noise_line(run)))
     return [*_capped("error", errors), *_capped("warning", warnings)]
 
 

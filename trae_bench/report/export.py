@@ -376,7 +376,9 @@ def _csv(run: RunFile, sides: Sides) -> Iterator[str]:
     units = {name: for_name(metric.unit) for name, metric in metrics.items()}
     yield _lines([CSV_COLUMNS])
     for sample in run.samples:
-        if sample.side not in sides:
+        # Equal sides have no name, so that neither is the one that was asked for.
+        of_noise = sample.contrast == NOISE_FLOOR and len(sides) == 1
+        if sample.side not in sides or of_noise:
             continue
         pair = grouped[key_of_sample(sample)][sample.pair]
         counted = sample.pair > 0 and fate(*pair)[0] == "measured"

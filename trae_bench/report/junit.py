@@ -1,32 +1,42 @@
 """A run as JUnit XML: one suite a scenario, one case for each toggle and metric.
 
 A regression is a failure, answers that differ an error, and what nobody can tell is skipped:
-a CI service must not take it for a pass.
+a CI service must not take it for a pass. A gate that could not be measured has errors, too, for
+its job fails.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from trae_bench.gate import answers_differ, not_measured
+from msgspec.structs import replace
+
+from trae_bench.gate import answers_differ, not_measured, outcome
+from trae_bench.notes import LONGEST_NOTE
 from trae_bench.records import Comparison
 from trae_bench.report.escape import for_xml
 from trae_bench.report.listing import count
 from trae_bench.report.markdown import compared
-from trae_bench.report.terminal import cells_of, side_names
+from trae_bench.report.terminal import cells_of, change_in, noise_lines, side_names
 from trae_bench.store import RunFile
 
 _KINDS = ("failure", "error", "skipped")
+_Outcomes = Sequence[tuple[Comparison, str, str]]
+"""Rows, each with the element that says what became of it, empty for a pass; and its message."""
 
 
 def junit(run: RunFile, *, claimed: bool = True) -> str:
     """The document. `claimed` is off where a run was too short for verdicts: all skipped."""
     rows = sorted(compared(run), key=lambda row: row.scenario)
-    kinds = [_outcome(row, claimed)[0] for row in rows]
+    # Where the job fails for that, nobody must see a green report beside it.
+    failed = run.header.compared and outcome(run, claimed=claimed).kind == "not measured"
+    lost = "error" if failed else "skipped"
+    found = [(row, *_outcome(run, row, claimed, lost)) for row in rows]
+    kinds = [kind for _, kind, _ in found]
     new = run.header.compared.new if run.header.compared is not None else {}
     kinds += ["skipped"] * len(new)
     suites = (
         _suite(run, scenario, list(of_scenario), claimed)
-        for scenario, of_scenario in groupby(rows, key=lambda row: row.scenario)
+        for scenario, of_scenario in groupby(found, key=lambda each: each[0].scenario)
     )
     return "\n".join(
         [
@@ -39,16 +49,27 @@ def junit(run: RunFile, *, claimed: bool = True) -> str:
     )
 
 
-def _suite(run: RunFile, scenario: str, rows: list[Comparison], claimed: bool) -> str:
-    kinds = [_outcome(row, claimed)[0] for row in rows]
+def _suite(run: RunFile, scenario: str, rows: _Outcomes, claimed: bool) -> str:
+    kinds = [kind for _, kind, _ in rows]
     stamp = for_xml(run.header.created)
     return "\n".join(
         [
             f' <testsuite name="{for_xml(scenario)}" {_counts(kinds)} timestamp="{stamp}">',
-            *(line for row in rows for line in _case(run, row, claimed)),
+            *_noise(run, scenario),
+            *(line for each in rows for line in _case(run, *each, claimed)),
             " </testsuite>",
         ]
     )
+
+
+def _noise(run: RunFile, scenario: str) -> Iterator[str]:
+    """How noisy the machine was in this scenario."""
+    floors = tuple(floor for floor in run.noise if floor.scenario == scenario)
+    yield "  <properties>"
+    for line in noise_lines(replace(run, noise=floors)):
+        name, _, told = line.partition(": ")
+        yield f'   <property name="{for_xml(name)}" value="{for_xml(told, LONGEST_NOTE)}"/>'
+    yield "  </properties>"
 
 
 def _new(scenario: str, problem: str) -> str:
@@ -70,8 +91,7 @@ def _counts(kinds: list[str]) -> str:
     return f'tests="{len(kinds)}" failures="{failed}" errors="{errors}" skipped="{skipped}"'
 
 
-def _case(run: RunFile, row: Comparison, claimed: bool) -> Iterator[str]:
-    kind, message = _outcome(row, claimed)
+def _case(run: RunFile, row: Comparison, kind: str, message: str, claimed: bool) -> Iterator[str]:
     place = for_xml(f"{row.scenario}.{row.contrast}", 500)
     names = f'classname="{place}" name="{for_xml(row.metric)}"'
     yield f'  <testcase {names} time="0">'
@@ -87,14 +107,15 @@ def _case(run: RunFile, row: Comparison, claimed: bool) -> Iterator[str]:
     yield "  </testcase>"
 
 
-def _outcome(row: Comparison, claimed: bool) -> tuple[str, str]:
-    """Element that says what became of a row, empty for a pass; and its message."""
+def _outcome(run: RunFile, row: Comparison, claimed: bool, unmeasured: str) -> tuple[str, str]:
+    """Element that says what became of a row, and its message; `unmeasured` is that of a row
+    that could not be measured."""
     reason = row.pairs.reasons[0] if row.pairs.reasons else "no pair was measured"
     verdict = row.judgement.verdict
     if (differing := answers_differ(row)) is not None:
         return "error", f"answers differ: {(differing.reasons or (reason,))[0]}"
     if verdict == "not measured":
-        return "skipped", f"not measured: {reason}"
+        return unmeasured, f"not measured: {reason}"
     if not claimed:
         return "skipped", "too few pairs for a verdict"
     if not row.gated:
@@ -104,7 +125,8 @@ def _outcome(row: Comparison, claimed: bool) -> tuple[str, str]:
     if verdict == "inconclusive":
         return "skipped", f"inconclusive after {count(row.pairs.measured, 'pair')}"
     if verdict == "regression":
-        return "failure", "regression"
+        cells = cells_of(row, run.header.metrics[row.metric], claimed)
+        return "failure", f"regression: {change_in(cells)}"
     if (lost := not_measured(row)) is not None:
-        return "skipped", f"too many pairs were lost: {(lost.reasons or (reason,))[0]}"
+        return unmeasured, f"too many pairs were lost: {(lost.reasons or (reason,))[0]}"
     return "", ""

@@ -19,9 +19,9 @@ from trae_bench.report.terminal import (
     closing,
     heads,
     kind_of_pairs,
-    noise_line,
+    machine_name,
+    noise_lines,
     side_names,
-    standing_lines,
     tally,
 )
 from trae_bench.store import RunFile
@@ -36,6 +36,7 @@ MOST_STANDING_OUT = 10
 LONGEST_SENTENCE = 800
 LONGEST_NAME = 60
 """Characters of a name; a hundred of them still leave room for a table."""
+LONGEST_MACHINE = 200
 _ROOM_FOR_MARKS = 500
 STANDING_OUT: tuple[Verdict, ...] = ("regression", "improvement")
 _BESIDE: tuple[Verdict, ...] = ("improvement", "inconclusive")
@@ -45,7 +46,8 @@ _BESIDE: tuple[Verdict, ...] = ("improvement", "inconclusive")
 def comment(run: RunFile, *, claimed: bool = True) -> str:
     """The whole report. `claimed` is off where a run was too short for verdicts."""
     said = markdown_text(headline(run, claimed=claimed), LONGEST_SENTENCE)
-    head = [MARKER, f"### trae-bench: {said}", ""]
+    noise = [for_markdown(line, LONGEST_NOTE) for line in noise_lines(run)]
+    head = [MARKER, f"### trae-bench: {said}", "", "  \n".join(noise), ""]
     foot = ["", *_foot(run, claimed)]
     room = MOST - length(head) - length(foot) - _ROOM_FOR_MARKS
     marked = within(_standing_out(run, claimed), room // 2)
@@ -146,19 +148,14 @@ def _cells(run: RunFile, row: Comparison, claimed: bool) -> list[str]:
 
 def _foot(run: RunFile, claimed: bool) -> list[str]:
     header = run.header
-    facts = [header.machine.get(name) for name in ("cpu", "cores", "kernel", "python")]
-    known = ", ".join(for_markdown(str(fact), LONGEST_NAME) for fact in facts if fact is not None)
+    machine = for_markdown(machine_name(header.machine), LONGEST_MACHINE)
     commit = for_markdown(str(header.code.get("commit") or "unknown"), LONGEST_NAME)
     dirty = " with changes that are not committed" if header.code.get("dirty") is True else ""
     return [
         closing(run, claimed=claimed),
         "",
-        for_markdown(noise_line(run.noise)),
-        *(f"\n{for_markdown(line, LONGEST_NOTE)}" for line in standing_lines(run.noise)),
-        *(f"\n{markdown_text(note, LONGEST_NOTE)}" for note in notes(run)),
-        "",
-        f"Commit {commit}{dirty}, on {known or 'an unknown machine'}, "
-        f"{for_markdown(header.created, LONGEST_NAME)}.",
+        *(f"{markdown_text(note, LONGEST_NOTE)}\n" for note in notes(run)),
+        f"Commit {commit}{dirty}, on {machine}, {for_markdown(header.created, LONGEST_NAME)}.",
     ]
 
 

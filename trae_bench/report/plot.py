@@ -20,7 +20,14 @@ from trae_bench.design import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.records import Comparison, Verdict
 from trae_bench.report.escape import for_terminal
-from trae_bench.report.terminal import as_interval, as_ratio, percent, side_names
+from trae_bench.report.terminal import (
+    as_interval,
+    as_ratio,
+    effect_shown,
+    least_counted,
+    percent,
+    side_names,
+)
 from trae_bench.stats import Look, Row, least_effect, log_ratios, looks
 from trae_bench.store import RunFile
 
@@ -210,11 +217,18 @@ class _Line(Struct, frozen=True):
     heading: str
     name: str
     row: Comparison
+    least: float
+    """Smallest effect (a fraction) that counts."""
 
 
 def _effects(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figure":
     lines = [
-        _Line(_heading(row, name if len(runs) > 1 else ""), _label(row, run), row)
+        _Line(
+            _heading(row, name if len(runs) > 1 else ""),
+            _label(row, run),
+            row,
+            least_counted(row, run.header.metrics[row.metric]),
+        )
         for name, run in runs.items()
         for row in run.comparisons
         if row.contrast != NOISE_FLOOR and shown.has(row)
@@ -223,9 +237,7 @@ def _effects(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figur
     blocks = [list(block) for _, block in groupby(lines, key=lambda line: line.heading)]
     places = len(lines) + 1.2 * len(blocks)
     figure, axes = _figure(8.6, 1.1 + 0.235 * places)
-    intervals = [line.row.estimate.interval for line in lines if line.row.estimate]
-    ends = [end for each in intervals if each is not None for end in (each.low, each.high)]
-    axes.set_xlim(*_reach(ends))
+    axes.set_xlim(*_reach([end for line in lines for end in _ends(line.row)]))
     axes.set_ylim(places + 0.1, -0.2)
     place, marks = 0.0, []
     for block in blocks:
@@ -240,7 +252,7 @@ def _effects(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figur
         )
         place += 1.2
         for line in block:
-            _draw_effect(axes, line.row, place + 0.4, claimed)
+            _draw_effect(axes, line, place + 0.4, claimed)
             marks.append((place + 0.4, line.name))
             place += 1
     _finish_effects(figure, axes, marks, [line.row for line in lines], runs, claimed)
@@ -252,14 +264,24 @@ def _heading(row: Comparison, of_run: str) -> str:
     return f"{named}  ({_plain(of_run)})" if of_run else named
 
 
+def _ends(row: Comparison) -> list[float]:
+    """All that is drawn of a row, on the log scale; one pair has no interval."""
+    found = row.estimate
+    if found is None or found.log_ratio is None:
+        return []
+    interval = found.interval
+    return [found.log_ratio, *((interval.low, interval.high) if interval is not None else ())]
+
+
 def _label(row: Comparison, run: RunFile) -> str:
     better = run.header.metrics[row.metric].better
     return _plain(row.metric) + (" (more is better)" if better == "higher" else "")
 
 
-def _draw_effect(axes: "Axes", row: Comparison, place: float, claimed: bool) -> None:
-    reach = _log1p(row.threshold)
-    axes.fill_betweenx([place - 0.36, place + 0.36], -reach, reach, color=BAND, linewidth=0)
+def _draw_effect(axes: "Axes", line: _Line, place: float, claimed: bool) -> None:
+    row, reach = line.row, _log1p(line.least)
+    if reach:
+        axes.fill_betweenx([place - 0.36, place + 0.36], -reach, reach, color=BAND, linewidth=0)
     found = row.estimate
     drawn = _VERDICTS[row.judgement.verdict] if claimed else _UNCLAIMED
     if found is None or found.log_ratio is None:
@@ -361,7 +383,7 @@ def _pairs(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figure"
         raise CannotMeasure("no pair of this row has a ratio, so that there is nothing to draw")
     seen = [look for of, look in looks(all_rows) if of == key]
     figure, axes = _figure(8.6, 3.6)
-    _draw_pairs(axes, ratios, compared.threshold)
+    _draw_pairs(axes, ratios, least_counted(compared, header.metrics[compared.metric]))
     _draw_looks(axes, seen)
     _finish_pairs(figure, axes, compared, run, all_rows[key], claimed)
     return figure
@@ -413,7 +435,7 @@ def _finish_pairs(
     axes.grid(axis="y", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     stops = [n for n in row.rule.stops if n <= len(row.a)]
-    axes.set_xticks([1, *stops])
+    axes.set_xticks(stops)
     a, b = side_names(run)
     axes.set_ylabel(f"ratio, {b} to {a}")
     axes.set_xlabel("pairs, in their order; marked where the rule looks")
@@ -436,7 +458,9 @@ class _Cloud(Struct, frozen=True):
     taken: str
     """One of `_TAKEN`."""
     ratios: list[float]
-    floor: Floor
+    sd: float
+    least: float | None
+    """Smallest effect (a fraction) that shows; None where no single rows are tested."""
 
 
 _TAKEN = {
@@ -446,23 +470,27 @@ _TAKEN = {
 
 
 def _noise(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figure":
+    if shown.toggle not in (None, NOISE_FLOOR):
+        raise UsageError("the noise is that of A/A pairs, which no toggle has; leave out --toggle")
     clouds = [
         cloud
         for name, run in runs.items()
         for cloud in _clouds(run, shown, name if len(runs) > 1 else "")
     ]
+    if not clouds and not any(run.noise for run in runs.values()):
+        raise UsageError("no A/A pairs of something that varies, so that there is nothing to draw")
     _some_rows(len(clouds))
     figure, axes = _figure(8.6, 1.1 + 0.42 * len(clouds))
     axes.set_xlim(*_reach([ratio for cloud in clouds for ratio in cloud.ratios]))
     axes.set_ylim(len(clouds) - 0.4, -0.6)
     for place, cloud in enumerate(clouds):
-        reach = _log1p(cloud.floor.smallest_effect)
+        reach = _log1p(cloud.least or 0.0)
         axes.fill_betweenx([place - 0.34, place + 0.34], -reach, reach, color=BAND, linewidth=0)
         # One above the other, for equal ones would hide each other.
         heights = [place + 0.22 * ((nth % 5) / 2 - 1) for nth in range(len(cloud.ratios))]
         axes.plot(cloud.ratios, heights, zorder=3, **_of_mark(_TAKEN[cloud.taken], size=4.5))
         axes.annotate(
-            f"sd {percent(cloud.floor.sd)}, sees {percent(cloud.floor.smallest_effect)}",
+            f"sd {percent(cloud.sd)}{f', sees {percent(cloud.least)}' if cloud.least else ''}",
             (1, place),
             xytext=(8, 0),
             xycoords=("axes fraction", "data"),
@@ -487,7 +515,8 @@ def _clouds(run: RunFile, shown: Shown, of_run: str) -> Iterator[_Cloud]:
             named = f"{_plain(floor.scenario)}, {_plain(floor.metric)}"
             name = f"{named} ({_plain(of_run)})" if of_run else named
             serial = header.metrics[floor.metric].mode == "serial"
-            yield _Cloud(name, list(_TAKEN)[serial], ratios, floor)
+            taken = list(_TAKEN)[serial]
+            yield _Cloud(name, taken, ratios, floor.sd, effect_shown(run, floor))
 
 
 def _some_rows(number: int) -> None:

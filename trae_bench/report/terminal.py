@@ -9,7 +9,15 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from trae_bench.compare import BASE_HEAD, OFF_ON, Floor, RowKey, key_of_row, rows_of
+from trae_bench.compare import (
+    BASE_HEAD,
+    OFF_ON,
+    Floor,
+    RowKey,
+    key_of_row,
+    rows_of,
+    shows_from,
+)
 from trae_bench.design import NOISE_FLOOR, is_fixed
 from trae_bench.records import Better, Comparison, Estimate, Interval, Metric, Pairs, Verdict
 from trae_bench.report.escape import cut, for_terminal
@@ -17,7 +25,7 @@ from trae_bench.report.listing import columns, count
 from trae_bench.report.progress import clock
 from trae_bench.report.sparkline import ASCII, BLOCKS, sparkline
 from trae_bench.stats import MOST_LOG, Row, log_ratios
-from trae_bench.store import RunFile
+from trae_bench.store import Facts, RunFile
 
 _LEFT = frozenset({"metric", "pairs", "verdict"})
 WIDE, WIDEST = 120, 160
@@ -126,36 +134,57 @@ LEADING = ("cpu", "wall", "peak_rss")
 of all."""
 
 
-def noise_line(floors: Sequence[Floor]) -> str:
+def noise_lines(run: RunFile) -> list[str]:
+    """How noisy the machine was, what shows in spite of it, and what it forbids to trust."""
+    return [noise_line(run), *standing_lines(run.noise)]
+
+
+def noise_line(run: RunFile) -> str:
     """How noisy the machine was, by the scenario with the widest spread of each metric."""
     worst: dict[str, Floor] = {}
-    for floor in sorted(floors, key=lambda floor: floor.sd):
+    for floor in sorted(run.noise, key=lambda floor: floor.sd):
         worst[floor.metric] = floor
     told = [worst[name] for name in LEADING if name in worst][:2] or list(worst.values())[:1]
     if not told:
         return "A/A noise: unknown, for want of A/A pairs of something that varies."
-    parts = (
-        f"{for_terminal(floor.metric, 30)} {percent(floor.sd)}"
-        f" (shows effects from {percent(floor.smallest_effect)})"
-        for floor in told
-    )
-    return f"A/A noise: {', '.join(parts)}"
+    parts = [f"{for_terminal(floor.metric, 30)} {percent(floor.sd)}" for floor in told]
+    least = [effect for floor in told if (effect := effect_shown(run, floor)) is not None]
+    if len(least) == len(told):
+        both = zip(parts, least, strict=True)
+        parts = [f"{part} (shows effects from {percent(effect)})" for part, effect in both]
+        return f"A/A noise: {', '.join(parts)}"
+    why = "no verdicts from so few pairs"
+    if is_fixed(run.header.design):
+        why = "a two-level design tests no single rows"
+    return f"A/A noise: {', '.join(parts)} ({why})"
+
+
+def effect_shown(run: RunFile, floor: Floor) -> float | None:
+    """Smallest effect (a fraction) that this run can show; None where it tests no single rows."""
+    header = run.header
+    if is_fixed(header.design):
+        return None
+    family = sum(row.contrast != NOISE_FLOOR for row in run.comparisons)
+    return shows_from(floor, header.metrics[floor.metric], family, header.pairs)
 
 
 def noise_table(floors: Sequence[Floor], metrics: Mapping[str, Metric], *, width: int = 80) -> str:
     """All of it: how the pairs scatter, and the smallest effect that they can show."""
-    rows = [(metrics[floor.metric].mode, floor.metric, *cells_of_floor(floor)) for floor in floors]
+    rows = [
+        (metrics[floor.metric].mode, floor.metric, *cells_of_floor(floor, floor.smallest_effect))
+        for floor in floors
+    ]
     head = ("mode", "metric", "pairs", "sd", "mean", "shows from", "standing")
     return textwrap.indent(columns(head, rows, width - 2), "  ")
 
 
-def cells_of_floor(floor: Floor) -> tuple[str, ...]:
-    """Pairs, standard deviation, mean, smallest effect, standing."""
+def cells_of_floor(floor: Floor, least: float | None) -> tuple[str, ...]:
+    """Pairs, standard deviation, mean, the least effect that shows, standing."""
     return (
         str(floor.pairs),
         percent(floor.sd),
         f"{100 * math.expm1(min(floor.mean, MOST_LOG)):+.2f} %",
-        percent(floor.smallest_effect),
+        "-" if least is None else percent(least),
         floor.standing,
     )
 
@@ -179,14 +208,21 @@ def _floor_name(floor: Floor) -> str:
 
 def closing(run: RunFile, *, claimed: bool = True) -> str:
     """What the table comes to, on how many pairs, and why the run ended."""
+    metrics = run.header.metrics
     shown = [row for row in run.comparisons if row.contrast != NOISE_FLOOR]
-    measured = {(row.scenario, row.contrast, row.mode): row.pairs.measured for row in shown}
+    # By their kind, for exact metrics are read off the pairs of others.
+    measured = {
+        (row.scenario, row.contrast, kind_of_pairs(row, metrics[row.metric])): row.pairs.measured
+        for row in shown
+    }
     ended = {"interrupted": ", interrupted", "budget": ", budget spent", "error": ", broken off"}
     pairs = sum(measured.values())
     took = f"{count(pairs, 'pair')} in {clock(run.elapsed)}"
     took += ended.get(run.stopped, "")
     if is_fixed(run.header.design):
-        return f"{took[0].upper()}{took[1:]}, the same number of each contrast."
+        fewest, most = min(measured.values(), default=0), max(measured.values(), default=0)
+        each = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        return f"{took[0].upper()}{took[1:]}; {each} of each contrast."
     if not claimed:
         return f"No verdicts are claimed from so few pairs ({took}); take --profile quick for them."
     found = [row.judgement.verdict for row in shown]
@@ -203,6 +239,17 @@ def of_so_many(verdict: str, number: int) -> str:
     """Its word beside a number: `improvements`; there is no plural of `equivalent`."""
     several = number != 1 and verdict in ("improvement", "regression")
     return f"{verdict}s" if several else verdict
+
+
+def machine_name(machine: Facts) -> str:
+    """`2 x its processor, 8 GB of memory, Linux 6.1, CPython 3.12`, as the file has them."""
+    told = [f"{machine.get('cores') or '?'} x {machine.get('cpu') or 'unknown processor'}"]
+    memory = machine.get("memory")
+    told += [f"{quantity(memory, 'B')} of memory"] if isinstance(memory, int | float) else []
+    for names in (("system", "kernel"), ("implementation", "python")):
+        told.append(" ".join(str(machine[name]) for name in names if machine.get(name)))
+    told += ["virtual"] if machine.get("virtual") is True else []
+    return ", ".join(text for text in told if text)
 
 
 def quantity(value: float, unit: str, *, digits: int = 3) -> str:
@@ -274,6 +321,13 @@ def cells_of(row: Comparison, metric: Metric, claimed: bool) -> tuple[str, ...]:
 def saved(found: Estimate, better: Better) -> float:
     """What "on" is better by, in the metric's unit; negative where it is worse."""
     return -found.difference if better == "lower" else found.difference
+
+
+def least_counted(row: Comparison, metric: Metric) -> float:
+    """Smallest effect (a fraction) that counts: of counts that do not vary any does, unless a
+    threshold was asked for."""
+    exactly = row.mode == "exact" and (row.estimate is None or not row.estimate.sd)
+    return (metric.threshold or 0.0) if exactly else row.threshold
 
 
 def change_in(cells: Sequence[str]) -> str:

@@ -18,9 +18,10 @@ from trae_bench.report.terminal import (
     cells_of_floor,
     change_in,
     closing,
+    effect_shown,
+    machine_name,
     noise_line,
     of_so_many,
-    quantity,
     standing_lines,
 )
 from trae_bench.store import Facts, Header, RunFile
@@ -73,7 +74,7 @@ def overview(source: Source) -> Overview:
         standing_out=tuple(told),
         more=sum(map(len, kinds)) - len(told),
         closing=closing(run, claimed=source.claimed),
-        noise=noise_line(run.noise),
+        noise=noise_line(run),
         warnings=(
             *islice(gate_text.details(run), MOST_LISTED),
             *standing_lines(run.noise),
@@ -132,7 +133,7 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     yield "Command", header.command
     yield "Taken", f"{header.created}, {clock(min(source.run.elapsed, 1e9))} minutes of measuring"
     yield "Commit", _commit(header.code)
-    yield "Machine", _machine(header.machine)
+    yield "Machine", machine_name(header.machine)
     versions = sorted(header.versions.items(), key=lambda item: (item[0] != "trae-bench", item[0]))
     yield "Versions", ", ".join(f"{name} {version}" for name, version in versions)
     limits = [f"profile {header.profile}", f"design {header.design}", f"seed {header.seed}"]
@@ -149,16 +150,6 @@ def _commit(code: Facts) -> str:
     return f"{code.get('commit') or 'unknown'}{states[dirty] if isinstance(dirty, bool) else ''}"
 
 
-def _machine(machine: Facts) -> str:
-    told = [f"{machine.get('cores') or '?'} x {machine.get('cpu') or 'unknown processor'}"]
-    memory = machine.get("memory")
-    told += [f"{quantity(memory, 'B')} of memory"] if isinstance(memory, int | float) else []
-    for names in (("system", "kernel"), ("implementation", "python")):
-        told.append(" ".join(str(machine[name]) for name in names if machine.get(name)))
-    told += ["virtual"] if machine.get("virtual") is True else []
-    return ", ".join(text for text in told if text)
-
-
 def _all_facts(header: Header) -> Iterator[tuple[str, str]]:
     kinds = (("machine", header.machine), ("code", header.code), ("version of", header.versions))
     for kind, facts in kinds:
@@ -170,4 +161,5 @@ def _all_facts(header: Header) -> Iterator[tuple[str, str]]:
 def _floors(run: RunFile) -> Iterator[tuple[str, ...]]:
     for floor in run.noise[:MOST_LISTED]:
         mode = run.header.metrics[floor.metric].mode
-        yield floor.scenario, floor.metric, mode, *cells_of_floor(floor)
+        cells = cells_of_floor(floor, effect_shown(run, floor))
+        yield floor.scenario, floor.metric, mode, *cells

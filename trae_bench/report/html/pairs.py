@@ -10,7 +10,7 @@ from trae_bench.compare import PairOfSamples, fate
 from trae_bench.design import NOISE_FLOOR
 from trae_bench.records import Comparison, Estimate
 from trae_bench.report.html import svg
-from trae_bench.report.html.source import OPEN, NumberedPairs, Source, band
+from trae_bench.report.html.source import OPEN, Source, band
 from trae_bench.report.listing import count
 from trae_bench.report.terminal import count_of_pairs
 from trae_bench.stats import MOST_LOG
@@ -79,7 +79,7 @@ def _panel(source: Source, row: Comparison) -> Panel:
     elif not found.sd and row.mode == "exact":
         words = f"{a} and {b} in each of {count(found.n, 'pair')}."
     else:
-        plot = _plot(row, found, source.pairs_of(row)[:MOST_MARKS])
+        plot = _plot(source, row, found)
     return Panel(
         metric=row.metric,
         ratio=f"{ratio} {interval}".strip(),
@@ -90,7 +90,8 @@ def _panel(source: Source, row: Comparison) -> Panel:
     )
 
 
-def _plot(row: Comparison, found: Estimate, pairs: NumberedPairs) -> svg.Svg:
+def _plot(source: Source, row: Comparison, found: Estimate) -> svg.Svg:
+    pairs = source.pairs_of(row)[:MOST_MARKS]
     marks = [_mark(pair, row.metric) for _, pair in pairs]
     told = f"Ratios of {count(len(marks), 'pair')} in their order"
     known = [math.exp(min(mark, MOST_LOG)) for mark in marks if isinstance(mark, float)]
@@ -100,7 +101,7 @@ def _plot(row: Comparison, found: Estimate, pairs: NumberedPairs) -> svg.Svg:
         numbers = [str(n) for (n, _), mark in zip(pairs, marks, strict=True) if mark == kind]
         told += f"; {what} in {', '.join(numbers[:20])}" if numbers else ""
     log_ratio = found.log_ratio or 0.0
-    return svg.pairs_plot(marks, log_ratio, found.interval, band(row), told)
+    return svg.pairs_plot(marks, log_ratio, found.interval, band(source, row), told)
 
 
 def _mark(pair: PairOfSamples, metric: str) -> svg.Mark:

@@ -8,7 +8,7 @@ from trae_bench import claims
 from trae_bench.compare import CellKey, PairOfSamples, RowKey, group, key_of, key_of_row
 from trae_bench.records import Comparison, Verdict
 from trae_bench.report.escape import for_terminal
-from trae_bench.report.terminal import cells_of
+from trae_bench.report.terminal import cells_of, least_counted
 
 LONGEST_NAME = 60
 """Characters of a name."""
@@ -69,6 +69,7 @@ def place(row: Comparison, metric: str = "") -> str:
     return " / ".join(for_terminal(name, LONGEST_NAME) for name in names)
 
 
-def band(row: Comparison) -> float:
+def band(source: Source, row: Comparison) -> float:
     """Smallest effect that counts, on the log scale."""
-    return math.log1p(min(max(row.threshold, 0.0), 1e6))
+    least = least_counted(row, source.run.header.metrics[row.metric])
+    return math.log1p(min(max(least, 0.0), 1e6))

@@ -66,7 +66,7 @@ def _effect(source: Source, row: Comparison, scale: svg.Scale, *, first: bool) -
         contrast=row.contrast,
         metric=row.metric,
         figures=tuple(zip(texts, keys, strict=True)),
-        bar=_bar(row.estimate, band(row), scale),
+        bar=_bar(row.estimate, band(source, row), scale),
         verdict=verdict,
         rank=ORDER.index(row.judgement.verdict),
         kind=source.kind(row),
