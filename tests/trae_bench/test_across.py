@@ -436,8 +436,9 @@ def test_facts_that_differ_are_told_in_words() -> None:
     machine: dict[str, Any] = {"cpu": "an ordinary one", "cores": 2, "memory": 8 * 10**9}
     base = honest(machine=machine, versions={"trae-bench": "0.1.0", "openai": "3.54.0"})
     nearly = honest(machine=machine | {"memory": 8 * 10**9 + 8192})
-    assert "- memory:" not in across_text.text(compare_runs(base, nearly))
-    told = across_text.text(compare_runs(base, honest(machine=machine | {"memory": 16 * 10**9})))
+    assert "- memory:" not in across_text.text(compare_runs(base, nearly), (base, nearly))
+    other = honest(machine=machine | {"memory": 16 * 10**9})
+    told = across_text.text(compare_runs(base, other), (base, other))
     assert "- memory: 8 GB in the base, 16 GB in the head" in told
     assert "- openai: 3.54.0 in the base, not installed in the head" in told
 
@@ -447,18 +448,20 @@ def test_one_row_is_one_row() -> None:
     row = Change(kind="memory", scenario="s", verdict="improvement", gated=True)
     found = replace(compare_runs(run, run), changes=(row,))
     assert across_text.closing(found).startswith("1 improvement of 1 gated row; ")
-    assert "<summary>1 row</summary>" in across_text.comment(found)
+    assert "<summary>1 row</summary>" in across_text.comment(found, (run, run))
 
 
 def test_a_table_needs_its_columns_and_sentences_do_not() -> None:
-    text = across_text.text(compare_runs(honest(day="1"), honest(day="2")), width=60)
+    runs = honest(day="1"), honest(day="2")
+    text = across_text.text(compare_runs(*runs), runs, width=60)
     wide = [line for line in text.splitlines() if len(line) > 60]
     assert wide
     assert all(line.startswith(" ") for line in wide)
 
 
 def test_the_comment_says_what_its_columns_mean() -> None:
-    told = across_text.comment(compare_runs(honest(day="1"), honest(day="2")))
+    runs = honest(day="1"), honest(day="2")
+    told = across_text.comment(compare_runs(*runs), runs)
     assert across_text.READING in told
 
 

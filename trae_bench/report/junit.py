@@ -116,6 +116,9 @@ def _outcome(run: RunFile, row: Comparison, claimed: bool, unmeasured: str) -> t
         return "error", f"answers differ: {(differing.reasons or (reason,))[0]}"
     if verdict == "not measured":
         return unmeasured, f"not measured: {reason}"
+    failure = claimed and row.gated and verdict == "regression"
+    if (lost := not_measured(row)) is not None and not failure:
+        return unmeasured, f"too many pairs were lost: {(lost.reasons or (reason,))[0]}"
     if not claimed:
         return "skipped", "too few pairs for a verdict"
     if not row.gated:
@@ -124,9 +127,7 @@ def _outcome(run: RunFile, row: Comparison, claimed: bool, unmeasured: str) -> t
         return "skipped", f"not confirmed by {row.confirmation.pairs.measured} fresh pairs"
     if verdict == "inconclusive":
         return "skipped", f"inconclusive after {count(row.pairs.measured, 'pair')}"
-    if verdict == "regression":
+    if failure:
         cells = cells_of(row, run.header.metrics[row.metric], claimed)
         return "failure", f"regression: {change_in(cells)}"
-    if (lost := not_measured(row)) is not None:
-        return unmeasured, f"too many pairs were lost: {(lost.reasons or (reason,))[0]}"
     return "", ""
