@@ -100,7 +100,7 @@ class Agent:
                 # Like Trae Agent: the calls beside task_done are not run.
                 session.end_step([])
                 return session.outcome("task_done", reply.message.text)
-            results = await self._dispatch.run(calls, self._catalog) if calls else []
+            results = await self._dispatch.run(calls, self._catalog, session.ended) if calls else []
             session.end_step(results)
             if results:
                 session.history += [Message("tool", result=result) for result in results]
@@ -129,12 +129,14 @@ class _Session:
         self._said = 0  # how many messages the model has been sent, or has sent
         self._new: list[Message] = []
         self._reply: Reply | None = None
+        self._results: list[ToolResult] = []  # of the step under way, as they come
         self._open = False
 
     def begin_step(self) -> None:
         self.steps += 1
         self._new = self.history[self._said :]
         self._reply = None
+        self._results = []
         self._open = True
 
     def take(self, reply: Reply) -> None:
@@ -145,15 +147,22 @@ class _Session:
         self._said = len(self.history)
         self._recorder.interaction(self._new, reply, self._tool_names)
 
+    def ended(self, result: ToolResult) -> None:
+        """One call's result, while others may still run."""
+        self._results.append(result)
+
     def end_step(self, results: Sequence[ToolResult]) -> None:
         self._open = False
         self._recorder.step(self.steps, "completed", self._new, self._reply, results)
 
     def record_failure(self, reason: str) -> None:
-        """Notes the step under way, where there is one, as failed."""
+        """Notes the step under way, where there is one, as failed, with what was done in it."""
         if self._open:
             self._open = False
-            self._recorder.step(self.steps, "error", self._new, self._reply, (), reason)
+            calls = self._reply.message.calls if self._reply else ()
+            order = [call.id for call in calls]
+            results = sorted(self._results, key=lambda result: order.index(result.call_id))
+            self._recorder.step(self.steps, "error", self._new, self._reply, results, reason)
 
     def outcome(self, stop: Stop, final_text: str = "", error: str | None = None) -> Outcome:
         return Outcome(stop == "task_done", stop, final_text, self.steps, self._usage, error)

@@ -13,14 +13,16 @@ from msgspec import Struct
 from agent_core.arguments import fitting, problems
 from agent_core.errors import ToolError
 from agent_core.messages import ToolCall, ToolResult
-from agent_core.ports import Access, Catalog, Tool
+from agent_core.ports import Access, Catalog, Ended, Tool
 
 
 class SequentialDispatch:
     """One call after another."""
 
-    async def run(self, calls: Sequence[ToolCall], catalog: Catalog) -> Sequence[ToolResult]:
-        return [await _execute(_prepared(call, catalog)) for call in calls]
+    async def run(
+        self, calls: Sequence[ToolCall], catalog: Catalog, ended: Ended = lambda result: None
+    ) -> Sequence[ToolResult]:
+        return [await _execute(_prepared(call, catalog), ended) for call in calls]
 
 
 class ParallelDispatch:
@@ -34,9 +36,11 @@ class ParallelDispatch:
             raise ValueError(f"limit has to be at least 1, not {limit}")
         self._limit = limit
 
-    async def run(self, calls: Sequence[ToolCall], catalog: Catalog) -> Sequence[ToolResult]:
+    async def run(
+        self, calls: Sequence[ToolCall], catalog: Catalog, ended: Ended = lambda result: None
+    ) -> Sequence[ToolResult]:
         if len(calls) == 1:  # the usual case, which needs no task
-            return [await _execute(_prepared(calls[0], catalog))]
+            return [await _execute(_prepared(calls[0], catalog), ended)]
         waiting = dict(enumerate(_prepared(call, catalog) for call in calls))
         results: dict[int, ToolResult] = {}
         running: dict[asyncio.Task[ToolResult], tuple[int, Access | None]] = {}
@@ -44,7 +48,7 @@ class ParallelDispatch:
             while waiting or running:
                 room = self._limit - len(running)
                 for index, access in _startable(waiting, list(running.values()))[:room]:
-                    task = group.create_task(_execute(waiting.pop(index)))
+                    task = group.create_task(_execute(waiting.pop(index), ended))
                     running[task] = (index, access)
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -83,7 +87,13 @@ def _prepared(call: ToolCall, catalog: Catalog) -> _Prepared:
     return _Prepared(call, tool, arguments)
 
 
-async def _execute(job: _Prepared) -> ToolResult:
+async def _execute(job: _Prepared, ended: Ended) -> ToolResult:
+    result = await _result(job)
+    ended(result)
+    return result
+
+
+async def _result(job: _Prepared) -> ToolResult:
     """The call's result; whatever goes wrong inside the tool becomes a failed one."""
     call = job.call
     if job.tool is None:

@@ -63,10 +63,19 @@ class Catalog(Protocol):
     async def close(self) -> None: ...
 
 
-class Dispatch(Protocol):
-    """Runs one reply's calls. One result for each call, in call order; never raises for a tool."""
+Ended = Callable[[ToolResult], None]
 
-    async def run(self, calls: Sequence[ToolCall], catalog: Catalog) -> Sequence[ToolResult]: ...
+
+class Dispatch(Protocol):
+    """Runs one reply's calls. One result for each call, in call order; never raises for a tool.
+
+    `ended` is told each result as soon as it is there, in any order: what an interrupted
+    batch has done is known, then, too.
+    """
+
+    async def run(
+        self, calls: Sequence[ToolCall], catalog: Catalog, ended: Ended = lambda result: None
+    ) -> Sequence[ToolResult]: ...
 
 
 class Lines(Struct, frozen=True):

@@ -150,7 +150,8 @@ async def test_a_failed_session_is_reported_before_a_failed_finish() -> None:
     assert outcome.error == "line is dead"
 
 
-async def test_cancellation_finishes_the_diary_and_closes_the_tools() -> None:
+@pytest.mark.parametrize("dispatch", [SequentialDispatch(), ParallelDispatch()])
+async def test_cancellation_finishes_the_diary_and_closes_the_tools(dispatch: Dispatch) -> None:
     started = asyncio.Event()
 
     async def hang(arguments: Mapping[str, Any]) -> ToolOutput:
@@ -158,7 +159,8 @@ async def test_cancellation_finishes_the_diary_and_closes_the_tools() -> None:
         await asyncio.sleep(3600)
         return ToolOutput(True)
 
-    bench = Bench(reply("", call("hang")))
+    calls = [call("echo", id=name, text=name) for name in "ab"]
+    bench = Bench(reply("", *calls, call("hang", id="c")), dispatch=dispatch)
     bench.catalog.tools["hang"] = ScriptedTool("hang", hang)
     session = asyncio.create_task(bench.run())
     await started.wait()
@@ -167,6 +169,8 @@ async def test_cancellation_finishes_the_diary_and_closes_the_tools() -> None:
         await session
     assert bench.recorder.of("step")[-1][:2] == (1, "error")
     assert bench.recorder.of("step")[-1][-1] == "interrupted"
+    done = [result.output for result in bench.recorder.of("step")[-1][4]]
+    assert done == ["echo a", "echo b"], "what was done before is told"
     assert bench.recorder.entries[-1] == ("finish", False, None)
     assert bench.catalog.closed == 1
 
