@@ -120,7 +120,8 @@ def test_the_verdict_comes_first() -> None:
     made = text()
     (h1,) = re.findall(r"<h1>(.*?)</h1>", made)
     assert h1 == "3 regressions"
-    assert made.index("<h1>") < made.index("A/A noise") < made.index('id="effects"')
+    places = ("<h1>", "A/A noise", '<span class="place">', 'id="effects"')
+    assert sorted(places, key=made.index) == list(places)
     out = re.findall(r'<li class="(\w+)"><span class="verdict">(.*?)</span>', made)
     told = [verdict for _, verdict in out]
     assert told == ["answers differ", *["regression"] * 3, *["improvement"] * 3]
