@@ -116,7 +116,7 @@ async def test_no_key_in_trajectory_cache_log_error_or_outcome(
     recorded = (tmp_path / "session.json").read_text()
     assert recorded.count("[REDACTED]") >= 6
     assert "incorrect key: [REDACTED]" in recorded
-    assert bool(written(tmp_path, "cache/config/*.json")) is toggles.config_cache
+    assert bool(written(tmp_path, "cache/agent-core/config/*.json")) is toggles.config_cache
     assert not leaks(tmp_path, workspace)
     for text in (repr(outcome), caplog.text, *(str(record.args) for record in caplog.records)):
         assert not [secret for secret in PLANTED if secret in text]
