@@ -1,10 +1,12 @@
 """A file of JSON lines that only grows, and the way from it to a trajectory."""
 
+import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,11 +16,15 @@ from agent_core.encoding import encode_json
 from agent_core.errors import RecordingError
 from agent_core.trajectory_format import blank, cannot_write, replace_file, write_trajectory
 
+_LOG = logging.getLogger(__name__)
+
 
 class Journal:
     """A file of lines that only grows, and where asked for the thread that writes it.
 
-    What goes in is bytes, which nobody can change afterwards. After the first failed
+    A new file: where `path` is there, left by a killed session or held by a living one,
+    another name is taken (`session.1.jsonl`), and logged. What goes in is bytes, which nobody
+    can change afterwards. After the first failed
     write nothing more is written: a gap in the middle would look like a whole diary.
     """
 
@@ -26,7 +32,7 @@ class Journal:
     """Then `append` waits for the disk."""
 
     def __init__(self, path: Path, *, batch_size: int, background: bool) -> None:
-        self.path = path
+        self.path, self._fd = _new_file(path)
         self.records = self.kept = self.lost = self.writes = self.high_water = 0
         self.accepted = 0
         """Bytes that came in."""
@@ -40,8 +46,6 @@ class Journal:
         self._writing = False
         self._closing = False
         self._error: OSError | None = None
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-        self._fd = os.open(path, flags, 0o666)
         self._thread: threading.Thread | None = None
         if background:
             # A daemon, because the interpreter waits for other threads before it runs the
@@ -68,6 +72,8 @@ class Journal:
         """Returns when all lines are written. Raises `RecordingError`."""
         self._submit()
         with self._changed:
+            # A signal handler may be here between a batch's arrival and the notice of it.
+            self._changed.notify_all()
             while self._thread is not None and (self._queue or self._writing):
                 self._changed.wait()
         self.check()
@@ -152,19 +158,38 @@ class Journal:
             self.writes += 1
 
 
+def _new_file(path: Path) -> tuple[Path, int]:
+    """A file that was not there, `path` or one beside it, and its descriptor."""
+    for number in count():
+        free = path.with_stem(f"{path.stem}.{number}") if number else path
+        with suppress(FileExistsError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+            descriptor = os.open(free, flags, 0o666)
+            break
+    if free != path:
+        _LOG.warning(
+            "%s is the journal of a session that did not end, or has not yet ended; it stays for"
+            " `agent-core recover`, and this session's is %s.",
+            *(path, free),
+        )
+    return free, descriptor
+
+
 def recover(
     journal: Path, trajectory: Path | None = None, *, max_interactions: int | None = None
 ) -> Path:
     """Makes the trajectory from a journal, whole or left by a killed process.
 
-    A last line that was cut is left out. The trajectory stands beside the journal, with
-    the suffix `.json`, unless it is named; it is replaced in one piece. The journal
-    stays. Raises `RecordingError`, also for a file that no recorder began: whoever names
-    the trajectory where the journal is meant must not lose it.
+    A last line that was cut is left out. The trajectory stands beside the journal, under
+    the name that the session gave it, unless it is named; it is replaced in one piece. The
+    journal stays. Raises `RecordingError`, also for a file that no recorder began, and for
+    one file as both: whoever takes one for the other must not lose it.
     """
-    trajectory = trajectory or journal.with_suffix(".json")
     try:
         contents = _Contents(journal, max_interactions)
+        trajectory = trajectory or contents.beside()
+        if trajectory.exists() and trajectory.samefile(journal):
+            raise RecordingError(f"{journal} is the journal; name another file for the trajectory.")
 
         def write(out: BinaryIO) -> None:
             write_trajectory(
@@ -173,7 +198,7 @@ def recover(
 
         replace_file(trajectory, write)
     except OSError as error:
-        raise cannot_write(trajectory, error) from error
+        raise cannot_write(trajectory or journal, error) from error
     except msgspec.DecodeError as error:
         raise RecordingError(f"{journal} is no journal of a trajectory: {error}.") from error
     return trajectory
@@ -211,6 +236,13 @@ class _Contents:
                 self._summarise(**msgspec.json.decode(data))
             else:
                 self.fields |= msgspec.json.decode(data)
+
+    def beside(self) -> Path:
+        """Where the trajectory belongs: not every one of them is called `.json`."""
+        journal = self._journal
+        if self.fields.get("file") == journal.stem:
+            return journal.with_name(journal.stem)
+        return journal.with_suffix(".json")
 
     def records(self, kind: bytes) -> Iterator[bytes]:
         """The JSON of the records of a kind that are kept."""

@@ -3,8 +3,8 @@
 `TrajectoryRecorder` does what Trae Agent does: it keeps everything in memory and writes
 the whole file anew, in place, with every record. `OptimizedTrajectoryRecorder` appends
 each record once, as a line of JSON, to a journal beside the file and makes the same file
-from it at the end. A journal that a killed process left becomes a trajectory through
-`recover`.
+from it at the end: the same as data, for `json` spells some floats otherwise (`1e+22`).
+A journal that a killed process left becomes a trajectory through `recover`.
 
 Both keep known secrets out of every file, and with `max_interactions` both keep the
 newest that many interactions and the newest that many steps in the final file.
@@ -296,6 +296,9 @@ class OptimizedTrajectoryRecorder(_Diary):
 
     @property
     def journal_path(self) -> Path:
+        """The journal's file; before the start, the one that is taken where it is free."""
+        if self._journal is not None:
+            return self._journal.path
         path = self.trajectory_path
         return path.with_suffix(".jsonl") if path.suffix == ".json" else Path(f"{path}.jsonl")
 
@@ -338,6 +341,7 @@ class OptimizedTrajectoryRecorder(_Diary):
 
     def _begin(self, header: dict[str, Any]) -> None:
         self.cleanup()
+        self._journal = None
         self._counts = {"interaction": 0, "step": 0}
         try:
             self.trajectory_path.parent.mkdir(parents=True, exist_ok=True)
@@ -350,10 +354,11 @@ class OptimizedTrajectoryRecorder(_Diary):
         # Holds the journal and not the recorder, or the recorder could never be dropped.
         weakref.finalize(self, self._journal.close)
         try:
-            self._add("start", header)
+            self._add("start", {**header, "file": self.trajectory_path.name})
             self._journal.flush()
         except RecordingError:
             self._journal.close()
+            self._journal.path.unlink(missing_ok=True)
             raise
 
     def _add_interaction(self, record: dict[str, Any]) -> None:

@@ -475,12 +475,19 @@ for attempt in (lambda: steps(100, "x" * 500), lambda: recorder.finalize_recordi
 
 
 @each_writer
-async def test_a_device_without_room(tmp_path: Path, background: bool) -> None:
-    journal_of(tmp_path / "t.json").symlink_to("/dev/full")
+async def test_a_device_without_room(
+    tmp_path: Path, background: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> tuple[Path, int]:
+        path.touch()
+        return path, os.open("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr("agent_core.trajectory_journal._new_file", full)
     recorder = OptimizedTrajectoryRecorder(tmp_path / "t.json", background_io=background)
     with pytest.raises(RecordingError, match="No space left"):
         recorder.start("t", "openai", "m", 20)
     await recorder.finish(False, None)
+    assert not journal_of(tmp_path / "t.json").exists(), "nothing is in it"
 
 
 @both_sides
@@ -515,7 +522,74 @@ assert flushes > 10
     assert sorted(numbers) == list(range(3000))
 
 
+def test_a_signal_handler_may_flush_before_the_writer_knows_of_a_batch(tmp_path: Path) -> None:
+    code = """
+from collections import deque
+class Interrupted(deque):
+    def append(self, batch):
+        super().append(batch)
+        recorder.flush()
+recorder._journal._queue = Interrupted()
+steps(500)
+"""
+    done = child(code, tmp_path / "t.json", True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# ------------------------------------------------------------------------ one path, twice
+
+
+def test_the_journal_of_a_killed_session_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "t.json"
+    child("steps(4)\nos.kill(os.getpid(), 9)", path, False)
+    left = journal_of(path).read_bytes()
+    recorder = OptimizedTrajectoryRecorder(path)
+    recorder.start("the next", "openai", "m", 20)
+    assert recorder.journal_path == tmp_path / "t.1.jsonl"
+    assert f"{journal_of(path)} is the journal of a session that did not end" in caplog.text
+    recorder.finalize_recording(True)
+    assert read(path)["task"] == "the next"
+    assert journal_of(path).read_bytes() == left
+    assert not recorder.journal_path.exists()
+
+
+def test_two_sessions_at_once_do_not_share_a_journal(tmp_path: Path) -> None:
+    recorders = [OptimizedTrajectoryRecorder(tmp_path / "t.json") for _ in range(2)]
+    for number, recorder in enumerate(recorders):
+        recorder.start(str(number), "openai", "m", 20)
+    for count, recorder in enumerate(recorders, 1):
+        record_steps(recorder, count)
+        recorder.finalize_recording(True)
+        found = read(tmp_path / "t.json")
+        assert (found["task"], len(found["agent_steps"])) == (str(count - 1), count)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
+
+
 # ------------------------------------------------------------------------------- recovery
+
+
+@pytest.mark.parametrize("name", ["t.json", "out.traj", "plain"])
+def test_a_recovered_trajectory_has_the_name_of_the_session(name: str, tmp_path: Path) -> None:
+    recorder = OptimizedTrajectoryRecorder(tmp_path / name)
+    recorder.start("t", "openai", "m", 20)
+    recorder.cleanup()
+    assert recover(recorder.journal_path) == tmp_path / name
+    assert "file" not in read(tmp_path / name)
+    moved = recorder.journal_path.rename(tmp_path / "moved.jsonl")
+    assert recover(moved) == tmp_path / "moved.json"
+
+
+def test_a_journal_is_not_replaced_by_its_trajectory(tmp_path: Path) -> None:
+    recorder = OptimizedTrajectoryRecorder(tmp_path / "t.json")
+    recorder.start("t", "openai", "m", 20)
+    recorder.cleanup()
+    journal = recorder.journal_path
+    left = journal.read_bytes()
+    with pytest.raises(RecordingError, match="is the journal; name another file"):
+        recover(journal, tmp_path / "." / "t.jsonl")
+    assert journal.read_bytes() == left
 
 
 def test_what_is_no_journal(tmp_path: Path) -> None:
