@@ -66,5 +66,5 @@ def test_another_agent_is_measured(tmp_path: Path) -> None:
     script.write_text(OTHER_AGENT)
     command = [sys.executable, str(script), "{base_url}", "{task}"]
     shown = names["compare"](SMALL, command, command, 1)
-    assert "small / new version  (1 duet pairs)" in shown
+    assert "small / new version  (1 duet pair)" in shown
     assert "inconclusive" in shown

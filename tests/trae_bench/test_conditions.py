@@ -151,7 +151,7 @@ def test_a_connection_for_each_request_is_seen(session: Open, way: dict[str, Any
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_client_that_leaves_before_its_reply(session: Open, way: dict[str, Any]) -> None:
-    asked = session(**way, think_seconds=0.3)
+    asked = session(**way, think_seconds=5.0)
     with pytest.raises(httpx.ReadTimeout):
         asked.client.post(asked.url, content=b"{}", timeout=httpx.Timeout(5, read=0.1))
     asked.client.close()
