@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from trae_bench.executors import FreshProcess
-from trae_bench.meters import METRICS
+from trae_bench.planning import check_names
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import Script, expand
 from trae_bench.records import Arm, Sample, Side, Trial
-from trae_bench.scenario import Scenario, catalogue, check, every_scenario, find, load, split
-from trae_bench.subject.reference import ReferenceSubject, extras, toggles, tools
+from trae_bench.scenario import Scenario, catalogue, every_scenario, find, load, split
+from trae_bench.subject.reference import ReferenceSubject, toggles
 
 A_SCREEN = 75
 """Lines."""
@@ -44,14 +44,7 @@ def scenario_of(name: str) -> Scenario:
 def test_a_scenario_names_what_there_is(name: str) -> None:
     scenario = scenario_of(name)
     assert scenario.name == name
-    check(
-        scenario,
-        tools=tools(),
-        toggles=toggles(),
-        metrics=METRICS,
-        extras=extras(),
-        source=find(name),
-    )
+    check_names(scenario, find(name))
     assert scenario.toggles.vary
 
 

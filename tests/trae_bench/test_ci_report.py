@@ -16,6 +16,7 @@ from tests.trae_bench.test_cli import heavy, modules_of
 from tests.trae_bench.twins import TINY
 from trae_bench import laboratory, store
 from trae_bench.cli import main
+from trae_bench.cli.common import say_where
 from trae_bench.errors import AnswersDiffer, CannotMeasure
 from trae_bench.gate import outcome
 from trae_bench.lock import PLACE_VARIABLE
@@ -399,6 +400,15 @@ def test_kept_folders_are_named(
 ) -> None:
     assert main([*RUN, "--keep-scratch"]) == 0
     assert "Folders of the trials: run.scratch\n" in capsys.readouterr().err
+
+
+def test_where_a_report_went_is_told_without_what_its_name_would_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    say_where("Page", Path("a\n::error::\x1b]0;title\x07.html"))
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "\x1b" not in err
 
 
 def test_a_stored_run_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,7 @@ def file_name(path: Path | str) -> str:
 def say_where(what: str, path: Path) -> None:
     """What was written, on stderr: the standard output may have another report."""
     if str(path) != "-":
-        click.echo(f"{what}: {click.format_filename(path)}", err=True)
+        click.echo(f"{what}: {file_name(path)}", err=True)
 
 
 def print_json(value: object) -> None:
