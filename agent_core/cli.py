@@ -43,6 +43,14 @@ Examples:
 class _Commands(click.Group):
     """Turns this project's errors into one sentence and an exit code."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:  # what click does not know: the disk behind `> file` is full
+            _say(f"Error: {error.filename or 'the output'}: {error.strerror or error}")
+            sys.stdout = None  # see `_say`
+            raise SystemExit(EXIT_FAILED) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

@@ -156,6 +156,21 @@ async def test_a_session_goes_on_when_nobody_reads_standard_error_any_more(home:
     assert (process.returncode, out) == (0, b"It is done.\n")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", ["--help", "tools", "show-config"])
+async def test_a_full_disk_behind_standard_output_is_one_sentence(
+    home: Path, arguments: str
+) -> None:
+    process = await asyncio.create_subprocess_shell(
+        f"exec {sys.executable} -m agent_core {arguments} >/dev/full",
+        cwd=home,
+        env=clean(home),
+        stderr=PIPE,
+    )
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (1, b"Error: the output: No space left on device\n")
+
+
 async def test_the_command_line_is_over_the_environment(home: Path) -> None:
     async with scripted_server(*SESSION) as server:
         arguments = ["run", "x", "-m", "m", "--base-url", f"{server.url}/v1"]

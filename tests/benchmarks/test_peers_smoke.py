@@ -11,6 +11,7 @@ from trae_bench.errors import CannotMeasure
 from trae_bench.records import RequestLog, SessionLog
 
 
+@pytest.mark.slow
 def test_every_subject_does_the_work() -> None:
     wanted = [row for row in rows([3], sessions=2, naps=2) if not row.load.think_seconds]
     values = measure(wanted, rounds=1)

@@ -49,6 +49,7 @@ from trae_bench.provider.loopback import Loopback
 from trae_bench.records import Sample, Trial
 from trae_bench.session import Limits
 
+pytestmark = pytest.mark.slow
 SHORT = "noise@12"
 
 

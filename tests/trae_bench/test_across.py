@@ -34,6 +34,7 @@ from trae_bench.records import Sample
 from trae_bench.report import across_text, markdown
 from trae_bench.store import RunFile, ScenarioUsed, read_run, sealed, write_run
 
+pytestmark = pytest.mark.slow
 OTHER_MACHINE = {"cpu": "a faster one", "cores": 8, "cores_usable": 8, "memory": 2**33}
 Which = Callable[[Sample], bool]
 

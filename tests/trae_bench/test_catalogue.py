@@ -14,6 +14,7 @@ from trae_bench.records import Arm, Sample, Side, Trial
 from trae_bench.scenario import Scenario, catalogue, every_scenario, find, load, split
 from trae_bench.subject.reference import ReferenceSubject, toggles
 
+pytestmark = pytest.mark.slow
 A_SCREEN = 75
 """Lines."""
 A_STORY = {"bugfix"}

@@ -683,6 +683,8 @@ def test_a_run_broken_off_is_gone_on_with(tiny: Path, number: signal.Signals) ->
         ("list toggles >&-", 0),
         ("report {bad} 2>&-", 4),
         ("report {bad} 2>/dev/full", 4),
+        ("report {bad} >/dev/full 2>&1", 4),
+        ("run nosuch 2>/dev/full", 2),
     ],
 )
 def test_a_stream_that_cannot_be_written_is_no_regression(
@@ -697,6 +699,8 @@ def test_a_stream_that_cannot_be_written_is_no_regression(
         capture_output=True,
         text=True,
         cwd=ROOT,
+        # Unbuffered, nothing would be left to be written when Python ends.
+        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
         check=False,
     )
     assert shell.returncode == code

@@ -29,6 +29,7 @@ SMALL = ("run", "tiny.toml", "--metric", "cpu", "--seed", "1", "--out", "r.json"
 # -- the bench is killed
 
 
+@pytest.mark.slow
 @LINUX
 def test_kills_lose_nothing_and_leave_nobody(tmp_path: Path) -> None:
     """A few; `python -m tests.studies.kills` makes fifty."""
@@ -177,6 +178,7 @@ def small_disk(place: Path, size: str, script: str) -> "Iterator[subprocess.Comp
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="may not mount a small disk")
 def test_a_disk_that_fills_up_loses_nothing_and_the_run_goes_on_when_there_is_room(
     tiny: Path,
@@ -212,6 +214,7 @@ def test_no_room_for_the_trials_is_told_with_the_remedy(tiny: Path) -> None:
 # -- two at once
 
 
+@pytest.mark.slow
 @LINUX
 def test_a_second_run_says_whom_it_waits_for_and_begins_when_that_has_ended(tiny: Path) -> None:
     asked = ("run", "tiny.toml", "--metric", "cpu", "--pairs", "1", "--out")

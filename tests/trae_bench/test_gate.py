@@ -38,6 +38,7 @@ from trae_bench.session import Limits, Session
 from trae_bench.store import RunFile, sealed
 from trae_bench.verify import verify
 
+pytestmark = pytest.mark.slow
 replace = msgspec.structs.replace
 CRASH = {("head", number): "crash" for number in range(9)}
 DIFFER = {("head", number): "differ" for number in range(9)}

@@ -110,6 +110,7 @@ def test_own_memory_is_what_no_other_process_maps() -> None:
 # -- instructions
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not callgrind.available(), reason="valgrind is not installed")
 def test_instructions_hardly_vary_and_grow_with_the_work(make: Make) -> None:
     counts = [instructions_of(make, loops) for loops in (1000, 1000, 100_000)]

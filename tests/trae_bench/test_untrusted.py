@@ -226,6 +226,7 @@ def test_what_only_a_gate_has_is_planted_too() -> None:
     assert all(PLANT in text for text in texts)
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=60), document=st.sampled_from(DOCUMENTS))
 @examples(40)
 def test_whatever_is_planted_acts_nowhere(text: str, document: Callable[[], Any]) -> None:
@@ -379,6 +380,7 @@ def look_at_everything(path: Path) -> str:
     return "read"
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @examples(250)
 def test_a_changed_structure_ends_in_an_answer_or_a_reason(
@@ -393,6 +395,7 @@ def test_a_changed_structure_ends_in_an_answer_or_a_reason(
     look_at_everything(path)
 
 
+@pytest.mark.slow
 @given(number=st.integers(0, 10**9), value=st.sampled_from([0.0, 5e-324, 1.7e308, -1.7e308, -1.0]))
 @examples(100)
 def test_extreme_figures_end_in_an_answer(folder: Path, number: int, value: float) -> None:

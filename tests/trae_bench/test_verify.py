@@ -87,6 +87,7 @@ def test_a_run_gone_on_with_after_a_restart_holds_together() -> None:
     assert verify(sealed(replace(restarted, resumed=resumed)), now=NOW) == []
 
 
+@pytest.mark.slow
 def test_a_real_run_holds_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real processes, real clocks, a real machine's facts."""
     monkeypatch.chdir(tmp_path)
@@ -171,6 +172,7 @@ def test_whatever_is_edited_by_hand_is_found(folder: Path, data: st.DataObject) 
     assert found is None or wrong(found), path
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_an_edited_conclusion_is_found_even_under_a_new_seal(
     folder: Path, data: st.DataObject

@@ -48,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = list(sys.argv[1:] if argv is None else argv)
     _take_terms()
+    code = _ended(args)
+    _hush()
+    return code
+
+
+def _ended(args: list[str]) -> int:
     try:
         code = cli.main(args, prog_name="trae-bench", standalone_mode=False, obj=args)
         sys.stdout.flush()
@@ -61,12 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _said(INTERRUPTED, tell, hint)
     except SystemExit:
         # Only of a closed pipe click makes an exit of its own. Whoever read the output has gone.
-        return _unheard(INTERRUPTED)
+        return INTERRUPTED
     except BrokenPipeError:
-        return _unheard(INTERRUPTED)
+        return INTERRUPTED
     except OSError as error:
         told = f"Error: {error.filename or 'the output'}: {error.strerror or error}"
-        return _unheard(_said(CannotMeasure.exit_code, tell, told))
+        return _said(CannotMeasure.exit_code, tell, told)
     except Exception:
         told = f"Error: a defect of trae-bench; please report it:\n{traceback.format_exc()}"
         return _said(CannotMeasure.exit_code, tell, told)
@@ -90,11 +96,15 @@ def _said(code: int, say: Callable[..., object], *what: str) -> int:
     return code
 
 
-def _unheard(code: int) -> int:
-    """The exit code; what could not be printed is not tried once more when Python ends."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
+def _hush() -> None:
+    """What could not be printed is not tried once more when Python ends, which would make the
+    exit code 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
