@@ -480,6 +480,9 @@ def test_the_command_prints_writes_and_ends(
     assert "**regression** <code>work</code> / <code>idle</code>" in comment.read_text()
     assert main(["compare", base, head, "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
+    assert [floor["metric"] for floor in printed["noise"]["head"]] == [
+        floor.metric for floor in worse.noise
+    ]
     (told,) = [
         change
         for change in printed["found"]["changes"]

@@ -440,6 +440,20 @@ def test_two_reports_do_not_share_a_stream(
     assert shown.out == ""
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["run --comment - --junit -", "run --comment - --json", "compare {0} {0} --comment - --json"],
+)
+def test_nor_do_those_of_other_commands(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run.json", run())
+    assert main(command.format(tmp_path / "run.json").split()) == 2
+    shown = capsys.readouterr()
+    assert "the standard output takes one report" in shown.err
+    assert shown.out == ""
+
+
 def test_verify_ends_in_4_where_one_file_does_not_hold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

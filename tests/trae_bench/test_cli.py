@@ -27,6 +27,7 @@ from trae_bench.executors import Scripted
 from trae_bench.laboratory import Bench, Wish
 from trae_bench.lock import HostLock
 from trae_bench.records import Sample, Trial
+from trae_bench.report import markdown
 from trae_bench.scenario import Scenario
 from trae_bench.session import Executor
 
@@ -318,6 +319,16 @@ def test_a_command_line_that_is_no_text_is_kept(
     assert main(["run", "tiny.toml", "--pairs", "3", "--json", "--out", name]) == 0
     assert json.loads(capsys.readouterr().out)["run_file"] == name
     assert store.read_run(Path(name)).header.command.endswith("'\\udcff.json'")
+
+
+def test_a_report_on_the_standard_output_stands_alone(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(laboratory, "Bench", lambda *_, **__: ScriptedBench(fine))
+    assert main(["run", "tiny.toml", "--pairs", "3", "--out", "r.json", "--comment", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert out == markdown.comment(store.read_run(Path("r.json")))
+    assert "Run file: r.json" in err
 
 
 @pytest.fixture

@@ -411,6 +411,16 @@ def test_a_wide_terminal_shows_more(width: int, more: list[str]) -> None:
     assert ("Pairs: each sign" in shown) == ("pairs" in more)
 
 
+def test_of_an_exact_count_any_change_counts() -> None:
+    exact = msgspec.structs.replace(
+        comparison(), mode="exact", estimate=Estimate(8, 0.1, 0.0, None, 9, 10, 1)
+    )
+    shown = table([comparison(), exact], METRICS, width=200)
+    assert [line for line in shown.splitlines() if " 2 % " in line] != []
+    (line,) = [line for line in shown.splitlines() if "exactly" in line]
+    assert " 0 % " in line
+
+
 def test_there_is_a_sign_a_pair() -> None:
     one = honest()
     shown = run_table(one, width=200)

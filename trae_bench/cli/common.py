@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from trae_bench.errors import CannotMeasure
+from trae_bench.errors import CannotMeasure, UsageError
 
 INTERRUPTED = 130
 """Exit code."""
@@ -66,6 +66,15 @@ def file_name(path: Path | str) -> str:
     from trae_bench.report.escape import for_terminal
 
     return for_terminal(str(path), 1000)
+
+
+def on_stdout(*files: Path | None, as_json: bool = False) -> bool:
+    """Whether a report goes to the standard output. Raises `UsageError` where two would, one into
+    the other."""
+    count = [str(path) for path in files].count("-") + as_json
+    if count > 1:
+        raise UsageError("the standard output takes one report; name files for the others")
+    return count == 1
 
 
 def say_where(what: str, path: Path) -> None:

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import FILE, REPORT, file_name, print_json, terminal_width, write
+from trae_bench.cli.common import (
+    FILE,
+    REPORT,
+    file_name,
+    on_stdout,
+    print_json,
+    terminal_width,
+    write,
+)
 from trae_bench.errors import CannotMeasure
 
 if TYPE_CHECKING:
@@ -44,6 +52,7 @@ def compare(base: Path, head: Path, as_json: bool, comment: Path | None, strict:
       trae-bench compare BASE.json HEAD.json
       trae-bench compare BASE.json HEAD.json --comment comment.md --strict
     """
+    on_stdout(comment, as_json=as_json)
     from trae_bench.baselines import read_base
 
     runs = read_base(base), read_base(head)
@@ -69,7 +78,9 @@ def show_across(
         except CannotMeasure as error:
             unwritten = error
     if as_json:
-        print_json({"exit_code": code, "same_kind": found.same_kind, "found": found})
+        noise = {"base": runs[0].noise, "head": runs[1].noise}
+        shown = {"exit_code": code, "same_kind": found.same_kind, "noise": noise, "found": found}
+        print_json(shown)
     elif str(comment) != "-":
         click.echo(across_text.text(found, runs, width=terminal_width()))
     if unwritten is not None:

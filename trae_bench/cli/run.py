@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trae_bench.cli.common import FILE, REPORT, make_room, print_json, say_where, terminal_width
+from trae_bench.cli.common import (
+    FILE,
+    REPORT,
+    make_room,
+    on_stdout,
+    print_json,
+    say_where,
+    terminal_width,
+)
 from trae_bench.cli.results import reported, show_result, write_reports
 from trae_bench.errors import UsageError
 
@@ -152,6 +160,7 @@ def run(context: click.Context, /, **options: Any) -> int:
     if options["plan_only"] and options["resume"] is None:
         _show_plan(_wish(context, options), as_json=options["as_json"])
         return 0
+    taken = on_stdout(options["comment"], options["junit"], as_json=options["as_json"])
     from trae_bench.gate import outcome
     from trae_bench.laboratory import scratch_of
 
@@ -170,8 +179,10 @@ def run(context: click.Context, /, **options: Any) -> int:
     stored = wish.stored if whole else None
     comment = options["comment"] if stored is None else None
     unwritten = write_reports(result, comment, options["junit"], summary=True)
-    if stored is None or not options["as_json"]:
+    if not taken or (options["as_json"] and stored is None):
         show_result(result, as_json=options["as_json"])
+    elif not options["as_json"]:
+        say_where("Run file", result.run_file)
     if options["keep_scratch"]:
         say_where("Folders of the trials", scratch_of(result.run_file))
     _tell_ci(result, as_json=options["as_json"])

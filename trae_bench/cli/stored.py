@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trae_bench.cli.claims import render_guide
-from trae_bench.cli.common import FILE, REPORT, print_json, say_where, terminal_width, write
+from trae_bench.cli.common import (
+    FILE,
+    REPORT,
+    on_stdout,
+    print_json,
+    say_where,
+    terminal_width,
+    write,
+)
 from trae_bench.cli.results import show_noise, show_result, write_reports
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
 
@@ -70,8 +78,7 @@ def report(
         raise UsageError("--check goes with --guide FILE")
     if len(run_files) > 1 and (html is None or comment or junit or as_json):
         raise UsageError("one run at a time; only --html FILE and --guide FILE take several")
-    if [str(path) for path in files.values()].count("-") + as_json > 1:
-        raise UsageError("the standard output takes one report; name files for the others")
+    on_stdout(comment, junit, html, as_json=as_json)
     from trae_bench.laboratory import read_result
 
     results = [read_result(path) for path in run_files]

@@ -98,7 +98,7 @@ def table(
     if not shown:
         return "Nothing was compared."
     texts: _Table = [heads(sides), *(cells_of(row, metrics[row.metric], claimed) for row in shown)]
-    texts = _with_more(texts, shown, width)
+    texts = _with_more(texts, shown, metrics, width)
     texts = _with_pairs(texts, shown, pairs, width, plain)
     head, *cells = laid_out(texts, width)
     told = [f"{_BOLD}{head}{_PLAIN}" if colour else head]
@@ -339,20 +339,22 @@ def change_in(cells: Sequence[str]) -> str:
 # What there is beside that where the terminal is wide
 
 
-_MORE: Mapping[str, tuple[int, Callable[[Comparison], str]]] = {
-    "spread": (WIDE, lambda row: percent(row.estimate.sd) if row.estimate else ""),
-    "threshold": (WIDEST, lambda row: percent(row.threshold)),
-    "p": (WIDEST, lambda row: f"{row.judgement.p:.2g}" if row.judgement.look else ""),
-    "looked at": (WIDEST, lambda row: f"{row.judgement.look}" if row.judgement.look else ""),
+_MORE: Mapping[str, tuple[int, Callable[[Comparison, Metric], str]]] = {
+    "spread": (WIDE, lambda row, _: percent(row.estimate.sd) if row.estimate else ""),
+    "threshold": (WIDEST, lambda row, metric: percent(least_counted(row, metric))),
+    "p": (WIDEST, lambda row, _: f"{row.judgement.p:.2g}" if row.judgement.look else ""),
+    "looked at": (WIDEST, lambda row, _: f"{row.judgement.look}" if row.judgement.look else ""),
 }
 """Columns that come before the verdict, from so many columns of the terminal on."""
 FEWEST_SIGNS = 8
 
 
-def _with_more(table: _Table, rows: Sequence[Comparison], width: int) -> _Table:
+def _with_more(
+    table: _Table, rows: Sequence[Comparison], metrics: Mapping[str, Metric], width: int
+) -> _Table:
     for name, (from_width, text) in _MORE.items():
         if width >= from_width:
-            table = _inserted(table, [name, *map(text, rows)])
+            table = _inserted(table, [name, *(text(row, metrics[row.metric]) for row in rows)])
     return table
 
 
