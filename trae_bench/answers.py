@@ -124,25 +124,26 @@ def _cleaned(value: Any, clean: Clean) -> Any:
 
 def _files(root: Path, ignore: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     """All that is no folder, and folders that cannot be looked into."""
-    todo = [root]
+    todo = [(".", root)]
     # No recursion: an agent may nest folders deeper than the stack has room for.
     while todo:
-        here = todo.pop()
+        within, here = todo.pop()
         try:
             with os.scandir(here) as found:
                 entries = list(found)
         except OSError:
-            yield here.relative_to(root).as_posix(), here
+            yield within, here
             continue
         for entry in entries:
+            # Not `relative_to`, which since Python 3.12 takes the square of the depth.
+            relative = entry.name if here is root else f"{within}/{entry.name}"
             path = here / entry.name
-            relative = path.relative_to(root)
             if ignored(relative, ignore):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                todo.append(path)
+                todo.append((relative, path))
             else:
-                yield relative.as_posix(), path
+                yield relative, path
 
 
 def _content(path: Path, clean: Clean) -> tuple[str, bool, str]:

@@ -542,9 +542,12 @@ def test_ctrl_c_kills_what_runs_and_the_executor_can_go_on(make: Make, tmp_path:
     pids = tmp_path / "pids"
     executor = make(Script(f"[ -e {pids} ] && exit; echo $$ >{pids}; sleep 1000"))
 
+    main = threading.get_ident()
+
     def interrupt() -> None:
         written_pids(pids, 1)
-        signal.raise_signal(signal.SIGINT)
+        # To the thread that waits: raised in this one, it would not wake the other.
+        signal.pthread_kill(main, signal.SIGINT)
 
     waiting = threading.Thread(target=interrupt)
     waiting.start()

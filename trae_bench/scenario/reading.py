@@ -110,9 +110,9 @@ def _with_folder(scenario: Scenario, beside: Path) -> Scenario:
     )
 
 
-def ignored(relative: Path, ignore: Sequence[str]) -> bool:
+def ignored(relative: str, ignore: Sequence[str]) -> bool:
     """Whether one of these shell patterns is of this name, or of this whole relative path."""
-    spellings = (relative.name, relative.as_posix())
+    spellings = (relative.rpartition("/")[2], relative)
     return any(fnmatch(spelling, pattern) for spelling in spellings for pattern in ignore)
 
 
@@ -125,7 +125,7 @@ def files_below(root: Path, ignore: Sequence[str] = ()) -> dict[str, str]:
     size = 0
     for path in sorted(root.rglob("*")):
         place = path.relative_to(root)
-        if any(ignored(each, ignore) for each in (place, *place.parents[:-1])):
+        if any(ignored(each.as_posix(), ignore) for each in (place, *place.parents[:-1])):
             continue
         relative = place.as_posix()
         if path.is_symlink():
