@@ -369,8 +369,8 @@ def _noise(found: Explanation) -> Iterator[str]:
         return
     yield (
         f"{count(floor.pairs, 'A/A pair')}, both sides the same, scatter by {percent(floor.sd)} "
-        f"around {signed(floor.mean)} %. This metric can show effects from "
-        f"{percent(floor.smallest_effect)} on in this scenario."
+        f"around {signed(floor.mean)} %. In {count(found.rule.looks[-1], 'pair')} this metric can "
+        f"show effects from {percent(floor.smallest_effect)} on in this scenario."
     )
     if estimate is not None and estimate.log_ratio is not None and found.floor_sd > 2 * estimate.sd:
         yield (
