@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,11 @@ def wrong_in(oracle: Oracle, root: Path, report: Told | None) -> str | None:
         if oracle.final_text not in report.final_text:
             return f"oracle: the final text does not contain {oracle.final_text!r}"
     return None
+
+
+def told_command(command: str) -> str:
+    """An oracle's command for a sentence, on one line, and not all of a long one."""
+    return textwrap.shorten(command, 60, placeholder=" ...")
 
 
 def _left(root: Path, relative: str, most: int) -> bytes:

@@ -329,6 +329,11 @@ def shows_from(floor: Floor, metric: Metric, family: int, most_pairs: int | None
     return max(floor.smallest_effect, smallest_effect(sd, rule, family, looks[-1]))
 
 
+def leans(floor: Floor) -> bool:
+    """Whether a metric is not gated for the mean of equal sides, though their spread is small."""
+    return floor.standing == "too noisy" and floor.smallest_effect <= MOST_THRESHOLD
+
+
 def standing(floor: Estimate | None, metric: Metric, family: int) -> Standing:
     """Whether a metric can be gated, by its A/A pairs; without any it is, for nothing is known."""
     if floor is None or floor.log_ratio is None or floor.n < 2:

@@ -21,6 +21,7 @@ from trae_bench.answers import (
     Told,
     cleaner,
     combined,
+    told_command,
     transcript_digest,
     workspace_digest,
     wrong_in,
@@ -338,7 +339,9 @@ class FreshProcess(Generic[ScriptT]):
             all_ended = self._launcher.run(jobs, seconds)
             for (trial, session), job, ended in zip(now, jobs, all_ended, strict=True):
                 if ended.wrong is not None:
-                    wrong[trial][session] = f"oracle: {ended.wrong}{last_words(Path(job.log))}"
+                    command = told_command(job.argv[-1])
+                    told = f"oracle: {ended.wrong} ({command}){last_words(Path(job.log))}"
+                    wrong[trial][session] = told
         return [
             [_Answer(*both) for both in zip(*each, strict=True)]
             for each in zip(digests, wrong, strict=True)

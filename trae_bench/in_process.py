@@ -16,7 +16,14 @@ from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from trae_bench.answers import Clean, cleaner, transcript_digest, workspace_digest, wrong_in
+from trae_bench.answers import (
+    Clean,
+    cleaner,
+    told_command,
+    transcript_digest,
+    workspace_digest,
+    wrong_in,
+)
 from trae_bench.fixtures import lay_out, remove, room_for_trials
 from trae_bench.jobs import environment, printable
 from trae_bench.meters import Usage, figures
@@ -175,10 +182,11 @@ def _wrong(scenario: Scenario, seat: Seat, home: Path, report: ChildReport | Non
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return "oracle: its command does not end"
+        return f"oracle: its command does not end ({told_command(oracle.command)})"
     if done.returncode == 0:
         return None
-    return f"oracle: exit status {done.returncode}; {printable(done.stdout)}"
+    said = printable(done.stdout)
+    return f"oracle: exit status {done.returncode} ({told_command(oracle.command)}); {said}"
 
 
 @contextmanager

@@ -184,7 +184,13 @@ def run_of(journal_file: Path) -> Path:
 def _same_scenarios(journal_file: Path, header: Header) -> dict[str, Scenario]:
     found = {}
     for name, used in header.scenarios.items():
-        scenario = scenario_of(used.asked)
+        try:
+            scenario = scenario_of(used.asked)
+        except UsageError as error:
+            raise UsageError(
+                f"{journal_file}: {error}; the journal names it as seen from the folder where the "
+                "run was begun: go on from there"
+            ) from None
         if digest(scenario) != used.digest:
             raise UsageError(
                 f"{journal_file}: scenario {name!r} is not what it was when this run began; "
@@ -212,8 +218,16 @@ def _same_revisions(journal_file: Path, compared: Compared, bench: "Bench") -> N
     base = repository.at(repository.commit(compared.base_commit))
     head = repository.head()
     if head.name != compared.head:
+        before, now = (
+            f"{commit[:12]}{' with changes that are in no commit' if changed else ''}"
+            for commit, changed in (
+                (compared.head_commit, compared.changed),
+                (head.commit, head.changed),
+            )
+        )
+        now = f"other such changes, on {head.commit[:12]}," if before == now else now
         raise UsageError(
-            f"{journal_file}: head was {compared.head} when this run began and is {head.name} now; "
+            f"{journal_file}: head was {before} when this run began and is {now} now; "
             "go back to that, or start a new run"
         )
     bench.lay_out(base, head)

@@ -20,7 +20,7 @@ from trae_bench.plan import Cell, cells, confirming, only
 from trae_bench.profiles import PROFILES, Profile
 from trae_bench.records import Arm, Contrast, Metric
 from trae_bench.revisions import Repository, Revision
-from trae_bench.scenario import Scenario, catalogue, check, every_scenario, find, load, split
+from trae_bench.scenario import ALL, Scenario, catalogue, check, every_scenario, find, load, split
 from trae_bench.session import Limits, target
 from trae_bench.settings import Settings, apply
 from trae_bench.store import Compared, Header, RunFile, ScenarioUsed, digest
@@ -131,6 +131,8 @@ def plan(wish: Wish) -> Plan:
     asked = _asked(wish.scenarios or wish.settings.scenarios or profile.scenarios)
     left_out = {name: why for name, one in asked.items() if (why := _out_of_reach(one, wish))}
     felt = {name: one for name, one in asked.items() if name not in left_out}
+    if wish.stored is not None:
+        _hold_to_stored([one.name for one in felt.values()], wish.stored)
     sides, metrics = _sides(wish), apply(wish.settings, taken(pinned=bool(machine.cores())))
     planned = [
         cell
@@ -164,6 +166,16 @@ def _hold_to(kind: str, names: Sequence[str], known: Collection[str]) -> None:
     for name in names:
         if name not in known:
             raise unknown(kind, name, known)
+
+
+def _hold_to_stored(names: Collection[str], stored: RunFile) -> None:
+    """Raises `UsageError` before the first pair where none could be held to the stored run."""
+    there = stored.header.scenarios
+    if names and there.keys().isdisjoint(names):
+        raise UsageError(
+            f"nothing to compare: the stored run is of {', '.join(there)}, and none of these is "
+            "asked for"
+        )
 
 
 def _asked(names: Sequence[str]) -> dict[str, Scenario]:
@@ -306,10 +318,6 @@ def _limits(wish: Wish, profile: Profile) -> Limits:
         fixed=fixed,
         precision=wish.precision,
     )
-
-
-ALL = "all"
-"""Names every scenario that ships with the package, and every variant of one."""
 
 
 def _named(asked: str) -> list[str]:

@@ -320,13 +320,15 @@ class Session:
         """The open cell that gets the next pair; None where nothing more fits the budget.
 
         Verdicts are asked for only when a pair would be taken that they could save, which is
-        once all cells have got as far: a look is at all the data, and costs accordingly.
+        once all cells have got as far: a look is at all the data, and costs accordingly. Where a
+        regression needs fresh pairs it is asked for at once, while there is time for them.
         """
         self._end_noise()
         state = self._pick()
-        if state is None or state.due:
+        due = [each for each in self._states.values() if each.due]
+        if state is None or state.due or any(each.awaited for each in due):
             # At the end always: what needs fresh pairs must be asked for, wherever a cell stopped.
-            if state is None or any(each.due for each in self._states.values()):
+            if state is None or due:
                 self._look()
             state = self._pick()
         return state

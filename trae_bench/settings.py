@@ -22,8 +22,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from trae_bench.compare import own_threshold
+from trae_bench.errors import UsageError
 from trae_bench.meters import METRICS
 from trae_bench.records import Metric
+from trae_bench.scenario import ALL, find
 from trae_bench.scenario.reading import text_of
 from trae_bench.scenario.saying import Finding, error_at, raise_for, suggestion
 from trae_bench.scenario.schema import field_docs
@@ -143,6 +145,12 @@ def _wrong(settings: Settings) -> Iterator[Finding]:
     for index, name in enumerate(settings.scenarios):
         if name in settings.scenarios[:index]:
             yield (*TABLE, "scenarios", index), f"{name!r} is named twice; drop one"
+        # A path is seen from the folder where the command is given.
+        if name != ALL and not name.endswith(".toml"):
+            try:
+                find(name)
+            except UsageError as error:
+                yield (*TABLE, "scenarios", index), str(error)
     for name, threshold in settings.thresholds.items():
         path: TomlPath = (*THRESHOLDS, name)
         metric = METRICS.get(name)

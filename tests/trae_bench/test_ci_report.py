@@ -94,9 +94,9 @@ def test_nothing_measured_is_a_warning() -> None:
     assert line == "::warning title=not measured::nothing could be measured"
 
 
-def test_a_gate_that_could_not_be_measured_is_a_warning() -> None:
+def test_a_gate_that_could_not_be_measured_is_an_error() -> None:
     (line,) = annotations(gate(lost={("head", n): "crash" for n in range(9)}))
-    assert line.startswith("::warning title=not measured::Could not be measured: work, 2 of 2")
+    assert line.startswith("::error title=not measured::Could not be measured: work, 2 of 2")
 
 
 def test_answers_that_differ_need_no_gated_metric() -> None:

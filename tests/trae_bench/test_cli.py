@@ -139,6 +139,7 @@ def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
         (["doctor", "--pairs", "x"], ["x"]),
         (["doctor", "--pairs", "8", "--quick"], ["--quick", "--pairs"]),
         (["run", "tiny.toml", "--profile", "smoke", "--strict"], ["--strict", "smoke"]),
+        (["run", "tiny.toml", "--profile=smoke", "--strict", "--plan"], ["--strict", "smoke"]),
         (["run", "tiny"], ["'tiny'", "did you mean tiny.toml?"]),
     ],
 )
@@ -393,6 +394,9 @@ def test_no_scenario_is_run_because_a_stored_run_names_it(
     assert main(["run", "--compare", "stored.json", "--plan"]) == 2
     assert f"'{asked}', no scenario that ships" in capsys.readouterr().err
     assert main(["run", "tiny.toml", "--compare", "stored.json", "--plan"]) == 0
+    # Before the first pair, not after the last one.
+    assert main(["run", "cli-help", "--compare", "stored.json"]) == 2
+    assert "the stored run is of tiny" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["--help", "-x", "--plan", "-"])
@@ -610,12 +614,13 @@ def test_a_lock_on_a_full_disk_holds_without_a_name(
 # -- real runs, in fresh processes
 
 
-def bench_process(*args: str) -> "subprocess.Popen[str]":
+def bench_process(*args: str, cwd: Path | None = None) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "trae_bench", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=cwd,
         text=True,
     )
 
@@ -677,6 +682,12 @@ def test_a_run_broken_off_is_gone_on_with(tiny: Path, number: signal.Signals) ->
         assert store.read_run(Path("r.json")).stopped == "interrupted"
 
     reported = store.read_journal(journal).samples
+    away = tiny.parent / "away"
+    away.mkdir()
+    with bench_process("run", "--resume", str(journal.resolve()), cwd=away) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "go on from there" in err
     with bench_process("run", "--resume", str(journal), "--json") as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err

@@ -495,7 +495,7 @@ def test_the_oracle_is_asked_in_the_workspace_after_the_digest(make: Make) -> No
     wrong = run_one(make(Script("echo three >>sub/a.txt; printf B >b"), small=small))
     assert (wrong.status, wrong.correct) == ("ok", False)
     assert wrong.workspace != good.workspace
-    assert "oracle: exit status 1" in str(wrong.problem)
+    assert "oracle: exit status 1 (touch litter; grep -q two sub/a.txt)" in str(wrong.problem)
     missing = run_one(make(Script("true"), small=small))
     assert "oracle: b" in str(missing.problem)
 

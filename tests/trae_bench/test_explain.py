@@ -211,7 +211,7 @@ def test_a_regression_must_stand_in_fresh_pairs() -> None:
         run, samples=tuple(s for s in run.samples if not s.contrast.endswith(CONFIRMING))
     )
     shown = told(without, "slower", "cpu")
-    assert "0 of 8 were measured: it does not stand, and is inconclusive." in shown
+    assert "0 of 8 were measured: too few to tell, so that it is inconclusive." in shown
     assert "rule's last look" not in shown
     assert {key.contrast for key in rows(run)} == {NOISE_FLOOR, "faster", "slower", "idle"}
 

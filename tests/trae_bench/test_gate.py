@@ -1,6 +1,7 @@
 """The gate: what a run of two revisions comes to, who says so, and real ones end to end."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -267,11 +268,22 @@ def test_a_budget_that_leaves_no_time_for_fresh_pairs_confirms_nothing() -> None
     whole = gate(1.1)
     first = next(n for n, one in enumerate(whole.samples) if one.contrast == AGAIN)
     began = whole.samples[first].started - whole.samples[0].started
-    run = gate(1.1, budget=began + 2.5)
+    run = gate(1.1, budget=began + 1.0)
     assert run.stopped == "budget"
     assert outcome(run).kind == "inconclusive"
-    assert "Not confirmed, " in "\n".join(gate_text.details(run))
+    assert "Not confirmed: only 1 of 8 fresh pairs" in "\n".join(gate_text.details(run))
+    assert "not confirmed: only 1 of 8 fresh pairs" in junit(run)
     assert verify(run, now=NOW) == []
+
+
+def test_fresh_pairs_come_as_soon_as_they_are_asked_for() -> None:
+    """Not after other cells have got as far: then there may be no time for them."""
+    samples = gate(1.1).samples
+    first = next(n for n, one in enumerate(samples) if one.contrast == AGAIN)
+    before = samples[first - 1]
+    assert (before.contrast, before.mode, before.pair) == ("head", "duet", 8)
+    waits = [one for one in samples[:first] if (one.contrast, one.mode) == ("head", "serial")]
+    assert max(one.pair for one in waits) == 7
 
 
 def test_counts_are_confirmed_by_the_same_direction() -> None:
@@ -631,7 +643,8 @@ def test_a_head_that_does_not_start_ends_in_4_and_can_be_gone_on_with(
     assert main(["run", "--resume", str(journal), "--strict"]) == 4
     HEADS["an import"](checkout)
     assert main(["run", "--resume", str(journal)]) == 2
-    assert "head was" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert re.search(r"head was \w{12} when .* is \w{12} with changes that are in no commit", said)
 
 
 # -- exports

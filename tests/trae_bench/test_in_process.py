@@ -131,7 +131,7 @@ def test_the_agent_sees_no_environment_of_the_user(
     [
         (Oracle(final_text="other"), "does not contain 'other'"),
         (Oracle(files={"out": "other"}), "out is not as expected"),
-        (Oracle(command="echo why; exit 3"), "exit status 3; why"),
+        (Oracle(command="echo why; exit 3"), "exit status 3 (echo why; exit 3); why"),
     ],
 )
 def test_a_wrong_answer_is_no_good_sample(tmp_path: Path, oracle: Oracle, problem: str) -> None:

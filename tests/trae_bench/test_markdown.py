@@ -99,7 +99,8 @@ def test_lost_pairs_of_a_probe_are_told_apart() -> None:
 
 def test_metrics_that_are_too_noisy_are_all_named() -> None:
     names = [f"metric-{n}" for n in range(20)]
-    noisy = tuple(replace(run().noise[0], metric=name, standing="too noisy") for name in names)
+    floor = replace(run().noise[0], smallest_effect=0.2, standing="too noisy")
+    noisy = tuple(replace(floor, metric=name) for name in names)
     header = replace(
         run().header, metrics=run().header.metrics | dict.fromkeys(names, METRICS["cpu"])
     )

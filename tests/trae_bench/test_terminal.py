@@ -312,6 +312,30 @@ def test_the_noise_line_names_the_worst_scenario() -> None:
     )
 
 
+def test_a_metric_that_is_not_gated_says_so_and_why() -> None:
+    """No smallest effect for one that shows none; and its spread is not always the reason."""
+    floors = (
+        Floor("a", "cpu", 8, 0.03, 0.05, 0.025, "too noisy"),
+        Floor("a", "wall", 8, 0.125, 0.0, 0.11, "too noisy"),
+    )
+    first, second = noise_lines(msgspec.structs.replace(wide_run(), noise=floors))
+    only = "for information only in a"
+    assert first == f"A/A noise: cpu 3 % ({only}), wall 12 % ({only})"
+    assert second.endswith("a cpu (equal sides came out +5.1 % apart), a wall")
+
+
+def test_only_gated_verdicts_are_counted() -> None:
+    whole = honest()
+    counted = [row for row in whole.comparisons if row.contrast != NOISE_FLOOR]
+    assert "for information" not in closing(whole)
+    first = next(row for row in counted if row.judgement.verdict == "improvement")
+    rows = [msgspec.structs.replace(row, gated=row is not first) for row in whole.comparisons]
+    told = closing(msgspec.structs.replace(whole, comparisons=tuple(rows)))
+    assert "; 1 for information (" in told
+    gone = sum(row.judgement.verdict == "improvement" for row in counted) - 1
+    assert (f"{gone} improvement" in told) == bool(gone)
+
+
 def test_the_noise_line_of_a_run() -> None:
     rows = comparisons(run(PLAN, 8, 1.0), PLAN, METRICS)
     floors = tuple(noise_floor(rows, METRICS))

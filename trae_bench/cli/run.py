@@ -158,7 +158,10 @@ def run(context: click.Context, /, **options: Any) -> int:
       trae-bench run --resume trae-bench-results/NAME.journal.jsonl
     """
     if options["plan_only"] and options["resume"] is None:
-        _show_plan(_wish(context, options), as_json=options["as_json"])
+        wish = _wish(context, options)
+        if options["strict"]:
+            _verdicts_of(wish)
+        _show_plan(wish, as_json=options["as_json"])
         return 0
     taken = on_stdout(options["comment"], options["junit"], as_json=options["as_json"])
     from trae_bench.gate import outcome

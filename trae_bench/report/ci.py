@@ -37,7 +37,9 @@ def annotations(run: RunFile, *, claimed: bool = True) -> list[str]:
         errors += [_line("error", "regression", change) for change in changes]
     verdict = headline(run, claimed=claimed)
     if verdict == NOTHING_MEASURED or outcome(run, claimed=claimed).kind == "not measured":
-        warnings.append(_line("warning", "not measured", verdict))
+        # A gate that could not be measured fails its job.
+        level, lines = ("warning", warnings) if run.header.compared is None else ("error", errors)
+        lines.append(_line(level, "not measured", verdict))
     open_rows = [row for row in rows if row.judgement.verdict == "inconclusive"]
     if claimed and open_rows:
         said = f"{len(open_rows)} of {len(rows)} comparisons are inconclusive. "

@@ -19,6 +19,7 @@ from trae_bench.compare import (
     group,
     key_of,
     key_of_row,
+    leans,
     noise_floor,
     rows_for,
     rows_of,
@@ -416,6 +417,12 @@ def _gated(found: Explanation) -> str:
     if floor is not None and floor.standing == "sides differ":
         return "This row is not gated: equal sides do not come out equal, so nothing is judged."
     least = percent(max(MOST_THRESHOLD, found.metric.threshold or 0.0))
+    if floor is not None and leans(floor):
+        return (
+            f"This row is not gated: equal sides came out {signed(floor.mean)} % apart, and three "
+            f"times that is over {least}. Its verdict is for information, and takes nothing from "
+            "the others."
+        )
     return (
         "This row is not gated: by its A/A pairs the metric cannot show effects under "
         f"{least} here. Its verdict is for information, and takes nothing from the others."
@@ -512,8 +519,12 @@ def _conclusion(found: Explanation) -> Iterator[str]:
 
 def _confirmed(again: Confirmation) -> str:
     ratio = again.estimate.log_ratio if again.estimate is not None else None
-    shown = "" if ratio is None else f", with a ratio of {as_ratio(ratio)} and p = {again.p:.2g}"
+    shown = "" if ratio is None else f", with a ratio of {as_ratio(ratio)}"
     stands = "it stands" if again.stands else "it does not stand, and is inconclusive"
+    if again.pairs.measured < again.wanted:
+        stands = "too few to tell, so that it is inconclusive"
+    elif shown:
+        shown += f" and p = {again.p:.2g}"
     return (
         f"A regression of this run has to show in as many fresh pairs. {again.pairs.measured} of "
         f"{again.wanted} were measured{shown}: {stands}."

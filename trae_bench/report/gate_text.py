@@ -6,7 +6,7 @@ Plain text, safe for a terminal; whoever puts it elsewhere escapes it once more.
 from collections.abc import Iterator
 
 from trae_bench.gate import Outcome, answers_differ, not_measured, outcome, percent_off
-from trae_bench.records import Comparison
+from trae_bench.records import Comparison, Confirmation
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.terminal import quantity
 from trae_bench.store import Compared, RunFile
@@ -46,17 +46,22 @@ def details(run: RunFile) -> Iterator[str]:
         yield "They declare different dependencies, so each ran in an environment of its own."
     for row in run.comparisons:
         if (again := row.confirmation) is not None:
-            place, pairs = _place(row), again.pairs.measured
             sure = "exactly" if again.p == 0 else f"p = {again.p:.2g}"
-            if again.stands:
-                yield f"Confirmed by {again.wanted} fresh pairs ({sure}): {place}"
-            elif pairs < again.wanted:
-                yield f"Not confirmed, {pairs} of {again.wanted} fresh pairs were measured: {place}"
-            else:
-                yield f"Not confirmed by {again.wanted} fresh pairs ({sure}): {place}"
+            told = f"confirmed by {again.wanted} fresh pairs ({sure})"
+            if not again.stands:
+                told = not_confirmed(again)
+            yield f"{told[0].upper()}{told[1:]}: {_place(row)}"
     for name, problem in compared.new.items():
         first = problem.splitlines()[0] if problem else ""
         yield f"New, the base cannot run it: {for_terminal(name, 60)}: {for_terminal(first)}"
+
+
+def not_confirmed(again: Confirmation) -> str:
+    """Whether fresh pairs did not show it, or there were too few of them."""
+    measured = again.pairs.measured
+    if measured < again.wanted:
+        return f"not confirmed: only {measured} of {again.wanted} fresh pairs were measured"
+    return f"not confirmed by {again.wanted} fresh pairs (p = {again.p:.2g})"
 
 
 def revisions(compared: Compared) -> str:

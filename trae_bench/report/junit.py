@@ -14,6 +14,7 @@ from trae_bench.gate import answers_differ, not_measured, outcome
 from trae_bench.notes import LONGEST_NOTE
 from trae_bench.records import Comparison
 from trae_bench.report.escape import for_xml
+from trae_bench.report.gate_text import not_confirmed
 from trae_bench.report.listing import count
 from trae_bench.report.markdown import compared
 from trae_bench.report.terminal import cells_of, change_in, noise_lines, side_names
@@ -124,7 +125,7 @@ def _outcome(run: RunFile, row: Comparison, claimed: bool, unmeasured: str) -> t
     if not row.gated:
         return "skipped", f"{verdict}, for information only: too noisy here to be gated"
     if row.confirmation is not None and not row.confirmation.stands:
-        return "skipped", f"not confirmed by {row.confirmation.pairs.measured} fresh pairs"
+        return "skipped", not_confirmed(row.confirmation)
     if verdict == "inconclusive":
         return "skipped", f"inconclusive after {count(row.pairs.measured, 'pair')}"
     if failure:

@@ -15,6 +15,7 @@ from trae_bench.compare import (
     Floor,
     RowKey,
     key_of_row,
+    leans,
     rows_of,
     shows_from,
 )
@@ -148,15 +149,23 @@ def noise_line(run: RunFile) -> str:
     if not told:
         return "A/A noise: unknown, for want of A/A pairs of something that varies."
     parts = [f"{for_terminal(floor.metric, 30)} {percent(floor.sd)}" for floor in told]
-    least = [effect for floor in told if (effect := effect_shown(run, floor)) is not None]
-    if len(least) == len(told):
-        both = zip(parts, least, strict=True)
-        parts = [f"{part} (shows effects from {percent(effect)})" for part, effect in both]
+    shown = [_shown(run, floor) for floor in told]
+    if all(shown):
+        parts = [f"{part} ({what})" for part, what in zip(parts, shown, strict=True)]
         return f"A/A noise: {', '.join(parts)}"
     why = "no verdicts from so few pairs"
     if is_fixed(run.header.design):
         why = "a two-level design tests no single rows"
     return f"A/A noise: {', '.join(parts)} ({why})"
+
+
+def _shown(run: RunFile, floor: Floor) -> str:
+    """What a metric with this noise is good for; empty where no single rows are tested."""
+    if (effect := effect_shown(run, floor)) is None:
+        return ""
+    if floor.standing == "gated":
+        return f"shows effects from {percent(effect)}"
+    return f"for information only in {for_terminal(floor.scenario, 40)}"
 
 
 def effect_shown(run: RunFile, floor: Floor) -> float | None:
@@ -203,7 +212,8 @@ def standing_lines(floors: Sequence[Floor]) -> list[str]:
 
 
 def _floor_name(floor: Floor) -> str:
-    return f"{for_terminal(floor.scenario, 40)} {for_terminal(floor.metric, 30)}"
+    name = f"{for_terminal(floor.scenario, 40)} {for_terminal(floor.metric, 30)}"
+    return f"{name} (equal sides came out {signed(floor.mean)} % apart)" if leans(floor) else name
 
 
 def closing(run: RunFile, *, claimed: bool = True) -> str:
@@ -225,8 +235,11 @@ def closing(run: RunFile, *, claimed: bool = True) -> str:
         return f"{took[0].upper()}{took[1:]}; {each} of each contrast."
     if not claimed:
         return f"No verdicts are claimed from so few pairs ({took}); take --profile quick for them."
-    found = [row.judgement.verdict for row in shown]
-    return f"{tally(found)} ({took})"
+    gated = [row.judgement.verdict for row in shown if row.gated]
+    more = len(shown) - len(gated)
+    told = [tally(gated)] if gated else []
+    told += [f"{more} for information"] if more else []
+    return f"{'; '.join(told)} ({took})"
 
 
 def tally(verdicts: Sequence[Verdict], names: Sequence[Verdict] = VERDICTS) -> str:

@@ -32,10 +32,11 @@ from trae_bench.scenario.records import (
     WorkspaceFixture,
 )
 from trae_bench.scenario.schema import json_schema, write_json_schema
-from trae_bench.scenario.shelf import catalogue, every_scenario, find, scenario_folder
+from trae_bench.scenario.shelf import ALL, catalogue, every_scenario, find, scenario_folder
 from trae_bench.scenario.variants import split
 
 __all__ = [
+    "ALL",
     "FINISH",
     "LONGEST_THOUGHT",
     "USUAL_STATUS",

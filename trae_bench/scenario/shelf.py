@@ -9,6 +9,9 @@ from trae_bench.scenario.records import Scenario
 from trae_bench.scenario.saying import suggestion
 from trae_bench.scenario.variants import split
 
+ALL = "all"
+"""Names every scenario that ships with the package, and every variant of one."""
+
 
 def scenario_folder() -> Path:
     """Where the shipped scenarios lie: inside an installed package, beside it in a checkout.
