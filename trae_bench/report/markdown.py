@@ -68,7 +68,8 @@ def headline(run: RunFile, *, claimed: bool = True) -> str:
         return NOTHING_MEASURED
     if not claimed:
         return "no verdicts, for a run of so few pairs is too short for them"
-    return in_short([row.judgement.verdict for row in rows])
+    gated = [row.judgement.verdict for row in rows if row.gated]
+    return in_short(gated) if gated else "no verdict that counts, for all rows are for information"
 
 
 def in_short(verdicts: Sequence[Verdict]) -> str:

@@ -61,7 +61,7 @@ class Overview(Struct, frozen=True):
 def overview(source: Source) -> Overview:
     run = source.run
     rows = compared(run)
-    found = Counter(row.judgement.verdict for row in rows)
+    found = Counter(row.judgement.verdict for row in rows if row.gated)
     kinds = [_differing(rows), *(_with_verdict(source, name) for name in STANDING_OUT)]
     told = [each for kind in kinds for each in kind[:MOST_STANDING_OUT]]
     return Overview(
