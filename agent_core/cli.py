@@ -214,11 +214,14 @@ def run(
     from agent_core.trajectory_format import usual_path
 
     _, settings, toggles = _in_force(config, switches, **said)
+    asked = _text_of(task_file) if task is None else task
+    if not asked.strip():
+        raise click.UsageError("The task is empty. Say what to do, in TASK or in the --file.")
     redactor = redactor_for(settings)
     record = None if no_trajectory else trajectory or usual_path()
     outcome = _run_to_the_end(
         run_task(
-            task if task is not None else _text_of(task_file),
+            asked,
             settings=settings,
             workspace=workspace,
             trajectory=record,

@@ -367,7 +367,9 @@ def read_config_file(path: Path) -> tuple[bytes, int]:
                 return data, after.st_mtime_ns
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ConfigError(f"{path}: cannot be read ({reason}); check --config.") from None
+        raise ConfigError(
+            f"{path}: cannot be read ({reason}); check --config or TRAE_CONFIG_FILE."
+        ) from None
     raise ConfigError(f"{path}: is being written again and again; try once it is at rest.")
 
 

@@ -234,6 +234,8 @@ async def test_the_config_file_of_the_folder_is_used(home: Path) -> None:
         (["run", "x", "-m", "m", "-p", "anthropic"], "ANTHROPIC_API_KEY"),
         (["run", "x", "--toggle", "lazy_tool=off"], "Did you mean 'lazy_tools'?"),
         (["run", "x", "--toggle", "lazy_tools=maybe"], "NAME=on or NAME=off"),
+        (["run", ""], "The task is empty. Say what to do"),
+        (["run", " \n", "-m", "m"], "The task is empty."),
         (["run", "x", "--config", "none.json"], "none.json: cannot be read"),
         (["run", "x", "--workspace", "/nowhere"], "/nowhere"),
         (["run", "x", "--max-steps", "0"], "max-steps"),
@@ -252,6 +254,19 @@ def test_wrong_usage_has_exit_code_2_and_one_sentence(
     assert message in result.output
     assert "Traceback" not in result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_a_config_file_that_cannot_be_read_may_be_the_environments() -> None:
+    result = invoke("show-config", TRAE_CONFIG_FILE="zz.json")
+    assert result.exit_code == 2
+    assert "check --config or TRAE_CONFIG_FILE." in result.output
+
+
+def test_an_empty_task_file_is_refused(home: Path) -> None:
+    (home / "task.md").write_text("\n \n")
+    result = invoke("run", "-f", str(home / "task.md"), "-m", "m")
+    assert result.exit_code == 2
+    assert "The task is empty." in result.output
 
 
 def test_a_task_file_that_is_not_utf_8_is_named(home: Path) -> None:
