@@ -18,9 +18,11 @@ from agent_core.config import (
     Settings,
     effective,
     is_address,
+    nearest,
     split_url,
 )
 from agent_core.config_cache import CachedConfig, PlainConfig
+from agent_core.config_file import place_of
 from agent_core.connection_pool import ConnectionPoolManager, FreshConnections
 from agent_core.dispatch import ParallelDispatch, SequentialDispatch
 from agent_core.dynamic_imports import import_installed_sdks, load_llm_client
@@ -205,7 +207,8 @@ def _complete(settings: Settings) -> ProviderSettings:
     name, entry = settings.default_provider, settings.model_parameters
     if not entry.model:
         raise ConfigError(
-            f"No model is named for {name}; use --model or set model_providers.{name}.model."
+            f"No model is named for {name}; name one with --model (model= in Python), or set"
+            f" model_providers.{name}.model."
         )
     if entry.base_url and not is_address(entry.base_url):
         raise ConfigError(
@@ -236,16 +239,37 @@ def check(settings: Settings) -> None:
 
     A model and a key may be missing: a later command line or environment may have them.
     """
+    check_names(settings)
     entry = settings.model_parameters
     known = replace(entry, model=entry.model or "unnamed", api_key=entry.api_key or "unknown")
     providers = {**settings.model_providers, settings.default_provider: known}
     kind, entry = settings.provider_kind, _complete(replace(settings, model_providers=providers))
     open_model(kind, entry, FreshConnections())
+
+
+def check_names(settings: Settings, path: Path | None = None, *, said: str | None = None) -> None:
+    """Raises `ConfigError` for a tool, or for a provider in force, that there is not.
+
+    `path` is the file that the settings are from, and `said` the provider that was chosen over
+    it. Entries that are not in force may be of any provider.
+    """
+    name = settings.default_provider
     try:
-        for name in settings.tools:
+        settings.provider_kind  # noqa: B018 - only to hear what is wrong with it
+    except ConfigError as error:
+        ways = [("default_provider",), ("model_providers", name)]
+        if settings.model_parameters.provider:
+            ways = [("model_providers", name, "provider")]
+        elif said:
+            raise
+        raise ConfigError(f"{place_of(path, *ways) if path else ''}{error}") from None
+    for name in settings.tools:
+        try:
             find(TOOLS, name)
-    except ToolError as error:
-        raise ConfigError(f"tools: {error}") from None
+        except ToolError as error:
+            ways = [("tools",), ("agents", "trae_agent", "tools")]
+            place = place_of(path, *ways) if path else "tools: "
+            raise ConfigError(f"{place}{error}{nearest(name, TOOLS)}") from None
 
 
 def redactor_for(settings: Settings) -> Redactor:

@@ -148,12 +148,13 @@ def _in_force(
     config: Path | None, switches: Mapping[str, bool], **said: Any
 ) -> "tuple[Path | None, Settings, Toggles]":
     """The config file that is used, the settings and the toggles of one invocation."""
-    from agent_core.build import load_settings, toggles_in_force
+    from agent_core.build import check_names, load_settings, toggles_in_force
     from agent_core.config import Overrides, effective
     from agent_core.config_file import find_config
 
     path = config or find_config(os.environ, Path.cwd())
     settings = effective(load_settings(path, os.environ, switches), os.environ, Overrides(**said))
+    check_names(settings, path, said=said["provider"])
     return path, settings, toggles_in_force(settings, switches)
 
 

@@ -373,6 +373,15 @@ def read_config_file(path: Path) -> tuple[bytes, int]:
     raise ConfigError(f"{path}: is being written again and again; try once it is at rest.")
 
 
+def place_of(path: Path, *ways: tuple[str, ...]) -> str:
+    """Where a setting stands, to begin an error with: the first of `ways` that `path` has."""
+    reader, text = _reader(path), _decoded(read_config_file(path)[0], path)
+    for way in ways:
+        if line := reader.line(text, way):
+            return f"{path}, line {line}, {'.'.join(way)}: "
+    return f"{path}: "
+
+
 def find_config(environ: Mapping[str, str], folder: Path) -> Path | None:
     """The file that `TRAE_CONFIG_FILE` names, else the first of `DEFAULT_FILES` in `folder`."""
     if named := environ.get("TRAE_CONFIG_FILE"):

@@ -245,7 +245,7 @@ def test_without_a_file_the_defaults_are_the_settings() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (Settings(), "No model is named for openai; use --model"),
+        (Settings(), "No model is named for openai; name one with --model .model= in Python."),
         (
             Settings(
                 default_provider="google", model_providers={"google": ProviderSettings(model="m")}

@@ -434,6 +434,59 @@ def test_show_config_is_json_and_shows_no_key(tmp_path: Path) -> None:
     assert off == ["parallel_tools", "event_shell"]
 
 
+@pytest.mark.parametrize("command", [["show-config"], ["run", "x", "--model", "m"]])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{\n"tools": ["bash",\n"bsh"]}', ", line 2, tools: Unknown tool 'bsh'."),
+        ('{\n"tools": ["bsh"]}', "Did you mean 'bash'?"),
+        ('{\n"default_provider": "opnai"}', ", line 2, default_provider: Unknown provider 'opnai'"),
+        (
+            '{"model_providers": {"openai": {\n"provider": "antropic"}}}',
+            ", line 2, model_providers.openai.provider: Unknown provider 'antropic'. Did you mean"
+            " 'anthropic'?",
+        ),
+        (
+            '{"agents": {"trae_agent": {"model": "m",\n"tools": ["bsh"]}}, "model_providers":'
+            ' {"openai": {}}, "models": {"m": {"model_provider": "openai", "model": "x"}}}',
+            ", line 2, agents.trae_agent.tools: Unknown tool 'bsh'.",
+        ),
+        (
+            '{"agents": {"trae_agent": {"model": "m"}}, "model_providers": {\n"mine": {}},'
+            ' "models": {"m": {"model_provider": "mine", "model": "x"}}}',
+            ", line 2, model_providers.mine: Unknown provider 'mine'.",
+        ),
+    ],
+)
+def test_a_name_that_there_is_not_is_told_with_its_place(
+    command: list[str], text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "c.json"
+    config.write_text(text)
+    result = invoke(*command, "--config", str(config), OPENAI_API_KEY="k")
+    assert result.exit_code == 2
+    assert f"Error: {config}, line " in result.output
+    assert told in result.output
+
+
+def test_the_file_is_not_blamed_for_a_provider_that_the_command_line_names(tmp_path: Path) -> None:
+    config = tmp_path / "c.json"
+    config.write_text('{"default_provider": "mine", "model_providers": {"theirs": {}}}')
+    result = invoke("show-config", "--config", str(config), "--provider", "opnai")
+    assert result.output.startswith("Error: Unknown provider 'opnai'.")
+    assert invoke("show-config", "--config", str(config), "-p", "openai").exit_code == 0
+
+
+def test_an_entry_of_another_name_is_as_good_as_its_provider(tmp_path: Path) -> None:
+    config = tmp_path / "c.json"
+    entries = '{"mine": {"provider": "openai", "base_url": "http://h"}, "old": {"provider": "x"}}'
+    config.write_text(
+        f'{{"default_provider": "mine", "tools": ["edit_tool"], "model_providers": {entries}}}'
+    )
+    assert invoke("show-config", "--config", str(config)).exit_code == 0
+
+
 def test_tools_lists_every_tool() -> None:
     lines = invoke("tools").output.splitlines()
     names = ["bash", "str_replace_based_edit_tool", "json_edit_tool", "sequentialthinking"]
@@ -466,7 +519,7 @@ def test_doctor_tells_what_the_guides_report_tells(
     ("text", "told"),
     [
         ('{"max_stepps": 3}', "Did you mean 'max_steps'"),
-        ('{"tools": ["bash", "bsh"]}', "Unknown tool 'bsh'"),
+        ('{"tools": ["bash", "bsh"]}', "c.json, line 1, tools: Unknown tool 'bsh'"),
         ('{"model_providers": {"openai": {"protocol": "morse"}}}', "Unknown protocol 'morse'"),
         ('{"model_providers": {"openai": {"base_url": "ftp://h"}}}', "must begin with http://"),
         ('{"default_provider": "azure"}', "azure has no default address"),
