@@ -61,7 +61,7 @@ def keep(run_file: Path, folder: Path, *, force: bool = False) -> Path:
     if not force and (why := _unfit(run)):
         raise BadRunFile(f"{run_file}: {why}; to keep it all the same, give --force")
     path = place(folder, run.header.scenarios, run.header.machine)
-    write_run(path, run, force=True)
+    write_run(path, run, force=True, remedy="name another folder with --folder")
     return path
 
 

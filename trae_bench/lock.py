@@ -48,8 +48,10 @@ class HostLock:
             self._sign()
         except OSError as error:
             self._close()
+            there = os.path.lexists(self._place)
+            remedy = "remove that file" if there else f"name another file with {PLACE_VARIABLE}"
             raise CannotMeasure(
-                f"cannot use the lock {self._place}: {error.strerror or error}; remove that file"
+                f"cannot use the lock {self._place}: {error.strerror or error}; {remedy}"
             ) from error
         except BaseException:
             self._close()

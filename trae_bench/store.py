@@ -393,11 +393,11 @@ def _spent(lines: Sequence[Line]) -> float:
 # -- run file ---------------------------------------------------------------------------
 
 
-def write_run(path: Path, run: RunFile, *, force: bool = False) -> None:
+def write_run(path: Path, run: RunFile, *, force: bool = False, remedy: str = "") -> None:
     """Write a run file whole or not at all.
 
     Raises `UsageError` where it exists and `force` is not given, `CannotMeasure` where it
-    cannot be written.
+    cannot be written; `remedy` is what helps then, where it is not --out.
     """
     if path.exists() and not force:
         raise UsageError(f"{path} exists; name another file with --out, or give --force")
@@ -407,7 +407,7 @@ def write_run(path: Path, run: RunFile, *, force: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, _layout(run))
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable(path, error, remedy) from error
 
 
 def write_whole(path: Path, parts: Iterable[bytes]) -> None:
@@ -628,6 +628,6 @@ _REMEDIES = {
 }
 
 
-def _unwritable(path: Path, error: OSError) -> CannotMeasure:
-    remedy = _REMEDIES.get(error.errno or 0, "name another file with --out")
+def _unwritable(path: Path, error: OSError, remedy: str = "") -> CannotMeasure:
+    remedy = remedy or _REMEDIES.get(error.errno or 0, "name another file with --out")
     return CannotMeasure(f"cannot write {path}: {error.strerror or error}; {remedy}")

@@ -155,7 +155,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_the_commands_keep_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = str(tmp_path / "results")
+    folder = str(tmp_path)
     assert main(["baseline", "show", "--folder", folder]) == 0
     assert "No baselines" in capsys.readouterr().out
     for number, facts in enumerate((FACTS, {**FACTS, "cores": 2})):
@@ -172,6 +172,27 @@ def test_the_commands_keep_and_list(tmp_path: Path, capsys: pytest.CaptureFixtur
     printed = json.loads(capsys.readouterr().out)
     assert printed["machine"] == KIND
     assert [one["fits"] for one in printed["baselines"]] == [True, False]
+
+
+@pytest.mark.usefixtures("here")
+def test_only_the_default_folder_may_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["baseline", "show"]) == 0
+    assert "No baselines in results." in capsys.readouterr().out
+    assert main(["baseline", "show", "--folder", "nope"]) == 2
+    assert "no folder 'nope'" in capsys.readouterr().err
+
+
+def test_a_folder_that_takes_no_baseline_is_named_with_the_commands_own_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(stored(tmp_path / "run.json", of()))
+    assert main(["baseline", "set", file, "--folder", f"{file}/x"]) == 4
+    err = capsys.readouterr().err
+    assert err.endswith("; name another folder with --folder\n")
+    assert "--out" not in err
 
 
 def test_the_command_refuses_with_its_reason(

@@ -597,6 +597,13 @@ def test_a_lock_that_is_none_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_where_no_lock_can_be_made_another_place_is_asked_for(tmp_path: Path) -> None:
+    place = tmp_path / "nowhere" / "lock"
+    remedy = "No such file or directory; name another file with TRAE_BENCH_LOCK"
+    with pytest.raises(CannotMeasure, match=remedy), HostLock(print, place=place):
+        pass
+
+
 def test_a_lock_on_a_full_disk_holds_without_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from trae_bench.cli.common import (
     terminal_width,
     write,
 )
-from trae_bench.errors import CannotMeasure
+from trae_bench.errors import CannotMeasure, UsageError
 
 if TYPE_CHECKING:
     from trae_bench.baselines import Baseline
@@ -128,7 +128,8 @@ def set_baseline(run_file: Path, folder: Path, force: bool) -> None:
 @baseline.command("show")
 @FOLDER
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show_baselines(folder: Path, as_json: bool) -> None:
+@click.pass_context
+def show_baselines(context: click.Context, /, folder: Path, as_json: bool) -> None:
     """List the baselines that there are.
 
     Those for machines of this one's kind come first, marked with a star.
@@ -141,6 +142,9 @@ def show_baselines(folder: Path, as_json: bool) -> None:
     from trae_bench.baselines import kept
     from trae_bench.machine import fingerprint, kind_of
 
+    named = context.get_parameter_source("folder") is not click.core.ParameterSource.DEFAULT
+    if named and not folder.is_dir():
+        raise UsageError(f"no folder {str(folder)!r}; name the one that results are kept in")
     facts = fingerprint()
     found = kept(folder, facts)
     if as_json:
