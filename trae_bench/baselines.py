@@ -34,13 +34,13 @@ class Baseline(Struct, frozen=True):
     """Why it cannot be read; then the rest is empty."""
 
 
-def read_base(path: Path) -> RunFile:
+def read_base(path: Path, *, remedy: str = "give a run of toggles") -> RunFile:
     """A run file that can be compared with: sealed, and of toggles. Raises `BadRunFile`."""
     run = read_sealed(path)
     if run.header.compared is not None:
         raise BadRunFile(
-            f"{path}: compares two commits with each other, so it is no base for another run; "
-            "give a run of toggles, or a commit"
+            f"{path}: compares two commits with each other, so there is no toggle ratio in it to "
+            f"hold to another run's; {remedy}"
         )
     return run
 

@@ -719,8 +719,21 @@ def test_a_stored_run_that_is_no_base_is_refused(
     assert main(["run", "--compare", "nowhere.json"]) == 2
     assert "no such run file" in capsys.readouterr().err
     for name, said in (
-        ("gate.json", "compares two commits"),
+        ("gate.json", "give a run of toggles, or a commit\n"),
         ("edited.json", "seal"),
     ):
         assert main(["run", "--compare", name]) == 4
         assert said in capsys.readouterr().err
+
+
+def test_compare_asks_for_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store.write_run(Path("quick.json"), honest())
+    store.write_run(Path("gate.json"), gate())
+    assert main(["compare", "quick.json", "gate.json"]) == 4
+    told = "gate.json: compares two commits with each other, so there is no toggle ratio in it"
+    assert capsys.readouterr().err == (
+        f"Error: {told} to hold to another run's; give a run of toggles\n"
+    )

@@ -218,7 +218,7 @@ def _wish(context: click.Context, options: dict[str, Any]) -> "Wish":
         path = Path(options["compare"])
         if not path.is_file():
             raise UsageError(f"{path}: no such run file to compare with")
-        stored = read_base(path)
+        stored = read_base(path, remedy="give a run of toggles, or a commit")
         options = options | {"compare": None}
         if not options["scenarios"]:
             options = options | {"scenarios": _scenarios_of(stored, path)}
