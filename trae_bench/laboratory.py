@@ -76,6 +76,8 @@ class Result(Struct, frozen=True):
     journal: Path
     error: BenchError | None
     """Why it ended before its time, or why it shows nothing."""
+    written: bool = True
+    """The run file is this run's; else another may lie there, and all is in the journal only."""
 
     @property
     def claimed(self) -> bool:
@@ -356,12 +358,14 @@ class Bench:
         error = ending.error
         if header.compared is None:
             error = error or nothing_shown(run) or untrusted(run)
+        written = False
         try:
             # Only a run of this journal can be there: both callers have looked.
             write_run(run_file, run, force=True)
+            written = True
         except CannotMeasure as problem:
             error = ending.error or problem
-        return Result(run, run_file, journal.path, error)
+        return Result(run, run_file, journal.path, error, written)
 
 
 def conclude(header: Header, contents: Contents, ending: Ending) -> RunFile:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -386,13 +387,59 @@ def test_a_folder_of_a_report_is_made(played: type[PlayedBench]) -> None:
     assert Path("new/junit.xml").exists()
 
 
+@pytest.mark.parametrize("report", ["tiny.toml/report", "tiny.toml/a/b/report"])
 @pytest.mark.parametrize("option", ["--comment", "--junit"])
 def test_a_report_that_can_have_no_folder_is_told_before_anything_is_measured(
-    played: type[PlayedBench], capsys: pytest.CaptureFixture[str], option: str
+    played: type[PlayedBench], capsys: pytest.CaptureFixture[str], option: str, report: str
 ) -> None:
-    assert main([*RUN, option, "tiny.toml/report"]) == 4
-    assert "cannot write tiny.toml/report: File exists" in capsys.readouterr().err
+    assert main([*RUN, option, report]) == 4
+    assert f"cannot write {report}: tiny.toml is no folder" in capsys.readouterr().err
     assert [path.name for path in Path().iterdir()] == ["tiny.toml"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc here")
+def test_a_folder_that_takes_no_file_is_told_before_anything_is_measured(
+    played: type[PlayedBench], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*RUN, "--comment", "/proc/comment.md"]) == 4
+    assert "cannot write /proc/comment.md: " in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == ["tiny.toml"]
+
+
+def test_every_report_that_cannot_be_written_is_told(
+    played: type[PlayedBench], capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = [f"{letter * 300}.md" for letter in "xy"]
+    reports = ("--comment", long[0], "--junit", long[1])
+    assert main([*RUN, *reports]) == 4
+    err = capsys.readouterr().err
+    assert all(f"cannot write {each}: File name too long" in err for each in long)
+    for code, wrong in ((5, []), (2, ["--toggle", "no_such"])):
+        played.differ = True
+        assert main([*RUN, "--force", *wrong, *reports]) == code
+        err = capsys.readouterr().err
+        assert all(f"cannot write {each}: File name too long" in err for each in long)
+        assert err.count("Error: ") == 2
+
+
+@pytest.mark.parametrize("reports", [[], ["--comment", "-"]])
+def test_an_older_run_file_is_not_taken_for_this_runs(
+    played: type[PlayedBench],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    reports: list[str],
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise CannotMeasure("cannot write run.json: No space left on device")
+
+    write_run(Path("run.json"), run())
+    monkeypatch.setattr(laboratory, "write_run", full)
+    assert main([*RUN, "--force", *reports]) == 4
+    out, err = capsys.readouterr()
+    assert "No space left on device" in err
+    assert "Run file: " not in out + err
+    if not reports:
+        assert "No run file was written; run.journal.jsonl has everything.\nGo on with: " in out
 
 
 def test_kept_folders_are_named(

@@ -1,9 +1,9 @@
 """What the commands have in common: how they print, write files, and know the terminal."""
 
-import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -35,30 +35,46 @@ def write(path: Path, parts: Iterable[str | bytes]) -> None:
         return
     from trae_bench.store import write_whole
 
-    make_room(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, (one.encode() if isinstance(one, str) else one for one in parts))
     except OSError as error:
         raise _unwritable(path, error) from error
 
 
 def make_room(path: Path) -> None:
-    """Make the folder of a file that shall be written; `-` needs none.
+    """Make the folder of a file that shall be written; `-`, a device or a pipe needs none.
 
     Raises `CannotMeasure` where it cannot be made, or nothing can be written into it.
     """
     if str(path) == "-":
         return
+    import tempfile
+
+    from trae_bench.inputs import passed
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if passed(path) or _is_device(path):
+            return
+        # Rights do not tell: root has them all, also where nothing can be made (/proc).
+        with tempfile.NamedTemporaryFile(dir=Path(os.path.realpath(path)).parent):
+            pass
     except OSError as error:
         raise _unwritable(path, error) from error
 
 
+def _is_device(path: Path) -> bool:
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # none is there; a name that is too long is told once the rest is written
+        return False
+
+
 def _unwritable(path: Path, error: OSError) -> CannotMeasure:
-    return CannotMeasure(f"cannot write {path}: {error.strerror or error}")
+    files = (each for each in path.parents if os.path.isfile(each))  # noqa: PTH113 - never raises
+    why = next((f"{each} is no folder" for each in files), error.strerror or str(error))
+    return CannotMeasure(f"cannot write {path}: {why}")
 
 
 def file_name(path: Path | str) -> str:

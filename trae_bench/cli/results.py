@@ -15,6 +15,7 @@ from trae_bench.cli.common import (
     print_json,
     takes,
     takes_colour,
+    tell,
     terminal_width,
     write,
 )
@@ -36,9 +37,12 @@ def show_result(result: "Result", *, as_json: bool) -> None:
     click.echo()
     for line in _sentences(result):
         click.echo(line)
-    if result.run_file.exists():
+    if not result.written:
+        click.echo(f"No run file was written; {file_name(result.journal)} has everything.")
+    elif result.run_file.exists():
         click.echo(f"Run file: {file_name(result.run_file)}")
-    if result.run.stopped != "done" and result.journal.exists():
+    ended = result.run.stopped == "done" and result.written
+    if not ended and result.journal.exists():
         quoted = shlex.quote(str(result.journal))
         click.echo(f"Go on with: trae-bench run --resume {file_name(quoted)}")
 
@@ -106,7 +110,7 @@ def _sentences(result: "Result") -> Iterator[str]:
 def write_reports(
     result: "Result", comment: Path | None, junit: Path | None, *, summary: bool = False
 ) -> BenchError | None:
-    """Whatever can be written is; the first thing that could not be comes back."""
+    """Whatever can be written is; what could not be comes back as one error."""
     from trae_bench.report.junit import junit as as_xml
     from trae_bench.report.markdown import comment as as_markdown
 
@@ -126,7 +130,8 @@ def reported(comment: Path | None, junit: Path | None) -> Iterator[None]:
     except (BenchError, KeyboardInterrupt) as error:
         why = str(error) or "interrupted"
         in_markdown, in_xml = unmeasured.comment(why), unmeasured.junit(why)
-        _write_reports(in_markdown, in_xml, comment, junit, summary=True)
+        if unwritten := _write_reports(in_markdown, in_xml, comment, junit, summary=True):
+            tell(f"Error: {unwritten}")
         raise
 
 
@@ -148,4 +153,4 @@ def _write_reports(
             job()
         except CannotMeasure as error:
             errors.append(error)
-    return errors[0] if errors else None
+    return CannotMeasure("; ".join(map(str, errors))) if errors else None

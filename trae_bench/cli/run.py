@@ -17,6 +17,7 @@ from trae_bench.cli.common import (
     on_stdout,
     print_json,
     say_where,
+    tell,
     terminal_width,
 )
 from trae_bench.cli.results import reported, show_result, write_reports
@@ -184,11 +185,13 @@ def run(context: click.Context, /, **options: Any) -> int:
     unwritten = write_reports(result, comment, options["junit"], summary=True)
     if not taken or (options["as_json"] and stored is None):
         show_result(result, as_json=options["as_json"])
-    elif not options["as_json"]:
+    elif not options["as_json"] and result.written:
         say_where("Run file", result.run_file)
     if options["keep_scratch"]:
         say_where("Folders of the trials", scratch_of(result.run_file))
     _tell_ci(result, as_json=options["as_json"])
+    if result.error and unwritten:
+        tell(f"Error: {unwritten}")
     if error := result.error or unwritten:
         raise error
     if stored is not None:
