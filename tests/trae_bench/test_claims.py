@@ -389,6 +389,17 @@ def test_the_command_tells_each_claim(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(place["estimate"]["interval"] for place in measured)
 
 
+def test_a_command_that_takes_several_lines_can_be_copied() -> None:
+    place = {"scenario": "bugfix", "metric": "cpu"}
+    metrics = [place, place | {"metric": "wall"}, place | {"metric": "agent_rss"}]
+    judged = judge(parse(toml(claim(places=metrics, toggles=["parallel_tools"]))).claims, {})
+    shown = claims_text.text(judged, width=50)
+    assert max(map(len, shown.splitlines())) <= 50
+    told = shown.partition("  $ ")[2].split("\n\n")[0]
+    assert told.count(" \\\n") == told.count("\n") > 1
+    assert shlex.split(told.replace("\\\n", "")) == shlex.split(judged[0].commands[0])
+
+
 def test_nothing_of_a_file_is_acted_on(capsys: pytest.CaptureFixture[str]) -> None:
     words = {"section": PLANT, "words": PLANT}
     text = toml(claim(said=[words], note=PLANT) + claim(id="b", said=[words]))

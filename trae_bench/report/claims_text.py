@@ -139,7 +139,8 @@ def _block(judged: Judged[Any], title: str, said: str, width: int) -> Iterator[s
         front = f"  {verdict.ljust(widths[0])}  {figure.ljust(widths[1])}  "
         yield _wrapped(place, width, front, " " * len(front)).rstrip()
     for command in judged.commands:
-        yield _wrapped(command, width, "  $ ", "      ")
+        # To be copied whole: the shell goes on where a line ends so.
+        yield _wrapped(command, width - 2, "  $ ", "      ").replace("\n", " \\\n")
 
 
 def _wrapped(line: str, width: int, first: str = "  ", later: str = "  ") -> str:
