@@ -572,7 +572,8 @@ def at(seconds: float, pairs: int = 3) -> Progress:
     return Progress(pairs, cell(), 1, 2, 5, seconds, 30.0)
 
 
-def test_on_a_terminal_one_line_is_redrawn_and_wiped() -> None:
+def test_on_a_terminal_one_line_is_redrawn_and_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     with ProgressLine(stream, HandClock()) as progress:
         progress.pair_starts(at(10.0))
@@ -583,8 +584,12 @@ def test_on_a_terminal_one_line_is_redrawn_and_wiped() -> None:
     assert shown.endswith("\r\x1b[K")
 
 
-def test_elsewhere_a_plain_line_now_and_then() -> None:
-    stream, hand = io.StringIO(), HandClock()
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_elsewhere_a_plain_line_now_and_then(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    hand = HandClock()
     with ProgressLine(stream, hand) as progress:
         for _ in range(25):
             progress.pair_starts(at(10.0))

@@ -1,5 +1,6 @@
 """The line that tells where a run stands: redrawn on a terminal, now and then elsewhere."""
 
+import os
 import shutil
 from typing import TextIO
 
@@ -21,7 +22,8 @@ class ProgressLine(Listener):
     def __init__(self, stream: TextIO, clock: Clock) -> None:
         self._stream = stream
         self._clock = clock
-        self._live = stream.isatty()
+        # A dumb one shows what would wipe the line.
+        self._live = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._last = float("-inf")
         self._told: set[tuple[str, str]] = set()
 
