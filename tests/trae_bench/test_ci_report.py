@@ -519,6 +519,9 @@ def test_verify_ends_in_4_where_one_file_does_not_hold(
     assert "bad.json: does NOT hold together" in out
     assert "wrong: seal: does not fit" in out
     assert "none.json: not a valid run file" in " ".join(out.split())
+    assert "No file can tell" in out
+    assert main(["verify", str(none)]) == 4
+    assert "No file can tell" not in capsys.readouterr().out, "none was read"
     assert main(["verify", str(tmp_path / "missing.json")]) == 2
 
 

@@ -156,8 +156,9 @@ def verify(files: tuple[Path, ...], as_json: bool) -> int:
 
         for file, checked in found.items():
             _show_verified(file, checked)
-        cannot_tell = f"No file can tell: {'; '.join(CANNOT_TELL)}."
-        click.echo("\n" + click.wrap_text(cannot_tell, terminal_width()))
+        if any(checked["error"] is None for checked in found.values()):
+            cannot_tell = f"No file can tell: {'; '.join(CANNOT_TELL)}."
+            click.echo("\n" + click.wrap_text(cannot_tell, terminal_width()))
     holds = all(checked["holds"] for checked in found.values())
     return 0 if holds else CannotMeasure.exit_code
 
