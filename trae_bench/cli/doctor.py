@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="A/A pairs of each mode to find the noise with; 0 is none, as with --quick.",
 )
-@click.option("--quick", is_flag=True, help="Leave the noise out; it takes some 20 seconds.")
+@click.option("--quick", is_flag=True, help="Leave out the noise, which takes some 20 seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def doctor(context: click.Context, /, pairs: int, quick: bool, as_json: bool) -> None:
