@@ -181,11 +181,13 @@ def _hold_to_stored(names: Collection[str], stored: RunFile) -> None:
 def _asked(names: Sequence[str]) -> dict[str, Scenario]:
     """Scenarios by what they were asked for as. Raises `UsageError` where one is meant twice."""
     asked = {name: scenario_of(name) for each in names for name in _named(each)}
-    seen = set()
-    for scenario in asked.values():
-        if scenario.name in seen:
-            raise UsageError(f"scenario {scenario.name!r} is asked for twice")
-        seen.add(scenario.name)
+    seen: dict[str, str] = {}
+    for said, scenario in asked.items():
+        if (before := seen.setdefault(scenario.name, said)) != said:
+            raise UsageError(
+                f"scenario {scenario.name!r} is asked for twice, as {before} and as {said}; leave "
+                "one out"
+            )
     return asked
 
 

@@ -307,6 +307,8 @@ def _journal_line(path: Path, number: int, text: bytes) -> Line:
     try:
         line = _LINE.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if number == 1:
+            raise BadRunFile(f"{path}:1: not a journal of trae-bench: {error}") from error
         raise BadRunFile(
             f"{path}:{number}: {error}; the lines before it are good: cut it off there to go on"
         ) from error

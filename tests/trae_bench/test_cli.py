@@ -130,10 +130,17 @@ def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--budget", "-1"], ["-1"]),
         (["run", "--repeat-until", "nan"], ["nan"]),
         (["run", "--pairs", "0"], ["0"]),
-        (["run", "tiny.toml", "./tiny.toml"], ["'tiny'", "twice"]),
+        (["run", "tiny.toml", "./tiny.toml"], ["'tiny'", "twice, as tiny.toml and as ./tiny.toml"]),
         (["run", "--toggle", "config_cache"], ["nothing to compare", "parallel_tools"]),
         (["run", "tiny.toml", "--out", "r.txt"], ["r.txt", ".json"]),
         (["run", "--resume", "nowhere.jsonl"], ["nowhere.jsonl"]),
+        (
+            ["run", "--toggle", "config_cache", "--resume", "tiny.toml"],
+            [
+                "--toggle cannot go with --resume, only --budget, --strict, --out, --json, "
+                "--keep-scratch, --comment, --junit can"
+            ],
+        ),
         (["rnu"], ["'rnu'", "run"]),
         (["list", "toggels"], ["'toggels'", "toggles"]),
         (["doctor", "--pairs", "x"], ["x"]),

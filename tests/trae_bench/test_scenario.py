@@ -279,6 +279,10 @@ def test_find(tmp_path: Path) -> None:
         find("bugfx")
     with pytest.raises(UsageError, match="no scenario file"):
         find(str(tmp_path / "mine.toml"))
+    (tmp_path / "mine.json").write_text("{}")
+    for there in (tmp_path, tmp_path / "mine.json"):
+        with pytest.raises(UsageError, match=f"{there}': one is a name, or a .toml file"):
+            find(str(there))
     (tmp_path / "mine.toml").write_text("")
     with pytest.raises(UsageError, match=r"did you mean .*mine\.toml\?"):
         find(str(tmp_path / "mine"))

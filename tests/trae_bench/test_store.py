@@ -243,6 +243,14 @@ def test_a_broken_line_is_named(tmp_path: Path, line: bytes, said: str) -> None:
         store.read_journal(path)
 
 
+def test_where_the_first_line_is_none_there_is_no_journal(tmp_path: Path) -> None:
+    path = tmp_path / "checks.toml"
+    path.write_text('name = "checks"\nabout = "no journal"\n')
+    with pytest.raises(BadRunFile, match=r"checks\.toml:1: not a journal of trae-bench") as caught:
+        store.read_journal(path)
+    assert "good" not in str(caught.value)
+
+
 def test_the_same_sample_twice_is_named(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "j.jsonl", [*pairs(1), pairs(1)[0]])
     with pytest.raises(BadRunFile, match=r":4: the same sample as in line 2"):

@@ -275,21 +275,22 @@ def _measure(options: dict[str, Any], wish: "Wish") -> "Result":
 
 
 GO_WITH_RESUME = frozenset(
-    {"resume", "budget", "out", "as_json", "keep_scratch", "comment", "junit", "strict"}
+    {"budget", "out", "as_json", "keep_scratch", "comment", "junit", "strict"}
 )
 
 
 def _only_with_resume(context: click.Context) -> None:
     """A resumed run is the run that it was: what would change it is refused."""
     default = click.core.ParameterSource.DEFAULT
-    for parameter in context.command.params:
-        name = parameter.name or ""
+    parameters = {parameter.name or "": parameter for parameter in context.command.params}
+    may = [parameters[name].opts[0] for name in parameters if name in GO_WITH_RESUME]
+    for name, parameter in parameters.items():
         given = context.get_parameter_source(name) is not default
-        if given and name not in GO_WITH_RESUME:
+        if given and name not in {*GO_WITH_RESUME, "resume"}:
             asked = parameter.opts[0] if isinstance(parameter, click.Option) else "SCENARIO"
             raise UsageError(
-                f"{asked} cannot go with --resume: all but --budget and --out is as it was when "
-                "the run began"
+                f"{asked} cannot go with --resume, only {', '.join(may)} can: all else is as it "
+                "was when the run began"
             )
 
 

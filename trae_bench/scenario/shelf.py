@@ -57,4 +57,5 @@ def find(name: str) -> Path:
         return known[name]
     if Path(f"{name}.toml").is_file():
         raise UsageError(f"no scenario {name!r} is shipped; did you mean {name}.toml?")
-    raise UsageError(f"no scenario {name!r}{suggestion(name, known)}")
+    kind = ": one is a name, or a .toml file" if Path(name).exists() else ""
+    raise UsageError(f"no scenario {name!r}{kind}{suggestion(name, known)}")
