@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.trae_bench.test_meters import session, usage
 from tests.trae_bench.test_subject import OTHER_AGENT, SMALL
 from trae_bench import meters
@@ -58,8 +60,8 @@ def test_the_metric_finds_its_figure() -> None:
     assert measure(Observation.of(usage(), [], None, None)) is None
 
 
-def test_another_agent_is_measured(tmp_path: Path) -> None:
-    (code,) = blocks("A subject", "python")
+def test_another_agent_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, use = blocks("A subject", "python")
     names: dict[str, Any] = {}
     exec(code, names)
     script = tmp_path / "agent.py"
@@ -68,3 +70,7 @@ def test_another_agent_is_measured(tmp_path: Path) -> None:
     shown = names["compare"](SMALL, command, command, 1)
     assert "small / new version  (1 duet pair)" in shown
     assert "inconclusive" in shown
+    assert shown.split()[:3] == ["metric", "old", "new"]
+    names["compare"] = lambda scenario, old, new, pairs: (scenario.name, old, new[-1], pairs)
+    exec(use, names)
+    assert "('api-sequential', ['my-agent', " in capsys.readouterr().out
