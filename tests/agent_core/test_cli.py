@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from agent_core.cli import main
 from agent_core.toggles import Toggles
 from tests.agent_core.scripted_server import Answer, scripted_server
+from tests.signals import needs
 
 pytestmark = pytest.mark.anyio
 
@@ -302,6 +303,7 @@ async def until(condition: Any) -> None:
 async def test_a_signal_in_mid_step_leaves_a_whole_trajectory_and_no_process(
     number: signal.Signals, toggles: list[str], home: Path
 ) -> None:
+    needs(number)
     toggles = [toggle for toggle in toggles if not toggle.startswith("native_client")]
     marker = f"61.{os.getpid()}{int(number)}{len(toggles)}"
     step = answer({"name": "bash", "arguments": json.dumps({"command": f"sleep {marker}"})})

@@ -17,6 +17,7 @@ import jsonschema
 import msgspec
 import pytest
 
+from tests.signals import needs
 from tests.trae_bench.twins import TINY, sample
 from trae_bench import laboratory, profiles, store
 from trae_bench.cli import main
@@ -675,6 +676,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_broken_off_is_gone_on_with(tiny: Path, number: signal.Signals) -> None:
+    needs(number)
     journal = Path("r.journal.jsonl")
     asked = ("run", "tiny.toml", "--metric", "wall", "--pairs", "1", "--out", "r.json")
     with bench_process(*asked) as process:

@@ -20,7 +20,7 @@ from trae_bench.subject.reference import toggles, tools
 
 
 def floor(metric: str, sd: float, standing: Standing = "gated") -> Floor:
-    return Floor("noise", metric, 8, sd, 0.001, 0.02, standing)
+    return Floor("noise", metric, 8, sd, 0.001, 0.02 if standing == "gated" else 0.25, standing)
 
 
 def test_the_tiny_session_is_one_that_the_laboratory_would_take() -> None:

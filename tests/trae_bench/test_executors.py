@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.signals import needs
 from trae_bench.errors import CannotMeasure
 from trae_bench.executors import FreshProcess, Scripted
 from trae_bench.records import (
@@ -539,6 +540,7 @@ def test_folders_that_went_wrong_are_kept(make: Make, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_kills_what_runs_and_the_executor_can_go_on(make: Make, tmp_path: Path) -> None:
+    needs(signal.SIGINT)
     pids = tmp_path / "pids"
     executor = make(Script(f"[ -e {pids} ] && exit; echo $$ >{pids}; sleep 1000"))
 
