@@ -191,7 +191,9 @@ def _figures(rows: Sequence[Judged]) -> list[object]:
 
 
 def _closing(done: Sequence[Round]) -> list[str]:
-    gated = [row for one in done for row in one.rows if row.gated and row.pairs]
+    measured = [row for one in done for row in one.rows if row.pairs]
+    gated = [row for row in measured if row.gated]
+    informed = [row.verdict in FALSE for row in measured if not row.gated]
     false = sum(len(one.false) for one in done)
     hit = sum(bool(one.false) for one in done)
     stopped = [f"{one.scenario} {metric}" for one in done for metric in one.sides_differ]
@@ -202,6 +204,8 @@ def _closing(done: Sequence[Round]) -> list[str]:
         f"False verdicts in {false} of {len(gated)} gated rows (95 % sure: at most "
         f"{share_at_most(false, len(gated)):.2%}), in {hit} of {len(done)} runs (at most "
         f"{share_at_most(hit, len(done)):.1%}).",
+        f"Of {len(informed)} more rows, for information only, {sum(informed)} were called "
+        "different.",
         f"A/A pairs that would have stopped a run: {', '.join(stopped) or 'none'}.",
     ]
     return lines + [
