@@ -151,10 +151,17 @@ def is_address(url: str) -> bool:
     """Whether `url` is http or https and names a host, and a port only if there is such a one."""
     parts = split_url(url)
     try:
-        host, port = (parts.hostname or "").encode("idna"), parts.port
+        named, port = _is_host(parts.hostname or ""), parts.port
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and bool(host) and port != 0
+    return parts.scheme in ("http", "https") and named and port != 0
+
+
+def _is_host(name: str) -> bool:
+    """Raises `ValueError` for some names that are none."""
+    if name.isascii():  # without the codec, whose tables are a third of a megabyte
+        return all(0 < len(label) < 64 for label in name.removesuffix(".").split("."))
+    return bool(name.encode("idna"))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,6 +1,11 @@
 """The settings in force: environment and command line over the file, and no key shown."""
 
+import subprocess
+import sys
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent_core.config import (
     Overrides,
@@ -127,6 +132,10 @@ def test_a_key_has_no_space_around_it() -> None:
         ("http://host:port", False),
         ("http:///v1", False),
         ("http://ä..b/v1", False),
+        ("http://host./v1", True),
+        ("http://a..b/v1", False),
+        (f"http://{'a' * 63}.b", True),
+        (f"http://{'a' * 64}.b", False),
         ("http://[broken", False),
         ("ftp://host", False),
         ("", False),
@@ -134,6 +143,23 @@ def test_a_key_has_no_space_around_it() -> None:
 )
 def test_what_is_an_address(url: str, whether: bool) -> None:
     assert is_address(url) is whether
+
+
+@given(st.text("ab.-", max_size=8))
+def test_a_plain_host_is_what_the_codec_says_it_is(host: str) -> None:
+    try:
+        named = bool(host.encode("idna"))
+    except UnicodeError:
+        named = False
+    assert is_address(f"http://{host}/") is named
+
+
+def test_a_plain_host_costs_no_codec() -> None:
+    code = "import sys, agent_core.config as c; c.is_address('http://a.b/v1'); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "encodings.idna" not in loaded.stdout.split()
 
 
 @pytest.mark.parametrize(
