@@ -234,12 +234,13 @@ def _complete(settings: Settings) -> ProviderSettings:
     return entry
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, path: Path | None = None, *, said: str | None = None) -> None:
     """Raises `ConfigError` for settings that no session can begin with.
 
-    A model and a key may be missing: a later command line or environment may have them.
+    A model and a key may be missing: a later command line or environment may have them. See
+    `check_names` for `path` and `said`.
     """
-    check_names(settings)
+    check_names(settings, path, said=said)
     entry = settings.model_parameters
     known = replace(entry, model=entry.model or "unnamed", api_key=entry.api_key or "unknown")
     providers = {**settings.model_providers, settings.default_provider: known}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import agent_core
-from agent_core.build import check, check_names, toggles_in_force
+from agent_core.build import check, toggles_in_force
 from agent_core.config import Overrides, Settings, effective
 from agent_core.config_cache import CachedConfig, ConfigLoadTimer, cache_directory
 from agent_core.connection_pool import pool_metrics
@@ -32,8 +32,7 @@ def diagnose(
         try:
             loaded = settings if config is None else source.load(config)
             settings = effective(loaded, environ, said)
-            check_names(settings, config, said=said.provider)
-            check(settings)
+            check(settings, config, said=said.provider)
         except (ConfigError, MissingDependencyError) as error:
             problem = str(error)
     toggles = toggles_in_force(settings, switches).as_dict()

@@ -4,7 +4,7 @@ Between marks that are comments of Markdown stands what is rendered anew:
 
     <!-- run: results/NAME.json -->   the table of a run          <!-- end of run -->
     <!-- output: trae-bench ... -->   what that command prints    <!-- end of output -->
-    <!-- study: NAME FILE ... -->     what that study tells of its raw data
+    <!-- study: NAME PATTERN -->      what that study tells of its raw data
                                                                   <!-- end of study -->
     <!-- commands -->                 the help of every command   <!-- end of commands -->
 
@@ -83,7 +83,8 @@ def output_of(arguments: str) -> str:
 
 def told_by_study(arguments: str) -> str:
     """The tables of a study that `--tell`s of raw data."""
-    name, *files = arguments.split()
+    name, pattern = arguments.split()
+    files = sorted(map(str, ROOT.glob(pattern)))
     study = import_module(f"tests.studies.{name}")
     told = io.StringIO()
     with chdir(ROOT), redirect_stdout(told):

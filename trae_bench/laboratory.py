@@ -215,18 +215,17 @@ def _same_state(journal_file: Path, header: Header, installed: Mapping[str, str]
                 )
 
 
+def _told_state(commit: str, changed: bool) -> str:
+    return f"{commit[:12]}{' with changes that are in no commit' if changed else ''}"
+
+
 def _same_revisions(journal_file: Path, compared: Compared, bench: "Bench") -> None:
     repository = Repository.around(Path.cwd(), PACKAGE)
     base = repository.at(repository.commit(compared.base_commit))
     head = repository.head()
     if head.name != compared.head:
-        before, now = (
-            f"{commit[:12]}{' with changes that are in no commit' if changed else ''}"
-            for commit, changed in (
-                (compared.head_commit, compared.changed),
-                (head.commit, head.changed),
-            )
-        )
+        before = _told_state(compared.head_commit, compared.changed)
+        now = _told_state(head.commit, head.changed)
         now = f"other such changes, on {head.commit[:12]}," if before == now else now
         raise UsageError(
             f"{journal_file}: head was {before} when this run began and is {now} now; "

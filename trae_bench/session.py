@@ -325,11 +325,10 @@ class Session:
         """
         self._end_noise()
         state = self._pick()
-        due = [each for each in self._states.values() if each.due]
-        if state is None or state.due or any(each.awaited for each in due):
-            # At the end always: what needs fresh pairs must be asked for, wherever a cell stopped.
-            if state is None or due:
-                self._look()
+        at_once = any(each.due and each.awaited for each in self._states.values())
+        # At the end always: what needs fresh pairs must be asked for, wherever a cell stopped.
+        if state is None or state.due or at_once:
+            self._look()
             state = self._pick()
         return state
 

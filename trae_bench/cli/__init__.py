@@ -65,10 +65,8 @@ def _ended(args: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         hint = "Interrupted; a journal that was begun can be gone on with (--resume)."
         return _said(INTERRUPTED, tell, hint)
-    except SystemExit:
+    except (SystemExit, BrokenPipeError):
         # Only of a closed pipe click makes an exit of its own. Whoever read the output has gone.
-        return INTERRUPTED
-    except BrokenPipeError:
         return INTERRUPTED
     except OSError as error:
         told = f"Error: {error.filename or 'the output'}: {error.strerror or error}"
