@@ -47,53 +47,22 @@ AGENT_CORE = {
     "__main__": 9,
 }
 TRAE_BENCH = {
-    "errors": 0,
-    "records": 0,
-    "launcher": 0,
-    "inventory": 0,
-    "requirements": 1,
-    "callgrind": 1,
-    "inputs": 0,
-    "probes": 0,
-    "profiles": 0,
-    "stats": 1,
-    "toml_lines": 1,
-    "toml_text": 1,
+    "errors": 1,
+    "_util": 1,
+    "model": 1,
+    "metrics": 2,
     "scenario": 2,
-    "meters": 2,
     "design": 3,
-    "answers": 3,
-    "fixtures": 3,
-    "recording": 3,
-    "jobs": 3,
-    "installs": 4,
-    "effects": 3,
-    "plan": 4,
-    "worker": 4,
-    "compare": 5,
-    "executors": 5,
-    "in_process": 5,
-    "machine": 5,
-    "lock": 5,
-    "provider": 5,
-    "subject": 5,
-    "revisions": 5,
-    "store": 6,
-    "settings": 6,
-    "session": 6,
-    "planning": 7,
-    "gate": 7,
-    "laboratory": 8,
-    "estimate": 8,
-    "claims": 7,
-    "notes": 7,
-    "across": 7,
+    "provider": 3,
+    "execution": 3,
+    "subject": 4,
+    "stats": 4,
+    "storage": 5,
+    "verdicts": 6,
+    "run": 7,
     "report": 8,
-    "doctor": 9,
-    "verify": 8,
-    "baselines": 9,
-    "cli": 10,
-    "__main__": 11,
+    "cli": 9,
+    "__main__": 10,
 }
 FLOORS = {"agent_core": AGENT_CORE, "trae_bench": TRAE_BENCH}
 NAME_IN_TABLE = re.compile(r"(?:agent_core|trae_bench)(?:\.\w+)+(?=:\w+$|$)")
@@ -122,7 +91,7 @@ def imported_names(path: Path) -> set[str]:
 
 
 def room_of(dotted: str) -> tuple[str, str]:
-    """("trae_bench", "provider") for "trae_bench.provider.wire"; "" is the package itself."""
+    """("trae_bench", "provider") for "trae_bench.provider.protocols"; "" is the package itself."""
     package, _, rest = dotted.partition(".")
     room = rest.split(".")[0]
     return package, room if room in FLOORS[package] else ""
@@ -137,7 +106,7 @@ def violations(path: Path) -> list[str]:
     for name in sorted(imported_names(path)):
         other_package, other_room = room_of(name)
         if other_package != package:
-            if str(here) != "trae_bench/subject/reference":
+            if str(here) != "trae_bench/subject/agent_core":
                 wrong.append(f"{here} knows {other_package} ({name})")
         elif other_room and other_room != room:
             floors = FLOORS[package]

@@ -9,11 +9,11 @@ import pytest
 
 from tests.trae_bench.test_meters import session, usage
 from tests.trae_bench.test_subject import OTHER_AGENT, SMALL
-from trae_bench import meters
-from trae_bench.meters import METRICS, Observation
-from trae_bench.records import Metric
+from trae_bench import metrics
+from trae_bench.metrics import METRICS, Observation
+from trae_bench.model.records import Metric
 from trae_bench.scenario import check, load
-from trae_bench.subject.reference import toggles
+from trae_bench.subject.agent_core import toggles
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ def test_every_file_and_name_that_the_page_speaks_of_is_there() -> None:
 
 def test_the_metric_finds_its_figure() -> None:
     (code,) = blocks("A metric", "python")
-    names = dict(vars(meters))
+    names = dict(vars(metrics))
     exec(code, names)
     metric, measure = names["entry"]
     assert isinstance(metric, Metric)

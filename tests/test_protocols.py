@@ -25,12 +25,12 @@ from agent_core.models.codec import Parameters, StreamDecoder
 from agent_core.toggles import Toggles
 from tests.properties import examples
 from tests.test_equal_answers import TURNS, scenario, without_times
+from trae_bench.model.records import SessionLog
 from trae_bench.provider.loopback import Loopback
+from trae_bench.provider.protocol_streams import stream_turns
+from trae_bench.provider.protocols import encode_turns
 from trae_bench.provider.respx_mock import RespxProvider
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script, expand
-from trae_bench.provider.streams import stream_turns
-from trae_bench.provider.wire import encode_turns
-from trae_bench.records import SessionLog
 from trae_bench.scenario import Protocol, ProviderConditions, ScriptedCall, Turn
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

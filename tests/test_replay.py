@@ -17,11 +17,11 @@ from agent_core.config import ProviderSettings, Settings
 from agent_core.toggles import Toggles
 from tests.properties import examples
 from tests.test_equal_answers import TURNS, scenario, without_times
-from trae_bench.fixtures import lay_out
+from trae_bench.execution.workspace import lay_out
 from trae_bench.provider.respx_mock import RespxProvider
 from trae_bench.provider.script import expand
-from trae_bench.recording import read_trajectory, recorded, text_files
 from trae_bench.scenario import Scenario, Turn, WorkspaceFixture, find, load, parse
+from trae_bench.scenario.importers.trae_trajectory import read_trajectory, recorded, text_files
 
 
 def play(played: Scenario, folder: Path) -> Path:

@@ -17,9 +17,9 @@ import yaml
 
 from tests.trae_bench.runs import gate, honest
 from trae_bench.cli import cli
-from trae_bench.report import unmeasured
 from trae_bench.report.escape import for_markdown, markdown_text
-from trae_bench.report.markdown import MARKER, comment
+from trae_bench.report.text import unmeasured
+from trae_bench.report.text.markdown import MARKER, comment
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = ROOT / ".github" / "workflows"

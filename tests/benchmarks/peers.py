@@ -24,7 +24,7 @@ from typing import Literal
 from msgspec import Struct, to_builtins
 
 from tests.benchmarks.rig import AGENT, NAP, Load, Rig
-from trae_bench.meters import TAIL_STEPS
+from trae_bench.metrics import TAIL_STEPS
 
 SINGLE = ("raw socket", "raw append", "httpx", AGENT)
 MANY = ("raw socket", "raw append", "httpx", "httpx, own clients", AGENT)
@@ -40,7 +40,7 @@ class Row(Struct, frozen=True):
     name: str
     load: Load
     figure: str
-    """A metric's name, as in `trae_bench.meters`."""
+    """A metric's name, as in `trae_bench.metrics`."""
     subjects: tuple[str, ...] = SINGLE
     scale: float = 1.0
     """From the metric's unit to the one that is shown."""

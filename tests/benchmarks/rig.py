@@ -16,15 +16,22 @@ from typing import Any, Self
 from msgspec import Struct
 
 from tests.benchmarks.floors.conversation import FINISH, opening, tool_message
+from trae_bench._util.host_facts import duet_core
 from trae_bench.errors import CannotMeasure
-from trae_bench.jobs import REPORT_FD, Ended, Job, Launcher, environment, last_words
-from trae_bench.machine import duet_core
-from trae_bench.meters import figures
+from trae_bench.execution.launcher_client import (
+    REPORT_FD,
+    Ended,
+    Job,
+    Launcher,
+    environment,
+    last_words,
+)
+from trae_bench.metrics import figures
+from trae_bench.model.records import Arm, ChildReport, Command, Seat, SessionLog, Trial
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import Script, expand
-from trae_bench.records import Arm, ChildReport, Command, Seat, SessionLog, Trial
 from trae_bench.scenario import ProviderConditions, Scenario, ScriptedCall, ToggleUse, Turn
-from trae_bench.subject.reference import ReferenceSubject, toggles
+from trae_bench.subject.agent_core import ReferenceSubject, toggles
 
 ROOT = Path(__file__).resolve().parents[2]
 NAP = 0.2
@@ -122,7 +129,7 @@ class Rig:
         self._opened.close()
 
     def measure(self, subject: str, load: Load) -> dict[str, float]:
-        """The figures of `trae_bench.meters`, by name."""
+        """The figures of `trae_bench.metrics`, by name."""
         folder = self._scratch / "run"
         shutil.rmtree(folder, ignore_errors=True)
         count = load.sessions + (load.sessions > 1)

@@ -8,7 +8,7 @@ import pytest
 from tests.benchmarks.peers import SINGLE, Goal, judge, main, measure, rows, table
 from tests.benchmarks.rig import AGENT, FILE_TEXT, Load, Rig, check
 from trae_bench.errors import CannotMeasure
-from trae_bench.records import RequestLog, SessionLog
+from trae_bench.model.records import RequestLog, SessionLog
 
 
 @pytest.mark.slow

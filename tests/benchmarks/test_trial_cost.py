@@ -14,7 +14,7 @@ import pytest
 
 from tests.benchmarks.side_by_side import Meter
 from tests.trae_bench.test_executors import Script, SilentProvider, scenario, trial
-from trae_bench.executors import FreshProcess
+from trae_bench.execution.subprocess_executor import FreshProcess
 
 GROUP = "CPU of the bench for one `true`"
 ROUNDS = 100

@@ -47,14 +47,14 @@ from tests.studies.lab import (
     table,
 )
 from tests.trae_bench.operating_characteristics import FAMILY, judge_alone
-from trae_bench.compare import MINIMUM, standing
-from trae_bench.machine import cores
-from trae_bench.meters import METRICS
-from trae_bench.plan import Cell
-from trae_bench.records import Estimate, Sample
+from trae_bench._util.host_facts import cores
+from trae_bench.design.cells import Cell
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Estimate, Sample
+from trae_bench.run.scheduler import Executor, Limits
 from trae_bench.scenario import Scenario
-from trae_bench.session import Executor, Limits
-from trae_bench.stats import SERIAL_V1, Row, estimate
+from trae_bench.stats.analysis import MINIMUM, standing
+from trae_bench.stats.decision import SERIAL_V1, Row, estimate
 
 COMPARED = ("blocked", "wall", "self_time")
 LOADS = {"quiet": 0.0, "load": 0.3}

@@ -16,12 +16,12 @@ from msgspec import Struct
 from tests.studies.lab import arguments, keep, play, playable, say, scenario_of, table
 from tests.trae_bench.test_catalogue import all_names
 from tests.trae_bench.test_catalogue import arm as everything
-from trae_bench.compare import fate, group
+from trae_bench.design.cells import Cell
 from trae_bench.errors import BenchError
-from trae_bench.laboratory import Bench
-from trae_bench.plan import Cell
-from trae_bench.records import Contrast, Sample, Side
-from trae_bench.session import Limits
+from trae_bench.model.records import Contrast, Sample, Side
+from trae_bench.run.runner import Bench
+from trae_bench.run.scheduler import Limits
+from trae_bench.stats.analysis import fate, group
 
 TOO_LONG = ("trajectory-long@1000",)
 FIGURES = ("wall", "cpu", "provider_cpu")

@@ -42,12 +42,12 @@ from tests.studies.lab import (
     table,
     told,
 )
-from trae_bench import callgrind
-from trae_bench.plan import Cell
-from trae_bench.records import Mode, Sample
+from trae_bench.design.cells import Cell
+from trae_bench.execution import callgrind
+from trae_bench.model.records import Mode, Sample
+from trae_bench.run.scheduler import Executor, Limits
 from trae_bench.scenario import Scenario
-from trae_bench.session import Executor, Limits
-from trae_bench.stats import t_quantile
+from trae_bench.stats.decision import t_quantile
 
 KINDS = ("cpu", "cache", "threads", "children")
 MODES: tuple[Mode, ...] = ("duet", "serial")

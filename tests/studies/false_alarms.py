@@ -35,14 +35,14 @@ from tests.studies.lab import (
     stoppable,
     table,
 )
-from trae_bench.compare import comparisons, noise_floor
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.laboratory import Bench
-from trae_bench.meters import METRICS
-from trae_bench.plan import Cell, cells
-from trae_bench.records import Arm, Comparison, Contrast, Mode, Verdict
+from trae_bench.design.cells import Cell, cells
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Arm, Comparison, Contrast, Mode, Verdict
+from trae_bench.run.runner import Bench
+from trae_bench.run.scheduler import Limits
 from trae_bench.scenario import Scenario
-from trae_bench.session import Limits
+from trae_bench.stats.analysis import comparisons, noise_floor
 
 TOO_LONG = ("throughput@500", "trajectory-long@1000", "trajectory-long@history-1000")
 """Half a minute and more for one trial."""

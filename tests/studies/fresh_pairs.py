@@ -15,11 +15,11 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from tests.trae_bench.twins import sample
-from trae_bench.compare import comparisons, key_of, stops
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.meters import METRICS
-from trae_bench.plan import Cell, confirming
-from trae_bench.records import Arm, Contrast, Mode, Sample, Side
+from trae_bench.design.cells import Cell, confirming
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Arm, Contrast, Mode, Sample, Side
+from trae_bench.stats.analysis import comparisons, key_of, stops
 
 A, B = Arm("base", {}), Arm("head", {})
 QUANTILES = [NormalDist().inv_cdf((n + 0.5) / 40) for n in range(40)]

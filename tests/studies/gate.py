@@ -23,11 +23,11 @@ from msgspec import Struct, to_builtins
 from tests.studies.lab import arguments, say, share_at_most, table
 from tests.trae_bench.heads import HEADS, commit, git, repository, slower
 from trae_bench.cli import main as trae_bench
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.gate import CODES, outcome
-from trae_bench.report.gate_text import sentence
-from trae_bench.store import RunFile, read_run
-from trae_bench.verify import verify
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.report.text.gate import sentence
+from trae_bench.storage.run_file import RunFile, read_run
+from trae_bench.storage.verify import verify
+from trae_bench.verdicts.gate import CODES, outcome
 
 SHARES = (0.03, 0.05, 0.10)
 """Of the processor time of a session."""

@@ -41,13 +41,13 @@ from tests.studies.lab import (
     table,
     told,
 )
-from trae_bench.compare import comparisons
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.meters import METRICS
-from trae_bench.plan import Cell, cells
-from trae_bench.records import Sample, Verdict
+from trae_bench.design.cells import Cell, cells
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Sample, Verdict
+from trae_bench.run.scheduler import Executor, Limits
 from trae_bench.scenario import Scenario
-from trae_bench.session import Executor, Limits
+from trae_bench.stats.analysis import comparisons
 
 METRICS_ASKED = ("cpu", "wall", "self_time")
 

@@ -27,12 +27,12 @@ from random import Random
 
 from tests.trae_bench.test_cli import children_of
 from tests.trae_bench.twins import TINY
-from trae_bench.lock import PLACE_VARIABLE
-from trae_bench.planning import limits_of
-from trae_bench.records import Sample
-from trae_bench.session import target
-from trae_bench.store import RunFile, read_journal, read_run
-from trae_bench.verify import verify
+from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.model.records import Sample
+from trae_bench.run.planner import limits_of
+from trae_bench.run.scheduler import target
+from trae_bench.storage.run_file import RunFile, read_journal, read_run
+from trae_bench.storage.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 2.5

@@ -21,22 +21,23 @@ import msgspec
 from msgspec import Struct
 
 from tests.trae_bench.test_catalogue import all_names
-from trae_bench import machine, planning
-from trae_bench.compare import PairOfSamples, fate, group
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.doctor import tiny
+from trae_bench._util import host_facts
+from trae_bench.design.cells import Cell
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
-from trae_bench.executors import FreshProcess
-from trae_bench.lock import HostLock
-from trae_bench.meters import METRICS
-from trae_bench.plan import Cell
+from trae_bench.execution.host_lock import HostLock
+from trae_bench.execution.subprocess_executor import FreshProcess
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Arm, Command, Contrast, Mode, Probe, Sample, Seat, Trial
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
-from trae_bench.records import Arm, Command, Contrast, Mode, Probe, Sample, Seat, Trial
+from trae_bench.run import planner
+from trae_bench.run.doctor import tiny
+from trae_bench.run.scheduler import Ending, Executor, Limits, Session
 from trae_bench.scenario import Scenario, find, load, split
-from trae_bench.session import Ending, Executor, Limits, Session
-from trae_bench.stats import t_quantile
-from trae_bench.subject.reference import ReferenceSubject
+from trae_bench.stats.analysis import PairOfSamples, fate, group
+from trae_bench.stats.decision import t_quantile
+from trae_bench.subject.agent_core import ReferenceSubject
 
 ROOT = Path(__file__).resolve().parents[2]
 NOISE = "noise"
@@ -76,7 +77,7 @@ def missing(scenario: Scenario) -> str | None:
     """Without what this scenario cannot be played here."""
     if scenario.subject.install is not None:
         return "fresh environments"
-    return next(iter(planning.missing(scenario).values()), None)
+    return next(iter(planner.missing(scenario).values()), None)
 
 
 def playable(left_out: Sequence[str] = ()) -> list[str]:
@@ -160,14 +161,14 @@ def bench(scenario: Scenario) -> Iterator[Executor]:
         ledger, scratch = Path(folder, "ledger"), Path(folder, "scratch")
         with (
             HostLock(say),
-            Loopback(pin=machine.provider_core()) as provider,
+            Loopback(pin=host_facts.provider_core()) as provider,
             FreshProcess(
                 BurdenedAgent(ledger),
                 provider,
                 {scenario.name: scenario},
                 script=expand,
                 scratch=scratch,
-                duet_core=machine.duet_core(),
+                duet_core=host_facts.duet_core(),
             ) as executor,
         ):
             yield Accounted(executor, ledger)
@@ -339,9 +340,9 @@ def arguments(about: str | None, name: str) -> argparse.ArgumentParser:
 def here() -> dict[str, Any]:
     """What raw data must say of their origin."""
     return {
-        "machine": machine.fingerprint(),
-        "code": machine.code_state(),
-        "versions": machine.versions(),
+        "machine": host_facts.fingerprint(),
+        "code": host_facts.code_state(),
+        "versions": host_facts.versions(),
     }
 
 
@@ -368,7 +369,7 @@ class Log:
             self._write({**here(), "wishes": wishes})
             return
         begun = msgspec.json.decode(path.read_bytes().splitlines()[0])
-        commit = machine.code_state().get("commit")
+        commit = host_facts.code_state().get("commit")
         if (begun["wishes"], begun["code"].get("commit")) != (msgspec.to_builtins(wishes), commit):
             raise CannotMeasure(
                 f"{path} was begun with other options or at another commit; name another --out"

@@ -63,16 +63,16 @@ from tests.studies.lab import (
     table,
 )
 from tests.studies.seats import Seats
-from trae_bench import machine
-from trae_bench.compare import comparisons
-from trae_bench.design import NOISE_FLOOR
+from trae_bench._util import host_facts
+from trae_bench.design.cells import cells
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
-from trae_bench.meters import METRICS
-from trae_bench.plan import cells
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Arm, Contrast
 from trae_bench.provider.loopback import Loopback
-from trae_bench.records import Arm, Contrast
+from trae_bench.run.scheduler import Executor, Limits
 from trae_bench.scenario import Scenario
-from trae_bench.session import Executor, Limits
+from trae_bench.stats.analysis import comparisons
 
 Claim = Literal["slower", "faster", "none"]
 EQUAL, TOGGLES = "A/A", "toggles"
@@ -436,7 +436,7 @@ def played(asked: Namespace, tools: Sequence[str]) -> list[Said]:
     ahead = islice(turns(asked.rounds, asked.pairs.split(","), tools), len(log.rounds), None)
     with (
         bench(scenario) as executor,
-        Loopback(pin=machine.provider_core()) as provider,
+        Loopback(pin=host_facts.provider_core()) as provider,
         TemporaryDirectory(prefix="study-") as scratch,
         stoppable(),
     ):

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from tests.studies.lab import BurdenedAgent
 from trae_bench.errors import CannotMeasure
-from trae_bench.fixtures import lay_out
-from trae_bench.jobs import REPORT_FD, environment
+from trae_bench.execution.launcher_client import REPORT_FD, environment
+from trae_bench.execution.workspace import lay_out
+from trae_bench.model.records import Arm, Seat, Trial
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
-from trae_bench.records import Arm, Seat, Trial
 from trae_bench.scenario import Scenario
 
 _TAKE = """\

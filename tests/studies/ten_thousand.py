@@ -22,18 +22,18 @@ from msgspec import Struct
 
 from tests.trae_bench.runs import header
 from tests.trae_bench.twins import cell
-from trae_bench import session
-from trae_bench.compare import comparisons
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.executors import Scripted
-from trae_bench.laboratory import Bench
-from trae_bench.meters import METRICS
-from trae_bench.plan import Cell
-from trae_bench.records import Mode, Trial
+from trae_bench.design.cells import Cell
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.execution.worker import _peak_rss as peak_rss
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Mode, Trial
+from trae_bench.run import scheduler
+from trae_bench.run.runner import Bench
+from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
-from trae_bench.session import Executor
-from trae_bench.store import Journal, read_journal, read_run
-from trae_bench.worker import _peak_rss as peak_rss
+from trae_bench.stats.analysis import comparisons
+from trae_bench.storage.run_file import Journal, read_journal, read_run
 
 MODES: tuple[tuple[Mode, tuple[str, ...]], ...] = (
     ("duet", ("cpu", "peak_rss", "requests")),
@@ -102,11 +102,11 @@ def watched_looks(seconds: list[float]) -> Iterator[None]:
         finally:
             seconds.append(time.perf_counter() - before)
 
-    vars(session)["comparisons"] = timed
+    vars(scheduler)["comparisons"] = timed
     try:
         yield
     finally:
-        vars(session)["comparisons"] = look
+        vars(scheduler)["comparisons"] = look
 
 
 def study(samples: int, cells: int, folder: Path) -> Found:

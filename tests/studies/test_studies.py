@@ -40,14 +40,14 @@ from tests.studies.lab import (
     table,
 )
 from tests.studies.seats import Seats
-from trae_bench.design import NOISE_FLOOR
+from trae_bench.design.cells import Cell
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
-from trae_bench.executors import Scripted
-from trae_bench.lock import PLACE_VARIABLE
-from trae_bench.plan import Cell
+from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.model.records import Sample, Trial
 from trae_bench.provider.loopback import Loopback
-from trae_bench.records import Sample, Trial
-from trae_bench.session import Limits
+from trae_bench.run.scheduler import Limits
 
 pytestmark = pytest.mark.slow
 SHORT = "noise@12"

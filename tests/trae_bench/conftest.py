@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.trae_bench.twins import TINY
-from trae_bench.lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import PLACE_VARIABLE
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ from typing import Any
 import msgspec
 
 from tests.trae_bench.twins import HandClock, Memory, cell
-from trae_bench.design import NOISE_FLOOR, contrasts
-from trae_bench.laboratory import conclude
-from trae_bench.meters import METRICS
-from trae_bench.plan import Cell, cells, confirming
-from trae_bench.planning import limits_of
-from trae_bench.records import Arm, Contrast, Mode, Sample, Trial, of_trial
+from trae_bench.design.cells import Cell, cells, confirming
+from trae_bench.design.contrasts import NOISE_FLOOR, contrasts
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Arm, Contrast, Mode, Sample, Trial, of_trial
+from trae_bench.run.planner import limits_of
+from trae_bench.run.runner import conclude
+from trae_bench.run.scheduler import Ending, Session
 from trae_bench.scenario import Scenario, ToggleUse
-from trae_bench.session import Ending, Session
-from trae_bench.stats import RULES
-from trae_bench.store import (
+from trae_bench.stats.decision import RULES
+from trae_bench.storage.run_file import (
     FORMAT,
     VERSION,
     Compared,

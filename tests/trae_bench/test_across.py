@@ -17,8 +17,15 @@ from tests.properties import examples
 from tests.trae_bench.runs import TOGGLES, honest
 from tests.trae_bench.test_untrusted import PLANT, document, harmless, planted
 from tests.trae_bench.twins import cell
-from trae_bench import across
-from trae_bench.across import (
+from trae_bench.cli import main
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Sample
+from trae_bench.report.text import markdown
+from trae_bench.report.text import run_diff as across_text
+from trae_bench.storage.run_file import RunFile, ScenarioUsed, read_run, sealed, write_run
+from trae_bench.verdicts import run_diff
+from trae_bench.verdicts.run_diff import (
     OTHER_KIND,
     TIME_DRIFT,
     Across,
@@ -27,12 +34,6 @@ from trae_bench.across import (
     drift_of_ratio,
     exit_code,
 )
-from trae_bench.cli import main
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.meters import METRICS
-from trae_bench.records import Sample
-from trae_bench.report import across_text, markdown
-from trae_bench.store import RunFile, ScenarioUsed, read_run, sealed, write_run
 
 pytestmark = pytest.mark.slow
 OTHER_MACHINE = {"cpu": "a faster one", "cores": 8, "cores_usable": 8, "memory": 2**33}
@@ -169,7 +170,7 @@ def test_the_level_holds_without_the_help_of_thresholds() -> None:
 
 def test_a_wrong_level_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither shared among the rows nor among the looks."""
-    monkeypatch.setattr(across, "holm_limit", lambda p_values, level: level * 6)
+    monkeypatch.setattr(run_diff, "holm_limit", lambda p_values, level: level * 6)
     assert alarms(60) > 4
 
 

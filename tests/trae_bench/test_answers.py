@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.answers import cleaner, transcript_digest, workspace_digest, wrong_in
-from trae_bench.fixtures import remove
-from trae_bench.records import ChildReport, RequestLog, SessionLog
+from trae_bench.execution.fingerprint import cleaner, transcript_digest, workspace_digest, wrong_in
+from trae_bench.execution.workspace import remove
+from trae_bench.model.records import ChildReport, RequestLog, SessionLog
 from trae_bench.scenario import Normalise, Oracle
 
 IGNORE = ("__pycache__", "*.pyc", "build/tmp")
@@ -156,7 +156,7 @@ def test_a_path_in_a_file_is_cleaned(tmp_path: Path) -> None:
 
 
 def test_a_large_file_is_compared_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trae_bench.answers.LARGEST_CLEANED", 100)
+    monkeypatch.setattr("trae_bench.execution.fingerprint.LARGEST_CLEANED", 100)
 
     def digest(text: str) -> str:
         (tmp_path / "log").write_text(text)

@@ -7,12 +7,12 @@ from msgspec.structs import replace
 
 from tests.trae_bench.test_effects import LETTERS, planted, rows
 from tests.trae_bench.test_terminal import FORBIDDEN, NASTY
-from trae_bench.compare import Attributions
-from trae_bench.effects import Attribution, attribute, holm_limit, p_values
-from trae_bench.meters import METRICS
-from trae_bench.records import Contrast
-from trae_bench.report.attribution import text
-from trae_bench.stats import EXACT_V1
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Contrast
+from trae_bench.report.text.attribution import text
+from trae_bench.stats.analysis import Attributions
+from trae_bench.stats.attribution import Attribution, attribute, holm_limit, p_values
+from trae_bench.stats.decision import EXACT_V1
 
 
 def told(

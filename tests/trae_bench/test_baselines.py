@@ -13,12 +13,12 @@ from msgspec.structs import replace
 
 from tests.trae_bench.runs import gate, honest, plan
 from tests.trae_bench.test_untrusted import PLANT, harmless
-from trae_bench import machine
-from trae_bench.baselines import keep, kept, place, read_base
+from trae_bench._util import host_facts
+from trae_bench._util.host_facts import kind_of, slug
 from trae_bench.cli import main
 from trae_bench.errors import BadRunFile
-from trae_bench.machine import kind_of, slug
-from trae_bench.store import RunFile, read_run, sealed, write_run
+from trae_bench.storage.baselines import keep, kept, place, read_base
+from trae_bench.storage.run_file import RunFile, read_run, sealed, write_run
 
 FACTS: Mapping[str, Any] = {
     "system": "Linux",
@@ -38,7 +38,7 @@ def stored(path: Path, run: RunFile) -> Path:
 
 
 def of(machine: Mapping[str, Any] = FACTS, **changes: Any) -> RunFile:
-    return honest(toggles=("idle",), machine=dict(machine), **changes)
+    return honest(toggles=("idle",), machine=dict(host_facts), **changes)
 
 
 # -- names
@@ -150,7 +150,7 @@ def test_a_seal_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "fingerprint", lambda: dict(FACTS))
+    monkeypatch.setattr(host_facts, "fingerprint", lambda: dict(FACTS))
 
 
 @pytest.mark.usefixtures("here")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from trae_bench.executors import FreshProcess
-from trae_bench.planning import check_names
+from trae_bench.execution.subprocess_executor import FreshProcess
+from trae_bench.model.records import Arm, Sample, Side, Trial
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import Script, expand
-from trae_bench.records import Arm, Sample, Side, Trial
+from trae_bench.run.planner import check_names
 from trae_bench.scenario import Scenario, catalogue, every_scenario, find, load, split
-from trae_bench.subject.reference import ReferenceSubject, toggles
+from trae_bench.subject.agent_core import ReferenceSubject, toggles
 
 pytestmark = pytest.mark.slow
 A_SCREEN = 75

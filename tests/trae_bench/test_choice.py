@@ -14,17 +14,18 @@ from hypothesis import strategies as st
 from tests.trae_bench.runs import honest, plan
 from tests.trae_bench.test_cli import ScriptedBench, fine, wish
 from tests.trae_bench.twins import TINY, cell
-from trae_bench import laboratory, machine, planning
+from trae_bench._util import host_facts
 from trae_bench.cli import main
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.doctor import noise
+from trae_bench.design.cells import Cell, confirming, only
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import UsageError
-from trae_bench.meters import METRICS, taken
-from trae_bench.plan import Cell, confirming, only
+from trae_bench.metrics import METRICS, taken
+from trae_bench.run import planner, runner
+from trae_bench.run.doctor import noise
 from trae_bench.scenario import Scenario, catalogue, find, load, split
-from trae_bench.stats import RULES
-from trae_bench.store import read_run
-from trae_bench.verify import verify
+from trae_bench.stats.decision import RULES
+from trae_bench.storage.run_file import read_run
+from trae_bench.storage.verify import verify
 
 
 def planned(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict[str, Any]]:
@@ -99,14 +100,14 @@ def test_a_pattern_that_matches_nothing_is_refused_with_near_names(
 
 def test_a_run_of_some_comparisons_is_gone_on_with(tiny: Path) -> None:
     asked = wish(only=("tiny/*/wall",), pairs=2)
-    result = laboratory.start(asked, Path("r.json"), force=False, bench=ScriptedBench(fine))
+    result = runner.start(asked, Path("r.json"), force=False, bench=ScriptedBench(fine))
     assert rows(result.run.header.cells) == {
         ("tiny", NOISE_FLOOR, "wall"),
         ("tiny", "batched_trajectory", "wall"),
     }
     lines = result.journal.read_bytes().splitlines(keepends=True)
     result.journal.write_bytes(b"".join(lines[:5]))
-    again = laboratory.resume(result.journal, wish(), None, bench=ScriptedBench(fine))
+    again = runner.resume(result.journal, wish(), None, bench=ScriptedBench(fine))
     assert len(again.run.samples) == len(result.run.samples) == 2 * 3 * 2
 
 
@@ -124,7 +125,7 @@ def test_a_scenario_of_which_nothing_is_left_is_not_run(
 def test_all_names_every_scenario_and_variant(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(planning, "missing", lambda scenario, varied: {})
+    monkeypatch.setattr(planner, "missing", lambda scenario, varied: {})
     scenarios = {one["scenario"] for one in planned(capsys, "all")}
     assert catalogue().keys() < scenarios
     assert main(["list", "scenarios", "--json"]) == 0
@@ -170,7 +171,7 @@ def test_a_scenario_that_varies_nothing_is_named(
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where no extra is installed."""
-    monkeypatch.setattr(planning, "find_spec", lambda module: None)
+    monkeypatch.setattr(planner, "find_spec", lambda module: None)
 
 
 def shipped(name: str) -> Scenario:
@@ -191,21 +192,21 @@ def shipped(name: str) -> Scenario:
     ],
 )
 def test_what_a_scenario_needs_is_missed(name: str, extras: list[str]) -> None:
-    assert list(planning.missing(shipped(name))) == extras
+    assert list(planner.missing(shipped(name))) == extras
 
 
 def test_nothing_is_missed_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "find_spec", lambda module: module)
-    assert planning.missing(shipped("bugfix@seven")) == {}
+    monkeypatch.setattr(planner, "find_spec", lambda module: module)
+    assert planner.missing(shipped("bugfix@seven")) == {}
 
 
 def test_a_vendors_sdk_is_the_protocols(tiny: Path, bare: None) -> None:
     gemini = '[provider]\nprotocol = "gemini"\n'
     tiny.write_text(TINY.replace("batched_trajectory", "native_client") + gemini)
-    scenario = planning.scenario_of("tiny.toml")
-    assert planning.missing(scenario) == {"google": "google.genai"}
+    scenario = planner.scenario_of("tiny.toml")
+    assert planner.missing(scenario) == {"google": "google.genai"}
     # Both sides of a comparison of revisions have the agent's own client.
-    assert planning.missing(scenario, varied=False) == {}
+    assert planner.missing(scenario, varied=False) == {}
 
 
 @pytest.mark.usefixtures("bare")
@@ -241,7 +242,7 @@ def test_a_metric_that_respx_cannot_measure_is_refused_with_the_reason(
 @pytest.fixture
 def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on macOS, where there is no os.sched_setaffinity."""
-    monkeypatch.setattr(machine, "cores", lambda: ())
+    monkeypatch.setattr(host_facts, "cores", lambda: ())
 
 
 def test_only_duets_are_taken_otherwise_where_nothing_can_be_pinned() -> None:
@@ -279,7 +280,7 @@ def test_without_pinning_the_noise_is_that_of_serial_pairs() -> None:
 
 @pytest.mark.usefixtures("unpinned")
 def test_without_pinning_the_serial_rule_judges(tiny: Path) -> None:
-    result = laboratory.start(wish(), Path("r.json"), force=False, bench=ScriptedBench(fine))
+    result = runner.start(wish(), Path("r.json"), force=False, bench=ScriptedBench(fine))
     (row,) = [r for r in result.run.comparisons if (r.contrast, r.metric) == BATCHED_CPU]
     assert row.judgement.verdict == "improvement"
     assert row.threshold == RULES["serial"].threshold

@@ -15,25 +15,26 @@ import pytest
 from tests.trae_bench.runs import AGAIN, Machine, gate, honest
 from tests.trae_bench.test_cli import heavy, modules_of
 from tests.trae_bench.twins import TINY
-from trae_bench import laboratory, store
 from trae_bench.cli import main
 from trae_bench.cli.common import say_where
 from trae_bench.errors import AnswersDiffer, CannotMeasure
-from trae_bench.gate import outcome
-from trae_bench.lock import PLACE_VARIABLE
-from trae_bench.report import markdown, unmeasured
-from trae_bench.report.ci import (
+from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.report.escape import for_workflow, for_workflow_property
+from trae_bench.report.text import markdown, unmeasured
+from trae_bench.report.text.ci import (
     MOST_OF_A_KIND,
     MOST_SUMMARY,
     SUMMARY_VARIABLE,
     add_to_summary,
     annotations,
 )
-from trae_bench.report.escape import for_workflow, for_workflow_property
-from trae_bench.report.junit import junit
+from trae_bench.report.text.junit import junit
+from trae_bench.run import runner
+from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
-from trae_bench.session import Executor
-from trae_bench.store import RunFile, write_run
+from trae_bench.storage import run_file as store
+from trae_bench.storage.run_file import RunFile, write_run
+from trae_bench.verdicts.gate import outcome
 
 replace = msgspec.structs.replace
 
@@ -255,7 +256,7 @@ def test_scenarios_are_suites() -> None:
 # -- from the command line
 
 
-class PlayedBench(laboratory.Bench):
+class PlayedBench(runner.Bench):
     """Runs no process; all pairs of the toggle give different answers where it is told to."""
 
     differ = False
@@ -279,7 +280,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[PlayedBench]
     class Bench(PlayedBench):
         pass
 
-    monkeypatch.setattr(laboratory, "Bench", Bench)
+    monkeypatch.setattr(runner, "Bench", Bench)
     return Bench
 
 
@@ -350,7 +351,7 @@ def test_an_early_interrupt_is_told_there_too(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(laboratory, "start", interrupt)
+    monkeypatch.setattr(runner, "start", interrupt)
     Path("comment.md").write_text("no regression")
     assert main([*RUN, *REPORTS]) == 130
     assert "interrupted" in Path("comment.md").read_text()
@@ -433,7 +434,7 @@ def test_an_older_run_file_is_not_taken_for_this_runs(
         raise CannotMeasure("cannot write run.json: No space left on device")
 
     write_run(Path("run.json"), run())
-    monkeypatch.setattr(laboratory, "write_run", full)
+    monkeypatch.setattr(runner, "write_run", full)
     assert main([*RUN, "--force", *reports]) == 4
     out, err = capsys.readouterr()
     assert "No space left on device" in err

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from tests.trae_bench.runs import DUET, SERIAL, honest
 from tests.trae_bench.test_untrusted import ACTED_ON, PLANT
-from trae_bench.claims import (
+from trae_bench.cli import main
+from trae_bench.cli.claims import known_claims
+from trae_bench.design.cells import Cell
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.errors import ScenarioError
+from trae_bench.model.records import Arm, Contrast, Interval
+from trae_bench.report.text import claims as claims_text
+from trae_bench.storage.run_file import RunFile, write_run
+from trae_bench.verdicts.claims import (
     AtPlace,
     ClaimsFile,
     Figure,
@@ -30,14 +38,6 @@ from trae_bench.claims import (
     parse,
     region,
 )
-from trae_bench.cli import main
-from trae_bench.cli.claims import known_claims
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.errors import ScenarioError
-from trae_bench.plan import Cell
-from trae_bench.records import Arm, Contrast, Interval
-from trae_bench.report import claims_text
-from trae_bench.store import RunFile, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = sorted((ROOT / "results").glob("*.json"))

@@ -19,18 +19,20 @@ import pytest
 
 from tests.signals import needs
 from tests.trae_bench.twins import TINY, sample
-from trae_bench import laboratory, profiles, store
 from trae_bench.cli import main
 from trae_bench.cli.run import DESIGNS, PROFILES
-from trae_bench.design import NOISE_FLOOR, design_names
+from trae_bench.design.contrasts import NOISE_FLOOR, design_names
 from trae_bench.errors import AnswersDiffer, BadRunFile, CannotMeasure, UsageError
-from trae_bench.executors import Scripted
-from trae_bench.laboratory import Bench, Wish
-from trae_bench.lock import HostLock
-from trae_bench.records import Sample, Trial
-from trae_bench.report import markdown
+from trae_bench.execution.host_lock import HostLock
+from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.model import presets
+from trae_bench.model.records import Sample, Trial
+from trae_bench.report.text import markdown
+from trae_bench.run import runner
+from trae_bench.run.runner import Bench, Wish
+from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
-from trae_bench.session import Executor
+from trae_bench.storage import run_file as store
 
 ROOT = Path(__file__).resolve().parents[2]
 # -- light imports
@@ -59,9 +61,9 @@ HEAVY = {
     "psutil",
     "respx",
     "ssl",
-    "trae_bench.executors",
-    "trae_bench.laboratory",
-    "trae_bench.stats",
+    "trae_bench.execution.subprocess_executor",
+    "trae_bench.run.runner",
+    "trae_bench.stats.decision",
 }
 
 
@@ -106,7 +108,7 @@ def test_list_says_which_profiles_take_a_scenario(capsys: pytest.CaptureFixture[
     assert main(["list", "scenarios"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.count("[smoke, quick, full]") == 2
-    of_full = profiles.PROFILES["full"].scenarios
+    of_full = presets.PROFILES["full"].scenarios
     assert shown.count("full]") == len(of_full)
     assert main(["list", "scenarios", "--json"]) == 0
     assert not any("full]" in about for about in json.loads(capsys.readouterr().out).values())
@@ -268,7 +270,7 @@ def wish(**changes: Any) -> Wish:
 
 def test_a_run_leaves_journal_and_run_file_of_the_same_samples(tiny: Path) -> None:
     out = tiny.parent / "new" / "r.json"
-    result = laboratory.start(wish(pairs=3), out, force=False, bench=ScriptedBench(fine))
+    result = runner.start(wish(pairs=3), out, force=False, bench=ScriptedBench(fine))
 
     assert result.error is None
     written = store.read_run(out)
@@ -286,7 +288,7 @@ def uneven(trial: Trial) -> Mapping[str, float]:
 
 
 def test_a_machine_that_treats_the_sides_unlike_is_4(tiny: Path) -> None:
-    result = laboratory.start(wish(), Path("r.json"), force=False, bench=ScriptedBench(uneven))
+    result = runner.start(wish(), Path("r.json"), force=False, bench=ScriptedBench(uneven))
     assert isinstance(result.error, CannotMeasure)
     assert result.error.exit_code == 4
     assert "cpu: in 8 A/A pairs B is +20.0 % off A" in str(result.error)
@@ -303,7 +305,7 @@ def test_file_names_that_are_no_text_or_no_harmless_one(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bench = ScriptedBench(fine)
-    run = laboratory.start(wish(pairs=3), Path("r.json"), force=False, bench=bench).run
+    run = runner.start(wish(pairs=3), Path("r.json"), force=False, bench=bench).run
     for name in (os.fsdecode(b"\xff.json"), "\x1b[31m::error::.json"):
         store.write_run(Path(name), run)
         main(["verify", "--json", name])
@@ -323,7 +325,7 @@ def test_file_names_that_are_no_text_or_no_harmless_one(
 def test_a_command_line_that_is_no_text_is_kept(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(laboratory, "Bench", lambda *_, **__: ScriptedBench(fine))
+    monkeypatch.setattr(runner, "Bench", lambda *_, **__: ScriptedBench(fine))
     name = os.fsdecode(b"\xff.json")
     assert main(["run", "tiny.toml", "--pairs", "3", "--json", "--out", name]) == 0
     assert json.loads(capsys.readouterr().out)["run_file"] == name
@@ -333,7 +335,7 @@ def test_a_command_line_that_is_no_text_is_kept(
 def test_a_report_on_the_standard_output_stands_alone(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(laboratory, "Bench", lambda *_, **__: ScriptedBench(fine))
+    monkeypatch.setattr(runner, "Bench", lambda *_, **__: ScriptedBench(fine))
     assert main(["run", "tiny.toml", "--pairs", "3", "--out", "r.json", "--comment", "-"]) == 0
     out, err = capsys.readouterr()
     assert out == markdown.comment(store.read_run(Path("r.json")))
@@ -357,14 +359,14 @@ def of_two(trial: Trial) -> Mapping[str, float]:
 
 def test_designs_and_profiles_are_the_laboratorys() -> None:
     assert design_names() == DESIGNS
-    assert tuple(profiles.PROFILES) == PROFILES
+    assert tuple(presets.PROFILES) == PROFILES
 
 
 def test_a_factorial_takes_a_fixed_number_of_pairs_and_is_told_as_a_whole(
     two: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     factorial = wish(scenarios=("two.toml",), design="factorial")
-    result = laboratory.start(factorial, Path("r.json"), force=False, bench=ScriptedBench(of_two))
+    result = runner.start(factorial, Path("r.json"), force=False, bench=ScriptedBench(of_two))
     assert result.error is None
     assert result.run.header.design == "factorial"
     assert {row.pairs.measured for row in result.run.comparisons} == {8}
@@ -394,7 +396,7 @@ def test_no_scenario_is_run_because_a_stored_run_names_it(
     asked: str, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its oracle's command would be: whoever wrote the run file could have chosen both."""
-    result = laboratory.start(wish(pairs=3), Path("r.json"), force=False, bench=ScriptedBench(fine))
+    result = runner.start(wish(pairs=3), Path("r.json"), force=False, bench=ScriptedBench(fine))
     used = {"tiny": store.ScenarioUsed(asked, "0" * 64)}
     header = msgspec.structs.replace(result.run.header, scenarios=used)
     run = msgspec.structs.replace(result.run, header=header)
@@ -418,10 +420,10 @@ def test_a_base_that_looks_like_an_option_is_none(
 def test_a_resumed_run_keeps_its_design(two: Path) -> None:
     factorial = wish(scenarios=("two.toml",), design="factorial", pairs=4)
     first = ScriptedBench(of_two)
-    whole = laboratory.start(factorial, Path("r.json"), force=False, bench=first)
+    whole = runner.start(factorial, Path("r.json"), force=False, bench=first)
     lines = whole.journal.read_bytes().splitlines(keepends=True)
     whole.journal.write_bytes(b"".join(lines[:21]))
-    result = laboratory.resume(whole.journal, wish(), None, bench=ScriptedBench(of_two))
+    result = runner.resume(whole.journal, wish(), None, bench=ScriptedBench(of_two))
     assert len(result.run.samples) == len(whole.run.samples)
     assert result.run.header.design == "factorial"
 
@@ -441,7 +443,7 @@ def test_effects_of_what_is_no_run_file(tiny: Path, capsys: pytest.CaptureFixtur
 
 
 def test_by_default_it_goes_to_a_folder_of_its_own(tiny: Path) -> None:
-    result = laboratory.start(wish(pairs=1), None, force=False, bench=ScriptedBench(fine))
+    result = runner.start(wish(pairs=1), None, force=False, bench=ScriptedBench(fine))
     assert result.run_file.parent == Path("trae-bench-results")
     assert result.run_file.name.endswith("-quick.json")
     assert result.run_file.exists()
@@ -451,26 +453,26 @@ def test_nothing_is_overwritten_unless_forced(tiny: Path) -> None:
     out = tiny.parent / "r.json"
     out.write_text("mine")
     with pytest.raises(UsageError, match="--force"):
-        laboratory.start(wish(pairs=1), out, force=False, bench=ScriptedBench(fine))
+        runner.start(wish(pairs=1), out, force=False, bench=ScriptedBench(fine))
     assert out.read_text() == "mine"
-    laboratory.start(wish(pairs=1), out, force=True, bench=ScriptedBench(fine))
+    runner.start(wish(pairs=1), out, force=True, bench=ScriptedBench(fine))
     assert store.read_run(out).samples
 
 
 def test_a_journal_in_the_way_is_not_overwritten_either(tiny: Path) -> None:
-    laboratory.start(wish(pairs=1), Path("r.json"), force=False, bench=ScriptedBench(fine))
+    runner.start(wish(pairs=1), Path("r.json"), force=False, bench=ScriptedBench(fine))
     Path("r.json").unlink()
     with pytest.raises(UsageError, match="--resume"):
-        laboratory.start(wish(pairs=1), Path("r.json"), force=False, bench=ScriptedBench(fine))
+        runner.start(wish(pairs=1), Path("r.json"), force=False, bench=ScriptedBench(fine))
 
 
 def test_nothing_measured_is_4_and_different_answers_are_5(tiny: Path) -> None:
     out = Path("r.json")
-    failed = laboratory.start(wish(), out, force=True, bench=ScriptedBench(failing))
+    failed = runner.start(wish(), out, force=True, bench=ScriptedBench(failing))
     assert isinstance(failed.error, CannotMeasure)
     assert "exit status 1" in str(failed.error)
     assert failed.error.exit_code == 4
-    differ = laboratory.start(wish(), out, force=True, bench=ScriptedBench(differing))
+    differ = runner.start(wish(), out, force=True, bench=ScriptedBench(differing))
     assert isinstance(differ.error, AnswersDiffer)
     assert differ.error.exit_code == 5
     # The report is there before the exit, whatever it says.
@@ -484,11 +486,11 @@ def test_an_error_in_mid_run_leaves_what_was_measured(tiny: Path) -> None:
         return fine(trial)
 
     bench = ScriptedBench(answer)
-    result = laboratory.start(wish(pairs=3), Path("r.json"), force=False, bench=bench)
+    result = runner.start(wish(pairs=3), Path("r.json"), force=False, bench=bench)
 
     assert str(result.error) == "the provider died"
     assert store.read_run(Path("r.json")).stopped == "error"
-    again = laboratory.resume(result.journal, wish(), None, bench=ScriptedBench(fine))
+    again = runner.resume(result.journal, wish(), None, bench=ScriptedBench(fine))
     assert again.run.stopped == "done"
 
 
@@ -501,7 +503,7 @@ def interrupted(tiny: Path, after: int) -> Path:
         return fine(trial)
 
     bench = ScriptedBench(answer)
-    result = laboratory.start(wish(pairs=3), Path("r.json"), force=False, bench=bench)
+    result = runner.start(wish(pairs=3), Path("r.json"), force=False, bench=bench)
     assert result.run.stopped == "interrupted"
     assert result.error is None
     return result.journal
@@ -511,7 +513,7 @@ def interrupted(tiny: Path, after: int) -> Path:
 def test_an_interrupted_run_resumes_to_the_whole(tiny: Path, after: int) -> None:
     journal = interrupted(tiny, after)
     bench = ScriptedBench(fine)
-    result = laboratory.resume(journal, wish(), None, bench=bench)
+    result = runner.resume(journal, wish(), None, bench=bench)
 
     assert result.run.stopped == "done"
     assert result.run_file == Path("r.json")
@@ -525,7 +527,7 @@ def test_a_changed_scenario_is_not_gone_on_with(tiny: Path) -> None:
     tiny.write_text(TINY.replace("Say that", "Whisper that"))
     before = journal.read_bytes()
     with pytest.raises(UsageError, match=r"'tiny' is not what it was.*start a new run"):
-        laboratory.resume(journal, wish(), None, bench=ScriptedBench(fine))
+        runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
     assert journal.read_bytes() == before
 
 
@@ -537,7 +539,7 @@ def test_another_machine_commit_or_package_is_not_gone_on_with(tiny: Path) -> No
         changed["header"][kind][name] = "another"
         journal.write_text(json.dumps(changed) + "\n" + "".join(rest))
         with pytest.raises(UsageError, match=f"{name} was 'another'"):
-            laboratory.resume(journal, wish(), None, bench=ScriptedBench(fine))
+            runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
 def test_a_metric_of_another_release_is_not_gone_on_with(tiny: Path) -> None:
@@ -545,23 +547,23 @@ def test_a_metric_of_another_release_is_not_gone_on_with(tiny: Path) -> None:
     head, *rest = journal.read_text().splitlines(keepends=True)
     journal.write_text(head.replace('"cpu"', '"heat"') + "".join(rest))
     with pytest.raises(UsageError, match="no metric 'heat'"):
-        laboratory.resume(journal, wish(), None, bench=ScriptedBench(fine))
+        runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
 def test_a_resumed_run_does_not_take_another_runs_file(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     Path("r.json").write_text("{}")
     with pytest.raises(UsageError, match="another run's"):
-        laboratory.resume(journal, wish(), None, bench=ScriptedBench(fine))
+        runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
 def test_a_longer_budget_goes_on(tiny: Path) -> None:
     short = wish(pairs=3, budget=1e-9)
-    spent = laboratory.start(short, Path("r.json"), force=False, bench=ScriptedBench(fine))
+    spent = runner.start(short, Path("r.json"), force=False, bench=ScriptedBench(fine))
     assert spent.run.stopped == "budget"
     assert spent.error is not None
     assert "give a longer --budget" in str(spent.error)
-    more = laboratory.resume(spent.journal, wish(budget=1e9), None, bench=ScriptedBench(fine))
+    more = runner.resume(spent.journal, wish(budget=1e9), None, bench=ScriptedBench(fine))
     assert more.run.stopped == "done"
     assert more.run.header.budget == 1e9
 
@@ -569,7 +571,7 @@ def test_a_longer_budget_goes_on(tiny: Path) -> None:
 def test_a_scenario_that_cannot_feel_the_toggle_is_left_out(tiny: Path) -> None:
     bench = ScriptedBench(fine)
     asked = wish(scenarios=("tiny.toml", "fan-out"), toggles=("batched_trajectory",), pairs=1)
-    result = laboratory.start(asked, Path("r.json"), force=False, bench=bench)
+    result = runner.start(asked, Path("r.json"), force=False, bench=bench)
     assert result.run.header.scenarios.keys() == {"tiny"}
     (said,) = bench.said
     assert said.startswith("left out: fan-out cannot feel batched_trajectory, only ")
@@ -577,7 +579,7 @@ def test_a_scenario_that_cannot_feel_the_toggle_is_left_out(tiny: Path) -> None:
 
 def test_a_file_that_is_no_journal_is_refused(tiny: Path) -> None:
     with pytest.raises(BadRunFile, match=r"tiny\.toml:1"):
-        laboratory.resume(tiny, wish(), None, bench=ScriptedBench(fine))
+        runner.resume(tiny, wish(), None, bench=ScriptedBench(fine))
 
 
 # -- the lock

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from trae_bench.cli import main
-from trae_bench.lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import PLACE_VARIABLE
 from trae_bench.scenario import catalogue, load
-from trae_bench.store import read_run
+from trae_bench.storage.run_file import read_run
 
 TRAJECTORY = {
     "task": "Do it in /w.",

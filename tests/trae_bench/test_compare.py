@@ -11,13 +11,20 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.trae_bench.twins import cell, figures, sample
-from trae_bench.compare import attributions, comparisons, fate, noise_floor, own_threshold, stops
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.executors import Scripted
-from trae_bench.meters import METRICS
-from trae_bench.plan import Cell, trials
-from trae_bench.records import Comparison, Mode, Sample, Side
-from trae_bench.stats import DUET_V1, smallest_effect
+from trae_bench.design.cells import Cell, trials
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Comparison, Mode, Sample, Side
+from trae_bench.stats.analysis import (
+    attributions,
+    comparisons,
+    fate,
+    noise_floor,
+    own_threshold,
+    stops,
+)
+from trae_bench.stats.decision import DUET_V1, smallest_effect
 
 SIDES: tuple[Side, Side] = ("A", "B")
 PLAN = (

@@ -20,14 +20,14 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
 
 from trae_bench.errors import UsageError
+from trae_bench.model.records import SessionLog
 from trae_bench.provider.channel import Talk
-from trae_bench.provider.http2_talk import Http2Talk
+from trae_bench.provider.encoded_script import for_the_server
+from trae_bench.provider.http2_handler import Http2Talk
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.reactor import Reactor
-from trae_bench.provider.replies import for_the_server
 from trae_bench.provider.script import PlayedTurn, Script
 from trae_bench.provider.sessions import Provider, session_of
-from trae_bench.records import SessionLog
 from trae_bench.scenario import Fault, ProviderConditions
 
 TURNS = tuple(PlayedTurn(f"turn {number}") for number in range(1, 6))

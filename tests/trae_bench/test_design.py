@@ -2,7 +2,7 @@ from itertools import combinations
 
 import pytest
 
-from trae_bench.design import (
+from trae_bench.design.contrasts import (
     NOISE_FLOOR,
     Vector,
     contrasts,

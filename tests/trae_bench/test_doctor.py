@@ -8,15 +8,15 @@ import pytest
 from tests.trae_bench.test_cli import ScriptedBench
 from tests.trae_bench.test_session import Tape
 from tests.trae_bench.twins import figures
-from trae_bench.compare import Floor, Standing
-from trae_bench.doctor import advice, checkup, noise, tiny
-from trae_bench.laboratory import Bench
-from trae_bench.lock import PLACE_VARIABLE
-from trae_bench.meters import METRICS
-from trae_bench.records import Trial
-from trae_bench.report.terminal import noise_table, standing_lines
+from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Trial
+from trae_bench.report.text.terminal import noise_table, standing_lines
+from trae_bench.run.doctor import advice, checkup, noise, tiny
+from trae_bench.run.runner import Bench
 from trae_bench.scenario import check
-from trae_bench.subject.reference import toggles, tools
+from trae_bench.stats.analysis import Floor, Standing
+from trae_bench.subject.agent_core import toggles, tools
 
 
 def floor(metric: str, sd: float, standing: Standing = "gated") -> Floor:

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.design import contrasts
-from trae_bench.effects import (
+from trae_bench.design.contrasts import contrasts
+from trae_bench.model.records import Arm, Contrast
+from trae_bench.scenario import Scenario, ToggleUse
+from trae_bench.stats.attribution import (
     Attribution,
     Effect,
     ToggleEffects,
@@ -19,9 +21,7 @@ from trae_bench.effects import (
     least_squares,
     p_values,
 )
-from trae_bench.records import Arm, Contrast
-from trae_bench.scenario import Scenario, ToggleUse
-from trae_bench.stats import DUET_V1, Row
+from trae_bench.stats.decision import DUET_V1, Row
 
 Terms = Mapping[frozenset[str], float]
 """What is planted: each set of toggles adds this to the logarithm once all of them are on."""

@@ -11,14 +11,15 @@ from msgspec.structs import replace
 
 from tests.trae_bench.test_cli import ScriptedBench, wish
 from tests.trae_bench.twins import TINY, cell
-from trae_bench import estimate as room
-from trae_bench import laboratory, machine
+from trae_bench._util import host_facts
 from trae_bench.cli import main
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.estimate import AROUND, START, Kind, estimate, guess, paces
-from trae_bench.plan import confirming
-from trae_bench.planning import Plan, plan
-from trae_bench.records import Mode, Probe, Trial
+from trae_bench.design.cells import confirming
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.model.records import Mode, Probe, Trial
+from trae_bench.run import duration as room
+from trae_bench.run import runner
+from trae_bench.run.duration import AROUND, START, Kind, estimate, guess, paces
+from trae_bench.run.planner import Plan, plan
 from trae_bench.scenario import (
     Fault,
     Load,
@@ -29,7 +30,7 @@ from trae_bench.scenario import (
     ToggleUse,
     Turn,
 )
-from trae_bench.store import read_run, sealed, write_run
+from trae_bench.storage.run_file import read_run, sealed, write_run
 
 WALLS = {"duet": 2.0, "serial": 3.0}
 
@@ -139,7 +140,7 @@ def slow(trial: Trial) -> Mapping[str, float]:
 
 def an_earlier_run(name: str = "old", **changes: Any) -> Path:
     out = Path("trae-bench-results") / f"{name}.json"
-    laboratory.start(wish(pairs=2, **changes), out, force=False, bench=ScriptedBench(slow))
+    runner.start(wish(pairs=2, **changes), out, force=False, bench=ScriptedBench(slow))
     return out
 
 
@@ -178,8 +179,8 @@ def test_another_scenario_another_machine_and_no_run_file_tell_nothing(
     (out.parent / "gone.json").symlink_to("nowhere")
     before = asked()
     assert paces(before, out.parent)
-    here = machine.fingerprint()
-    monkeypatch.setattr(machine, "fingerprint", lambda: here | {"cpu": "another one"})
+    here = host_facts.fingerprint()
+    monkeypatch.setattr(host_facts, "fingerprint", lambda: here | {"cpu": "another one"})
     assert not paces(before, out.parent)
     monkeypatch.undo()
     os.chdir(tiny.parent)

@@ -18,8 +18,8 @@ import pytest
 
 from tests.signals import needs
 from trae_bench.errors import CannotMeasure
-from trae_bench.executors import FreshProcess, Scripted
-from trae_bench.records import (
+from trae_bench.execution.subprocess_executor import FreshProcess, Scripted
+from trae_bench.model.records import (
     Arm,
     Command,
     Mode,

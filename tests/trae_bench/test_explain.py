@@ -10,14 +10,14 @@ from msgspec.structs import replace
 from tests.trae_bench.runs import COMPARED, EFFECTS, gate, honest, plan
 from tests.trae_bench.test_terminal import FORBIDDEN, NASTY
 from trae_bench.cli import main
-from trae_bench.compare import RowKey, rows_of
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.meters import METRICS
-from trae_bench.plan import CONFIRMING, Cell, confirming
-from trae_bench.planning import limits_of
-from trae_bench.report.explanation import Explanation, explain, headline, rows, story, text
-from trae_bench.stats import estimate
-from trae_bench.store import RunFile, sealed, write_run
+from trae_bench.design.cells import CONFIRMING, Cell, confirming
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.metrics import METRICS
+from trae_bench.report.text.explanation import Explanation, explain, headline, rows, story, text
+from trae_bench.run.planner import limits_of
+from trae_bench.stats.analysis import RowKey, rows_of
+from trae_bench.stats.decision import estimate
+from trae_bench.storage.run_file import RunFile, sealed, write_run
 
 
 def told(run: RunFile, contrast: str, metric: str) -> str:

@@ -17,11 +17,11 @@ import pytest
 
 from tests.trae_bench.runs import TOGGLES, gate, honest, plan
 from trae_bench.cli import main
-from trae_bench.design import NOISE_FLOOR
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import BadRunFile, CannotMeasure
-from trae_bench.records import Sample, Side
+from trae_bench.model.records import Sample, Side
 from trae_bench.report.export import CSV_COLUMNS, FORMATS, export
-from trae_bench.store import RunFile, write_run
+from trae_bench.storage.run_file import RunFile, write_run
 
 replace = msgspec.structs.replace
 JSON_FORMATS = [name for name in FORMATS if name != "csv"]

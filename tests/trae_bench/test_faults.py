@@ -16,10 +16,11 @@ import pytest
 
 from tests.trae_bench.test_cli import ROOT, bench_process, children_of, gone, lines_of
 from tests.trae_bench.twins import TINY
-from trae_bench import laboratory, machine
+from trae_bench._util import host_facts
 from trae_bench.cli import main
-from trae_bench.store import read_journal, read_run
-from trae_bench.verify import verify
+from trae_bench.run import runner
+from trae_bench.storage.run_file import read_journal, read_run
+from trae_bench.storage.verify import verify
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 PATIENCE = 30.0
@@ -62,7 +63,7 @@ def test_a_journal_that_never_began_says_what_to_do(
 
 def test_a_run_bounds_the_memory_of_what_it_starts(tiny: Path) -> None:
     """Seen by the oracle's shell, which is started like any trial."""
-    limit = machine.memory_for_a_process()
+    limit = host_facts.memory_for_a_process()
     assert limit is not None
     oracle = f"[oracle]\ncommand = 'test \"$(ulimit -d)\" = {limit // 1024}'\n"
     tiny.write_text(TINY.replace("[[turns]]\n[[", f"{oracle}[[turns]]\n[[", 1))
@@ -72,16 +73,16 @@ def test_a_run_bounds_the_memory_of_what_it_starts(tiny: Path) -> None:
 
 def test_half_the_memory_is_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     gib = 1 << 30
-    monkeypatch.setattr(machine, "_memory", lambda: {"MemTotal": 8 * gib})
-    monkeypatch.setattr(machine, "_number", lambda path: None)
-    assert machine.memory_for_a_process() == 4 * gib
-    monkeypatch.setattr(machine, "_number", lambda path: 2 * gib)
-    assert machine.memory_for_a_process() == gib
-    monkeypatch.setattr(machine, "_memory", lambda: {"MemTotal": gib // 2})
-    assert machine.memory_for_a_process() == machine.LEAST_MEMORY
-    monkeypatch.setattr(machine, "_memory", dict)
-    monkeypatch.setattr(machine, "_number", lambda path: None)
-    assert machine.memory_for_a_process() is None
+    monkeypatch.setattr(host_facts, "_memory", lambda: {"MemTotal": 8 * gib})
+    monkeypatch.setattr(host_facts, "_number", lambda path: None)
+    assert host_facts.memory_for_a_process() == 4 * gib
+    monkeypatch.setattr(host_facts, "_number", lambda path: 2 * gib)
+    assert host_facts.memory_for_a_process() == gib
+    monkeypatch.setattr(host_facts, "_memory", lambda: {"MemTotal": gib // 2})
+    assert host_facts.memory_for_a_process() == host_facts.LEAST_MEMORY
+    monkeypatch.setattr(host_facts, "_memory", dict)
+    monkeypatch.setattr(host_facts, "_number", lambda path: None)
+    assert host_facts.memory_for_a_process() is None
 
 
 # -- the wall clock
@@ -106,7 +107,7 @@ def test_a_clock_that_was_set_back_between_two_stretches_is_odd_and_no_more(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main([*SMALL, "--pairs", "1", "--budget", "0.001"]) in (0, 4)
-    monkeypatch.setattr(laboratory, "now", lambda: "2026-01-01T11:00:00+00:00")
+    monkeypatch.setattr(runner, "now", lambda: "2026-01-01T11:00:00+00:00")
     journal = Path("r.journal.jsonl")
     head, *rest = journal.read_text().splitlines(keepends=True)
     changed = json.loads(head)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.fixtures import generated, lay_out, remove
+from trae_bench.execution.workspace import generated, lay_out, remove
 from trae_bench.scenario import GeneratedFiles, WorkspaceFixture
 
 

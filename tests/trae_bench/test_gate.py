@@ -19,25 +19,26 @@ from tests.trae_bench.heads import HEADS, commit, git, repository
 from tests.trae_bench.runs import AGAIN, COMPARED, NOW, Machine, gate, gate_plan, honest
 from tests.trae_bench.test_cli import failing
 from tests.trae_bench.twins import TINY, Memory
-from trae_bench import laboratory, store
 from trae_bench.cli import main
-from trae_bench.compare import comparisons
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.executors import Scripted
-from trae_bench.gate import CODES, Kind, outcome
-from trae_bench.lock import PLACE_VARIABLE
-from trae_bench.meters import METRICS
-from trae_bench.plan import confirming
-from trae_bench.planning import Plan, Wish, plan
-from trae_bench.records import Confirmation, Judgement, Trial
-from trae_bench.report import gate_text
-from trae_bench.report.ci import annotations
+from trae_bench.design.cells import confirming
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Confirmation, Judgement, Trial
 from trae_bench.report.export import export
-from trae_bench.report.junit import junit
-from trae_bench.report.markdown import MARKER, comment
-from trae_bench.session import Limits, Session
-from trae_bench.store import RunFile, sealed
-from trae_bench.verify import verify
+from trae_bench.report.text import gate as gate_text
+from trae_bench.report.text.ci import annotations
+from trae_bench.report.text.junit import junit
+from trae_bench.report.text.markdown import MARKER, comment
+from trae_bench.run import runner
+from trae_bench.run.planner import Plan, Wish, plan
+from trae_bench.run.scheduler import Limits, Session
+from trae_bench.stats.analysis import comparisons
+from trae_bench.storage import run_file as store
+from trae_bench.storage.run_file import RunFile, sealed
+from trae_bench.storage.verify import verify
+from trae_bench.verdicts.gate import CODES, Kind, outcome
 
 pytestmark = pytest.mark.slow
 replace = msgspec.structs.replace
@@ -639,7 +640,7 @@ def test_a_head_that_does_not_start_ends_in_4_and_can_be_gone_on_with(
     assert code == 4
     assert run.header.compared is not None and run.header.compared.new == {}
     assert "it does not start" in capsys.readouterr().out
-    journal = laboratory.journal_of(checkout.parent / "run.json")
+    journal = runner.journal_of(checkout.parent / "run.json")
     assert main(["run", "--resume", str(journal), "--strict"]) == 4
     HEADS["an import"](checkout)
     assert main(["run", "--resume", str(journal)]) == 2
@@ -668,7 +669,7 @@ def test_a_stored_run_is_a_base(
     def executor(*_: object) -> Iterator[Scripted]:
         yield Scripted(lambda trial: {"requests": requests["now"]})
 
-    monkeypatch.setattr(laboratory.Bench, "executor", executor)
+    monkeypatch.setattr(runner.Bench, "executor", executor)
     monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
     monkeypatch.chdir(tmp_path)
     run = ["run", "--metric", "requests", "--toggle", "event_shell", "--pairs", "2", "--force"]
@@ -694,7 +695,7 @@ def test_a_run_that_shows_nothing_is_told_in_place_of_the_comparison(
     def executor(*_: object) -> Iterator[Scripted]:
         yield Scripted(lambda trial: {"requests": 10.0} if works[0] else failing(trial))
 
-    monkeypatch.setattr(laboratory.Bench, "executor", executor)
+    monkeypatch.setattr(runner.Bench, "executor", executor)
     monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
     monkeypatch.chdir(tmp_path)
     Path("tiny.toml").write_text(TINY)

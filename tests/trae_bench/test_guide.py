@@ -13,14 +13,14 @@ from agent_core.toggles import Toggles
 from tests.trae_bench.runs import honest
 from tests.trae_bench.test_claims import COMMITTED, ROOT, cells
 from tests.trae_bench.test_untrusted import ACTED_ON, PLANT
-from trae_bench.claims import ClaimsFile, Source, claims_file
 from trae_bench.cli import main
 from trae_bench.cli.claims import known_claims, varied
 from trae_bench.errors import UsageError
-from trae_bench.meters import METRICS
+from trae_bench.metrics import METRICS
 from trae_bench.report.guide import END, NOT_MEASURED, first_difference, rendered
 from trae_bench.report.guide_tables import SUMMARY, TABLES, Ask
-from trae_bench.store import RunFile, write_run
+from trae_bench.storage.run_file import RunFile, write_run
+from trae_bench.verdicts.claims import ClaimsFile, Source, claims_file
 
 GUIDE = ROOT / "docs" / "performance.md"
 DOCUMENTS = (GUIDE, ROOT / "docs" / "claims.md")

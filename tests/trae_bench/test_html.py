@@ -28,19 +28,19 @@ from tests.trae_bench.test_effects import rows
 from tests.trae_bench.test_untrusted import ACTED_ON, PLANT, document, planted
 from tests.trae_bench.twins import cell, sample
 from trae_bench.cli import main
-from trae_bench.compare import comparisons, noise_floor
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.meters import METRICS
-from trae_bench.plan import Cell
-from trae_bench.records import Arm, Confirmation, Contrast, Interval, Pairs
-from trae_bench.report import gate_text
+from trae_bench.design.cells import Cell
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Arm, Confirmation, Contrast, Interval, Pairs
 from trae_bench.report.html import Source, _environment, page, pairs, raw, svg, table
 from trae_bench.report.html.growth import growth
 from trae_bench.report.html.overview import overview
 from trae_bench.report.html.shares import shares
 from trae_bench.report.html.source import band
-from trae_bench.report.terminal import cells_of
-from trae_bench.store import RunFile, write_run
+from trae_bench.report.text import gate as gate_text
+from trae_bench.report.text.terminal import cells_of
+from trae_bench.stats.analysis import comparisons, noise_floor
+from trae_bench.storage.run_file import RunFile, write_run
 
 replace = msgspec.structs.replace
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.provider.http1 import BadRequest, Request, RequestReader
+from trae_bench.provider.http1_parser import BadRequest, Request, RequestReader
 
 POST = b"POST /s/x/v1?a=b HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = (

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from tests.trae_bench.twins import figures
-from trae_bench.executors import Scripted
-from trae_bench.in_process import Divided, InProcess
+from trae_bench.execution.in_process import Divided, InProcess
+from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.model.records import Arm, ChildReport, Sample, Seat, Side, Trial
 from trae_bench.provider.respx_mock import RespxProvider
 from trae_bench.provider.script import Script, expand
-from trae_bench.records import Arm, ChildReport, Sample, Seat, Side, Trial
 from trae_bench.scenario import (
     Oracle,
     ProviderConditions,

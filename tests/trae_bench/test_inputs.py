@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from trae_bench import inputs
-from trae_bench.claims import load as load_claims
+from trae_bench._util import bounded_io
 from trae_bench.cli import main
 from trae_bench.errors import BenchError
-from trae_bench.recording import read_trajectory
 from trae_bench.scenario import load
-from trae_bench.store import read_journal, read_run
+from trae_bench.scenario.importers.trae_trajectory import read_trajectory
+from trae_bench.storage.run_file import read_journal, read_run
+from trae_bench.verdicts.claims import load as load_claims
 
 READERS: list[Callable[[Path], object]] = [
-    inputs.text,
+    bounded_io.text,
     read_run,
     read_journal,
     read_trajectory,
@@ -68,7 +68,7 @@ def test_what_the_shell_opened_for_us_may_be_a_pipe() -> None:
     os.write(writer, b"twelve bytes")
     os.close(writer)
     try:
-        assert inputs.whole(Path(f"/dev/fd/{reader}")) == b"twelve bytes"
+        assert bounded_io.whole(Path(f"/dev/fd/{reader}")) == b"twelve bytes"
     finally:
         os.close(reader)
 
@@ -76,12 +76,12 @@ def test_what_the_shell_opened_for_us_may_be_a_pipe() -> None:
 def test_both_ends_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"\xef\xbb\xbf0123456789\r\n")
-    assert inputs.first_bytes(path, 4) == b"\xef\xbb\xbf0"
-    assert inputs.last_bytes(path, 3) == b"9\r\n"
-    assert inputs.last_bytes(path, 99) == inputs.whole(path)
-    assert inputs.text(path) == "0123456789\r\n"
-    assert inputs.whole(path, 15)
+    assert bounded_io.first_bytes(path, 4) == b"\xef\xbb\xbf0"
+    assert bounded_io.last_bytes(path, 3) == b"9\r\n"
+    assert bounded_io.last_bytes(path, 99) == bounded_io.whole(path)
+    assert bounded_io.text(path) == "0123456789\r\n"
+    assert bounded_io.whole(path, 15)
     with pytest.raises(OSError, match="larger than 14 bytes"):
-        inputs.whole(path, 14)
+        bounded_io.whole(path, 14)
     with pytest.raises(IsADirectoryError):
-        inputs.text(tmp_path)
+        bounded_io.text(tmp_path)

@@ -20,20 +20,35 @@ from hypothesis import strategies as st
 from packaging.markers import Marker, default_environment
 from packaging.requirements import Requirement as Theirs
 
-from trae_bench import installs, inventory, requirements
 from trae_bench.cli import main
 from trae_bench.errors import CannotMeasure, ScenarioError
-from trae_bench.executors import FreshProcess
-from trae_bench.installs import Installer, Installs, NotMade, Work, Workshop, provide
-from trae_bench.inventory import of_environment, of_records
-from trae_bench.meters import METRICS
-from trae_bench.records import Arm, Sample, Side, Trial
-from trae_bench.requirements import Declared, Requirement, closure, declared, holds, needed, normal
+from trae_bench.execution.subprocess_executor import FreshProcess
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Arm, Sample, Side, Trial
 from trae_bench.scenario import SubjectSetup, check, find, load, parse
 from trae_bench.scenario.measurable import INSTALL_METRICS
-from trae_bench.store import read_run
+from trae_bench.storage.run_file import read_run
+from trae_bench.subject.agent_core import ReferenceSubject, extras
 from trae_bench.subject.command import CommandSubject
-from trae_bench.subject.reference import ReferenceSubject, extras
+from trae_bench.subject.install import environments, inventory, requirements
+from trae_bench.subject.install.environments import (
+    Installer,
+    Installs,
+    NotMade,
+    Work,
+    Workshop,
+    provide,
+)
+from trae_bench.subject.install.inventory import of_environment, of_records
+from trae_bench.subject.install.requirements import (
+    Declared,
+    Requirement,
+    closure,
+    declared,
+    holds,
+    needed,
+    normal,
+)
 
 SITE = Path("lib", "python3.11", "site-packages")
 
@@ -277,7 +292,9 @@ def test_elsewhere_the_metadata_tell(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_lock_holds_what_the_extras_need() -> None:
-    locked = {line.partition("==")[0] for line in installs.constraints().read_text().splitlines()}
+    locked = {
+        line.partition("==")[0] for line in environments.constraints().read_text().splitlines()
+    }
     named = {one.name for one in needed(sorted(extras()), declared())}
     assert named <= {normal(name) for name in locked}
 
@@ -384,7 +401,7 @@ def test_whatever_decides_what_is_in_it_is_in_its_name(
 ) -> None:
     lock = tmp_path / "lock.txt"
     lock.write_text("one==1\n")
-    monkeypatch.setattr(installs, "constraints", lambda: lock)
+    monkeypatch.setattr(environments, "constraints", lambda: lock)
     found = {workshop(tool, tmp_path).environment([])}
     found.add(workshop(tool, tmp_path).environment([ONE]))
     found.add(workshop(tool, tmp_path, name="fake 2").environment([ONE]))
@@ -401,7 +418,7 @@ def test_half_an_environment_is_never_kept(
     tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill: str, said: str
 ) -> None:
     if fill == "hang":
-        monkeypatch.setattr(installs, "STEP_SECONDS", 0.5)
+        monkeypatch.setattr(environments, "STEP_SECONDS", 0.5)
     with pytest.raises(NotMade, match=said):
         workshop(tool, tmp_path, fill=fill).environment([ONE])
     assert list((tmp_path / "cache").iterdir()) == []
@@ -430,10 +447,10 @@ def test_of_two_benches_one_is_first(tmp_path: Path) -> None:
     made, target = tmp_path / "made", tmp_path / "target"
     made.mkdir()
     (target / "theirs").mkdir(parents=True)
-    installs._move(made, target)
+    environments._move(made, target)
     assert (target / "theirs").is_dir()
     with pytest.raises(OSError, match="made"):
-        installs._move(tmp_path / "made" / "nothing", tmp_path / "other")
+        environments._move(tmp_path / "made" / "nothing", tmp_path / "other")
 
 
 def test_the_installer_sees_what_the_user_has_set(
@@ -465,7 +482,7 @@ def test_where_environments_are_kept(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
     monkeypatch.setenv("HOME", "home")
-    assert installs.cache_folder() == Path(expected, "trae-bench", "installs")
+    assert environments.cache_folder() == Path(expected, "trae-bench", "installs")
 
 
 def wheel(folder: Path) -> None:
@@ -487,7 +504,7 @@ def wheel(folder: Path) -> None:
             archive.writestr(path, text)
 
 
-REAL = list(installs.available())
+REAL = list(environments.available())
 
 
 @pytest.mark.parametrize("installer", REAL, ids=[one.name.split()[0] for one in REAL])
@@ -697,7 +714,7 @@ def fake(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TRAE_BENCH_LOCK", str(tmp_path / "lock"))
-    monkeypatch.setattr(installs, "available", lambda: [tool.installer()])
+    monkeypatch.setattr(environments, "available", lambda: [tool.installer()])
     return tool
 
 
@@ -721,7 +738,7 @@ def test_a_run_weighs_both_sides(
 
     # Resumed with another installer, it would be another run.
     Path("r.json").unlink()
-    monkeypatch.setattr(installs, "available", lambda: [fake.installer(name="fake 2")])
+    monkeypatch.setattr(environments, "available", lambda: [fake.installer(name="fake 2")])
     assert main(["run", "--resume", "r.journal.jsonl"]) == 2
     assert "installer was 'fake 1'" in capsys.readouterr().err
 
@@ -732,7 +749,7 @@ def test_a_run_without_an_index_and_without_sdks_is_none(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(installs, "available", lambda: [tool.installer("fail")])
+    monkeypatch.setattr(environments, "available", lambda: [tool.installer("fail")])
     made_up = Declared((Requirement("x-nowhere"),), extras())
     monkeypatch.setattr(requirements, "declared", lambda: made_up)
     assert main(["run", "install-size", "--profile", "smoke", "--out", "r.json"]) == 4

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from trae_bench import machine
-from trae_bench.machine import Fact, Finding, findings
+from trae_bench._util import host_facts
+from trae_bench._util.host_facts import Fact, Finding, findings
 
 CALM: dict[str, Fact] = {
     "cores_usable": 8,
@@ -25,14 +25,14 @@ CALM: dict[str, Fact] = {
 
 @pytest.fixture(autouse=True)
 def no_steal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_stolen_share", lambda: 0.0)
+    monkeypatch.setattr(host_facts, "_stolen_share", lambda: 0.0)
 
 
 def test_the_fingerprint_is_plain_data_and_stays_the_same() -> None:
-    first, second = machine.fingerprint(), machine.fingerprint()
+    first, second = host_facts.fingerprint(), host_facts.fingerprint()
     assert msgspec.json.decode(msgspec.json.encode(first)) == first
     for facts in (first, second):
-        for name in machine.CHANGING:
+        for name in host_facts.CHANGING:
             facts.pop(name, None)
     assert first == second
     assert {"system", "kernel", "cores", "python"} <= first.keys()
@@ -64,7 +64,7 @@ def test_each_trouble_is_found_with_its_remedy(change: dict[str, Fact], name: st
 
 
 def test_stolen_time_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_stolen_share", lambda: 0.05)
+    monkeypatch.setattr(host_facts, "_stolen_share", lambda: 0.05)
     (finding,) = findings(CALM)
     assert (finding.name, finding.value) == ("steal", "5.0% of processor time since boot")
 
@@ -76,7 +76,7 @@ def test_a_system_that_cannot_pin_says_so() -> None:
 
 def test_the_load_has_the_digits_that_the_kernel_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (7.63916015625, 1.0, 1.0))
-    assert machine.fingerprint()["load"] == 7.64
+    assert host_facts.fingerprint()["load"] == 7.64
 
 
 def test_this_machines_findings_are_findings() -> None:
@@ -105,12 +105,12 @@ def test_the_provider_keeps_out_of_the_duets_way(
     duet: int | None,
     provider: int | None,
 ) -> None:
-    monkeypatch.setattr(machine, "cores", lambda: usable)
-    monkeypatch.setattr(machine, "_CPU", tmp_path)
+    monkeypatch.setattr(host_facts, "cores", lambda: usable)
+    monkeypatch.setattr(host_facts, "_CPU", tmp_path)
     if duet is not None:
         (tmp_path / f"cpu{duet}/topology").mkdir(parents=True)
         (tmp_path / f"cpu{duet}/topology/thread_siblings_list").write_text(siblings + "\n")
-    assert (machine.duet_core(), machine.provider_core()) == (duet, provider)
+    assert (host_facts.duet_core(), host_facts.provider_core()) == (duet, provider)
 
 
 # -- the code
@@ -125,26 +125,26 @@ def test_the_state_of_the_checkout(tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
     (package / "module.py").write_text("x = 1\n")
-    assert machine.code_state(package) == {}
+    assert host_facts.code_state(package) == {}
     git(tmp_path, "init", "-q")
     # Not tracked: it may be an installed package within somebody else's checkout.
-    assert machine.code_state(package) == {}
+    assert host_facts.code_state(package) == {}
     git(tmp_path, "add", ".")
-    assert machine.code_state(package) == {}
+    assert host_facts.code_state(package) == {}
     git(tmp_path, "commit", "-q", "-m", "first")
-    clean = machine.code_state(package)
+    clean = host_facts.code_state(package)
     assert clean["dirty"] is False
     assert len(str(clean["commit"])) == 40
     (tmp_path / "beside").write_text("")
-    assert machine.code_state(package) == clean | {"dirty": True}
+    assert host_facts.code_state(package) == clean | {"dirty": True}
 
 
 def test_no_git_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert machine.code_state() == {}
+    assert host_facts.code_state() == {}
 
 
 def test_versions_name_this_package_and_what_is_installed() -> None:
-    found = machine.versions()
+    found = host_facts.versions()
     assert found["trae-bench"]
     assert found["msgspec"] == msgspec.__version__

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from tests.trae_bench.runs import honest
-from trae_bench.meters import METRICS
-from trae_bench.records import Pairs
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Pairs
 from trae_bench.report.escape import for_markdown, markdown_text
-from trae_bench.report.markdown import MARKER, MOST, comment, headline
-from trae_bench.store import RunFile
+from trae_bench.report.text.markdown import MARKER, MOST, comment, headline
+from trae_bench.storage.run_file import RunFile
 
 replace = msgspec.structs.replace
 

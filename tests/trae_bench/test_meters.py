@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.meters import ASKED_FOR, METRICS, Usage, figures
-from trae_bench.records import ChildReport, RequestLog, SessionLog
+from trae_bench.metrics import ASKED_FOR, METRICS, Usage, figures
+from trae_bench.model.records import ChildReport, RequestLog, SessionLog
 
 
 def usage(**changes: Any) -> Usage:

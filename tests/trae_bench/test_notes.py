@@ -6,8 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from tests.trae_bench.runs import honest
-from trae_bench.notes import MOST_TOLD, NEAR, notes
-from trae_bench.store import RunFile, sealed
+from trae_bench.storage.run_file import RunFile, sealed
+from trae_bench.verdicts.caveats import MOST_TOLD, NEAR, notes
 
 PLAIN = honest(toggles=("faster",))
 

@@ -1,9 +1,9 @@
 import pytest
 
-from trae_bench.design import contrasts
+from trae_bench.design.cells import Cell, cells, trials
+from trae_bench.design.contrasts import contrasts
 from trae_bench.errors import UsageError
-from trae_bench.plan import Cell, cells, trials
-from trae_bench.records import Metric, Mode
+from trae_bench.model.records import Metric, Mode
 from trae_bench.scenario import Scenario, ToggleUse
 
 MODES: dict[str, Mode] = {"cpu": "duet", "wall": "serial", "requests": "exact"}

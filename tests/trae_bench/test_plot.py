@@ -14,9 +14,9 @@ from tests.trae_bench.runs import honest, plan
 from tests.trae_bench.test_terminal import NASTY
 from trae_bench.cli import main
 from trae_bench.errors import CannotMeasure, UsageError
-from trae_bench.records import Comparison, Interval
+from trae_bench.model.records import Comparison, Interval
 from trae_bench.report.plot import Kind, Shown, picture
-from trae_bench.store import RunFile, write_run
+from trae_bench.storage.run_file import RunFile, write_run
 
 matplotlib = pytest.importorskip("matplotlib")
 

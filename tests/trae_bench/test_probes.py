@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from tests.trae_bench.test_executors import Make, Script, make, trial
 from tests.trae_bench.test_meters import steps, usage
 from tests.trae_bench.test_worker import run
-from trae_bench import callgrind, probes
+from trae_bench.design.cells import cells
 from trae_bench.errors import UsageError
-from trae_bench.laboratory import Wish, plan
-from trae_bench.launcher import REPORT_LIMIT
-from trae_bench.meters import METRICS, figures
-from trae_bench.plan import cells
-from trae_bench.probes import SAMPLE_SECONDS, own_pages, unique_bytes
-from trae_bench.records import Arm, ChildReport, Contrast, SessionLog
+from trae_bench.execution import callgrind, probes
+from trae_bench.execution.launcher import REPORT_LIMIT
+from trae_bench.execution.probes import SAMPLE_SECONDS, own_pages, unique_bytes
+from trae_bench.metrics import METRICS, figures
+from trae_bench.model.records import Arm, ChildReport, Contrast, SessionLog
+from trae_bench.run.runner import Wish, plan
 from trae_bench.scenario import Scenario, ToggleUse, Turn
 
 __all__ = ["make"]
@@ -38,7 +38,7 @@ def test_a_plain_trial_is_not_watched(tmp_path: Path) -> None:
     report, error, _ = run(tmp_path, "modules")
     assert report is not None, error
     assert report.memory == ()
-    assert "trae_bench.probes" not in report.final_text.split()
+    assert "trae_bench.execution.probes" not in report.final_text.split()
     assert set(report.counters) == {"modules_imported", "agent_rss"}
 
 

@@ -12,9 +12,15 @@ from hypothesis import strategies as st
 
 from trae_bench.errors import UsageError
 from trae_bench.provider.script import expand
-from trae_bench.recording import NOT_VARIED, Trajectory, read_trajectory, recorded, text_files
 from trae_bench.scenario import parse
-from trae_bench.subject.reference import toggles
+from trae_bench.scenario.importers.trae_trajectory import (
+    NOT_VARIED,
+    Trajectory,
+    read_trajectory,
+    recorded,
+    text_files,
+)
+from trae_bench.subject.agent_core import toggles
 
 DONE = {"name": "task_done", "arguments": {}}
 

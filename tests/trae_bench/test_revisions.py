@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.trae_bench.heads import HEADS, commit, git, repository
-from trae_bench import revisions
+from trae_bench._util.host_facts import code_state
 from trae_bench.errors import CannotMeasure, UsageError
-from trae_bench.installs import Installer
-from trae_bench.machine import code_state
-from trae_bench.revisions import NAME_LENGTH, Repository, Revision, interpreters
+from trae_bench.subject import revisions
+from trae_bench.subject.install.environments import Installer
+from trae_bench.subject.revisions import NAME_LENGTH, Repository, Revision, interpreters
 
 PACKAGE = "agent_core"
 PROJECT = '[project]\nname = "trae-bench"\ndependencies = []\n[project.optional-dependencies]\n'

@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 
 import trae_bench
 from tests.properties import examples
+from trae_bench._util.toml_positions import Places, line_in, places
 from trae_bench.errors import ScenarioError, UsageError
 from trae_bench.scenario import (
     Scenario,
+    catalog,
     catalogue,
     check,
     find,
     json_schema,
     load,
     parse,
-    shelf,
     write_json_schema,
 )
-from trae_bench.scenario.saying import MOST
-from trae_bench.toml_lines import Places, line_in, places
+from trae_bench.scenario.diagnostics import MOST
 
 GOOD = """\
 name = "two-words"
@@ -293,13 +293,13 @@ def test_the_folder_inside_an_installed_package_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "trae_bench"
-    monkeypatch.setattr(shelf, "__file__", str(package / "scenario" / "shelf.py"))
+    monkeypatch.setattr(catalog, "__file__", str(package / "scenario" / "shelf.py"))
     with pytest.raises(UsageError, match="install the package again"):
-        shelf.scenario_folder()
+        catalog.scenario_folder()
     (tmp_path / "scenarios").mkdir()
-    assert shelf.scenario_folder() == tmp_path / "scenarios"
+    assert catalog.scenario_folder() == tmp_path / "scenarios"
     (package / "_scenarios").mkdir(parents=True)
-    assert shelf.scenario_folder() == package / "_scenarios"
+    assert catalog.scenario_folder() == package / "_scenarios"
 
 
 # -- whatever the text, a Scenario or a ScenarioError ------------------------------------
@@ -410,7 +410,7 @@ def test_the_text_is_walked_once_however_much_is_wrong(monkeypatch: pytest.Monke
         walks.append(text)
         return places(text)
 
-    monkeypatch.setattr("trae_bench.scenario.saying.places", counted)
+    monkeypatch.setattr("trae_bench.scenario.diagnostics.places", counted)
     start = GOOD.index("[[turns]]")
     many = GOOD[:start] + "[[turns]]\n" * 300 + GOOD[start:]
     with pytest.raises(ScenarioError) as found:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from trae_bench.errors import ScenarioError
-from trae_bench.meters import METRICS
+from trae_bench.metrics import METRICS
 from trae_bench.scenario import Scenario, check, load, parse
 from trae_bench.scenario.measurable import IN_PROCESS_METRICS
-from trae_bench.subject.reference import toggles
+from trae_bench.subject.agent_core import toggles
 
 BODY = """\
 name = "s"

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from trae_bench.model.records import SessionLog
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
-from trae_bench.records import SessionLog
 from trae_bench.scenario import Oracle, Scenario, find, load
 
 Played = tuple[SessionLog, str]

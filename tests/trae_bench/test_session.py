@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trae_bench.twins import HandClock, Memory, Timed, cell, figures, sample
-from trae_bench.compare import comparisons
-from trae_bench.design import NOISE_FLOOR
+from trae_bench.design.cells import Cell, confirming
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
-from trae_bench.executors import Scripted
-from trae_bench.meters import METRICS
-from trae_bench.plan import Cell, confirming
-from trae_bench.records import Comparison, Sample, Trial
-from trae_bench.session import GIVE_UP, Ending, Limits, Listener, Progress, Session, target
-from trae_bench.stats import DUET_V1
+from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Comparison, Sample, Trial
+from trae_bench.run.scheduler import GIVE_UP, Ending, Limits, Listener, Progress, Session, target
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.decision import DUET_V1
 
 PLAN = (
     cell(NOISE_FLOOR, "duet"),
@@ -381,7 +381,7 @@ def test_all_cells_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> No
         looks.append(len(arguments[0]))
         return comparisons(*arguments)
 
-    monkeypatch.setattr("trae_bench.session.comparisons", watched)
+    monkeypatch.setattr("trae_bench.run.scheduler.comparisons", watched)
     plan = [cell(f"t{n}", "duet") for n in range(50)]
     ending = session(Scripted(figures(effect=0.5)), plan).run()
 

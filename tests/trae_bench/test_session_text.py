@@ -2,7 +2,7 @@
 
 import pytest
 
-from trae_bench.report.session_text import session_text
+from trae_bench.report.text.scenario import session_text
 from trae_bench.scenario import catalogue, find, load, parse
 
 FULL = """\

@@ -9,11 +9,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from trae_bench import settings
-from trae_bench.compare import own_threshold
 from trae_bench.errors import UsageError
-from trae_bench.meters import METRICS
-from trae_bench.settings import FILE, Settings, apply, load, parse
+from trae_bench.metrics import METRICS
+from trae_bench.run import settings
+from trae_bench.run.settings import FILE, Settings, apply, load, parse
+from trae_bench.stats.analysis import own_threshold
 
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE = """\

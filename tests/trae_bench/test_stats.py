@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from trae_bench.records import Better, Interval, Judgement, Verdict
-from trae_bench.stats import (
+from trae_bench.model.records import Better, Interval, Judgement, Verdict
+from trae_bench.stats.decision import (
     DUET_V1,
     EXACT_V1,
     RULES,

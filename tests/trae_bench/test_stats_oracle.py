@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trae_bench.stats import (
+from trae_bench.stats.decision import (
     DUET_V1,
     SERIAL_V1,
     Row,

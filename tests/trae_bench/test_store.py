@@ -16,15 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trae_bench.twins import cell, sample
-from trae_bench import store
-from trae_bench.compare import comparisons, noise_floor
-from trae_bench.design import NOISE_FLOOR
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
-from trae_bench.meters import METRICS
-from trae_bench.records import Sample
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Sample
 from trae_bench.scenario import parse
-from trae_bench.stats import RULES
-from trae_bench.store import FORMAT, VERSION, Header, Journal, Resumed, RunFile, ScenarioUsed
+from trae_bench.stats.analysis import comparisons, noise_floor
+from trae_bench.stats.decision import RULES
+from trae_bench.storage import run_file as store
+from trae_bench.storage.run_file import (
+    FORMAT,
+    VERSION,
+    Header,
+    Journal,
+    Resumed,
+    RunFile,
+    ScenarioUsed,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = (cell(NOISE_FLOOR), cell("fast"), cell("fast", "serial", ("wall",)))
@@ -306,7 +314,7 @@ import resource, signal, sys
 from pathlib import Path
 from tests.trae_bench.test_store import header, pairs
 from trae_bench.errors import CannotMeasure
-from trae_bench.store import Journal
+from trae_bench.storage.run_file import Journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path({str(path)!r})
 with Journal.create(path, header()) as journal:

@@ -5,9 +5,9 @@ from typing import Any, get_args
 
 import pytest
 
+from trae_bench.provider.protocol_streams import MEDIA_TYPES, stream_turns
+from trae_bench.provider.protocols import ENDPOINTS, encode_error
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
-from trae_bench.provider.streams import MEDIA_TYPES, stream_turns
-from trae_bench.provider.wire import ENDPOINTS, encode_error
 from trae_bench.scenario import Protocol, ProviderConditions
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

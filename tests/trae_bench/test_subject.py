@@ -12,11 +12,11 @@ import agent_core
 from agent_core.config_cache import PlainConfig
 from agent_core.toggles import Toggles
 from trae_bench.errors import CannotMeasure
-from trae_bench.executors import FreshProcess, Subject
-from trae_bench.meters import METRICS
+from trae_bench.execution.subprocess_executor import FreshProcess, Subject
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Arm, Mode, Sample, Seat, Side, Trial
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import Script, expand
-from trae_bench.records import Arm, Mode, Sample, Seat, Side, Trial
 from trae_bench.scenario import (
     Fault,
     Load,
@@ -29,8 +29,8 @@ from trae_bench.scenario import (
     Turn,
     WorkspaceFixture,
 )
+from trae_bench.subject.agent_core import ReferenceSubject, toggles, toggles_at
 from trae_bench.subject.command import CommandSubject
-from trae_bench.subject.reference import ReferenceSubject, toggles, toggles_at
 
 OTHER_AGENT = '''
 """An agent that has nothing to do with agent_core."""

@@ -17,16 +17,15 @@ from tests.trae_bench.test_store import run_file
 from tests.trae_bench.twins import HandClock, cell, sample
 from trae_bench.cli import main
 from trae_bench.cli.common import takes
-from trae_bench.compare import Floor, RowKey, comparisons, noise_floor
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.meters import METRICS
-from trae_bench.records import Comparison, Estimate, Interval, Judgement, Metric, Pairs
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Comparison, Estimate, Interval, Judgement, Metric, Pairs
 from trae_bench.report.escape import for_terminal
-from trae_bench.report.listing import bullets, columns, names
-from trae_bench.report.markdown import comment
-from trae_bench.report.progress import ProgressLine, clock, line
-from trae_bench.report.sparkline import ASCII, BLOCKS, sparkline
-from trae_bench.report.terminal import (
+from trae_bench.report.text.listing import bullets, columns, names
+from trae_bench.report.text.markdown import comment
+from trae_bench.report.text.progress import ProgressLine, clock, line
+from trae_bench.report.text.sparkline import ASCII, BLOCKS, sparkline
+from trae_bench.report.text.terminal import (
     cells_of,
     change_in,
     closing,
@@ -38,9 +37,10 @@ from trae_bench.report.terminal import (
     table,
     tally,
 )
-from trae_bench.session import Progress
-from trae_bench.stats import DUET_V1, Row, smallest_effect
-from trae_bench.store import RunFile, write_run
+from trae_bench.run.scheduler import Progress
+from trae_bench.stats.analysis import Floor, RowKey, comparisons, noise_floor
+from trae_bench.stats.decision import DUET_V1, Row, smallest_effect
+from trae_bench.storage.run_file import RunFile, write_run
 
 NASTY = "\x1b[2J\x07\u202ekcatta\u2066\n\r\t\x9b31m\u200b\ud800::error::|<b>"
 FORBIDDEN = re.compile(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trae_bench.toml_text import toml_text
+from trae_bench._util.toml_writer import toml_text
 
 TEXTS = st.text() | st.text(alphabet="a'\"\\\n\r\t\x00\x7f é😀=[]#", max_size=12)
 PLAIN = st.booleans() | st.integers(-(2**63), 2**63 - 1) | TEXTS

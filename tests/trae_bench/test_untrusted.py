@@ -22,31 +22,25 @@ from hypothesis import strategies as st
 
 from tests.properties import examples
 from tests.trae_bench.runs import COMPARED, gate, honest
-from trae_bench import store
-from trae_bench.across import compare_runs
 from trae_bench.cli import main
 from trae_bench.cli.stored import EXPORTS
-from trae_bench.design import NOISE_FLOOR, design_names
+from trae_bench.design.contrasts import NOISE_FLOOR, design_names
 from trae_bench.errors import BadRunFile, BenchError
-from trae_bench.laboratory import Result, journal_of
-from trae_bench.planning import limits_of
-from trae_bench.profiles import PROFILES
-from trae_bench.records import Sample
-from trae_bench.report import (
-    across_text,
-    attribution,
-    ci,
-    escape,
-    explanation,
-    gate_text,
-    markdown,
-    terminal,
-)
+from trae_bench.model.presets import PROFILES
+from trae_bench.model.records import Sample
+from trae_bench.report import escape
 from trae_bench.report.export import FORMATS, export
 from trae_bench.report.html import Source, page
-from trae_bench.report.junit import junit
-from trae_bench.store import Journal, RunFile, sealed
-from trae_bench.verify import origin, verify
+from trae_bench.report.text import attribution, ci, explanation, markdown, terminal
+from trae_bench.report.text import gate as gate_text
+from trae_bench.report.text import run_diff as across_text
+from trae_bench.report.text.junit import junit
+from trae_bench.run.planner import limits_of
+from trae_bench.run.runner import Result, journal_of
+from trae_bench.storage import run_file as store
+from trae_bench.storage.run_file import Journal, RunFile, sealed
+from trae_bench.storage.verify import origin, verify
+from trae_bench.verdicts.run_diff import compare_runs
 
 PLANT = "\x1b[31m\n::error::x\r##[error]\u202e<script>|`*_[a](b)@me\u2066\x9b\x07&#;,\"'%\u200b"
 ACTED_ON = re.compile(

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from tests.trae_bench.runs import NOW, honest, plan, plan_of, worked_out
 from tests.trae_bench.twins import TINY, turned_on
-from trae_bench import store
 from trae_bench.cli import main
-from trae_bench.design import NOISE_FLOOR, design_names
+from trae_bench.design.contrasts import NOISE_FLOOR, design_names
 from trae_bench.errors import BadRunFile
-from trae_bench.lock import PLACE_VARIABLE
-from trae_bench.records import Contrast, Interval
-from trae_bench.store import Resumed, RunFile, sealed
-from trae_bench.verify import MOST_TOLD, Finding, origin, verify
+from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.model.records import Contrast, Interval
+from trae_bench.storage import run_file as store
+from trae_bench.storage.run_file import Resumed, RunFile, sealed
+from trae_bench.storage.verify import MOST_TOLD, Finding, origin, verify
 
 replace = msgspec.structs.replace
 Path_ = tuple[str | int, ...]

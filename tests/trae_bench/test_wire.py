@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trae_bench.provider.protocols import ENDPOINTS, encode_turns
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
-from trae_bench.provider.wire import ENDPOINTS, encode_turns
 from trae_bench.scenario import Protocol, ProviderConditions
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from trae_bench.records import ChildReport
-from trae_bench.worker import BEAT_SECONDS, Heartbeat
+from trae_bench.execution.worker import BEAT_SECONDS, Heartbeat
+from trae_bench.model.records import ChildReport
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,7 +104,7 @@ def run(tmp_path: Path, function: str, **work: Any) -> tuple[ChildReport | None,
         "probe": "plain",
     }
     (tmp_path / "work.json").write_text(json.dumps(given | work))
-    command = "from trae_bench.worker import main; main()"
+    command = "from trae_bench.execution.worker import main; main()"
     done = subprocess.run(
         [sys.executable, "-P", "-c", command, str(tmp_path / "work.json")],
         env=environment(tmp_path),
@@ -167,7 +167,7 @@ def test_hardly_anything_is_imported_before_the_agent(tmp_path: Path) -> None:
     ).stdout.split()
     report = reported(tmp_path, "modules")
     added = set(report.final_text.split()) - set(bare)
-    assert added == {"__future__", "entry", "trae_bench", "trae_bench.worker"}
+    assert added == {"__future__", "entry", "trae_bench", "trae_bench.execution.worker"}
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 3])

@@ -5,11 +5,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.executors import Scripted
-from trae_bench.meters import METRICS
-from trae_bench.plan import Cell
-from trae_bench.records import Arm, Contrast, Mode, Sample, Side, Status, Trial
+from trae_bench.design.cells import Cell
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Arm, Contrast, Mode, Sample, Side, Status, Trial
 
 TOGGLES = ("fast", "faster", "slower", "idle")
 NONE = Arm("none", dict.fromkeys(TOGGLES, False))

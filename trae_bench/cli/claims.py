@@ -10,7 +10,7 @@ from trae_bench.cli.common import FILE, file_name, print_json, tell, terminal_wi
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from trae_bench.claims import ClaimsFile, Source
+    from trae_bench.verdicts.claims import ClaimsFile, Source
 
 NOT_BORNE_OUT = 1
 """Exit code: a document says what the runs do not."""
@@ -39,14 +39,14 @@ def claims(run_files: tuple[Path, ...], claims_file: Path | None, own: bool, as_
       trae-bench claims results/*.json
       trae-bench claims results/*.json --own
     """
-    from trae_bench.claims import claims_file as shipped
+    from trae_bench.verdicts.claims import claims_file as shipped
 
     path = claims_file or shipped()
     file, sources = known_claims(path), sources_of(run_files)
     if own:
         return _show_own(file, path, sources, as_json)
-    from trae_bench.claims import judge, newest
-    from trae_bench.report import claims_text
+    from trae_bench.report.text import claims as claims_text
+    from trae_bench.verdicts.claims import judge, newest
 
     judged = judge(file.claims, newest(sources))
     if as_json:
@@ -57,8 +57,8 @@ def claims(run_files: tuple[Path, ...], claims_file: Path | None, own: bool, as_
 
 
 def _show_own(file: "ClaimsFile", path: Path, sources: "Sequence[Source]", as_json: bool) -> int:
-    from trae_bench.claims import judge, newest, sentences
-    from trae_bench.report import claims_text
+    from trae_bench.report.text import claims as claims_text
+    from trae_bench.verdicts.claims import judge, newest, sentences
 
     lines = sentences(file, path)
     judged = judge(file.own, newest(sources))
@@ -75,8 +75,8 @@ def _show_own(file: "ClaimsFile", path: Path, sources: "Sequence[Source]", as_js
 
 def known_claims(path: Path) -> "ClaimsFile":
     """A claims file, its names held to those that there are. Raises `ScenarioError`."""
-    from trae_bench.claims import check, load
-    from trae_bench.meters import METRICS
+    from trae_bench.metrics import METRICS
+    from trae_bench.verdicts.claims import check, load
 
     file = load(path)
     check(file, scenarios=varied(), metrics=METRICS, source=path)
@@ -93,9 +93,9 @@ def varied() -> dict[str, tuple[str, ...]]:
 def sources_of(run_files: Sequence[Path]) -> "list[Source]":
     """The runs of some files, each under its name. Raises `BadRunFile`, also for one that was
     changed after its run: it bears nothing out."""
-    from trae_bench.claims import Source
-    from trae_bench.planning import is_claimed
-    from trae_bench.store import read_sealed
+    from trae_bench.run.planner import is_claimed
+    from trae_bench.storage.run_file import read_sealed
+    from trae_bench.verdicts.claims import Source
 
     runs = [(path.name, read_sealed(path)) for path in run_files]
     return [Source(name, run, is_claimed(run.header)) for name, run in runs]
@@ -106,9 +106,9 @@ def render_guide(guide: Path, run_files: Sequence[Path], *, check: bool) -> int:
 
     Raises `UsageError` for a document without figures, or with broken marks.
     """
-    from trae_bench.claims import claims_file
-    from trae_bench.inputs import whole
+    from trae_bench._util.bounded_io import whole
     from trae_bench.report.guide import first_difference, rendered
+    from trae_bench.verdicts.claims import claims_file
 
     try:
         text = whole(guide).decode()

@@ -9,7 +9,7 @@ from trae_bench.cli.common import print_json, terminal_width
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from trae_bench.doctor import Checkup
+    from trae_bench.run.doctor import Checkup
 
 
 @click.command()
@@ -35,9 +35,9 @@ def doctor(context: click.Context, /, pairs: int, quick: bool, as_json: bool) ->
     """
     import time
 
-    from trae_bench.doctor import checkup
-    from trae_bench.laboratory import Bench
-    from trae_bench.report.progress import ProgressLine
+    from trae_bench.report.text.progress import ProgressLine
+    from trae_bench.run.doctor import checkup
+    from trae_bench.run.runner import Bench
 
     if quick and context.get_parameter_source("pairs") is not click.core.ParameterSource.DEFAULT:
         raise UsageError("--quick takes no pairs at all; leave it or --pairs out")
@@ -50,9 +50,9 @@ def doctor(context: click.Context, /, pairs: int, quick: bool, as_json: bool) ->
 
 
 def _show_checkup(found: "Checkup") -> None:
-    from trae_bench.meters import taken
-    from trae_bench.report.listing import bullets, names
-    from trae_bench.report.terminal import noise_table, quantity
+    from trae_bench.metrics import taken
+    from trae_bench.report.text.listing import bullets, names
+    from trae_bench.report.text.terminal import noise_table, quantity
 
     facts = {
         name: quantity(value, "B") if name.startswith("memory") else str(value)

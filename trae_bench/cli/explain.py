@@ -9,7 +9,7 @@ from trae_bench.cli.common import FILE, print_json, terminal_width
 from trae_bench.errors import BadRunFile
 
 if TYPE_CHECKING:
-    from trae_bench.compare import RowKey
+    from trae_bench.stats.analysis import RowKey
 
 
 @click.command()
@@ -34,9 +34,9 @@ def explain(
       trae-bench explain RUN.json bugfix batched_trajectory wall
       trae-bench explain RUN.json bugfix A/A cpu
     """
-    from trae_bench.laboratory import read_result
-    from trae_bench.planning import limits_of
-    from trae_bench.report import explanation
+    from trae_bench.report.text import explanation
+    from trae_bench.run.planner import limits_of
+    from trae_bench.run.runner import read_result
 
     result = read_result(run_file)
     run = result.run
@@ -62,7 +62,7 @@ def explain(
 
 def _matching(keys: "list[RowKey]", asked: dict[str, str]) -> "list[RowKey]":
     """Rows with these names, the scenario's first. Raises `UsageError` where there are none."""
-    from trae_bench.planning import unknown
+    from trae_bench.run.planner import unknown
 
     for place, (kind, name) in enumerate(asked.items()):
         here = [key for key in keys if key[place] == name]

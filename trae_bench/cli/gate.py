@@ -17,8 +17,8 @@ from trae_bench.cli.common import (
 from trae_bench.errors import CannotMeasure, UsageError
 
 if TYPE_CHECKING:
-    from trae_bench.baselines import Baseline
-    from trae_bench.store import RunFile
+    from trae_bench.storage.baselines import Baseline
+    from trae_bench.storage.run_file import RunFile
 
 FOLDER = click.option(
     "--folder",
@@ -53,7 +53,7 @@ def compare(base: Path, head: Path, as_json: bool, comment: Path | None, strict:
       trae-bench compare BASE.json HEAD.json --comment comment.md --strict
     """
     on_stdout(comment, as_json=as_json)
-    from trae_bench.baselines import read_base
+    from trae_bench.storage.baselines import read_base
 
     runs = read_base(base), read_base(head)
     return show_across(runs, as_json=as_json, comment=comment, strict=strict)
@@ -66,8 +66,8 @@ def show_across(
 
     Raises `CannotMeasure` after that, where there was nothing to compare or no place to write to.
     """
-    from trae_bench.across import compare_runs, exit_code
-    from trae_bench.report import across_text
+    from trae_bench.report.text import run_diff as across_text
+    from trae_bench.verdicts.run_diff import compare_runs, exit_code
 
     found = compare_runs(*runs)
     code = exit_code(found, strict=strict)
@@ -119,7 +119,7 @@ def set_baseline(run_file: Path, folder: Path, force: bool) -> None:
       trae-bench run bugfix --profile full --out bugfix.json
       trae-bench baseline set bugfix.json
     """
-    from trae_bench.baselines import keep
+    from trae_bench.storage.baselines import keep
 
     path = keep(run_file, folder, force=force)
     click.echo(f"Kept as {file_name(path)}")
@@ -139,8 +139,8 @@ def show_baselines(context: click.Context, /, folder: Path, as_json: bool) -> No
       trae-bench baseline show
       trae-bench baseline show --json
     """
-    from trae_bench.baselines import kept
-    from trae_bench.machine import fingerprint, kind_of
+    from trae_bench._util.host_facts import fingerprint, kind_of
+    from trae_bench.storage.baselines import kept
 
     named = context.get_parameter_source("folder") is not click.core.ParameterSource.DEFAULT
     if named and not folder.is_dir():
@@ -159,7 +159,7 @@ def show_baselines(context: click.Context, /, folder: Path, as_json: bool) -> No
 
 def _show_baselines(found: "list[Baseline]") -> None:
     from trae_bench.report.escape import for_terminal
-    from trae_bench.report.listing import names
+    from trae_bench.report.text.listing import names
 
     for one in found:
         star = "*" if one.fits else " "

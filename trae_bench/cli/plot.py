@@ -9,7 +9,7 @@ from trae_bench.cli.common import FILE, file_name, write
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from trae_bench.laboratory import Result
+    from trae_bench.run.runner import Result
 
 FORMATS = ("svg", "png")
 
@@ -47,8 +47,8 @@ def plot(files: tuple[Path, ...], out: Path, kind: Any, **names: str | None) -> 
       trae-bench plot RUN.json --kind pairs --scenario bugfix \\
         --toggle parallel_tools --metric wall --out pairs.svg
     """
-    from trae_bench.laboratory import read_result
     from trae_bench.report.plot import Shown, picture
+    from trae_bench.run.runner import read_result
 
     format = out.suffix.removeprefix(".").lower()
     if format not in FORMATS:
@@ -74,7 +74,7 @@ def _name(files: tuple[Path, ...], place: int) -> str:
 
 def _known(results: "list[Result]", names: dict[str, str | None]) -> None:
     """Raises `UsageError` with near names for a name that none of the runs has."""
-    from trae_bench.planning import unknown
+    from trae_bench.run.planner import unknown
 
     rows = [row for result in results for row in result.run.comparisons]
     fields = {"scenario": "scenario", "toggle": "contrast", "metric": "metric"}

@@ -22,8 +22,8 @@ from trae_bench.cli.common import (
 from trae_bench.errors import BenchError, CannotMeasure
 
 if TYPE_CHECKING:
-    from trae_bench.laboratory import Result
-    from trae_bench.store import RunFile
+    from trae_bench.run.runner import Result
+    from trae_bench.storage.run_file import RunFile
 
 WIDEST_TABLE = 200
 
@@ -49,7 +49,7 @@ def show_result(result: "Result", *, as_json: bool) -> None:
 
 def show_noise(run: "RunFile") -> None:
     """Before any figure: how noisy the machine was, and the smallest effect that shows."""
-    from trae_bench.report.terminal import noise_lines
+    from trae_bench.report.text.terminal import noise_lines
 
     for line in noise_lines(run):
         # Wrapped, but never between a figure and its percent sign.
@@ -59,8 +59,8 @@ def show_noise(run: "RunFile") -> None:
 
 
 def _document(result: "Result") -> dict[str, Any]:
-    from trae_bench.gate import outcome
-    from trae_bench.notes import notes
+    from trae_bench.verdicts.caveats import notes
+    from trae_bench.verdicts.gate import outcome
 
     run = result.run
     fields = ("stopped", "noise", "comparisons")
@@ -70,10 +70,10 @@ def _document(result: "Result") -> dict[str, Any]:
 
 
 def _table(result: "Result") -> str:
-    from trae_bench.design import is_fixed
-    from trae_bench.report import attribution, terminal
-    from trae_bench.report.listing import TABLE
-    from trae_bench.report.sparkline import BLOCKS
+    from trae_bench.design.contrasts import is_fixed
+    from trae_bench.report.text import attribution, terminal
+    from trae_bench.report.text.listing import TABLE
+    from trae_bench.report.text.sparkline import BLOCKS
 
     run = result.run
     if is_fixed(run.header.design):
@@ -91,9 +91,10 @@ def _table(result: "Result") -> str:
 
 def _sentences(result: "Result") -> Iterator[str]:
     """What stands below the table, wrapped."""
-    from trae_bench.notes import LONGEST_NOTE, notes
-    from trae_bench.report import gate_text, terminal
     from trae_bench.report.escape import for_terminal
+    from trae_bench.report.text import gate as gate_text
+    from trae_bench.report.text import terminal
+    from trae_bench.verdicts.caveats import LONGEST_NOTE, notes
 
     run, width = result.run, terminal_width()
     if run.header.compared is not None:
@@ -111,8 +112,8 @@ def write_reports(
     result: "Result", comment: Path | None, junit: Path | None, *, summary: bool = False
 ) -> BenchError | None:
     """Whatever can be written is; what could not be comes back as one error."""
-    from trae_bench.report.junit import junit as as_xml
-    from trae_bench.report.markdown import comment as as_markdown
+    from trae_bench.report.text.junit import junit as as_xml
+    from trae_bench.report.text.markdown import comment as as_markdown
 
     in_markdown = as_markdown(result.run, claimed=result.claimed)
     in_xml = as_xml(result.run, claimed=result.claimed) if junit else ""
@@ -123,7 +124,7 @@ def write_reports(
 def reported(comment: Path | None, junit: Path | None) -> Iterator[None]:
     """Whatever ends a run in here, before it has a result, is told in its reports, too: those of
     an earlier run must not be taken for them."""
-    from trae_bench.report import unmeasured
+    from trae_bench.report.text import unmeasured
 
     try:
         yield
@@ -138,7 +139,7 @@ def reported(comment: Path | None, junit: Path | None) -> Iterator[None]:
 def _write_reports(
     in_markdown: str, in_xml: str, comment: Path | None, junit: Path | None, *, summary: bool
 ) -> BenchError | None:
-    from trae_bench.report import ci
+    from trae_bench.report.text import ci
 
     jobs: list[Callable[[], object]] = []
     if comment:

@@ -24,11 +24,11 @@ from trae_bench.cli.results import reported, show_result, write_reports
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from trae_bench.estimate import Span
-    from trae_bench.laboratory import Result
-    from trae_bench.plan import Cell
-    from trae_bench.planning import Plan, Wish
-    from trae_bench.store import RunFile
+    from trae_bench.design.cells import Cell
+    from trae_bench.run.duration import Span
+    from trae_bench.run.planner import Plan, Wish
+    from trae_bench.run.runner import Result
+    from trae_bench.storage.run_file import RunFile
 
 HOUR = 3600
 PROFILES = ("smoke", "quick", "full")
@@ -165,8 +165,8 @@ def run(context: click.Context, /, **options: Any) -> int:
         _show_plan(wish, as_json=options["as_json"])
         return 0
     taken = on_stdout(options["comment"], options["junit"], as_json=options["as_json"])
-    from trae_bench.gate import outcome
-    from trae_bench.laboratory import scratch_of
+    from trae_bench.run.runner import scratch_of
+    from trae_bench.verdicts.gate import outcome
 
     for report in filter(None, (options["comment"], options["junit"])):
         # Not to find out after an hour.
@@ -212,9 +212,9 @@ def _against(stored: "RunFile", result: "Result", options: dict[str, Any]) -> in
 
 
 def _wish(context: click.Context, options: dict[str, Any]) -> "Wish":
-    from trae_bench.baselines import read_base
-    from trae_bench.planning import Wish
-    from trae_bench.settings import Settings, load
+    from trae_bench.run.planner import Wish
+    from trae_bench.run.settings import Settings, load
+    from trae_bench.storage.baselines import read_base
 
     stored = None
     if (options["compare"] or "").endswith(".json"):
@@ -252,7 +252,7 @@ def _scenarios_of(stored: "RunFile", path: Path) -> tuple[str, ...]:
 
 def _verdicts_of(wish: "Wish") -> None:
     """Raises `UsageError` where nothing could ever be conclusive."""
-    from trae_bench.profiles import PROFILES
+    from trae_bench.model.presets import PROFILES
 
     if wish.stored is None and not PROFILES[wish.profile].claimed:
         raise UsageError(
@@ -264,14 +264,14 @@ def _measure(options: dict[str, Any], wish: "Wish") -> "Result":
     """Run with a progress line on stderr."""
     import time
 
-    from trae_bench import laboratory
-    from trae_bench.report.progress import ProgressLine
+    from trae_bench.report.text.progress import ProgressLine
+    from trae_bench.run import runner
 
     with ProgressLine(sys.stderr, time.monotonic) as listener:
-        bench = laboratory.Bench(listener.say, listener, keep_scratch=options["keep_scratch"])
+        bench = runner.Bench(listener.say, listener, keep_scratch=options["keep_scratch"])
         if options["resume"] is None:
-            return laboratory.start(wish, options["out"], force=options["force"], bench=bench)
-        return laboratory.resume(options["resume"], wish, options["out"], bench=bench)
+            return runner.start(wish, options["out"], force=options["force"], bench=bench)
+        return runner.resume(options["resume"], wish, options["out"], bench=bench)
 
 
 GO_WITH_RESUME = frozenset(
@@ -295,11 +295,11 @@ def _only_with_resume(context: click.Context) -> None:
 
 
 def _show_plan(wish: "Wish", *, as_json: bool) -> None:
-    from trae_bench.estimate import estimate
-    from trae_bench.laboratory import RESULTS
-    from trae_bench.planning import plan as lay_out
-    from trae_bench.report.listing import columns
-    from trae_bench.report.progress import clock
+    from trae_bench.report.text.listing import columns
+    from trae_bench.report.text.progress import clock
+    from trae_bench.run.duration import estimate
+    from trae_bench.run.planner import plan as lay_out
+    from trae_bench.run.runner import RESULTS
 
     plan = lay_out(wish)
     about = estimate(plan, RESULTS)
@@ -349,7 +349,7 @@ def _in_columns(cell: "Cell", pairs: int, span: "Span") -> tuple[str, ...]:
 
 
 def _from_to(span: "Span") -> str:
-    from trae_bench.report.progress import clock
+    from trae_bench.report.text.progress import clock
 
     least, most = clock(span.least), clock(span.most)
     return least if least == most else f"{least}-{most}"
@@ -371,7 +371,7 @@ def _by(guessed: Collection[str], scenarios: Collection[str]) -> str:
 
 
 def _tell_ci(result: "Result", *, as_json: bool) -> None:
-    from trae_bench.report import ci
+    from trae_bench.report.text import ci
 
     if os.environ.get("GITHUB_ACTIONS") == "true" and not as_json:
         for line in ci.annotations(result.run, claimed=result.claimed):

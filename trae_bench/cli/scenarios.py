@@ -31,7 +31,7 @@ def list_names(what: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found[what] if what else found)
         return
-    from trae_bench.report.listing import names
+    from trae_bench.report.text.listing import names
 
     if "scenarios" in found:
         found["scenarios"] = {
@@ -56,20 +56,20 @@ def _scenarios() -> dict[str, str]:
 
 def _taken_by(name: str) -> str:
     """The profiles that run a scenario unasked, in brackets; empty where none does."""
-    from trae_bench.profiles import PROFILES
+    from trae_bench.model.presets import PROFILES
 
     found = [kind for kind, profile in PROFILES.items() if name in profile.scenarios]
     return f" [{', '.join(found)}]" if found else ""
 
 
 def _toggles() -> dict[str, str]:
-    from trae_bench.subject.reference import toggles
+    from trae_bench.subject.agent_core import toggles
 
     return dict(toggles())
 
 
 def _metrics() -> dict[str, str]:
-    from trae_bench.meters import METRICS
+    from trae_bench.metrics import METRICS
 
     return {
         name: f"{metric.about} ({metric.unit or 'count'}, {metric.better} is better, {metric.mode})"
@@ -90,7 +90,7 @@ def validate(files: tuple[str, ...]) -> int:
       trae-bench validate my-session.toml
       trae-bench validate bugfix fan-out
     """
-    from trae_bench.planning import lacking
+    from trae_bench.run.planner import lacking
 
     code = 0
     for file in files:
@@ -121,7 +121,7 @@ def show(scenario: str) -> None:
       trae-bench show bugfix
       trae-bench show my-session.toml
     """
-    from trae_bench.report.session_text import session_text
+    from trae_bench.report.text.scenario import session_text
 
     click.echo(session_text(_checked(scenario)[0], terminal_width()))
 
@@ -153,9 +153,9 @@ def record(trajectory: Path, out: Path, workspace: str, files: Path | None, forc
       trae-bench record trajectory.json --files start/ --out my-session.toml
       trae-bench run my-session.toml --plan
     """
-    from trae_bench.planning import check_names
-    from trae_bench.recording import read_trajectory, recorded, text_files
-    from trae_bench.subject.reference import toggles
+    from trae_bench.run.planner import check_names
+    from trae_bench.scenario.importers.trae_trajectory import read_trajectory, recorded, text_files
+    from trae_bench.subject.agent_core import toggles
 
     if out.suffix != ".toml":
         raise UsageError(f"{out}: a scenario file is called NAME.toml")
@@ -181,7 +181,7 @@ def record(trajectory: Path, out: Path, workspace: str, files: Path | None, forc
 
 def _checked(asked: str) -> "list[Scenario]":
     """The scenario that is asked for, then its variants. Raises `UsageError`."""
-    from trae_bench.planning import check_names
+    from trae_bench.run.planner import check_names
     from trae_bench.scenario import find, load, split
 
     path = find(asked)

@@ -20,7 +20,7 @@ from trae_bench.cli.results import show_noise, show_result, write_reports
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
 
 if TYPE_CHECKING:
-    from trae_bench.laboratory import Result
+    from trae_bench.run.runner import Result
 
 EXPORTS = (
     "pyperf",
@@ -79,7 +79,7 @@ def report(
     if len(run_files) > 1 and (html is None or comment or junit or as_json):
         raise UsageError("one run at a time; only --html FILE and --guide FILE take several")
     on_stdout(comment, junit, html, as_json=as_json)
-    from trae_bench.laboratory import read_result
+    from trae_bench.run.runner import read_result
 
     results = [read_result(path) for path in run_files]
     if html is not None:
@@ -121,8 +121,8 @@ def effects(run_file: Path, as_json: bool) -> None:
       trae-bench run bugfix --design both --out both.json
       trae-bench effects both.json
     """
-    from trae_bench.report import attribution
-    from trae_bench.store import read_run
+    from trae_bench.report.text import attribution
+    from trae_bench.storage.run_file import read_run
 
     run = read_run(run_file)
     found = attribution.of_run(run)
@@ -152,7 +152,7 @@ def verify(files: tuple[Path, ...], as_json: bool) -> int:
     if as_json:
         print_json(found)
     else:
-        from trae_bench.verify import CANNOT_TELL
+        from trae_bench.storage.verify import CANNOT_TELL
 
         for file, checked in found.items():
             _show_verified(file, checked)
@@ -164,9 +164,9 @@ def verify(files: tuple[Path, ...], as_json: bool) -> int:
 
 
 def _verified(file: Path) -> dict[str, Any]:
-    from trae_bench.store import read_run
-    from trae_bench.verify import origin
-    from trae_bench.verify import verify as find
+    from trae_bench.storage.run_file import read_run
+    from trae_bench.storage.verify import origin
+    from trae_bench.storage.verify import verify as find
 
     try:
         run = read_run(file)
@@ -179,7 +179,7 @@ def _verified(file: Path) -> dict[str, Any]:
 
 def _show_verified(file: str, checked: dict[str, Any]) -> None:
     from trae_bench.report.escape import for_terminal
-    from trae_bench.report.listing import bullets
+    from trae_bench.report.text.listing import bullets
 
     if checked["error"]:
         # It begins with the file's name.
@@ -212,8 +212,8 @@ def export(run_file: Path, format_: str, side: str | None, out: Path) -> None:
       trae-bench export RUN.json --format pyperf --side on --out on.json
     """
     from trae_bench.report.export import SIDES, chunks
-    from trae_bench.report.terminal import side_names
-    from trae_bench.store import read_run
+    from trae_bench.report.text.terminal import side_names
+    from trae_bench.storage.run_file import read_run
 
     run = read_run(run_file)
     names = side_names(run)

@@ -27,11 +27,11 @@ from typing import IO, Any, Self
 from msgspec import Struct
 
 from trae_bench.errors import ProviderDown, UsageError
+from trae_bench.model.records import RequestLog, SessionLog
 from trae_bench.provider.certificate import Certificate, make_certificate
 from trae_bench.provider.control import Frame, FrameReader, pack
-from trae_bench.provider.replies import for_the_server, path_of
+from trae_bench.provider.encoded_script import for_the_server, path_of
 from trae_bench.provider.script import PlayedTurn, Script
-from trae_bench.records import RequestLog, SessionLog
 from trae_bench.scenario import ProviderConditions
 
 _SESSION_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")

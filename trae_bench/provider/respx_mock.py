@@ -20,12 +20,12 @@ from typing import ClassVar, Self
 import httpx
 
 from trae_bench.errors import UsageError
-from trae_bench.provider.answers import BROKEN, RESET, Answer
-from trae_bench.provider.http1 import Request
-from trae_bench.provider.replies import for_the_server, path_of
+from trae_bench.model.records import RequestLog, SessionLog
+from trae_bench.provider.encoded_script import for_the_server, path_of
+from trae_bench.provider.http1_parser import Request
+from trae_bench.provider.responses import BROKEN, RESET, Answer
 from trae_bench.provider.script import Script
 from trae_bench.provider.sessions import Exchange, Provider, session_of
-from trae_bench.records import RequestLog, SessionLog
 
 try:
     from respx import MockRouter

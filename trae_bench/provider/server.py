@@ -17,7 +17,7 @@ from collections import deque
 from typing import Any
 
 from trae_bench.provider.control import FrameReader, pack
-from trae_bench.provider.doors import Doorman, open_door, plain_door
+from trae_bench.provider.listeners import Doorman, open_door, plain_door
 from trae_bench.provider.reactor import Reactor
 from trae_bench.provider.sessions import Provider, session_of
 

@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from trae_bench.provider import answers
-from trae_bench.provider.answers import Answer, refusal, whole
-from trae_bench.provider.http1 import Request
+from trae_bench.provider import responses
+from trae_bench.provider.http1_parser import Request
+from trae_bench.provider.responses import Answer, refusal, whole
 
 _PREFIX = b"/s/"
 _HEALTHY = whole(200, b'{"status": "ok"}')
@@ -76,20 +76,20 @@ def _reply(media_type: str | None, entry: dict[str, Any], blobs: deque[bytes]) -
     """`media_type` is that of a stream; None for a whole JSON document."""
     pieces = [blobs.popleft() for _ in range(entry["pieces"])]
     if media_type is None:
-        return answers.whole(200, pieces[0], delay=entry["delay"])
-    return answers.streamed(media_type, pieces, delay=entry["delay"], gap=entry["gap"])
+        return responses.whole(200, pieces[0], delay=entry["delay"])
+    return responses.streamed(media_type, pieces, delay=entry["delay"], gap=entry["gap"])
 
 
 def _fault(entry: dict[str, Any], blobs: deque[bytes]) -> Fault:
     kind = entry["kind"]
     if kind == "cut":
-        return lambda reply: (answers.cut(reply), False)
+        return lambda reply: (responses.cut(reply), False)
     if kind == "close":
-        return lambda reply: (answers.then_closed(reply), True)
+        return lambda reply: (responses.then_closed(reply), True)
     instead = {
-        "status": lambda: answers.failed(entry["status"], blobs.popleft(), entry["retry_after"]),
-        "reset": answers.reset,
-        "garbage": answers.garbage,
+        "status": lambda: responses.failed(entry["status"], blobs.popleft(), entry["retry_after"]),
+        "reset": responses.reset,
+        "garbage": responses.garbage,
     }[kind]()
     return lambda reply: (instead, False)
 

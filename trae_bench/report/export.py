@@ -22,15 +22,15 @@ from typing import Any
 
 from msgspec import Struct
 
-from trae_bench.compare import BASE_HEAD, OFF_ON, fate, group, key_of, key_of_sample
-from trae_bench.design import NOISE_FLOOR
+from trae_bench.design.cells import Cell
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import BadRunFile, CannotMeasure
-from trae_bench.meters import METRICS
-from trae_bench.plan import Cell
-from trae_bench.records import Comparison, Metric, Sample, Side
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Comparison, Metric, Sample, Side
 from trae_bench.report.escape import for_name
-from trae_bench.stats import MOST_LOG
-from trae_bench.store import Facts, RunFile
+from trae_bench.stats.analysis import BASE_HEAD, OFF_ON, fate, group, key_of, key_of_sample
+from trae_bench.stats.decision import MOST_LOG
+from trae_bench.storage.run_file import Facts, RunFile
 
 Sides = tuple[Side, ...]
 

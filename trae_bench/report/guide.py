@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 
-from trae_bench.claims import ClaimsFile, Evidence, Question, Source, judge, newest
 from trae_bench.errors import UsageError
-from trae_bench.report import claims_text
 from trae_bench.report.escape import for_markdown, markdown_text
 from trae_bench.report.guide_tables import SUMMARY, TABLES, Ask
-from trae_bench.report.terminal import cells_of, heads
+from trae_bench.report.text import claims as claims_text
+from trae_bench.report.text.terminal import cells_of, heads
+from trae_bench.verdicts.claims import ClaimsFile, Evidence, Question, Source, judge, newest
 
 BEGIN = re.compile(r"<!-- figures: (\S+) -->\s*")
 END = "<!-- end of figures -->"

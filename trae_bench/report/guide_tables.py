@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from trae_bench.claims import Question
+from trae_bench.verdicts.claims import Question
 
 
 class Ask(NamedTuple):

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
-from trae_bench.compare import Floor, RowKey, key_of_row, rows_of
-from trae_bench.design import NOISE_FLOOR
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure, UsageError
-from trae_bench.records import Comparison, Verdict
+from trae_bench.model.records import Comparison, Verdict
 from trae_bench.report.escape import for_terminal
-from trae_bench.report.terminal import (
+from trae_bench.report.text.terminal import (
     as_interval,
     as_ratio,
     effect_shown,
@@ -28,8 +27,9 @@ from trae_bench.report.terminal import (
     percent,
     side_names,
 )
-from trae_bench.stats import Look, Row, least_effect, log_ratios, looks
-from trae_bench.store import RunFile
+from trae_bench.stats.analysis import Floor, RowKey, key_of_row, rows_of
+from trae_bench.stats.decision import Look, Row, least_effect, log_ratios, looks
+from trae_bench.storage.run_file import RunFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

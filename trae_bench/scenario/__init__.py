@@ -9,9 +9,9 @@ by reading it.
 Whatever is wrong with a file ends in `ScenarioError`: `file:line: path: what; remedy`.
 """
 
-from trae_bench.scenario.names import check
-from trae_bench.scenario.reading import load, parse
-from trae_bench.scenario.records import (
+from trae_bench.scenario.catalog import ALL, catalogue, every_scenario, find, scenario_folder
+from trae_bench.scenario.loader import load, parse
+from trae_bench.scenario.model import (
     FINISH,
     LONGEST_THOUGHT,
     USUAL_STATUS,
@@ -31,8 +31,8 @@ from trae_bench.scenario.records import (
     Variant,
     WorkspaceFixture,
 )
+from trae_bench.scenario.names import check
 from trae_bench.scenario.schema import json_schema, write_json_schema
-from trae_bench.scenario.shelf import ALL, catalogue, every_scenario, find, scenario_folder
 from trae_bench.scenario.variants import split
 
 __all__ = [

@@ -7,8 +7,8 @@ not run at all.
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from trae_bench.scenario.records import Load, Scenario, SubjectSetup
-from trae_bench.scenario.saying import Finding
+from trae_bench.scenario.diagnostics import Finding
+from trae_bench.scenario.model import Load, Scenario, SubjectSetup
 
 _REMEDY = 'say `transport = "loopback"`, or drop it'
 

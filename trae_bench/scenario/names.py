@@ -5,11 +5,11 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from trae_bench._util.toml_positions import TomlPath
+from trae_bench.scenario.diagnostics import Finding, raise_for, suggestion
 from trae_bench.scenario.measurable import unmeasurable
-from trae_bench.scenario.records import FINISH, Extras, Scenario
-from trae_bench.scenario.saying import Finding, raise_for, suggestion
+from trae_bench.scenario.model import FINISH, Extras, Scenario
 from trae_bench.scenario.variants import at_home, split
-from trae_bench.toml_lines import TomlPath
 
 Named = Iterator[Finding]
 """Where a name stands, and the name."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from trae_bench.scenario.records import Scenario
+from trae_bench.scenario.model import Scenario
 
 
 def json_schema() -> dict[str, Any]:
@@ -21,7 +21,7 @@ def json_schema() -> dict[str, Any]:
     for struct in schema["$defs"].values():
         # Newer Pythons take a docstring's indentation away themselves.
         struct["description"] = cleandoc(struct.get("description", ""))
-    for (struct, field), text in field_docs(Path(__file__).with_name("records.py")).items():
+    for (struct, field), text in field_docs(Path(__file__).with_name("model.py")).items():
         described = schema["$defs"].get(struct, {}).get("properties", {}).get(field)
         if described is not None:
             described["description"] = cleandoc(text)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from trae_bench.toml_lines import TomlPath
+from trae_bench._util.toml_positions import TomlPath
 
 MARK = "@"
 """Stands between the name of a scenario, or of its file, and that of a variant."""

@@ -21,7 +21,7 @@ from trae_bench.errors import UsageError
 from trae_bench.report.escape import for_html, for_terminal
 from trae_bench.report.html import growth, overview, pairs, raw, shares, svg, table
 from trae_bench.report.html.source import LONGEST_NAME, ORDER, Source
-from trae_bench.report.terminal import side_names
+from trae_bench.report.text.terminal import side_names
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -5,14 +5,14 @@ from statistics import median
 
 from msgspec import Struct
 
-from trae_bench.compare import fate
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.records import Comparison, Contrast, Metric
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.model.records import Comparison, Contrast, Metric
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.html import svg
 from trae_bench.report.html.source import LONGEST_NAME, NumberedPairs, Source
-from trae_bench.report.terminal import quantity, side_names
-from trae_bench.store import RunFile
+from trae_bench.report.text.terminal import quantity, side_names
+from trae_bench.stats.analysis import fate
+from trae_bench.storage.run_file import RunFile
 
 WITHIN = "self_time_growth"
 """The one metric that tells of growth from a single length. A sample has it where it was one

@@ -6,15 +6,20 @@ from itertools import islice
 
 from msgspec import Struct
 
-from trae_bench.notes import notes
-from trae_bench.records import Comparison
-from trae_bench.report import gate_text
+from trae_bench.model.records import Comparison
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.html.source import ORDER, Source, place
-from trae_bench.report.listing import count
-from trae_bench.report.markdown import MOST_STANDING_OUT, STANDING_OUT, compared, headline, heeded
-from trae_bench.report.progress import clock
-from trae_bench.report.terminal import (
+from trae_bench.report.text import gate as gate_text
+from trae_bench.report.text.listing import count
+from trae_bench.report.text.markdown import (
+    MOST_STANDING_OUT,
+    STANDING_OUT,
+    compared,
+    headline,
+    heeded,
+)
+from trae_bench.report.text.progress import clock
+from trae_bench.report.text.terminal import (
     cells_of_floor,
     change_in,
     closing,
@@ -24,7 +29,8 @@ from trae_bench.report.terminal import (
     of_so_many,
     standing_lines,
 )
-from trae_bench.store import Facts, Header, RunFile
+from trae_bench.storage.run_file import Facts, Header, RunFile
+from trae_bench.verdicts.caveats import notes
 
 MOST_LISTED = 500
 """Of what a file may have any number of."""

@@ -6,14 +6,14 @@ from itertools import groupby
 
 from msgspec import Struct
 
-from trae_bench.compare import PairOfSamples, fate
-from trae_bench.design import NOISE_FLOOR
-from trae_bench.records import Comparison, Estimate
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.model.records import Comparison, Estimate
 from trae_bench.report.html import svg
 from trae_bench.report.html.source import OPEN, Source, band
-from trae_bench.report.listing import count
-from trae_bench.report.terminal import count_of_pairs
-from trae_bench.stats import MOST_LOG
+from trae_bench.report.text.listing import count
+from trae_bench.report.text.terminal import count_of_pairs
+from trae_bench.stats.analysis import PairOfSamples, fate
+from trae_bench.stats.decision import MOST_LOG
 
 MOST_PLOTS = 600
 """All runs together: with them a page of 5,000 samples stays under 2 MB."""

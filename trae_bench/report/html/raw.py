@@ -5,11 +5,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trae_bench.compare import CellKey, fate
-from trae_bench.records import Comparison, Sample
+from trae_bench.model.records import Comparison, Sample
 from trae_bench.report.escape import for_json
 from trae_bench.report.html.source import NumberedPairs, Source
-from trae_bench.report.terminal import side_names
+from trae_bench.report.text.terminal import side_names
+from trae_bench.stats.analysis import CellKey, fate
 
 FORMAT = "trae-bench report data"
 VERSION = 1

@@ -5,15 +5,15 @@ from itertools import accumulate, count, pairwise
 
 from msgspec import Struct
 
-from trae_bench.compare import OFF_ON
-from trae_bench.effects import Attribution, Effect, Interaction, Sum, ToggleEffects
-from trae_bench.records import Better
-from trae_bench.report import attribution
-from trae_bench.report.attribution import Bar, figure
+from trae_bench.model.records import Better
 from trae_bench.report.html import svg
 from trae_bench.report.html.source import OPEN, Source
-from trae_bench.report.terminal import side_names
-from trae_bench.store import RunFile
+from trae_bench.report.text import attribution
+from trae_bench.report.text.attribution import Bar, figure
+from trae_bench.report.text.terminal import side_names
+from trae_bench.stats.analysis import OFF_ON
+from trae_bench.stats.attribution import Attribution, Effect, Interaction, Sum, ToggleEffects
+from trae_bench.storage.run_file import RunFile
 
 MOST_SHARES = 60
 """Metrics of scenarios."""

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
-from trae_bench import claims
-from trae_bench.compare import CellKey, PairOfSamples, RowKey, group, key_of, key_of_row
-from trae_bench.records import Comparison, Verdict
+from trae_bench.model.records import Comparison, Verdict
 from trae_bench.report.escape import for_terminal
-from trae_bench.report.terminal import cells_of, least_counted
+from trae_bench.report.text.terminal import cells_of, least_counted
+from trae_bench.stats.analysis import CellKey, PairOfSamples, RowKey, group, key_of, key_of_row
+from trae_bench.verdicts import claims
 
 LONGEST_NAME = 60
 """Characters of a name."""

@@ -5,11 +5,11 @@ from itertools import groupby
 
 from msgspec import Struct
 
-from trae_bench.records import Comparison, Estimate, Interval, Metric
+from trae_bench.model.records import Comparison, Estimate, Interval, Metric
 from trae_bench.report.html import svg
 from trae_bench.report.html.source import ORDER, Source, band
-from trae_bench.report.markdown import compared
-from trae_bench.report.terminal import saved
+from trae_bench.report.text.markdown import compared
+from trae_bench.report.text.terminal import saved
 
 MOST_ROWS = 1500
 """All runs together; a full run of all scenarios has some hundreds."""

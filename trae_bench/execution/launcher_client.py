@@ -1,0 +1,254 @@
+"""Processes that the launcher starts for the bench: a `Job` goes in, an `Ended` comes out.
+
+`launcher.py` is the other end, and says why it is a process of its own.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+from msgspec import Struct
+
+from trae_bench._util.bounded_io import last_bytes
+from trae_bench.errors import CannotMeasure
+from trae_bench.metrics import Usage
+
+REPORT_FD = 3
+"""Where a child finds the pipe that it reports over."""
+INHERITED = ("PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH")
+"""All that a child sees of the user's environment: no key, no proxy, no Python setting."""
+_OF_HOOKS = ("GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_WORK_TREE")
+_TAIL_BYTES = 8192
+_TAIL_LINES = 15
+_TAIL_CHARACTERS = 2000
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """One process that the launcher shall start; see `launcher.Job`."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+    log: str
+    report_fd: int = REPORT_FD
+    cores: tuple[int, ...] = ()
+    limits: dict[str, int] = {}
+
+
+class Ended(Struct, frozen=True, kw_only=True):
+    """What became of a job."""
+
+    pid: int = 0
+    started: float = 0.0
+    ended: float = 0.0
+    exit_status: int | None = None
+    """Negative for a signal; None where the process never ran or never ended."""
+    user: float = 0.0
+    system: float = 0.0
+    max_rss: int = 0
+    minor_faults: int = 0
+    major_faults: int = 0
+    voluntary_switches: int = 0
+    involuntary_switches: int = 0
+    run_delay: float | None = None
+    written_bytes: int | None = None
+    write_calls: int | None = None
+    report: str = ""
+    """The report's bytes, one a character."""
+    report_cut: bool = False
+    timed_out: bool = False
+    problem: str | None = None
+    """Why there is no exit status."""
+
+    @property
+    def wrong(self) -> str | None:
+        """Why this end is no good one; None where it is."""
+        if self.timed_out:
+            return f"killed after {self.ended - self.started:.1f} s"
+        if self.exit_status is None:
+            return self.problem or "its end was not seen"
+        if self.exit_status == -signal.SIGKILL:
+            return "killed by SIGKILL, which the kernel sends where memory ends"
+        if self.exit_status < 0:
+            return f"killed by {_signal_name(-self.exit_status)}"
+        return f"exit status {self.exit_status}" if self.exit_status else None
+
+    def usage(self, floor: int) -> Usage:
+        """`floor` is the launcher's own high-water mark: no child's can be read below it."""
+        shared = {name: getattr(self, name) for name in Usage.__struct_fields__}
+        return Usage(**shared | {"max_rss": self.max_rss if self.max_rss > floor else None})
+
+
+class _Message(Struct, frozen=True):
+    """A line from the launcher; which kind it is shows in what is set."""
+
+    ready: bool = False
+    pids: tuple[int, ...] = ()
+    done: tuple[Ended, ...] = ()
+    floor: int = 0
+
+
+class Launcher:
+    """The bench's end of `launcher.py`: started at its first jobs, ended by `close`."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket
+        self._errors: IO[bytes]
+        self._inbox = bytearray()
+        self.floor = 0
+        """Its memory high-water mark (bytes), as of the last jobs; children inherit it."""
+
+    def run(self, jobs: Sequence[Job], seconds: float) -> tuple[Ended, ...]:
+        """Start all jobs back to back and sleep until all have ended; each gets `seconds`.
+
+        Whatever interrupts this, Ctrl-C say, kills them first. Raises `CannotMeasure` where
+        the launcher does not start or dies.
+        """
+        running: tuple[int, ...] = ()
+        try:
+            if self._process is None:
+                self._start()
+            self._send({"seconds": seconds, "jobs": jobs})
+            running = self._receive().pids
+            message = self._receive()
+        except CannotMeasure:
+            # Nobody else is left to do it.
+            _kill_groups(running)
+            raise
+        except BaseException:
+            self.close()
+            raise
+        self.floor = message.floor
+        return message.done
+
+    def close(self) -> None:
+        """End it, and with it whatever it still runs. A further `run` starts a new one."""
+        if self._process is None:
+            return
+        self._control.close()
+        self._process.wait()
+        self._process = None
+        self._errors.close()
+        self._inbox.clear()
+
+    def _start(self) -> None:
+        if not hasattr(os, "posix_spawn"):
+            raise CannotMeasure(f"trials need a POSIX system, and this is {sys.platform}")
+        script = Path(__file__).with_name("launcher.py")
+        self._control, theirs = socket.socketpair()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
+        with theirs:
+            self._process = subprocess.Popen(
+                # Without site-packages, because its children inherit how large it is.
+                [sys.executable, "-I", "-S", str(script)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                env=_inherited(),
+                cwd="/",
+                # Out of reach of the terminal's Ctrl-C: the bench decides what ends.
+                start_new_session=True,
+            )
+        self._receive()
+
+    def _send(self, order: Mapping[str, object]) -> None:
+        try:
+            self._control.sendall(msgspec.json.encode(order) + b"\n")
+        except OSError as error:
+            raise self._died() from error
+
+    def _receive(self) -> _Message:
+        while (end := self._inbox.find(b"\n")) < 0:
+            try:
+                data = self._control.recv(1 << 16)
+            except ConnectionError:
+                data = b""
+            if not data:
+                raise self._died()
+            self._inbox += data
+        line = bytes(self._inbox[:end])
+        del self._inbox[: end + 1]
+        return msgspec.json.decode(line, type=_Message)
+
+    def _died(self) -> CannotMeasure:
+        self._errors.seek(0)
+        words = last_words(self._errors.read())
+        return CannotMeasure(f"the process that starts the trials has died{words}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _kill_groups(pids: Sequence[int]) -> None:
+    for pid in pids:
+        if pid > 0:
+            try:
+                os.killpg(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+
+
+# -- what a child sees and says ---------------------------------------------------------
+
+
+def environment(home: Path) -> dict[str, str]:
+    """The environment that every trial starts from, whatever the user's is."""
+    return _inherited() | {
+        "HOME": str(home),
+        "LC_ALL": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        "PYTHONNOUSERSITE": "1",
+        "TMPDIR": str(home / "tmp"),
+        "TZ": "UTC",
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "XDG_DATA_HOME": str(home / ".local/share"),
+        "XDG_STATE_HOME": str(home / ".local/state"),
+    }
+
+
+def _inherited() -> dict[str, str]:
+    found = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    # `python` in a tool call is to be the interpreter that the bench runs on.
+    bin_folder = str(Path(sys.executable).parent)
+    return found | {"PATH": f"{bin_folder}{os.pathsep}{found.get('PATH', os.defpath)}"}
+
+
+def outside_hooks() -> dict[str, str]:
+    """The user's environment for a git that is told its folder: what git sets for its hooks names
+    a repository, too, and would win."""
+    return {name: value for name, value in os.environ.items() if name not in _OF_HOOKS}
+
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(data: bytes | str) -> str:
+    """A text that can do no harm to a terminal: no control character but tab and newline."""
+    text = data.decode(errors="replace") if isinstance(data, bytes) else data
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", _ESCAPES.sub("", text))
+
+
+def last_words(said: bytes | Path) -> str:
+    """A postscript with the last lines that a child printed; empty where it was silent."""
+    try:
+        text = printable(said if isinstance(said, bytes) else last_bytes(said, _TAIL_BYTES))
+    except OSError:
+        return ""
+    lines = text.strip().splitlines()[-_TAIL_LINES:]
+    return "; its last lines:\n" + "\n".join(lines)[-_TAIL_CHARACTERS:] if lines else ""

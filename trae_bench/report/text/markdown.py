@@ -1,0 +1,180 @@
+"""A run as Markdown: for a comment on a pull request, and for a CI job's summary.
+
+The verdict comes first, what stands out after it, the table is folded away. However large the
+run, the text stays under what GitHub takes as a comment.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.model.records import Comparison, Verdict
+from trae_bench.report.escape import for_markdown, markdown_text
+from trae_bench.report.text import gate as gate_text
+from trae_bench.report.text.listing import count
+from trae_bench.report.text.terminal import (
+    cells_of,
+    change_in,
+    closing,
+    heads,
+    kind_of_pairs,
+    machine_name,
+    noise_lines,
+    side_names,
+    tally,
+)
+from trae_bench.storage.run_file import RunFile
+from trae_bench.verdicts.caveats import LONGEST_NOTE, notes
+
+MARKER = "<!-- trae-bench report -->"
+"""First line, not shown: by it a job finds the comment that it wrote the last time."""
+
+MOST = 65_000
+"""Characters; GitHub refuses comments of more than 65,536."""
+NOTHING_MEASURED = "nothing could be measured"
+MOST_STANDING_OUT = 10
+LONGEST_SENTENCE = 800
+LONGEST_NAME = 60
+"""Characters of a name; a hundred of them still leave room for a table."""
+LONGEST_MACHINE = 200
+_ROOM_FOR_MARKS = 500
+STANDING_OUT: tuple[Verdict, ...] = ("regression", "improvement")
+_BESIDE: tuple[Verdict, ...] = ("improvement", "inconclusive")
+"""Told beside "no regression"."""
+
+
+def comment(run: RunFile, *, claimed: bool = True) -> str:
+    """The whole report. `claimed` is off where a run was too short for verdicts."""
+    said = markdown_text(headline(run, claimed=claimed), LONGEST_SENTENCE)
+    noise = [for_markdown(line, LONGEST_NOTE) for line in noise_lines(run)]
+    head = [MARKER, f"### trae-bench: {said}", "", "  \n".join(noise), ""]
+    foot = ["", *_foot(run, claimed)]
+    room = MOST - length(head) - length(foot) - _ROOM_FOR_MARKS
+    marked = within(_standing_out(run, claimed), room // 2)
+    marked += within((f"- {markdown_text(line)}" for line in gate_text.details(run)), room // 4)
+    lost = within(_lost(run), room // 8)
+    table = _table(run, claimed, room - length(marked) - length(lost))
+    return "\n".join([*head, *marked, *lost, *table, *foot]) + "\n"
+
+
+def headline(run: RunFile, *, claimed: bool = True) -> str:
+    """The verdict on the whole run, in a few words; safe for a terminal."""
+    if run.header.compared is not None:
+        return gate_text.sentence(run, claimed=claimed)
+    rows = compared(run)
+    if any(row.pairs.answers_differ and not row.pairs.measured for row in rows):
+        return "the two sides give different answers"
+    if not any(row.pairs.measured for row in rows):
+        return NOTHING_MEASURED
+    if not claimed:
+        return "no verdicts, for a run of so few pairs is too short for them"
+    gated = [row.judgement.verdict for row in rows if row.gated]
+    return in_short(gated) if gated else "no verdict that counts, for all rows are for information"
+
+
+def in_short(verdicts: Sequence[Verdict]) -> str:
+    """How many regressions; without one, what else a reader will ask for."""
+    if worse := verdicts.count("regression"):
+        return count(worse, "regression")
+    told = tally(verdicts, _BESIDE)
+    return f"no regression, {told}" if told else "no regression"
+
+
+def compared(run: RunFile) -> list[Comparison]:
+    """All rows but those of the noise floor."""
+    return [row for row in run.comparisons if row.contrast != NOISE_FLOOR]
+
+
+def heeded(run: RunFile) -> list[Comparison]:
+    """Rows whose verdicts are told: in a gate only those that are gated."""
+    return [row for row in compared(run) if row.gated or run.header.compared is None]
+
+
+def _standing_out(run: RunFile, claimed: bool) -> list[str]:
+    lines = []
+    for verdict in STANDING_OUT if claimed else ():
+        rows = [row for row in heeded(run) if row.judgement.verdict == verdict]
+        for row in rows[:MOST_STANDING_OUT]:
+            change = change_in(_cells(run, row, claimed))
+            lines.append(f"- **{verdict}** {_place(row)}: {change}")
+        if len(rows) > MOST_STANDING_OUT:
+            lines.append(f"- and {len(rows) - MOST_STANDING_OUT} more: **{verdict}**")
+    return lines
+
+
+def _lost(run: RunFile) -> Iterable[str]:
+    """Pairs that count for nothing, with the first reason, once for each kind of pair."""
+    told = set()
+    for row in compared(run):
+        lost = row.pairs.answers_differ + row.pairs.not_measured
+        kind = kind_of_pairs(row, run.header.metrics[row.metric])
+        key = (row.scenario, row.contrast, kind)
+        if lost and key not in told:
+            told.add(key)
+            reason = f": {for_markdown(row.pairs.reasons[0])}" if row.pairs.reasons else ""
+            what = "answers differ in some" if row.pairs.answers_differ else "not measured"
+            yield f"- {lost} {kind} pairs lost ({what}) of {_place(row, metric=False)}{reason}"
+
+
+def _table(run: RunFile, claimed: bool, room: int) -> list[str]:
+    rows = compared(run)
+    if not rows:
+        return []
+    lines = (
+        f"| {for_markdown(row.scenario, LONGEST_NAME)} | {for_markdown(row.contrast, LONGEST_NAME)}"
+        f" | {' | '.join(_cells(run, row, claimed))} |"
+        for row in rows
+    )
+    kept = within(lines, room)
+    names = ("scenario", "toggle", *heads(side_names(run)))
+    aligned = ["---", "---", "---", *["---:"] * (len(names) - 4), "---"]
+    rest = [f"\n{len(rows) - len(kept)} more rows are in the run file."]
+    return [
+        "",
+        f"<details><summary>{count(len(rows), 'comparison')}</summary>",
+        "",
+        f"| {' | '.join(markdown_text(name) for name in names)} |",
+        f"| {' | '.join(aligned)} |",
+        *kept,
+        *(rest if len(kept) < len(rows) else []),
+        "",
+        "</details>",
+    ]
+
+
+def _cells(run: RunFile, row: Comparison, claimed: bool) -> list[str]:
+    name, *figures = cells_of(row, run.header.metrics[row.metric], claimed)
+    return [for_markdown(name), *map(markdown_text, figures)]
+
+
+def _foot(run: RunFile, claimed: bool) -> list[str]:
+    header = run.header
+    machine = for_markdown(machine_name(header.machine), LONGEST_MACHINE)
+    commit = for_markdown(str(header.code.get("commit") or "unknown"), LONGEST_NAME)
+    dirty = " with changes that are not committed" if header.code.get("dirty") is True else ""
+    return [
+        closing(run, claimed=claimed),
+        "",
+        *(f"{markdown_text(note, LONGEST_NOTE)}\n" for note in notes(run)),
+        f"Commit {commit}{dirty}, on {machine}, {for_markdown(header.created, LONGEST_NAME)}.",
+    ]
+
+
+def _place(row: Comparison, *, metric: bool = True) -> str:
+    names = (row.scenario, row.contrast, row.metric) if metric else (row.scenario, row.contrast)
+    return " / ".join(for_markdown(name, LONGEST_NAME) for name in names)
+
+
+def within(lines: Iterable[str], room: int) -> list[str]:
+    """Whole lines from the first on, as many as there is room for."""
+    kept = []
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    return kept
+
+
+def length(*parts: Sequence[str]) -> int:
+    return sum(len(line) + 1 for line in chain(*parts))

@@ -1,0 +1,9 @@
+"""Runs an experiment: from the user's request to a run file.
+
+settings    what `pyproject.toml` sets for a project
+planner     a request to a plan: scenarios, cells, limits
+duration    how long a plan takes
+scheduler   which pair runs next, and when to stop
+runner      a plan to a run file
+doctor      how noisy this machine is
+"""

@@ -1,0 +1,140 @@
+"""Looks at the machine: what disturbs it, what the provider costs, how noisy its pairs are.
+
+Nothing is changed, and no special right is needed.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from trae_bench._util import host_facts
+from trae_bench._util.host_facts import Finding
+from trae_bench.design.cells import cells
+from trae_bench.design.contrasts import contrasts
+from trae_bench.metrics import taken
+from trae_bench.model.records import Sample
+from trae_bench.provider.loopback import Loopback, ProviderCost
+from trae_bench.run.runner import Bench
+from trae_bench.run.scheduler import Limits, Session
+from trae_bench.scenario import Scenario, parse
+from trae_bench.stats.analysis import Floor, comparisons, noise_floor
+
+PAIRS = 8
+"""Of each mode, by default."""
+SECONDS = 40.0
+"""No pair is begun after that; a usual machine needs half of it."""
+FAMILY = 30
+"""Rows of a usual run: what the smallest effect is worked out for."""
+CALM_DUET, CALM_SERIAL = 0.04, 0.15
+"""Standard deviations of a pair up to which nothing is said: twice what a duet had on a machine
+that was left alone, and what serial pairs had there."""
+
+SCENARIO = """
+name = "noise"
+about = "Ten looks at a file: as much work as it takes to see how a pair of sessions scatters."
+task = "Read the notes ten times."
+metrics = ["cpu", "peak_rss", "wall"]
+timeout_seconds = 30.0
+[toggles]
+vary = ["batched_trajectory"]
+[workspace.files]
+"notes.txt" = "nothing of note"
+[[turns]]
+repeat = 10
+text = "Look {n}."
+[[turns.calls]]
+tool = "str_replace_based_edit_tool"
+arguments = { command = "view", path = "{workspace}/notes.txt" }
+[[turns]]
+[[turns.calls]]
+tool = "task_done"
+arguments = { summary = "Read." }
+"""
+"""The shortest session that is still one of an agent; a toggle is named because one must be."""
+
+
+class Checkup(Struct, frozen=True):
+    """What was found."""
+
+    machine: dict[str, Any]
+    findings: tuple[Finding, ...]
+    provider: ProviderCost
+    noise: tuple[Floor, ...]
+    """Empty where it was not measured."""
+    advice: tuple[str, ...]
+    """What the noise calls for."""
+
+
+def checkup(bench: Bench, pairs: int = PAIRS) -> Checkup:
+    """Look at all of it; the noise by so many A/A pairs of each mode, 0 is not at all."""
+    with bench.lock():
+        with Loopback(pin=host_facts.provider_core()) as provider:
+            cost = provider.measure_cost()
+        floors = noise(bench, pairs) if pairs else ()
+    return Checkup(
+        machine=dict(host_facts.fingerprint()),
+        findings=tuple(host_facts.findings()),
+        provider=cost,
+        noise=floors,
+        advice=tuple(advice(floors)),
+    )
+
+
+def noise(bench: Bench, pairs: int) -> tuple[Floor, ...]:
+    """A/A pairs of a tiny session, duet and serial. Raises `BenchError`, `KeyboardInterrupt`."""
+    scenario, metrics = tiny(), taken(pinned=bool(host_facts.cores()))
+    floor_only = cells(scenario, contrasts(scenario)[:1], metrics)
+    with bench.executor({scenario.name: scenario}) as executor:
+        session = Session(
+            floor_only,
+            metrics,
+            executor=executor,
+            sink=_Nowhere(),
+            clock=time.monotonic,
+            seed=0,
+            limits=Limits(budget=SECONDS, noise_pairs=pairs),
+            listener=bench.listener,
+        )
+        ending = session.run()
+    if ending.error is not None:
+        raise ending.error
+    if ending.stopped == "interrupted":
+        # There is no journal to go on with, and so nothing to keep.
+        raise KeyboardInterrupt
+    rows = comparisons(ending.samples, floor_only, metrics)
+    return tuple(noise_floor(rows, metrics, family=FAMILY))
+
+
+def tiny() -> Scenario:
+    return parse(SCENARIO, "doctor")
+
+
+def advice(floors: Sequence[Floor]) -> Iterator[str]:
+    """What to change, or to measure instead, on a machine with this noise."""
+    for floor in floors:
+        if floor.standing == "sides differ":
+            yield (
+                f"{floor.metric}: two equal sides do not come out equal, so no verdict on it can "
+                "be trusted: something treats the second process unlike the first; close what "
+                "is running beside, and look again"
+            )
+    worst = {floor.metric: floor.sd for floor in floors}
+    if worst.get("cpu", 0.0) > CALM_DUET:
+        yield (
+            f"CPU time of a duet scatters by {worst['cpu']:.0%}, where {CALM_DUET / 2:.0%} is "
+            "usual: other processes share its core; stop them, or give the bench a core of its own"
+        )
+    if worst.get("wall", 0.0) > CALM_SERIAL:
+        yield (
+            f"wall times scatter by {worst['wall']:.0%}: judge by CPU time, and believe only "
+            "large differences in waiting; stop other work, or measure when the host is quiet"
+        )
+
+
+class _Nowhere:
+    """A sink for samples that only serve a checkup."""
+
+    def append(self, sample: Sample) -> None:
+        pass

@@ -1,0 +1,191 @@
+"""About how long a plan takes: from what its scenarios took here before, else from their scripts.
+
+An estimate is for deciding between a coffee and an evening, no more: the script does not say
+what the tools cost, and nobody knows when a verdict will come. Of the shipped scenarios' pairs
+two in three were guessed to within a factor of two. Far too low comes out what costs more with
+every step: a diary of a thousand steps that is rewritten at each of them.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from trae_bench._util import host_facts
+from trae_bench.design.cells import Cell
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.errors import BadRunFile
+from trae_bench.execution import callgrind
+from trae_bench.model.records import Mode, Probe
+from trae_bench.run.planner import Plan
+from trae_bench.run.scheduler import seconds_taken
+from trae_bench.scenario import Scenario
+from trae_bench.stats.analysis import fate, group, rule_of
+from trae_bench.storage.run_file import RunFile, read_run
+
+# Processor seconds, roughly, of the reference agent on a machine of 2026.
+START = 0.15
+"""Until an agent asks its first request."""
+STEP = 0.010
+"""Of one request and what is done with its reply."""
+CALL = 0.004
+"""Of a tool call; a command may take any time beside that."""
+AROUND = 0.03
+"""Between two trials: folders, digests, the journal."""
+RETRY = 0.5
+"""Seconds that an agent waits before it tries again, where the reply does not say."""
+SLOWDOWN: Mapping[Probe, float] = {"tracemalloc": 4.0, "callgrind": float(callgrind.SLOWDOWN)}
+_SLEEP = re.compile(r"\bsleep (\d+(?:\.\d+)?)")
+
+MOST_FILES = 20
+"""Run files that are looked into, the newest first."""
+MOST_BYTES = 16 * 1024 * 1024
+
+
+class Span(Struct, frozen=True):
+    """Seconds."""
+
+    least: float
+    """If every verdict comes at its first look."""
+    most: float
+    """If none comes before the last."""
+
+
+class Kind(NamedTuple):
+    """Pairs that take about as long as each other."""
+
+    scenario: str
+    mode: Mode
+    probe: Probe
+
+
+class Estimate(Struct, frozen=True):
+    """Of a plan."""
+
+    cells: tuple[Span, ...]
+    """In the plan's order."""
+    total: Span
+    guessed: tuple[str, ...]
+    """Scenarios that no earlier run tells of."""
+
+
+def estimate(plan: Plan, results: Path) -> Estimate:
+    """By the run files in the folder `results`, where these are of the same scenarios."""
+    seen = paces(plan, results)
+    spans = [_span(cell, plan, seen) for cell in plan.cells]
+    known = {kind.scenario for kind in seen}
+    return Estimate(
+        cells=tuple(spans),
+        total=Span(sum(span.least for span in spans), sum(span.most for span in spans)),
+        guessed=tuple(name for name in plan.scenarios if name not in known),
+    )
+
+
+def _span(cell: Cell, plan: Plan, seen: Mapping[Kind, float]) -> Span:
+    kind = Kind(cell.scenario, cell.mode, cell.probe)
+    pace = seen[kind] if kind in seen else guess(plan.scenarios[cell.scenario], cell)
+    most = plan.pairs_of(cell)
+    return Span(pace * min(most, _first_look(cell, plan)), pace * most)
+
+
+def _first_look(cell: Cell, plan: Plan) -> int:
+    """Pairs, the warming one included, at which all rows of a cell can be settled at once."""
+    if cell.confirms:
+        # Where nothing got slower there is nothing to confirm.
+        return 0
+    if cell.contrast.name == NOISE_FLOOR or plan.limits.fixed:
+        return plan.pairs_of(cell)
+    return 1 + max(rule_of(plan.metrics[name]).stops[0] for name in cell.metrics)
+
+
+# -- from the script --------------------------------------------------------------------
+
+
+def guess(scenario: Scenario, cell: Cell) -> float:
+    """Seconds that a pair takes, by what the scenario says."""
+    work, wait = _trial(scenario)
+    work *= SLOWDOWN.get(cell.probe, 1.0)
+    # The sides of a duet share one core, and wait together.
+    together = 2 * work + wait if cell.mode == "duet" else 2 * (work + wait)
+    return together + 2 * AROUND
+
+
+def _trial(scenario: Scenario) -> tuple[float, float]:
+    """Seconds of processor time, and of waiting, of a trial's process."""
+    load, steps = scenario.load, sum(turn.repeat for turn in scenario.turns)
+    calls = sum(turn.repeat * len(turn.calls) for turn in scenario.turns)
+    wait = math.ceil(load.sessions / load.concurrency) * _waiting(scenario, steps)
+    if load.sessions_per_second is not None:
+        wait = max(wait, load.sessions / load.sessions_per_second)
+    work = START + load.sessions * (steps * STEP + calls * CALL)
+    return work * scenario.subject.runs, wait * scenario.subject.runs
+
+
+def _waiting(scenario: Scenario, steps: int) -> float:
+    """Seconds that one session waits for the provider and for commands that sleep."""
+    provider = scenario.provider
+    # A connection of its own for each request, as without a pool, costs a round trip more.
+    trips = (2 + provider.tls) * provider.rtt_seconds
+    chunks = 0.0
+    if provider.stream:
+        letters = sum(turn.repeat * len(msgspec.json.encode(turn)) for turn in scenario.turns)
+        chunks = letters / provider.chunk_characters * provider.chunk_seconds
+    slept = sum(
+        turn.repeat * float(seconds)
+        for turn in scenario.turns
+        for call in turn.calls
+        for seconds in _SLEEP.findall(str(call.arguments))
+    )
+    again = sum(RETRY if one.retry_after is None else one.retry_after for one in provider.faults)
+    return steps * (provider.think_seconds + trips) + chunks + slept + again
+
+
+# -- from earlier runs ------------------------------------------------------------------
+
+
+def paces(plan: Plan, results: Path) -> dict[Kind, float]:
+    """Seconds a pair took in the newest run on this machine of each of the plan's scenarios."""
+    here, found = host_facts.fingerprint(), dict[Kind, float]()
+    for run in _runs(results):
+        if any(run.header.machine.get(name) != here.get(name) for name in ("cpu", "cores")):
+            continue
+        known = {kind.scenario for kind in found}
+        same = {
+            name
+            for name, used in plan.used.items()
+            if name not in known
+            and (before := run.header.scenarios.get(name)) is not None
+            and before.digest == used.digest
+        }
+        found |= {kind: pace for kind, pace in _paces(run).items() if kind.scenario in same}
+    return found
+
+
+def _runs(results: Path) -> Iterator[RunFile]:
+    for path in sorted(results.glob("*.json"), key=_changed, reverse=True)[:MOST_FILES]:
+        try:
+            yield read_run(path, max_bytes=MOST_BYTES)
+        except BadRunFile:
+            continue
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _paces(run: RunFile) -> dict[Kind, float]:
+    taken: dict[Kind, list[float]] = {}
+    for key, pairs in group(run.samples).items():
+        kind = Kind(key.scenario, key.mode, key.probe)
+        for a, b in pairs.values():
+            if a is not None and b is not None and fate(a, b)[0] == "measured":
+                taken.setdefault(kind, []).append(seconds_taken((a, b)))
+    return {kind: fmean(seconds) + 2 * AROUND for kind, seconds in taken.items()}

@@ -1,0 +1,453 @@
+"""Puts the parts of a run together: from a plan to a run file.
+
+The command line says what is wished for and shows what came of it; in between, `planning.py`
+lays out what is to be run, and here the journal is opened, the provider and the executor are
+started and the session is run.
+"""
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import randbits
+
+import msgspec
+from msgspec import Struct
+
+from trae_bench._util import host_facts
+from trae_bench.errors import AnswersDiffer, BadRunFile, BenchError, CannotMeasure, UsageError
+from trae_bench.execution.host_lock import HostLock
+from trae_bench.execution.in_process import Divided, InProcess
+from trae_bench.execution.subprocess_executor import FreshProcess
+from trae_bench.execution.workspace import room_for_trials
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Arm, Trial
+from trae_bench.provider.loopback import Loopback
+from trae_bench.provider.script import expand
+from trae_bench.run.planner import (
+    Plan,
+    Sides,
+    Wish,
+    for_cells,
+    is_claimed,
+    limits_of,
+    plan,
+    scenario_of,
+)
+from trae_bench.run.scheduler import Ending, Executor, Listener, Session
+from trae_bench.scenario import Scenario
+from trae_bench.stats.analysis import comparisons, noise_floor, rule_of
+from trae_bench.storage.run_file import (
+    FORMAT,
+    VERSION,
+    Compared,
+    Contents,
+    Header,
+    Journal,
+    Resumed,
+    RunFile,
+    digest,
+    now,
+    read_journal,
+    read_run,
+    sealed,
+    write_run,
+)
+from trae_bench.subject.agent_core import PACKAGE, Place, ReferenceSubject
+from trae_bench.subject.install.environments import Installs, provide
+from trae_bench.subject.revisions import Repository, Revision, interpreters
+from trae_bench.verdicts.gate import uneven
+
+Say = Callable[[str], None]
+"""Tells the user one sentence that is not a result."""
+
+RESULTS = Path("trae-bench-results")
+JOURNAL_ENDING = ".journal.jsonl"
+
+
+class Result(Struct, frozen=True):
+    """What a run left."""
+
+    run: RunFile
+    run_file: Path
+    journal: Path
+    error: BenchError | None
+    """Why it ended before its time, or why it shows nothing."""
+    written: bool = True
+    """The run file is this run's; else another may lie there, and all is in the journal only."""
+
+    @property
+    def claimed(self) -> bool:
+        return is_claimed(self.run.header)
+
+
+def read_result(run_file: Path) -> Result:
+    """What an earlier run left. Raises `BadRunFile`."""
+    return Result(read_run(run_file), run_file, journal_of(run_file), None)
+
+
+# -- running ----------------------------------------------------------------------------
+
+
+def start(wish: Wish, out: Path | None, *, force: bool, bench: "Bench") -> Result:
+    """A new run. Raises `BenchError` where it could not begin."""
+    planned = plan(wish)
+    for why in planned.left_out:
+        bench.say(f"left out: {why}")
+    run_file = out or RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}-{wish.profile}.json"
+    if run_file.suffix != ".json":
+        # The journal's name is made from it, and a resumed run goes back from that.
+        raise UsageError(f"{run_file}: the name of a run file ends in .json")
+    if run_file.exists() and not force:
+        raise UsageError(f"{run_file} exists; name another file with --out, or give --force")
+    with bench.lock():
+        installed = bench.install(planned.scenarios)
+        compared = _compared(planned, bench)
+        header = _header(wish, planned, installed, compared)
+        with Journal.create(journal_of(run_file), header, force=force) as journal:
+            return bench.measure(header, planned.scenarios, journal, run_file)
+
+
+def _compared(planned: Plan, bench: "Bench") -> Compared | None:
+    """The two revisions, ready to run, and what only head can run."""
+    if planned.sides is None:
+        return None
+    own = bench.lay_out(planned.sides.base, planned.sides.head)
+    new = bench.only_in_head(planned.scenarios, planned.sides)
+    for name, problem in new.items():
+        bench.say(f"{name} is new, the base cannot run it: {problem.splitlines()[0]}")
+    return msgspec.structs.replace(planned.sides.compared, own_environments=own, new=new)
+
+
+def _header(
+    wish: Wish, planned: Plan, installed: Mapping[str, str], compared: Compared | None
+) -> Header:
+    new = () if compared is None else compared.new
+    planned_cells = tuple(cell for cell in planned.cells if cell.scenario not in new)
+    return Header(
+        format=FORMAT,
+        version=VERSION,
+        created=now(),
+        command=wish.command,
+        profile=wish.profile,
+        seed=randbits(32) if wish.seed is None else wish.seed,
+        budget=planned.limits.budget,
+        pairs=planned.limits.pairs,
+        noise_pairs=planned.limits.noise_pairs,
+        scenarios=planned.used,
+        cells=planned_cells,
+        metrics={name: planned.metrics[name] for cell in planned_cells for name in cell.metrics},
+        rules={metric.mode: rule_of(metric) for metric in METRICS.values()},
+        machine=dict(host_facts.fingerprint()),
+        code=dict(host_facts.code_state()),
+        versions={**host_facts.versions(), **installed},
+        design=wish.design,
+        precision=wish.precision,
+        compared=compared,
+    )
+
+
+def resume(journal_file: Path, wish: Wish, out: Path | None, *, bench: "Bench") -> Result:
+    """Go on with a run that was interrupted. Raises `BenchError` where it cannot be.
+
+    Only the budget can be another one than before.
+    """
+    # Twice: no use to wait for the lock if it is none, and until then another may write to it.
+    read_journal(journal_file)
+    with bench.lock():
+        contents = read_journal(journal_file)
+        header = contents.header
+        scenarios = _same_scenarios(journal_file, header)
+        _same_state(journal_file, header, bench.install(scenarios))
+        if header.compared is not None:
+            _same_revisions(journal_file, header.compared, bench)
+        if wish.budget is not None:
+            header = msgspec.structs.replace(header, budget=wish.budget)
+        run_file = out or run_of(journal_file)
+        if run_file.exists() and not _is_of(run_file, header):
+            raise UsageError(f"{run_file} exists and is another run's; name another with --out")
+        if contents.dropped:
+            bench.say("the journal ends within a pair, which is measured again")
+        with Journal.reopen(journal_file, contents, Resumed(now(), wish.command)) as journal:
+            return bench.measure(header, scenarios, journal, run_file, contents)
+
+
+def journal_of(run_file: Path) -> Path:
+    return run_file.with_name(run_file.name.removesuffix(".json") + JOURNAL_ENDING)
+
+
+def run_of(journal_file: Path) -> Path:
+    return journal_file.with_name(journal_file.name.removesuffix(JOURNAL_ENDING) + ".json")
+
+
+def _same_scenarios(journal_file: Path, header: Header) -> dict[str, Scenario]:
+    found = {}
+    for name, used in header.scenarios.items():
+        try:
+            scenario = scenario_of(used.asked)
+        except UsageError as error:
+            raise UsageError(
+                f"{journal_file}: {error}; the journal names it as seen from the folder where the "
+                "run was begun: go on from there"
+            ) from None
+        if digest(scenario) != used.digest:
+            raise UsageError(
+                f"{journal_file}: scenario {name!r} is not what it was when this run began; "
+                f"restore {used.asked} or start a new run"
+            )
+        found[name] = for_cells(scenario, header.cells)
+    return found
+
+
+def _same_state(journal_file: Path, header: Header, installed: Mapping[str, str]) -> None:
+    """Samples of two machines, commits or sets of packages are not mixed in one run."""
+    before = (header.machine, {"commit": header.code.get("commit")}, header.versions)
+    here = (
+        host_facts.fingerprint(),
+        host_facts.code_state(),
+        {**host_facts.versions(), **installed},
+    )
+    for old, new in zip(before, here, strict=True):
+        for name, value in old.items():
+            if name not in host_facts.CHANGING and new.get(name) != value:
+                raise UsageError(
+                    f"{journal_file}: {name} was {value!r} when this run began and is "
+                    f"{new.get(name)!r} now; go back to that, or start a new run"
+                )
+
+
+def _told_state(commit: str, changed: bool) -> str:
+    return f"{commit[:12]}{' with changes that are in no commit' if changed else ''}"
+
+
+def _same_revisions(journal_file: Path, compared: Compared, bench: "Bench") -> None:
+    repository = Repository.around(Path.cwd(), PACKAGE)
+    base = repository.at(repository.commit(compared.base_commit))
+    head = repository.head()
+    if head.name != compared.head:
+        before = _told_state(compared.head_commit, compared.changed)
+        now = _told_state(head.commit, head.changed)
+        now = f"other such changes, on {head.commit[:12]}," if before == now else now
+        raise UsageError(
+            f"{journal_file}: head was {before} when this run began and is {now} now; "
+            "go back to that, or start a new run"
+        )
+    bench.lay_out(base, head)
+
+
+def _is_of(run_file: Path, header: Header) -> bool:
+    try:
+        there = read_run(run_file).header
+    except BadRunFile:
+        return False
+    return (there.created, there.seed) == (header.created, header.seed)
+
+
+def scratch_of(run_file: Path) -> Path:
+    """Where the folders of all trials go, if they are kept."""
+    return run_file.with_suffix(".scratch")
+
+
+class Bench:
+    """What runs are made on: lock, provider, executor, clock."""
+
+    def __init__(
+        self, say: Say, listener: Listener | None = None, *, keep_scratch: bool = False
+    ) -> None:
+        self.say = say
+        self.listener = listener
+        self._keep_scratch = keep_scratch
+        self._installs = Installs()
+        self._places: dict[str, Place] = {}
+
+    def lock(self) -> HostLock:
+        return HostLock(self.say)
+
+    def install(self, scenarios: Mapping[str, Scenario]) -> dict[str, str]:
+        """Make the environments that these scenarios weigh; facts about that for the header.
+
+        Raises `CannotMeasure` where there is nothing to be weighed.
+        """
+        weighed = [one.subject.install for one in scenarios.values() if one.subject.install]
+        wanted = dict.fromkeys(side for extras in weighed for side in (extras.on, extras.off))
+        self._installs = provide(tuple(wanted), self.say) if wanted else Installs()
+        return self._installs.facts
+
+    def lay_out(self, base: Revision, head: Revision) -> bool:
+        """Make two revisions ready to run; whether each got an environment of its own.
+
+        Raises `CannotMeasure`.
+        """
+        pythons = interpreters(base, head, PACKAGE, self.say)
+        self._places = {
+            revision.name: Place(str(revision.folder), python)
+            for revision, python in zip((base, head), pythons, strict=True)
+        }
+        return pythons[0] != sys.executable
+
+    def only_in_head(self, scenarios: Mapping[str, Scenario], sides: Sides) -> dict[str, str]:
+        """Scenarios that head can run and the base cannot, by one trial each, with the base's
+        problem. What neither can run is no news: it is left to the session to tell."""
+        found = {}
+        with self.executor(scenarios) as executor:
+            for name, scenario in scenarios.items():
+                base, head = sides.arms(scenario)
+                # A machine's hiccup must not take a scenario out of the gate: hence twice.
+                problem = _trouble(executor, name, base) and _trouble(executor, name, base)
+                if problem and not _trouble(executor, name, head):
+                    found[name] = problem
+        return found
+
+    @contextmanager
+    def executor(
+        self, scenarios: Mapping[str, Scenario], keep: Path | None = None
+    ) -> Iterator[Executor]:
+        """Runs trials in fresh processes, against a provider of its own; those of scenarios
+        whose transport is respx, in this one.
+
+        The folders of all trials go to `keep`, where it is given.
+        """
+        with (
+            _scratch() as scratch,
+            Loopback(pin=host_facts.provider_core()) as provider,
+            FreshProcess(
+                subject := ReferenceSubject(self._installs, self._places, scratch),
+                provider,
+                scenarios,
+                script=expand,
+                scratch=scratch,
+                duet_core=host_facts.duet_core(),
+                memory_limit=host_facts.memory_for_a_process(),
+                keep=keep,
+                keep_all=keep is not None,
+            ) as executor,
+            _and_in_process(executor, subject, scenarios, scratch / "in-process") as both,
+        ):
+            yield both
+
+    def measure(
+        self,
+        header: Header,
+        scenarios: Mapping[str, Scenario],
+        journal: Journal,
+        run_file: Path,
+        earlier: Contents | None = None,
+    ) -> Result:
+        """Run the session and write the run file, whatever ended it."""
+        limits = limits_of(header)
+        keep = scratch_of(run_file) if self._keep_scratch else None
+        with self.executor(scenarios, keep) as executor:
+            session = Session(
+                header.cells,
+                header.metrics,
+                executor=executor,
+                sink=journal,
+                clock=time.monotonic,
+                seed=header.seed,
+                limits=limits,
+                listener=self.listener,
+            )
+            if earlier is None:
+                ending = session.run()
+            else:
+                ending = session.run(earlier.samples, earlier.spent)
+        # The journal has the samples; those of a long run need not be in memory twice.
+        ending = msgspec.structs.replace(ending, samples=())
+        del session
+        run = conclude(header, read_journal(journal.path), ending)
+        error = ending.error
+        if header.compared is None:
+            error = error or nothing_shown(run) or untrusted(run)
+        written = False
+        try:
+            # Only a run of this journal can be there: both callers have looked.
+            write_run(run_file, run, force=True)
+            written = True
+        except CannotMeasure as problem:
+            error = ending.error or problem
+        return Result(run, run_file, journal.path, error, written)
+
+
+def conclude(header: Header, contents: Contents, ending: Ending) -> RunFile:
+    """The run file of a journal."""
+    rows = comparisons(contents.samples, header.cells, header.metrics)
+    run = RunFile(
+        header=header,
+        stopped=ending.stopped,
+        elapsed=ending.elapsed,
+        noise=tuple(noise_floor(rows, header.metrics)),
+        comparisons=tuple(rows),
+        samples=contents.samples,
+        resumed=contents.resumed,
+    )
+    return sealed(run)
+
+
+def nothing_shown(run: RunFile) -> BenchError | None:
+    """Why this run, or a comparison of it, has nothing to say; an interrupted one is excused."""
+    if run.stopped == "interrupted":
+        return None
+    for row in run.comparisons:
+        if not row.pairs.measured and row.pairs.answers_differ:
+            return AnswersDiffer(
+                f"{row.scenario}, {row.contrast}: the two sides gave different answers in every "
+                f"pair ({row.pairs.reasons[0]}); a toggle must not change the answer"
+            )
+    for row in run.comparisons:
+        if not row.pairs.measured and row.pairs.not_measured:
+            return CannotMeasure(
+                f"{row.scenario}, {row.contrast}: no pair could be measured: {row.pairs.reasons[0]}"
+            )
+    if any(row.pairs.measured for row in run.comparisons):
+        return None
+    return CannotMeasure(
+        f"no pair could be measured in {run.elapsed:.0f} s; give a longer --budget"
+    )
+
+
+def untrusted(run: RunFile) -> BenchError | None:
+    """Why a metric of this run cannot be judged at all: its equal sides do not come out equal."""
+    for floor in run.noise:
+        if floor.standing == "sides differ":
+            return CannotMeasure(
+                f"{uneven(floor)}; no verdict on it can be trusted, see `trae-bench doctor`"
+            )
+    return None
+
+
+@contextmanager
+def _and_in_process(
+    usual: Executor, subject: ReferenceSubject, scenarios: Mapping[str, Scenario], scratch: Path
+) -> Iterator[Executor]:
+    mocked = {name for name, one in scenarios.items() if one.provider.transport == "respx"}
+    if not mocked:
+        yield usual
+        return
+    # An extra, and slow to import.
+    from trae_bench.provider.respx_mock import RespxProvider
+
+    with RespxProvider() as provider:
+        here = InProcess(subject, provider, scenarios, script=expand, scratch=scratch)
+        yield Divided(usual, here, mocked)
+
+
+def _trouble(executor: Executor, scenario: str, arm: Arm) -> str:
+    """Why a revision cannot run a scenario; empty where it can."""
+    trial = Trial(scenario, "only head?", "serial", 0, "A", 0, arm, 0)
+    (sample,) = executor.run([trial])
+    if sample.status == "ok" and sample.correct:
+        return ""
+    return sample.problem or sample.status
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with room_for_trials("the folder for temporary files"):
+        folder = Path(tempfile.mkdtemp(prefix="trae-bench-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,161 @@
+"""What a project settles once: the table `[tool.trae-bench]` of its pyproject.toml.
+
+    [tool.trae-bench]
+    default-branch = "main"
+    scenarios = ["bugfix", "fan-out"]
+    profile = "quick"
+
+    [tool.trae-bench.thresholds]
+    cpu = 0.03
+    wall = 0.10
+
+Options on the command line go before it. It is read strictly, for a key that is misspelt would
+settle nothing without a word.
+"""
+
+from collections.abc import Iterator, Mapping
+from inspect import cleandoc
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from trae_bench._util.toml_positions import TomlPath
+from trae_bench.errors import UsageError
+from trae_bench.metrics import METRICS
+from trae_bench.model.records import Metric
+from trae_bench.scenario import ALL, find
+from trae_bench.scenario.diagnostics import Finding, error_at, raise_for, suggestion
+from trae_bench.scenario.loader import text_of
+from trae_bench.scenario.schema import field_docs
+from trae_bench.scenario.toml_errors import explain, read_toml
+from trae_bench.stats.analysis import own_threshold
+
+FILE = "pyproject.toml"
+TABLE = ("tool", "trae-bench")
+THRESHOLDS = (*TABLE, "thresholds")
+
+Fraction = Annotated[float, Meta(gt=0, lt=1)]
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """The table `[tool.trae-bench]`; whatever it leaves out is as if there were no table."""
+
+    default_branch: Annotated[str, Meta(min_length=1)] | None = None
+    """The branch that changes go to, and are compared with; git is asked where it is left out."""
+    scenarios: tuple[str, ...] = ()
+    """Names, or paths to .toml files, that are run where the command names none."""
+    profile: Literal["smoke", "quick", "full"] | None = None
+    """The kind of run where the command names none."""
+    thresholds: dict[str, Fraction] = {}
+    """By metric, the smallest effect that is worth a verdict, as a fraction: 0.03 is 3 %.
+
+    It can ask for more than the metric's rule does, never for less: smaller effects are not
+    told from the layout of a build, however many pairs there are. For counts that are compared
+    exactly, differences up to it are none.
+    """
+
+
+class _Tool(Struct, frozen=True, rename="kebab"):
+    trae_bench: Settings = Settings()
+
+
+class _Project(Struct, frozen=True):
+    tool: _Tool = _Tool()
+
+
+def load(folder: Path) -> Settings:
+    """Of the project that a folder belongs to: from the nearest pyproject.toml with the table, in
+    this folder or above, but not above a repository's root. `Settings()` where there is none.
+
+    Raises `UsageError`: `file:line: path: what, and the remedy`.
+    """
+    folder = folder.absolute()
+    for place in (folder, *folder.parents):
+        path = place / FILE
+        if path.is_file():
+            text = text_of(path)
+            if TABLE[1] in _table(read_toml(text, str(path)).get(TABLE[0])):
+                return parse(text, str(path))
+        if (place / ".git").exists():
+            break
+    return Settings()
+
+
+def parse(text: str, source: str = FILE) -> Settings:
+    """Of a pyproject.toml's text. Raises `UsageError`."""
+    document = read_toml(text, source)
+    try:
+        settings = msgspec.convert(document, _Project).tool.trae_bench
+    except msgspec.ValidationError as error:
+        path, problem = _exactly(explain(str(error), _Project), document)
+        raise error_at(source, text, path, problem) from error
+    raise_for(list(_wrong(settings)), source, text)
+    return settings
+
+
+def apply(settings: Settings, metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """The metrics, those with a threshold of the project's own with it."""
+    return {
+        name: msgspec.structs.replace(metric, threshold=settings.thresholds[name])
+        if name in settings.thresholds
+        else metric
+        for name, metric in metrics.items()
+    }
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the table, for editors; committed as `settings.schema.json`."""
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "trae-bench settings",
+    }
+    # By way of JSON, for a default of () is an empty array there.
+    found: dict[str, Any] = msgspec.json.decode(
+        msgspec.json.encode(head | msgspec.json.schema(Settings))
+    )
+    table = found["$defs"][Settings.__name__]
+    table["description"] = cleandoc(table["description"])
+    names = dict(zip(Settings.__struct_fields__, Settings.__struct_encode_fields__, strict=True))
+    for (struct, field), text in field_docs(Path(__file__)).items():
+        if struct == Settings.__name__:
+            table["properties"][names[field]]["description"] = cleandoc(text)
+    return found
+
+
+def _table(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _exactly(finding: Finding, document: Mapping[str, Any]) -> Finding:
+    """Which threshold it is that is wrong; msgspec says only that one is."""
+    if finding[0] != THRESHOLDS:
+        return finding
+    for name, value in _table(document[TABLE[0]][TABLE[1]]["thresholds"]).items():
+        try:
+            msgspec.convert(value, Fraction)
+        except msgspec.ValidationError:
+            said = f"expected a fraction between 0 and 1 (0.03 is 3 %), got {value!r}"
+            return (*THRESHOLDS, name), said
+    return finding
+
+
+def _wrong(settings: Settings) -> Iterator[Finding]:
+    for index, name in enumerate(settings.scenarios):
+        if name in settings.scenarios[:index]:
+            yield (*TABLE, "scenarios", index), f"{name!r} is named twice; drop one"
+        # A path is seen from the folder where the command is given.
+        if name != ALL and not name.endswith(".toml"):
+            try:
+                find(name)
+            except UsageError as error:
+                yield (*TABLE, "scenarios", index), str(error)
+    for name, threshold in settings.thresholds.items():
+        path: TomlPath = (*THRESHOLDS, name)
+        metric = METRICS.get(name)
+        if metric is None:
+            yield path, f"no metric {name!r}{suggestion(name, METRICS)}"
+        elif metric.mode != "exact" and threshold < own_threshold(metric):
+            own = own_threshold(metric)
+            yield path, f"{threshold:g} is less than {own:g}, from which on {name} gets verdicts"

@@ -1,0 +1,1 @@
+"""Recorded sessions of agents, read as scenarios."""

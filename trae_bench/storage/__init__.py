@@ -1,0 +1,1 @@
+"""Files of a run: the journal while it runs, the run file afterwards, and their verification."""

@@ -1,0 +1,1 @@
+"""Environments with the requirements of a subject, and their size on disk."""
