@@ -23,7 +23,7 @@ TAIL_STEPS = 20
 """Steps from which the tail and the growth of the self time say anything."""
 EDGE_STEPS = 10
 """Steps at either end of a session that the growth compares."""
-LEAST_WATCHED = 10
+MIN_WATCHED = 10
 """Looks at the memory from which a slope says anything."""
 STATED_RATE = 1800.0
 """Steps an hour, one every two seconds, for which growth is told by the hour."""
@@ -51,7 +51,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     """Seconds for which the main thread could have run and was not let."""
     written_bytes: int | None
     """Bytes handed to write calls: files, pipes and sockets alike."""
-    write_calls: int | None
+    write_syscalls: int | None
 
     @property
     def cpu(self) -> float:
@@ -109,7 +109,7 @@ class Observation(Struct, frozen=True):
         return tuple(sorted((one for each in self.sessions for one in each), key=_arrived))
 
     @property
-    def self_times(self) -> list[float]:
+    def step_overheads(self) -> list[float]:
         """For each step but a session's last: from the reply's last byte to the next request's."""
         pairs = (pair for requests in self.sessions for pair in pairwise(requests))
         return [max(0.0, later.arrived - earlier.replied) for earlier, later in pairs]
@@ -174,22 +174,22 @@ def _first_answer(seen: Observation) -> float | None:
 
 
 def _self_time(seen: Observation) -> float | None:
-    return sum(seen.self_times) if seen.self_times else None
+    return sum(seen.step_overheads) if seen.step_overheads else None
 
 
 def _self_time_per_step(seen: Observation) -> float | None:
-    return _median(seen.self_times)
+    return _median(seen.step_overheads)
 
 
 def _self_time_p95(seen: Observation) -> float | None:
-    times = sorted(seen.self_times)
+    times = sorted(seen.step_overheads)
     if len(times) < TAIL_STEPS:
         return None
     return times[math.ceil(0.95 * len(times)) - 1]
 
 
 def _self_time_growth(seen: Observation) -> float | None:
-    times = seen.self_times
+    times = seen.step_overheads
     if len(times) < TAIL_STEPS or len(seen.sessions) > 1:
         return None
     first, last = _median(times[:EDGE_STEPS]), _median(times[-EDGE_STEPS:])
@@ -229,7 +229,7 @@ def _memory_per_step(seen: Observation) -> float | None:
         for moment, size in watched
         if begun <= moment <= arrived[-1]
     ]
-    if len(points) < LEAST_WATCHED:
+    if len(points) < MIN_WATCHED:
         return None
     mean_step = sum(step for step, _ in points) / len(points)
     spread = sum((step - mean_step) ** 2 for step, _ in points)
@@ -355,14 +355,14 @@ _TABLE: tuple[_Meter, ...] = (
         disturbed_by=_SPEED,
     ),
     _serial(
-        "start_to_first_request",
+        "time_to_first_request",
         "s",
         _first_request,
         about="from the spawn to the first request's last byte at the provider",
         disturbed_by=f"{_SPEED}; a cold file cache; what is put off until later is not in it",
     ),
     _serial(
-        "start_to_first_answer",
+        "time_to_first_answer",
         "s",
         _first_answer,
         about="from the spawn until the first reply is worked off, its tools loaded and run: to "
@@ -370,14 +370,14 @@ _TABLE: tuple[_Meter, ...] = (
         disturbed_by=f"{_SPEED}; a cold file cache; the first step's tools",
     ),
     _serial(
-        "self_time",
+        "session_overhead",
         "s",
         _self_time,
         about="all steps' time between a reply's last byte and the next request's, tools included",
         disturbed_by=f"{_SPEED}; the tools' own time",
     ),
     _serial(
-        "self_time_per_step",
+        "step_overhead",
         "s",
         _self_time_per_step,
         about="median over the steps of the time between a reply's last byte and the next "
@@ -385,14 +385,14 @@ _TABLE: tuple[_Meter, ...] = (
         disturbed_by=f"{_SPEED}; the tools' own time",
     ),
     _serial(
-        "self_time_p95",
+        "step_overhead_p95",
         "s",
         _self_time_p95,
         about=f"95th percentile of the steps' self time, from {TAIL_STEPS} steps on",
-        disturbed_by="the same as self_time_per_step; few steps make a poor tail",
+        disturbed_by="the same as step_overhead; few steps make a poor tail",
     ),
     _serial(
-        "self_time_growth",
+        "step_overhead_growth",
         "",
         _self_time_growth,
         about=f"median self time of the last {EDGE_STEPS} steps over that of the first "
@@ -431,17 +431,17 @@ _TABLE: tuple[_Meter, ...] = (
         disturbed_by="the provider's process is shared with the other side of a duet",
     ),
     _serial(
-        "loop_stall",
+        "event_loop_lag_max",
         "s",
-        _counter("loop_stall"),
+        _counter("event_loop_lag_max"),
         about="longest time for which the event loop let nothing else run, as the child reports "
         "it; only where the scenario names it, because looking costs processor time",
         disturbed_by=f"{_SPEED}; resolution is the heartbeat's 5 ms",
     ),
     _serial(
-        "loop_stall_p99",
+        "event_loop_lag_p99",
         "s",
-        _counter("loop_stall_p99"),
+        _counter("event_loop_lag_p99"),
         about="99th percentile of what somebody who wants the event loop every 5 ms has to wait "
         "for it, those included who want it during a stall, as the child reports it; only where "
         "the scenario names it",
@@ -474,7 +474,7 @@ _TABLE: tuple[_Meter, ...] = (
         about="TLS handshakes that the provider completed",
     ),
     _exact(
-        "bytes_sent",
+        "request_bytes",
         "B",
         lambda seen: sum(request.received for request in seen.requests),
         about="bytes of all request bodies",
@@ -529,9 +529,9 @@ _TABLE: tuple[_Meter, ...] = (
         disturbed_by=f"{_TREE}; numbers of changing length in what is written",
     ),
     _duet(
-        "write_calls",
+        "write_syscalls",
         "",
-        lambda seen: seen.usage.write_calls,
+        lambda seen: seen.usage.write_syscalls,
         about="write calls, to files, pipes and sockets alike (Linux)",
         disturbed_by=f"{_TREE}; pipes that fill up at another moment",
     ),
@@ -635,5 +635,5 @@ def taken(*, pinned: bool) -> dict[str, Metric]:
     return dict(METRICS) if pinned else {**METRICS, **serial}
 
 
-ASKED_FOR = frozenset({"loop_stall", "loop_stall_p99"})
+ASKED_FOR = frozenset({"event_loop_lag_max", "event_loop_lag_p99"})
 """Metrics that disturb others: taken only where the scenario names them."""

@@ -15,7 +15,7 @@ from agent_core.errors import (
 from agent_core.models.codec import Refused
 from agent_core.redaction import Redactor
 
-_LONGEST_DETAIL = 500
+_MAX_DETAIL = 500
 """Characters of a provider's own words that go into a message."""
 
 _STATUS_BY_KIND = {
@@ -51,13 +51,13 @@ def answered(
     if 300 <= status < 400:
         detail = f"a redirect to {headers.get('location', 'nowhere')}; correct base_url"
     # Redacted before it is cut: half a key is no longer known for one.
-    return _error(provider, status, redactor.text(detail)[:_LONGEST_DETAIL], retry_after)
+    return _error(provider, status, redactor.text(detail)[:_MAX_DETAIL], retry_after)
 
 
 def refused(provider: str, refusal: Refused, redactor: Redactor) -> ProviderError:
     """The error for a refusal that came with status 200."""
     status = status_of(refusal)
-    detail = redactor.text(str(refusal))[:_LONGEST_DETAIL]
+    detail = redactor.text(str(refusal))[:_MAX_DETAIL]
     if status is None:
         said = f"{refusal.kind}: {detail}" if refusal.kind else detail
         return ProviderError(f"{provider} gave up on its reply: {redactor.text(said)}")

@@ -11,9 +11,9 @@ from agent_core.build import run_task
 from agent_core.config import ProviderSettings, Settings
 from agent_core.toggles import Toggles
 
-_MOST_STEPS = 1000
+_MAX_STEPS = 1000
 _ENTRY = ProviderSettings(api_key="a-key-that-stands-nowhere-else", model="scripted", max_retries=0)
-_SETTINGS = Settings(max_steps=_MOST_STEPS, model_providers={"openai": _ENTRY})
+_SETTINGS = Settings(max_steps=_MAX_STEPS, model_providers={"openai": _ENTRY})
 
 
 async def _session(base_url: str, workspace: str) -> None:

@@ -98,10 +98,10 @@ GOALS: tuple[Goal, ...] = (
 def rows(steps: Sequence[int], sessions: int, naps: int = NAPS) -> Iterator[Row]:
     """What is measured; 0 `sessions` or `naps` leave their rows out."""
     for n in steps:
-        yield Row(f"ms/step, N={n}", Load(n), "self_time_per_step", scale=1000)
+        yield Row(f"ms/step, N={n}", Load(n), "step_overhead", scale=1000)
     if max(steps) >= TAIL_STEPS:
-        yield Row(f"growth at N={max(steps)}", Load(max(steps)), "self_time_growth")
-    yield Row("cold start, ms", Load(min(steps)), "start_to_first_request", scale=1000)
+        yield Row(f"growth at N={max(steps)}", Load(max(steps)), "step_overhead_growth")
+    yield Row("cold start, ms", Load(min(steps)), "time_to_first_request", scale=1000)
     for n in steps:
         yield Row(f"peak RSS, MB, N={n}", Load(n), "peak_rss", scale=1e-6)
     for think in (0.0, THINK) if sessions else ():
@@ -109,7 +109,7 @@ def rows(steps: Sequence[int], sessions: int, naps: int = NAPS) -> Iterator[Row]
         yield Row(name, Load(min(steps), sessions, think), "sessions_per_second", MANY)
     if naps:
         load = Load(min(steps), naps=naps)
-        yield Row(f"ms/step of {naps} x {NAP} s", load, "self_time_per_step", (AGENT,), 1000)
+        yield Row(f"ms/step of {naps} x {NAP} s", load, "step_overhead", (AGENT,), 1000)
 
 
 def _silence(_: str) -> None:

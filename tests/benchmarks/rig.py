@@ -20,18 +20,18 @@ from trae_bench._util.host_facts import duet_core
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.launcher_client import (
     REPORT_FD,
-    Ended,
     Job,
-    Launcher,
+    LauncherClient,
+    ProcessResult,
     environment,
     last_words,
 )
 from trae_bench.metrics import figures
-from trae_bench.model.records import Arm, ChildReport, Command, Seat, SessionLog, Trial
+from trae_bench.model.records import Arm, ChildReport, Command, SessionEndpoint, SessionLog, Trial
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import Script, expand
 from trae_bench.scenario import ProviderConditions, Scenario, ScriptedCall, ToggleUse, Turn
-from trae_bench.subject.agent_core import ReferenceSubject, toggles
+from trae_bench.subject.agent_core import AgentCoreSubject, toggles
 
 ROOT = Path(__file__).resolve().parents[2]
 NAP = 0.2
@@ -107,9 +107,9 @@ class Rig:
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch.resolve()
-        self._launcher = Launcher()
+        self._launcher = LauncherClient()
         self._core = duet_core()
-        self._reference = ReferenceSubject()
+        self._reference = AgentCoreSubject()
         self._count = 0
         self._opened: ExitStack
 
@@ -158,7 +158,7 @@ class Rig:
         if subject == AGENT and len(places) == 1:
             arm = Arm("all", dict.fromkeys(toggles(), True))
             trial = Trial("peers", "", "serial", 0, "A", 0, arm, 0)
-            seats = [Seat(first.base_url, str(first.workspace))]
+            seats = [SessionEndpoint(first.base_url, str(first.workspace))]
             return self._reference.command(trial, load.scenario(), seats, home, REPORT_FD)
         prepared = folder / "prepared"
         if subject == _PREPARED:
@@ -170,7 +170,7 @@ class Rig:
             cwd=str(first.workspace),
         )
 
-    def _run(self, command: Command, folder: Path) -> Ended:
+    def _run(self, command: Command, folder: Path) -> ProcessResult:
         job = Job(
             argv=command.argv,
             env=environment(folder / "home") | command.env,

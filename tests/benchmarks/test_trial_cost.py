@@ -14,7 +14,7 @@ import pytest
 
 from tests.benchmarks.side_by_side import Meter
 from tests.trae_bench.test_executors import Script, SilentProvider, scenario, trial
-from trae_bench.execution.subprocess_executor import FreshProcess
+from trae_bench.execution.subprocess_executor import SubprocessExecutor
 
 GROUP = "CPU of the bench for one `true`"
 ROUNDS = 100
@@ -30,8 +30,8 @@ def spent() -> float:
 
 
 @pytest.fixture
-def executor(tmp_path: Path) -> Iterator[FreshProcess[str]]:
-    with FreshProcess(
+def executor(tmp_path: Path) -> Iterator[SubprocessExecutor[str]]:
+    with SubprocessExecutor(
         Script("exec true"),
         SilentProvider(),
         {"small": scenario()},
@@ -59,7 +59,7 @@ def test_bare(meter: Meter) -> None:
 
 
 @pytest.mark.benchmark(timer=spent)
-def test_trial(meter: Meter, executor: FreshProcess[str]) -> None:
+def test_trial(meter: Meter, executor: SubprocessExecutor[str]) -> None:
     """Folders, workspace, launcher, report, digests, sample."""
 
     def run() -> None:

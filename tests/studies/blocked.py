@@ -56,7 +56,7 @@ from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import MINIMUM, standing
 from trae_bench.stats.decision import SERIAL_V1, Row, estimate
 
-COMPARED = ("blocked", "wall", "self_time")
+COMPARED = ("blocked", "wall", "session_overhead")
 LOADS = {"quiet": 0.0, "load": 0.3}
 """Share of its time for which a process on each core computes."""
 SIZES = (8, 20, 40)

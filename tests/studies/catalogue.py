@@ -21,7 +21,7 @@ from trae_bench.errors import BenchError
 from trae_bench.model.records import Contrast, Sample, Side
 from trae_bench.run.runner import Bench
 from trae_bench.run.scheduler import Limits
-from trae_bench.stats.analysis import fate, group
+from trae_bench.stats.analysis import group, pair_outcome
 
 TOO_LONG = ("trajectory-long@1000",)
 FIGURES = ("wall", "cpu", "provider_cpu")
@@ -48,7 +48,11 @@ def played(name: str, pairs: int, seed: int) -> Played:
     bench = Bench(say)
     with bench.lock(), bench.executor({name: scenario}) as executor:
         ending = play(executor, [cell], Limits(pairs=pairs, fixed=True), seed)
-    found = [fate(*both) for of_cell in group(ending.samples).values() for both in of_cell.values()]
+    found = [
+        pair_outcome(*both)
+        for of_cell in group(ending.samples).values()
+        for both in of_cell.values()
+    ]
     wrong = next((reason for fate_, reason in found if fate_ != "measured"), "")
     return Played(name, wrong, ending.elapsed, ending.samples)
 

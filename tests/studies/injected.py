@@ -5,7 +5,7 @@
 Side B carries extra work (`burden.py`), a loop before each request, made at the start to cost
 about so many percent of the session's CPU. Each round is one run of its own with A/A pairs and
 a contrast for each share, judged as `trae-bench run` judges. What the work really added is
-known from each sample's own account: the true effect on cpu and wall; self_time has it from
+known from each sample's own account: the true effect on cpu and wall; session_overhead has it from
 the same account, less the share of the first request, which comes before any reply.
 
 `--metrics cpu` leaves the serial pairs out, which cost most of the time.
@@ -49,7 +49,7 @@ from trae_bench.run.scheduler import Executor, Limits
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons
 
-METRICS_ASKED = ("cpu", "wall", "self_time")
+METRICS_ASKED = ("cpu", "wall", "session_overhead")
 
 
 class Found(Struct, frozen=True):
@@ -74,7 +74,7 @@ def truth(pair: tuple[Sample, Sample], metric: str) -> float:
         return injected(b, metric) - injected(a, metric)
     requests = b.metrics["requests"]
     cost = b.metrics[BURDEN_WALL] * (requests - 1) / requests
-    return -math.log1p(-cost / b.metrics["self_time"])
+    return -math.log1p(-cost / b.metrics["session_overhead"])
 
 
 def found_in(samples: Sequence[Sample], asked: Sequence[Cell]) -> list[Found]:

@@ -1,7 +1,7 @@
 """What the studies share: a bench whose agent can be burdened, small statistics, tables.
 
-Trials, pairs, order, pinning and verdicts are the laboratory's own: `FreshProcess` runs them,
-`Session` decides what comes next, `comparisons` judges. What differs from a run of
+Trials, pairs, order, pinning and verdicts are the laboratory's own: `SubprocessExecutor` runs them,
+`Scheduler` decides what comes next, `comparisons` judges. What differs from a run of
 `trae-bench` is the arms: an arm is called by the burden that its agent carries.
 """
 
@@ -26,18 +26,27 @@ from trae_bench.design.cells import Cell
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.host_lock import HostLock
-from trae_bench.execution.subprocess_executor import FreshProcess
+from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.metrics import METRICS
-from trae_bench.model.records import Arm, Command, Contrast, Mode, Probe, Sample, Seat, Trial
+from trae_bench.model.records import (
+    Arm,
+    Command,
+    Contrast,
+    Mode,
+    Probe,
+    Sample,
+    SessionEndpoint,
+    Trial,
+)
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
 from trae_bench.run import planner
 from trae_bench.run.doctor import tiny
-from trae_bench.run.scheduler import Ending, Executor, Limits, Session
+from trae_bench.run.scheduler import Ending, Executor, Limits, Scheduler
 from trae_bench.scenario import Scenario, find, load, split
-from trae_bench.stats.analysis import PairOfSamples, fate, group
+from trae_bench.stats.analysis import PairOfSamples, group, pair_outcome
 from trae_bench.stats.decision import t_quantile
-from trae_bench.subject.agent_core import ReferenceSubject
+from trae_bench.subject.agent_core import AgentCoreSubject
 
 ROOT = Path(__file__).resolve().parents[2]
 NOISE = "noise"
@@ -106,7 +115,7 @@ def burdened(scenario: Scenario, burdens: Mapping[str, Burden]) -> list[Contrast
 # -- the bench --------------------------------------------------------------------------
 
 
-class BurdenedAgent(ReferenceSubject):
+class BurdenedAgent(AgentCoreSubject):
     """agent_core, under the burden that its arm names; on both sides by way of `burden.py`."""
 
     def __init__(self, ledger: Path) -> None:
@@ -114,7 +123,12 @@ class BurdenedAgent(ReferenceSubject):
         self._ledger = str(ledger)
 
     def command(
-        self, trial: Trial, scenario: Scenario, seats: Sequence[Seat], home: Path, report_fd: int
+        self,
+        trial: Trial,
+        scenario: Scenario,
+        seats: Sequence[SessionEndpoint],
+        home: Path,
+        report_fd: int,
     ) -> Command:
         plain = super().command(trial, scenario, seats, home, report_fd)
         errand = Path(plain.argv[-1])
@@ -162,7 +176,7 @@ def bench(scenario: Scenario) -> Iterator[Executor]:
         with (
             HostLock(say),
             Loopback(pin=host_facts.provider_core()) as provider,
-            FreshProcess(
+            SubprocessExecutor(
                 BurdenedAgent(ledger),
                 provider,
                 {scenario.name: scenario},
@@ -183,7 +197,7 @@ class Nowhere:
 
 def play(executor: Executor, cells: Sequence[Cell], limits: Limits, seed: int) -> Ending:
     """One session. Raises what ended it before its time, Ctrl-C included."""
-    session = Session(
+    session = Scheduler(
         cells,
         METRICS,
         executor=executor,
@@ -206,7 +220,7 @@ def pairs_of(samples: Iterable[Sample], contrast: str, mode: Mode) -> list[tuple
     for key, pairs in group(samples).items():
         if (key.contrast, key.mode) == (contrast, mode):
             found += [pairs[number] for number in sorted(pairs) if number > 0]
-    return [(a, b) for a, b in found if a and b and fate(a, b)[0] == "measured"]
+    return [(a, b) for a, b in found if a and b and pair_outcome(a, b)[0] == "measured"]
 
 
 # -- the right amount -------------------------------------------------------------------

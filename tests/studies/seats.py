@@ -16,7 +16,7 @@ from tests.studies.lab import BurdenedAgent
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.launcher_client import REPORT_FD, environment
 from trae_bench.execution.workspace import lay_out
-from trae_bench.model.records import Arm, Seat, Trial
+from trae_bench.model.records import Arm, SessionEndpoint, Trial
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
 from trae_bench.scenario import Scenario
@@ -62,7 +62,7 @@ class Seats:
         url = self._provider.register(session, expand(self._scenario, workspace))
         self._sessions.append(session)
         trial = Trial(self._scenario.name, "", "serial", 0, "A", 0, self._arm, 0)
-        seats = [Seat(url, str(workspace))]
+        seats = [SessionEndpoint(url, str(workspace))]
         command = self._agent.command(trial, self._scenario, seats, home, REPORT_FD)
         env = environment(home) | self._provider.environ(session) | command.env
         argv = ["env", "-i", *(f"{name}={value}" for name, value in env.items()), *command.argv]

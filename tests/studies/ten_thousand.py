@@ -24,7 +24,7 @@ from tests.trae_bench.runs import header
 from tests.trae_bench.twins import cell
 from trae_bench.design.cells import Cell
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.execution.worker import _peak_rss as peak_rss
 from trae_bench.metrics import METRICS
 from trae_bench.model.records import Mode, Trial
@@ -87,7 +87,7 @@ class ScriptedBench(Bench):
     def executor(
         self, scenarios: Mapping[str, Scenario], keep: Path | None = None
     ) -> Iterator[Executor]:
-        yield Scripted(figures)
+        yield ScriptedExecutor(figures)
 
 
 @contextmanager

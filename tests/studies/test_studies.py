@@ -44,7 +44,7 @@ from trae_bench.design.cells import Cell
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.host_lock import PLACE_VARIABLE
-from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.model.records import Sample, Trial
 from trae_bench.provider.loopback import Loopback
 from trae_bench.run.scheduler import Limits
@@ -115,7 +115,7 @@ def test_an_interrupted_session_is_not_taken_for_a_finished_one() -> None:
     scenario = scenario_of(SHORT)
     cell = Cell(scenario.name, burdened(scenario, {})[0], "duet", ("cpu",))
     with pytest.raises(KeyboardInterrupt):
-        play(Scripted(interrupted), [cell], Limits(pairs=1), seed=1)
+        play(ScriptedExecutor(interrupted), [cell], Limits(pairs=1), seed=1)
 
 
 def test_bounds_of_a_share() -> None:
@@ -244,12 +244,12 @@ def test_the_catalogue_is_played_as_far_as_it_can_be() -> None:
 def test_injected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "rounds.jsonl"
     least = ["--scenario", SHORT, "--shares", "50", "--pairs", "1", "--rounds", "1"]
-    injected.main([*least, "--metrics", "cpu,self_time", "--out", str(out)])
+    injected.main([*least, "--metrics", "cpu,session_overhead", "--out", str(out)])
     said = capsys.readouterr().out
     assert f"{SHORT}, 1 runs" in said
     (_, one) = raw(out)
     assert [(each["metric"], each["share"]) for each in one["found"]] == [
-        *(("cpu", 50.0), ("self_time", 50.0))
+        *(("cpu", 50.0), ("session_overhead", 50.0))
     ]
     assert all(each["truth"][0] > 0.1 for each in one["found"])
 
@@ -267,7 +267,7 @@ def test_blocked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "raw.json"
     least = ["--scenario", SHORT, "--milliseconds", "30", "--pairs", "1"]
     blocked.main([*least, "--out", str(out)])
-    assert "| load | 30 ms | self_time |" in capsys.readouterr().out
+    assert "| load | 30 ms | session_overhead |" in capsys.readouterr().out
     lines = json.loads(out.read_text())["lines"]
     assert len(lines) == 2 * 2 * 3
     assert all(line["true"] > 0 for line in lines if line["asked"])
@@ -336,7 +336,7 @@ def test_our_own_verdicts_are_claims(tmp_path: Path) -> None:
         cpu = 1.08 if slower else 1.0
         return {"cpu": cpu, BURDEN_CPU: 0.04 if slower else 0.001}
 
-    executor = Scripted(answer)
+    executor = ScriptedExecutor(answer)
     with Loopback() as provider:
         contest = peers.Contest(scenario_of(SHORT), executor, provider, tmp_path)
         (one,) = contest.said("trae-bench, cpu", "+5 %", seconds=60, seed=1)

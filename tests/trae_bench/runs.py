@@ -14,7 +14,7 @@ from trae_bench.metrics import METRICS
 from trae_bench.model.records import Arm, Contrast, Mode, Sample, Trial, of_trial
 from trae_bench.run.planner import limits_of
 from trae_bench.run.runner import conclude
-from trae_bench.run.scheduler import Ending, Session
+from trae_bench.run.scheduler import Ending, Scheduler
 from trae_bench.scenario import Scenario, ToggleUse
 from trae_bench.stats.decision import RULES
 from trae_bench.storage.run_file import (
@@ -126,7 +126,7 @@ class Machine:
             "requests": 17.0,
             "wall": wall,
             "steps_per_second": 17 / wall,
-            "start_to_first_request": wall / 5,
+            "time_to_first_request": wall / 5,
         }
 
 
@@ -144,7 +144,7 @@ def honest(
     """A run as the laboratory leaves it, seal and all; on another day its noise is another one."""
     head = header(plan(toggles) if cells is None else cells, **changes)
     machine = Machine(noise, lost, day, effects)
-    session = Session(
+    session = Scheduler(
         head.cells,
         head.metrics,
         executor=machine,

@@ -28,8 +28,8 @@ from trae_bench.verdicts import run_diff
 from trae_bench.verdicts.run_diff import (
     OTHER_KIND,
     TIME_DRIFT,
-    Across,
     Change,
+    RunDiff,
     compare_runs,
     drift_of_ratio,
     exit_code,
@@ -67,7 +67,7 @@ def with_header(run: RunFile, **changes: Any) -> RunFile:
     return replace(run, header=replace(run.header, **changes))
 
 
-def rows(found: Across, kind: str, **fields: str) -> list[Change]:
+def rows(found: RunDiff, kind: str, **fields: str) -> list[Change]:
     return [
         change
         for change in found.changes
@@ -76,7 +76,7 @@ def rows(found: Across, kind: str, **fields: str) -> list[Change]:
     ]
 
 
-def row(found: Across, kind: str, **fields: str) -> Change:
+def row(found: RunDiff, kind: str, **fields: str) -> Change:
     (only,) = rows(found, kind, **fields)
     return only
 

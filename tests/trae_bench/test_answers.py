@@ -156,7 +156,7 @@ def test_a_path_in_a_file_is_cleaned(tmp_path: Path) -> None:
 
 
 def test_a_large_file_is_compared_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trae_bench.execution.fingerprint.LARGEST_CLEANED", 100)
+    monkeypatch.setattr("trae_bench.execution.fingerprint.MAX_CLEANED", 100)
 
     def digest(text: str) -> str:
         (tmp_path / "log").write_text(text)

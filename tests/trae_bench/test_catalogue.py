@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from trae_bench.execution.subprocess_executor import FreshProcess
+from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.model.records import Arm, Sample, Side, Trial
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import Script, expand
 from trae_bench.run.planner import check_names
 from trae_bench.scenario import Scenario, catalogue, every_scenario, find, load, split
-from trae_bench.subject.agent_core import ReferenceSubject, toggles
+from trae_bench.subject.agent_core import AgentCoreSubject, toggles
 
 pytestmark = pytest.mark.slow
 A_SCREEN = 75
@@ -92,8 +92,8 @@ def both_arms(scenario: Scenario, provider: Loopback, scratch: Path) -> list[Sam
         Trial(scenario.name, "off/on", "serial", 1, side, slot, arm(scenario, side == "B"), 0)
         for slot, side in enumerate(sides)
     ]
-    executor: FreshProcess[Script] = FreshProcess(
-        ReferenceSubject(), provider, {scenario.name: scenario}, script=expand, scratch=scratch
+    executor: SubprocessExecutor[Script] = SubprocessExecutor(
+        AgentCoreSubject(), provider, {scenario.name: scenario}, script=expand, scratch=scratch
     )
     with executor:
         return list(executor.run(trials))

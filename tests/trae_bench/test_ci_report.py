@@ -22,8 +22,8 @@ from trae_bench.execution.host_lock import PLACE_VARIABLE
 from trae_bench.report.escape import for_workflow, for_workflow_property
 from trae_bench.report.text import markdown, unmeasured
 from trae_bench.report.text.ci import (
-    MOST_OF_A_KIND,
-    MOST_SUMMARY,
+    MAX_OF_A_KIND,
+    MAX_SUMMARY,
     SUMMARY_VARIABLE,
     add_to_summary,
     annotations,
@@ -117,7 +117,7 @@ def test_fresh_pairs_that_answer_otherwise_are_told_with_their_reason() -> None:
 def test_a_thousand_regressions_are_ten_errors() -> None:
     found = gate(1.2)
     lines = annotations(replace(found, comparisons=found.comparisons * 300))
-    assert len(lines) == MOST_OF_A_KIND
+    assert len(lines) == MAX_OF_A_KIND
     assert lines[-1] == "::error title=and more::891 more; see the report"
 
 
@@ -146,10 +146,10 @@ def test_a_summary_that_cannot_be_written_says_why(tmp_path: Path) -> None:
     with pytest.raises(CannotMeasure, match=SUMMARY_VARIABLE):
         add_to_summary("text", {SUMMARY_VARIABLE: str(tmp_path)})
     full = tmp_path / "full.md"
-    full.write_bytes(b"x" * MOST_SUMMARY)
+    full.write_bytes(b"x" * MAX_SUMMARY)
     with pytest.raises(CannotMeasure, match="room"):
         add_to_summary("text", {SUMMARY_VARIABLE: str(full)})
-    assert full.stat().st_size == MOST_SUMMARY
+    assert full.stat().st_size == MAX_SUMMARY
 
 
 # -- JUnit

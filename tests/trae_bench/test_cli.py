@@ -24,12 +24,12 @@ from trae_bench.cli.run import DESIGNS, PROFILES
 from trae_bench.design.contrasts import NOISE_FLOOR, design_names
 from trae_bench.errors import AnswersDiffer, BadRunFile, CannotMeasure, UsageError
 from trae_bench.execution.host_lock import HostLock
-from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.model import presets
 from trae_bench.model.records import Sample, Trial
 from trae_bench.report.text import markdown
 from trae_bench.run import runner
-from trae_bench.run.runner import Bench, Wish
+from trae_bench.run.runner import Bench, RunRequest
 from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.storage import run_file as store
@@ -233,7 +233,7 @@ class ScriptedBench(Bench):
     def __init__(self, answer: Any) -> None:
         self.said: list[str] = []
         super().__init__(self.said.append)
-        self.scripted = Scripted(answer)
+        self.scripted = ScriptedExecutor(answer)
 
     @contextmanager
     def executor(
@@ -263,8 +263,8 @@ def differing(trial: Trial) -> Sample:
     return msgspec.structs.replace(failing(trial), status="ok", transcript=trial.side)
 
 
-def wish(**changes: Any) -> Wish:
-    plain = Wish(command="trae-bench run", scenarios=("tiny.toml",), seed=1)
+def wish(**changes: Any) -> RunRequest:
+    plain = RunRequest(command="trae-bench run", scenarios=("tiny.toml",), seed=1)
     return msgspec.structs.replace(plain, **changes)
 
 

@@ -13,15 +13,15 @@ from msgspec.structs import replace
 from tests.trae_bench.twins import cell, figures, sample
 from trae_bench.design.cells import Cell, trials
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.records import Comparison, Mode, Sample, Side
 from trae_bench.stats.analysis import (
     attributions,
     comparisons,
-    fate,
     noise_floor,
     own_threshold,
+    pair_outcome,
     stops,
 )
 from trae_bench.stats.decision import DUET_V1, smallest_effect
@@ -35,7 +35,7 @@ PLAN = (
 
 
 def run(cells: Sequence[Cell], count: int, effect: float, noise: float = 0.01) -> list[Sample]:
-    executor = Scripted(figures(effect, noise))
+    executor = ScriptedExecutor(figures(effect, noise))
     return [
         each
         for one in cells
@@ -67,9 +67,9 @@ def row(rows: Sequence[Comparison], contrast: str, metric: str) -> Comparison:
     ],
 )
 def test_fate_of_a_pair(a: Sample | None, b: Sample | None, found: str, said: str) -> None:
-    assert fate(a, b)[0] == found
-    assert said in fate(a, b)[1]
-    assert bool(fate(a, b)[1]) == (found != "measured")
+    assert pair_outcome(a, b)[0] == found
+    assert said in pair_outcome(a, b)[1]
+    assert bool(pair_outcome(a, b)[1]) == (found != "measured")
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_a_side_is_named_as_its_user_knows_it(
         replace(sample(side, contrast=contrast), arm=arm)
         for side, arm in zip(SIDES, arms, strict=True)
     )
-    assert fate(replace(a, status="failed"), b)[1] == f"{names[0]}: failed"
-    assert fate(a, replace(b, status="failed"))[1] == f"{names[1]}: failed"
+    assert pair_outcome(replace(a, status="failed"), b)[1] == f"{names[0]}: failed"
+    assert pair_outcome(a, replace(b, status="failed"))[1] == f"{names[1]}: failed"
 
 
 def test_pair_zero_never_counts() -> None:

@@ -21,9 +21,9 @@ from h2.events import DataReceived, StreamEnded
 
 from trae_bench.errors import UsageError
 from trae_bench.model.records import SessionLog
-from trae_bench.provider.channel import Talk
+from trae_bench.provider.channel import ProtocolHandler
 from trae_bench.provider.encoded_script import for_the_server
-from trae_bench.provider.http2_handler import Http2Talk
+from trae_bench.provider.http2_handler import Http2Handler
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.reactor import Reactor
 from trae_bench.provider.script import PlayedTurn, Script
@@ -301,7 +301,7 @@ class Leaving:
     """A channel whose client is gone at the second thing that is said to it."""
 
     handshakes = 0
-    talk: Talk
+    talk: ProtocolHandler
 
     def __init__(self) -> None:
         self._said = 0
@@ -323,7 +323,7 @@ def test_who_leaves_while_the_connection_is_torn_down_is_logged_once() -> None:
     script = Script(TURNS, ProviderConditions(http="2", faults=(Fault(1, "reset"),)))
     provider, channel, client = Provider(), Leaving(), H2Connection()
     playing = provider.sessions[b"a"] = session_of(*for_the_server("a", script))
-    talk = channel.talk = Http2Talk(provider, Reactor(), channel)
+    talk = channel.talk = Http2Handler(provider, Reactor(), channel)
     client.initiate_connection()
     ask_over(client, httpx.URL("http://x/s/a/v1/chat/completions"), 1)
     talk.begin()

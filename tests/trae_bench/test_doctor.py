@@ -15,12 +15,14 @@ from trae_bench.report.text.terminal import noise_table, standing_lines
 from trae_bench.run.doctor import advice, checkup, noise, tiny
 from trae_bench.run.runner import Bench
 from trae_bench.scenario import check
-from trae_bench.stats.analysis import Floor, Standing
+from trae_bench.stats.analysis import NoiseEstimate, Reliability
 from trae_bench.subject.agent_core import toggles, tools
 
 
-def floor(metric: str, sd: float, standing: Standing = "gated") -> Floor:
-    return Floor("noise", metric, 8, sd, 0.001, 0.02 if standing == "gated" else 0.25, standing)
+def floor(metric: str, sd: float, standing: Reliability = "gated") -> NoiseEstimate:
+    return NoiseEstimate(
+        "noise", metric, 8, sd, 0.001, 0.02 if standing == "gated" else 0.25, standing
+    )
 
 
 def test_the_tiny_session_is_one_that_the_laboratory_would_take() -> None:
@@ -70,7 +72,7 @@ def test_a_real_pair_is_right() -> None:
         ([floor("cpu", 0.01, "sides differ")], ["cpu: two equal sides do not come out equal"]),
     ],
 )
-def test_advice(floors: list[Floor], said: list[str]) -> None:
+def test_advice(floors: list[NoiseEstimate], said: list[str]) -> None:
     told = list(advice(floors))
     assert len(told) == len(said)
     assert all(text.startswith(start) for text, start in zip(told, said, strict=True))

@@ -18,7 +18,7 @@ import pytest
 
 from tests.signals import needs
 from trae_bench.errors import CannotMeasure
-from trae_bench.execution.subprocess_executor import FreshProcess, Scripted
+from trae_bench.execution.subprocess_executor import ScriptedExecutor, SubprocessExecutor
 from trae_bench.model.records import (
     Arm,
     Command,
@@ -26,7 +26,7 @@ from trae_bench.model.records import (
     Probe,
     RequestLog,
     Sample,
-    Seat,
+    SessionEndpoint,
     SessionLog,
     Side,
     Trial,
@@ -47,7 +47,7 @@ MIB = 1024 * 1024
 
 
 class SilentProvider:
-    """Scripted twin of the provider: nobody can connect to it, and it says what it is told."""
+    """ScriptedExecutor twin of the provider: nobody can connect to it, and it says what it is told."""
 
     def __init__(self, body: bytes = b"") -> None:
         self.body = body
@@ -80,7 +80,12 @@ class Script:
         self.python = python
 
     def command(
-        self, trial: Trial, scenario: Scenario, seats: Sequence[Seat], home: Path, report_fd: int
+        self,
+        trial: Trial,
+        scenario: Scenario,
+        seats: Sequence[SessionEndpoint],
+        home: Path,
+        report_fd: int,
     ) -> Command:
         text = self.text.replace("{fd}", str(report_fd)).replace("{side}", trial.side)
         text = text.replace("{places}", " ".join(seat.workspace for seat in seats))
@@ -105,19 +110,21 @@ def trial(side: Side = "A", mode: Mode = "serial", pair: int = 1, probe: Probe =
     return Trial("small", "a/b", mode, pair, side, "AB".index(side), ARM, 0, probe)
 
 
-Make = Callable[..., FreshProcess[str]]
+Make = Callable[..., SubprocessExecutor[str]]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     """Builds executors, and ends them."""
-    made: list[FreshProcess[str]] = []
+    made: list[SubprocessExecutor[str]] = []
 
-    def build(subject: Any, *, small: Scenario | None = None, **options: Any) -> FreshProcess[str]:
+    def build(
+        subject: Any, *, small: Scenario | None = None, **options: Any
+    ) -> SubprocessExecutor[str]:
         scratch = tmp_path / "scratch"
         scratch.mkdir(exist_ok=True)
         made.append(
-            FreshProcess(
+            SubprocessExecutor(
                 subject,
                 options.pop("provider", SilentProvider()),
                 {"small": small or scenario()},
@@ -135,7 +142,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     assert not list((tmp_path / "scratch").glob("*"))
 
 
-def run_one(executor: FreshProcess[str], **given: Any) -> Sample:
+def run_one(executor: SubprocessExecutor[str], **given: Any) -> Sample:
     (sample,) = executor.run([trial(**given)])
     return sample
 
@@ -186,7 +193,7 @@ def test_a_good_trial_is_measured(make: Make) -> None:
     assert 0 < figures["wall"] < time.monotonic() - before
     assert 60 * MIB < figures["peak_rss"] < 150 * MIB
     assert figures["bytes_written"] == 5000
-    assert figures["write_calls"] == 1
+    assert figures["write_syscalls"] == 1
     assert figures["minor_faults"] > 60 * MIB / 4096 / 600  # huge pages at most
     assert figures["requests"] == 0
 
@@ -566,7 +573,7 @@ import threading
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.trae_bench.test_executors import *
-FreshProcess(
+SubprocessExecutor(
     Script("echo $$ >>{pids}; setsid sh -c 'echo $$ >>{pids}; exec sleep 1000' & wait"),
     SilentProvider(),
     {{"small": scenario()}},
@@ -606,7 +613,7 @@ def test_a_folder_without_rights_is_removed_all_the_same(make: Make, tmp_path: P
 
 def test_the_scripted_twin_answers_without_running_anything() -> None:
     whole = Sample("small", "a/b", "serial", 1, "B", 1, "off", "timeout", 0.0, None, 0)
-    twin = Scripted(lambda trial: {"cpu": 2.0} if trial.side == "A" else whole)
+    twin = ScriptedExecutor(lambda trial: {"cpu": 2.0} if trial.side == "A" else whole)
     first, second = twin.run([trial("A"), trial("B")])
     assert (first.metrics, first.status, first.correct) == ({"cpu": 2.0}, "ok", True)
     assert second is whole

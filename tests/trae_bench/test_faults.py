@@ -79,7 +79,7 @@ def test_half_the_memory_is_for_a_process(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(host_facts, "_number", lambda path: 2 * gib)
     assert host_facts.memory_for_a_process() == gib
     monkeypatch.setattr(host_facts, "_memory", lambda: {"MemTotal": gib // 2})
-    assert host_facts.memory_for_a_process() == host_facts.LEAST_MEMORY
+    assert host_facts.memory_for_a_process() == host_facts.MIN_MEMORY
     monkeypatch.setattr(host_facts, "_memory", dict)
     monkeypatch.setattr(host_facts, "_number", lambda path: None)
     assert host_facts.memory_for_a_process() is None

@@ -23,7 +23,7 @@ from trae_bench.cli import main
 from trae_bench.design.cells import confirming
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.execution.host_lock import PLACE_VARIABLE
-from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.records import Confirmation, Judgement, Trial
 from trae_bench.report.export import export
@@ -32,8 +32,8 @@ from trae_bench.report.text.ci import annotations
 from trae_bench.report.text.junit import junit
 from trae_bench.report.text.markdown import MARKER, comment
 from trae_bench.run import runner
-from trae_bench.run.planner import Plan, Wish, plan
-from trae_bench.run.scheduler import Limits, Session
+from trae_bench.run.planner import Plan, RunRequest, plan
+from trae_bench.run.scheduler import Limits, Scheduler
 from trae_bench.stats.analysis import comparisons
 from trae_bench.storage import run_file as store
 from trae_bench.storage.run_file import RunFile, sealed
@@ -179,7 +179,7 @@ def planned_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """The plan of a gate in a repository of two commits."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.chdir(repository(folder / "repository"))
-    return plan(Wish(command="", scenarios=("bugfix",), compare="HEAD"))
+    return plan(RunRequest(command="", scenarios=("bugfix",), compare="HEAD"))
 
 
 def test_answers_that_differ_now_and_then_are_told_wherever_a_job_looks() -> None:
@@ -316,9 +316,9 @@ def test_counts_are_confirmed_by_the_same_direction() -> None:
     assert counted(200.0, 199.0, (200.0, 300.0)) is None
 
 
-def session(machine: Machine, limits: Limits) -> Session:
+def session(machine: Machine, limits: Limits) -> Scheduler:
     cells = gate_plan()
-    return Session(
+    return Scheduler(
         cells,
         METRICS,
         executor=machine,
@@ -666,8 +666,8 @@ def test_a_stored_run_is_a_base(
     requests = {"now": 10.0}
 
     @contextmanager
-    def executor(*_: object) -> Iterator[Scripted]:
-        yield Scripted(lambda trial: {"requests": requests["now"]})
+    def executor(*_: object) -> Iterator[ScriptedExecutor]:
+        yield ScriptedExecutor(lambda trial: {"requests": requests["now"]})
 
     monkeypatch.setattr(runner.Bench, "executor", executor)
     monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
@@ -692,8 +692,8 @@ def test_a_run_that_shows_nothing_is_told_in_place_of_the_comparison(
     works = [True]
 
     @contextmanager
-    def executor(*_: object) -> Iterator[Scripted]:
-        yield Scripted(lambda trial: {"requests": 10.0} if works[0] else failing(trial))
+    def executor(*_: object) -> Iterator[ScriptedExecutor]:
+        yield ScriptedExecutor(lambda trial: {"requests": 10.0} if works[0] else failing(trial))
 
     monkeypatch.setattr(runner.Bench, "executor", executor)
     monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))

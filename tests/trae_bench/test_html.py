@@ -250,7 +250,7 @@ def test_lost_pairs_are_marked() -> None:
 
 
 def test_a_plot_without_room_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trae_bench.report.html.pairs.MOST_PLOTS", 4)
+    monkeypatch.setattr("trae_bench.report.html.pairs.MAX_PLOTS", 4)
     made = page([Source("a", run()), Source("b", run())])
     assert made.count("<figcaption>") == 4
     assert "16 more plots would not fit" in made
@@ -396,7 +396,7 @@ def test_one_toggle_at_a_time_has_no_shares() -> None:
 
 def long_runs(*lengths: int, hold: bool = False, metrics: tuple[str, ...] = ()) -> Source:
     """Sessions of some lengths whose baseline takes 1 ms more a step with every 100 of them."""
-    metrics = metrics or ("self_time_per_step", "agent_rss")
+    metrics = metrics or ("step_overhead", "agent_rss")
     cells, samples = [], []
     for number, steps in enumerate(lengths):
         name = f"long@{steps}"
@@ -412,8 +412,8 @@ def long_runs(*lengths: int, hold: bool = False, metrics: tuple[str, ...] = ()) 
             for side in ("A", "B"):
                 figures = {
                     "requests": float(steps),
-                    "self_time_growth": 1.0,
-                    "self_time_per_step": 0.001 + (1e-5 * steps if side == "A" else 0.0),
+                    "step_overhead_growth": 1.0,
+                    "step_overhead": 0.001 + (1e-5 * steps if side == "A" else 0.0),
                     "agent_rss": 3e7,
                 }
                 samples.append(
@@ -426,7 +426,7 @@ def long_runs(*lengths: int, hold: bool = False, metrics: tuple[str, ...] = ()) 
 
 def test_lengths_of_one_scenario_make_a_curve() -> None:
     found = growth(long_runs(1000, 200))
-    assert [curve.metric for curve in found.curves] == ["self_time_per_step", "agent_rss"]
+    assert [curve.metric for curve in found.curves] == ["step_overhead", "agent_rss"]
     (label,) = re.findall(r'aria-label="(.*?)"', found.curves[0].plot)
     assert label == "200 steps: 3 ms off, 1 ms on; 1000 steps: 11 ms off, 1 ms on"
     assert {line.steps for line in found.lines} == {"200", "1000"}
@@ -443,7 +443,7 @@ def test_only_what_differs_in_length_alone_is_joined() -> None:
 def test_what_is_missing_is_said() -> None:
     (said,) = growth(Source("run.json", run())).missing
     assert "tells nothing of growth" in said
-    no_memory = growth(long_runs(200, 1000, metrics=("self_time_per_step",)))
+    no_memory = growth(long_runs(200, 1000, metrics=("step_overhead",)))
     assert [each[:9] for each in no_memory.missing] == ["No memory"]
     no_time = growth(long_runs(200, 1000, metrics=("agent_rss",)))
     assert [each[:7] for each in no_time.missing] == ["No time"]
@@ -591,8 +591,8 @@ def test_a_page_of_any_number_of_rows_is_bounded() -> None:
     ]
     head = replace(run().header, cells=tuple(cells))
     made = page([Source("run.json", replace(run(), header=head, comparisons=tuple(rows)))])
-    assert len(rows_of(made)) == table.MOST_ROWS
-    assert f"{500 * 15 - table.MOST_ROWS} more rows are in the run files" in made
+    assert len(rows_of(made)) == table.MAX_ROWS
+    assert f"{500 * 15 - table.MAX_ROWS} more rows are in the run files" in made
     assert len(made) < 4_000_000
 
 
@@ -702,7 +702,7 @@ def test_values_without_room_are_counted(monkeypatch: pytest.MonkeyPatch) -> Non
         for each in of_cell["metrics"].values()
         for side in "ab"
     )
-    monkeypatch.setattr(raw, "MOST_FIGURES", 100)
+    monkeypatch.setattr(raw, "MAX_FIGURES", 100)
     made, left_out = raw.document([Source("run.json", run())])
     kept = sum(
         len(each[side])

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from tests.trae_bench.twins import figures
-from trae_bench.execution.in_process import Divided, InProcess
-from trae_bench.execution.subprocess_executor import Scripted
-from trae_bench.model.records import Arm, ChildReport, Sample, Seat, Side, Trial
+from trae_bench.execution.in_process import ExecutorRouter, InProcessExecutor
+from trae_bench.execution.subprocess_executor import ScriptedExecutor
+from trae_bench.model.records import Arm, ChildReport, Sample, SessionEndpoint, Side, Trial
 from trae_bench.provider.respx_mock import RespxProvider
 from trae_bench.provider.script import Script, expand
 from trae_bench.scenario import (
@@ -26,7 +26,7 @@ from trae_bench.scenario import (
 )
 from trae_bench.scenario.measurable import IN_PROCESS_METRICS
 
-Perform = Callable[[Seat, Path], Awaitable[ChildReport]]
+Perform = Callable[[SessionEndpoint, Path], Awaitable[ChildReport]]
 
 
 class Agent:
@@ -36,7 +36,7 @@ class Agent:
         self._act = act
 
     async def perform(
-        self, trial: Trial, scenario: Scenario, seat: Seat, home: Path
+        self, trial: Trial, scenario: Scenario, seat: SessionEndpoint, home: Path
     ) -> ChildReport:
         return await self._act(seat, home)
 
@@ -62,7 +62,7 @@ def trial(side: Side = "A") -> Trial:
 
 def run(act: Perform, tmp_path: Path, what: Scenario | None = None, times: int = 1) -> list[Sample]:
     with RespxProvider() as provider:
-        executor: InProcess[Script] = InProcess(
+        executor: InProcessExecutor[Script] = InProcessExecutor(
             Agent(act), provider, {"small": what or scenario()}, script=expand, scratch=tmp_path
         )
         return list(executor.run([trial("A"), trial("B")][:times]))
@@ -73,7 +73,7 @@ def leave(workspace: Path, text: str) -> None:
     (workspace / "out").write_text(text)
 
 
-async def work(seat: Seat, home: Path) -> ChildReport:
+async def work(seat: SessionEndpoint, home: Path) -> ChildReport:
     """Two requests, one file, some processor time."""
     async with httpx.AsyncClient() as client:
         for _ in range(2):
@@ -99,7 +99,7 @@ def test_two_trials_with_one_answer(tmp_path: Path) -> None:
 
 
 def test_processor_time_of_tools_counts(tmp_path: Path) -> None:
-    async def busy(seat: Seat, home: Path) -> ChildReport:
+    async def busy(seat: SessionEndpoint, home: Path) -> ChildReport:
         program = "import time\nwhile time.process_time() < 0.2: pass"
         child = await asyncio.create_subprocess_exec("python3", "-c", program)
         await child.wait()
@@ -115,7 +115,7 @@ def test_the_agent_sees_no_environment_of_the_user(
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     seen = {}
 
-    async def look(seat: Seat, home: Path) -> ChildReport:
+    async def look(seat: SessionEndpoint, home: Path) -> ChildReport:
         seen.update(os.environ)
         assert seen["HOME"] == str(home)
         return await work(seat, home)
@@ -141,14 +141,14 @@ def test_a_wrong_answer_is_no_good_sample(tmp_path: Path, oracle: Oracle, proble
 
 
 def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
-    async def crash(seat: Seat, home: Path) -> ChildReport:
+    async def crash(seat: SessionEndpoint, home: Path) -> ChildReport:
         raise KeyError("x")
 
-    async def hang(seat: Seat, home: Path) -> ChildReport:
+    async def hang(seat: SessionEndpoint, home: Path) -> ChildReport:
         await asyncio.sleep(60)
         raise AssertionError
 
-    async def give_up(seat: Seat, home: Path) -> ChildReport:
+    async def give_up(seat: SessionEndpoint, home: Path) -> ChildReport:
         return ChildReport(success=False, final_text="", steps=1, error="no model")
 
     for act, status, problem in (
@@ -164,7 +164,7 @@ def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_rights_is_removed_all_the_same(tmp_path: Path) -> None:
-    async def lock(seat: Seat, home: Path) -> ChildReport:
+    async def lock(seat: SessionEndpoint, home: Path) -> ChildReport:
         report = await work(seat, home)
         (Path(seat.workspace) / "a").chmod(0)
         return report
@@ -175,8 +175,8 @@ def test_a_folder_without_rights_is_removed_all_the_same(tmp_path: Path) -> None
 
 
 def test_scenarios_are_divided_among_executors() -> None:
-    usual, other = Scripted(figures()), Scripted(figures())
-    both = Divided(usual, other, ["small"])
+    usual, other = ScriptedExecutor(figures()), ScriptedExecutor(figures())
+    both = ExecutorRouter(usual, other, ["small"])
     ours, theirs = trial(), msgspec.structs.replace(trial(), scenario="large")
     assert [sample.scenario for sample in both.run([ours, ours])] == ["small", "small"]
     assert [sample.scenario for sample in both.run([theirs])] == ["large"]

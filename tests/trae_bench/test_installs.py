@@ -22,13 +22,13 @@ from packaging.requirements import Requirement as Theirs
 
 from trae_bench.cli import main
 from trae_bench.errors import CannotMeasure, ScenarioError
-from trae_bench.execution.subprocess_executor import FreshProcess
+from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.records import Arm, Sample, Side, Trial
 from trae_bench.scenario import SubjectSetup, check, find, load, parse
 from trae_bench.scenario.measurable import INSTALL_METRICS
 from trae_bench.storage.run_file import read_run
-from trae_bench.subject.agent_core import ReferenceSubject, extras
+from trae_bench.subject.agent_core import AgentCoreSubject, extras
 from trae_bench.subject.command import CommandSubject
 from trae_bench.subject.install import environments, inventory, requirements
 from trae_bench.subject.install.environments import (
@@ -607,8 +607,8 @@ def weighed(both: tuple[Path, Path], scratch: Path) -> Iterator[Sample]:
     prefix, bare = map(str, both)
     work = {(): Work(bare, bare), ("all-providers",): Work(prefix, bare)}
     scenario = load(find("install-size"))
-    executor: FreshProcess[None] = FreshProcess(
-        ReferenceSubject(Installs("fake", work)),
+    executor: SubprocessExecutor[None] = SubprocessExecutor(
+        AgentCoreSubject(Installs("fake", work)),
         NoProvider(),  # type: ignore[arg-type]
         {scenario.name: scenario},
         script=lambda *_: None,
@@ -643,7 +643,7 @@ def test_who_cannot_weigh_says_so(tmp_path: Path) -> None:
     with pytest.raises(CannotMeasure, match="install-size"):
         CommandSubject(["agent"]).command(trial("A"), scenario, [], tmp_path, 3)
     with pytest.raises(CannotMeasure, match="revisions"):
-        ReferenceSubject().command(trial("A", revision="head"), scenario, [], tmp_path, 3)
+        AgentCoreSubject().command(trial("A", revision="head"), scenario, [], tmp_path, 3)
 
 
 GOOD = """

@@ -294,7 +294,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def gone(pid: int) -> bool:
-    """Ended, or ended and not yet reaped by whoever inherited it."""
+    """ProcessResult, or ended and not yet reaped by whoever inherited it."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from trae_bench._util import host_facts
-from trae_bench._util.host_facts import Fact, Finding, findings
+from trae_bench._util.host_facts import Fact, HostFinding, findings
 
 CALM: dict[str, Fact] = {
     "cores_usable": 8,
@@ -80,7 +80,7 @@ def test_the_load_has_the_digits_that_the_kernel_gives(monkeypatch: pytest.Monke
 
 
 def test_this_machines_findings_are_findings() -> None:
-    assert all(isinstance(finding, Finding) for finding in findings())
+    assert all(isinstance(finding, HostFinding) for finding in findings())
 
 
 # -- processors

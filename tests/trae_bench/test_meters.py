@@ -25,7 +25,7 @@ def usage(**changes: Any) -> Usage:
         "involuntary_switches": 13,
         "run_delay": 0.5,
         "written_bytes": 17,
-        "write_calls": 3,
+        "write_syscalls": 3,
     }
     return Usage(**given | changes)
 
@@ -58,35 +58,35 @@ def test_what_the_kernel_charged() -> None:
     assert found["peak_rss"] == 5000
     assert found["context_switches"] == 11
     assert (found["minor_faults"], found["major_faults"]) == (7, 0)
-    assert (found["bytes_written"], found["write_calls"]) == (17, 3)
+    assert (found["bytes_written"], found["write_syscalls"]) == (17, 3)
 
 
 def test_what_the_provider_saw() -> None:
     found = figures(usage(), [session((101.0, 103.0), (103.5, 104.0), (104.25, 109.0))], None)
-    assert found["start_to_first_request"] == 1.0
+    assert found["time_to_first_request"] == 1.0
     # Two seconds of the 3.5 until the second request were the model's.
-    assert found["start_to_first_answer"] == 1.5
-    assert found["self_time"] == 0.75
-    assert found["self_time_per_step"] == 0.375
+    assert found["time_to_first_answer"] == 1.5
+    assert found["session_overhead"] == 0.75
+    assert found["step_overhead"] == 0.375
     assert (found["requests"], found["connections"], found["handshakes"]) == (3, 2, 4)
-    assert found["bytes_sent"] == 30
+    assert found["request_bytes"] == 30
     assert found["steps_per_second"] == 0.3
 
 
 def test_one_request_is_answered_at_the_exit() -> None:
     found = figures(usage(), [session((101.0, 103.0))], None)
-    assert found["start_to_first_answer"] == 8.0
-    assert "self_time" not in found
-    assert "self_time_per_step" not in found
+    assert found["time_to_first_answer"] == 8.0
+    assert "session_overhead" not in found
+    assert "step_overhead" not in found
 
 
 def test_what_cannot_be_known_is_left_out() -> None:
-    poor = usage(max_rss=None, run_delay=None, written_bytes=None, write_calls=None)
+    poor = usage(max_rss=None, run_delay=None, written_bytes=None, write_syscalls=None)
     found = figures(poor, [NOTHING], None)
-    absent = {"peak_rss", "blocked", "bytes_written", "write_calls", "start_to_first_request"}
+    absent = {"peak_rss", "blocked", "bytes_written", "write_syscalls", "time_to_first_request"}
     assert absent.isdisjoint(found)
-    assert "self_time_p95" not in figures(usage(), [steps(*[0.1] * 19)], None)
-    assert "self_time_growth" not in figures(usage(), [steps(*[0.1] * 19)], None)
+    assert "step_overhead_p95" not in figures(usage(), [steps(*[0.1] * 19)], None)
+    assert "step_overhead_growth" not in figures(usage(), [steps(*[0.1] * 19)], None)
 
 
 def test_more_work_than_time_is_not_blocked() -> None:
@@ -95,10 +95,10 @@ def test_more_work_than_time_is_not_blocked() -> None:
 
 def test_tail_and_growth_of_a_long_session() -> None:
     found = figures(usage(), [steps(*[0.1] * 10, *[0.2] * 9, 0.9)], None)
-    assert found["self_time_p95"] == pytest.approx(0.2)
-    assert found["self_time_growth"] == pytest.approx(2.0)
+    assert found["step_overhead_p95"] == pytest.approx(0.2)
+    assert found["step_overhead_growth"] == pytest.approx(2.0)
     # A first half that takes no time has no ratio.
-    assert "self_time_growth" not in figures(usage(), [steps(*[0.0] * 20, think=0.0)], None)
+    assert "step_overhead_growth" not in figures(usage(), [steps(*[0.0] * 20, think=0.0)], None)
 
 
 def test_what_the_child_reports() -> None:
@@ -125,10 +125,10 @@ def test_self_time_is_the_agents_alone_whatever_the_model_thinks(
     times: list[float], think: float
 ) -> None:
     found = figures(usage(), [steps(*times, think=think)], None)
-    assert found["self_time"] == pytest.approx(sum(times), abs=1e-9)
-    assert found["self_time_per_step"] == pytest.approx(statistics.median(times), abs=1e-9)
+    assert found["session_overhead"] == pytest.approx(sum(times), abs=1e-9)
+    assert found["step_overhead"] == pytest.approx(statistics.median(times), abs=1e-9)
     if len(times) >= 20:
-        below = sum(time <= found["self_time_p95"] + 1e-9 for time in times)
+        below = sum(time <= found["step_overhead_p95"] + 1e-9 for time in times)
         assert below >= 0.95 * len(times)
 
 
@@ -174,14 +174,14 @@ def test_sessions_side_by_side() -> None:
     early = SessionLog(asked(1, (101.0, 101.5)), 1, b"", 0, 0.2, handshakes=1)
     other = SessionLog(asked(2, (101.5, 102.0), (102.25, 103.0)), 1, b"", 0, 0.4, handshakes=1)
     found = figures(usage(), [late, early, other], None, correct=2 / 3)
-    assert (found["requests"], found["bytes_sent"]) == (5, 50)
+    assert (found["requests"], found["request_bytes"]) == (5, 50)
     # Two sessions share a connection, and with it the one handshake.
     assert (found["connections"], found["handshakes"]) == (2, 2)
-    assert found["start_to_first_request"] == 1.0
+    assert found["time_to_first_request"] == 1.0
     # The session that asked first asked nothing more: it lasted to the end.
-    assert found["start_to_first_answer"] == 9.5
+    assert found["time_to_first_answer"] == 9.5
     # Between a session's own requests, never from one session to another.
-    assert found["self_time"] == pytest.approx(0.5 + 0.25)
+    assert found["session_overhead"] == pytest.approx(0.5 + 0.25)
     assert found["sessions_per_second"] == pytest.approx(3 / 4)
     assert found["provider_cpu"] == 0.2
     assert found["correct_results"] == 2 / 3
@@ -189,8 +189,8 @@ def test_sessions_side_by_side() -> None:
 
 def test_growth_is_that_of_one_session() -> None:
     long = steps(*[0.1] * 10, *[0.2] * 10)
-    assert "self_time_growth" in figures(usage(), [long], None)
-    assert "self_time_growth" not in figures(usage(), [long, long], None)
+    assert "step_overhead_growth" in figures(usage(), [long], None)
+    assert "step_overhead_growth" not in figures(usage(), [long, long], None)
 
 
 def test_without_a_provider_there_is_nothing_of_it() -> None:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from tests.trae_bench.runs import honest
 from trae_bench.storage.run_file import RunFile, sealed
-from trae_bench.verdicts.caveats import MOST_TOLD, NEAR, notes
+from trae_bench.verdicts.caveats import MAX_TOLD, NEAR, notes
 
 PLAIN = honest(toggles=("faster",))
 
@@ -53,11 +53,11 @@ def test_a_provider_that_works_as_much_as_the_agent_is_told(share: float, told: 
 
 
 def test_the_providers_share_is_in_milliseconds_and_the_worst_comes_first() -> None:
-    told = notes(with_provider(0.3, MOST_TOLD + 2))
-    worst = f"work-{MOST_TOLD + 1}: the scripted provider used 12.2 ms of CPU to the agent's 40 ms"
+    told = notes(with_provider(0.3, MAX_TOLD + 2))
+    worst = f"work-{MAX_TOLD + 1}: the scripted provider used 12.2 ms of CPU to the agent's 40 ms"
     assert told[0].startswith(worst)
     assert told[-1] == "so it is in 2 more scenarios"
-    assert len(told) == MOST_TOLD + 1
+    assert len(told) == MAX_TOLD + 1
 
 
 def test_lost_samples_and_an_idle_agent_do_no_harm() -> None:

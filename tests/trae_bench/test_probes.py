@@ -23,7 +23,7 @@ from trae_bench.execution.launcher import REPORT_LIMIT
 from trae_bench.execution.probes import SAMPLE_SECONDS, own_pages, unique_bytes
 from trae_bench.metrics import METRICS, figures
 from trae_bench.model.records import Arm, ChildReport, Contrast, SessionLog
-from trae_bench.run.runner import Wish, plan
+from trae_bench.run.runner import RunRequest, plan
 from trae_bench.scenario import Scenario, ToggleUse, Turn
 
 __all__ = ["make"]
@@ -207,6 +207,6 @@ def test_metrics_that_disturb_say_that_they_get_trials_of_their_own() -> None:
 
 def test_without_valgrind_nobody_counts_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    wish = Wish(command="", scenarios=("cli-help",), metrics=("instructions",))
+    wish = RunRequest(command="", scenarios=("cli-help",), metrics=("instructions",))
     with pytest.raises(UsageError, match="needs valgrind"):
         plan(wish)

@@ -14,10 +14,10 @@ from tests.trae_bench.twins import HandClock, Memory, Timed, cell, figures, samp
 from trae_bench.design.cells import Cell, confirming
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
-from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.records import Comparison, Sample, Trial
-from trae_bench.run.scheduler import GIVE_UP, Ending, Limits, Listener, Progress, Session, target
+from trae_bench.run.scheduler import GIVE_UP, Ending, Limits, Listener, Progress, Scheduler, target
 from trae_bench.stats.analysis import comparisons
 from trae_bench.stats.decision import DUET_V1
 
@@ -49,15 +49,15 @@ class Tape(Listener):
 
 
 def session(
-    executor: Scripted,
+    executor: ScriptedExecutor,
     cells: Sequence[Cell] = PLAN,
     limits: Limits | None = None,
     *,
     clock: HandClock | None = None,
     sink: Memory | None = None,
     listener: Listener | None = None,
-) -> Session:
-    return Session(
+) -> Scheduler:
+    return Scheduler(
         cells,
         METRICS,
         executor=executor,
@@ -75,7 +75,7 @@ def counts(samples: Sequence[Sample]) -> Counter[tuple[str, str]]:
 
 
 def test_a_clear_effect_takes_eight_pairs_and_a_warming_one() -> None:
-    ending = session(Scripted(figures(effect=0.5))).run()
+    ending = session(ScriptedExecutor(figures(effect=0.5))).run()
 
     assert ending.stopped == "done"
     assert ending.error is None
@@ -84,7 +84,7 @@ def test_a_clear_effect_takes_eight_pairs_and_a_warming_one() -> None:
 
 
 def test_noise_cells_come_first_then_the_cell_with_fewest_pairs() -> None:
-    executor = Scripted(figures(effect=0.5))
+    executor = ScriptedExecutor(figures(effect=0.5))
     session(executor).run()
 
     order = [(b[0].contrast, b[0].mode, b[0].pair) for b in executor.batches if b[0].slot == 0]
@@ -95,7 +95,7 @@ def test_noise_cells_come_first_then_the_cell_with_fewest_pairs() -> None:
 
 
 def test_a_duet_goes_out_together_and_a_serial_pair_one_by_one() -> None:
-    executor = Scripted(figures())
+    executor = ScriptedExecutor(figures())
     session(executor, limits=Limits(pairs=1)).run()
 
     for batch in executor.batches:
@@ -106,7 +106,7 @@ def test_a_duet_goes_out_together_and_a_serial_pair_one_by_one() -> None:
 def test_every_sample_reaches_the_sink_before_the_next_trial() -> None:
     sink = Memory()
 
-    class Watching(Scripted):
+    class Watching(ScriptedExecutor):
         def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
             assert len(sink.samples) == sum(len(batch) for batch in self.batches)
             return super().run(trials)
@@ -123,14 +123,14 @@ def test_an_open_question_goes_on_to_the_last_look() -> None:
         return {"cpu": 1.0 if trial.side == "A" else 1.028 + swing}
 
     only = [cell("fast", "duet")]
-    ending = session(Scripted(answer), only).run()
+    ending = session(ScriptedExecutor(answer), only).run()
 
     assert ending.stopped == "done"
     assert counts(ending.samples)["fast", "duet"] == 61
 
 
 def test_pairs_limit_counts_only_counted_pairs() -> None:
-    ending = session(Scripted(figures()), limits=Limits(pairs=2)).run()
+    ending = session(ScriptedExecutor(figures()), limits=Limits(pairs=2)).run()
 
     assert set(counts(ending.samples).values()) == {3}
     assert ending.stopped == "done"
@@ -180,7 +180,7 @@ def test_no_noise_is_taken_once_there_is_something_to_judge() -> None:
 def test_fixed_pairs_are_taken_in_turn_whatever_they_show() -> None:
     """A clear effect ends nothing, and a short budget leaves no cell behind."""
     limits = Limits(pairs=10, fixed=True)
-    ending = session(Scripted(figures(effect=0.5)), limits=limits).run()
+    ending = session(ScriptedExecutor(figures(effect=0.5)), limits=limits).run()
     assert ending.stopped == "done"
     assert {n for (name, _), n in counts(ending.samples).items() if name != NOISE_FLOOR} == {11}
 
@@ -196,8 +196,10 @@ def test_fixed_pairs_are_taken_in_turn_whatever_they_show() -> None:
 def test_pairs_are_taken_until_the_interval_is_narrow() -> None:
     """A clear effect is not enough, and a verdict that is still open no reason to go on."""
     plan = [cell("fast", "duet")]
-    wide = session(Scripted(figures(effect=0.5, noise=0.03)), plan).run()
-    narrow = session(Scripted(figures(effect=0.5, noise=0.03)), plan, Limits(precision=0.025)).run()
+    wide = session(ScriptedExecutor(figures(effect=0.5, noise=0.03)), plan).run()
+    narrow = session(
+        ScriptedExecutor(figures(effect=0.5, noise=0.03)), plan, Limits(precision=0.025)
+    ).run()
     (row,) = comparisons(narrow.samples, plan, METRICS)
     assert counts(wide.samples)["fast", "duet"] == 9
     assert counts(narrow.samples)["fast", "duet"] > 9
@@ -205,7 +207,9 @@ def test_pairs_are_taken_until_the_interval_is_narrow() -> None:
     assert row.estimate.interval.high - row.estimate.interval.low <= 0.05
     assert row.estimate.n in DUET_V1.looks
 
-    coarse = session(Scripted(figures(effect=1.02, noise=0.1)), plan, Limits(precision=0.5)).run()
+    coarse = session(
+        ScriptedExecutor(figures(effect=1.02, noise=0.1)), plan, Limits(precision=0.5)
+    ).run()
     (row,) = comparisons(coarse.samples, plan, METRICS)
     assert (row.judgement.verdict, row.judgement.settled) == ("inconclusive", False)
     assert coarse.stopped == "done"
@@ -278,7 +282,7 @@ def test_a_cell_that_never_works_is_given_up_and_the_others_go_on() -> None:
         return works(trial)
 
     tape = Tape()
-    ending = session(Scripted(answer), listener=tape).run()
+    ending = session(ScriptedExecutor(answer), listener=tape).run()
 
     assert counts(ending.samples)["slow", "duet"] == GIVE_UP
     assert counts(ending.samples)["fast", "duet"] == 9
@@ -295,14 +299,14 @@ def test_different_answers_void_a_pair_and_it_is_taken_again() -> None:
         return works(trial)
 
     tape = Tape()
-    ending = session(Scripted(answer), listener=tape).run()
+    ending = session(ScriptedExecutor(answer), listener=tape).run()
 
     assert counts(ending.samples)["fast", "duet"] == 11
     assert tape.lost == ["the transcripts differ"] * 2
 
 
 def test_ctrl_c_keeps_what_was_measured() -> None:
-    class Interrupted(Scripted):
+    class Interrupted(ScriptedExecutor):
         def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
             if len(self.batches) == 5:
                 raise KeyboardInterrupt
@@ -317,7 +321,7 @@ def test_ctrl_c_keeps_what_was_measured() -> None:
 
 
 def test_an_error_of_the_bench_ends_the_session_and_is_kept() -> None:
-    class Dead(Scripted):
+    class Dead(ScriptedExecutor):
         def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
             raise CannotMeasure("the provider died")
 
@@ -333,10 +337,10 @@ def test_a_resumed_run_ends_with_the_same_samples(kept: int, seed: int) -> None:
     plan = list(PLAN)
     Random(seed).shuffle(plan)
     limits = Limits(pairs=4)
-    whole = session(Scripted(figures()), plan, limits).run()
+    whole = session(ScriptedExecutor(figures()), plan, limits).run()
     earlier = whole.samples[: 2 * kept]
 
-    resumed = session(Scripted(figures()), plan, limits).run(earlier)
+    resumed = session(ScriptedExecutor(figures()), plan, limits).run(earlier)
 
     def keys(ending: Ending) -> list[tuple[object, ...]]:
         return sorted((s.contrast, s.mode, s.pair, s.side) for s in ending.samples)
@@ -346,8 +350,8 @@ def test_a_resumed_run_ends_with_the_same_samples(kept: int, seed: int) -> None:
 
 
 def test_a_finished_run_resumes_to_nothing() -> None:
-    whole = session(Scripted(figures(effect=0.5))).run()
-    executor = Scripted(figures(effect=0.5))
+    whole = session(ScriptedExecutor(figures(effect=0.5))).run()
+    executor = ScriptedExecutor(figures(effect=0.5))
     again = session(executor).run(whole.samples)
 
     assert executor.batches == []
@@ -368,7 +372,7 @@ def test_progress_counts_down() -> None:
 
 def test_a_metric_that_no_sample_has_keeps_no_cell_open() -> None:
     plan = [cell("fast", "duet", ("cpu", "handshakes"))]
-    ending = session(Scripted(figures(effect=0.5)), plan).run()
+    ending = session(ScriptedExecutor(figures(effect=0.5)), plan).run()
 
     assert counts(ending.samples)["fast", "duet"] == 9
 
@@ -383,6 +387,6 @@ def test_all_cells_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("trae_bench.run.scheduler.comparisons", watched)
     plan = [cell(f"t{n}", "duet") for n in range(50)]
-    ending = session(Scripted(figures(effect=0.5)), plan).run()
+    ending = session(ScriptedExecutor(figures(effect=0.5)), plan).run()
 
     assert looks == [len(ending.samples)] == [50 * 9 * 2]

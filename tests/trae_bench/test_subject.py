@@ -12,9 +12,9 @@ import agent_core
 from agent_core.config_cache import PlainConfig
 from agent_core.toggles import Toggles
 from trae_bench.errors import CannotMeasure
-from trae_bench.execution.subprocess_executor import FreshProcess, Subject
+from trae_bench.execution.subprocess_executor import Subject, SubprocessExecutor
 from trae_bench.metrics import METRICS
-from trae_bench.model.records import Arm, Mode, Sample, Seat, Side, Trial
+from trae_bench.model.records import Arm, Mode, Sample, SessionEndpoint, Side, Trial
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import Script, expand
 from trae_bench.scenario import (
@@ -29,7 +29,7 @@ from trae_bench.scenario import (
     Turn,
     WorkspaceFixture,
 )
-from trae_bench.subject.agent_core import ReferenceSubject, toggles, toggles_at
+from trae_bench.subject.agent_core import AgentCoreSubject, toggles, toggles_at
 from trae_bench.subject.command import CommandSubject
 
 OTHER_AGENT = '''
@@ -66,8 +66,8 @@ if len(sys.argv) > 3:
 
 FROM_OUTSIDE = {
     *("cpu", "cpu_user", "cpu_system", "peak_rss", "wall", "blocked", "minor_faults"),
-    *("start_to_first_request", "start_to_first_answer", "self_time", "self_time_per_step"),
-    *("requests", "connections", "bytes_sent", "bytes_written", "steps_per_second"),
+    *("time_to_first_request", "time_to_first_answer", "session_overhead", "step_overhead"),
+    *("requests", "connections", "request_bytes", "bytes_written", "steps_per_second"),
 }
 
 
@@ -105,7 +105,7 @@ def trial(side: Side = "A", mode: Mode = "serial", **switches: bool) -> Trial:
 def run(
     provider: Loopback, tmp_path: Path, subject: Subject, *trials: Trial, small: Scenario = SMALL
 ) -> list[Sample]:
-    executor: FreshProcess[Script] = FreshProcess(
+    executor: SubprocessExecutor[Script] = SubprocessExecutor(
         subject, provider, {"small": small}, script=expand, scratch=tmp_path
     )
     with executor:
@@ -154,7 +154,7 @@ def test_placeholders_are_filled_once_and_other_braces_left(tmp_path: Path) -> N
         {"URL": "{base_url}"},
     )
     small = replace(SMALL, task="say {home}")
-    command = subject.command(trial(), small, [Seat("http://p", "/w")], Path("/h"), 3)
+    command = subject.command(trial(), small, [SessionEndpoint("http://p", "/w")], Path("/h"), 3)
     assert command.argv == (
         "agent",
         "--at=http://p",
@@ -178,7 +178,7 @@ def test_a_command_line_without_a_command_is_refused() -> None:
 
 def test_agent_core_is_measured_from_outside_and_inside(provider: Loopback, tmp_path: Path) -> None:
     both = (trial("A", "duet"), trial("B", "duet", **dict.fromkeys(toggles(), True)))
-    one, other = run(provider, tmp_path, ReferenceSubject(), *both)
+    one, other = run(provider, tmp_path, AgentCoreSubject(), *both)
     for sample in (one, other):
         assert (sample.status, sample.correct) == ("ok", True), sample.problem
         assert sample.metrics.keys() >= FROM_OUTSIDE | {"agent_rss", "modules_imported"}
@@ -194,20 +194,20 @@ def test_agent_core_is_measured_from_outside_and_inside(provider: Loopback, tmp_
 def test_the_event_loop_is_watched_where_a_serial_trial_asks(
     provider: Loopback, tmp_path: Path
 ) -> None:
-    watching = replace(SMALL, metrics=("cpu", "loop_stall"))
-    (serial,) = run(provider, tmp_path, ReferenceSubject(), trial(), small=watching)
-    assert serial.metrics["loop_stall"] > 0
-    (duet,) = run(provider, tmp_path, ReferenceSubject(), trial(mode="duet"), small=watching)
-    assert "loop_stall" not in duet.metrics
-    (unasked,) = run(provider, tmp_path, ReferenceSubject(), trial())
-    assert "loop_stall" not in unasked.metrics
+    watching = replace(SMALL, metrics=("cpu", "event_loop_lag_max"))
+    (serial,) = run(provider, tmp_path, AgentCoreSubject(), trial(), small=watching)
+    assert serial.metrics["event_loop_lag_max"] > 0
+    (duet,) = run(provider, tmp_path, AgentCoreSubject(), trial(mode="duet"), small=watching)
+    assert "event_loop_lag_max" not in duet.metrics
+    (unasked,) = run(provider, tmp_path, AgentCoreSubject(), trial())
+    assert "event_loop_lag_max" not in unasked.metrics
 
 
 def test_the_config_asks_for_the_scenarios_provider_once(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    seat = Seat("http://127.0.0.1:9/v1", str(tmp_path))
-    ReferenceSubject().command(trial(), SMALL, [seat], home, 3)
+    seat = SessionEndpoint("http://127.0.0.1:9/v1", str(tmp_path))
+    AgentCoreSubject().command(trial(), SMALL, [seat], home, 3)
     config = json.loads((home / "config.json").read_text())
     entry = config["model_providers"][config["default_provider"]]
     assert entry["base_url"] == "http://127.0.0.1:9/v1"
@@ -220,7 +220,9 @@ def test_a_large_config_is_a_config(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("yaml")
     setup = SubjectSetup(models=500, format=kind)  # type: ignore[arg-type]
     large = replace(SMALL, subject=setup, provider=ProviderConditions(stream=True))
-    ReferenceSubject().command(trial(), large, [Seat("http://127.0.0.1:9/v1", "/w")], tmp_path, 3)
+    AgentCoreSubject().command(
+        trial(), large, [SessionEndpoint("http://127.0.0.1:9/v1", "/w")], tmp_path, 3
+    )
     settings = PlainConfig().load(tmp_path / f"config.{kind}")
     assert len(settings.model_providers) == 500
     assert settings.model_parameters.base_url == "http://127.0.0.1:9/v1"
@@ -232,8 +234,8 @@ def test_the_two_formats_say_the_same(tmp_path: Path) -> None:
     found = []
     for kind in ("json", "yaml"):
         setup = SubjectSetup(models=3, format=kind)  # type: ignore[arg-type]
-        scenario, seats = replace(SMALL, subject=setup), [Seat("http://p", "/w")]
-        ReferenceSubject().command(trial(), scenario, seats, tmp_path, 3)
+        scenario, seats = replace(SMALL, subject=setup), [SessionEndpoint("http://p", "/w")]
+        AgentCoreSubject().command(trial(), scenario, seats, tmp_path, 3)
         found.append(PlainConfig().load(tmp_path / f"config.{kind}"))
     assert found[0] == found[1]
 
@@ -241,7 +243,7 @@ def test_the_two_formats_say_the_same(tmp_path: Path) -> None:
 def test_retries_are_for_scenarios_with_faults(provider: Loopback, tmp_path: Path) -> None:
     faulty = ProviderConditions(faults=(Fault(2, "status", 503, 0.0),))
     (sample,) = run(
-        provider, tmp_path, ReferenceSubject(), trial(), small=replace(SMALL, provider=faulty)
+        provider, tmp_path, AgentCoreSubject(), trial(), small=replace(SMALL, provider=faulty)
     )
     assert sample.correct, sample.problem
     assert sample.metrics["requests"] == 4
@@ -251,7 +253,7 @@ def test_several_sessions_share_one_process(provider: Loopback, tmp_path: Path) 
     load = Load(sessions=5, concurrency=3)
     crowd = replace(SMALL, load=load, oracle=Oracle(files={"one": "one\n"}, final_text="all done"))
     pooled = trial(connection_pool=True)
-    (sample,) = run(provider, tmp_path, ReferenceSubject(), pooled, small=crowd)
+    (sample,) = run(provider, tmp_path, AgentCoreSubject(), pooled, small=crowd)
     assert sample.correct, sample.problem
     assert sample.metrics["requests"] == 15
     assert 1 <= sample.metrics["connections"] <= 5
@@ -267,7 +269,7 @@ def test_a_second_start_finds_the_cache_of_the_first(provider: Loopback, tmp_pat
     for runs in (1, 2):
         small = replace(SMALL, subject=SubjectSetup(format="yaml", runs=runs))
         cached = trial(config_cache=True)
-        (sample,) = run(provider, tmp_path, ReferenceSubject(), cached, small=small)
+        (sample,) = run(provider, tmp_path, AgentCoreSubject(), cached, small=small)
         assert sample.correct, sample.problem
         modules[runs] = sample.metrics["modules_imported"]
     assert modules[2] < modules[1]
@@ -281,9 +283,9 @@ def test_the_command_line_is_run_with_the_arms_toggles(provider: Loopback, tmp_p
         oracle=Oracle(final_text='"lazy_tools": true'),
     )
     on, off = trial(lazy_tools=True), trial(lazy_tools=False)
-    (sample,) = run(provider, tmp_path, ReferenceSubject(), on, small=shown)
+    (sample,) = run(provider, tmp_path, AgentCoreSubject(), on, small=shown)
     assert sample.correct, sample.problem
-    (sample,) = run(provider, tmp_path, ReferenceSubject(), off, small=shown)
+    (sample,) = run(provider, tmp_path, AgentCoreSubject(), off, small=shown)
     assert (sample.status, sample.correct) == ("ok", False)
 
 
@@ -292,7 +294,7 @@ def test_a_module_in_the_workspace_does_not_replace_one_of_ours(
 ) -> None:
     trap = {"json.py": "raise SystemExit(9)", "agent_core/__init__.py": "raise SystemExit(9)"}
     trapped = replace(SMALL, workspace=WorkspaceFixture(trap))
-    (sample,) = run(provider, tmp_path, ReferenceSubject(), trial(), small=trapped)
+    (sample,) = run(provider, tmp_path, AgentCoreSubject(), trial(), small=trapped)
     assert (sample.status, sample.correct) == ("ok", True), sample.problem
 
 
@@ -325,8 +327,8 @@ def test_a_revision_may_not_tell_its_toggles(tmp_path: Path, code: bytes) -> Non
 
 def test_a_revision_that_is_not_laid_out_is_told(tmp_path: Path) -> None:
     """A journal of a stranger may name one."""
-    seats = (Seat("http://127.0.0.1:1", str(tmp_path)),)
+    seats = (SessionEndpoint("http://127.0.0.1:1", str(tmp_path)),)
     with pytest.raises(CannotMeasure, match="no revision 'x' is laid out"):
-        ReferenceSubject().command(
+        AgentCoreSubject().command(
             replace(trial(), arm=Arm("x", {}, "x")), SMALL, seats, tmp_path, 3
         )

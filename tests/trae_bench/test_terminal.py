@@ -38,7 +38,7 @@ from trae_bench.report.text.terminal import (
     tally,
 )
 from trae_bench.run.scheduler import Progress
-from trae_bench.stats.analysis import Floor, RowKey, comparisons, noise_floor
+from trae_bench.stats.analysis import NoiseEstimate, RowKey, comparisons, noise_floor
 from trae_bench.stats.decision import DUET_V1, Row, smallest_effect
 from trae_bench.storage.run_file import RunFile, write_run
 
@@ -101,14 +101,14 @@ def test_a_stranger_gets_nothing_into_the_table() -> None:
     assert len(shown.splitlines()) == 5
 
 
-def with_noise(floor: Floor) -> RunFile:
+def with_noise(floor: NoiseEstimate) -> RunFile:
     run = run_file()
     header = msgspec.structs.replace(run.header, metrics={floor.metric: METRICS["cpu"]})
     return msgspec.structs.replace(run, header=header, noise=(floor,), comparisons=())
 
 
 def test_a_stranger_gets_nothing_into_the_other_lines() -> None:
-    floor = Floor(NASTY, NASTY, 8, 0.01, 0.0, 0.02)
+    floor = NoiseEstimate(NASTY, NASTY, 8, 0.01, 0.0, 0.02)
     nasty_cell = cell(NASTY, scenario=NASTY, metrics=(NASTY,))
     stream = io.StringIO()
     progress = ProgressLine(stream, HandClock())
@@ -130,13 +130,13 @@ def test_a_stranger_gets_nothing_into_the_other_lines() -> None:
 
 
 def test_columns_are_wrapped_and_never_cut() -> None:
-    metrics = "cpu, wall, start_to_first_request, self_time_per_step"
+    metrics = "cpu, wall, time_to_first_request, step_overhead"
     rows = [("work", "faster", "serial", metrics), ("work", "a+" * 30, "duet", "cpu")]
     shown = columns(("scenario", "toggle", "mode", "metrics"), rows, 60)
     assert shown.splitlines() == [
         "scenario  toggle  mode    metrics",
-        "work      faster  serial  cpu, wall, start_to_first_request,",
-        "                          self_time_per_step",
+        "work      faster  serial  cpu, wall, time_to_first_request,",
+        "                          step_overhead",
         f"work      {'a+' * 25}",
         f"          {'a+' * 5}",
         "                  duet    cpu",
@@ -302,9 +302,9 @@ def test_any_quantity_can_be_shown(value: float, unit: str) -> None:
 
 def test_the_noise_line_names_the_worst_scenario() -> None:
     floors = [
-        Floor("a", "cpu", 8, 0.01, 0.0, 0.02),
-        Floor("b", "cpu", 8, 0.03, 0.0, 0.025),
-        Floor("a", "wall", 8, 0.125, 0.0, 0.11),
+        NoiseEstimate("a", "cpu", 8, 0.01, 0.0, 0.02),
+        NoiseEstimate("b", "cpu", 8, 0.03, 0.0, 0.025),
+        NoiseEstimate("a", "wall", 8, 0.125, 0.0, 0.11),
     ]
     whole = msgspec.structs.replace(wide_run(), noise=tuple(floors))
     assert noise_line(whole) == (
@@ -315,8 +315,8 @@ def test_the_noise_line_names_the_worst_scenario() -> None:
 def test_a_metric_that_is_not_gated_says_so_and_why() -> None:
     """No smallest effect for one that shows none; and its spread is not always the reason."""
     floors = (
-        Floor("a", "cpu", 8, 0.03, 0.05, 0.025, "too noisy"),
-        Floor("a", "wall", 8, 0.125, 0.0, 0.11, "too noisy"),
+        NoiseEstimate("a", "cpu", 8, 0.03, 0.05, 0.025, "too noisy"),
+        NoiseEstimate("a", "wall", 8, 0.125, 0.0, 0.11, "too noisy"),
     )
     first, second = noise_lines(msgspec.structs.replace(wide_run(), noise=floors))
     only = "for information only in a"

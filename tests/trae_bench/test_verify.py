@@ -21,7 +21,7 @@ from trae_bench.execution.host_lock import PLACE_VARIABLE
 from trae_bench.model.records import Contrast, Interval
 from trae_bench.storage import run_file as store
 from trae_bench.storage.run_file import Resumed, RunFile, sealed
-from trae_bench.storage.verify import MOST_TOLD, Finding, origin, verify
+from trae_bench.storage.verify import MAX_TOLD, Inconsistency, origin, verify
 
 replace = msgspec.structs.replace
 Path_ = tuple[str | int, ...]
@@ -37,7 +37,7 @@ def document() -> str:
     return msgspec.json.encode(run()).decode()
 
 
-def wrong(run: RunFile) -> list[Finding]:
+def wrong(run: RunFile) -> list[Inconsistency]:
     return [finding for finding in verify(run, now=NOW) if finding.weight == "wrong"]
 
 
@@ -301,7 +301,7 @@ def swapped() -> RunFile:
         (lambda: with_metrics(40, peak_rss=999_999.0), "peak_rss is 999999 bytes"),
         (lambda: with_metrics(40, cpu_user=0.1), "its parts are"),
         (lambda: with_metrics(40, wall=0.01), "of processor time in 0.01 s on 2 cores"),
-        (lambda: with_metrics(40, start_to_first_request=50.0), "start_to_first_request is 50 s"),
+        (lambda: with_metrics(40, time_to_first_request=50.0), "time_to_first_request is 50 s"),
         (lambda: with_metrics(40, wall=60.0), "before the one before it had ended"),
     ],
 )
@@ -403,8 +403,8 @@ def test_another_machines_last_bit_is_no_contradiction() -> None:
 def test_a_thousand_findings_are_counted_not_told() -> None:
     samples = tuple(replace(one, exit_status=3) for one in run().samples)
     found = verify(resealed(samples=samples), now=NOW)
-    assert len(found) == MOST_TOLD + 1
-    assert f"{len(samples) - MOST_TOLD} of this kind" in str(found[-1])
+    assert len(found) == MAX_TOLD + 1
+    assert f"{len(samples) - MAX_TOLD} of this kind" in str(found[-1])
 
 
 def test_clocks_may_differ_by_a_day() -> None:

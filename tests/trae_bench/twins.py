@@ -7,7 +7,7 @@ from random import Random
 
 from trae_bench.design.cells import Cell
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.execution.subprocess_executor import Scripted
+from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.records import Arm, Contrast, Mode, Sample, Side, Status, Trial
 
@@ -111,7 +111,7 @@ class HandClock:
         return self.seconds
 
 
-class Timed(Scripted):
+class Timed(ScriptedExecutor):
     """Each batch takes so many seconds of a clock wound by hand."""
 
     def __init__(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-LARGEST_TEXT = 16 * 1024 * 1024
+MAX_TEXT = 16 * 1024 * 1024
 """Bytes of a text that a person could have written."""
 _PASSED = ("/dev/fd/", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/proc/self/fd/")
 
@@ -36,7 +36,7 @@ def last_bytes(path: Path, most: int) -> bytes:
         return file.read(most)
 
 
-def whole(path: Path, most: int = LARGEST_TEXT) -> bytes:
+def whole(path: Path, most: int = MAX_TEXT) -> bytes:
     """All of a file. Raises `OSError`, also for what is larger or no regular file."""
     data = first_bytes(path, most + 1)
     if len(data) > most:

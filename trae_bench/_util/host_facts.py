@@ -38,7 +38,7 @@ _TAKING_PART = (
     "pytest",
     "respx",
 )
-LEAST_MEMORY = 512 * 1024 * 1024
+MIN_MEMORY = 512 * 1024 * 1024
 """Bytes that a process of a trial may take however small the machine is."""
 _GIT_SECONDS = 10.0
 _BUSY = 0.3
@@ -46,7 +46,7 @@ _BUSY = 0.3
 _STOLEN = 0.02
 
 
-class Finding(Struct, frozen=True):
+class HostFinding(Struct, frozen=True):
     """Something about this machine that makes its numbers worse, and what to do about it."""
 
     name: str
@@ -181,7 +181,7 @@ def memory_for_a_process() -> int | None:
     """
     told = [_memory().get("MemTotal"), _number(Path("/sys/fs/cgroup/memory.max"))]
     known = [size for size in told if size]
-    return max(LEAST_MEMORY, min(known) // 2) if known else None
+    return max(MIN_MEMORY, min(known) // 2) if known else None
 
 
 def kind_of(facts: Mapping[str, object]) -> str:
@@ -212,62 +212,62 @@ def slug(text: str, longest: int = 80) -> str:
 # -- what to change ---------------------------------------------------------------------
 
 
-def findings(facts: Mapping[str, Fact] | None = None) -> list[Finding]:
+def findings(facts: Mapping[str, Fact] | None = None) -> list[HostFinding]:
     """What makes numbers on this machine noisy, worst first; nothing here needs root to see."""
     facts = fingerprint() if facts is None else facts
     return [*_missing(facts), *_restless(facts), *_uneven(facts)]
 
 
-def _missing(facts: Mapping[str, Fact]) -> Iterator[Finding]:
+def _missing(facts: Mapping[str, Fact]) -> Iterator[HostFinding]:
     usable = facts.get("cores_usable")
     if usable is None:
-        yield Finding(
+        yield HostFinding(
             "pinning",
             "this system cannot pin a process to a core",
             "duets are not possible, so small effects stay inconclusive: measure on Linux",
         )
     elif usable == 1:
-        yield Finding(
+        yield HostFinding(
             "cores",
             "one usable core",
             "the provider takes turns with the agent: allow a second core",
         )
     quota = facts.get("cpu_quota")
     if isinstance(quota, float) and quota < 2:
-        yield Finding(
+        yield HostFinding(
             "cpu quota",
             f"{quota:g} cores",
             "the container is stopped when it has used that up: raise or lift the limit",
         )
 
 
-def _restless(facts: Mapping[str, Fact]) -> Iterator[Finding]:
+def _restless(facts: Mapping[str, Fact]) -> Iterator[HostFinding]:
     load = facts.get("load")
     if isinstance(load, float) and load > _BUSY:
-        yield Finding(
+        yield HostFinding(
             "load",
             f"{load:.2f} in the last minute",
             "something else is running: stop it, or wait until it has ended",
         )
     stolen = _stolen_share()
     if stolen > _STOLEN:
-        yield Finding(
+        yield HostFinding(
             "steal",
             f"{stolen:.1%} of processor time since boot",
             "the host gives it to other guests: move to a quieter or a dedicated host",
         )
     total, free = facts.get("memory"), facts.get("memory_available")
     if isinstance(total, int) and isinstance(free, int) and free < total / 10:
-        yield Finding(
+        yield HostFinding(
             "memory",
             f"{free / total:.0%} available",
             "the kernel drops cached files and reads them again: close what needs memory",
         )
 
 
-def _uneven(facts: Mapping[str, Fact]) -> Iterator[Finding]:
+def _uneven(facts: Mapping[str, Fact]) -> Iterator[HostFinding]:
     if facts.get("virtual"):
-        yield Finding(
+        yield HostFinding(
             "virtual machine",
             "yes",
             "neighbours on the host cannot be seen or stopped: trust duets, not wall times, or "
@@ -275,26 +275,26 @@ def _uneven(facts: Mapping[str, Fact]) -> Iterator[Finding]:
         )
     governor = facts.get("governor")
     if governor is not None and governor != "performance":
-        yield Finding(
+        yield HostFinding(
             "governor",
             str(governor),
             "the clock follows the load: set it with `cpupower frequency-set -g performance`",
         )
     if facts.get("turbo"):
-        yield Finding(
+        yield HostFinding(
             "turbo",
             "on",
             "the clock follows the temperature: turn it off in the firmware, or through "
             "/sys/devices/system/cpu/{intel_pstate/no_turbo,cpufreq/boost}",
         )
     if facts.get("smt"):
-        yield Finding(
+        yield HostFinding(
             "hyperthreads",
             "on",
             "two threads share a core's units: leave the sibling of the duet's core idle",
         )
     if facts.get("aslr"):
-        yield Finding(
+        yield HostFinding(
             "address layout",
             "random",
             "peak memory varies by some pages; trials get a fixed layout where the kernel "

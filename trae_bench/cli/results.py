@@ -94,7 +94,7 @@ def _sentences(result: "Result") -> Iterator[str]:
     from trae_bench.report.escape import for_terminal
     from trae_bench.report.text import gate as gate_text
     from trae_bench.report.text import terminal
-    from trae_bench.verdicts.caveats import LONGEST_NOTE, notes
+    from trae_bench.verdicts.caveats import MAX_NOTE, notes
 
     run, width = result.run, terminal_width()
     if run.header.compared is not None:
@@ -103,7 +103,7 @@ def _sentences(result: "Result") -> Iterator[str]:
             yield click.wrap_text(line, width, subsequent_indent="  ")
     for line in (
         terminal.closing(run, claimed=result.claimed),
-        *(for_terminal(note, LONGEST_NOTE) for note in notes(run)),
+        *(for_terminal(note, MAX_NOTE) for note in notes(run)),
     ):
         yield click.wrap_text(line, width)
 

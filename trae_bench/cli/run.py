@@ -26,7 +26,7 @@ from trae_bench.errors import UsageError
 if TYPE_CHECKING:
     from trae_bench.design.cells import Cell
     from trae_bench.run.duration import Span
-    from trae_bench.run.planner import Plan, Wish
+    from trae_bench.run.planner import Plan, RunRequest
     from trae_bench.run.runner import Result
     from trae_bench.storage.run_file import RunFile
 
@@ -211,8 +211,8 @@ def _against(stored: "RunFile", result: "Result", options: dict[str, Any]) -> in
     )
 
 
-def _wish(context: click.Context, options: dict[str, Any]) -> "Wish":
-    from trae_bench.run.planner import Wish
+def _wish(context: click.Context, options: dict[str, Any]) -> "RunRequest":
+    from trae_bench.run.planner import RunRequest
     from trae_bench.run.settings import Settings, load
     from trae_bench.storage.baselines import read_base
 
@@ -229,10 +229,10 @@ def _wish(context: click.Context, options: dict[str, Any]) -> "Wish":
     settings = load(Path.cwd()) if options["resume"] is None else Settings()
     if context.get_parameter_source("profile") is click.core.ParameterSource.DEFAULT:
         options = options | {"profile": settings.profile or options["profile"]}
-    asked = {name: options[name] for name in Wish.__struct_fields__ if name in options}
+    asked = {name: options[name] for name in RunRequest.__struct_fields__ if name in options}
     # A file's name need not be text.
     command = shlex.join(["trae-bench", *context.obj]).encode(errors="backslashreplace").decode()
-    return Wish(command=command, settings=settings, stored=stored, **asked)
+    return RunRequest(command=command, settings=settings, stored=stored, **asked)
 
 
 def _scenarios_of(stored: "RunFile", path: Path) -> tuple[str, ...]:
@@ -250,7 +250,7 @@ def _scenarios_of(stored: "RunFile", path: Path) -> tuple[str, ...]:
     return tuple(stored.header.scenarios)
 
 
-def _verdicts_of(wish: "Wish") -> None:
+def _verdicts_of(wish: "RunRequest") -> None:
     """Raises `UsageError` where nothing could ever be conclusive."""
     from trae_bench.model.presets import PROFILES
 
@@ -260,7 +260,7 @@ def _verdicts_of(wish: "Wish") -> None:
         )
 
 
-def _measure(options: dict[str, Any], wish: "Wish") -> "Result":
+def _measure(options: dict[str, Any], wish: "RunRequest") -> "Result":
     """Run with a progress line on stderr."""
     import time
 
@@ -294,7 +294,7 @@ def _only_with_resume(context: click.Context) -> None:
             )
 
 
-def _show_plan(wish: "Wish", *, as_json: bool) -> None:
+def _show_plan(wish: "RunRequest", *, as_json: bool) -> None:
     from trae_bench.report.text.listing import columns
     from trae_bench.report.text.progress import clock
     from trae_bench.run.duration import estimate

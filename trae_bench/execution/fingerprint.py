@@ -22,10 +22,10 @@ from trae_bench.scenario.loader import ignored
 Clean = Callable[[str], str]
 """Takes out of a text what may legitimately differ between two runs."""
 
-Told = ChildReport | SessionAnswer
+AgentAnswer = ChildReport | SessionAnswer
 """What a subject says of one session: whether it succeeded, and its final text."""
 
-LARGEST_CLEANED = 16 * 1024 * 1024
+MAX_CLEANED = 16 * 1024 * 1024
 """Bytes; a file larger than this is compared as it is."""
 
 
@@ -54,7 +54,7 @@ def cleaner(places: Mapping[str, str], rules: Iterable[Normalise]) -> Clean:
     return clean
 
 
-def transcript_digest(log: SessionLog, report: Told | None, clean: Clean) -> str:
+def transcript_digest(log: SessionLog, report: AgentAnswer | None, clean: Clean) -> str:
     """Digest of the conversation: the last request carries the whole history before it."""
     told = None if report is None else [report.success, clean(report.final_text)]
     answer = [len(log.requests), log.unexpected, told, _cleaned_body(log.last_body, clean)]
@@ -78,7 +78,7 @@ def combined(digests: Sequence[str]) -> str:
     return digests[0] if len(digests) == 1 else _digest(" ".join(digests).encode())
 
 
-def wrong_in(oracle: Oracle, root: Path, report: Told | None) -> str | None:
+def wrong_in(oracle: Oracle, root: Path, report: AgentAnswer | None) -> str | None:
     """What the oracle's `files` and `final_text` find wrong; its command is not run here.
 
     A subject without a report has no final text to look at.
@@ -162,7 +162,7 @@ def _content(path: Path, clean: Clean) -> tuple[str, bool, str]:
             # Opening a pipe that somebody left would wait for ever.
             return "special", False, ""
         executable = bool(status.st_mode & stat.S_IXUSR)
-        if status.st_size > LARGEST_CLEANED:
+        if status.st_size > MAX_CLEANED:
             with path.open("rb") as file:
                 return "file", executable, hashlib.file_digest(file, _hash).hexdigest()
         return "file", executable, _digest(_cleaned_bytes(path.read_bytes(), clean))

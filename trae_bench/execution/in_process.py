@@ -27,11 +27,19 @@ from trae_bench.execution.fingerprint import (
 from trae_bench.execution.launcher_client import environment, printable
 from trae_bench.execution.workspace import lay_out, remove, room_for_trials
 from trae_bench.metrics import Usage, figures
-from trae_bench.model.records import ChildReport, Sample, Seat, SessionLog, Status, Trial, of_trial
+from trae_bench.model.records import (
+    ChildReport,
+    Sample,
+    SessionEndpoint,
+    SessionLog,
+    Status,
+    Trial,
+    of_trial,
+)
 from trae_bench.scenario import Scenario
 from trae_bench.scenario.measurable import IN_PROCESS_METRICS
 
-_LONGEST_PROBLEM = 3000
+_MAX_PROBLEM = 3000
 
 ScriptT = TypeVar("ScriptT")
 ScriptT_contra = TypeVar("ScriptT_contra", contravariant=True)
@@ -49,7 +57,7 @@ class Subject(Protocol):
     """An agent that can work in this process."""
 
     async def perform(
-        self, trial: Trial, scenario: Scenario, seat: Seat, home: Path
+        self, trial: Trial, scenario: Scenario, seat: SessionEndpoint, home: Path
     ) -> ChildReport:
         """One session. May put files into `home`."""
         ...
@@ -64,7 +72,7 @@ class _Played(Struct, frozen=True):
     problem: str | None
 
 
-class InProcess(Generic[ScriptT]):
+class InProcessExecutor(Generic[ScriptT]):
     """Satisfies `session.Executor`; the trials of a duet run one after the other.
 
     `script` makes the provider's script of a scenario and the session's workspace; `scratch`
@@ -103,13 +111,13 @@ class InProcess(Generic[ScriptT]):
         try:
             lay_out(scenario.workspace, workspace)
             base_url = self._provider.register(session, self._script(scenario, workspace))
-            seat = Seat(base_url, str(workspace))
+            seat = SessionEndpoint(base_url, str(workspace))
             played = self._play(trial, scenario, seat, home)
             return _sample(trial, scenario, seat, home, played, self._provider.collect(session))
         finally:
             remove(folder)
 
-    def _play(self, trial: Trial, scenario: Scenario, seat: Seat, home: Path) -> _Played:
+    def _play(self, trial: Trial, scenario: Scenario, seat: SessionEndpoint, home: Path) -> _Played:
         async def session() -> ChildReport:
             async with asyncio.timeout(scenario.timeout_seconds):
                 return await self._subject.perform(trial, scenario, seat, home)
@@ -132,7 +140,12 @@ class InProcess(Generic[ScriptT]):
 
 
 def _sample(
-    trial: Trial, scenario: Scenario, seat: Seat, home: Path, played: _Played, log: SessionLog
+    trial: Trial,
+    scenario: Scenario,
+    seat: SessionEndpoint,
+    home: Path,
+    played: _Played,
+    log: SessionLog,
 ) -> Sample:
     ok, wrong, transcript, workspace = played.status == "ok", None, "", ""
     metrics: dict[str, float] = {}
@@ -155,16 +168,18 @@ def _sample(
         transcript=transcript,
         workspace=workspace,
         correct=ok and wrong is None,
-        problem=problem[:_LONGEST_PROBLEM] if problem else None,
+        problem=problem[:_MAX_PROBLEM] if problem else None,
     )
 
 
-def _cleaner(scenario: Scenario, seat: Seat, home: Path) -> Clean:
+def _cleaner(scenario: Scenario, seat: SessionEndpoint, home: Path) -> Clean:
     places = {"workspace": seat.workspace, "home": str(home), "provider": seat.base_url}
     return cleaner(places, scenario.normalise)
 
 
-def _wrong(scenario: Scenario, seat: Seat, home: Path, report: ChildReport | None) -> str | None:
+def _wrong(
+    scenario: Scenario, seat: SessionEndpoint, home: Path, report: ChildReport | None
+) -> str | None:
     """What the oracle finds wrong."""
     oracle = scenario.oracle
     wrong = wrong_in(oracle, Path(seat.workspace), report)
@@ -233,7 +248,7 @@ def _spent(before: _Accounts) -> Usage:
         involuntary_switches=int(spent("ru_nivcsw")),
         run_delay=None,
         written_bytes=None,
-        write_calls=None,
+        write_syscalls=None,
     )
 
 
@@ -246,7 +261,7 @@ class Executor(Protocol):
     def run(self, trials: Sequence[Trial]) -> Sequence[Sample]: ...
 
 
-class Divided:
+class ExecutorRouter:
     """Trials of some scenarios go to one executor, all others to the usual one."""
 
     def __init__(self, usual: Executor, other: Executor, scenarios: Collection[str]) -> None:

@@ -132,7 +132,7 @@ class Child:
             self.pipe = -1
 
 
-class Server:
+class Launcher:
     """The loop: an order in, an answer out, until the bench hangs up."""
 
     def __init__(self) -> None:
@@ -268,7 +268,7 @@ class Server:
 
 def _reap(pid: int) -> dict[str, Any] | None:
     """What the kernel charged to a child that has ended; None while it runs."""
-    accounts: dict[str, Any] = {"run_delay": None, "written_bytes": None, "write_calls": None}
+    accounts: dict[str, Any] = {"run_delay": None, "written_bytes": None, "write_syscalls": None}
     if hasattr(os, "waitid"):
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
             return None
@@ -301,7 +301,7 @@ def _accounts(pid: int) -> dict[str, Any]:
     return {
         "run_delay": int(delay[1]) / 1e9 if len(delay) > 1 else None,
         "written_bytes": int(written["wchar"]) if "wchar" in written else None,
-        "write_calls": int(written["syscw"]) if "syscw" in written else None,
+        "write_syscalls": int(written["syscw"]) if "syscw" in written else None,
     }
 
 
@@ -384,7 +384,7 @@ def _prepare() -> None:
 
 def main() -> None:
     _prepare()
-    server = Server()
+    server = Launcher()
     server.answer({"ready": True})
     server.serve()
 

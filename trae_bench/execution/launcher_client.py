@@ -1,4 +1,4 @@
-"""Processes that the launcher starts for the bench: a `Job` goes in, an `Ended` comes out.
+"""Processes that the launcher starts for the bench: a `Job` goes in, an `ProcessResult` comes out.
 
 `launcher.py` is the other end, and says why it is a process of its own.
 """
@@ -43,7 +43,7 @@ class Job(Struct, frozen=True, kw_only=True):
     limits: dict[str, int] = {}
 
 
-class Ended(Struct, frozen=True, kw_only=True):
+class ProcessResult(Struct, frozen=True, kw_only=True):
     """What became of a job."""
 
     pid: int = 0
@@ -60,7 +60,7 @@ class Ended(Struct, frozen=True, kw_only=True):
     involuntary_switches: int = 0
     run_delay: float | None = None
     written_bytes: int | None = None
-    write_calls: int | None = None
+    write_syscalls: int | None = None
     report: str = ""
     """The report's bytes, one a character."""
     report_cut: bool = False
@@ -92,11 +92,11 @@ class _Message(Struct, frozen=True):
 
     ready: bool = False
     pids: tuple[int, ...] = ()
-    done: tuple[Ended, ...] = ()
+    done: tuple[ProcessResult, ...] = ()
     floor: int = 0
 
 
-class Launcher:
+class LauncherClient:
     """The bench's end of `launcher.py`: started at its first jobs, ended by `close`."""
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class Launcher:
         self.floor = 0
         """Its memory high-water mark (bytes), as of the last jobs; children inherit it."""
 
-    def run(self, jobs: Sequence[Job], seconds: float) -> tuple[Ended, ...]:
+    def run(self, jobs: Sequence[Job], seconds: float) -> tuple[ProcessResult, ...]:
         """Start all jobs back to back and sleep until all have ended; each gets `seconds`.
 
         Whatever interrupts this, Ctrl-C say, kills them first. Raises `CannotMeasure` where

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 SAMPLE_SECONDS = 0.02
-MOST_LOOKS = 4096
+MAX_LOOKS = 4096
 """Looks at the memory that are kept, so that neither they nor the report grow without end."""
 
 
@@ -60,7 +60,7 @@ class MemoryProbe:
         page, pause = os.sysconf("SC_PAGE_SIZE"), SAMPLE_SECONDS
         while (pages := own_pages()) is not None:
             self._series.append((loop.time(), float(pages * page)))
-            if len(self._series) == MOST_LOOKS:
+            if len(self._series) == MAX_LOOKS:
                 # Every other one, the last included: they stay evenly spaced.
                 del self._series[::2]
                 pause *= 2

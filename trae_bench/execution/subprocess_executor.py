@@ -1,6 +1,6 @@
 """Ways to run a trial: in a fresh process, and the scripted twin that runs nothing.
 
-`FreshProcess` prepares folders and a session at the provider, lets the launcher start the
+`SubprocessExecutor` prepares folders and a session at the provider, lets the launcher start the
 subject, and makes a `Sample` of what it left. All that is not the subject's own work lies
 before the spawn or after the exit.
 """
@@ -18,8 +18,8 @@ from msgspec import Struct
 from trae_bench._util.bounded_io import first_bytes
 from trae_bench.execution import callgrind
 from trae_bench.execution.fingerprint import (
+    AgentAnswer,
     Clean,
-    Told,
     cleaner,
     combined,
     told_command,
@@ -29,9 +29,9 @@ from trae_bench.execution.fingerprint import (
 )
 from trae_bench.execution.launcher_client import (
     REPORT_FD,
-    Ended,
     Job,
-    Launcher,
+    LauncherClient,
+    ProcessResult,
     environment,
     last_words,
     printable,
@@ -42,8 +42,8 @@ from trae_bench.model.records import (
     ChildReport,
     Command,
     Sample,
-    Seat,
     SessionAnswer,
+    SessionEndpoint,
     SessionLog,
     Status,
     Trial,
@@ -53,11 +53,11 @@ from trae_bench.scenario import Scenario
 
 FILE_LIMIT = 256 * 1024 * 1024
 """Bytes; room for any honest file, and none for a flood that fills the disk."""
-SMALLEST_MEMORY = 64 * 1024 * 1024
+MIN_MEMORY = 64 * 1024 * 1024
 """Bytes below which not even an empty agent could work."""
-MOST_STEPS = 10**9
+MAX_STEPS = 10**9
 """A report of more steps is nonsense, and no float would hold the largest of them."""
-MOST_PRINTED = 1024 * 1024
+MAX_PRINTED = 1024 * 1024
 """Bytes of a command's output that are looked at."""
 COUNTS = "callgrind.out"
 """In a trial's folder, where its instructions are counted."""
@@ -65,7 +65,7 @@ _OUT_OF_MEMORY = re.compile(
     "MemoryError|bad_alloc|ENOMEM|cannot allocate memory|out of memory", re.IGNORECASE
 )
 _ORACLES_AT_ONCE = 8
-_LONGEST_PROBLEM = 3000
+_MAX_PROBLEM = 3000
 
 ScriptT = TypeVar("ScriptT")
 ScriptT_contra = TypeVar("ScriptT_contra", contravariant=True)
@@ -96,7 +96,12 @@ class Subject(Protocol):
         ...
 
     def command(
-        self, trial: Trial, scenario: Scenario, seats: Sequence[Seat], home: Path, report_fd: int
+        self,
+        trial: Trial,
+        scenario: Scenario,
+        seats: Sequence[SessionEndpoint],
+        home: Path,
+        report_fd: int,
     ) -> Command:
         """Its command line for one trial, which is one process for all the `seats`, one a
         session. May put files into `home`. Raises `CannotMeasure` for what it cannot do."""
@@ -113,7 +118,7 @@ class _Prepared(Struct, frozen=True):
     scenario: Scenario
     sessions: tuple[str, ...]
     """Their names at the provider; none where there is no session."""
-    seats: tuple[Seat, ...]
+    seats: tuple[SessionEndpoint, ...]
     folder: Path
     job: Job
 
@@ -126,10 +131,10 @@ class _Finished(Struct, frozen=True):
     """A trial after its end, its answer not looked at yet."""
 
     prepared: _Prepared
-    ended: Ended
+    ended: ProcessResult
     logs: tuple[SessionLog, ...]
     report: ChildReport | None
-    told: tuple[Told | None, ...]
+    told: tuple[AgentAnswer | None, ...]
     """What was said of each seat's session; None where the subject does not say."""
     status: Status
     problem: str | None
@@ -143,7 +148,7 @@ class _Answer(Struct, frozen=True):
     wrong: str | None
 
 
-class FreshProcess(Generic[ScriptT]):
+class SubprocessExecutor(Generic[ScriptT]):
     """Runs each trial in a new process; two trials at the same time, on one core.
 
     `script` makes the provider's script of a scenario and the session's workspace.
@@ -175,8 +180,8 @@ class FreshProcess(Generic[ScriptT]):
         keep: Path | None = None,
         keep_all: bool = False,
     ) -> None:
-        if memory_limit is not None and memory_limit < SMALLEST_MEMORY:
-            raise ValueError(f"a memory limit of {memory_limit} bytes is below {SMALLEST_MEMORY}")
+        if memory_limit is not None and memory_limit < MIN_MEMORY:
+            raise ValueError(f"a memory limit of {memory_limit} bytes is below {MIN_MEMORY}")
         self._subject = subject
         self._provider = provider
         self._scenarios = scenarios
@@ -189,7 +194,7 @@ class FreshProcess(Generic[ScriptT]):
             self._limits["RLIMIT_DATA"] = memory_limit
         self._keep = keep
         self._keep_all = keep_all
-        self._launcher = Launcher()
+        self._launcher = LauncherClient()
         self._sessions = 0
 
     def __enter__(self) -> Self:
@@ -254,7 +259,7 @@ class FreshProcess(Generic[ScriptT]):
         (home / "tmp").mkdir(parents=True)
         sessions, workspaces = _places(scenario, name, folder / "workspace")
         urls = self._open_sessions(scenario, sessions, workspaces) or ("",)
-        seats = tuple(map(Seat, urls, map(str, workspaces)))
+        seats = tuple(map(SessionEndpoint, urls, map(str, workspaces)))
         command = self._subject.command(trial, scenario, seats, home, REPORT_FD)
         counted = trial.probe == "callgrind"
         job = Job(
@@ -298,10 +303,10 @@ class FreshProcess(Generic[ScriptT]):
 
     # -- after
 
-    def _finish(self, prepared: _Prepared, ended: Ended) -> _Finished:
+    def _finish(self, prepared: _Prepared, ended: ProcessResult) -> _Finished:
         logs = tuple(map(self._provider.collect, prepared.sessions))
         report: ChildReport | None = None
-        told: tuple[Told | None, ...] = (None,) * len(prepared.seats)
+        told: tuple[AgentAnswer | None, ...] = (None,) * len(prepared.seats)
         status: Status = "ok"
         if (problem := ended.wrong) is not None:
             status = "timeout" if ended.timed_out else "failed"
@@ -380,7 +385,7 @@ class FreshProcess(Generic[ScriptT]):
             transcript=_transcript(finished) if ok else "",
             workspace=combined([answer.workspace for answer in answers]) if ok else "",
             correct=ok and not wrong,
-            problem=problem[:_LONGEST_PROBLEM] if problem else None,
+            problem=problem[:_MAX_PROBLEM] if problem else None,
         )
 
     def _kept(self, finished: _Finished, sample: Sample) -> Sample:
@@ -414,7 +419,7 @@ def _places(scenario: Scenario, name: str, root: Path) -> tuple[tuple[str, ...],
     return tuple(f"{name}-{number}" for number in numbers), [root / number for number in numbers]
 
 
-def _read_report(ended: Ended, sessions: int) -> tuple[ChildReport | None, str | None]:
+def _read_report(ended: ProcessResult, sessions: int) -> tuple[ChildReport | None, str | None]:
     if ended.report_cut:
         return None, "its report does not end"
     if not ended.report:
@@ -423,7 +428,7 @@ def _read_report(ended: Ended, sessions: int) -> tuple[ChildReport | None, str |
         report = msgspec.json.decode(ended.report.encode("latin-1"), type=ChildReport)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return None, f"its report is not one: {error}"
-    if not 0 <= report.steps <= MOST_STEPS:
+    if not 0 <= report.steps <= MAX_STEPS:
         return None, f"its report is not one: {report.steps} steps"
     told = len(report.sessions) or 1
     if told != sessions:
@@ -440,7 +445,7 @@ def _with_instructions(report: ChildReport | None, counts: Path) -> ChildReport 
 
 
 def _printed(log: Path) -> str:
-    return printable(first_bytes(log, MOST_PRINTED))
+    return printable(first_bytes(log, MAX_PRINTED))
 
 
 def _workspaces(finished: _Finished) -> list[str]:
@@ -477,7 +482,7 @@ def _first_wrong(wrong: Sequence[str], sessions: int) -> str | None:
     return f"{len(wrong)} of {sessions} sessions are wrong, the first: {wrong[0]}"
 
 
-def _cleaner(prepared: _Prepared, seat: Seat) -> Clean:
+def _cleaner(prepared: _Prepared, seat: SessionEndpoint) -> Clean:
     places = {"workspace": seat.workspace, "home": str(prepared.home)}
     if seat.base_url:
         places["provider"] = seat.base_url
@@ -487,7 +492,7 @@ def _cleaner(prepared: _Prepared, seat: Seat) -> Clean:
 # -- the scripted twin ------------------------------------------------------------------
 
 
-class Scripted:
+class ScriptedExecutor:
     """Test twin: runs no process and has no clock; `answer` says what each trial gives.
 
     An answer is the trial's metrics, or a whole `Sample` where more has to be said.

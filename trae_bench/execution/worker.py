@@ -178,7 +178,10 @@ class Heartbeat:
             for delay in delays
             for missed in range(int(delay / BEAT_SECONDS) + 1)
         )
-        return {"loop_stall": waits[-1], "loop_stall_p99": waits[(99 * len(waits) - 1) // 100]}
+        return {
+            "event_loop_lag_max": waits[-1],
+            "event_loop_lag_p99": waits[(99 * len(waits) - 1) // 100],
+        }
 
 
 def _peak_rss() -> int:

@@ -257,7 +257,7 @@ class Comparison(Struct, frozen=True, forbid_unknown_fields=True):
     """Of a regression found in a run that asks for one."""
 
 
-class Seat(Struct, frozen=True):
+class SessionEndpoint(Struct, frozen=True):
     """Where one session of a trial finds what it needs."""
 
     base_url: str

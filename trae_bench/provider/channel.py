@@ -1,6 +1,6 @@
 """One client's connection as a stream of bytes on the reactor.
 
-A `Channel` carries bytes, a `Talk` understands them. Channels stand on each other: the
+A `Channel` carries bytes, a `ProtocolHandler` understands them. Channels stand on each other: the
 socket's below, then the delay line's where a scenario asks for distance, then TLS.
 """
 
@@ -26,7 +26,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 Bytes = bytes | memoryview
 
 
-class Talk(Protocol):
+class ProtocolHandler(Protocol):
     """What hears the bytes."""
 
     def received(self, data: Bytes) -> None:
@@ -45,7 +45,7 @@ class Talk(Protocol):
 class Channel(Protocol):
     """What carries them."""
 
-    talk: Talk
+    talk: ProtocolHandler
     """Who hears the bytes; set before `open`, and may be replaced by another."""
     handshakes: int
     """Completed TLS handshakes: 0 or 1."""
@@ -65,7 +65,7 @@ class Channel(Protocol):
 class SocketChannel:
     """The connection itself."""
 
-    talk: Talk
+    talk: ProtocolHandler
 
     def __init__(self, reactor: Reactor, client: socket.socket) -> None:
         self.handshakes = 0

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from trae_bench.provider.channel import Bytes, Channel, Talk
+from trae_bench.provider.channel import Bytes, Channel, ProtocolHandler
 from trae_bench.provider.reactor import Reactor, Timer
 
 _PACKET = 16_384
@@ -55,7 +55,7 @@ class Line:
 class DelayedChannel:
     """Stands on the socket's channel and hands everything on later, both ways."""
 
-    talk: Talk
+    talk: ProtocolHandler
 
     def __init__(self, reactor: Reactor, below: Channel, *, rtt: float, rate: float | None) -> None:
         self.handshakes = 0

@@ -10,7 +10,7 @@ from trae_bench.provider.responses import KEEP, RESET, Answer, refusal
 from trae_bench.provider.sessions import Exchange, Provider
 
 
-class Http1Talk:
+class Http1Handler:
     """One client's requests and what it is told."""
 
     def __init__(self, provider: Provider, reactor: Reactor, channel: Channel) -> None:

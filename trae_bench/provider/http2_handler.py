@@ -20,7 +20,7 @@ from h2.settings import SettingCodes, Settings
 
 from trae_bench.provider.channel import CUT, POLITE, Bytes, Channel
 from trae_bench.provider.channel import RESET as TORN_DOWN
-from trae_bench.provider.http1_handler import Http1Talk
+from trae_bench.provider.http1_handler import Http1Handler
 from trae_bench.provider.http1_parser import BODY_LIMIT, Request
 from trae_bench.provider.reactor import Reactor, Timer
 from trae_bench.provider.responses import BROKEN, KEEP, RESET
@@ -29,7 +29,7 @@ from trae_bench.provider.sessions import Exchange, Provider
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _WINDOW = 1 << 24
 """Bytes that a client may send ahead: no request waits for a window, as with large services."""
-_MOST_STREAMS = 1000
+_MAX_STREAMS = 1000
 
 
 class Stream:
@@ -47,7 +47,7 @@ class Stream:
         self.timer: Timer | None = None
 
 
-class Http2Talk:
+class Http2Handler:
     """One client's requests and what it is told."""
 
     def __init__(self, provider: Provider, reactor: Reactor, channel: Channel) -> None:
@@ -65,7 +65,7 @@ class Http2Talk:
             client=False,
             initial_values={
                 SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
-                SettingCodes.MAX_CONCURRENT_STREAMS: _MOST_STREAMS,
+                SettingCodes.MAX_CONCURRENT_STREAMS: _MAX_STREAMS,
             },
         )
 
@@ -274,12 +274,12 @@ class FirstWords:
     def received(self, data: Bytes) -> None:
         self._heard += bytes(data)
         if self._heard.startswith(_PREFACE):
-            talk = Http2Talk(self._provider, self._reactor, self._channel)
+            talk = Http2Handler(self._provider, self._reactor, self._channel)
             self._channel.talk = talk
             talk.begin()
             talk.received(self._heard)
         elif not _PREFACE.startswith(self._heard):
-            self._channel.talk = Http1Talk(self._provider, self._reactor, self._channel)
+            self._channel.talk = Http1Handler(self._provider, self._reactor, self._channel)
             self._channel.talk.received(self._heard)
 
     def drained(self, when: float) -> None:

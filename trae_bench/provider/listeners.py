@@ -11,7 +11,7 @@ from typing import Any
 
 from trae_bench.provider.channel import Channel, SocketChannel
 from trae_bench.provider.delay import DelayedChannel
-from trae_bench.provider.http1_handler import Http1Talk
+from trae_bench.provider.http1_handler import Http1Handler
 from trae_bench.provider.reactor import Reactor
 from trae_bench.provider.sessions import Provider
 
@@ -22,7 +22,7 @@ Welcome = Callable[[Channel], None]
 """Begins the talk on a channel."""
 
 
-class Doorman:
+class Acceptor:
     """Takes in the clients that knock at a listening socket."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Doorman:
 
 def open_door(
     provider: Provider, reactor: Reactor, listener: socket.socket, wish: dict[str, Any]
-) -> Doorman:
+) -> Acceptor:
     """A door as the parent wishes it.
 
     `tls` is a PEM file or None, `http2` whether it is spoken, `rtt` in seconds, `rate` in
@@ -63,23 +63,23 @@ def open_door(
             channel = DelayedChannel(reactor, channel, rtt=wish["rtt"], rate=wish["rate"])
         welcome(channel)
 
-    return Doorman(reactor, listener, take_in)
+    return Acceptor(reactor, listener, take_in)
 
 
-def plain_door(provider: Provider, reactor: Reactor, listener: socket.socket) -> Doorman:
+def plain_door(provider: Provider, reactor: Reactor, listener: socket.socket) -> Acceptor:
     """HTTP/1.1 and nothing else, for as little work as can be."""
 
     def take_in(client: socket.socket) -> None:
         channel = SocketChannel(reactor, client)
-        channel.talk = Http1Talk(provider, reactor, channel)
+        channel.talk = Http1Handler(provider, reactor, channel)
         channel.open()
 
-    return Doorman(reactor, listener, take_in)
+    return Acceptor(reactor, listener, take_in)
 
 
 def _welcome(provider: Provider, reactor: Reactor, *, http2: bool) -> Welcome:
     def speak_http1(channel: Channel) -> None:
-        channel.talk = Http1Talk(provider, reactor, channel)
+        channel.talk = Http1Handler(provider, reactor, channel)
         channel.open()
 
     if not http2:
@@ -101,12 +101,12 @@ def _behind_tls(provider: Provider, reactor: Reactor, chain: str, *, http2: bool
 
     def choose(channel: Channel, agreed: str | None) -> None:
         if agreed == "h2":
-            from trae_bench.provider.http2_handler import Http2Talk  # loaded by `_welcome`
+            from trae_bench.provider.http2_handler import Http2Handler  # loaded by `_welcome`
 
-            talk = Http2Talk(provider, reactor, channel)
+            talk = Http2Handler(provider, reactor, channel)
             channel.talk = talk
             talk.begin()
         else:
-            channel.talk = Http1Talk(provider, reactor, channel)
+            channel.talk = Http1Handler(provider, reactor, channel)
 
     return lambda channel: TlsChannel(channel, context, choose).open()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
-_MOST_EVENTS = 64
+_MAX_EVENTS = 64
 """Per wake-up; the kernel keeps the others. A larger array is made anew at each."""
 
 Handler = Callable[[int], None]
@@ -70,7 +70,7 @@ class Reactor:
         self._running = True
         while self._running:
             timeout = self._until_next_timer() if self._timers else -1
-            for fd, events in self._poll.poll(timeout, _MOST_EVENTS):
+            for fd, events in self._poll.poll(timeout, _MAX_EVENTS):
                 # Each is there once, and a handler closes nothing but its own.
                 self._handlers[fd](events)
             if self._timers:

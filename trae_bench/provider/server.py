@@ -17,12 +17,12 @@ from collections import deque
 from typing import Any
 
 from trae_bench.provider.control import FrameReader, pack
-from trae_bench.provider.listeners import Doorman, open_door, plain_door
+from trae_bench.provider.listeners import Acceptor, open_door, plain_door
 from trae_bench.provider.reactor import Reactor
 from trae_bench.provider.sessions import Provider, session_of
 
 _READ_SIZE = 262_144
-_MOST_FDS = 16
+_MAX_FDS = 16
 
 
 class Control:
@@ -35,7 +35,7 @@ class Control:
         self._reader = FrameReader()
         self._fds: deque[int] = deque()
         """Sockets that came along, for the wishes that speak of them."""
-        self._doors: list[Doorman] = []
+        self._doors: list[Acceptor] = []
         self._wishes = {
             "door": self._door,
             "register": self._register,
@@ -47,7 +47,7 @@ class Control:
 
     def _ready(self, events: int) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self._parent, _READ_SIZE, _MOST_FDS)
+            data, fds, _, _ = socket.recv_fds(self._parent, _READ_SIZE, _MAX_FDS)
             self._fds.extend(fds)
             self._reader.feed(data)
             while frame := self._reader.next():

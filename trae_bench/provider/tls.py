@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 
-from trae_bench.provider.channel import CUT, POLITE, Bytes, Channel, Talk
+from trae_bench.provider.channel import CUT, POLITE, Bytes, Channel, ProtocolHandler
 
 _READ_SIZE = 65_536
 
@@ -24,7 +24,7 @@ def server_context(chain: str, *, http2: bool) -> ssl.SSLContext:
 class TlsChannel:
     """Who talks here is known when the handshake is done."""
 
-    talk: Talk
+    talk: ProtocolHandler
 
     def __init__(self, below: Channel, context: ssl.SSLContext, choose: Choose) -> None:
         self._below = below

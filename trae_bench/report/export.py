@@ -28,15 +28,15 @@ from trae_bench.errors import BadRunFile, CannotMeasure
 from trae_bench.metrics import METRICS
 from trae_bench.model.records import Comparison, Metric, Sample, Side
 from trae_bench.report.escape import for_name
-from trae_bench.stats.analysis import BASE_HEAD, OFF_ON, fate, group, key_of, key_of_sample
-from trae_bench.stats.decision import MOST_LOG
+from trae_bench.stats.analysis import BASE_HEAD, OFF_ON, group, key_of, key_of_sample, pair_outcome
+from trae_bench.stats.decision import MAX_LOG
 from trae_bench.storage.run_file import Facts, RunFile
 
 Sides = tuple[Side, ...]
 
 BOTH: Sides = ("A", "B")
 SIDES: Mapping[str, Side] = MappingProxyType(dict(zip(OFF_ON + BASE_HEAD, BOTH * 2, strict=True)))
-LONGEST_MEASURE = 64
+MAX_MEASURE = 64
 """Characters of a measure's name in Bencher."""
 CSV_COLUMNS = (
     "scenario",
@@ -96,7 +96,9 @@ def _series(run: RunFile, sides: Sides) -> Iterator[Series]:
         if cell.contrast.name == NOISE_FLOOR or cell.confirms:
             continue
         pairs = grouped.get(key_of(cell), {})
-        numbers = sorted(n for n, pair in pairs.items() if n > 0 and fate(*pair)[0] == "measured")
+        numbers = sorted(
+            n for n, pair in pairs.items() if n > 0 and pair_outcome(*pair)[0] == "measured"
+        )
         both = [[sample for sample in pairs[n] if sample is not None] for n in numbers]
         for name in cell.metrics:
             # Equal numbers of values on both sides: pyperf compares them only so.
@@ -190,7 +192,7 @@ def _bmf(run: RunFile, sides: Sides) -> Iterator[str]:
     found: dict[str, dict[str, Any]] = {}
     for series in _series(run, sides):
         place = "/".join(series.place)
-        measure = for_name(series.metric.name, LONGEST_MEASURE)
+        measure = for_name(series.metric.name, MAX_MEASURE)
         bench = f"{place}/{series.word}" if len(sides) > 1 else place
         low, middle, high = _quartiles(series.values)
         scale = 1e9 if series.metric.unit == "s" else 1.0
@@ -214,7 +216,7 @@ def _put_ratio(found: dict[str, dict[str, Any]], bench: str, measure: str, row: 
     logs = [row.estimate.log_ratio]
     if (interval := row.estimate.interval) is not None:
         logs += [interval.low, interval.high]
-    _put(found, bench, measure, *(math.exp(min(log, MOST_LOG)) for log in logs))
+    _put(found, bench, measure, *(math.exp(min(log, MAX_LOG)) for log in logs))
 
 
 def _github_action(better: str) -> "Format":
@@ -381,7 +383,7 @@ def _csv(run: RunFile, sides: Sides) -> Iterator[str]:
         if sample.side not in sides or of_noise:
             continue
         pair = grouped[key_of_sample(sample)][sample.pair]
-        counted = sample.pair > 0 and fate(*pair)[0] == "measured"
+        counted = sample.pair > 0 and pair_outcome(*pair)[0] == "measured"
         front = (
             for_name(sample.scenario),
             for_name(sample.contrast),

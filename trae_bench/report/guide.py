@@ -15,12 +15,12 @@ from trae_bench.report.escape import for_markdown, markdown_text
 from trae_bench.report.guide_tables import SUMMARY, TABLES, Ask
 from trae_bench.report.text import claims as claims_text
 from trae_bench.report.text.terminal import cells_of, heads
-from trae_bench.verdicts.claims import ClaimsFile, Evidence, Question, Source, judge, newest
+from trae_bench.verdicts.claims import ClaimsFile, Measurement, Question, Source, judge, newest
 
 BEGIN = re.compile(r"<!-- figures: (\S+) -->\s*")
 END = "<!-- end of figures -->"
 NOT_MEASURED = "not measured"
-LONGEST_COMMAND = 600
+MAX_COMMAND = 600
 """Characters; who would repeat a run needs all of its command."""
 
 
@@ -68,7 +68,7 @@ def first_difference(text: str, should: str) -> tuple[int, str] | None:
 
 
 def _block(
-    name: str, place: str, found: Mapping[Question, Evidence], claims: ClaimsFile
+    name: str, place: str, found: Mapping[Question, Measurement], claims: ClaimsFile
 ) -> Iterator[str]:
     """A table and where it is from, with an empty line on both sides, as Markdown wants it."""
     runs = _Runs()
@@ -90,7 +90,7 @@ class _Runs:
     def __init__(self) -> None:
         self._sources: list[Source] = []
 
-    def mark(self, evidence: Evidence) -> str:
+    def mark(self, evidence: Measurement) -> str:
         source = evidence.source
         # Not `in`: two runs are compared by all their samples.
         if not any(each is source for each in self._sources):
@@ -111,14 +111,16 @@ def _provenance(source: Source) -> str:
     dirty = " with changes that are not committed" if code.get("dirty") is True else ""
     kind = markdown_text(f"{machine.get('cores', '?')} x {machine.get('cpu', 'unknown')}")
     return (
-        f"{for_markdown(header.command, LONGEST_COMMAND)} at commit {commit}{dirty}, "
+        f"{for_markdown(header.command, MAX_COMMAND)} at commit {commit}{dirty}, "
         f"{markdown_text(header.created[:10])}, {kind}, "
         f"Python {markdown_text(str(machine.get('python', 'unknown')))}; "
         f"{for_markdown(source.name)}"
     )
 
 
-def _table(asked: Sequence[Ask], found: Mapping[Question, Evidence], runs: _Runs) -> Iterator[str]:
+def _table(
+    asked: Sequence[Ask], found: Mapping[Question, Measurement], runs: _Runs
+) -> Iterator[str]:
     figures = heads()[1:-1]
     yield f"| scenario | switched on | metric | {' | '.join(figures)} | verdict | run |"
     yield f"|---|---|---|{'---:|' * len(figures)}---|---|"
@@ -131,7 +133,7 @@ def _table(asked: Sequence[Ask], found: Mapping[Question, Evidence], runs: _Runs
         yield f"| `{ask.scenario}` | {_toggles(ask)} | `{ask.metric}` | {' | '.join(cells)} |"
 
 
-def _figures(evidence: Evidence) -> list[str]:
+def _figures(evidence: Measurement) -> list[str]:
     """All that a row says, but for the metric's name."""
     cells = cells_of(evidence.row, evidence.metric, evidence.source.judged)
     # An interval is nothing but numbers, and should be as legible in the source as on the page.
@@ -146,7 +148,7 @@ def _toggles(ask: Ask) -> str:
     return ", ".join(f"`{name}`" for name in names) if len(names) <= 3 else f"{len(names)} toggles"
 
 
-def _summary(found: Mapping[Question, Evidence], runs: _Runs) -> Iterator[str]:
+def _summary(found: Mapping[Question, Measurement], runs: _Runs) -> Iterator[str]:
     yield "| optimisation | where it should pay | elsewhere | install size | memory | risk |"
     yield "|---|---|---|---|---|---|"
     for one in SUMMARY:
@@ -154,7 +156,7 @@ def _summary(found: Mapping[Question, Evidence], runs: _Runs) -> Iterator[str]:
         yield f"| `{one.toggle}` | {' | '.join(cells)} | {one.risk} |"
 
 
-def _cell(ask: Ask | None, found: Mapping[Question, Evidence], runs: _Runs) -> str:
+def _cell(ask: Ask | None, found: Mapping[Question, Measurement], runs: _Runs) -> str:
     """Ratio, interval and verdict, over the place where they were found."""
     if ask is None:
         return "-"

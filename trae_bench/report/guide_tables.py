@@ -49,9 +49,9 @@ def _of(toggle: str, *places: str) -> tuple[Ask, ...]:
     return tuple(Ask.at(place, toggle) for place in places)
 
 
-_START = "start_to_first_request"
-_ANSWER = "start_to_first_answer"
-_STEP = "self_time_per_step"
+_START = "time_to_first_request"
+_ANSWER = "time_to_first_answer"
+_STEP = "step_overhead"
 _COLD = "lazy_tools+optional_deps+config_cache"
 _SEVEN = f"parallel_tools+async_file_io+batched_trajectory+connection_pool+{_COLD}"
 
@@ -65,7 +65,7 @@ SUMMARY = (
     ),
     Summary(
         "async_file_io",
-        "file-ops loop_stall",
+        "file-ops event_loop_lag_max",
         "bugfix cpu",
         "file-ops agent_rss",
         "low: large files at the same time are in memory at the same time",
@@ -147,9 +147,9 @@ _OF_ONE: Mapping[str, tuple[str, ...]] = {
         "bugfix cpu",
     ),
     "async_file_io": (
-        "file-ops loop_stall",
-        "file-ops loop_stall_p99",
-        "file-ops self_time",
+        "file-ops event_loop_lag_max",
+        "file-ops event_loop_lag_p99",
+        "file-ops session_overhead",
         "file-ops cpu",
         "bugfix wall",
         "bugfix cpu",
@@ -158,10 +158,10 @@ _OF_ONE: Mapping[str, tuple[str, ...]] = {
     ),
     "batched_trajectory": (
         f"trajectory-long {_STEP}",
-        "trajectory-long self_time_growth",
+        "trajectory-long step_overhead_growth",
         "trajectory-long wall",
         "trajectory-long@memory bytes_written",
-        "trajectory-long@memory write_calls",
+        "trajectory-long@memory write_syscalls",
         f"bugfix {_STEP}",
         "bugfix wall",
         "bugfix cpu",
@@ -252,7 +252,7 @@ TABLES: Mapping[str, tuple[Ask, ...]] = {
     ),
     "runtime": (
         *_of("parallel_tools", f"fan-out {_STEP}", "fan-out wall"),
-        *_of("async_file_io", "file-ops loop_stall", "file-ops loop_stall_p99"),
+        *_of("async_file_io", "file-ops event_loop_lag_max", "file-ops event_loop_lag_p99"),
         *_of("batched_trajectory", f"trajectory-long {_STEP}", "trajectory-long wall"),
         *_of("connection_pool", "api-sequential wall", "api-sequential@tls-rtt40 wall"),
         *_of("connection_pool", "throughput sessions_per_second"),

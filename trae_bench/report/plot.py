@@ -27,7 +27,7 @@ from trae_bench.report.text.terminal import (
     percent,
     side_names,
 )
-from trae_bench.stats.analysis import Floor, RowKey, key_of_row, rows_of
+from trae_bench.stats.analysis import NoiseEstimate, RowKey, key_of_row, rows_of
 from trae_bench.stats.decision import Look, Row, least_effect, log_ratios, looks
 from trae_bench.storage.run_file import RunFile
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 Kind = Literal["effects", "pairs", "noise"]
 Format = Literal["svg", "png"]
 
-MOST_ROWS = 200
-LONGEST_NAME = 40
+MAX_ROWS = 200
+MAX_NAME = 40
 FARTHEST = math.log(100)
 """Of a ratio that the axis still reaches."""
 DOTS_PER_INCH = 150
@@ -74,7 +74,7 @@ class Shown(Struct, frozen=True):
     toggle: str | None = None
     metric: str | None = None
 
-    def has(self, row: Comparison | Floor) -> bool:
+    def has(self, row: Comparison | NoiseEstimate) -> bool:
         contrast = row.contrast if isinstance(row, Comparison) else NOISE_FLOOR
         asked = (self.scenario, self.toggle, self.metric)
         named = zip(asked, (row.scenario, contrast, row.metric), strict=True)
@@ -162,7 +162,7 @@ def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def _plain(text: str, longest: int = LONGEST_NAME) -> str:
+def _plain(text: str, longest: int = MAX_NAME) -> str:
     """A name that the font can write, in one line."""
     from matplotlib.font_manager import findfont, get_font
 
@@ -175,7 +175,7 @@ def _plain(text: str, longest: int = LONGEST_NAME) -> str:
 
 _BELOW = (0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 _ABOVE = (1.01, 1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 3, 5, 10, 20, 50, 100)
-_MOST_TICKS = 11
+_MAX_TICKS = 11
 
 
 def _ratio_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
@@ -185,7 +185,7 @@ def _ratio_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
         last = 0.0
         for tick in ticks:
             place = math.log(tick)
-            if abs(place - last) >= (high - low) / _MOST_TICKS and low <= place <= high:
+            if abs(place - last) >= (high - low) / _MAX_TICKS and low <= place <= high:
                 kept[place], last = f"{tick:g}", place
     return list(kept), list(kept.values())
 
@@ -522,9 +522,9 @@ def _clouds(run: RunFile, shown: Shown, of_run: str) -> Iterator[_Cloud]:
 def _some_rows(number: int) -> None:
     if not number:
         raise UsageError("no row fits, so that there is nothing to draw")
-    if number > MOST_ROWS:
+    if number > MAX_ROWS:
         raise UsageError(
-            f"{number} rows are more than a picture can show ({MOST_ROWS}); name some with "
+            f"{number} rows are more than a picture can show ({MAX_ROWS}); name some with "
             "--scenario, --toggle or --metric"
         )
 

@@ -10,16 +10,16 @@ from typing import Any
 from msgspec import Struct
 
 from trae_bench._util import host_facts
-from trae_bench._util.host_facts import Finding
+from trae_bench._util.host_facts import HostFinding
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import contrasts
 from trae_bench.metrics import taken
 from trae_bench.model.records import Sample
 from trae_bench.provider.loopback import Loopback, ProviderCost
 from trae_bench.run.runner import Bench
-from trae_bench.run.scheduler import Limits, Session
+from trae_bench.run.scheduler import Limits, Scheduler
 from trae_bench.scenario import Scenario, parse
-from trae_bench.stats.analysis import Floor, comparisons, noise_floor
+from trae_bench.stats.analysis import NoiseEstimate, comparisons, noise_floor
 
 PAIRS = 8
 """Of each mode, by default."""
@@ -59,9 +59,9 @@ class Checkup(Struct, frozen=True):
     """What was found."""
 
     machine: dict[str, Any]
-    findings: tuple[Finding, ...]
+    findings: tuple[HostFinding, ...]
     provider: ProviderCost
-    noise: tuple[Floor, ...]
+    noise: tuple[NoiseEstimate, ...]
     """Empty where it was not measured."""
     advice: tuple[str, ...]
     """What the noise calls for."""
@@ -82,12 +82,12 @@ def checkup(bench: Bench, pairs: int = PAIRS) -> Checkup:
     )
 
 
-def noise(bench: Bench, pairs: int) -> tuple[Floor, ...]:
+def noise(bench: Bench, pairs: int) -> tuple[NoiseEstimate, ...]:
     """A/A pairs of a tiny session, duet and serial. Raises `BenchError`, `KeyboardInterrupt`."""
     scenario, metrics = tiny(), taken(pinned=bool(host_facts.cores()))
     floor_only = cells(scenario, contrasts(scenario)[:1], metrics)
     with bench.executor({scenario.name: scenario}) as executor:
-        session = Session(
+        session = Scheduler(
             floor_only,
             metrics,
             executor=executor,
@@ -111,7 +111,7 @@ def tiny() -> Scenario:
     return parse(SCENARIO, "doctor")
 
 
-def advice(floors: Sequence[Floor]) -> Iterator[str]:
+def advice(floors: Sequence[NoiseEstimate]) -> Iterator[str]:
     """What to change, or to measure instead, on a machine with this noise."""
     for floor in floors:
         if floor.standing == "sides differ":

@@ -25,7 +25,7 @@ from trae_bench.model.records import Mode, Probe
 from trae_bench.run.planner import Plan
 from trae_bench.run.scheduler import seconds_taken
 from trae_bench.scenario import Scenario
-from trae_bench.stats.analysis import fate, group, rule_of
+from trae_bench.stats.analysis import group, pair_outcome, rule_of
 from trae_bench.storage.run_file import RunFile, read_run
 
 # Processor seconds, roughly, of the reference agent on a machine of 2026.
@@ -42,9 +42,9 @@ RETRY = 0.5
 SLOWDOWN: Mapping[Probe, float] = {"tracemalloc": 4.0, "callgrind": float(callgrind.SLOWDOWN)}
 _SLEEP = re.compile(r"\bsleep (\d+(?:\.\d+)?)")
 
-MOST_FILES = 20
+MAX_FILES = 20
 """Run files that are looked into, the newest first."""
-MOST_BYTES = 16 * 1024 * 1024
+MAX_BYTES = 16 * 1024 * 1024
 
 
 class Span(Struct, frozen=True):
@@ -64,7 +64,7 @@ class Kind(NamedTuple):
     probe: Probe
 
 
-class Estimate(Struct, frozen=True):
+class DurationEstimate(Struct, frozen=True):
     """Of a plan."""
 
     cells: tuple[Span, ...]
@@ -74,12 +74,12 @@ class Estimate(Struct, frozen=True):
     """Scenarios that no earlier run tells of."""
 
 
-def estimate(plan: Plan, results: Path) -> Estimate:
+def estimate(plan: Plan, results: Path) -> DurationEstimate:
     """By the run files in the folder `results`, where these are of the same scenarios."""
     seen = paces(plan, results)
     spans = [_span(cell, plan, seen) for cell in plan.cells]
     known = {kind.scenario for kind in seen}
-    return Estimate(
+    return DurationEstimate(
         cells=tuple(spans),
         total=Span(sum(span.least for span in spans), sum(span.most for span in spans)),
         guessed=tuple(name for name in plan.scenarios if name not in known),
@@ -167,9 +167,9 @@ def paces(plan: Plan, results: Path) -> dict[Kind, float]:
 
 
 def _runs(results: Path) -> Iterator[RunFile]:
-    for path in sorted(results.glob("*.json"), key=_changed, reverse=True)[:MOST_FILES]:
+    for path in sorted(results.glob("*.json"), key=_changed, reverse=True)[:MAX_FILES]:
         try:
-            yield read_run(path, max_bytes=MOST_BYTES)
+            yield read_run(path, max_bytes=MAX_BYTES)
         except BadRunFile:
             continue
 
@@ -186,6 +186,6 @@ def _paces(run: RunFile) -> dict[Kind, float]:
     for key, pairs in group(run.samples).items():
         kind = Kind(key.scenario, key.mode, key.probe)
         for a, b in pairs.values():
-            if a is not None and b is not None and fate(a, b)[0] == "measured":
+            if a is not None and b is not None and pair_outcome(a, b)[0] == "measured":
                 taken.setdefault(kind, []).append(seconds_taken((a, b)))
     return {kind: fmean(seconds) + 2 * AROUND for kind, seconds in taken.items()}

@@ -32,7 +32,7 @@ FIXED_PAIRS = 8
 many contrasts, so this is as good as many times as much."""
 
 
-class Wish(Struct, frozen=True, kw_only=True):
+class RunRequest(Struct, frozen=True, kw_only=True):
     """What the user asked for; None is the profile's own."""
 
     command: str
@@ -121,7 +121,7 @@ def unknown(kind: str, name: str, known: Collection[str]) -> UsageError:
     return UsageError(f"no {kind} {name!r}; {hint}")
 
 
-def plan(wish: Wish) -> Plan:
+def plan(wish: RunRequest) -> Plan:
     """Read the scenarios and lay out the cells, and the revisions where some are compared.
 
     Raises `UsageError`, `ScenarioError`; `CannotMeasure` where a revision cannot be laid out.
@@ -192,13 +192,13 @@ def _asked(names: Sequence[str]) -> dict[str, Scenario]:
     return asked
 
 
-def _out_of_reach(scenario: Scenario, wish: Wish) -> str:
+def _out_of_reach(scenario: Scenario, wish: RunRequest) -> str:
     """Why there is nothing to compare on this scenario; empty where there is."""
     # Revisions have the defaults of their users, whatever the scenario could vary.
     return _without_sides(scenario, wish) or lacking(scenario, varied=wish.compare is None)
 
 
-def _without_sides(scenario: Scenario, wish: Wish) -> str:
+def _without_sides(scenario: Scenario, wish: RunRequest) -> str:
     if wish.compare is None:
         if not scenario.toggles.vary:
             return f"{scenario.name} varies no toggle"
@@ -212,7 +212,7 @@ def _without_sides(scenario: Scenario, wish: Wish) -> str:
     return ""
 
 
-def _unfelt(scenario: Scenario, wish: Wish) -> str:
+def _unfelt(scenario: Scenario, wish: RunRequest) -> str:
     """Which of the toggles that are asked for this scenario cannot feel; empty where it can all."""
     can = scenario.toggles.vary
     lost = [name for name in wish.toggles if name not in can]
@@ -256,7 +256,7 @@ def _is_there(module: str) -> bool:
 
 
 def _cells(
-    scenario: Scenario, wish: Wish, sides: Sides | None, metrics: Mapping[str, Metric]
+    scenario: Scenario, wish: RunRequest, sides: Sides | None, metrics: Mapping[str, Metric]
 ) -> list[Cell]:
     if sides is None:
         compared = contrasts(scenario, only=wish.toggles, design=wish.design)
@@ -273,7 +273,7 @@ def _revisions(scenario: Scenario, sides: Sides) -> list[Contrast]:
     ]
 
 
-def _sides(wish: Wish) -> Sides | None:
+def _sides(wish: RunRequest) -> Sides | None:
     if wish.compare is None:
         return None
     if wish.toggles or wish.design != "add-one":
@@ -306,7 +306,7 @@ def _base(repository: Repository, asked: str, branch: str | None) -> tuple[str, 
     return repository.commit(asked), asked
 
 
-def _limits(wish: Wish, profile: Profile) -> Limits:
+def _limits(wish: RunRequest, profile: Profile) -> Limits:
     fixed = is_fixed(wish.design)
     if fixed and wish.precision is not None:
         raise UsageError(

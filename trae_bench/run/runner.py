@@ -20,8 +20,8 @@ from msgspec import Struct
 from trae_bench._util import host_facts
 from trae_bench.errors import AnswersDiffer, BadRunFile, BenchError, CannotMeasure, UsageError
 from trae_bench.execution.host_lock import HostLock
-from trae_bench.execution.in_process import Divided, InProcess
-from trae_bench.execution.subprocess_executor import FreshProcess
+from trae_bench.execution.in_process import ExecutorRouter, InProcessExecutor
+from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.execution.workspace import room_for_trials
 from trae_bench.metrics import METRICS
 from trae_bench.model.records import Arm, Trial
@@ -29,15 +29,15 @@ from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
 from trae_bench.run.planner import (
     Plan,
+    RunRequest,
     Sides,
-    Wish,
     for_cells,
     is_claimed,
     limits_of,
     plan,
     scenario_of,
 )
-from trae_bench.run.scheduler import Ending, Executor, Listener, Session
+from trae_bench.run.scheduler import Ending, Executor, Listener, Scheduler
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons, noise_floor, rule_of
 from trae_bench.storage.run_file import (
@@ -56,7 +56,7 @@ from trae_bench.storage.run_file import (
     sealed,
     write_run,
 )
-from trae_bench.subject.agent_core import PACKAGE, Place, ReferenceSubject
+from trae_bench.subject.agent_core import PACKAGE, AgentCoreSubject, Place
 from trae_bench.subject.install.environments import Installs, provide
 from trae_bench.subject.revisions import Repository, Revision, interpreters
 from trae_bench.verdicts.gate import uneven
@@ -92,7 +92,7 @@ def read_result(run_file: Path) -> Result:
 # -- running ----------------------------------------------------------------------------
 
 
-def start(wish: Wish, out: Path | None, *, force: bool, bench: "Bench") -> Result:
+def start(wish: RunRequest, out: Path | None, *, force: bool, bench: "Bench") -> Result:
     """A new run. Raises `BenchError` where it could not begin."""
     planned = plan(wish)
     for why in planned.left_out:
@@ -123,7 +123,7 @@ def _compared(planned: Plan, bench: "Bench") -> Compared | None:
 
 
 def _header(
-    wish: Wish, planned: Plan, installed: Mapping[str, str], compared: Compared | None
+    wish: RunRequest, planned: Plan, installed: Mapping[str, str], compared: Compared | None
 ) -> Header:
     new = () if compared is None else compared.new
     planned_cells = tuple(cell for cell in planned.cells if cell.scenario not in new)
@@ -150,7 +150,7 @@ def _header(
     )
 
 
-def resume(journal_file: Path, wish: Wish, out: Path | None, *, bench: "Bench") -> Result:
+def resume(journal_file: Path, wish: RunRequest, out: Path | None, *, bench: "Bench") -> Result:
     """Go on with a run that was interrupted. Raises `BenchError` where it cannot be.
 
     Only the budget can be another one than before.
@@ -313,8 +313,8 @@ class Bench:
         with (
             _scratch() as scratch,
             Loopback(pin=host_facts.provider_core()) as provider,
-            FreshProcess(
-                subject := ReferenceSubject(self._installs, self._places, scratch),
+            SubprocessExecutor(
+                subject := AgentCoreSubject(self._installs, self._places, scratch),
                 provider,
                 scenarios,
                 script=expand,
@@ -340,7 +340,7 @@ class Bench:
         limits = limits_of(header)
         keep = scratch_of(run_file) if self._keep_scratch else None
         with self.executor(scenarios, keep) as executor:
-            session = Session(
+            session = Scheduler(
                 header.cells,
                 header.metrics,
                 executor=executor,
@@ -420,7 +420,7 @@ def untrusted(run: RunFile) -> BenchError | None:
 
 @contextmanager
 def _and_in_process(
-    usual: Executor, subject: ReferenceSubject, scenarios: Mapping[str, Scenario], scratch: Path
+    usual: Executor, subject: AgentCoreSubject, scenarios: Mapping[str, Scenario], scratch: Path
 ) -> Iterator[Executor]:
     mocked = {name for name, one in scenarios.items() if one.provider.transport == "respx"}
     if not mocked:
@@ -430,8 +430,8 @@ def _and_in_process(
     from trae_bench.provider.respx_mock import RespxProvider
 
     with RespxProvider() as provider:
-        here = InProcess(subject, provider, scenarios, script=expand, scratch=scratch)
-        yield Divided(usual, here, mocked)
+        here = InProcessExecutor(subject, provider, scenarios, script=expand, scratch=scratch)
+        yield ExecutorRouter(usual, here, mocked)
 
 
 def _trouble(executor: Executor, scenario: str, arm: Arm) -> str:

@@ -16,13 +16,13 @@ from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import BenchError
 from trae_bench.model.records import Comparison, Metric, Sample, Stopped, Trial
 from trae_bench.stats.analysis import (
-    Fate,
+    PairOutcome,
     RowKey,
     comparisons,
-    fate,
     group,
     key_of,
     key_of_row,
+    pair_outcome,
     rows_for,
     stops,
     to_confirm,
@@ -180,7 +180,7 @@ class _CellState:
             return 0
         return self.next_look - self.counted + (self.attempts == 0)
 
-    def note(self, number: int, found: Fate) -> None:
+    def note(self, number: int, found: PairOutcome) -> None:
         """A pair has been run, whenever that was."""
         self.attempts = max(self.attempts, number + 1)
         if found != "measured":
@@ -199,7 +199,7 @@ class _CellState:
         return self.lost - self.counted >= GIVE_UP
 
 
-class Session:
+class Scheduler:
     """One run of a plan."""
 
     def __init__(
@@ -266,7 +266,7 @@ class Session:
         for key, pairs in group(earlier).items():
             state = self._states[key]
             for number, (a, b) in sorted(pairs.items()):
-                state.note(number, fate(a, b)[0])
+                state.note(number, pair_outcome(a, b)[0])
                 state.seconds += seconds_taken(s for s in (a, b) if s is not None)
             self._close_exhausted(state)
 
@@ -276,7 +276,7 @@ class Session:
         before = self._clock()
         samples = self._run(state.cell, number)
         state.seconds += self._clock() - before
-        found, reason = fate(samples[0], samples[1])
+        found, reason = pair_outcome(samples[0], samples[1])
         state.note(number, found)
         if found != "measured":
             self._listener.pair_lost(state.cell, number, reason)

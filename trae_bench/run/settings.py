@@ -26,7 +26,7 @@ from trae_bench.errors import UsageError
 from trae_bench.metrics import METRICS
 from trae_bench.model.records import Metric
 from trae_bench.scenario import ALL, find
-from trae_bench.scenario.diagnostics import Finding, error_at, raise_for, suggestion
+from trae_bench.scenario.diagnostics import Diagnostic, error_at, raise_for, suggestion
 from trae_bench.scenario.loader import text_of
 from trae_bench.scenario.schema import field_docs
 from trae_bench.scenario.toml_errors import explain, read_toml
@@ -128,7 +128,7 @@ def _table(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _exactly(finding: Finding, document: Mapping[str, Any]) -> Finding:
+def _exactly(finding: Diagnostic, document: Mapping[str, Any]) -> Diagnostic:
     """Which threshold it is that is wrong; msgspec says only that one is."""
     if finding[0] != THRESHOLDS:
         return finding
@@ -141,7 +141,7 @@ def _exactly(finding: Finding, document: Mapping[str, Any]) -> Finding:
     return finding
 
 
-def _wrong(settings: Settings) -> Iterator[Finding]:
+def _wrong(settings: Settings) -> Iterator[Diagnostic]:
     for index, name in enumerate(settings.scenarios):
         if name in settings.scenarios[:index]:
             yield (*TABLE, "scenarios", index), f"{name!r} is named twice; drop one"

@@ -13,7 +13,7 @@ from trae_bench.scenario.catalog import ALL, catalogue, every_scenario, find, sc
 from trae_bench.scenario.loader import load, parse
 from trae_bench.scenario.model import (
     FINISH,
-    LONGEST_THOUGHT,
+    MAX_THOUGHT,
     USUAL_STATUS,
     Extras,
     Fault,
@@ -38,7 +38,7 @@ from trae_bench.scenario.variants import split
 __all__ = [
     "ALL",
     "FINISH",
-    "LONGEST_THOUGHT",
+    "MAX_THOUGHT",
     "USUAL_STATUS",
     "Extras",
     "Fault",

@@ -6,13 +6,13 @@ from difflib import get_close_matches
 from trae_bench._util.toml_positions import Places, TomlPath, line_in, places
 from trae_bench.errors import ScenarioError
 
-Finding = tuple[TomlPath, str]
+Diagnostic = tuple[TomlPath, str]
 """Where, and what with its remedy."""
 MOST = 50
 """Findings that are told at once."""
 
 
-def raise_for(findings: Sequence[Finding], source: str, text: str) -> None:
+def raise_for(findings: Sequence[Diagnostic], source: str, text: str) -> None:
     """Raises one `ScenarioError` that names them, at most `MOST`; does nothing where there are
     none. `text` is the file's, for the lines; empty where it is not known."""
     if not findings:

@@ -9,13 +9,13 @@ import msgspec
 
 from trae_bench._util import bounded_io
 from trae_bench.errors import ScenarioError
-from trae_bench.scenario.diagnostics import Finding, error_at, raise_for, suggestion
+from trae_bench.scenario.diagnostics import Diagnostic, error_at, raise_for, suggestion
 from trae_bench.scenario.model import Oracle, Scenario
 from trae_bench.scenario.toml_errors import explain, read_toml
 from trae_bench.scenario.validation import contradictions
 from trae_bench.scenario.variants import MARK, at_home, merged
 
-LARGEST_FOLDER = 16 * 1024 * 1024
+MAX_FOLDER = 16 * 1024 * 1024
 """Bytes; a folder larger than this is no fixture."""
 
 
@@ -58,7 +58,7 @@ def parse(text: str, source: str = "<scenario>", variant: str = "") -> Scenario:
     return found[variant] if variant else scenario
 
 
-def _idle(document: Mapping[str, Any], scenario: Scenario) -> Iterator[Finding]:
+def _idle(document: Mapping[str, Any], scenario: Scenario) -> Iterator[Diagnostic]:
     """Not of a variant: an empty text there takes back what the scenario asks for."""
     if "oracle" in document and scenario.oracle == Oracle():
         remedy = "give it `command`, `files` or `final_text`, or drop it"
@@ -133,8 +133,8 @@ def files_below(root: Path, ignore: Sequence[str] = ()) -> dict[str, str]:
         if not path.is_file():
             continue
         size += path.stat().st_size
-        if size > LARGEST_FOLDER:
-            raise ValueError(f"the folder has more than {LARGEST_FOLDER >> 20} MB; take some out")
+        if size > MAX_FOLDER:
+            raise ValueError(f"the folder has more than {MAX_FOLDER >> 20} MB; take some out")
         try:
             relative.encode()
             found[relative] = path.read_bytes().decode()

@@ -7,12 +7,12 @@ not run at all.
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from trae_bench.scenario.diagnostics import Finding
+from trae_bench.scenario.diagnostics import Diagnostic
 from trae_bench.scenario.model import Load, Scenario, SubjectSetup
 
 _REMEDY = 'say `transport = "loopback"`, or drop it'
 
-IN_PROCESS_METRICS = frozenset({"cpu", "cpu_user", "cpu_system", "requests", "bytes_sent"})
+IN_PROCESS_METRICS = frozenset({"cpu", "cpu_user", "cpu_system", "requests", "request_bytes"})
 """What can be taken of a session that shares its process with the bench and with respx."""
 
 INSTALL_METRICS = frozenset(
@@ -25,7 +25,7 @@ _STARTED = "in process the agent is not started anew"
 _SHARED = "in process the agent shares its memory and its modules with the bench"
 _METRICS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("connections", "handshakes"), _NO_CONNECTIONS)
-    | dict.fromkeys(("start_to_first_request", "start_to_first_answer"), _STARTED)
+    | dict.fromkeys(("time_to_first_request", "time_to_first_answer"), _STARTED)
     | dict.fromkeys(("peak_rss", "agent_rss", "modules_imported"), _SHARED)
 )
 _OTHER_METRIC = "respx takes longer for a request than many an agent, and on its event loop"
@@ -36,7 +36,7 @@ _TOGGLES: Mapping[str, str] = MappingProxyType(
 )
 
 
-def unmeasurable(scenario: Scenario) -> Iterator[Finding]:
+def unmeasurable(scenario: Scenario) -> Iterator[Diagnostic]:
     """Metrics and toggles that mean nothing in such a scenario."""
     weighed = scenario.subject.install is not None
     for index, name in enumerate(scenario.metrics):
@@ -58,7 +58,7 @@ def unmeasurable(scenario: Scenario) -> Iterator[Finding]:
             yield ("toggles", "vary", index), f"{said}; {_REMEDY}"
 
 
-def impossible(scenario: Scenario) -> Iterator[Finding]:
+def impossible(scenario: Scenario) -> Iterator[Diagnostic]:
     """Conditions that the scenario's transport does not have."""
     provider = scenario.provider
     if provider.transport != "respx":

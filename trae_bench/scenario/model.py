@@ -14,11 +14,11 @@ Seed: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
 FINISH = "task_done"
 """The tool that ends a session."""
-MOST_TURNS = 100_000
+MAX_TURNS = 100_000
 """A script longer than this, repeats counted, is a slip of the keyboard."""
 USUAL_STATUS = 503
 """Of an error reply whose status the scenario leaves open."""
-LONGEST_THOUGHT = 3600.0
+MAX_THOUGHT = 3600.0
 """Seconds; longer think times are cut to this, whatever the distribution says."""
 
 
@@ -36,7 +36,7 @@ class Turn(Struct, frozen=True, forbid_unknown_fields=True):
 
     text: str = ""
     calls: tuple[ScriptedCall, ...] = ()
-    repeat: Annotated[int, Meta(ge=1, le=MOST_TURNS)] = 1
+    repeat: Annotated[int, Meta(ge=1, le=MAX_TURNS)] = 1
     """Played so many times; where this is more than 1, `{n}` in a string is the count, from 1."""
 
 
@@ -50,7 +50,7 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True):
     close    the reply is whole, then the connection is closed without having said so
     """
 
-    request: Annotated[int, Meta(ge=1, le=MOST_TURNS)]
+    request: Annotated[int, Meta(ge=1, le=MAX_TURNS)]
     """Which of the session's requests, from 1 in order of arrival; further tries count, too."""
     kind: FaultKind
     status: Annotated[int, Meta(ge=400, le=599)] | None = None
@@ -63,7 +63,7 @@ class ProviderConditions(Struct, frozen=True, forbid_unknown_fields=True):
     """How the scripted provider behaves."""
 
     protocol: Protocol = "openai_chat"
-    think_seconds: Annotated[float, Meta(ge=0, le=LONGEST_THOUGHT)] = 0.0
+    think_seconds: Annotated[float, Meta(ge=0, le=MAX_THOUGHT)] = 0.0
     """Mean of what is waited before each reply."""
     think_distribution: Distribution = "fixed"
     """How think times spread around their mean; drawn by `seed`, the same for both sides."""

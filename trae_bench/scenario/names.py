@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from trae_bench._util.toml_positions import TomlPath
-from trae_bench.scenario.diagnostics import Finding, raise_for, suggestion
+from trae_bench.scenario.diagnostics import Diagnostic, raise_for, suggestion
 from trae_bench.scenario.measurable import unmeasurable
 from trae_bench.scenario.model import FINISH, Extras, Scenario
 from trae_bench.scenario.variants import at_home, split
 
-Named = Iterator[Finding]
+Named = Iterator[Diagnostic]
 """Where a name stands, and the name."""
 
 Tools = Mapping[str, Collection[str]]
@@ -47,7 +47,7 @@ def check(
     raise_for(_in_file(found, scenario, text), str(source or scenario.name), text)
 
 
-def _in_file(found: Sequence[Finding], scenario: Scenario, text: str) -> Sequence[Finding]:
+def _in_file(found: Sequence[Diagnostic], scenario: Scenario, text: str) -> Sequence[Diagnostic]:
     """What is wrong with a variant may stand in a table of its own."""
     _, name = split(scenario.name)
     variants = tomllib.loads(text).get("variants", ()) if name else ()
@@ -63,7 +63,7 @@ def _tools(scenario: Scenario) -> Named:
             yield ("turns", index, "calls", number, "tool"), call.tool
 
 
-def _unknown_arguments(scenario: Scenario, tools: Tools) -> Iterator[Finding]:
+def _unknown_arguments(scenario: Scenario, tools: Tools) -> Iterator[Diagnostic]:
     for index, turn in enumerate(scenario.turns):
         for number, call in enumerate(turn.calls):
             # A session ends at the name of the tool; what it is told is not looked at.
@@ -97,7 +97,7 @@ def _extras(scenario: Scenario) -> Named:
             yield ("subject", "install", side, index), name
 
 
-def _unknown(kind: str, named: Named, known: Collection[str]) -> Iterator[Finding]:
+def _unknown(kind: str, named: Named, known: Collection[str]) -> Iterator[Diagnostic]:
     for path, name in named:
         if name not in known:
             yield path, f"no {kind} {name!r}{suggestion(name, known)}"

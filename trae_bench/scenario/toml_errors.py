@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from trae_bench._util.toml_positions import TomlPath
 from trae_bench.errors import ScenarioError
-from trae_bench.scenario.diagnostics import Finding, suggestion
+from trae_bench.scenario.diagnostics import Diagnostic, suggestion
 from trae_bench.scenario.model import Scenario
 
 _AT = re.compile(
@@ -59,7 +59,7 @@ _TYPE_NAMES = {
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
-def explain(message: str, root: type[Struct] = Scenario) -> Finding:
+def explain(message: str, root: type[Struct] = Scenario) -> Diagnostic:
     """msgspec's words to the path and a sentence with the remedy; `root` is what the file holds."""
     what, _, place = message.partition(" - at `$")
     path = _path_of(place.removesuffix("`"))

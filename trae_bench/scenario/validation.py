@@ -9,11 +9,11 @@ from difflib import get_close_matches
 from pathlib import PurePosixPath
 
 from trae_bench._util.toml_positions import TomlPath
-from trae_bench.scenario.diagnostics import Finding
+from trae_bench.scenario.diagnostics import Diagnostic
 from trae_bench.scenario.measurable import impossible
 from trae_bench.scenario.model import (
     FINISH,
-    MOST_TURNS,
+    MAX_TURNS,
     Fault,
     Load,
     Normalise,
@@ -26,13 +26,13 @@ from trae_bench.scenario.model import (
     WorkspaceFixture,
 )
 
-MOST_GENERATED = 1 << 30
+MAX_GENERATED = 1 << 30
 """Bytes."""
 DEEPEST = 100
 """Tables and arrays within each other; a writer of JSON has an end, too."""
 
 
-def contradictions(scenario: Scenario) -> Iterator[Finding]:
+def contradictions(scenario: Scenario) -> Iterator[Diagnostic]:
     yield from _of_no_session(scenario)
     yield from _of_install(scenario)
     yield from _of_turns(scenario)
@@ -50,7 +50,7 @@ def contradictions(scenario: Scenario) -> Iterator[Finding]:
         yield from _of_pattern(("normalise", index), rule)
 
 
-def _of_no_session(scenario: Scenario) -> Iterator[Finding]:
+def _of_no_session(scenario: Scenario) -> Iterator[Diagnostic]:
     """A run of the agent's own command line has no session, and what is weighed runs nothing."""
     subject = scenario.subject
     if subject.has_session:
@@ -73,7 +73,7 @@ def _of_no_session(scenario: Scenario) -> Iterator[Finding]:
             yield (name,), f"{what}, so without {name}; drop it, or subject.{key}"
 
 
-def _of_install(scenario: Scenario) -> Iterator[Finding]:
+def _of_install(scenario: Scenario) -> Iterator[Diagnostic]:
     install = scenario.subject.install
     if install is None:
         return
@@ -87,7 +87,7 @@ def _of_install(scenario: Scenario) -> Iterator[Finding]:
         yield ("toggles", "hold"), "an install is weighed and nothing is run; drop it"
 
 
-def _of_turns(scenario: Scenario) -> Iterator[Finding]:
+def _of_turns(scenario: Scenario) -> Iterator[Diagnostic]:
     if not scenario.subject.has_session:
         return
     if not scenario.turns:
@@ -106,11 +106,11 @@ def _of_turns(scenario: Scenario) -> Iterator[Finding]:
         if index == last and not finishes:
             yield from _of_end(path, turn)
     total = sum(turn.repeat for turn in scenario.turns)
-    if total > MOST_TURNS:
-        yield ("turns",), f"{total} turns, repeats counted; at most {MOST_TURNS} are allowed"
+    if total > MAX_TURNS:
+        yield ("turns",), f"{total} turns, repeats counted; at most {MAX_TURNS} are allowed"
 
 
-def _of_end(path: TomlPath, turn: Turn) -> Iterator[Finding]:
+def _of_end(path: TomlPath, turn: Turn) -> Iterator[Diagnostic]:
     for number, call in enumerate(turn.calls):
         if get_close_matches(call.tool, [FINISH], cutoff=0.6):
             what = f"{call.tool!r} does not end the session; did you mean {FINISH}?"
@@ -119,7 +119,7 @@ def _of_end(path: TomlPath, turn: Turn) -> Iterator[Finding]:
     yield path, f"the session does not end; add a last turn that calls {FINISH}"
 
 
-def _of_final_text(scenario: Scenario) -> Iterator[Finding]:
+def _of_final_text(scenario: Scenario) -> Iterator[Diagnostic]:
     """What the agent says in the end is the last turn's text, with its folder's path in it."""
     wanted = scenario.oracle.final_text
     if not scenario.subject.has_session or not scenario.turns or not wanted:
@@ -130,7 +130,7 @@ def _of_final_text(scenario: Scenario) -> Iterator[Finding]:
         yield ("oracle", "final_text"), f"the last turn does not say {wanted!r}; {remedy}"
 
 
-def _of_arguments(scenario: Scenario) -> Iterator[Finding]:
+def _of_arguments(scenario: Scenario) -> Iterator[Diagnostic]:
     """Arguments travel as JSON, which knows no dates, no NaN and no endless integers."""
     for index, turn in enumerate(scenario.turns):
         for number, call in enumerate(turn.calls):
@@ -144,7 +144,7 @@ def _of_arguments(scenario: Scenario) -> Iterator[Finding]:
                     yield path, f"{value} has no JSON form; write a string, number, true or false"
 
 
-def _of_json(path: TomlPath, call: ScriptedCall) -> Iterator[Finding]:
+def _of_json(path: TomlPath, call: ScriptedCall) -> Iterator[Diagnostic]:
     if call.arguments:
         yield path, "there are `arguments`, too; drop one"
     try:
@@ -171,7 +171,7 @@ def _leaves(path: TomlPath, value: object, depth: int = 0) -> Iterator[tuple[Tom
         yield from _leaves((*path, key), item, depth + 1)
 
 
-def _of_lists(scenario: Scenario) -> Iterator[Finding]:
+def _of_lists(scenario: Scenario) -> Iterator[Diagnostic]:
     if not scenario.metrics:
         yield ("metrics",), 'nothing to measure; name at least one, as in `metrics = ["cpu"]`'
     named = ((("metrics",), scenario.metrics), (("toggles", "vary"), scenario.toggles.vary))
@@ -183,7 +183,7 @@ def _of_lists(scenario: Scenario) -> Iterator[Finding]:
             yield ("toggles", "hold", name), f"{name!r} is both varied and held; drop one"
 
 
-def _of_paths(scenario: Scenario) -> Iterator[Finding]:
+def _of_paths(scenario: Scenario) -> Iterator[Diagnostic]:
     for table, files in (
         ("workspace", scenario.workspace.files),
         ("oracle", scenario.oracle.files),
@@ -209,7 +209,7 @@ def _wrong_path(name: str, of: str = "the workspace") -> str | None:
     return None
 
 
-def _of_generated(scenario: Scenario) -> Iterator[Finding]:
+def _of_generated(scenario: Scenario) -> Iterator[Diagnostic]:
     made = scenario.workspace.generate
     if made is None:
         return
@@ -217,16 +217,16 @@ def _of_generated(scenario: Scenario) -> Iterator[Finding]:
     if made.bytes_low > made.bytes_high:
         said = f"bytes_low is {made.bytes_low} and bytes_high {made.bytes_high}"
         yield (*path, "bytes_low"), f"{said}; swap them"
-    if made.files * made.bytes_high > MOST_GENERATED:
+    if made.files * made.bytes_high > MAX_GENERATED:
         said = f"{made.files} files of up to {made.bytes_high} bytes are too much"
-        yield path, f"{said}; at most {MOST_GENERATED >> 20} MB are made"
+        yield path, f"{said}; at most {MAX_GENERATED >> 20} MB are made"
     if made.files > 1 and "{n}" not in made.pattern:
         yield (*path, "pattern"), "all files would have one name; put {n} into it"
     if problem := _wrong_path(made.pattern):
         yield (*path, "pattern"), problem
 
 
-def _of_provider(scenario: Scenario) -> Iterator[Finding]:
+def _of_provider(scenario: Scenario) -> Iterator[Diagnostic]:
     provider = scenario.provider
     fixed = provider.think_distribution == "fixed"
     if provider.think_spread and fixed:
@@ -245,7 +245,7 @@ def _of_provider(scenario: Scenario) -> Iterator[Finding]:
         )
 
 
-def _of_faults(scenario: Scenario) -> Iterator[Finding]:
+def _of_faults(scenario: Scenario) -> Iterator[Diagnostic]:
     faults = scenario.provider.faults
     seen: set[int] = set()
     # Each fault but "close" takes one more request to get through the script.
@@ -262,7 +262,7 @@ def _of_faults(scenario: Scenario) -> Iterator[Finding]:
         yield from _of_status(path, fault)
 
 
-def _of_status(path: TomlPath, fault: Fault) -> Iterator[Finding]:
+def _of_status(path: TomlPath, fault: Fault) -> Iterator[Diagnostic]:
     if fault.kind == "status":
         return
     for name, value in (("status", fault.status), ("retry_after", fault.retry_after)):
@@ -270,14 +270,14 @@ def _of_status(path: TomlPath, fault: Fault) -> Iterator[Finding]:
             yield (*path, name), f'only kind = "status" has a {name}; drop it'
 
 
-def _of_variants(scenario: Scenario) -> Iterator[Finding]:
+def _of_variants(scenario: Scenario) -> Iterator[Diagnostic]:
     names = [variant.name for variant in scenario.variants]
     for index, name in enumerate(names):
         if name in names[:index]:
             yield ("variants", index, "name"), f"there is a variant {name!r} already; rename one"
 
 
-def _of_load(scenario: Scenario) -> Iterator[Finding]:
+def _of_load(scenario: Scenario) -> Iterator[Diagnostic]:
     load = scenario.load
     if load.concurrency > load.sessions:
         said = f"{load.concurrency} sessions at a time of {load.sessions} in all"
@@ -290,7 +290,7 @@ def _of_load(scenario: Scenario) -> Iterator[Finding]:
         yield ("load", "sessions_per_second"), f"closed arrival has no rate; {remedy}"
 
 
-def _of_pattern(path: TomlPath, rule: Normalise) -> Iterator[Finding]:
+def _of_pattern(path: TomlPath, rule: Normalise) -> Iterator[Diagnostic]:
     try:
         with warnings.catch_warnings():
             # `[[` and the like: a pattern that will mean something else in a later Python.

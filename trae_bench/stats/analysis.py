@@ -42,10 +42,10 @@ from trae_bench.stats.decision import (
     verdicts,
 )
 
-Fate = Literal["measured", "answers differ", "not measured"]
+PairOutcome = Literal["measured", "answers differ", "not measured"]
 """What becomes of a pair. Only a measured one counts."""
 
-MOST_REASONS = 5
+MAX_REASONS = 5
 """Different reasons that a row carries; the rest is counted."""
 
 MINIMUM: Mapping[str, float] = {"blocked": 0.005} | dict.fromkeys(
@@ -63,10 +63,10 @@ THRESHOLD: Mapping[str, float] = dict.fromkeys(MEMORY, 0.01)
 OFF_ON, BASE_HEAD = ("off", "on"), ("base", "head")
 """What users know the sides A and B as: of a toggle, and of two revisions."""
 
-MOST_NOISE = 10.0
+MAX_NOISE = 10.0
 """On the log scale: a spread by factors of 20,000 is no machine's, and its threshold no number."""
 
-MOST_THRESHOLD = 0.10
+MAX_THRESHOLD = 0.10
 """A metric that could show only larger effects (a fraction) than this is not gated."""
 
 UNLIKELY = 6.3e-5
@@ -76,7 +76,7 @@ is known. With the few A/A pairs of a run four estimated ones are nothing rare."
 CONFIRMED = 0.05
 """One-sided p-value up to which fresh pairs confirm a regression, at half its threshold or more."""
 
-Standing = Literal["gated", "too noisy", "sides differ"]
+Reliability = Literal["gated", "too noisy", "sides differ"]
 """What A/A pairs say of a metric. gated: its verdicts count. too noisy: they are for information
 and take no part in the run's family. sides differ: equal sides do not come out equal, so no
 verdict can be trusted, and none is given."""
@@ -99,7 +99,7 @@ class RowKey(NamedTuple):
     metric: str
 
 
-class Floor(Struct, frozen=True, forbid_unknown_fields=True):
+class NoiseEstimate(Struct, frozen=True, forbid_unknown_fields=True):
     """What A/A pairs say of this machine, for one metric of one scenario."""
 
     scenario: str
@@ -112,7 +112,7 @@ class Floor(Struct, frozen=True, forbid_unknown_fields=True):
     smallest_effect: float
     """Smallest effect (a fraction) that gets a verdict here; found with 95 % power at the last
     look where the noise sets it, not the rule."""
-    standing: Standing = "gated"
+    standing: Reliability = "gated"
 
 
 class Attributions(Struct, frozen=True):
@@ -169,7 +169,7 @@ def group(samples: Iterable[Sample]) -> dict[CellKey, dict[int, PairOfSamples]]:
     return found
 
 
-def fate(a: Sample | None, b: Sample | None) -> tuple[Fate, str]:
+def pair_outcome(a: Sample | None, b: Sample | None) -> tuple[PairOutcome, str]:
     """What becomes of a pair, and why; the reason is empty for a measured one."""
     if a is None or b is None:
         return "not measured", "one side is missing"
@@ -278,7 +278,7 @@ def _looks(rule: Rule, most_pairs: int | None) -> int:
 
 def noise_floor(
     rows: Sequence[Comparison], metrics: Mapping[str, Metric], *, family: int | None = None
-) -> list[Floor]:
+) -> list[NoiseEstimate]:
     """What the A/A rows say of the machine; counts are left out unless their sides differ.
 
     `family` is the number of other rows that a run has or would have, by default those here.
@@ -298,24 +298,24 @@ def noise_floor(
     ]
 
 
-def _floor(row: Comparison, found: Estimate, metric: Metric, family: int) -> Floor | None:
+def _floor(row: Comparison, found: Estimate, metric: Metric, family: int) -> NoiseEstimate | None:
     if found.log_ratio is None or found.n < 2:
         return None
     rule = rule_of(metric)
-    return Floor(
+    return NoiseEstimate(
         scenario=row.scenario,
         metric=row.metric,
         pairs=found.n,
         sd=found.sd,
         mean=found.log_ratio,
-        smallest_effect=max(
-            row.threshold, smallest_effect(min(found.sd, MOST_NOISE), rule, family)
-        ),
+        smallest_effect=max(row.threshold, smallest_effect(min(found.sd, MAX_NOISE), rule, family)),
         standing=standing(found, metric, family),
     )
 
 
-def shows_from(floor: Floor, metric: Metric, family: int, most_pairs: int | None) -> float | None:
+def shows_from(
+    floor: NoiseEstimate, metric: Metric, family: int, most_pairs: int | None
+) -> float | None:
     """Smallest effect (a fraction) that a run shows whose cells take so many pairs at most.
 
     None where that is less than the first look takes.
@@ -325,22 +325,22 @@ def shows_from(floor: Floor, metric: Metric, family: int, most_pairs: int | None
     if not looks or looks[-1] == rule.looks[-1]:
         return floor.smallest_effect if looks else None
     # The floor's own is that of the last look, and fewer pairs never show less.
-    sd = min(floor.sd, MOST_NOISE)
+    sd = min(floor.sd, MAX_NOISE)
     return max(floor.smallest_effect, smallest_effect(sd, rule, family, looks[-1]))
 
 
-def leans(floor: Floor) -> bool:
+def leans(floor: NoiseEstimate) -> bool:
     """Whether a metric is not gated for the mean of equal sides, though their spread is small."""
-    return floor.standing == "too noisy" and floor.smallest_effect <= MOST_THRESHOLD
+    return floor.standing == "too noisy" and floor.smallest_effect <= MAX_THRESHOLD
 
 
-def standing(floor: Estimate | None, metric: Metric, family: int) -> Standing:
+def standing(floor: Estimate | None, metric: Metric, family: int) -> Reliability:
     """Whether a metric can be gated, by its A/A pairs; without any it is, for nothing is known."""
     if floor is None or floor.log_ratio is None or floor.n < 2:
         return "gated"
     if metric.mode == "exact":
         return "sides differ" if floor.log_ratio and not floor.sd else "gated"
-    rule, sd = rule_of(metric), min(floor.sd, MOST_NOISE)
+    rule, sd = rule_of(metric), min(floor.sd, MAX_NOISE)
     error, df = sd / math.sqrt(floor.n), floor.n - 1 - 2 * int(rule.trim * floor.n)
     bias = abs(floor.log_ratio)
     unlikely = 2 * t_tail(bias / error, df) < UNLIKELY if error else bias > 0
@@ -348,12 +348,14 @@ def standing(floor: Estimate | None, metric: Metric, family: int) -> Standing:
     if unlikely and 3 * bias > own_threshold(metric):
         return "sides differ"
     # Whoever asks only for large effects can be answered on a noisier machine.
-    most = max(MOST_THRESHOLD, metric.threshold or 0.0)
-    too_noisy = threshold_from_floor(min(bias, MOST_NOISE), sd, rule, family) > most
+    most = max(MAX_THRESHOLD, metric.threshold or 0.0)
+    too_noisy = threshold_from_floor(min(bias, MAX_NOISE), sd, rule, family) > most
     return "too noisy" if too_noisy else "gated"
 
 
-def _standings(rows: Mapping[RowKey, Row], metrics: Mapping[str, Metric]) -> dict[RowKey, Standing]:
+def _standings(
+    rows: Mapping[RowKey, Row], metrics: Mapping[str, Metric]
+) -> dict[RowKey, Reliability]:
     """Of each scenario's metrics, under the key of the A/A row."""
     family = _family(rows)
     return {
@@ -368,7 +370,9 @@ def _family(keys: Iterable[RowKey]) -> int:
     return sum(key.contrast != NOISE_FLOOR for key in keys)
 
 
-def _trusted(judgement: Judgement, key: RowKey, standings: Mapping[RowKey, Standing]) -> Judgement:
+def _trusted(
+    judgement: Judgement, key: RowKey, standings: Mapping[RowKey, Reliability]
+) -> Judgement:
     if key.contrast == NOISE_FLOOR or standings.get(_floor_key(key)) != "sides differ":
         return judgement
     return replace(judgement, verdict="not measured", settled=True)
@@ -467,7 +471,7 @@ def _values(pairs: Sequence[PairOfSamples], metric: str) -> tuple[list[float], l
     """Both sides' values from the pairs that count and have this metric."""
     a_values, b_values = [], []
     for a, b in pairs:
-        if a is None or b is None or fate(a, b)[0] != "measured":
+        if a is None or b is None or pair_outcome(a, b)[0] != "measured":
             continue
         if metric in a.metrics and metric in b.metrics:
             a_values.append(a.metrics[metric])
@@ -519,7 +523,7 @@ def _row(
         rule=rule_of(metric),
         better=metric.better,
         threshold=own_threshold(metric),
-        floor_sd=min(floor.sd, MOST_NOISE) if floor is not None else 0.0,
+        floor_sd=min(floor.sd, MAX_NOISE) if floor is not None else 0.0,
         floor_varies=varies,
         minimum=own_minimum(metric, sides[0][: rule_of(metric).exact_at or None]),
         gated=can_be_gated and key.contrast != NOISE_FLOOR,
@@ -538,12 +542,12 @@ def own_minimum(metric: Metric, a: Sequence[float]) -> float:
 
 
 def _count(pairs: Sequence[PairOfSamples]) -> Pairs:
-    fates = [fate(a, b) for a, b in pairs]
+    fates = [pair_outcome(a, b) for a, b in pairs]
     count = Counter(found for found, _ in fates)
     reasons = Counter(in_short(reason) for _, reason in fates if reason)
     told = [f"{reason} ({n}x)" if n > 1 else reason for reason, n in reasons.most_common()]
-    if len(told) > MOST_REASONS:
-        told[MOST_REASONS:] = [f"and {len(told) - MOST_REASONS} more reasons"]
+    if len(told) > MAX_REASONS:
+        told[MAX_REASONS:] = [f"and {len(told) - MAX_REASONS} more reasons"]
     return Pairs(
         measured=count["measured"],
         answers_differ=count["answers differ"],

@@ -30,7 +30,7 @@ from trae_bench.stats.decision import Row, constant, fit_of, t_quantile, t_tail,
 CONFIDENCE = 0.95
 """Of each interval, taken for itself."""
 
-MOST_WORK = 5_000_000
+MAX_WORK = 5_000_000
 """Columns squared times runs that are fitted, a second or so: the full factorial of ten toggles
 has 3.2 million. A file of a stranger may name any number of them."""
 
@@ -316,7 +316,7 @@ def _only(seen: Sequence[Seen], a: frozenset[str], b: frozenset[str]) -> Weights
 def _fitted(seen: Sequence[Seen], factors: Sequence[str]) -> _Parts | None:
     """Runs against one baseline, fitted; None where there are too few of them for that."""
     columns = 1 + math.comb(len(factors) + 1, 2)
-    if columns**2 * len(seen) > MOST_WORK or len(factors) < 2 or any(each.a for each in seen):
+    if columns**2 * len(seen) > MAX_WORK or len(factors) < 2 or any(each.a for each in seen):
         return None
     kept = _in_design([each.b for each in seen], factors)
     # The baseline is the first run; its log ratio is 0, so its weights are of no account.

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from trae_bench.model.records import Better, Estimate, Interval, Judgement, Mode, Verdict
 
-MOST_LOG = 700.0
+MAX_LOG = 700.0
 """Of ratios that are told; the exponential of more is no float."""
 
 Key = TypeVar("Key", bound=Hashable)
@@ -179,7 +179,7 @@ _UNSEEN = Judgement(verdict="inconclusive", look=0, settled=False, p=1.0)
 _MISSING = Judgement(verdict="not measured", look=0, settled=False, p=1.0)
 
 
-class Evidence(Struct, frozen=True):
+class LookStatistics(Struct, frozen=True):
     """What one look at one row shows. Without ratios it can only show that nothing differs."""
 
     direction: Direction
@@ -205,7 +205,7 @@ class Look(Struct, frozen=True):
     """Rows that shared the rule's level: those gated, less the verdicts found before (Holm)."""
     level: float
     """One-sided p-value up to which an effect is called one."""
-    evidence: Evidence | None
+    evidence: LookStatistics | None
     """None where sides that do not vary were compared as they are."""
 
 
@@ -215,7 +215,7 @@ def looks(rows: Mapping[Key, Row]) -> Iterator[tuple[Key, Look]]:
     family = max(1, sum(row.gated for row in rows.values()))
     found: dict[Direction, int] = {"regression": 0, "improvement": 0}
     for n in sorted({n for row in rows.values() for n in row.rule.stops}):
-        seen: dict[Key, Evidence] = {}
+        seen: dict[Key, LookStatistics] = {}
         for key, row in rows.items():
             if key in settled or len(row.a) < n:
                 continue
@@ -244,20 +244,20 @@ def least_effect(look: Look) -> float | None:
     if look.evidence is None or (fit := look.evidence.fit) is None:
         return None
     reach = max(t_quantile(look.level, fit.df) * fit.error, math.log1p(look.evidence.threshold))
-    return math.expm1(min(reach, MOST_LOG))
+    return math.expm1(min(reach, MAX_LOG))
 
 
-def _look(row: Row, n: int) -> Evidence:
+def _look(row: Row, n: int) -> LookStatistics:
     fit = fit_of(row, n)
     if fit is None:
         pairs = zip(row.a[:n], row.b[:n], strict=True)
         within = all(abs(b - a) <= row.minimum for a, b in pairs)
-        return Evidence("regression", 1.0, large=False, within=within)
+        return LookStatistics("regression", 1.0, large=False, within=within)
     threshold, margin = bounds_of(row, n)
     worse = fit.mean > 0 if row.better == "lower" else fit.mean < 0
     # Where every pair says the same there is no spread to divide by, and no doubt either.
     certain = 0.0 if fit.mean else 0.5
-    return Evidence(
+    return LookStatistics(
         direction="regression" if worse else "improvement",
         p_direction=t_tail(abs(fit.mean) / fit.error, fit.df) if fit.error else certain,
         large=abs(fit.mean) >= math.log1p(threshold),
@@ -268,7 +268,7 @@ def _look(row: Row, n: int) -> Evidence:
     )
 
 
-def _judge(row: Row, evidence: Evidence, n: int, level: float) -> Judgement:
+def _judge(row: Row, evidence: LookStatistics, n: int, level: float) -> Judgement:
     verdict: Verdict = "inconclusive"
     if evidence.large and evidence.p_direction <= level:
         verdict = evidence.direction

@@ -30,7 +30,7 @@ from trae_bench.design.cells import Cell
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
 from trae_bench.model.records import Comparison, Metric, Mode, Name, Sample, Stopped, Text
 from trae_bench.scenario import Scenario
-from trae_bench.stats.analysis import CellKey, Floor, key_of, key_of_sample
+from trae_bench.stats.analysis import CellKey, NoiseEstimate, key_of, key_of_sample
 from trae_bench.stats.decision import Rule
 
 # Format history, of run files and journals together:
@@ -142,7 +142,7 @@ class RunFile(Struct, frozen=True, forbid_unknown_fields=True):
     """Why it ended; `done` is that no comparison would have taken another pair."""
     elapsed: float
     """Seconds of measuring."""
-    noise: tuple[Floor, ...]
+    noise: tuple[NoiseEstimate, ...]
     comparisons: tuple[Comparison, ...]
     """Rows of the table. They follow from the samples; they are kept to be read by others."""
     samples: tuple[Sample, ...]

@@ -25,11 +25,11 @@ from trae_bench.stats.analysis import (
     CellKey,
     PairOfSamples,
     comparisons,
-    fate,
     group,
     key_of,
     key_of_sample,
     noise_floor,
+    pair_outcome,
     rows_for,
     to_confirm,
     wanted,
@@ -45,8 +45,8 @@ CANNOT_TELL = (
 )
 """What no look at the file alone can find out: measure again for that."""
 
-MOST_TOLD = 5
-"""Findings of one kind that are told; the rest is counted."""
+MAX_TOLD = 5
+"""Inconsistencies of one kind that are told; the rest is counted."""
 
 # An honest file is exact to the last bit where it was written; another machine's library may
 # round a logarithm the other way.
@@ -58,12 +58,12 @@ NEARLY = 0.9
 before the first sample, and is not in the samples."""
 CPU_SLACK = 0.05
 """Seconds; some kernels charge processor time by ticks of 4 to 10 ms, in two accounts."""
-LEAST_RSS = 1_000_000
+MIN_RSS = 1_000_000
 """Bytes; nothing that talks HTTP is smaller."""
 FIRST_DAY = datetime(2025, 1, 1, tzinfo=UTC)
 CLOCKS_DIFFER = timedelta(days=1)
 
-NOT_WHOLE = frozenset({"self_time_growth", "correct_results"})
+NOT_WHOLE = frozenset({"step_overhead_growth", "correct_results"})
 """Metrics without a unit that are no count."""
 
 MAY_SHRINK = frozenset({"memory_growth", "memory_per_hour"})
@@ -71,7 +71,7 @@ MAY_SHRINK = frozenset({"memory_growth", "memory_per_hour"})
 Weight = Literal["wrong", "odd"]
 
 
-class Finding(Struct, frozen=True):
+class Inconsistency(Struct, frozen=True):
     """Something in a run file that does not fit."""
 
     weight: Weight
@@ -83,13 +83,13 @@ class Finding(Struct, frozen=True):
         return f"{self.weight}: {self.place}: {self.said}"
 
 
-Findings = Iterator[Finding]
+Inconsistencies = Iterator[Inconsistency]
 
 
-def verify(run: RunFile, *, now: datetime | None = None) -> list[Finding]:
+def verify(run: RunFile, *, now: datetime | None = None) -> list[Inconsistency]:
     """All that does not fit, contradictions first; empty for a file that holds together."""
     today = now or datetime.now(UTC)
-    checks: tuple[Callable[[], Findings], ...] = (
+    checks: tuple[Callable[[], Inconsistencies], ...] = (
         lambda: _seal(run),
         lambda: _dates(run, today),
         lambda: _definitions(run),
@@ -143,14 +143,14 @@ def _compared(header: Header) -> tuple[str, ...]:
     )
 
 
-def _capped(findings: Findings) -> Findings:
-    yield from islice(findings, MOST_TOLD)
+def _capped(findings: Inconsistencies) -> Inconsistencies:
+    yield from islice(findings, MAX_TOLD)
     # Counted, not kept: a file of a stranger can have a million of them.
     weights = [0, 0]
     for finding in findings:
         weights[finding.weight == "odd"] += 1
     if any(weights):
-        yield Finding(
+        yield Inconsistency(
             "wrong" if weights[0] else "odd", "and more", f"{sum(weights):,} of this kind"
         )
 
@@ -158,28 +158,30 @@ def _capped(findings: Findings) -> Findings:
 # -- the file as a whole ----------------------------------------------------------------
 
 
-def _seal(run: RunFile) -> Findings:
+def _seal(run: RunFile) -> Inconsistencies:
     if not run.seal:
-        yield Finding("wrong", "seal", "there is none: not written by trae-bench, or taken off")
+        yield Inconsistency(
+            "wrong", "seal", "there is none: not written by trae-bench, or taken off"
+        )
     elif not seal_fits(run):
-        yield Finding("wrong", "seal", "does not fit: something was changed after the run")
+        yield Inconsistency("wrong", "seal", "does not fit: something was changed after the run")
 
 
-def _dates(run: RunFile, today: datetime) -> Findings:
+def _dates(run: RunFile, today: datetime) -> Inconsistencies:
     last = FIRST_DAY
     stretches = [("header.created", run.header.created)]
     stretches += [(f"resumed[{n}].created", one.created) for n, one in enumerate(run.resumed)]
     for place, text in stretches:
         date = _date(text)
         if date is None:
-            yield Finding("wrong", place, f"{text!r} is no time with a time zone")
+            yield Inconsistency("wrong", place, f"{text!r} is no time with a time zone")
         elif date > today + CLOCKS_DIFFER:
-            yield Finding("wrong", place, f"{text} is in the future")
+            yield Inconsistency("wrong", place, f"{text} is in the future")
         elif date < last:
             # Between two stretches a clock may be set back, by hours.
             set_back = last != FIRST_DAY and last - date < CLOCKS_DIFFER
             weight: Weight = "odd" if set_back else "wrong"
-            yield Finding(weight, place, f"{text} is before {last.isoformat()}")
+            yield Inconsistency(weight, place, f"{text} is before {last.isoformat()}")
         else:
             last = date
 
@@ -192,7 +194,7 @@ def _date(text: str) -> datetime | None:
         return None
 
 
-def _definitions(run: RunFile) -> Findings:
+def _definitions(run: RunFile) -> Inconsistencies:
     """Metrics and rules are part of the release; a verdict by others means something else."""
     # Where the machine cannot pin processes, what a duet is for may have been taken serially.
     as_taken = taken(pinned=bool(run.header.machine.get("cores_usable")))
@@ -200,74 +202,84 @@ def _definitions(run: RunFile) -> Findings:
         place = f"header.metrics[{name!r}]"
         known = METRICS.get(name)
         if known is None:
-            yield Finding("odd", place, "this release has no such metric")
+            yield Inconsistency("odd", place, "this release has no such metric")
             continue
         if metric.mode == as_taken[name].mode:
             known = as_taken[name]
         for field in ("name", "unit", "better", "mode", "probe"):
             here, there = getattr(known, field), getattr(metric, field)
             if here != there:
-                yield Finding("wrong", place, f"{field} is {there!r}, in this release {here!r}")
+                yield Inconsistency(
+                    "wrong", place, f"{field} is {there!r}, in this release {here!r}"
+                )
         if metric.threshold is not None:
             said = f"verdicts on it were asked for from {metric.threshold:g} on only"
-            yield Finding("odd", place, said)
+            yield Inconsistency("odd", place, said)
     for mode in sorted({m.mode for m in run.header.metrics.values()} - run.header.rules.keys()):
-        yield Finding("wrong", "header.rules", f"there is none for {mode} metrics")
+        yield Inconsistency("wrong", "header.rules", f"there is none for {mode} metrics")
     for mode, rule in run.header.rules.items():
         if rule != RULES[mode]:
             said = "not this release's, so that verdicts cannot be worked out again"
-            yield Finding("wrong", f"header.rules[{mode!r}]", f"{rule.name} is {said}")
+            yield Inconsistency("wrong", f"header.rules[{mode!r}]", f"{rule.name} is {said}")
 
 
-def _plan(run: RunFile) -> Findings:
+def _plan(run: RunFile) -> Inconsistencies:
     seen: set[tuple[str, ...]] = set()
     planned = {key_of(cell): cell for cell in run.header.cells}
     for number, cell in enumerate(run.header.cells):
         place = f"header.cells[{number}]"
         contrast = cell.contrast
         if contrast.scenario != cell.scenario:
-            yield Finding("wrong", place, "its contrast is of another scenario")
+            yield Inconsistency("wrong", place, "its contrast is of another scenario")
         if (contrast.name == NOISE_FLOOR) != (contrast.a == contrast.b):
-            yield Finding("wrong", place, f"{contrast.name!r} has the wrong sides for its name")
+            yield Inconsistency(
+                "wrong", place, f"{contrast.name!r} has the wrong sides for its name"
+            )
         yield from _sides(run.header, cell, planned, place)
         if tuple(key_of(cell)) in seen:
-            yield Finding("wrong", place, "planned twice")
+            yield Inconsistency("wrong", place, "planned twice")
         seen.add(tuple(key_of(cell)))
         for name in cell.metrics:
             if (cell.scenario, contrast.name, "metric", name) in seen:
-                yield Finding("wrong", place, f"{name!r} is planned twice")
+                yield Inconsistency("wrong", place, f"{name!r} is planned twice")
             seen.add((cell.scenario, contrast.name, "metric", name))
             metric = run.header.metrics[name]
             if (metric.mode == "serial") != (cell.mode == "serial"):
-                yield Finding("wrong", place, f"{name!r} is not measured in {cell.mode} pairs")
+                yield Inconsistency(
+                    "wrong", place, f"{name!r} is not measured in {cell.mode} pairs"
+                )
             if metric.probe != cell.probe:
-                yield Finding("wrong", place, f"{name!r} is not measured with that probe")
+                yield Inconsistency("wrong", place, f"{name!r} is not measured with that probe")
 
 
-def _sides(header: Header, cell: Cell, planned: Mapping[CellKey, Cell], place: str) -> Findings:
+def _sides(
+    header: Header, cell: Cell, planned: Mapping[CellKey, Cell], place: str
+) -> Inconsistencies:
     """Two revisions are those of the header; fresh pairs are like those that they confirm."""
     compared, contrast, key = header.compared, cell.contrast, key_of(cell)
     revisions = {contrast.a.revision, contrast.b.revision}
     if not revisions <= ({None} if compared is None else {compared.base, compared.head}):
-        yield Finding("wrong", place, "compares revisions that the header does not name")
+        yield Inconsistency("wrong", place, "compares revisions that the header does not name")
     if cell.confirms:
         found = planned.get(key._replace(contrast=cell.confirms))
         if found is None or found.confirms or confirming(found) != cell:
-            yield Finding("wrong", place, f"confirms {cell.confirms!r}, but is not like it")
+            yield Inconsistency("wrong", place, f"confirms {cell.confirms!r}, but is not like it")
         return
     if compared is None or contrast.name == NOISE_FLOOR:
         return
     if (contrast.a.revision, contrast.b.revision) != (compared.base, compared.head):
-        yield Finding("wrong", place, "its sides are not base and head")
+        yield Inconsistency("wrong", place, "its sides are not base and head")
     if planned.get(key_of(confirming(cell))) != confirming(cell):
-        yield Finding("wrong", place, "its regressions need no confirmation")
+        yield Inconsistency("wrong", place, "its regressions need no confirmation")
 
 
-def _design(run: RunFile) -> Findings:
+def _design(run: RunFile) -> Inconsistencies:
     """Contrasts are called by the toggles that tell their arms apart, and are of the design."""
     header = run.header
     if header.design not in design_names():
-        yield Finding("wrong", "header.design", f"this release has no design {header.design!r}")
+        yield Inconsistency(
+            "wrong", "header.design", f"this release has no design {header.design!r}"
+        )
     compared: dict[str, list[tuple[int, Contrast]]] = {}
     for number, cell in enumerate(header.cells):
         if cell.contrast.name != NOISE_FLOOR and header.compared is None:
@@ -282,10 +294,10 @@ def _design(run: RunFile) -> Findings:
                 said = f"{contrast.name!r} is no contrast of the design {header.design}"
             else:
                 continue
-            yield Finding("wrong", f"header.cells[{number}]", said)
+            yield Inconsistency("wrong", f"header.cells[{number}]", said)
         if is_fixed(header.design) and most == 1 < len({each.name for _, each in contrasts}):
             said = f"the design is {header.design}, but no run of {scenario} has two toggles on"
-            yield Finding("odd", "header.design", said)
+            yield Inconsistency("odd", "header.design", said)
 
 
 def _called(arm: Arm) -> tuple[str, ...]:
@@ -320,7 +332,7 @@ def _belongs(contrast: Contrast, design: str, most: int) -> bool:
 # -- samples against the plan -----------------------------------------------------------
 
 
-def _places(run: RunFile) -> Findings:
+def _places(run: RunFile) -> Inconsistencies:
     """Each sample is where the plan and the seed put it, once."""
     cells = {key_of(cell): cell for cell in run.header.cells}
     planned: dict[tuple[CellKey, int], dict[str, tuple[int, str]]] = {}
@@ -328,10 +340,12 @@ def _places(run: RunFile) -> Findings:
     for number, sample in enumerate(run.samples):
         place, key = f"samples[{number}]", key_of_sample(sample)
         if key not in cells:
-            yield Finding("wrong", place, "the plan has no place for it")
+            yield Inconsistency("wrong", place, "the plan has no place for it")
             continue
         if (key, sample.pair, sample.side) in seen:
-            yield Finding("wrong", place, f"pair {sample.pair} has its side {sample.side} twice")
+            yield Inconsistency(
+                "wrong", place, f"pair {sample.pair} has its side {sample.side} twice"
+            )
         seen.add((key, sample.pair, sample.side))
         if (key, sample.pair) not in planned:
             pair = trials(cells[key], sample.pair, run.header.seed)
@@ -339,37 +353,39 @@ def _places(run: RunFile) -> Findings:
         slot, arm = planned[key, sample.pair][sample.side]
         if sample.slot != slot:
             said = f"started in slot {sample.slot}, by the plan and the seed in {slot}"
-            yield Finding("wrong", place, said)
+            yield Inconsistency("wrong", place, said)
         if sample.arm != arm:
-            yield Finding("wrong", place, f"is of {sample.arm!r}, its side is {arm!r}")
+            yield Inconsistency("wrong", place, f"is of {sample.arm!r}, its side is {arm!r}")
 
 
-def _order(run: RunFile) -> Findings:
+def _order(run: RunFile) -> Inconsistencies:
     """The pairs of a cell are numbered from 0 as they were taken, without a gap, and have both
     sides; the noise was known before there was anything to judge."""
     began = False
     for number, sample in enumerate(run.samples):
         began = began or sample.contrast != NOISE_FLOOR
         if began and sample.contrast == NOISE_FLOOR:
-            yield Finding("odd", f"samples[{number}]", "of an A/A pair, taken after other pairs")
+            yield Inconsistency(
+                "odd", f"samples[{number}]", "of an A/A pair, taken after other pairs"
+            )
     last: dict[CellKey, int] = {}
     for number, sample in enumerate(run.samples):
         before = last.setdefault(key_of_sample(sample), 0)
         if sample.pair < before:
             said = f"pair {sample.pair} was taken after pair {before} of its kind"
-            yield Finding("wrong", f"samples[{number}]", said)
+            yield Inconsistency("wrong", f"samples[{number}]", said)
         last[key_of_sample(sample)] = max(sample.pair, before)
     for key, pairs in group(run.samples).items():
         place = f"pairs of {key.scenario}, {key.contrast} ({key.mode})"
         numbers = sorted(pairs)
         if numbers[0] != 0:
-            yield Finding("wrong", place, f"begin with {numbers[0]}")
+            yield Inconsistency("wrong", place, f"begin with {numbers[0]}")
         for before, after in pairwise(numbers):
             if after != before + 1:
-                yield Finding("wrong", place, f"{before} is followed by {after}")
+                yield Inconsistency("wrong", place, f"{before} is followed by {after}")
         for number in numbers:
             if None in pairs[number]:
-                yield Finding("wrong", place, f"{number} has one side only")
+                yield Inconsistency("wrong", place, f"{number} has one side only")
 
 
 class _Batch(Struct, frozen=True):
@@ -381,18 +397,18 @@ class _Batch(Struct, frozen=True):
     end: float
 
 
-def _clock(run: RunFile) -> Findings:
+def _clock(run: RunFile) -> Inconsistencies:
     """One after the other, sides of a duet at once, all within the time that was spent."""
     batches = []
     for number, samples in _together(run.samples):
         place = f"samples[{number}]"
         first, last = samples[0], samples[-1]
         if last.started < first.started:
-            yield Finding("wrong", place, "slot 1 was started before slot 0")
+            yield Inconsistency("wrong", place, "slot 1 was started before slot 0")
         if len(samples) > 1 and first.pid == last.pid:
-            yield Finding("wrong", place, f"both sides ran in process {first.pid}")
+            yield Inconsistency("wrong", place, f"both sides ran in process {first.pid}")
         if len(samples) > 1 and "wall" in first.metrics and last.started >= _end(first):
-            yield Finding("wrong", place, "one side had ended before the other began")
+            yield Inconsistency("wrong", place, "one side had ended before the other began")
         ends = (_end(sample) for sample in samples)
         batches.append(_Batch(number, first.started, max(ends)))
     breaks = len(run.resumed)
@@ -402,7 +418,7 @@ def _clock(run: RunFile) -> Findings:
             breaks -= 1
         elif after.start < before.end - CLOCK_SLACK:
             said = f"started {before.end - after.start:.3g} s before the one before it had ended"
-            yield Finding("wrong", f"samples[{after.number}]", said)
+            yield Inconsistency("wrong", f"samples[{after.number}]", said)
     yield from _spent(run, batches)
 
 
@@ -421,7 +437,7 @@ def _end(sample: Sample) -> float:
     return sample.started + max(0.0, sample.metrics.get("wall", 0.0))
 
 
-def _spent(run: RunFile, batches: Sequence[_Batch]) -> Findings:
+def _spent(run: RunFile, batches: Sequence[_Batch]) -> Inconsistencies:
     if not batches:
         return
     least = sum(batch.end - batch.start for batch in batches)
@@ -429,9 +445,9 @@ def _spent(run: RunFile, batches: Sequence[_Batch]) -> Findings:
         least = max(least, batches[-1].end - batches[0].start)
     if run.elapsed < least - CLOCK_SLACK:
         said = f"{run.elapsed:.6g} s, but the samples took {least:.6g} s"
-        yield Finding("wrong", "elapsed", said)
+        yield Inconsistency("wrong", "elapsed", said)
     if min(batch.start for batch in batches) < 0:
-        yield Finding("wrong", "samples", "started before the clock did")
+        yield Inconsistency("wrong", "samples", "started before the clock did")
 
 
 # -- each sample ------------------------------------------------------------------------
@@ -439,25 +455,25 @@ def _spent(run: RunFile, batches: Sequence[_Batch]) -> Findings:
 _DIGEST = re.compile(r"\S+")
 
 
-def _answers(run: RunFile) -> Findings:
+def _answers(run: RunFile) -> Inconsistencies:
     """Status, exit, digests and problem tell the same story."""
     for number, sample in enumerate(run.samples):
         place = f"samples[{number}]"
         digests = [_DIGEST.fullmatch(text) for text in (sample.transcript, sample.workspace)]
         if sample.status == "ok":
             if sample.exit_status != 0:
-                yield Finding("wrong", place, f"ok with exit status {sample.exit_status}")
+                yield Inconsistency("wrong", place, f"ok with exit status {sample.exit_status}")
             if not all(digests):
-                yield Finding("wrong", place, "ok without a digest of its answer")
+                yield Inconsistency("wrong", place, "ok without a digest of its answer")
             if sample.correct != (sample.problem is None):
-                yield Finding("wrong", place, "is either correct or has a problem")
+                yield Inconsistency("wrong", place, "is either correct or has a problem")
         elif sample.correct or any(digests):
-            yield Finding("wrong", place, f"{sample.status}, but has an answer")
+            yield Inconsistency("wrong", place, f"{sample.status}, but has an answer")
         elif sample.problem is None:
-            yield Finding("wrong", place, f"{sample.status}, nobody knows why")
+            yield Inconsistency("wrong", place, f"{sample.status}, nobody knows why")
 
 
-def _figures(run: RunFile) -> Findings:
+def _figures(run: RunFile) -> Inconsistencies:
     """No figure is impossible, alone or beside the others of its sample."""
     cores = run.header.machine.get("cores")
     many = cores if isinstance(cores, int) and cores > 0 else 4096
@@ -465,7 +481,7 @@ def _figures(run: RunFile) -> Findings:
     most_rss = memory if isinstance(memory, int) and memory > 0 else math.inf
     for number, sample in enumerate(run.samples):
         for said in _impossible(sample.metrics, many, most_rss):
-            yield Finding("wrong", f"samples[{number}].metrics", said)
+            yield Inconsistency("wrong", f"samples[{number}].metrics", said)
     for number, samples in _together(run.samples):
         # Both sides of a duet share one core, where processes can be pinned.
         if len(samples) < 2 or not run.header.machine.get("cores_usable"):
@@ -474,7 +490,7 @@ def _figures(run: RunFile) -> Findings:
         span = max(map(_end, samples)) - samples[0].started
         if cpu > span * 1.05 + CPU_SLACK:
             said = f"{cpu:.4g} s of processor time in {span:.4g} s on one core"
-            yield Finding("odd", f"samples[{number}]", said)
+            yield Inconsistency("odd", f"samples[{number}]", said)
 
 
 def _impossible(metrics: Mapping[str, float], cores: int, most_rss: float) -> Iterator[str]:
@@ -485,7 +501,7 @@ def _impossible(metrics: Mapping[str, float], cores: int, most_rss: float) -> It
             yield f"{name} is negative"
         elif counted and value != int(value):
             yield f"{name} is {value:.17g}, which is no whole number"
-        if name in ("peak_rss", "agent_rss") and not LEAST_RSS < value <= most_rss:
+        if name in ("peak_rss", "agent_rss") and not MIN_RSS < value <= most_rss:
             yield f"{name} is {value:.6g} bytes"
     cpu, wall = metrics.get("cpu"), metrics.get("wall")
     if cpu is not None and "cpu_user" in metrics and "cpu_system" in metrics:
@@ -496,7 +512,7 @@ def _impossible(metrics: Mapping[str, float], cores: int, most_rss: float) -> It
         return
     if cpu is not None and cpu > wall * cores * 1.01 + CPU_SLACK:
         yield f"{cpu:.4g} s of processor time in {wall:.4g} s on {cores} cores"
-    for part in ("start_to_first_request", "start_to_first_answer", "blocked"):
+    for part in ("time_to_first_request", "time_to_first_answer", "blocked"):
         seconds = metrics.get(part, 0.0)
         if seconds > max(wall, 0.0) + CLOCK_SLACK:
             yield f"{part} is {seconds:.4g} s of {wall:.4g} s"
@@ -505,7 +521,7 @@ def _impossible(metrics: Mapping[str, float], cores: int, most_rss: float) -> It
 # -- conclusions ------------------------------------------------------------------------
 
 
-def _ending(run: RunFile) -> Findings:
+def _ending(run: RunFile) -> Inconsistencies:
     """No cell took more pairs than planned; `done` is said only where none wanted another."""
     limits = limits_of(run.header)
     grouped, found = group(run.samples), to_confirm(run.comparisons)
@@ -517,7 +533,7 @@ def _ending(run: RunFile) -> Findings:
         # More fresh pairs than wanted are fair: those of other rows can move the look that asked.
         limit = most if fresh or not cell.confirms else 0
         if counted > limit:
-            yield Finding("wrong", place, f"{counted} counted, {limit} were planned at most")
+            yield Inconsistency("wrong", place, f"{counted} counted, {limit} were planned at most")
         if cell.confirms:
             most = fresh
         # Noise ends early where it would take too much of the budget.
@@ -526,15 +542,15 @@ def _ending(run: RunFile) -> Findings:
             continue
         if cell.confirms or not counted or not unsettled.isdisjoint(rows_for(cell)):
             said = f"the run says it was done, after {counted} of {most} pairs without an answer"
-            yield Finding("wrong", place, said)
+            yield Inconsistency("wrong", place, said)
 
 
-def _noise(run: RunFile) -> Findings:
+def _noise(run: RunFile) -> Inconsistencies:
     """A/A pairs were planned for all that is judged, and none is missing that there was time for:
     which rows are gated, and what is believed of them, hangs on these pairs."""
     header = run.header
     if run.stopped == "budget" and header.budget is None:
-        yield Finding("wrong", "stopped", "its budget was spent, but it had none")
+        yield Inconsistency("wrong", "stopped", "its budget was spent, but it had none")
     if not header.noise_pairs:
         return
     floors = {key_of(cell): cell for cell in header.cells if cell.contrast.name == NOISE_FLOOR}
@@ -543,7 +559,7 @@ def _noise(run: RunFile) -> Findings:
         for name in () if cell.confirms else cell.metrics:
             if floor is None or name not in floor.metrics:
                 said = f"{name!r} has no A/A pairs planned beside it"
-                yield Finding("wrong", f"header.cells[{number}]", said)
+                yield Inconsistency("wrong", f"header.cells[{number}]", said)
     if _ended_for_time(run):
         return
     grouped, limits = group(run.samples), limits_of(header)
@@ -553,7 +569,7 @@ def _noise(run: RunFile) -> Findings:
         if counted < most and lost - counted < GIVE_UP:
             place = f"pairs of {cell.scenario}, {cell.contrast.name} ({cell.mode})"
             said = f"{counted} of {most} were counted, though there was time for more"
-            yield Finding("wrong", place, said)
+            yield Inconsistency("wrong", place, said)
 
 
 def _ended_for_time(run: RunFile) -> bool:
@@ -570,30 +586,32 @@ def _ended_for_time(run: RunFile) -> bool:
 
 def _fates(pairs: Mapping[int, PairOfSamples]) -> tuple[int, int]:
     """Pairs that count, and pairs that were lost, the warming one included there."""
-    fates = {number: fate(*pair)[0] == "measured" for number, pair in pairs.items()}
+    fates = {number: pair_outcome(*pair)[0] == "measured" for number, pair in pairs.items()}
     return (
         sum(good for number, good in fates.items() if number > 0),
         sum(not good for good in fates.values()),
     )
 
 
-def _conclusions(run: RunFile) -> Findings:
+def _conclusions(run: RunFile) -> Inconsistencies:
     """Rows and noise, worked out again from the samples."""
     rows = comparisons(run.samples, run.header.cells, run.header.metrics)
     yield from _differing("comparisons", rows, run.comparisons)
     yield from _differing("noise", noise_floor(rows, run.header.metrics), run.noise)
 
 
-def _differing(name: str, expected: Sequence[Any], found: Sequence[Any]) -> Findings:
+def _differing(name: str, expected: Sequence[Any], found: Sequence[Any]) -> Inconsistencies:
     if len(expected) != len(found):
-        yield Finding("wrong", name, f"{len(found)} of them, {len(expected)} from the samples")
+        yield Inconsistency(
+            "wrong", name, f"{len(found)} of them, {len(expected)} from the samples"
+        )
     for number, (should, does) in enumerate(zip(expected, found, strict=False)):
         if should == does:
             continue
         row = ", ".join(str(getattr(does, key, "")) for key in ("scenario", "contrast", "metric"))
         for path, a, b in _leaves(msgspec.to_builtins(should), msgspec.to_builtins(does), ""):
             place = f"{name}[{number}]{path} ({row})"
-            yield Finding("wrong", place, f"{b!r} in the file, {a!r} from the samples")
+            yield Inconsistency("wrong", place, f"{b!r} in the file, {a!r} from the samples")
 
 
 def _leaves(should: Any, does: Any, path: str) -> Iterator[tuple[str, Any, Any]]:

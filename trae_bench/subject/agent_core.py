@@ -15,7 +15,7 @@ from msgspec import Struct
 from trae_bench._util import bounded_io
 from trae_bench.errors import CannotMeasure
 from trae_bench.metrics import ASKED_FOR
-from trae_bench.model.records import ChildReport, Command, Seat, Trial
+from trae_bench.model.records import ChildReport, Command, SessionEndpoint, Trial
 from trae_bench.scenario import Extras, Protocol, Scenario
 from trae_bench.subject.install.environments import Installs
 
@@ -109,7 +109,7 @@ def brought(scenario: Scenario, toggles: Mapping[str, bool]) -> dict[str, str]:
     return needed
 
 
-class ReferenceSubject:
+class AgentCoreSubject:
     """Runs agent_core in a fresh interpreter, with the toggles of the trial's arm.
 
     `installs` has what the scenarios need that weigh an install. An arm of a revision runs
@@ -131,7 +131,12 @@ class ReferenceSubject:
         self._worker_path = _worker_alone(scratch) if places and scratch else ""
 
     def command(
-        self, trial: Trial, scenario: Scenario, seats: Sequence[Seat], home: Path, report_fd: int
+        self,
+        trial: Trial,
+        scenario: Scenario,
+        seats: Sequence[SessionEndpoint],
+        home: Path,
+        report_fd: int,
     ) -> Command:
         if scenario.subject.install is not None:
             weigh = self._installs.command(_extras(trial, scenario), home, report_fd)
@@ -163,7 +168,7 @@ class ReferenceSubject:
         return place.python, os.pathsep.join((place.folder, self._worker_path))
 
     async def perform(
-        self, trial: Trial, scenario: Scenario, seat: Seat, home: Path
+        self, trial: Trial, scenario: Scenario, seat: SessionEndpoint, home: Path
     ) -> ChildReport:
         """One session in this process; see `in_process.Subject`."""
         from agent_core.build import run_task
@@ -196,7 +201,7 @@ def _extras(trial: Trial, scenario: Scenario) -> tuple[str, ...]:
 
 
 def _errand(
-    trial: Trial, scenario: Scenario, seats: Sequence[Seat], config: Path
+    trial: Trial, scenario: Scenario, seats: Sequence[SessionEndpoint], config: Path
 ) -> dict[str, object]:
     """What the worker is to do, but for where it reports; see `worker.py`."""
     load = scenario.load

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trae_bench.errors import CannotMeasure
-from trae_bench.model.records import Command, Seat, Trial
+from trae_bench.model.records import Command, SessionEndpoint, Trial
 from trae_bench.scenario import Scenario
 
 PLACEHOLDERS = ("base_url", "task", "workspace", "home", "report_fd")
@@ -34,7 +34,12 @@ class CommandSubject:
         return any("{report_fd}" in text for text in (*self._argv, *self._env.values()))
 
     def command(
-        self, trial: Trial, scenario: Scenario, seats: Sequence[Seat], home: Path, report_fd: int
+        self,
+        trial: Trial,
+        scenario: Scenario,
+        seats: Sequence[SessionEndpoint],
+        home: Path,
+        report_fd: int,
     ) -> Command:
         if len(seats) > 1 or not scenario.subject.has_session:
             raise CannotMeasure(

@@ -46,7 +46,7 @@ BRANCHES = ("origin/main", "main", "origin/master", "master")
 """Default branches where git does not know the remote's."""
 _GIT_SECONDS = 120.0
 _COMPILE_SECONDS = 120.0
-_LONGEST_HEAD = 200
+_MAX_HEAD = 200
 """Bytes of what `git cat-file` says before a file's content."""
 _LINK, _EXECUTABLE, _SUBMODULE = "120000", "100755", "160000"
 """Modes of git's entries."""
@@ -220,7 +220,7 @@ class Repository:
         said = self._must("cat-file", "--batch", given=names)
         at = 0
         for entry in entries:
-            head, _, _ = said[at : at + _LONGEST_HEAD].partition(b"\n")
+            head, _, _ = said[at : at + _MAX_HEAD].partition(b"\n")
             start = at + len(head) + 1
             try:
                 size = int(head.split()[2])

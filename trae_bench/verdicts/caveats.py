@@ -11,9 +11,9 @@ from trae_bench.storage.run_file import BROKEN_SEAL, RunFile, seal_fits
 
 NEAR = 0.2
 """Share of the agent's CPU time from which on the provider's own is told."""
-LONGEST_NOTE = 600
+MAX_NOTE = 600
 """Characters."""
-MOST_TOLD = 5
+MAX_TOLD = 5
 """Scenarios that are told of the same thing."""
 
 
@@ -52,14 +52,14 @@ def _provider(run: RunFile) -> Iterator[str]:
         provider, agent = (median(values) for values in zip(*pairs, strict=True))
         if provider > NEAR * agent:
             found.append((provider / max(agent, 1e-9), scenario, provider, agent))
-    for _, scenario, provider, agent in sorted(found, reverse=True)[:MOST_TOLD]:
+    for _, scenario, provider, agent in sorted(found, reverse=True)[:MAX_TOLD]:
         yield (
             f"{scenario}: the scripted provider used {1000 * provider:.3g} ms of CPU to the "
             f"agent's {1000 * agent:.3g} ms; that is part of both sides' wall times, whose ratios "
             "are nearer to 1 for it"
         )
-    if len(found) > MOST_TOLD:
-        yield f"so it is in {len(found) - MOST_TOLD} more scenarios"
+    if len(found) > MAX_TOLD:
+        yield f"so it is in {len(found) - MAX_TOLD} more scenarios"
 
 
 def _installs(run: RunFile) -> Iterator[str]:

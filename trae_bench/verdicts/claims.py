@@ -38,7 +38,7 @@ from trae_bench.design.contrasts import is_fixed
 from trae_bench.errors import UsageError
 from trae_bench.model.records import Better, Comparison, Contrast, Interval, Metric
 from trae_bench.scenario import scenario_folder
-from trae_bench.scenario.diagnostics import Finding, raise_for, suggestion
+from trae_bench.scenario.diagnostics import Diagnostic, raise_for, suggestion
 from trae_bench.scenario.loader import text_of
 from trae_bench.scenario.model import Name
 from trae_bench.scenario.toml_errors import explain, read_toml
@@ -156,7 +156,7 @@ def _figures(file: ClaimsFile) -> Iterator[tuple[str, int, Figure]]:
             yield table, index, figure
 
 
-def _contradictions(file: ClaimsFile) -> Iterator[Finding]:
+def _contradictions(file: ClaimsFile) -> Iterator[Diagnostic]:
     ids: set[str] = set()
     for index, claim in enumerate(file.claims):
         if claim.id in ids:
@@ -188,7 +188,7 @@ def _wrong(figure: Figure) -> Iterator[tuple[str, str]]:
 
 def _unknown(
     file: ClaimsFile, scenarios: Mapping[str, Collection[str]], metrics: Collection[str]
-) -> Iterator[Finding]:
+) -> Iterator[Diagnostic]:
     for table, index, figure in _figures(file):
         for number, place in enumerate(figure.places):
             path = (table, index, "places", number)
@@ -294,7 +294,7 @@ class Question(NamedTuple):
     metric: str
 
 
-class Evidence(Struct, frozen=True):
+class Measurement(Struct, frozen=True):
     """A row with an interval, and the run that it is from."""
 
     row: Comparison
@@ -305,20 +305,20 @@ class Evidence(Struct, frozen=True):
         return self.source.run.header.metrics[self.row.metric]
 
 
-def newest(sources: Iterable[Source]) -> dict[Question, Evidence]:
+def newest(sources: Iterable[Source]) -> dict[Question, Measurement]:
     """The row that answers each question: of several, that of the newest run.
 
     Runs whose rows have no verdicts count only where no other run has the row. Rows without an
     interval, or whose equal sides did not come out equal, answer nothing.
     """
-    found: dict[Question, Evidence] = {}
+    found: dict[Question, Measurement] = {}
     for source in sorted(sources, key=lambda one: (one.judged, one.run.header.created)):
         header = source.run.header
         switched = {(c.scenario, c.contrast.name): _switched(c.contrast) for c in header.cells}
         for row in source.run.comparisons:
             toggles = switched.get((row.scenario, row.contrast))
             if toggles and interval_of(row) is not None:
-                found[Question(row.scenario, toggles, row.metric)] = Evidence(row, source)
+                found[Question(row.scenario, toggles, row.metric)] = Measurement(row, source)
     return found
 
 
@@ -349,7 +349,7 @@ class Found(Struct, frozen=True):
 
     place: Place
     verdict: AtPlace
-    evidence: Evidence | None
+    evidence: Measurement | None
 
 
 class Judged(Struct, Generic[FigureT], frozen=True):
@@ -373,13 +373,13 @@ class Judged(Struct, Generic[FigureT], frozen=True):
 
 
 def judge(
-    claims: Iterable[FigureT], evidence: Mapping[Question, Evidence]
+    claims: Iterable[FigureT], evidence: Mapping[Question, Measurement]
 ) -> list[Judged[FigureT]]:
     """Each claim held to the rows, in the order of the file."""
     return [_judged(claim, evidence) for claim in claims]
 
 
-def _judged(claim: FigureT, evidence: Mapping[Question, Evidence]) -> Judged[FigureT]:
+def _judged(claim: FigureT, evidence: Mapping[Question, Measurement]) -> Judged[FigureT]:
     toggles = frozenset(claim.toggles)
     found = tuple(
         _at(place, claim, evidence.get(Question(place.scenario, toggles, place.metric)))
@@ -388,7 +388,7 @@ def _judged(claim: FigureT, evidence: Mapping[Question, Evidence]) -> Judged[Fig
     return Judged(claim, overall([one.verdict for one in found]), found)
 
 
-def _at(place: Place, claim: Figure, evidence: Evidence | None) -> Found:
+def _at(place: Place, claim: Figure, evidence: Measurement | None) -> Found:
     interval = interval_of(evidence.row) if evidence is not None else None
     if evidence is None or interval is None:
         return Found(place, "not measured", None)

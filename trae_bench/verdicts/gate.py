@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.records import Comparison, Pairs
-from trae_bench.stats.analysis import Floor
-from trae_bench.stats.decision import MOST_LOG
+from trae_bench.stats.analysis import NoiseEstimate
+from trae_bench.stats.decision import MAX_LOG
 from trae_bench.storage.run_file import RunFile
 
 Kind = Literal[
@@ -31,12 +31,12 @@ CODES: dict[Kind, int] = {
 STRICT = 3
 """Exit code of `inconclusive`, where that is no pass."""
 
-MOST_LOST = 0.1
+MAX_LOST = 0.1
 """Share of a comparison's pairs up to which answers that differ, or crashes, may be an accident,
 as a single pair may be: a head that is wrong now and then is wrong."""
 
 
-class Outcome(Struct, frozen=True):
+class GateResult(Struct, frozen=True):
     """The one word on a run, and the rows that it rests on."""
 
     kind: Kind
@@ -51,11 +51,11 @@ class Outcome(Struct, frozen=True):
         return STRICT if strict and self.kind == "inconclusive" else CODES[self.kind]
 
 
-def outcome(run: RunFile, *, claimed: bool = True) -> Outcome:
+def outcome(run: RunFile, *, claimed: bool = True) -> GateResult:
     """`claimed` is off where a run was too short for verdicts."""
     gates = run.header.compared is not None
     if run.stopped == "interrupted":
-        return Outcome("interrupted", gates=gates)
+        return GateResult("interrupted", gates=gates)
     rows = [row for row in run.comparisons if row.contrast != NOISE_FLOOR]
     if gates:
         found = _differing(rows) or (_worse(rows) if claimed else None) or _lost(run, rows)
@@ -63,14 +63,14 @@ def outcome(run: RunFile, *, claimed: bool = True) -> Outcome:
             return found
     undecided = _undecided(rows, claimed)
     if undecided is not None and not _all_new(run):
-        return Outcome(undecided.kind, undecided.rows, undecided.reasons, gates)
+        return GateResult(undecided.kind, undecided.rows, undecided.reasons, gates)
     better = tuple(row for row in rows if row.gated and row.judgement.verdict == "improvement")
-    return Outcome("pass", better, gates=gates)
+    return GateResult("pass", better, gates=gates)
 
 
-def _differing(rows: Iterable[Comparison]) -> Outcome | None:
+def _differing(rows: Iterable[Comparison]) -> GateResult | None:
     differ = tuple(row for row in rows if answers_differ(row) is not None)
-    return Outcome("answers differ", differ) if differ else None
+    return GateResult("answers differ", differ) if differ else None
 
 
 def answers_differ(row: Comparison) -> Pairs | None:
@@ -89,36 +89,36 @@ def _taken(row: Comparison) -> tuple[Pairs, ...]:
 
 
 def _no_accident(lost: int, pairs: Pairs) -> bool:
-    return lost > 0 and (not pairs.measured or lost > max(1, MOST_LOST * (lost + pairs.measured)))
+    return lost > 0 and (not pairs.measured or lost > max(1, MAX_LOST * (lost + pairs.measured)))
 
 
-def _worse(rows: Iterable[Comparison]) -> Outcome | None:
+def _worse(rows: Iterable[Comparison]) -> GateResult | None:
     worse = tuple(row for row in rows if row.gated and row.judgement.verdict == "regression")
-    return Outcome("regression", worse) if worse else None
+    return GateResult("regression", worse) if worse else None
 
 
-def _lost(run: RunFile, rows: Sequence[Comparison]) -> Outcome | None:
+def _lost(run: RunFile, rows: Sequence[Comparison]) -> GateResult | None:
     """Too many pairs of a comparison were lost, or equal sides do not come out equal."""
     lost = tuple(row for row in rows if not_measured(row) is not None)
     reasons = [uneven(floor) for floor in run.noise if floor.standing == "sides differ"]
     if not any(row.pairs.measured for row in rows) and not lost and not _all_new(run):
         reasons.append("no pair was measured")
-    return Outcome("not measured", lost, tuple(reasons)) if lost or reasons else None
+    return GateResult("not measured", lost, tuple(reasons)) if lost or reasons else None
 
 
-def _undecided(rows: Sequence[Comparison], claimed: bool) -> Outcome | None:
+def _undecided(rows: Sequence[Comparison], claimed: bool) -> GateResult | None:
     if not claimed:
-        return Outcome("inconclusive", reasons=("a run of so few pairs claims no verdicts",))
+        return GateResult("inconclusive", reasons=("a run of so few pairs claims no verdicts",))
     gated = [row for row in rows if row.gated]
     if not gated:
-        return Outcome("inconclusive", reasons=("every metric is too noisy here to be gated",))
+        return GateResult("inconclusive", reasons=("every metric is too noisy here to be gated",))
     # Where there was no time for a single pair, the question is as open as it was.
     undecided = tuple(
         row
         for row in gated
         if row.judgement.verdict in ("inconclusive", "not measured") or not row.pairs.measured
     )
-    return Outcome("inconclusive", undecided) if undecided else None
+    return GateResult("inconclusive", undecided) if undecided else None
 
 
 def _all_new(run: RunFile) -> bool:
@@ -127,7 +127,7 @@ def _all_new(run: RunFile) -> bool:
     return compared is not None and bool(compared.new) and not run.header.cells
 
 
-def uneven(floor: Floor) -> str:
+def uneven(floor: NoiseEstimate) -> str:
     """What is wrong with a metric whose sides differ where they are equal."""
     return (
         f"{floor.scenario}, {floor.metric}: in {floor.pairs} A/A pairs B is "
@@ -137,5 +137,5 @@ def uneven(floor: Floor) -> str:
 
 def percent_off(log_ratio: float) -> str:
     """`+5.1 %`; a change by so much on the log scale."""
-    percent = 100 * math.expm1(min(log_ratio, MOST_LOG))
+    percent = 100 * math.expm1(min(log_ratio, MAX_LOG))
     return f"{percent:+.{2 if abs(percent) < 0.095 else 1}f} %"

@@ -43,8 +43,8 @@ from trae_bench.model.records import (
     Verdict,
 )
 from trae_bench.stats.analysis import (
+    MAX_NOISE,
     MEMORY,
-    MOST_NOISE,
     RowKey,
     own_minimum,
     own_threshold,
@@ -54,7 +54,7 @@ from trae_bench.stats.analysis import (
 )
 from trae_bench.stats.attribution import holm_limit, welch
 from trae_bench.stats.decision import (
-    MOST_LOG,
+    MAX_LOG,
     RULES,
     Direction,
     Fit,
@@ -80,10 +80,12 @@ DRIFT_DF = 7
 """Degrees of freedom of a drift: it is known no better than from the usual eight A/A pairs."""
 FALSE_ALARMS = 0.01
 """Chance of any false regression, over all that is gated (and of any false improvement)."""
-LEAST_COUNTED = 2
+MIN_COUNTED = 2
 """Values of each run from which a count that has not varied is taken for constant."""
 
-TRAVELLING = frozenset({"requests", "connections", "handshakes", "bytes_sent", "correct_results"})
+TRAVELLING = frozenset(
+    {"requests", "connections", "handshakes", "request_bytes", "correct_results"}
+)
 """Counters that depend on what the agent does, not on the machine or the Python that it has."""
 NOT_A_DEFINITION = frozenset({"about", "disturbed_by", "threshold"})
 """Fields of a metric that do not change what its values are."""
@@ -152,7 +154,7 @@ class Change(Struct, frozen=True, kw_only=True):
     """Why there is no verdict, or why it is for information only."""
 
 
-class Across(Struct, frozen=True):
+class RunDiff(Struct, frozen=True):
     """A base and a head, compared."""
 
     base: Origin
@@ -169,16 +171,16 @@ class Across(Struct, frozen=True):
         return [change for change in self.changes if change.gated]
 
 
-def compare_runs(base: RunFile, head: RunFile) -> Across:
+def compare_runs(base: RunFile, head: RunFile) -> RunDiff:
     """Every row of both runs, scenario by scenario."""
     origins = _origin(base.header), _origin(head.header)
     same_kind = origins[0].machine == origins[1].machine
     found = list(_changes(_seen(base), _seen(head), same_kind))
     differences = tuple(_differences(base.header, head.header))
-    return Across(*origins, differences, tuple(_judged(found)))
+    return RunDiff(*origins, differences, tuple(_judged(found)))
 
 
-def exit_code(found: Across, *, strict: bool = False) -> int:
+def exit_code(found: RunDiff, *, strict: bool = False) -> int:
     """0 pass, 1 a gated regression, 4 nothing that is gated could be compared.
 
     3 with `strict` where a gated row is inconclusive or was not measured.
@@ -368,7 +370,7 @@ def _toggle_ratio(key: RowKey, metric: Metric, drift: float, base: _Seen, head: 
         return replace(change, note="no pair, or values of zero, in one of the runs")
     share = max(fits, key=lambda fit: abs(fit.mean)).mean
     own = max(bounds_of(row, len(row.a))[0] for row in (there, here))
-    ratios = [math.exp(min(fit.mean, MOST_LOG)) for fit in fits]
+    ratios = [math.exp(min(fit.mean, MAX_LOG)) for fit in fits]
     change = replace(change, base=ratios[0], head=ratios[1])
     return _estimated(change, fits, own + drift_of_ratio(share, drift))
 
@@ -432,7 +434,7 @@ def _least_drift(metric: Metric) -> float:
 def _drift(key: RowKey, metric: Metric, runs: Iterable[_Seen]) -> float:
     """Between two days, as a standard deviation: never less than from one minute to the next."""
     seen = [found.sd for run in runs if (found := _noise(key, run)) is not None]
-    return min(MOST_NOISE, max([_least_drift(metric), *seen]))
+    return min(MAX_NOISE, max([_least_drift(metric), *seen]))
 
 
 def _fits(rows: Sequence[Row]) -> tuple[Fit, Fit] | None:
@@ -445,7 +447,7 @@ def _fits(rows: Sequence[Row]) -> tuple[Fit, Fit] | None:
 
 def _counted(change: Change, difference: float, minimum: float) -> Change:
     """Counts that do not vary."""
-    if min(change.values) < LEAST_COUNTED:
+    if min(change.values) < MIN_COUNTED:
         return replace(change, verdict="inconclusive", note="a single value may vary")
     same = abs(difference) <= minimum
     verdict = "equivalent" if same else _direction(difference, change.better)

@@ -20,7 +20,7 @@ from trae_bench import __version__
 from trae_bench.errors import UsageError
 from trae_bench.report.escape import for_html, for_terminal
 from trae_bench.report.html import growth, overview, pairs, raw, shares, svg, table
-from trae_bench.report.html.source import LONGEST_NAME, ORDER, Source
+from trae_bench.report.html.source import MAX_NAME, ORDER, Source
 from trae_bench.report.text.terminal import side_names
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Source", "page"]
 
-LONGEST_TEXT = 2000
+MAX_TEXT = 2000
 """Characters of a sentence or a command."""
 
 
@@ -67,7 +67,7 @@ def _told_apart(sources: Sequence[Source]) -> list[Source]:
 
 def _sections(sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
     """One for each run."""
-    room = pairs.MOST_PLOTS
+    room = pairs.MAX_PLOTS
     for number, source in enumerate(sources, start=1):
         of_pairs = pairs.blocks(source, room)
         plots = sum(len(block.panels) for block in of_pairs)
@@ -101,7 +101,7 @@ def _choices(rows: Sequence[table.Effect]) -> dict[str, list[str]]:
         "metric": (row.metric for row in rows),
     }
     names = {
-        name: list(dict.fromkeys(for_terminal(text, LONGEST_NAME) for text in texts))
+        name: list(dict.fromkeys(for_terminal(text, MAX_NAME) for text in texts))
         for name, texts in columns.items()
     }
     return {name: texts for name, texts in (names | {"verdict": verdicts}).items() if texts}
@@ -126,8 +126,8 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["name"] = partial(for_terminal, longest=LONGEST_NAME)
-    environment.filters["long"] = lambda text: svg.Svg(for_html(text, LONGEST_TEXT))
+    environment.filters["name"] = partial(for_terminal, longest=MAX_NAME)
+    environment.filters["long"] = lambda text: svg.Svg(for_html(text, MAX_TEXT))
     return environment
 
 

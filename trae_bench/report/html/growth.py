@@ -9,18 +9,18 @@ from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.records import Comparison, Contrast, Metric
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.html import svg
-from trae_bench.report.html.source import LONGEST_NAME, NumberedPairs, Source
+from trae_bench.report.html.source import MAX_NAME, NumberedPairs, Source
 from trae_bench.report.text.terminal import quantity, side_names
-from trae_bench.stats.analysis import fate
+from trae_bench.stats.analysis import pair_outcome
 from trae_bench.storage.run_file import RunFile
 
-WITHIN = "self_time_growth"
+WITHIN = "step_overhead_growth"
 """The one metric that tells of growth from a single length. A sample has it where it was one
 session long enough to speak of growth, whatever was compared."""
-TIMES = ("self_time_per_step", "self_time_p95", WITHIN)
+TIMES = ("step_overhead", "step_overhead_p95", WITHIN)
 MEMORY = ("agent_rss", "peak_rss")
-MOST_LINES = 400
-MOST_CURVES = 60
+MAX_LINES = 400
+MAX_CURVES = 60
 
 
 class Line(Struct, frozen=True):
@@ -74,8 +74,8 @@ def growth(source: Source) -> Growth:
         lines.setdefault(one.joined_by, {})[one.point.steps] = one
     long = [[of[steps] for steps in sorted(of)] for of in lines.values() if len(of) > 1]
     return Growth(
-        lines=tuple(_line(one, run.header.metrics) for one in seen[:MOST_LINES]),
-        curves=tuple(_curve(run, points) for points in long[:MOST_CURVES]),
+        lines=tuple(_line(one, run.header.metrics) for one in seen[:MAX_LINES]),
+        curves=tuple(_curve(run, points) for points in long[:MAX_CURVES]),
         missing=tuple(_missing({one.row.metric for one in seen}, bool(long))),
     )
 
@@ -95,7 +95,7 @@ def _seen(source: Source) -> Iterator[_Seen]:
 
 def _steps(pairs: NumberedPairs) -> float | None:
     """Requests of the sessions, where each trial was a single long one."""
-    samples = [one for _, p in pairs if fate(*p)[0] == "measured" for one in p if one]
+    samples = [one for _, p in pairs if pair_outcome(*p)[0] == "measured" for one in p if one]
     if not samples or not all(WITHIN in one.metrics for one in samples):
         return None
     return median(one.metrics.get("requests", 0.0) for one in samples)
@@ -126,7 +126,7 @@ def _curve(run: RunFile, seen: Sequence[_Seen]) -> Curve:
     )
     family = row.scenario.partition("@")[0]
     return Curve(
-        title=f"{for_terminal(family, LONGEST_NAME)} / {for_terminal(row.contrast, LONGEST_NAME)}",
+        title=f"{for_terminal(family, MAX_NAME)} / {for_terminal(row.contrast, MAX_NAME)}",
         metric=row.metric,
         plot=svg.curve(points, (most, quantity(most, unit)), sides, told),
     )

@@ -12,7 +12,7 @@ from trae_bench.report.html.source import ORDER, Source, place
 from trae_bench.report.text import gate as gate_text
 from trae_bench.report.text.listing import count
 from trae_bench.report.text.markdown import (
-    MOST_STANDING_OUT,
+    MAX_STANDING_OUT,
     STANDING_OUT,
     compared,
     headline,
@@ -32,7 +32,7 @@ from trae_bench.report.text.terminal import (
 from trae_bench.storage.run_file import Facts, Header, RunFile
 from trae_bench.verdicts.caveats import notes
 
-MOST_LISTED = 500
+MAX_LISTED = 500
 """Of what a file may have any number of."""
 
 
@@ -69,7 +69,7 @@ def overview(source: Source) -> Overview:
     rows = compared(run)
     found = Counter(row.judgement.verdict for row in rows if row.gated)
     kinds = [_differing(rows), *(_with_verdict(source, name) for name in STANDING_OUT)]
-    told = [each for kind in kinds for each in kind[:MOST_STANDING_OUT]]
+    told = [each for kind in kinds for each in kind[:MAX_STANDING_OUT]]
     return Overview(
         headline=_headline(source),
         counts=tuple(
@@ -82,12 +82,12 @@ def overview(source: Source) -> Overview:
         closing=closing(run, claimed=source.claimed),
         noise=noise_line(run),
         warnings=(
-            *islice(gate_text.details(run), MOST_LISTED),
+            *islice(gate_text.details(run), MAX_LISTED),
             *standing_lines(run.noise),
             *notes(run),
         ),
         facts=tuple(_facts(source)),
-        all_facts=tuple(islice(_all_facts(run.header), MOST_LISTED)),
+        all_facts=tuple(islice(_all_facts(run.header), MAX_LISTED)),
         floors=tuple(_floors(run)),
     )
 
@@ -147,7 +147,7 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     limits += [f"at most {count(header.pairs, 'pair')} each"] if header.pairs is not None else []
     yield "Plan", ", ".join(limits)
     if source.run.resumed:
-        yield "Resumed", ", ".join(each.created for each in source.run.resumed[:MOST_LISTED])
+        yield "Resumed", ", ".join(each.created for each in source.run.resumed[:MAX_LISTED])
 
 
 def _commit(code: Facts) -> str:
@@ -165,7 +165,7 @@ def _all_facts(header: Header) -> Iterator[tuple[str, str]]:
 
 
 def _floors(run: RunFile) -> Iterator[tuple[str, ...]]:
-    for floor in run.noise[:MOST_LISTED]:
+    for floor in run.noise[:MAX_LISTED]:
         mode = run.header.metrics[floor.metric].mode
         cells = cells_of_floor(floor, effect_shown(run, floor))
         yield floor.scenario, floor.metric, mode, *cells

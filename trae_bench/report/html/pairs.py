@@ -12,12 +12,12 @@ from trae_bench.report.html import svg
 from trae_bench.report.html.source import OPEN, Source, band
 from trae_bench.report.text.listing import count
 from trae_bench.report.text.terminal import count_of_pairs
-from trae_bench.stats.analysis import PairOfSamples, fate
-from trae_bench.stats.decision import MOST_LOG
+from trae_bench.stats.analysis import PairOfSamples, pair_outcome
+from trae_bench.stats.decision import MAX_LOG
 
-MOST_PLOTS = 600
+MAX_PLOTS = 600
 """All runs together: with them a page of 5,000 samples stays under 2 MB."""
-MOST_MARKS = 120
+MAX_MARKS = 120
 """Pairs in a plot; the rules stop at 60."""
 
 
@@ -91,10 +91,10 @@ def _panel(source: Source, row: Comparison) -> Panel:
 
 
 def _plot(source: Source, row: Comparison, found: Estimate) -> svg.Svg:
-    pairs = source.pairs_of(row)[:MOST_MARKS]
+    pairs = source.pairs_of(row)[:MAX_MARKS]
     marks = [_mark(pair, row.metric) for _, pair in pairs]
     told = f"Ratios of {count(len(marks), 'pair')} in their order"
-    known = [math.exp(min(mark, MOST_LOG)) for mark in marks if isinstance(mark, float)]
+    known = [math.exp(min(mark, MAX_LOG)) for mark in marks if isinstance(mark, float)]
     if known:
         told += f", from {min(known):.3g} to {max(known):.3g}"
     for kind, what in (("void", "answers differ"), ("lost", "not measured")):
@@ -106,7 +106,7 @@ def _plot(source: Source, row: Comparison, found: Estimate) -> svg.Svg:
 
 def _mark(pair: PairOfSamples, metric: str) -> svg.Mark:
     a, b = pair
-    fallen = fate(a, b)[0]
+    fallen = pair_outcome(a, b)[0]
     if a is None or b is None or fallen != "measured":
         return "void" if fallen == "answers differ" else "lost"
     one, other = a.metrics.get(metric, 0.0), b.metrics.get(metric, 0.0)

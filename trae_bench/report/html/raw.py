@@ -9,15 +9,15 @@ from trae_bench.model.records import Comparison, Sample
 from trae_bench.report.escape import for_json
 from trae_bench.report.html.source import NumberedPairs, Source
 from trae_bench.report.text.terminal import side_names
-from trae_bench.stats.analysis import CellKey, fate
+from trae_bench.stats.analysis import CellKey, pair_outcome
 
 FORMAT = "trae-bench report data"
 VERSION = 1
 DIGITS = 5
 """Of figures that are not whole numbers: a hundred-thousandth, where pairs scatter by percents."""
-MOST_FIGURES = 125_000
+MAX_FIGURES = 125_000
 """Values of samples; 5,000 samples with 25 figures each."""
-MOST_REASON = 200
+MAX_REASON = 200
 """Characters."""
 ROW = (
     *("verdict", "gated", "threshold", "n", "log_ratio", "low", "high", "sd"),
@@ -46,7 +46,7 @@ class _Book:
     """Counts values, so that no file can make a page of any size."""
 
     def __init__(self) -> None:
-        self._room = MOST_FIGURES
+        self._room = MAX_FIGURES
         self.left_out = 0
 
     def has_room(self, values: int) -> bool:
@@ -98,9 +98,9 @@ def _cell(
 
 def _void(pairs: NumberedPairs) -> Iterator[tuple[int, str]]:
     for number, pair in pairs:
-        fallen, reason = fate(*pair)
+        fallen, reason = pair_outcome(*pair)
         if fallen != "measured":
-            yield number, f"{fallen}: {reason[:MOST_REASON]}"
+            yield number, f"{fallen}: {reason[:MAX_REASON]}"
 
 
 def _metric(row: Comparison, pairs: NumberedPairs) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from trae_bench.stats.analysis import OFF_ON
 from trae_bench.stats.attribution import Attribution, Effect, Interaction, Sum, ToggleEffects
 from trae_bench.storage.run_file import RunFile
 
-MOST_SHARES = 60
+MAX_SHARES = 60
 """Metrics of scenarios."""
-MOST_TOGGLES = 32
+MAX_TOGGLES = 32
 """In one table; a design of more has more runs than a day has minutes."""
 
 
@@ -72,7 +72,7 @@ def shares(source: Source) -> Shares:
     metrics = source.run.header.metrics
     made = tuple(
         _share(each, metrics[each.metric].better, attribution.bar_of(each, found.limit))
-        for each in told[:MOST_SHARES]
+        for each in told[:MAX_SHARES]
     )
     notes = attribution.notes(found)
     if len(told) > len(made):
@@ -97,7 +97,7 @@ def _nothing(run: RunFile) -> str:
 
 
 def _share(found: Attribution, better: Better, bar: Bar) -> Share:
-    toggles = sorted(found.toggles, key=_size, reverse=True)[:MOST_TOGGLES]
+    toggles = sorted(found.toggles, key=_size, reverse=True)[:MAX_TOGGLES]
     columns = attribution.columns_of(toggles)
     way = _way(found, toggles)
     return Share(

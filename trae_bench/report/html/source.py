@@ -10,7 +10,7 @@ from trae_bench.report.text.terminal import cells_of, least_counted
 from trae_bench.stats.analysis import CellKey, PairOfSamples, RowKey, group, key_of, key_of_row
 from trae_bench.verdicts import claims
 
-LONGEST_NAME = 60
+MAX_NAME = 60
 """Characters of a name."""
 ORDER: tuple[Verdict, ...] = (
     "regression",
@@ -66,7 +66,7 @@ class Source(claims.Source, frozen=True, dict=True):
 
 def place(row: Comparison, metric: str = "") -> str:
     names = (row.scenario, row.contrast, metric) if metric else (row.scenario, row.contrast)
-    return " / ".join(for_terminal(name, LONGEST_NAME) for name in names)
+    return " / ".join(for_terminal(name, MAX_NAME) for name in names)
 
 
 def band(source: Source, row: Comparison) -> float:

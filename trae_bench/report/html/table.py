@@ -11,7 +11,7 @@ from trae_bench.report.html.source import ORDER, Source, band
 from trae_bench.report.text.markdown import compared
 from trae_bench.report.text.terminal import saved
 
-MOST_ROWS = 1500
+MAX_ROWS = 1500
 """All runs together; a full run of all scenarios has some hundreds."""
 
 
@@ -45,7 +45,7 @@ def effects(sources: Sequence[Source]) -> tuple[list[Effect], svg.Scale, int]:
     )
     shown = [
         _effect(source, row, scale, first=number == 0)
-        for _, of_contrast in groupby(rows[:MOST_ROWS], key=_contrast)
+        for _, of_contrast in groupby(rows[:MAX_ROWS], key=_contrast)
         for number, (source, row) in enumerate(of_contrast)
     ]
     return shown, scale, len(rows) - len(shown)

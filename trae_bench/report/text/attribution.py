@@ -22,17 +22,17 @@ from trae_bench.stats.attribution import (
     Sum,
     ToggleEffects,
 )
-from trae_bench.stats.decision import MOST_LOG
+from trae_bench.stats.decision import MAX_LOG
 from trae_bench.storage.run_file import RunFile
-from trae_bench.verdicts.caveats import LONGEST_NOTE
+from trae_bench.verdicts.caveats import MAX_NOTE
 
-MOST_HALF = 0.995
+MAX_HALF = 0.995
 """Half of an interval (a fraction) that is still told in figures."""
 
-LEAST_SURE = 0.10
+MIN_SURE = 0.10
 """Half of an interval (a fraction) from which on agreement within it says nothing."""
 
-MOST_PAIRS = 6
+MAX_PAIRS = 6
 """Pairs of toggles that are told of each metric; JSON has them all."""
 
 _COLUMNS: Mapping[str, Callable[[ToggleEffects], Effect | None]] = {
@@ -59,7 +59,7 @@ def text(found: Attributions, metrics: Mapping[str, Metric], *, width: int = 80)
     """All attributions of a run, and how to read them."""
     if not found.found:
         why = "; ".join(untrusted(found)) or "no toggle was compared on any metric."
-        return _wrapped(f"Nothing to attribute: {for_terminal(why, LONGEST_NOTE)}", width, "", "")
+        return _wrapped(f"Nothing to attribute: {for_terminal(why, MAX_NOTE)}", width, "", "")
     blocks = [
         "\n".join(_block(each, metrics[each.metric].better, found.limit, width))
         for each in found.found
@@ -92,8 +92,8 @@ def _block(found: Attribution, better: Better, limit: float, width: int) -> Iter
     for line in (*_pairs(found, bar), *against_the_whole(found, better, bar)):
         yield _wrapped(line, width)
     if found.missing:
-        names = ", ".join(for_terminal(name, 60) for name in found.missing[:MOST_PAIRS])
-        more = len(found.missing) - MOST_PAIRS
+        names = ", ".join(for_terminal(name, 60) for name in found.missing[:MAX_PAIRS])
+        more = len(found.missing) - MAX_PAIRS
         left = f"Without a ratio, so left out: {names}{f' and {more} more' if more > 0 else ''}."
         yield _wrapped(left, width)
 
@@ -148,13 +148,13 @@ def figure(effect: Effect | None, bar: Bar) -> str:
         return f"{ratio} (one pair)"
     half = (effect.interval.high - effect.interval.low) / 2
     star = "*" if bar.reached(effect) else ""
-    wide = math.expm1(min(half, MOST_LOG))
+    wide = math.expm1(min(half, MAX_LOG))
     # Beyond that nothing is known, and a table need not be wide to say so.
-    return f"{ratio} ±{_tenths(100 * wide) if wide < MOST_HALF else '>99'} %{star}"
+    return f"{ratio} ±{_tenths(100 * wide) if wide < MAX_HALF else '>99'} %{star}"
 
 
 def _ratio(log_ratio: float) -> str:
-    value = math.exp(min(log_ratio, MOST_LOG))
+    value = math.exp(min(log_ratio, MAX_LOG))
     return f"{value:.3f}" if 0.0995 <= value < 10 else f"{value:.3g}"
 
 
@@ -168,9 +168,9 @@ def _tenths(value: float) -> str:
 def _pairs(found: Attribution, bar: Bar) -> Iterator[str]:
     """The strongest ones, those that stand before the others."""
     ranked = sorted(found.interactions, key=lambda each: not bar.reached(each.change))
-    for each in ranked[:MOST_PAIRS]:
+    for each in ranked[:MAX_PAIRS]:
         yield f"{_name(each)}: {figure(each.change, bar)}{_given(found, each)}"
-    rest = ranked[MOST_PAIRS:]
+    rest = ranked[MAX_PAIRS:]
     if rest:
         stand = sum(bar.reached(each.change) for each in rest)
         yield f"and {len(rest)} weaker, {stand or 'none'} of them with a star."
@@ -226,7 +226,7 @@ def _held(parts: Sum, bar: Bar, otherwise: str) -> str:
         return f"{told}."
     beside = f"{told}; the whole is {figure(gap, bar)} of that: "
     if gap.interval.low <= 0 <= gap.interval.high:
-        narrow = gap.interval.high - gap.interval.low <= 2 * math.log1p(LEAST_SURE)
+        narrow = gap.interval.high - gap.interval.low <= 2 * math.log1p(MIN_SURE)
         agree = "they agree within the interval" if narrow else "too wide an interval to tell more"
         return f"{beside}{agree}."
     if abs(gap.log_ratio) < bar.size:
@@ -244,13 +244,13 @@ def _meddling(parts: Sum, better: Better) -> str:
 
 def _reading(found: Attributions, width: int) -> Iterator[str]:
     for note in notes(found):
-        yield _wrapped(for_terminal(note, LONGEST_NOTE), width, "", "")
+        yield _wrapped(for_terminal(note, MAX_NOTE), width, "", "")
 
 
 def untrusted(found: Attributions) -> list[str]:
     """What is left out because no figure of it could be trusted, in a sentence if any is."""
-    names = ", ".join(f"{name} {metric}" for name, metric in found.untrusted[:MOST_PAIRS])
-    more = len(found.untrusted) - MOST_PAIRS
+    names = ", ".join(f"{name} {metric}" for name, metric in found.untrusted[:MAX_PAIRS])
+    more = len(found.untrusted) - MAX_PAIRS
     told = f"{names}{f' and {more} more' if more > 0 else ''}"
     return [f"Left out, for equal sides do not come out equal: {told}."] if names else []
 

@@ -16,9 +16,9 @@ from trae_bench.storage.run_file import RunFile
 from trae_bench.verdicts.gate import answers_differ, outcome
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
-MOST_OF_A_KIND = 10
+MAX_OF_A_KIND = 10
 """Annotations; GitHub shows no more errors and no more warnings of one step."""
-MOST_SUMMARY = 1024 * 1024
+MAX_SUMMARY = 1024 * 1024
 """Bytes; GitHub drops a summary that is larger."""
 
 
@@ -58,7 +58,7 @@ def add_to_summary(text: str, environ: Mapping[str, str]) -> Path | None:
     path = Path(name)
     try:
         size = path.stat().st_size if path.exists() else 0
-        if size + len(text.encode()) > MOST_SUMMARY:
+        if size + len(text.encode()) > MAX_SUMMARY:
             raise CannotMeasure(f"no room is left in the job's summary {path}")
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
@@ -94,7 +94,7 @@ def _once(rows: Sequence[Comparison]) -> list[Comparison]:
 
 
 def _capped(kind: str, lines: Sequence[str]) -> list[str]:
-    if len(lines) <= MOST_OF_A_KIND:
+    if len(lines) <= MAX_OF_A_KIND:
         return list(lines)
-    kept = lines[: MOST_OF_A_KIND - 1]
+    kept = lines[: MAX_OF_A_KIND - 1]
     return [*kept, _line(kind, "and more", f"{len(lines) - len(kept)} more; see the report")]

@@ -11,13 +11,13 @@ from typing import Any
 
 from trae_bench.report.escape import for_markdown, for_terminal, markdown_text
 from trae_bench.report.text.terminal import signed
-from trae_bench.stats.decision import MOST_LOG
+from trae_bench.stats.decision import MAX_LOG
 from trae_bench.verdicts.claims import (
     VERDICTS,
     Claim,
-    Evidence,
     Found,
     Judged,
+    Measurement,
     OwnClaim,
     unsupported,
 )
@@ -94,7 +94,7 @@ def document(judged: Judged[Any]) -> dict[str, Any]:
     }
 
 
-def markdown(judged: Sequence[Judged[Claim]], mark: Callable[[Evidence], str]) -> Iterator[str]:
+def markdown(judged: Sequence[Judged[Claim]], mark: Callable[[Measurement], str]) -> Iterator[str]:
     """Lines of a table, one row a claim; `mark` says from which run a figure is."""
     yield f"{counts([one.verdict for one in judged])}."
     yield ""
@@ -122,7 +122,7 @@ def markdown(judged: Sequence[Judged[Claim]], mark: Callable[[Evidence], str]) -
         yield "```"
 
 
-def _markdown_places(judged: Judged[Claim], mark: Callable[[Evidence], str]) -> Iterator[str]:
+def _markdown_places(judged: Judged[Claim], mark: Callable[[Measurement], str]) -> Iterator[str]:
     for found in judged.found:
         figure = measured(found, judged.claim.claimed)
         run = f" ({mark(found.evidence)})" if found.evidence is not None else ""
@@ -183,5 +183,5 @@ def _document(found: Found) -> dict[str, Any]:
 
 
 def _times(log_ratio: float) -> str:
-    value = math.exp(min(log_ratio, MOST_LOG))
+    value = math.exp(min(log_ratio, MAX_LOG))
     return f"{value:.2f}" if value < 999.5 else f"{value:.3g}"

@@ -23,27 +23,27 @@ from trae_bench.report.text.terminal import (
 )
 from trae_bench.run.scheduler import GIVE_UP, Limits, answered, target
 from trae_bench.stats.analysis import (
-    MOST_NOISE,
-    MOST_THRESHOLD,
-    Fate,
-    Floor,
+    MAX_NOISE,
+    MAX_THRESHOLD,
+    NoiseEstimate,
     PairOfSamples,
+    PairOutcome,
     RowKey,
     comparisons,
-    fate,
     group,
     key_of,
     key_of_row,
     leans,
     noise_floor,
+    pair_outcome,
     rows_for,
     rows_of,
     rule_of,
 )
 from trae_bench.stats.decision import (
     Direction,
-    Evidence,
     Look,
+    LookStatistics,
     Row,
     Rule,
     bounds_of,
@@ -53,7 +53,7 @@ from trae_bench.stats.decision import (
 )
 from trae_bench.storage.run_file import Compared, RunFile
 
-MOST_TOLD = 10
+MAX_TOLD = 10
 """Lost pairs, and toggles that are alike on both sides, told one by one; the rest is counted."""
 
 
@@ -61,7 +61,7 @@ class Lost(Struct, frozen=True):
     """A pair that counts for nothing."""
 
     pair: int
-    fate: Fate
+    pair_outcome: PairOutcome
     reason: str
 
 
@@ -110,7 +110,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     family: int
     """Gated rows of the run."""
     looks: tuple[Seen, ...]
-    floor: Floor | None
+    floor: NoiseEstimate | None
     """What A/A pairs say of the metric in this scenario."""
     floor_sd: float
     """Their spread, as the rule used it."""
@@ -167,7 +167,7 @@ def _of(found: Iterable[Comparison], key: RowKey) -> Comparison | None:
 
 
 def _taken(pairs: Mapping[int, PairOfSamples], metric: str) -> Taken:
-    fates = {number: fate(*pair) for number, pair in sorted(pairs.items())}
+    fates = {number: pair_outcome(*pair) for number, pair in sorted(pairs.items())}
     counted = [n for n, (found, _) in fates.items() if n > 0 and found == "measured"]
     with_a_value = [n for n in counted if all(one and metric in one.metrics for one in pairs[n])]
     lost = [Lost(n, *found) for n, found in fates.items() if found[0] != "measured"]
@@ -185,7 +185,7 @@ def _visible(row: Row, compared: Comparison, family: int) -> float | None:
     found = compared.estimate
     if found is None or found.log_ratio is None or found.n < 2:
         return None
-    sd = min(max(found.sd, row.floor_sd / 2), MOST_NOISE)
+    sd = min(max(found.sd, row.floor_sd / 2), MAX_NOISE)
     return max(compared.threshold, smallest_effect(sd, row.rule, family))
 
 
@@ -297,8 +297,8 @@ def _compared(found: Explanation) -> Iterator[str]:
 
 def _switches(arm: Arm, only: Sequence[str] | None = None) -> str:
     names = list(arm.toggles if only is None else only)
-    told = [f"{name} {'on' if arm.toggles.get(name) else 'off'}" for name in names[:MOST_TOLD]]
-    told += [f"and {len(names) - MOST_TOLD} more"] if len(names) > MOST_TOLD else []
+    told = [f"{name} {'on' if arm.toggles.get(name) else 'off'}" for name in names[:MAX_TOLD]]
+    told += [f"and {len(names) - MAX_TOLD} more"] if len(names) > MAX_TOLD else []
     return ", ".join(told) or "no toggle at all"
 
 
@@ -323,10 +323,10 @@ def _pairs(found: Explanation) -> Iterator[str]:
         yield f"{count(pairs.without_a_value, 'of these pairs', '')} had no value of this metric."
     if pairs.counted and not pairs.lost:
         yield "No pair was lost: both sides gave equal answers, and the right ones, in each."
-    for each in pairs.lost[:MOST_TOLD]:
-        yield f"Pair {each.pair} was lost, {each.fate}: {each.reason}."
-    if len(pairs.lost) > MOST_TOLD:
-        yield f"{len(pairs.lost) - MOST_TOLD} more pairs were lost."
+    for each in pairs.lost[:MAX_TOLD]:
+        yield f"Pair {each.pair} was lost, {each.outcome}: {each.reason}."
+    if len(pairs.lost) > MAX_TOLD:
+        yield f"{len(pairs.lost) - MAX_TOLD} more pairs were lost."
 
 
 def _figures(found: Explanation) -> Iterator[str]:
@@ -416,7 +416,7 @@ def _gated(found: Explanation) -> str:
         return "This row is not gated, for its sides are equal: its verdict is for information."
     if floor is not None and floor.standing == "sides differ":
         return "This row is not gated: equal sides do not come out equal, so nothing is judged."
-    least = percent(max(MOST_THRESHOLD, found.metric.threshold or 0.0))
+    least = percent(max(MAX_THRESHOLD, found.metric.threshold or 0.0))
     if floor is not None and leans(floor):
         return (
             f"This row is not gated: equal sides came out {signed(floor.mean)} % apart, and three "
@@ -465,7 +465,7 @@ def _shared(found: Explanation, look: Look) -> str:
     return f", shared by {look.claims} rows, for {before} had been found before"
 
 
-def _decided(found: Explanation, seen: Seen, evidence: Evidence) -> str:
+def _decided(found: Explanation, seen: Seen, evidence: LookStatistics) -> str:
     judgement = seen.look.judgement
     small = f"under the threshold of {percent(evidence.threshold)}"
     if judgement.verdict == evidence.direction:

@@ -9,9 +9,9 @@ from trae_bench.model.records import Comparison, Confirmation
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.terminal import quantity
 from trae_bench.storage.run_file import Compared, RunFile
-from trae_bench.verdicts.gate import Outcome, answers_differ, not_measured, outcome, percent_off
+from trae_bench.verdicts.gate import GateResult, answers_differ, not_measured, outcome, percent_off
 
-MOST_NAMED = 3
+MAX_NAMED = 3
 """Comparisons that a sentence names; the rest is counted."""
 
 
@@ -97,8 +97,8 @@ def change(run: RunFile, row: Comparison) -> str:
     return f"{text} [{low}, {high}]"
 
 
-def _some(run: RunFile, found: Outcome) -> str:
-    named = [_with_state(run, row) for row in found.rows[:MOST_NAMED]]
+def _some(run: RunFile, found: GateResult) -> str:
+    named = [_with_state(run, row) for row in found.rows[:MAX_NAMED]]
     more = len(found.rows) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
 
@@ -114,7 +114,7 @@ def _place(row: Comparison) -> str:
     return f"{for_terminal(row.scenario, 60)} {for_terminal(row.metric, 60)}"
 
 
-def _first_reason(found: Outcome) -> str:
+def _first_reason(found: GateResult) -> str:
     if not found.rows:
         return for_terminal("; ".join(found.reasons), 400)
     row = found.rows[0]

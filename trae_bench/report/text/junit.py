@@ -17,7 +17,7 @@ from trae_bench.report.text.listing import count
 from trae_bench.report.text.markdown import compared
 from trae_bench.report.text.terminal import cells_of, change_in, noise_lines, side_names
 from trae_bench.storage.run_file import RunFile
-from trae_bench.verdicts.caveats import LONGEST_NOTE
+from trae_bench.verdicts.caveats import MAX_NOTE
 from trae_bench.verdicts.gate import answers_differ, not_measured, outcome
 
 _KINDS = ("failure", "error", "skipped")
@@ -69,7 +69,7 @@ def _noise(run: RunFile, scenario: str) -> Iterator[str]:
     yield "  <properties>"
     for line in noise_lines(replace(run, noise=floors)):
         name, _, told = line.partition(": ")
-        yield f'   <property name="{for_xml(name)}" value="{for_xml(told, LONGEST_NOTE)}"/>'
+        yield f'   <property name="{for_xml(name)}" value="{for_xml(told, MAX_NOTE)}"/>'
     yield "  </properties>"
 
 

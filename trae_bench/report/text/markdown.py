@@ -24,7 +24,7 @@ from trae_bench.report.text.terminal import (
     tally,
 )
 from trae_bench.storage.run_file import RunFile
-from trae_bench.verdicts.caveats import LONGEST_NOTE, notes
+from trae_bench.verdicts.caveats import MAX_NOTE, notes
 
 MARKER = "<!-- trae-bench report -->"
 """First line, not shown: by it a job finds the comment that it wrote the last time."""
@@ -32,11 +32,11 @@ MARKER = "<!-- trae-bench report -->"
 MOST = 65_000
 """Characters; GitHub refuses comments of more than 65,536."""
 NOTHING_MEASURED = "nothing could be measured"
-MOST_STANDING_OUT = 10
-LONGEST_SENTENCE = 800
-LONGEST_NAME = 60
+MAX_STANDING_OUT = 10
+MAX_SENTENCE = 800
+MAX_NAME = 60
 """Characters of a name; a hundred of them still leave room for a table."""
-LONGEST_MACHINE = 200
+MAX_MACHINE = 200
 _ROOM_FOR_MARKS = 500
 STANDING_OUT: tuple[Verdict, ...] = ("regression", "improvement")
 _BESIDE: tuple[Verdict, ...] = ("improvement", "inconclusive")
@@ -45,8 +45,8 @@ _BESIDE: tuple[Verdict, ...] = ("improvement", "inconclusive")
 
 def comment(run: RunFile, *, claimed: bool = True) -> str:
     """The whole report. `claimed` is off where a run was too short for verdicts."""
-    said = markdown_text(headline(run, claimed=claimed), LONGEST_SENTENCE)
-    noise = [for_markdown(line, LONGEST_NOTE) for line in noise_lines(run)]
+    said = markdown_text(headline(run, claimed=claimed), MAX_SENTENCE)
+    noise = [for_markdown(line, MAX_NOTE) for line in noise_lines(run)]
     head = [MARKER, f"### trae-bench: {said}", "", "  \n".join(noise), ""]
     foot = ["", *_foot(run, claimed)]
     room = MOST - length(head) - length(foot) - _ROOM_FOR_MARKS
@@ -94,11 +94,11 @@ def _standing_out(run: RunFile, claimed: bool) -> list[str]:
     lines = []
     for verdict in STANDING_OUT if claimed else ():
         rows = [row for row in heeded(run) if row.judgement.verdict == verdict]
-        for row in rows[:MOST_STANDING_OUT]:
+        for row in rows[:MAX_STANDING_OUT]:
             change = change_in(_cells(run, row, claimed))
             lines.append(f"- **{verdict}** {_place(row)}: {change}")
-        if len(rows) > MOST_STANDING_OUT:
-            lines.append(f"- and {len(rows) - MOST_STANDING_OUT} more: **{verdict}**")
+        if len(rows) > MAX_STANDING_OUT:
+            lines.append(f"- and {len(rows) - MAX_STANDING_OUT} more: **{verdict}**")
     return lines
 
 
@@ -121,7 +121,7 @@ def _table(run: RunFile, claimed: bool, room: int) -> list[str]:
     if not rows:
         return []
     lines = (
-        f"| {for_markdown(row.scenario, LONGEST_NAME)} | {for_markdown(row.contrast, LONGEST_NAME)}"
+        f"| {for_markdown(row.scenario, MAX_NAME)} | {for_markdown(row.contrast, MAX_NAME)}"
         f" | {' | '.join(_cells(run, row, claimed))} |"
         for row in rows
     )
@@ -149,20 +149,20 @@ def _cells(run: RunFile, row: Comparison, claimed: bool) -> list[str]:
 
 def _foot(run: RunFile, claimed: bool) -> list[str]:
     header = run.header
-    machine = for_markdown(machine_name(header.machine), LONGEST_MACHINE)
-    commit = for_markdown(str(header.code.get("commit") or "unknown"), LONGEST_NAME)
+    machine = for_markdown(machine_name(header.machine), MAX_MACHINE)
+    commit = for_markdown(str(header.code.get("commit") or "unknown"), MAX_NAME)
     dirty = " with changes that are not committed" if header.code.get("dirty") is True else ""
     return [
         closing(run, claimed=claimed),
         "",
-        *(f"{markdown_text(note, LONGEST_NOTE)}\n" for note in notes(run)),
-        f"Commit {commit}{dirty}, on {machine}, {for_markdown(header.created, LONGEST_NAME)}.",
+        *(f"{markdown_text(note, MAX_NOTE)}\n" for note in notes(run)),
+        f"Commit {commit}{dirty}, on {machine}, {for_markdown(header.created, MAX_NAME)}.",
     ]
 
 
 def _place(row: Comparison, *, metric: bool = True) -> str:
     names = (row.scenario, row.contrast, row.metric) if metric else (row.scenario, row.contrast)
-    return " / ".join(for_markdown(name, LONGEST_NAME) for name in names)
+    return " / ".join(for_markdown(name, MAX_NAME) for name in names)
 
 
 def within(lines: Iterable[str], room: int) -> list[str]:

@@ -10,9 +10,9 @@ from itertools import groupby
 from trae_bench.report.escape import cut, for_markdown, for_terminal, markdown_text
 from trae_bench.report.text.listing import TABLE, bullets, count, names
 from trae_bench.report.text.markdown import (
-    LONGEST_NAME,
+    MAX_NAME,
+    MAX_STANDING_OUT,
     MOST,
-    MOST_STANDING_OUT,
     STANDING_OUT,
     in_short,
     length,
@@ -29,8 +29,8 @@ from trae_bench.report.text.terminal import (
     tally,
 )
 from trae_bench.storage.run_file import RunFile
-from trae_bench.verdicts.caveats import LONGEST_NOTE
-from trae_bench.verdicts.run_diff import OTHER_KIND, Across, Change, Kind, Origin
+from trae_bench.verdicts.caveats import MAX_NOTE
+from trae_bench.verdicts.run_diff import OTHER_KIND, Change, Kind, Origin, RunDiff
 
 MARKER = "<!-- trae-bench comparison of stored runs -->"
 """First line, not shown: by it a job finds the comment that it wrote the last time."""
@@ -45,14 +45,14 @@ ABOUT: dict[Kind, str] = {
 }
 """What a kind of row is, in the order of the table."""
 READING = "Ratio: head to base. From: the smallest change that is worth a verdict, drift included."
-MOST_DIFFERENCES = 20
+MAX_DIFFERENCES = 20
 
 
 Runs = tuple[RunFile, RunFile]
 """The base and the head that were compared."""
 
 
-def text(found: Across, runs: Runs, *, width: int = 80) -> str:
+def text(found: RunDiff, runs: Runs, *, width: int = 80) -> str:
     """The whole report for a terminal."""
     lines = [*_origins(found, runs, width), ""]
     rows = _shown(found)
@@ -71,7 +71,7 @@ def text(found: Across, runs: Runs, *, width: int = 80) -> str:
     return "\n".join(lines)
 
 
-def closing(found: Across) -> str:
+def closing(found: RunDiff) -> str:
     """What all of it comes to, in a sentence; no text of a file is in it."""
     verdicts = [change.verdict for change in found.gated]
     compared = [change for change in found.changes if change.kind in ABOUT]
@@ -80,24 +80,22 @@ def closing(found: Across) -> str:
     return f"{gated}; {len(compared) - len(verdicts)} more for information."
 
 
-def comment(found: Across, runs: Runs) -> str:
+def comment(found: RunDiff, runs: Runs) -> str:
     """As Markdown, however much it is under what GitHub takes as a comment."""
     head = [MARKER, f"### trae-bench, compared with a stored run: {headline(found)}", ""]
     for (name, origin), run in zip(_named(found), runs, strict=True):
-        noise = (f"; {for_markdown(line, LONGEST_NOTE)}" for line in noise_lines(run))
+        noise = (f"; {for_markdown(line, MAX_NOTE)}" for line in noise_lines(run))
         head.append(f"- {name}: {_origin(origin, for_markdown)}{''.join(noise)}")
     foot = ["", closing(found)]
     room = MOST - length(head, foot) - 1000
     marked = within(_standing_out(found), room // 3)
-    beside = (
-        f"- {for_markdown(one, LONGEST_NOTE)}" for one in (*_differences(found), *_aside(found))
-    )
+    beside = (f"- {for_markdown(one, MAX_NOTE)}" for one in (*_differences(found), *_aside(found)))
     told = within(beside, room // 4)
     table = _table(found, room - length(marked, told))
     return "\n".join([*head, *told, "", *marked, *table, *foot]) + "\n"
 
 
-def headline(found: Across) -> str:
+def headline(found: RunDiff) -> str:
     """The verdict on the whole, in a few words."""
     verdicts = [change.verdict for change in found.gated]
     if not set(verdicts) - {"not measured"}:
@@ -108,11 +106,11 @@ def headline(found: Across) -> str:
 # The head: what was compared with what
 
 
-def _named(found: Across) -> tuple[tuple[str, Origin], tuple[str, Origin]]:
+def _named(found: RunDiff) -> tuple[tuple[str, Origin], tuple[str, Origin]]:
     return ("base", found.base), ("head", found.head)
 
 
-def _origins(found: Across, runs: Runs, width: int) -> Iterator[str]:
+def _origins(found: RunDiff, runs: Runs, width: int) -> Iterator[str]:
     told = {}
     for (name, origin), run in zip(_named(found), runs, strict=True):
         told[name] = "; ".join([_origin(origin, for_terminal), *noise_lines(run)])
@@ -127,17 +125,17 @@ def _origin(origin: Origin, escaped: Callable[[str], str]) -> str:
     return f"{escaped(origin.created)}, {commit}{dirty}, {escaped(origin.machine)}"
 
 
-def _differences(found: Across) -> Iterator[str]:
+def _differences(found: RunDiff) -> Iterator[str]:
     if not found.same_kind:
         yield (
             "the machines are of different kinds: memory and what the interpreter counts are for"
             " information, absolute figures say nothing"
         )
-    for one in found.differences[:MOST_DIFFERENCES]:
+    for one in found.differences[:MAX_DIFFERENCES]:
         base, head = (_fact(one.name, said) for said in (one.base, one.head))
         yield f"{one.name[:40]}: {base} in the base, {head} in the head"
-    if len(found.differences) > MOST_DIFFERENCES:
-        yield f"and {len(found.differences) - MOST_DIFFERENCES} more differences"
+    if len(found.differences) > MAX_DIFFERENCES:
+        yield f"and {len(found.differences) - MAX_DIFFERENCES} more differences"
 
 
 def _fact(name: str, said: str) -> str:
@@ -147,7 +145,7 @@ def _fact(name: str, said: str) -> str:
 # Rows
 
 
-def _shown(found: Across) -> list[Change]:
+def _shown(found: RunDiff) -> list[Change]:
     """Kind by kind; counters that have not changed are only counted."""
     order = list(ABOUT)
     rows = [
@@ -206,13 +204,13 @@ def _notes(rows: Sequence[Change], width: int) -> Iterator[str]:
         yield textwrap.fill(line, width, initial_indent="   ", subsequent_indent="     ")
 
 
-def _rest(found: Across, width: int) -> Iterator[str]:
+def _rest(found: RunDiff, width: int) -> Iterator[str]:
     if told := _aside(found):
         yield bullets(told, width)
         yield ""
 
 
-def _aside(found: Across) -> list[str]:
+def _aside(found: RunDiff) -> list[str]:
     """What is in no row of the table."""
     same = sum(map(_unchanged_counter, found.changes))
     are = "is" if same == 1 else "are"
@@ -240,19 +238,19 @@ def _list(named: Sequence[str], most: int = 10) -> str:
 # Markdown
 
 
-def _standing_out(found: Across) -> Iterator[str]:
+def _standing_out(found: RunDiff) -> Iterator[str]:
     for verdict in STANDING_OUT:
         rows = [change for change in found.gated if change.verdict == verdict]
-        for change in rows[:MOST_STANDING_OUT]:
+        for change in rows[:MAX_STANDING_OUT]:
             figures = change_in([markdown_text(text) for text in _cells(change)])
             named = (change.scenario, change.subject, change.metric)
-            place = " / ".join(for_markdown(name, LONGEST_NAME) for name in named)
+            place = " / ".join(for_markdown(name, MAX_NAME) for name in named)
             yield f"- **{verdict}** {place} ({change.kind}): {figures}"
-        if len(rows) > MOST_STANDING_OUT:
-            yield f"- and {len(rows) - MOST_STANDING_OUT} more: **{verdict}**"
+        if len(rows) > MAX_STANDING_OUT:
+            yield f"- and {len(rows) - MAX_STANDING_OUT} more: **{verdict}**"
 
 
-def _table(found: Across, room: int) -> list[str]:
+def _table(found: RunDiff, room: int) -> list[str]:
     rows = _shown(found)
     if not rows:
         return []
@@ -280,6 +278,6 @@ def _line(change: Change) -> str:
     name, *figures = _cells(change)
     places = (change.scenario, change.subject, name)
     told = [change.kind, "yes" if change.gated else "no"]
-    told += [for_markdown(place, LONGEST_NAME) for place in places]
+    told += [for_markdown(place, MAX_NAME) for place in places]
     noted = f" {markdown_text(f'({change.note})')}" if change.note else ""
     return f"| {' | '.join([*told, *map(markdown_text, figures)])}{noted} |"

@@ -16,7 +16,7 @@ from trae_bench.scenario import (
 
 _LONGEST = 2_000
 """Characters of one text that are shown."""
-_MOST_LINES = 8
+_MAX_LINES = 8
 """Of one argument."""
 
 
@@ -176,10 +176,10 @@ def _argument(name: str, value: object, width: int, margin: str) -> Iterator[str
         return
     yield margin + for_terminal(f"{name}:")
     room = width - len(margin) - 2
-    for line in lines[:_MOST_LINES]:
+    for line in lines[:_MAX_LINES]:
         yield f"{margin}  {for_terminal(line, room)}".rstrip()
-    if len(lines) > _MOST_LINES:
-        yield f"{margin}  … {len(lines) - _MOST_LINES} more lines"
+    if len(lines) > _MAX_LINES:
+        yield f"{margin}  … {len(lines) - _MAX_LINES} more lines"
 
 
 def _shown(value: object) -> str:

@@ -18,20 +18,20 @@ from trae_bench.report.text.sparkline import ASCII, BLOCKS, sparkline
 from trae_bench.stats.analysis import (
     BASE_HEAD,
     OFF_ON,
-    Floor,
+    NoiseEstimate,
     RowKey,
     key_of_row,
     leans,
     rows_of,
     shows_from,
 )
-from trae_bench.stats.decision import MOST_LOG, Row, log_ratios
+from trae_bench.stats.decision import MAX_LOG, Row, log_ratios
 from trae_bench.storage.run_file import Facts, RunFile
 
 _LEFT = frozenset({"metric", "pairs", "verdict"})
 WIDE, WIDEST = 120, 160
 """Columns of a terminal from which on the table has a picture of the pairs, and all it can have."""
-LONGEST_LINE = 120
+MAX_LINE = 120
 """Of sentences; longer ones are hard to read."""
 _Table = Sequence[tuple[str, ...]]
 """Texts, line by line; the first has the names of the columns."""
@@ -109,8 +109,8 @@ def table(
         title = _title([row for row, _ in block_rows], metrics, width)
         told += ["", f"{_BOLD}{title}{_PLAIN}" if colour else title]
         told += [_tinted(row, text) if colour and claimed else text for row, text in block_rows]
-        told += _reasons([row for row, _ in block_rows], min(width, LONGEST_LINE))
-    return "\n".join([*told, *_legend(texts[0], plain, min(width, LONGEST_LINE))])
+        told += _reasons([row for row, _ in block_rows], min(width, MAX_LINE))
+    return "\n".join([*told, *_legend(texts[0], plain, min(width, MAX_LINE))])
 
 
 def heads(sides: tuple[str, str] = OFF_ON) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ def noise_lines(run: RunFile) -> list[str]:
 
 def noise_line(run: RunFile) -> str:
     """How noisy the machine was, by the scenario with the widest spread of each metric."""
-    worst: dict[str, Floor] = {}
+    worst: dict[str, NoiseEstimate] = {}
     for floor in sorted(run.noise, key=lambda floor: floor.sd):
         worst[floor.metric] = floor
     told = [worst[name] for name in LEADING if name in worst][:2] or list(worst.values())[:1]
@@ -159,7 +159,7 @@ def noise_line(run: RunFile) -> str:
     return f"A/A noise: {', '.join(parts)} ({why})"
 
 
-def _shown(run: RunFile, floor: Floor) -> str:
+def _shown(run: RunFile, floor: NoiseEstimate) -> str:
     """What a metric with this noise is good for; empty where no single rows are tested."""
     if (effect := effect_shown(run, floor)) is None:
         return ""
@@ -168,7 +168,7 @@ def _shown(run: RunFile, floor: Floor) -> str:
     return f"for information only in {for_terminal(floor.scenario, 40)}"
 
 
-def effect_shown(run: RunFile, floor: Floor) -> float | None:
+def effect_shown(run: RunFile, floor: NoiseEstimate) -> float | None:
     """Smallest effect (a fraction) that this run can show; None where it tests no single rows."""
     header = run.header
     if is_fixed(header.design):
@@ -177,7 +177,9 @@ def effect_shown(run: RunFile, floor: Floor) -> float | None:
     return shows_from(floor, header.metrics[floor.metric], family, header.pairs)
 
 
-def noise_table(floors: Sequence[Floor], metrics: Mapping[str, Metric], *, width: int = 80) -> str:
+def noise_table(
+    floors: Sequence[NoiseEstimate], metrics: Mapping[str, Metric], *, width: int = 80
+) -> str:
     """All of it: how the pairs scatter, and the smallest effect that they can show."""
     rows = [
         (metrics[floor.metric].mode, floor.metric, *cells_of_floor(floor, floor.smallest_effect))
@@ -187,18 +189,18 @@ def noise_table(floors: Sequence[Floor], metrics: Mapping[str, Metric], *, width
     return textwrap.indent(columns(head, rows, width - 2), "  ")
 
 
-def cells_of_floor(floor: Floor, least: float | None) -> tuple[str, ...]:
+def cells_of_floor(floor: NoiseEstimate, least: float | None) -> tuple[str, ...]:
     """Pairs, standard deviation, mean, the least effect that shows, standing."""
     return (
         str(floor.pairs),
         percent(floor.sd),
-        f"{100 * math.expm1(min(floor.mean, MOST_LOG)):+.2f} %",
+        f"{100 * math.expm1(min(floor.mean, MAX_LOG)):+.2f} %",
         "-" if least is None else percent(least),
         floor.standing,
     )
 
 
-def standing_lines(floors: Sequence[Floor]) -> list[str]:
+def standing_lines(floors: Sequence[NoiseEstimate]) -> list[str]:
     """Which metrics A/A pairs tell not to trust, and which to take for information only."""
     told = {
         "sides differ": "Not judged, for equal sides do not come out equal",
@@ -211,7 +213,7 @@ def standing_lines(floors: Sequence[Floor]) -> list[str]:
     ]
 
 
-def _floor_name(floor: Floor) -> str:
+def _floor_name(floor: NoiseEstimate) -> str:
     name = f"{for_terminal(floor.scenario, 40)} {for_terminal(floor.metric, 30)}"
     return f"{name} (equal sides came out {signed(floor.mean)} % apart)" if leans(floor) else name
 
@@ -287,7 +289,7 @@ def _digits(value: float, digits: int) -> str:
 
 def as_ratio(log_ratio: float) -> str:
     """`0.867`, of a natural logarithm."""
-    value = math.exp(min(log_ratio, MOST_LOG))
+    value = math.exp(min(log_ratio, MAX_LOG))
     if value >= 1000:
         return f"{value:.3g}"
     return f"{value:.{3 if value < 9.9995 else 1}f}"
@@ -302,7 +304,7 @@ def as_interval(interval: Interval | None) -> str:
 
 def signed(log_ratio: float) -> str:
     """The change in per cent, of a natural logarithm: `-13.3`."""
-    change = 100 * math.expm1(min(log_ratio, MOST_LOG))
+    change = 100 * math.expm1(min(log_ratio, MAX_LOG))
     return f"{change:+.1f}" if abs(change) < 999.5 else f"{change:+.3g}"
 
 

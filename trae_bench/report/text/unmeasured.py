@@ -3,7 +3,7 @@
 from trae_bench.report.escape import cut, for_markdown, for_xml
 from trae_bench.report.text.markdown import MARKER
 
-LONGEST_REASON = 2000
+MAX_REASON = 2000
 """Characters."""
 
 
@@ -20,7 +20,7 @@ def junit(why: str) -> str:
 <testsuites name="trae-bench" {counts}>
  <testsuite name="trae-bench" {counts}>
   <testcase classname="trae-bench" name="run" time="0">
-   <error message="{for_xml(why, LONGEST_REASON)}"/>
+   <error message="{for_xml(why, MAX_REASON)}"/>
   </testcase>
  </testsuite>
 </testsuites>
@@ -29,5 +29,5 @@ def junit(why: str) -> str:
 
 def _code(why: str) -> str:
     """A line of the reason a paragraph."""
-    lines = cut(why, LONGEST_REASON).splitlines()
-    return "\n\n".join(for_markdown(line, LONGEST_REASON) for line in lines)
+    lines = cut(why, MAX_REASON).splitlines()
+    return "\n\n".join(for_markdown(line, MAX_REASON) for line in lines)

@@ -31,9 +31,9 @@ from trae_bench.scenario import (
 from trae_bench.scenario.loader import files_below
 from trae_bench.scenario.model import Name
 
-LARGEST_TRAJECTORY = 256 * 1024 * 1024
+MAX_TRAJECTORY = 256 * 1024 * 1024
 """Bytes."""
-METRICS = ("cpu", "wall", "self_time_per_step")
+METRICS = ("cpu", "wall", "step_overhead")
 NOT_VARIED = frozenset({"native_client", "shared_tls", "optional_deps", "config_cache"})
 """Toggles that a recorded session is not asked about: they need a vendor's SDK to tell anything,
 TLS, or a second start, none of which it has."""
@@ -85,7 +85,7 @@ class Recording(Struct, frozen=True):
 def read_trajectory(path: Path) -> Trajectory:
     """Raises `UsageError` for a file that is none."""
     try:
-        return msgspec.json.decode(whole(path, LARGEST_TRAJECTORY), type=Trajectory)
+        return msgspec.json.decode(whole(path, MAX_TRAJECTORY), type=Trajectory)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except msgspec.ValidationError as error:

@@ -29,7 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from trae_bench.errors import CannotMeasure
-from trae_bench.execution.launcher_client import Job, Launcher, last_words
+from trae_bench.execution.launcher_client import Job, LauncherClient, last_words
 from trae_bench.subject.install import inventory
 
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ class Workshop:
         return hashlib.sha256(msgspec.json.encode(decides)).hexdigest()[:32]
 
     def _make(self, prefix: Path, asked: "Sequence[Requirement]") -> None:
-        with closing(Launcher()) as launcher:
+        with closing(LauncherClient()) as launcher:
             self._step(launcher, prefix, self._filled(self._installer.make, prefix))
             if asked:
                 self._say(f"{self._installer.name} installs {', '.join(map(str, asked))}")
@@ -310,7 +310,7 @@ class Workshop:
         ]
 
     def _step(
-        self, launcher: Launcher, prefix: Path, argv: Sequence[str], may_end: int = 0
+        self, launcher: LauncherClient, prefix: Path, argv: Sequence[str], may_end: int = 0
     ) -> None:
         log = prefix.with_name(f"log-{len(list(prefix.parent.iterdir()))}")
         job = Job(argv=tuple(argv), env=_environment(), cwd=str(prefix.parent), log=str(log))
