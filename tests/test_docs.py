@@ -30,13 +30,14 @@ from msgspec.structs import replace
 from trae_bench.cli import cli, main
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.metrics import METRICS
-from trae_bench.model.records import Mode
+from trae_bench.model.experiment import Mode
+from trae_bench.model.run import RunFile
 from trae_bench.report.html import page
 from trae_bench.report.html.source import Source
 from trae_bench.report.plot import Shown, picture
 from trae_bench.report.text.terminal import closing, noise_lines, table
 from trae_bench.stats.analysis import comparisons, noise_floor
-from trae_bench.storage.run_file import RunFile, read_run
+from trae_bench.storage.run_file import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.trae_bench.test_meters import session, usage
-from tests.trae_bench.test_subject import OTHER_AGENT, SMALL
+from tests.trae_bench.subject.test_agent_core_subject import OTHER_AGENT, SMALL
+from tests.trae_bench.test_metrics import session, usage
 from trae_bench import metrics
 from trae_bench.metrics import METRICS, Observation
-from trae_bench.model.records import Metric
+from trae_bench.model.experiment import Metric
 from trae_bench.scenario import check, load
 from trae_bench.subject.agent_core import toggles
 

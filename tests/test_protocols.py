@@ -25,7 +25,7 @@ from agent_core.models.codec import Parameters, StreamDecoder
 from agent_core.toggles import Toggles
 from tests.properties import examples
 from tests.test_equal_answers import TURNS, scenario, without_times
-from trae_bench.model.records import SessionLog
+from trae_bench.model.sample import SessionLog
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.protocol_streams import stream_turns
 from trae_bench.provider.protocols import encode_turns

@@ -17,7 +17,8 @@ from itertools import pairwise
 from msgspec import Struct
 from msgspec.structs import replace
 
-from trae_bench.model.records import Better, ChildReport, Metric, Probe, RequestLog, SessionLog
+from trae_bench.model.experiment import Better, Metric, Probe
+from trae_bench.model.sample import ChildReport, RequestLog, SessionLog
 
 TAIL_STEPS = 20
 """Steps from which the tail and the growth of the self time say anything."""

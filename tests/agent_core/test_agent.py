@@ -11,7 +11,7 @@ from agent_core.dispatch import ParallelDispatch, SequentialDispatch
 from agent_core.errors import ConnectionFailedError, RecordingError
 from agent_core.messages import Message, Outcome, Reply, ToolOutput, Usage
 from agent_core.ports import Dispatch
-from tests.agent_core.twins import (
+from tests.agent_core.fakes import (
     DictCatalog,
     ListRecorder,
     ScriptedModel,

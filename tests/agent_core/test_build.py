@@ -16,8 +16,8 @@ from agent_core.errors import ConfigError, MissingDependencyError
 from agent_core.messages import Outcome
 from agent_core.toggles import Toggles
 from agent_core.trajectory_recorder import OptimizedTrajectoryRecorder
+from tests.agent_core.fakes import ListRecorder, ScriptedModel, call, reply
 from tests.agent_core.scripted_server import Answer, scripted_server
-from tests.agent_core.twins import ListRecorder, ScriptedModel, call, reply
 
 pytestmark = pytest.mark.anyio
 

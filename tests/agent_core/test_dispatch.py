@@ -17,7 +17,7 @@ from agent_core.lazy_tools import EagerCatalog, LazyCatalog
 from agent_core.messages import ToolCall, ToolOutput, ToolResult
 from agent_core.ports import Access, Catalog, Dispatch, ToolContext
 from agent_core.workspace import Workspace
-from tests.agent_core.twins import DictCatalog, ScriptedShell, ScriptedTool, call
+from tests.agent_core.fakes import DictCatalog, ScriptedShell, ScriptedTool, call
 from tests.properties import examples
 
 pytestmark = pytest.mark.anyio

@@ -22,8 +22,8 @@ from agent_core.connection_pool import ConnectionPoolManager
 from agent_core.dynamic_imports import MissingDependencyError, check_provider_availability
 from agent_core.providers import PROVIDERS
 from agent_core.tools import tools_registry
+from tests.agent_core.fakes import ScriptedModel, call, reply
 from tests.agent_core.scripted_server import Answer, scripted_server
-from tests.agent_core.twins import ScriptedModel, call, reply
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from agent_core.ports import Access, Files, ToolContext
 from agent_core.tools.edit import EditTool
 from agent_core.tools.json_edit import JSONEditTool
 from agent_core.workspace import Workspace
-from tests.agent_core.twins import ScriptedShell
+from tests.agent_core.fakes import ScriptedShell
 
 pytestmark = pytest.mark.anyio
 

@@ -21,7 +21,7 @@ from agent_core.tools.json_edit import JSONEditTool, _dumps, _loads
 from agent_core.tools.sequential_thinking import SequentialThinkingTool
 from agent_core.tools.task_done import TaskDoneTool
 from agent_core.workspace import Workspace
-from tests.agent_core.twins import ScriptedShell
+from tests.agent_core.fakes import ScriptedShell
 
 pytestmark = pytest.mark.anyio
 

@@ -28,7 +28,7 @@ from agent_core.toggles import Toggles
 from agent_core.tools import TOOLS
 from agent_core.trajectory_recorder import OptimizedTrajectoryRecorder, TrajectoryRecorder
 from agent_core.workspace import Workspace
-from tests.agent_core.twins import ScriptedModel, call, reply
+from tests.agent_core.fakes import ScriptedModel, call, reply
 
 pytestmark = pytest.mark.anyio
 

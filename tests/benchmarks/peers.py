@@ -23,7 +23,7 @@ from typing import Literal
 
 from msgspec import Struct, to_builtins
 
-from tests.benchmarks.rig import AGENT, NAP, Load, Rig
+from tests.benchmarks.harness import AGENT, NAP, Load, Rig
 from trae_bench.metrics import TAIL_STEPS
 
 SINGLE = ("raw socket", "raw append", "httpx", AGENT)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.harness import AGENT, FILE_TEXT, Load, Rig, check
 from tests.benchmarks.peers import SINGLE, Goal, judge, main, measure, rows, table
-from tests.benchmarks.rig import AGENT, FILE_TEXT, Load, Rig, check
 from trae_bench.errors import CannotMeasure
-from trae_bench.model.records import RequestLog, SessionLog
+from trae_bench.model.sample import RequestLog, SessionLog
 
 
 @pytest.mark.slow

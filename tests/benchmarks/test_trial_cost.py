@@ -13,7 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.side_by_side import Meter
-from tests.trae_bench.test_executors import Script, SilentProvider, scenario, trial
+from tests.trae_bench.execution.test_subprocess_executor import (
+    Script,
+    SilentProvider,
+    scenario,
+    trial,
+)
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
 
 GROUP = "CPU of the bench for one `true`"

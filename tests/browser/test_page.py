@@ -11,12 +11,13 @@ import msgspec
 import pytest
 
 from tests.browser.conftest import Tab
+from tests.trae_bench.report.test_html import MEDDLING, PLANTS, designed, long_runs
+from tests.trae_bench.report.test_untrusted import document, planted
 from tests.trae_bench.runs import honest
-from tests.trae_bench.test_html import MEDDLING, PLANTS, designed, long_runs
-from tests.trae_bench.test_untrusted import document, planted
 from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.model.run import RunFile
 from trae_bench.report.html import Source, page
-from trae_bench.storage.run_file import RunFile, read_run
+from trae_bench.storage.run_file import read_run
 
 Open = Callable[..., Tab]
 

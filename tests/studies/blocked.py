@@ -29,8 +29,7 @@ from statistics import median
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tests.studies.burden import times
-from tests.studies.lab import (
+from tests.studies.harness import (
     BURDEN_WALL,
     NOISE,
     NOTHING,
@@ -46,12 +45,14 @@ from tests.studies.lab import (
     scenario_of,
     table,
 )
+from tests.studies.injected_load import times
 from tests.trae_bench.operating_characteristics import FAMILY, judge_alone
 from trae_bench._util.host_facts import cores
-from trae_bench.design.cells import Cell
 from trae_bench.metrics import METRICS
-from trae_bench.model.records import Estimate, Sample
-from trae_bench.run.scheduler import Executor, Limits
+from trae_bench.model.experiment import Cell, Limits
+from trae_bench.model.result import Estimate
+from trae_bench.model.sample import Sample
+from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import MINIMUM, standing
 from trae_bench.stats.decision import SERIAL_V1, Row, estimate

@@ -13,14 +13,13 @@ from statistics import median
 
 from msgspec import Struct
 
-from tests.studies.lab import arguments, keep, play, playable, say, scenario_of, table
-from tests.trae_bench.test_catalogue import all_names
-from tests.trae_bench.test_catalogue import arm as everything
-from trae_bench.design.cells import Cell
+from tests.studies.harness import arguments, keep, play, playable, say, scenario_of, table
+from tests.trae_bench.scenario.test_catalog import all_names
+from tests.trae_bench.scenario.test_catalog import arm as everything
 from trae_bench.errors import BenchError
-from trae_bench.model.records import Contrast, Sample, Side
+from trae_bench.model.experiment import Cell, Contrast, Limits, Side
+from trae_bench.model.sample import Sample
 from trae_bench.run.runner import Bench
-from trae_bench.run.scheduler import Limits
 from trae_bench.stats.analysis import group, pair_outcome
 
 TOO_LONG = ("trajectory-long@1000",)

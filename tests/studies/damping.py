@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tests.studies.lab import (
+from tests.studies.harness import (
     NOTHING,
     Burden,
     Mean,
@@ -42,10 +42,10 @@ from tests.studies.lab import (
     table,
     told,
 )
-from trae_bench.design.cells import Cell
 from trae_bench.execution import callgrind
-from trae_bench.model.records import Mode, Sample
-from trae_bench.run.scheduler import Executor, Limits
+from trae_bench.model.experiment import Cell, Limits, Mode
+from trae_bench.model.sample import Sample
+from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.stats.decision import t_quantile
 

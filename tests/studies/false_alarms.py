@@ -22,7 +22,7 @@ from statistics import fmean, median
 
 from msgspec import Struct, convert
 
-from tests.studies.lab import (
+from tests.studies.harness import (
     Clock,
     Log,
     arguments,
@@ -35,12 +35,12 @@ from tests.studies.lab import (
     stoppable,
     table,
 )
-from trae_bench.design.cells import Cell, cells
+from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.metrics import METRICS
-from trae_bench.model.records import Arm, Comparison, Contrast, Mode, Verdict
+from trae_bench.model.experiment import Arm, Cell, Contrast, Limits, Mode
+from trae_bench.model.result import Comparison, Verdict
 from trae_bench.run.runner import Bench
-from trae_bench.run.scheduler import Limits
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons, noise_floor
 

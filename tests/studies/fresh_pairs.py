@@ -14,11 +14,12 @@ from random import Random
 from statistics import NormalDist
 from typing import NamedTuple
 
-from tests.trae_bench.twins import sample
-from trae_bench.design.cells import Cell, confirming
+from tests.trae_bench.fakes import sample
+from trae_bench.design.cells import confirming
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.metrics import METRICS
-from trae_bench.model.records import Arm, Contrast, Mode, Sample, Side
+from trae_bench.model.experiment import Arm, Cell, Contrast, Mode, Side
+from trae_bench.model.sample import Sample
 from trae_bench.stats.analysis import comparisons, key_of, stops
 
 A, B = Arm("base", {}), Arm("head", {})

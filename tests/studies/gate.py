@@ -20,12 +20,13 @@ from pathlib import Path
 
 from msgspec import Struct, to_builtins
 
-from tests.studies.lab import arguments, say, share_at_most, table
-from tests.trae_bench.heads import HEADS, commit, git, repository, slower
+from tests.studies.harness import arguments, say, share_at_most, table
+from tests.trae_bench.mutations import HEADS, commit, git, repository, slower
 from trae_bench.cli import main as trae_bench
 from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.model.run import RunFile
 from trae_bench.report.text.gate import sentence
-from trae_bench.storage.run_file import RunFile, read_run
+from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
 from trae_bench.verdicts.gate import CODES, outcome
 

@@ -19,7 +19,7 @@ from statistics import median
 
 from msgspec import Struct, convert
 
-from tests.studies.lab import (
+from tests.studies.harness import (
     BURDEN_WALL,
     NOISE,
     NOTHING,
@@ -41,11 +41,13 @@ from tests.studies.lab import (
     table,
     told,
 )
-from trae_bench.design.cells import Cell, cells
+from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.metrics import METRICS
-from trae_bench.model.records import Sample, Verdict
-from trae_bench.run.scheduler import Executor, Limits
+from trae_bench.model.experiment import Cell, Limits
+from trae_bench.model.result import Verdict
+from trae_bench.model.sample import Sample
+from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons
 

@@ -25,13 +25,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
-from tests.trae_bench.test_cli import children_of
-from tests.trae_bench.twins import TINY
+from tests.trae_bench.cli.test_cli import children_of
+from tests.trae_bench.fakes import TINY
+from trae_bench.design.limits import limits_of
 from trae_bench.execution.host_lock import PLACE_VARIABLE
-from trae_bench.model.records import Sample
-from trae_bench.run.planner import limits_of
-from trae_bench.run.scheduler import target
-from trae_bench.storage.run_file import RunFile, read_journal, read_run
+from trae_bench.model.run import RunFile
+from trae_bench.model.sample import Sample
+from trae_bench.stats.stopping import target
+from trae_bench.storage.run_file import read_journal, read_run
 from trae_bench.storage.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -45,7 +45,7 @@ from typing import Literal
 from msgspec import Struct, convert
 from msgspec.structs import replace
 
-from tests.studies.lab import (
+from tests.studies.harness import (
     Clock,
     Log,
     arguments,
@@ -62,15 +62,15 @@ from tests.studies.lab import (
     stoppable,
     table,
 )
-from tests.studies.seats import Seats
+from tests.studies.prepared_sessions import Seats
 from trae_bench._util import host_facts
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
 from trae_bench.metrics import METRICS
-from trae_bench.model.records import Arm, Contrast
+from trae_bench.model.experiment import Arm, Contrast, Limits
 from trae_bench.provider.loopback import Loopback
-from trae_bench.run.scheduler import Executor, Limits
+from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons
 

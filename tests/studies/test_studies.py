@@ -15,12 +15,11 @@ from tests.studies import (
     damping,
     false_alarms,
     fresh_pairs,
+    harness,
     injected,
-    lab,
     peers,
 )
-from tests.studies.burden import times
-from tests.studies.lab import (
+from tests.studies.harness import (
     BURDEN_CPU,
     BURDEN_WALL,
     NOTHING,
@@ -39,15 +38,15 @@ from tests.studies.lab import (
     share_interval,
     table,
 )
-from tests.studies.seats import Seats
-from trae_bench.design.cells import Cell
+from tests.studies.injected_load import times
+from tests.studies.prepared_sessions import Seats
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.host_lock import PLACE_VARIABLE
 from trae_bench.execution.subprocess_executor import ScriptedExecutor
-from trae_bench.model.records import Sample, Trial
+from trae_bench.model.experiment import Cell, Limits, Trial
+from trae_bench.model.sample import Sample
 from trae_bench.provider.loopback import Loopback
-from trae_bench.run.scheduler import Limits
 
 pytestmark = pytest.mark.slow
 SHORT = "noise@12"
@@ -60,7 +59,7 @@ def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab, "_TRIES", 1)
+    monkeypatch.setattr(harness, "_TRIES", 1)
     monkeypatch.setattr(peers, "FEWEST", 2)
     monkeypatch.setattr(peers, "PACES", 1)
 

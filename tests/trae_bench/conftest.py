@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trae_bench.twins import TINY
+from tests.trae_bench.fakes import TINY
 from trae_bench.execution.host_lock import PLACE_VARIABLE
 
 

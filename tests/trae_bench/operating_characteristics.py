@@ -28,8 +28,8 @@ from random import Random
 from statistics import median, quantiles
 from typing import NamedTuple
 
-from trae_bench.model.records import Judgement
-from trae_bench.stats.decision import DUET_V1, SERIAL_V1, Row, Rule, estimate, verdicts
+from trae_bench.model.result import Judgement, Rule
+from trae_bench.stats.decision import DUET_V1, SERIAL_V1, Row, estimate, verdicts
 
 FAMILY = 30
 WINDOWS = 1000

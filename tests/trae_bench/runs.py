@@ -7,26 +7,19 @@ from typing import Any
 
 import msgspec
 
-from tests.trae_bench.twins import HandClock, Memory, cell
-from trae_bench.design.cells import Cell, cells, confirming
+from tests.trae_bench.fakes import HandClock, Memory, cell
+from trae_bench.design.cells import cells, confirming
 from trae_bench.design.contrasts import NOISE_FLOOR, contrasts
+from trae_bench.design.limits import limits_of
 from trae_bench.metrics import METRICS
-from trae_bench.model.records import Arm, Contrast, Mode, Sample, Trial, of_trial
-from trae_bench.run.planner import limits_of
+from trae_bench.model.experiment import Arm, Cell, Contrast, Mode, Trial
+from trae_bench.model.run import FORMAT, VERSION, Compared, Header, Resumed, RunFile, ScenarioUsed
+from trae_bench.model.sample import Sample, of_trial
 from trae_bench.run.runner import conclude
 from trae_bench.run.scheduler import Ending, Scheduler
 from trae_bench.scenario import Scenario, ToggleUse
 from trae_bench.stats.decision import RULES
-from trae_bench.storage.run_file import (
-    FORMAT,
-    VERSION,
-    Compared,
-    Contents,
-    Header,
-    Resumed,
-    RunFile,
-    ScenarioUsed,
-)
+from trae_bench.storage.run_file import Contents
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 DUET = ("cpu", "peak_rss", "requests")

@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from trae_bench import __version__
-from trae_bench.execution.launcher_client import outside_hooks
+from trae_bench._util.child_env import outside_hooks
 
 Fact = str | int | float | bool
 

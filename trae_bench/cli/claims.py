@@ -93,7 +93,7 @@ def varied() -> dict[str, tuple[str, ...]]:
 def sources_of(run_files: Sequence[Path]) -> "list[Source]":
     """The runs of some files, each under its name. Raises `BadRunFile`, also for one that was
     changed after its run: it bears nothing out."""
-    from trae_bench.run.planner import is_claimed
+    from trae_bench.model.presets import is_claimed
     from trae_bench.storage.run_file import read_sealed
     from trae_bench.verdicts.claims import Source
 

@@ -33,7 +33,7 @@ def write(path: Path, parts: Iterable[str | bytes]) -> None:
         for one in parts:
             click.echo(one, nl=False)
         return
-    from trae_bench.storage.run_file import write_whole
+    from trae_bench._util.atomic_write import write_whole
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

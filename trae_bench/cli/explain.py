@@ -34,8 +34,8 @@ def explain(
       trae-bench explain RUN.json bugfix batched_trajectory wall
       trae-bench explain RUN.json bugfix A/A cpu
     """
+    from trae_bench.design.limits import limits_of
     from trae_bench.report.text import explanation
-    from trae_bench.run.planner import limits_of
     from trae_bench.run.runner import read_result
 
     result = read_result(run_file)

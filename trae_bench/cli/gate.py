@@ -17,8 +17,8 @@ from trae_bench.cli.common import (
 from trae_bench.errors import CannotMeasure, UsageError
 
 if TYPE_CHECKING:
+    from trae_bench.model.run import RunFile
     from trae_bench.storage.baselines import Baseline
-    from trae_bench.storage.run_file import RunFile
 
 FOLDER = click.option(
     "--folder",

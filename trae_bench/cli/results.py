@@ -22,8 +22,8 @@ from trae_bench.cli.common import (
 from trae_bench.errors import BenchError, CannotMeasure
 
 if TYPE_CHECKING:
+    from trae_bench.model.run import RunFile
     from trae_bench.run.runner import Result
-    from trae_bench.storage.run_file import RunFile
 
 WIDEST_TABLE = 200
 

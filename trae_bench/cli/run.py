@@ -24,11 +24,11 @@ from trae_bench.cli.results import reported, show_result, write_reports
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from trae_bench.design.cells import Cell
+    from trae_bench.model.experiment import Cell
+    from trae_bench.model.run import RunFile
     from trae_bench.run.duration import Span
     from trae_bench.run.planner import Plan, RunRequest
     from trae_bench.run.runner import Result
-    from trae_bench.storage.run_file import RunFile
 
 HOUR = 3600
 PROFILES = ("smoke", "quick", "full")

@@ -10,26 +10,12 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from random import Random
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import UsageError
-from trae_bench.model.records import Contrast, Metric, Mode, Name, Probe, Side, Trial
+from trae_bench.model.experiment import Cell, Contrast, Metric, Mode, Probe, Side, Trial
 from trae_bench.scenario import Scenario
-
-
-class Cell(Struct, frozen=True, forbid_unknown_fields=True):
-    """Pairs of one contrast in one mode."""
-
-    scenario: Name
-    contrast: Contrast
-    mode: Mode
-    """`duet` or `serial`; metrics that are compared exactly ride along in a duet."""
-    metrics: tuple[Name, ...]
-    probe: Probe = "plain"
-    confirms: Name = ""
-    """The contrast whose regressions its pairs are to confirm; taken only if there are any."""
 
 
 def cells(

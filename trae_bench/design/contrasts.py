@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations, product
 
 from trae_bench.errors import UsageError
-from trae_bench.model.records import Arm, Contrast
+from trae_bench.model.experiment import Arm, Contrast
 from trae_bench.scenario import Scenario
 
 NOISE_FLOOR = "A/A"

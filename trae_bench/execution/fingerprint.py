@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trae_bench._util.bounded_io import first_bytes
-from trae_bench.model.records import ChildReport, SessionAnswer, SessionLog
+from trae_bench.model.sample import ChildReport, SessionAnswer, SessionLog
 from trae_bench.scenario import Normalise, Oracle
 from trae_bench.scenario.loader import ignored
 

@@ -16,6 +16,8 @@ from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
+from trae_bench._util.child_env import environment
+from trae_bench._util.child_output import printable
 from trae_bench.execution.fingerprint import (
     Clean,
     cleaner,
@@ -24,18 +26,10 @@ from trae_bench.execution.fingerprint import (
     workspace_digest,
     wrong_in,
 )
-from trae_bench.execution.launcher_client import environment, printable
 from trae_bench.execution.workspace import lay_out, remove, room_for_trials
 from trae_bench.metrics import Usage, figures
-from trae_bench.model.records import (
-    ChildReport,
-    Sample,
-    SessionEndpoint,
-    SessionLog,
-    Status,
-    Trial,
-    of_trial,
-)
+from trae_bench.model.experiment import SessionEndpoint, Trial
+from trae_bench.model.sample import ChildReport, Sample, SessionLog, Status, of_trial
 from trae_bench.scenario import Scenario
 from trae_bench.scenario.measurable import IN_PROCESS_METRICS
 

@@ -4,7 +4,6 @@
 """
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -17,18 +16,13 @@ from typing import IO
 import msgspec
 from msgspec import Struct
 
-from trae_bench._util.bounded_io import last_bytes
+from trae_bench._util.child_env import _inherited
+from trae_bench._util.child_output import last_words
 from trae_bench.errors import CannotMeasure
 from trae_bench.metrics import Usage
 
 REPORT_FD = 3
 """Where a child finds the pipe that it reports over."""
-INHERITED = ("PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH")
-"""All that a child sees of the user's environment: no key, no proxy, no Python setting."""
-_OF_HOOKS = ("GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_WORK_TREE")
-_TAIL_BYTES = 8192
-_TAIL_LINES = 15
-_TAIL_CHARACTERS = 2000
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -202,53 +196,3 @@ def _kill_groups(pids: Sequence[int]) -> None:
 
 
 # -- what a child sees and says ---------------------------------------------------------
-
-
-def environment(home: Path) -> dict[str, str]:
-    """The environment that every trial starts from, whatever the user's is."""
-    return _inherited() | {
-        "HOME": str(home),
-        "LC_ALL": "C.UTF-8",
-        "PYTHONHASHSEED": "0",
-        "PYTHONNOUSERSITE": "1",
-        "TMPDIR": str(home / "tmp"),
-        "TZ": "UTC",
-        "XDG_CACHE_HOME": str(home / ".cache"),
-        "XDG_CONFIG_HOME": str(home / ".config"),
-        "XDG_DATA_HOME": str(home / ".local/share"),
-        "XDG_STATE_HOME": str(home / ".local/state"),
-    }
-
-
-def _inherited() -> dict[str, str]:
-    found = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    # `python` in a tool call is to be the interpreter that the bench runs on.
-    bin_folder = str(Path(sys.executable).parent)
-    return found | {"PATH": f"{bin_folder}{os.pathsep}{found.get('PATH', os.defpath)}"}
-
-
-def outside_hooks() -> dict[str, str]:
-    """The user's environment for a git that is told its folder: what git sets for its hooks names
-    a repository, too, and would win."""
-    return {name: value for name, value in os.environ.items() if name not in _OF_HOOKS}
-
-
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
-def printable(data: bytes | str) -> str:
-    """A text that can do no harm to a terminal: no control character but tab and newline."""
-    text = data.decode(errors="replace") if isinstance(data, bytes) else data
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", _ESCAPES.sub("", text))
-
-
-def last_words(said: bytes | Path) -> str:
-    """A postscript with the last lines that a child printed; empty where it was silent."""
-    try:
-        text = printable(said if isinstance(said, bytes) else last_bytes(said, _TAIL_BYTES))
-    except OSError:
-        return ""
-    lines = text.strip().splitlines()[-_TAIL_LINES:]
-    return "; its last lines:\n" + "\n".join(lines)[-_TAIL_CHARACTERS:] if lines else ""

@@ -16,6 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from trae_bench._util.bounded_io import first_bytes
+from trae_bench._util.child_env import environment
+from trae_bench._util.child_output import last_words, printable
 from trae_bench.execution import callgrind
 from trae_bench.execution.fingerprint import (
     AgentAnswer,
@@ -27,28 +29,11 @@ from trae_bench.execution.fingerprint import (
     workspace_digest,
     wrong_in,
 )
-from trae_bench.execution.launcher_client import (
-    REPORT_FD,
-    Job,
-    LauncherClient,
-    ProcessResult,
-    environment,
-    last_words,
-    printable,
-)
+from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient, ProcessResult
 from trae_bench.execution.workspace import lay_out, remove, room_for_trials
 from trae_bench.metrics import figures
-from trae_bench.model.records import (
-    ChildReport,
-    Command,
-    Sample,
-    SessionAnswer,
-    SessionEndpoint,
-    SessionLog,
-    Status,
-    Trial,
-    of_trial,
-)
+from trae_bench.model.experiment import Command, SessionEndpoint, Trial
+from trae_bench.model.sample import ChildReport, Sample, SessionAnswer, SessionLog, Status, of_trial
 from trae_bench.scenario import Scenario
 
 FILE_LIMIT = 256 * 1024 * 1024

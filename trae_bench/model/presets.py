@@ -5,6 +5,8 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from trae_bench.model.run import Header
+
 
 class Profile(Struct, frozen=True):
     """A kind of run: how long, how sure."""
@@ -40,3 +42,9 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         "full": Profile("until every question has its answer", FULL_SCENARIOS, None, None, 12),
     }
 )
+
+
+def is_claimed(header: Header) -> bool:
+    """Whether a run of this profile is long enough for verdicts."""
+    profile = PROFILES.get(header.profile)
+    return profile is None or profile.claimed

@@ -27,7 +27,7 @@ from typing import IO, Any, Self
 from msgspec import Struct
 
 from trae_bench.errors import ProviderDown, UsageError
-from trae_bench.model.records import RequestLog, SessionLog
+from trae_bench.model.sample import RequestLog, SessionLog
 from trae_bench.provider.certificate import Certificate, make_certificate
 from trae_bench.provider.control import Frame, FrameReader, pack
 from trae_bench.provider.encoded_script import for_the_server, path_of

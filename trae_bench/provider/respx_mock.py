@@ -20,7 +20,7 @@ from typing import ClassVar, Self
 import httpx
 
 from trae_bench.errors import UsageError
-from trae_bench.model.records import RequestLog, SessionLog
+from trae_bench.model.sample import RequestLog, SessionLog
 from trae_bench.provider.encoded_script import for_the_server, path_of
 from trae_bench.provider.http1_parser import Request
 from trae_bench.provider.responses import BROKEN, RESET, Answer

@@ -22,15 +22,16 @@ from typing import Any
 
 from msgspec import Struct
 
-from trae_bench.design.cells import Cell
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import BadRunFile, CannotMeasure
 from trae_bench.metrics import METRICS
-from trae_bench.model.records import Comparison, Metric, Sample, Side
+from trae_bench.model.experiment import Cell, Metric, Side
+from trae_bench.model.result import Comparison
+from trae_bench.model.run import Facts, RunFile
+from trae_bench.model.sample import Sample
 from trae_bench.report.escape import for_name
 from trae_bench.stats.analysis import BASE_HEAD, OFF_ON, group, key_of, key_of_sample, pair_outcome
 from trae_bench.stats.decision import MAX_LOG
-from trae_bench.storage.run_file import Facts, RunFile
 
 Sides = tuple[Side, ...]
 

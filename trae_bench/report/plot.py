@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure, UsageError
-from trae_bench.model.records import Comparison, Verdict
+from trae_bench.model.result import Comparison, NoiseEstimate, Verdict
+from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.terminal import (
     as_interval,
@@ -27,9 +28,8 @@ from trae_bench.report.text.terminal import (
     percent,
     side_names,
 )
-from trae_bench.stats.analysis import NoiseEstimate, RowKey, key_of_row, rows_of
+from trae_bench.stats.analysis import RowKey, key_of_row, rows_of
 from trae_bench.stats.decision import Look, Row, least_effect, log_ratios, looks
-from trae_bench.storage.run_file import RunFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,12 +14,14 @@ from trae_bench._util.host_facts import HostFinding
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import contrasts
 from trae_bench.metrics import taken
-from trae_bench.model.records import Sample
+from trae_bench.model.experiment import Limits
+from trae_bench.model.result import NoiseEstimate
+from trae_bench.model.sample import Sample
 from trae_bench.provider.loopback import Loopback, ProviderCost
 from trae_bench.run.runner import Bench
-from trae_bench.run.scheduler import Limits, Scheduler
+from trae_bench.run.scheduler import Scheduler
 from trae_bench.scenario import Scenario, parse
-from trae_bench.stats.analysis import NoiseEstimate, comparisons, noise_floor
+from trae_bench.stats.analysis import comparisons, noise_floor
 
 PAIRS = 8
 """Of each mode, by default."""

@@ -17,16 +17,16 @@ import msgspec
 from msgspec import Struct
 
 from trae_bench._util import host_facts
-from trae_bench.design.cells import Cell
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import BadRunFile
 from trae_bench.execution import callgrind
-from trae_bench.model.records import Mode, Probe
+from trae_bench.model.experiment import Cell, Mode, Probe
+from trae_bench.model.run import RunFile
 from trae_bench.run.planner import Plan
 from trae_bench.run.scheduler import seconds_taken
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import group, pair_outcome, rule_of
-from trae_bench.storage.run_file import RunFile, read_run
+from trae_bench.storage.run_file import read_run
 
 # Processor seconds, roughly, of the reference agent on a machine of 2026.
 START = 0.15

@@ -13,17 +13,18 @@ import msgspec
 from msgspec import Struct
 
 from trae_bench._util import host_facts
-from trae_bench.design.cells import Cell, cells, confirming, only
+from trae_bench.design.cells import cells, confirming, only
 from trae_bench.design.contrasts import NOISE_FLOOR, contrasts, is_fixed
 from trae_bench.errors import UsageError
 from trae_bench.execution import callgrind
 from trae_bench.metrics import METRICS, taken
+from trae_bench.model.experiment import Arm, Cell, Contrast, Limits, Metric
 from trae_bench.model.presets import PROFILES, Profile
-from trae_bench.model.records import Arm, Contrast, Metric
-from trae_bench.run.scheduler import Limits, target
+from trae_bench.model.run import Compared, RunFile, ScenarioUsed
 from trae_bench.run.settings import Settings, apply
 from trae_bench.scenario import ALL, Scenario, catalogue, check, every_scenario, find, load, split
-from trae_bench.storage.run_file import Compared, Header, RunFile, ScenarioUsed, digest
+from trae_bench.stats.stopping import target
+from trae_bench.storage.run_file import digest
 from trae_bench.subject.agent_core import PACKAGE, brought, extras, toggles, toggles_at, tools
 from trae_bench.subject.revisions import Repository, Revision
 
@@ -367,20 +368,3 @@ def for_cells(scenario: Scenario, cells: Sequence[Cell]) -> Scenario:
     """The scenario with the metrics that some cells, its own among them, take of it."""
     of_it = (cell.metrics for cell in cells if cell.scenario == scenario.name)
     return with_metrics(scenario, [name for metrics in of_it for name in metrics])
-
-
-def is_claimed(header: Header) -> bool:
-    """Whether a run of this profile is long enough for verdicts."""
-    profile = PROFILES.get(header.profile)
-    return profile is None or profile.claimed
-
-
-def limits_of(header: Header) -> Limits:
-    """What a run was, or is, allowed."""
-    return Limits(
-        budget=header.budget,
-        pairs=header.pairs,
-        noise_pairs=header.noise_pairs,
-        fixed=is_fixed(header.design),
-        precision=header.precision,
-    )

@@ -4,40 +4,33 @@ Pure of I/O: trials leave through `Executor`, samples through `Sink`, events thr
 `Listener`, and the time comes from the clock that is handed in.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Protocol
 
 from msgspec import Struct
 
-from trae_bench.design.cells import Cell, trials
+from trae_bench.design.cells import trials
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import BenchError
-from trae_bench.model.records import Comparison, Metric, Sample, Stopped, Trial
+from trae_bench.model.experiment import Cell, Limits, Metric, Trial
+from trae_bench.model.run import Stopped
+from trae_bench.model.sample import Sample
 from trae_bench.stats.analysis import (
     PairOutcome,
-    RowKey,
     comparisons,
     group,
     key_of,
-    key_of_row,
     pair_outcome,
     rows_for,
     stops,
     to_confirm,
     wanted,
 )
+from trae_bench.stats.stopping import GIVE_UP, NOISE_SHARE, asking, target
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
-
-GIVE_UP = 3
-"""A cell is closed where its lost pairs outnumber the counted ones by this, so after the first
-three if none works: more of them would burn the budget."""
-
-NOISE_SHARE = 1 / 3
-"""Of the budget, at most this goes into A/A pairs."""
 
 
 class Executor(Protocol):
@@ -81,47 +74,6 @@ class Listener:
 
     def cell_given_up(self, cell: Cell, reason: str) -> None:
         """Too many pairs of a cell were lost; it takes no more."""
-
-
-class Limits(Struct, frozen=True):
-    """When a session ends, if no verdict ends it earlier."""
-
-    budget: float | None = None
-    """Seconds for the whole run, the earlier parts of a resumed one included."""
-    pairs: int | None = None
-    """Counted pairs that a cell takes at most; None is the last look of its rules."""
-    noise_pairs: int = 8
-    """Counted A/A pairs of each kind."""
-    fixed: bool = False
-    """Every cell takes all its pairs, in turn; no verdict ends one earlier."""
-    precision: float | None = None
-    """A cell ends where the interval of each of its rows reaches so far (a fraction) to either
-    side, whatever its verdicts."""
-
-
-def target(cell: Cell, limits: Limits, metrics: Mapping[str, Metric]) -> int:
-    """Counted pairs that this cell takes at most."""
-    noise = cell.contrast.name == NOISE_FLOOR
-    last = limits.noise_pairs if noise else max(stops(cell, metrics), default=0)
-    return last if limits.pairs is None else min(last, limits.pairs)
-
-
-def answered(row: Comparison, limits: Limits) -> bool:
-    """This row asks for no more pairs."""
-    if limits.fixed:
-        return False
-    if limits.precision is None or row.estimate is None or row.estimate.log_ratio is None:
-        return row.judgement.settled
-    interval = row.estimate.interval
-    reach = 2 * math.log1p(limits.precision)
-    return interval is not None and interval.high - interval.low <= reach
-
-
-def asking(rows: Iterable[Comparison], limits: Limits) -> set[RowKey]:
-    """Rows that ask for more pairs. One without any value does not: more pairs have none either."""
-    return {
-        key_of_row(row) for row in rows if row.estimate is not None and not answered(row, limits)
-    }
 
 
 class Ending(Struct, frozen=True):

@@ -24,7 +24,7 @@ from msgspec import Meta, Struct
 from trae_bench._util.toml_positions import TomlPath
 from trae_bench.errors import UsageError
 from trae_bench.metrics import METRICS
-from trae_bench.model.records import Metric
+from trae_bench.model.experiment import Metric
 from trae_bench.scenario import ALL, find
 from trae_bench.scenario.diagnostics import Diagnostic, error_at, raise_for, suggestion
 from trae_bench.scenario.loader import text_of

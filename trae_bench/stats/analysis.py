@@ -13,26 +13,24 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from trae_bench.design.cells import Cell
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.model.records import (
+from trae_bench.model.experiment import Cell, Contrast, Metric, Mode, Probe
+from trae_bench.model.result import (
     Comparison,
     Confirmation,
-    Contrast,
     Estimate,
     Judgement,
-    Metric,
-    Mode,
+    NoiseEstimate,
     Pairs,
-    Probe,
-    Sample,
+    Reliability,
+    Rule,
     Verdict,
 )
+from trae_bench.model.sample import Sample
 from trae_bench.stats.attribution import Attribution, attribute, holm_limit, p_values
 from trae_bench.stats.decision import (
     RULES,
     Row,
-    Rule,
     estimate,
     fit_of,
     smallest_effect,
@@ -76,11 +74,6 @@ is known. With the few A/A pairs of a run four estimated ones are nothing rare."
 CONFIRMED = 0.05
 """One-sided p-value up to which fresh pairs confirm a regression, at half its threshold or more."""
 
-Reliability = Literal["gated", "too noisy", "sides differ"]
-"""What A/A pairs say of a metric. gated: its verdicts count. too noisy: they are for information
-and take no part in the run's family. sides differ: equal sides do not come out equal, so no
-verdict can be trusted, and none is given."""
-
 
 class CellKey(NamedTuple):
     """Which cell a sample belongs to."""
@@ -97,22 +90,6 @@ class RowKey(NamedTuple):
     scenario: str
     contrast: str
     metric: str
-
-
-class NoiseEstimate(Struct, frozen=True, forbid_unknown_fields=True):
-    """What A/A pairs say of this machine, for one metric of one scenario."""
-
-    scenario: str
-    metric: str
-    pairs: int
-    sd: float
-    """Standard deviation of a pair's log ratio."""
-    mean: float
-    """Mean log ratio of the two equal sides; far from 0 where the sides are not treated alike."""
-    smallest_effect: float
-    """Smallest effect (a fraction) that gets a verdict here; found with 95 % power at the last
-    look where the noise sets it, not the rule."""
-    standing: Reliability = "gated"
 
 
 class Attributions(Struct, frozen=True):

@@ -24,7 +24,8 @@ from itertools import combinations
 
 from msgspec import Struct
 
-from trae_bench.model.records import Contrast, Interval
+from trae_bench.model.experiment import Contrast
+from trae_bench.model.result import Interval
 from trae_bench.stats.decision import Row, constant, fit_of, t_quantile, t_tail, threshold_of
 
 CONFIDENCE = 0.95

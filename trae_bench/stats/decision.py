@@ -17,51 +17,14 @@ from typing import Literal, TypeVar
 
 from msgspec import Struct
 
-from trae_bench.model.records import Better, Estimate, Interval, Judgement, Mode, Verdict
+from trae_bench.model.experiment import Better, Mode
+from trae_bench.model.result import Estimate, Interval, Judgement, Rule, Verdict
 
 MAX_LOG = 700.0
 """Of ratios that are told; the exponential of more is no float."""
 
 Key = TypeVar("Key", bound=Hashable)
 Direction = Literal["regression", "improvement"]
-
-
-class Rule(Struct, frozen=True, forbid_unknown_fields=True):
-    """When a row is looked at, and what a verdict takes. Raises `ValueError` if inconsistent."""
-
-    name: str
-    looks: tuple[int, ...]
-    """Numbers of pairs at which the t-test is made, rising, from 2 on. The last one is the end."""
-    threshold: float
-    """Smallest mean effect that is worth a verdict (fraction)."""
-    margin: float
-    """Effects within ±margin (fraction) count as none; more than `threshold`."""
-    alpha: float = 0.01
-    """False regressions allowed in a whole run, all gated rows and looks together (and as
-    many false improvements)."""
-    alpha_equivalence: float = 0.05
-    """Chance, for one row, to be called equivalent with the true effect on the margin."""
-    trim: float = 0.0
-    """Share of the pairs left out at each end, for noise with outliers; 0 is the plain mean."""
-    exact_at: int = 0
-    """At this many pairs, sides that have not varied are compared exactly; 0 is never."""
-
-    def __post_init__(self) -> None:
-        rising = all(m < n for m, n in zip((1, *self.looks), self.looks, strict=False))
-        if not self.looks or not rising:
-            raise ValueError(f"{self.name}: looks must rise from 2 on: {self.looks}")
-        if not (0 <= self.threshold < self.margin and 0 <= self.trim <= 0.25):
-            raise ValueError(f"{self.name}: needs 0 <= threshold < margin, 0 <= trim <= 0.25")
-
-    @property
-    def level(self) -> float:
-        """One-sided error allowed at one look, before it is shared among the family."""
-        return self.alpha / len(self.looks)
-
-    @property
-    def stops(self) -> tuple[int, ...]:
-        """Every number of pairs at which something may be settled."""
-        return tuple(sorted({*self.looks, self.exact_at} - {0}))
 
 
 DUET_V1 = Rule("duet-v1", looks=(8, 12, 16, 24, 36, 60), threshold=0.02, margin=0.03)

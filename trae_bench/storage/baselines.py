@@ -11,8 +11,9 @@ from msgspec import Struct
 
 from trae_bench._util.host_facts import kind_of, slug
 from trae_bench.errors import BadRunFile
-from trae_bench.run.planner import is_claimed
-from trae_bench.storage.run_file import RunFile, read_run, read_sealed, write_run
+from trae_bench.model.presets import is_claimed
+from trae_bench.model.run import RunFile
+from trae_bench.storage.run_file import read_run, read_sealed, write_run
 from trae_bench.storage.verify import verify
 
 SHELF = "baselines"

@@ -14,29 +14,30 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from inspect import cleandoc
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from trae_bench._util.bounded_io import first_bytes, passed
-from trae_bench.design.cells import Cell
+from trae_bench._util.atomic_write import write_whole
+from trae_bench._util.bounded_io import first_bytes
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
-from trae_bench.model.records import Comparison, Metric, Mode, Name, Sample, Stopped, Text
+from trae_bench.model.run import (
+    FORMAT,
+    VERSION,
+    Header,
+    Resumed,
+    RunFile,
+)
+from trae_bench.model.sample import Sample
 from trae_bench.scenario import Scenario
-from trae_bench.stats.analysis import CellKey, NoiseEstimate, key_of, key_of_sample
-from trae_bench.stats.decision import Rule
-
-# Format history, of run files and journals together:
-#   1  (0.1.0)  the first.
-FORMAT: Literal["trae-bench run"] = "trae-bench run"
-VERSION: Literal[1] = 1
+from trae_bench.stats.analysis import CellKey, key_of, key_of_sample
 
 MAX_BYTES = 128 * 1024 * 1024
 """A file larger than this is not read. 10,000 samples take about 15 MB."""
@@ -56,75 +57,6 @@ MAX_COMPARED = 3_000_000
 MAX_PROBLEM = 4000
 """Characters of a sample's problem that are kept: the last ones."""
 
-Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-"""A whole number that every reader can hold, and a float come near."""
-Facts = Annotated[dict[Name, Text | Whole | float | bool | None], Meta(max_length=200)]
-
-
-class ScenarioUsed(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which scenario was run, and in what state it was."""
-
-    asked: Text
-    """Its name, or the path to its file as it was given."""
-    digest: Name
-    """SHA-256 of its content; comments and layout of the file do not count."""
-
-
-class Compared(Struct, frozen=True, forbid_unknown_fields=True):
-    """Two revisions of the subject, where a run compares these and not toggles."""
-
-    base: Name
-    """As `Arm.revision` has it."""
-    base_commit: Name
-    said: Text
-    """What the base was asked for as."""
-    head: Name
-    head_commit: Name
-    changed: bool
-    """Head has changes on top of its commit."""
-    own_environments: bool = False
-    """Each side ran in an environment of its own, because they declare different dependencies."""
-    new: Annotated[dict[Name, Text], Meta(max_length=1000)] = {}
-    """Scenarios that only head can run, and what becomes of the base there."""
-
-
-class Header(Struct, frozen=True, forbid_unknown_fields=True):
-    """All that must be known beside the samples to run this again, or to go on."""
-
-    format: Literal["trae-bench run"]
-    version: Literal[1]
-    created: Name
-    """ISO 8601, UTC."""
-    command: Text
-    """The command line as typed."""
-    profile: Name
-    seed: int
-    budget: float | None
-    """Seconds."""
-    pairs: int | None
-    """Counted pairs that a cell takes at most; None is the last look of its rules."""
-    noise_pairs: int
-    scenarios: Annotated[dict[Name, ScenarioUsed], Meta(max_length=1000)]
-    cells: Annotated[tuple[Cell, ...], Meta(max_length=10_000)]
-    metrics: Annotated[dict[Name, Metric], Meta(max_length=500)]
-    rules: dict[Mode, Rule]
-    machine: Facts
-    code: Facts
-    """Commit and state of the working tree."""
-    versions: Facts
-    design: Name = "add-one"
-    """Which arms are compared."""
-    precision: Annotated[float, Meta(gt=0, le=1)] | None = None
-    """Where given, cells ended at intervals so narrow (a fraction, to either side)."""
-    compared: Compared | None = None
-
-
-class Resumed(Struct, frozen=True, forbid_unknown_fields=True):
-    """A run was gone on with; times before and after have nothing to do with each other."""
-
-    created: Name
-    command: Text
-
 
 class Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One line of a journal; exactly one field is set."""
@@ -132,23 +64,6 @@ class Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     header: Header | None = None
     sample: Sample | None = None
     resumed: Resumed | None = None
-
-
-class RunFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """One run: what was asked, what was seen, what was concluded."""
-
-    header: Header
-    stopped: Stopped
-    """Why it ended; `done` is that no comparison would have taken another pair."""
-    elapsed: float
-    """Seconds of measuring."""
-    noise: tuple[NoiseEstimate, ...]
-    comparisons: tuple[Comparison, ...]
-    """Rows of the table. They follow from the samples; they are kept to be read by others."""
-    samples: tuple[Sample, ...]
-    resumed: tuple[Resumed, ...] = ()
-    seal: Name = ""
-    """See `seal_of`."""
 
 
 class Contents(Struct, frozen=True):
@@ -412,30 +327,6 @@ def write_run(path: Path, run: RunFile, *, force: bool = False, remedy: str = ""
         raise _unwritable(path, error, remedy) from error
 
 
-def write_whole(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file whole or not at all; a power cut changes nothing in that. Raises `OSError`.
-
-    A link stays one. A device or a pipe is written to as it is: nothing can take its place.
-    """
-    if passed(path) or (path.exists() and not path.is_file()):
-        with path.open("ab") as file:
-            file.writelines(parts)
-        return
-    path = Path(os.path.realpath(path))
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
-    _sync_folder(path.parent)
-
-
 def read_run(path: Path, *, max_bytes: int = MAX_BYTES) -> RunFile:
     """Read a run file strictly. Raises `BadRunFile`."""
     data = _read(path, max_bytes)
@@ -610,15 +501,6 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 _REMEDIES = {

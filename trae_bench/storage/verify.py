@@ -15,12 +15,13 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from trae_bench.design.cells import Cell, confirming, trials
+from trae_bench.design.cells import confirming, trials
 from trae_bench.design.contrasts import NOISE_FLOOR, design_names, is_fixed
+from trae_bench.design.limits import limits_of
 from trae_bench.metrics import METRICS, taken
-from trae_bench.model.records import Arm, Contrast, Sample
-from trae_bench.run.planner import limits_of
-from trae_bench.run.scheduler import GIVE_UP, NOISE_SHARE, asking, target
+from trae_bench.model.experiment import Arm, Cell, Contrast
+from trae_bench.model.run import Header, RunFile
+from trae_bench.model.sample import Sample
 from trae_bench.stats.analysis import (
     CellKey,
     PairOfSamples,
@@ -35,7 +36,8 @@ from trae_bench.stats.analysis import (
     wanted,
 )
 from trae_bench.stats.decision import RULES
-from trae_bench.storage.run_file import Header, RunFile, seal_fits
+from trae_bench.stats.stopping import GIVE_UP, NOISE_SHARE, asking, target
+from trae_bench.storage.run_file import seal_fits
 
 CANNOT_TELL = (
     "samples that were made up, all of one piece, seal included",

@@ -15,7 +15,8 @@ from msgspec import Struct
 from trae_bench._util import bounded_io
 from trae_bench.errors import CannotMeasure
 from trae_bench.metrics import ASKED_FOR
-from trae_bench.model.records import ChildReport, Command, SessionEndpoint, Trial
+from trae_bench.model.experiment import Command, SessionEndpoint, Trial
+from trae_bench.model.sample import ChildReport
 from trae_bench.scenario import Extras, Protocol, Scenario
 from trae_bench.subject.install.environments import Installs
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trae_bench.errors import CannotMeasure
-from trae_bench.model.records import Command, SessionEndpoint, Trial
+from trae_bench.model.experiment import Command, SessionEndpoint, Trial
 from trae_bench.scenario import Scenario
 
 PLACEHOLDERS = ("base_url", "task", "workspace", "home", "report_fd")

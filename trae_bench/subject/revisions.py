@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from trae_bench._util import bounded_io
+from trae_bench._util.child_env import environment, outside_hooks
 from trae_bench.errors import CannotMeasure, UsageError
-from trae_bench.execution.launcher_client import environment, outside_hooks
 from trae_bench.subject.install.environments import (
     NotMade,
     Workshop,

@@ -36,13 +36,14 @@ from msgspec import Meta, Struct
 from trae_bench._util import bounded_io
 from trae_bench.design.contrasts import is_fixed
 from trae_bench.errors import UsageError
-from trae_bench.model.records import Better, Comparison, Contrast, Interval, Metric
+from trae_bench.model.experiment import Better, Contrast, Metric
+from trae_bench.model.result import Comparison, Interval
+from trae_bench.model.run import RunFile
 from trae_bench.scenario import scenario_folder
 from trae_bench.scenario.diagnostics import Diagnostic, raise_for, suggestion
 from trae_bench.scenario.loader import text_of
 from trae_bench.scenario.model import Name
 from trae_bench.scenario.toml_errors import explain, read_toml
-from trae_bench.storage.run_file import RunFile
 
 AtPlace = Literal["holds", "refuted", "undecided", "not measured"]
 Verdict = Literal["holds", "holds partly", "refuted", "undecided", "not measured", "not measurable"]

@@ -11,10 +11,9 @@ from typing import Literal
 from msgspec import Struct
 
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.model.records import Comparison, Pairs
-from trae_bench.stats.analysis import NoiseEstimate
+from trae_bench.model.result import Comparison, NoiseEstimate, Pairs
+from trae_bench.model.run import RunFile
 from trae_bench.stats.decision import MAX_LOG
-from trae_bench.storage.run_file import RunFile
 
 Kind = Literal[
     "pass", "regression", "inconclusive", "not measured", "answers differ", "interrupted"

@@ -32,16 +32,9 @@ from msgspec.structs import replace
 
 from trae_bench._util.host_facts import CHANGING, kind_of
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.model.records import (
-    Arm,
-    Better,
-    Contrast,
-    Estimate,
-    Interval,
-    Metric,
-    Mode,
-    Verdict,
-)
+from trae_bench.model.experiment import Arm, Better, Contrast, Metric, Mode
+from trae_bench.model.result import Estimate, Interval, Verdict
+from trae_bench.model.run import Header, RunFile
 from trae_bench.stats.analysis import (
     MAX_NOISE,
     MEMORY,
@@ -65,7 +58,6 @@ from trae_bench.stats.decision import (
     t_quantile,
     t_tail,
 )
-from trae_bench.storage.run_file import Header, RunFile
 
 Kind = Literal["counter", "toggle ratio", "memory", "absolute", "new", "gone", "incompatible"]
 """new: only in the head. gone: only in the base. incompatible: in both, but not the same thing."""

@@ -1,4 +1,4 @@
-"""NoiseEstimate b: `httpx.AsyncClient` and `json.dumps` of the whole history at every step.
+"""Floor b: `httpx.AsyncClient` and `json.dumps` of the whole history at every step.
 
 `main` shares one client between all sessions; `main_own` gives each its own. No TLS is
 spoken here, so no client reads certificates: a floor does nothing that is not needed.

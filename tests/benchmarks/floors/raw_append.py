@@ -1,4 +1,4 @@
-"""NoiseEstimate c: a raw asyncio socket, each message encoded once, real replies and a real tool."""
+"""Floor c: a raw asyncio socket, each message encoded once, real replies and a real tool."""
 
 import json
 

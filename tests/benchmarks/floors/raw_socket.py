@@ -1,4 +1,4 @@
-"""NoiseEstimate a: a raw asyncio socket; every request was serialised before the clock started.
+"""Floor a: a raw asyncio socket; every request was serialised before the clock started.
 
 `PREPARED` holds the first request's body up to its end, then a line for what each step
 adds. Replies are received and not read; no tool is run.

@@ -6,13 +6,14 @@ from statistics import median
 from msgspec import Struct
 
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.model.records import Comparison, Contrast, Metric
+from trae_bench.model.experiment import Contrast, Metric
+from trae_bench.model.result import Comparison
+from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.html import svg
 from trae_bench.report.html.source import MAX_NAME, NumberedPairs, Source
 from trae_bench.report.text.terminal import quantity, side_names
 from trae_bench.stats.analysis import pair_outcome
-from trae_bench.storage.run_file import RunFile
 
 WITHIN = "step_overhead_growth"
 """The one metric that tells of growth from a single length. A sample has it where it was one

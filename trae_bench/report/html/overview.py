@@ -6,7 +6,8 @@ from itertools import islice
 
 from msgspec import Struct
 
-from trae_bench.model.records import Comparison
+from trae_bench.model.result import Comparison
+from trae_bench.model.run import Facts, Header, RunFile
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.html.source import ORDER, Source, place
 from trae_bench.report.text import gate as gate_text
@@ -29,7 +30,6 @@ from trae_bench.report.text.terminal import (
     of_so_many,
     standing_lines,
 )
-from trae_bench.storage.run_file import Facts, Header, RunFile
 from trae_bench.verdicts.caveats import notes
 
 MAX_LISTED = 500

@@ -7,7 +7,7 @@ from itertools import groupby
 from msgspec import Struct
 
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.model.records import Comparison, Estimate
+from trae_bench.model.result import Comparison, Estimate
 from trae_bench.report.html import svg
 from trae_bench.report.html.source import OPEN, Source, band
 from trae_bench.report.text.listing import count

@@ -5,7 +5,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trae_bench.model.records import Comparison, Sample
+from trae_bench.model.result import Comparison
+from trae_bench.model.sample import Sample
 from trae_bench.report.escape import for_json
 from trae_bench.report.html.source import NumberedPairs, Source
 from trae_bench.report.text.terminal import side_names

@@ -5,7 +5,8 @@ from itertools import accumulate, count, pairwise
 
 from msgspec import Struct
 
-from trae_bench.model.records import Better
+from trae_bench.model.experiment import Better
+from trae_bench.model.run import RunFile
 from trae_bench.report.html import svg
 from trae_bench.report.html.source import OPEN, Source
 from trae_bench.report.text import attribution
@@ -13,7 +14,6 @@ from trae_bench.report.text.attribution import Bar, figure
 from trae_bench.report.text.terminal import side_names
 from trae_bench.stats.analysis import OFF_ON
 from trae_bench.stats.attribution import Attribution, Effect, Interaction, Sum, ToggleEffects
-from trae_bench.storage.run_file import RunFile
 
 MAX_SHARES = 60
 """Metrics of scenarios."""

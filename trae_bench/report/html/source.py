@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
-from trae_bench.model.records import Comparison, Verdict
+from trae_bench.model.result import Comparison, Verdict
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.terminal import cells_of, least_counted
 from trae_bench.stats.analysis import CellKey, PairOfSamples, RowKey, group, key_of, key_of_row

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from trae_bench.model.records import Interval
+from trae_bench.model.result import Interval
 from trae_bench.report.escape import for_html
 
 Mark = float | Literal["void", "lost"] | None

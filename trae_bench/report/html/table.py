@@ -5,7 +5,8 @@ from itertools import groupby
 
 from msgspec import Struct
 
-from trae_bench.model.records import Comparison, Estimate, Interval, Metric
+from trae_bench.model.experiment import Metric
+from trae_bench.model.result import Comparison, Estimate, Interval
 from trae_bench.report.html import svg
 from trae_bench.report.html.source import ORDER, Source, band
 from trae_bench.report.text.markdown import compared

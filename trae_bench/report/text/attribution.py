@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from trae_bench.design.contrasts import is_fixed
-from trae_bench.model.records import Better, Metric
+from trae_bench.model.experiment import Better, Metric
+from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.listing import TABLE, count
 from trae_bench.report.text.terminal import percent, signed
@@ -23,7 +24,6 @@ from trae_bench.stats.attribution import (
     ToggleEffects,
 )
 from trae_bench.stats.decision import MAX_LOG
-from trae_bench.storage.run_file import RunFile
 from trae_bench.verdicts.caveats import MAX_NOTE
 
 MAX_HALF = 0.995

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trae_bench.errors import CannotMeasure
-from trae_bench.model.records import Comparison
+from trae_bench.model.result import Comparison
+from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_terminal, for_workflow, for_workflow_property
 from trae_bench.report.text.markdown import NOTHING_MEASURED, compared, headline, heeded
 from trae_bench.report.text.terminal import cells_of, change_in, noise_line
-from trae_bench.storage.run_file import RunFile
 from trae_bench.verdicts.gate import answers_differ, outcome
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from trae_bench.design.cells import Cell
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.model.records import Arm, Comparison, Confirmation, Interval, Metric, Mode, Verdict
+from trae_bench.model.experiment import Arm, Cell, Limits, Metric, Mode
+from trae_bench.model.result import Comparison, Confirmation, Interval, NoiseEstimate, Rule, Verdict
+from trae_bench.model.run import Compared, RunFile
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.gate import revisions
 from trae_bench.report.text.listing import bullets, columns, count
@@ -21,11 +22,9 @@ from trae_bench.report.text.terminal import (
     side_names,
     signed,
 )
-from trae_bench.run.scheduler import GIVE_UP, Limits, answered, target
 from trae_bench.stats.analysis import (
     MAX_NOISE,
     MAX_THRESHOLD,
-    NoiseEstimate,
     PairOfSamples,
     PairOutcome,
     RowKey,
@@ -45,13 +44,12 @@ from trae_bench.stats.decision import (
     Look,
     LookStatistics,
     Row,
-    Rule,
     bounds_of,
     least_effect,
     looks,
     smallest_effect,
 )
-from trae_bench.storage.run_file import Compared, RunFile
+from trae_bench.stats.stopping import GIVE_UP, answered, target
 
 MAX_TOLD = 10
 """Lost pairs, and toggles that are alike on both sides, told one by one; the rest is counted."""
@@ -61,7 +59,7 @@ class Lost(Struct, frozen=True):
     """A pair that counts for nothing."""
 
     pair: int
-    pair_outcome: PairOutcome
+    outcome: PairOutcome
     reason: str
 
 

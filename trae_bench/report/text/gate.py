@@ -5,10 +5,10 @@ Plain text, safe for a terminal; whoever puts it elsewhere escapes it once more.
 
 from collections.abc import Iterator
 
-from trae_bench.model.records import Comparison, Confirmation
+from trae_bench.model.result import Comparison, Confirmation
+from trae_bench.model.run import Compared, RunFile
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.terminal import quantity
-from trae_bench.storage.run_file import Compared, RunFile
 from trae_bench.verdicts.gate import GateResult, answers_differ, not_measured, outcome, percent_off
 
 MAX_NAMED = 3

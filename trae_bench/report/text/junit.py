@@ -10,13 +10,13 @@ from itertools import groupby
 
 from msgspec.structs import replace
 
-from trae_bench.model.records import Comparison
+from trae_bench.model.result import Comparison
+from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_xml
 from trae_bench.report.text.gate import not_confirmed
 from trae_bench.report.text.listing import count
 from trae_bench.report.text.markdown import compared
 from trae_bench.report.text.terminal import cells_of, change_in, noise_lines, side_names
-from trae_bench.storage.run_file import RunFile
 from trae_bench.verdicts.caveats import MAX_NOTE
 from trae_bench.verdicts.gate import answers_differ, not_measured, outcome
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.model.records import Comparison, Verdict
+from trae_bench.model.result import Comparison, Verdict
+from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_markdown, markdown_text
 from trae_bench.report.text import gate as gate_text
 from trae_bench.report.text.listing import count
@@ -23,7 +24,6 @@ from trae_bench.report.text.terminal import (
     side_names,
     tally,
 )
-from trae_bench.storage.run_file import RunFile
 from trae_bench.verdicts.caveats import MAX_NOTE, notes
 
 MARKER = "<!-- trae-bench report -->"

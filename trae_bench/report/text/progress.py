@@ -4,7 +4,7 @@ import os
 import shutil
 from typing import TextIO
 
-from trae_bench.design.cells import Cell
+from trae_bench.model.experiment import Cell
 from trae_bench.report.escape import cut, for_terminal
 from trae_bench.report.text.listing import count
 from trae_bench.run.scheduler import Clock, Listener, Progress

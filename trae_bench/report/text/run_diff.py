@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
+from trae_bench.model.run import RunFile
 from trae_bench.report.escape import cut, for_markdown, for_terminal, markdown_text
 from trae_bench.report.text.listing import TABLE, bullets, count, names
 from trae_bench.report.text.markdown import (
@@ -28,7 +29,6 @@ from trae_bench.report.text.terminal import (
     quantity,
     tally,
 )
-from trae_bench.storage.run_file import RunFile
 from trae_bench.verdicts.caveats import MAX_NOTE
 from trae_bench.verdicts.run_diff import OTHER_KIND, Change, Kind, Origin, RunDiff
 

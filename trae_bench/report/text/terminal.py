@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from trae_bench.design.contrasts import NOISE_FLOOR, is_fixed
-from trae_bench.model.records import Better, Comparison, Estimate, Interval, Metric, Pairs, Verdict
+from trae_bench.model.experiment import Better, Metric
+from trae_bench.model.result import Comparison, Estimate, Interval, NoiseEstimate, Pairs, Verdict
+from trae_bench.model.run import Facts, RunFile
 from trae_bench.report.escape import cut, for_terminal
 from trae_bench.report.text.listing import columns, count
 from trae_bench.report.text.progress import clock
@@ -18,7 +20,6 @@ from trae_bench.report.text.sparkline import ASCII, BLOCKS, sparkline
 from trae_bench.stats.analysis import (
     BASE_HEAD,
     OFF_ON,
-    NoiseEstimate,
     RowKey,
     key_of_row,
     leans,
@@ -26,7 +27,6 @@ from trae_bench.stats.analysis import (
     shows_from,
 )
 from trae_bench.stats.decision import MAX_LOG, Row, log_ratios
-from trae_bench.storage.run_file import Facts, RunFile
 
 _LEFT = frozenset({"metric", "pairs", "verdict"})
 WIDE, WIDEST = 120, 160

@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from trae_bench._util.child_output import last_words
 from trae_bench.errors import CannotMeasure
-from trae_bench.execution.launcher_client import Job, LauncherClient, last_words
+from trae_bench.execution.launcher_client import Job, LauncherClient
 from trae_bench.subject.install import inventory
 
 if TYPE_CHECKING:

@@ -1,0 +1,783 @@
+"""The command line: what it imports, what it refuses, and real runs that are broken off."""
+
+import json
+import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from tests.signals import needs
+from tests.trae_bench.fakes import TINY, sample
+from trae_bench.cli import main
+from trae_bench.cli.run import DESIGNS, PROFILES
+from trae_bench.design.contrasts import NOISE_FLOOR, design_names
+from trae_bench.errors import AnswersDiffer, BadRunFile, CannotMeasure, UsageError
+from trae_bench.execution.host_lock import HostLock
+from trae_bench.execution.subprocess_executor import ScriptedExecutor
+from trae_bench.model import presets
+from trae_bench.model.experiment import Trial
+from trae_bench.model.run import ScenarioUsed
+from trae_bench.model.sample import Sample
+from trae_bench.report.text import markdown
+from trae_bench.run import runner
+from trae_bench.run.runner import Bench, RunRequest
+from trae_bench.run.scheduler import Executor
+from trae_bench.scenario import Scenario
+from trae_bench.storage import run_file as store
+
+ROOT = Path(__file__).resolve().parents[3]
+# -- light imports
+
+
+def modules_of(*args: str) -> set[str]:
+    """Modules that a fresh interpreter has imported when the command ends."""
+    script = (
+        "import sys\nfrom trae_bench.cli import main\n"
+        f"code = main({list(args)!r})\n"
+        "print('\\n' + ' '.join(sys.modules)); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+HEAVY = {
+    "asyncio",
+    "httpx",
+    "httpcore",
+    "matplotlib",
+    "multiprocessing",
+    "numpy",
+    "psutil",
+    "respx",
+    "ssl",
+    "trae_bench.execution.subprocess_executor",
+    "trae_bench.run.runner",
+    "trae_bench.stats.decision",
+}
+
+
+def heavy(modules: set[str]) -> set[str]:
+    agent_rooms = {
+        name
+        for name in modules
+        if name.startswith("agent_core.") and name not in ("agent_core.toggles",)
+    }
+    return (modules & HEAVY) | agent_rooms
+
+
+@pytest.mark.parametrize("args", [("--help",), ("run", "--help"), ("--version",)])
+def test_help_imports_little(args: tuple[str, ...]) -> None:
+    modules = modules_of(*args)
+    assert not heavy(modules)
+    assert "msgspec" not in modules
+    assert len(modules) < 170
+
+
+@pytest.mark.parametrize("what", [("scenarios",), ("toggles",), ("metrics",), ()])
+def test_list_imports_little(what: tuple[str, ...]) -> None:
+    modules = modules_of("list", *what)
+    assert not heavy(modules)
+    assert len(modules) < 230
+
+
+# -- what it knows, what it refuses
+
+
+def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"bugfix", "fan-out"} <= found["scenarios"].keys()
+    assert "parallel_tools" in found["toggles"]
+    assert "cpu" in found["metrics"]
+    assert main(["list", "toggles", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found["toggles"]
+
+
+def test_list_says_which_profiles_take_a_scenario(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "scenarios"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("[smoke, quick, full]") == 2
+    of_full = presets.PROFILES["full"].scenarios
+    assert shown.count("full]") == len(of_full)
+    assert main(["list", "scenarios", "--json"]) == 0
+    assert not any("full]" in about for about in json.loads(capsys.readouterr().out).values())
+
+
+def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["run", "bugfx"], ["'bugfx'", "bugfix"]),
+        (["run", "none.toml"], ["none.toml"]),
+        (["run", "--toggle", "paralel_tools"], ["'paralel_tools'; did you mean parallel_tools?"]),
+        (["run", "--metric", "cpuu"], ["'cpuu'", "cpu"]),
+        (["run", "--metric", "zzz"], ["'zzz'", "known: ", "peak_rss"]),
+        (["run", "--bugdet", "3"], ["--bugdet", "--budget"]),
+        (["run", "--profile", "slow"], ["'slow'", "quick"]),
+        (["run", "--budget", "nan"], ["nan"]),
+        (["run", "--budget", "-1"], ["-1"]),
+        (["run", "--repeat-until", "nan"], ["nan"]),
+        (["run", "--pairs", "0"], ["0"]),
+        (["run", "tiny.toml", "./tiny.toml"], ["'tiny'", "twice, as tiny.toml and as ./tiny.toml"]),
+        (["run", "--toggle", "config_cache"], ["nothing to compare", "parallel_tools"]),
+        (["run", "tiny.toml", "--out", "r.txt"], ["r.txt", ".json"]),
+        (["run", "--resume", "nowhere.jsonl"], ["nowhere.jsonl"]),
+        (
+            ["run", "--toggle", "config_cache", "--resume", "tiny.toml"],
+            [
+                "--toggle cannot go with --resume, only --budget, --strict, --out, --json, "
+                "--keep-scratch, --comment, --junit can"
+            ],
+        ),
+        (["rnu"], ["'rnu'", "run"]),
+        (["list", "toggels"], ["'toggels'", "toggles"]),
+        (["doctor", "--pairs", "x"], ["x"]),
+        (["doctor", "--pairs", "8", "--quick"], ["--quick", "--pairs"]),
+        (["run", "tiny.toml", "--profile", "smoke", "--strict"], ["--strict", "smoke"]),
+        (["run", "tiny.toml", "--profile=smoke", "--strict", "--plan"], ["--strict", "smoke"]),
+        (["run", "tiny"], ["'tiny'", "did you mean tiny.toml?"]),
+    ],
+)
+def test_what_is_not_known_ends_in_2_with_the_remedy(
+    args: list[str], said: list[str], capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    assert main(args) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    for words in said:
+        assert words in captured.err
+    assert not list(tiny.parent.glob("trae-bench-results/*"))
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "Examples:" in capsys.readouterr().err
+    assert main(["--help"]) == 0
+    assert "Examples:" in capsys.readouterr().out
+
+
+def test_broken_toml_is_named(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.write_text("name = [")
+    assert main(["run", "tiny.toml"]) == 2
+    assert "tiny.toml:1:" in capsys.readouterr().err
+
+
+def test_an_unknown_toggle_in_a_scenario_is_named(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_text(TINY.replace("batched_trajectory", "batched_trajectories"))
+    assert main(["run", "tiny.toml"]) == 2
+    error = capsys.readouterr().err
+    assert "tiny.toml:8" in error
+    assert "batched_trajectory" in error
+
+
+def test_plan_says_what_would_be_run_and_runs_nothing(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "tiny.toml", "--plan", "--budget", "90"]) == 0
+    shown = capsys.readouterr().out
+    assert "A/A" in shown
+    assert "61" in shown
+    assert "1:30 minutes at most" in shown
+    assert main(["run", "tiny.toml", "--plan", "--json", "--pairs", "3"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["pairs"] == 16
+    assert [cell["mode"] for cell in plan["cells"]] == ["duet", "serial"] * 2
+    assert [path.name for path in tiny.parent.iterdir()] == ["tiny.toml"]
+
+
+def test_plan_says_what_ends_it(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for asked, said in (
+        (["--pairs", "60"], "fewer where verdicts come early."),
+        (["--repeat-until", "0.02"], "fewer once intervals are narrow."),
+        (["--design", "fraction"], "no verdict ends it earlier."),
+        (["--pairs", "61"], "No comparison takes more than 60 counted pairs"),
+    ):
+        assert main(["run", "tiny.toml", "--plan", *asked]) == 0
+        shown = capsys.readouterr().out
+        assert said in shown
+        assert ("whatever --pairs says" in shown) == ("61" in asked)
+
+
+def test_a_metric_can_stand_in_for_the_scenarios_own(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["run", "tiny.toml", "--plan", "--json", "--metric", "requests", "--metric", "requests"]
+    assert main(args) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [cell["metrics"] for cell in cells] == [["requests"]] * 2
+
+
+# -- a run on a scripted executor
+
+
+class ScriptedBench(Bench):
+    """Runs no process; `answer` says what each trial gives."""
+
+    def __init__(self, answer: Any) -> None:
+        self.said: list[str] = []
+        super().__init__(self.said.append)
+        self.scripted = ScriptedExecutor(answer)
+
+    @contextmanager
+    def executor(
+        self, scenarios: Mapping[str, Scenario], keep: Path | None = None
+    ) -> Iterator[Executor]:
+        yield self.scripted
+
+
+def fine(trial: Trial) -> Mapping[str, float]:
+    faster = trial.side == "B" and trial.contrast != NOISE_FLOOR
+    return {"cpu": 0.5 if faster else 1.0, "wall": 1.0}
+
+
+def failing(trial: Trial) -> Sample:
+    return sample(
+        trial.side,
+        trial.pair,
+        contrast=trial.contrast,
+        mode=trial.mode,
+        scenario=trial.scenario,
+        status="failed",
+        problem="exit status 1",
+    )
+
+
+def differing(trial: Trial) -> Sample:
+    return msgspec.structs.replace(failing(trial), status="ok", transcript=trial.side)
+
+
+def wish(**changes: Any) -> RunRequest:
+    plain = RunRequest(command="trae-bench run", scenarios=("tiny.toml",), seed=1)
+    return msgspec.structs.replace(plain, **changes)
+
+
+def test_a_run_leaves_journal_and_run_file_of_the_same_samples(tiny: Path) -> None:
+    out = tiny.parent / "new" / "r.json"
+    result = runner.start(wish(pairs=3), out, force=False, bench=ScriptedBench(fine))
+
+    assert result.error is None
+    written = store.read_run(out)
+    assert written == result.run
+    assert written.samples == store.read_journal(result.journal).samples
+    assert len(written.samples) == 4 * 4 * 2
+    assert written.header.seed == 1
+    assert written.header.scenarios["tiny"].asked == "tiny.toml"
+    jsonschema.validate(json.loads(out.read_text()), store.schema())
+
+
+def uneven(trial: Trial) -> Mapping[str, float]:
+    """Even A/A pairs come out 20 % apart."""
+    return {"cpu": 1.2 if trial.side == "B" else 1.0, "wall": 1.0}
+
+
+def test_a_machine_that_treats_the_sides_unlike_is_4(tiny: Path) -> None:
+    result = runner.start(wish(), Path("r.json"), force=False, bench=ScriptedBench(uneven))
+    assert isinstance(result.error, CannotMeasure)
+    assert result.error.exit_code == 4
+    assert "cpu: in 8 A/A pairs B is +20.0 % off A" in str(result.error)
+    verdicts = {
+        row.metric: row.judgement.verdict for row in store.read_run(Path("r.json")).comparisons
+    }
+    assert verdicts["cpu"] == "not measured"
+
+
+# -- designs
+
+
+def test_file_names_that_are_no_text_or_no_harmless_one(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = ScriptedBench(fine)
+    run = runner.start(wish(pairs=3), Path("r.json"), force=False, bench=bench).run
+    for name in (os.fsdecode(b"\xff.json"), "\x1b[31m::error::.json"):
+        store.write_run(Path(name), run)
+        main(["verify", "--json", name])
+        assert list(json.loads(capsys.readouterr().out)) == [name]
+        store.write_run(Path("baselines/here", name), run, force=True)
+        assert main(["baseline", "show", "--folder", ".", "--json"]) == 0
+        (kept,) = json.loads(capsys.readouterr().out)["baselines"]
+        assert kept["path"] == f"baselines/here/{name}"
+        Path("baselines/here", name).unlink()
+        assert main(["report", name]) == 0
+        assert main(["plot", name, "--out", f"{name}.svg"]) == 0
+        heard = capsys.readouterr().out
+        assert "\x1b" not in heard
+        assert "::error::" not in heard
+
+
+def test_a_command_line_that_is_no_text_is_kept(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "Bench", lambda *_, **__: ScriptedBench(fine))
+    name = os.fsdecode(b"\xff.json")
+    assert main(["run", "tiny.toml", "--pairs", "3", "--json", "--out", name]) == 0
+    assert json.loads(capsys.readouterr().out)["run_file"] == name
+    assert store.read_run(Path(name)).header.command.endswith("'\\udcff.json'")
+
+
+def test_a_report_on_the_standard_output_stands_alone(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "Bench", lambda *_, **__: ScriptedBench(fine))
+    assert main(["run", "tiny.toml", "--pairs", "3", "--out", "r.json", "--comment", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert out == markdown.comment(store.read_run(Path("r.json")))
+    assert "Run file: r.json" in err
+
+
+@pytest.fixture
+def two(tiny: Path) -> Path:
+    path = tiny.with_name("two.toml")
+    toggles = '["batched_trajectory", "parallel_tools"]'
+    text = TINY.replace('"tiny"', '"two"').replace('["batched_trajectory"]', toggles)
+    path.write_text(text)
+    return path
+
+
+def of_two(trial: Trial) -> Mapping[str, float]:
+    """20 % less CPU alone, nothing more once the other is on."""
+    cpu = 0.8 if any(trial.arm.toggles.values()) else 1.0
+    return {"cpu": cpu, "wall": 1.0 + 0.001 * (trial.pair % 3) * (trial.side == "B")}
+
+
+def test_designs_and_profiles_are_the_laboratorys() -> None:
+    assert design_names() == DESIGNS
+    assert tuple(presets.PROFILES) == PROFILES
+
+
+def test_a_factorial_takes_a_fixed_number_of_pairs_and_is_told_as_a_whole(
+    two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    factorial = wish(scenarios=("two.toml",), design="factorial")
+    result = runner.start(factorial, Path("r.json"), force=False, bench=ScriptedBench(of_two))
+    assert result.error is None
+    assert result.run.header.design == "factorial"
+    assert {row.pairs.measured for row in result.run.comparisons} == {8}
+    assert {cell.contrast.name for cell in result.run.header.cells} == {
+        NOISE_FLOOR,
+        "batched_trajectory",
+        "parallel_tools",
+        "batched_trajectory+parallel_tools",
+    }
+    assert main(["effects", "r.json"]) == 0
+    told = capsys.readouterr().out
+    assert "two / cpu  (8 pairs a contrast; lower is better; counts from 2 %)" in told
+    assert "gives -20.0 % [-20.0 -20.0] without parallel_tools" in " ".join(told.split())
+    assert "together they give less than apart" in " ".join(told.split())
+    assert max(map(len, told.splitlines())) <= 80
+
+    assert main(["effects", "r.json", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["metric"] for each in found["found"]] == ["cpu", "wall"]
+    (interaction,) = found["found"][0]["interactions"]
+    assert interaction["change"]["log_ratio"] == pytest.approx(-math.log(0.8))
+    assert found["found"][0]["whole"]["measured"]["log_ratio"] == pytest.approx(math.log(0.8))
+
+
+@pytest.mark.parametrize("asked", ["tiny.toml", "/elsewhere/tiny.toml", "bugfix", "gone"])
+def test_no_scenario_is_run_because_a_stored_run_names_it(
+    asked: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its oracle's command would be: whoever wrote the run file could have chosen both."""
+    result = runner.start(wish(pairs=3), Path("r.json"), force=False, bench=ScriptedBench(fine))
+    used = {"tiny": ScenarioUsed(asked, "0" * 64)}
+    header = msgspec.structs.replace(result.run.header, scenarios=used)
+    run = msgspec.structs.replace(result.run, header=header)
+    store.write_run(Path("stored.json"), store.sealed(run), force=True)
+    assert main(["run", "--compare", "stored.json", "--plan"]) == 2
+    assert f"'{asked}', no scenario that ships" in capsys.readouterr().err
+    assert main(["run", "tiny.toml", "--compare", "stored.json", "--plan"]) == 0
+    # Before the first pair, not after the last one.
+    assert main(["run", "cli-help", "--compare", "stored.json"]) == 2
+    assert "the stored run is of tiny" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["--help", "-x", "--plan", "-"])
+def test_a_base_that_looks_like_an_option_is_none(
+    value: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "tiny.toml", f"--compare={value}"]) == 2
+    assert f"--compare={value}: no commit" in capsys.readouterr().err
+
+
+def test_a_resumed_run_keeps_its_design(two: Path) -> None:
+    factorial = wish(scenarios=("two.toml",), design="factorial", pairs=4)
+    first = ScriptedBench(of_two)
+    whole = runner.start(factorial, Path("r.json"), force=False, bench=first)
+    lines = whole.journal.read_bytes().splitlines(keepends=True)
+    whole.journal.write_bytes(b"".join(lines[:21]))
+    result = runner.resume(whole.journal, wish(), None, bench=ScriptedBench(of_two))
+    assert len(result.run.samples) == len(whole.run.samples)
+    assert result.run.header.design == "factorial"
+
+
+def test_precision_and_a_fixed_design_do_not_go_together(
+    two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["run", "two.toml", "--design", "fraction", "--repeat-until", "0.01"]
+    assert main(args) == 2
+    assert "--repeat-until cannot go with --design fraction" in capsys.readouterr().err
+    assert main(["run", "two.toml", "--plan", "--repeat-until", "0.01"]) == 0
+
+
+def test_effects_of_what_is_no_run_file(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["effects", "tiny.toml"]) == 4
+    assert "not a valid run file" in capsys.readouterr().err
+
+
+def test_by_default_it_goes_to_a_folder_of_its_own(tiny: Path) -> None:
+    result = runner.start(wish(pairs=1), None, force=False, bench=ScriptedBench(fine))
+    assert result.run_file.parent == Path("trae-bench-results")
+    assert result.run_file.name.endswith("-quick.json")
+    assert result.run_file.exists()
+
+
+def test_nothing_is_overwritten_unless_forced(tiny: Path) -> None:
+    out = tiny.parent / "r.json"
+    out.write_text("mine")
+    with pytest.raises(UsageError, match="--force"):
+        runner.start(wish(pairs=1), out, force=False, bench=ScriptedBench(fine))
+    assert out.read_text() == "mine"
+    runner.start(wish(pairs=1), out, force=True, bench=ScriptedBench(fine))
+    assert store.read_run(out).samples
+
+
+def test_a_journal_in_the_way_is_not_overwritten_either(tiny: Path) -> None:
+    runner.start(wish(pairs=1), Path("r.json"), force=False, bench=ScriptedBench(fine))
+    Path("r.json").unlink()
+    with pytest.raises(UsageError, match="--resume"):
+        runner.start(wish(pairs=1), Path("r.json"), force=False, bench=ScriptedBench(fine))
+
+
+def test_nothing_measured_is_4_and_different_answers_are_5(tiny: Path) -> None:
+    out = Path("r.json")
+    failed = runner.start(wish(), out, force=True, bench=ScriptedBench(failing))
+    assert isinstance(failed.error, CannotMeasure)
+    assert "exit status 1" in str(failed.error)
+    assert failed.error.exit_code == 4
+    differ = runner.start(wish(), out, force=True, bench=ScriptedBench(differing))
+    assert isinstance(differ.error, AnswersDiffer)
+    assert differ.error.exit_code == 5
+    # The report is there before the exit, whatever it says.
+    assert store.read_run(out).comparisons[0].pairs.answers_differ == 2
+
+
+def test_an_error_in_mid_run_leaves_what_was_measured(tiny: Path) -> None:
+    def answer(trial: Trial) -> Mapping[str, float]:
+        if len(bench.scripted.batches) > 4:
+            raise CannotMeasure("the provider died")
+        return fine(trial)
+
+    bench = ScriptedBench(answer)
+    result = runner.start(wish(pairs=3), Path("r.json"), force=False, bench=bench)
+
+    assert str(result.error) == "the provider died"
+    assert store.read_run(Path("r.json")).stopped == "error"
+    again = runner.resume(result.journal, wish(), None, bench=ScriptedBench(fine))
+    assert again.run.stopped == "done"
+
+
+def interrupted(tiny: Path, after: int) -> Path:
+    """A journal of so many batches."""
+
+    def answer(trial: Trial) -> Mapping[str, float]:
+        if len(bench.scripted.batches) > after:
+            raise KeyboardInterrupt
+        return fine(trial)
+
+    bench = ScriptedBench(answer)
+    result = runner.start(wish(pairs=3), Path("r.json"), force=False, bench=bench)
+    assert result.run.stopped == "interrupted"
+    assert result.error is None
+    return result.journal
+
+
+@pytest.mark.parametrize("after", range(0, 22, 3))
+def test_an_interrupted_run_resumes_to_the_whole(tiny: Path, after: int) -> None:
+    journal = interrupted(tiny, after)
+    bench = ScriptedBench(fine)
+    result = runner.resume(journal, wish(), None, bench=bench)
+
+    assert result.run.stopped == "done"
+    assert result.run_file == Path("r.json")
+    keys = [(s.contrast, s.mode, s.pair, s.side) for s in result.run.samples]
+    assert len(keys) == len(set(keys)) == 4 * 4 * 2
+    assert len(store.read_run(Path("r.json")).resumed) == 1
+
+
+def test_a_changed_scenario_is_not_gone_on_with(tiny: Path) -> None:
+    journal = interrupted(tiny, 3)
+    tiny.write_text(TINY.replace("Say that", "Whisper that"))
+    before = journal.read_bytes()
+    with pytest.raises(UsageError, match=r"'tiny' is not what it was.*start a new run"):
+        runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
+    assert journal.read_bytes() == before
+
+
+def test_another_machine_commit_or_package_is_not_gone_on_with(tiny: Path) -> None:
+    journal = interrupted(tiny, 3)
+    head, *rest = journal.read_text().splitlines(keepends=True)
+    for kind, name in (("machine", "cpu"), ("code", "commit"), ("versions", "msgspec")):
+        changed = json.loads(head)
+        changed["header"][kind][name] = "another"
+        journal.write_text(json.dumps(changed) + "\n" + "".join(rest))
+        with pytest.raises(UsageError, match=f"{name} was 'another'"):
+            runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
+
+
+def test_a_metric_of_another_release_is_not_gone_on_with(tiny: Path) -> None:
+    journal = interrupted(tiny, 3)
+    head, *rest = journal.read_text().splitlines(keepends=True)
+    journal.write_text(head.replace('"cpu"', '"heat"') + "".join(rest))
+    with pytest.raises(UsageError, match="no metric 'heat'"):
+        runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
+
+
+def test_a_resumed_run_does_not_take_another_runs_file(tiny: Path) -> None:
+    journal = interrupted(tiny, 3)
+    Path("r.json").write_text("{}")
+    with pytest.raises(UsageError, match="another run's"):
+        runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
+
+
+def test_a_longer_budget_goes_on(tiny: Path) -> None:
+    short = wish(pairs=3, budget=1e-9)
+    spent = runner.start(short, Path("r.json"), force=False, bench=ScriptedBench(fine))
+    assert spent.run.stopped == "budget"
+    assert spent.error is not None
+    assert "give a longer --budget" in str(spent.error)
+    more = runner.resume(spent.journal, wish(budget=1e9), None, bench=ScriptedBench(fine))
+    assert more.run.stopped == "done"
+    assert more.run.header.budget == 1e9
+
+
+def test_a_scenario_that_cannot_feel_the_toggle_is_left_out(tiny: Path) -> None:
+    bench = ScriptedBench(fine)
+    asked = wish(scenarios=("tiny.toml", "fan-out"), toggles=("batched_trajectory",), pairs=1)
+    result = runner.start(asked, Path("r.json"), force=False, bench=bench)
+    assert result.run.header.scenarios.keys() == {"tiny"}
+    (said,) = bench.said
+    assert said.startswith("left out: fan-out cannot feel batched_trajectory, only ")
+
+
+def test_a_file_that_is_no_journal_is_refused(tiny: Path) -> None:
+    with pytest.raises(BadRunFile, match=r"tiny\.toml:1"):
+        runner.resume(tiny, wish(), None, bench=ScriptedBench(fine))
+
+
+# -- the lock
+
+
+def test_a_second_bench_waits_and_then_refuses(tmp_path: Path) -> None:
+    said: list[str] = []
+    place = tmp_path / "lock"
+    with HostLock(said.append, place=place):
+        second = HostLock(said.append, place=place, patience=0.0)
+        with pytest.raises(CannotMeasure, match=f"process {os.getpid()}"), second:
+            pass
+    assert len(said) == 1
+    assert "waiting" in said[0]
+    with HostLock(said.append, place=place):
+        assert len(said) == 1
+
+
+def test_a_lock_that_is_none_is_refused(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "elsewhere")
+    for place in (tmp_path, link):
+        with pytest.raises(CannotMeasure, match="remove"), HostLock(print, place=place):
+            pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_where_no_lock_can_be_made_another_place_is_asked_for(tmp_path: Path) -> None:
+    place = tmp_path / "nowhere" / "lock"
+    remedy = "No such file or directory; name another file with TRAE_BENCH_LOCK"
+    with pytest.raises(CannotMeasure, match=remedy), HostLock(print, place=place):
+        pass
+
+
+def test_a_lock_on_a_full_disk_holds_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    place = tmp_path / "lock"
+    monkeypatch.setattr(os, "write", full)
+    with HostLock(print, place=place):
+        second = HostLock(lambda text: None, place=place, patience=0.0)
+        with pytest.raises(CannotMeasure, match="another trae-bench is still"), second:
+            pass
+
+
+# -- real runs, in fresh processes
+
+
+def bench_process(*args: str, cwd: Path | None = None) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "trae_bench", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=cwd,
+        text=True,
+    )
+
+
+def lines_of(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def children_of(pid: int) -> list[int]:
+    """All descendants, as the kernel lists them."""
+    try:
+        direct = [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return direct + [below for child in direct for below in children_of(child)]
+
+
+def gone(pids: list[int], patience: float = 10.0) -> bool:
+    end = time.monotonic() + patience
+    while any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in pids):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_broken_off_is_gone_on_with(tiny: Path, number: signal.Signals) -> None:
+    needs(number)
+    journal = Path("r.journal.jsonl")
+    asked = ("run", "tiny.toml", "--metric", "wall", "--pairs", "1", "--out", "r.json")
+    with bench_process(*asked) as process:
+        while lines_of(journal) < 2 and process.poll() is None:
+            time.sleep(0.02)
+        below = children_of(process.pid)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+
+    assert below
+    assert gone(below)
+    assert "Traceback" not in err
+    if number == signal.SIGKILL:
+        assert not Path("r.json").exists()
+    else:
+        assert process.returncode == 130, err
+        assert "interrupted" in out
+        assert "--resume r.journal.jsonl" in out
+        assert store.read_run(Path("r.json")).stopped == "interrupted"
+
+    reported = store.read_journal(journal).samples
+    away = tiny.parent / "away"
+    away.mkdir()
+    with bench_process("run", "--resume", str(journal.resolve()), cwd=away) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "go on from there" in err
+    with bench_process("run", "--resume", str(journal), "--json") as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    run = store.read_run(Path("r.json"))
+    assert json.loads(out)["stopped"] == run.stopped == "done"
+    assert run.samples[: len(reported)] == reported
+    assert len({(s.contrast, s.pair, s.side) for s in run.samples}) == len(run.samples) == 8
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code"),
+    [
+        ("list toggles >/dev/full", 4),
+        ("verify --json {good} >/dev/full", 4),
+        ("list toggles >&-", 0),
+        ("report {bad} 2>&-", 4),
+        ("report {bad} 2>/dev/full", 4),
+        ("report {bad} >/dev/full 2>&1", 4),
+        ("run nosuch 2>/dev/full", 2),
+    ],
+)
+def test_a_stream_that_cannot_be_written_is_no_regression(
+    redirected: str, code: int, tmp_path: Path
+) -> None:
+    """An exit code of 1 would be one."""
+    (tmp_path / "bad.json").write_text("{")
+    good = shlex.quote(str(ROOT / "results/quick.json"))
+    command = redirected.format(good=good, bad=tmp_path / "bad.json")
+    shell = subprocess.run(
+        ["sh", "-c", f"{shlex.quote(sys.executable)} -m trae_bench {command}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        # Unbuffered, nothing would be left to be written when Python ends.
+        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
+        check=False,
+    )
+    assert shell.returncode == code
+    assert "Traceback" not in shell.stderr
+
+
+def test_a_defect_is_told_and_is_no_regression(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(path: Path) -> None:
+        raise RuntimeError("not thought of \x1b[31m")
+
+    monkeypatch.setattr(store, "read_run", broken)
+    assert main(["effects", str(ROOT / "results/quick.json")]) == 4
+    err = capsys.readouterr().err
+    assert "a defect of trae-bench" in err
+    assert "RuntimeError: not thought of" in err
+    assert "\x1b" not in err
+
+
+def test_a_run_that_is_ended_before_it_began_was_interrupted(tiny: Path) -> None:
+    signal_itself = (
+        "import os, signal, sys; from trae_bench.cli import main, cli; "
+        "cli.commands['list'].callback = lambda **_: os.kill(os.getpid(), signal.SIGTERM); "
+        "sys.exit(main(['list', 'toggles']))"
+    )
+    ended = subprocess.run([sys.executable, "-c", signal_itself], capture_output=True, check=False)
+    assert ended.returncode == 130
+
+
+def test_output_into_a_closed_pipe_is_no_traceback(tiny: Path) -> None:
+    with bench_process("list") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        _, err = process.communicate(timeout=30)
+    assert "Traceback" not in err
+    assert process.returncode == 130

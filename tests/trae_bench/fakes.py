@@ -1,0 +1,139 @@
+"""Stand-ins that several tests share: a plan, a scenario, a clock that is wound by hand, a sink in
+memory."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.execution.subprocess_executor import ScriptedExecutor
+from trae_bench.metrics import METRICS
+from trae_bench.model.experiment import Arm, Cell, Contrast, Mode, Side, Trial
+from trae_bench.model.sample import Sample, Status
+
+TOGGLES = ("fast", "faster", "slower", "idle")
+NONE = Arm("none", dict.fromkeys(TOGGLES, False))
+
+
+def turned_on(name: str) -> Arm:
+    """An arm with one toggle on."""
+    return Arm(name, NONE.toggles | {name: True})
+
+
+FAST = turned_on("fast")
+
+TINY = """
+name = "tiny"
+about = "One step, for tests of the bench itself."
+task = "Say that it is done."
+metrics = ["cpu", "wall"]
+timeout_seconds = 30.0
+[toggles]
+vary = ["batched_trajectory"]
+[[turns]]
+[[turns.calls]]
+tool = "task_done"
+arguments = { summary = "It is done." }
+"""
+
+
+def cell(
+    contrast: str = "fast",
+    mode: Mode = "duet",
+    metrics: tuple[str, ...] = ("cpu",),
+    scenario: str = "work",
+) -> Cell:
+    b = NONE if contrast == NOISE_FLOOR else turned_on(contrast)
+    return Cell(scenario, Contrast(scenario, contrast, NONE, b), mode, metrics)
+
+
+def sample(
+    side: Side = "A",
+    pair: int = 1,
+    *,
+    contrast: str = "fast",
+    mode: Mode = "duet",
+    scenario: str = "work",
+    status: Status = "ok",
+    metrics: Mapping[str, float] | None = None,
+    started: float = 0.0,
+    transcript: str = "same",
+    workspace: str = "same",
+    correct: bool = True,
+    problem: str | None = None,
+) -> Sample:
+    return Sample(
+        scenario=scenario,
+        contrast=contrast,
+        mode=mode,
+        pair=pair,
+        side=side,
+        slot=0 if side == "A" else 1,
+        arm="none" if side == "A" else "fast",
+        status=status,
+        started=started,
+        exit_status=0,
+        pid=1,
+        metrics=dict({"cpu": 1.0} if metrics is None else metrics),
+        transcript=transcript,
+        workspace=workspace,
+        correct=correct,
+        problem=problem,
+    )
+
+
+def figures(
+    effect: float = 1.0, noise: float = 0.01, contrast: str | None = None
+) -> Callable[[Trial], Mapping[str, float]]:
+    """Every duet and serial metric, side B of all but A/A times `effect`; the same each time."""
+
+    def answer(trial: Trial) -> Mapping[str, float]:
+        name = f"{trial.scenario}{trial.contrast}{trial.mode}{trial.pair}{trial.side}"
+        spread = math.exp(Random(name).gauss(0, noise))
+        changed = trial.side == "B" and trial.contrast not in (NOISE_FLOOR, contrast)
+        value = spread * (effect if changed else 1.0)
+        return {
+            name: value * (5e7 if metric.unit == "B" else 1.0)
+            for name, metric in METRICS.items()
+            if metric.mode != "exact"
+        }
+
+    return answer
+
+
+class HandClock:
+    """Stands still until somebody winds it."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Timed(ScriptedExecutor):
+    """Each batch takes so many seconds of a clock wound by hand."""
+
+    def __init__(
+        self,
+        answer: Callable[[Trial], Mapping[str, float] | Sample],
+        clock: HandClock,
+        seconds: Callable[[Trial], float] = lambda trial: 1.0,
+    ) -> None:
+        super().__init__(answer)
+        self._clock = clock
+        self._seconds = seconds
+
+    def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
+        self._clock.seconds += self._seconds(trials[0])
+        return super().run(trials)
+
+
+class Memory:
+    """A sink that remembers."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+
+    def append(self, sample: Sample) -> None:
+        self.samples.append(sample)

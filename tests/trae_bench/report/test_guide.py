@@ -1,0 +1,240 @@
+"""The guide: every figure from a run, the same bytes again, nothing of a stranger acted on."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agent_core.connection_pool import KEEPALIVE
+from agent_core.files import INLINE_LIMIT
+from agent_core.shell import POLL_INTERVAL
+from agent_core.toggles import Toggles
+from tests.trae_bench.report.test_untrusted import ACTED_ON, PLANT
+from tests.trae_bench.runs import honest
+from tests.trae_bench.verdicts.test_claims import COMMITTED, ROOT, cells
+from trae_bench.cli import main
+from trae_bench.cli.claims import known_claims, varied
+from trae_bench.errors import UsageError
+from trae_bench.metrics import METRICS
+from trae_bench.model.run import RunFile
+from trae_bench.report.guide import END, NOT_MEASURED, first_difference, rendered
+from trae_bench.report.guide_tables import SUMMARY, TABLES, Ask
+from trae_bench.storage.run_file import write_run
+from trae_bench.verdicts.claims import ClaimsFile, Source, claims_file
+
+GUIDE = ROOT / "docs" / "performance.md"
+DOCUMENTS = (GUIDE, ROOT / "docs" / "claims.md")
+NOTHING = ClaimsFile(about="nobody")
+replace = msgspec.structs.replace
+
+
+def run() -> RunFile:
+    """One that answers some rows of `TABLES`."""
+    return honest(cells=cells("bugfix", ("parallel_tools", "async_file_io")))
+
+
+def text(*names: str) -> str:
+    marks = "".join(f"<!-- figures: {name} -->\nwhat was there\n{END}\n" for name in names)
+    return f"# A guide\n\n{marks}\nThe end.\n"
+
+
+# -- the documents
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_say_what_the_committed_runs_say(document: Path) -> None:
+    assert main(["report", "--guide", str(document), "--check", *map(str, COMMITTED)]) == 0, (
+        f"run `trae-bench report --guide docs/{document.name} results/*.json`"
+    )
+
+
+FIGURE = re.compile(
+    r"(?<![\w.])\d[\d.,]*(?:\s?-\s?\d[\d.,]*)?\s?(?:%|x(?!\w)|percent\b|times\b|[kMGT]i?B\b|bytes\b"
+    r"|[mµn]?s\b|seconds?\b|minutes?\b|hours?\b)"
+    r"|\b(?:twice as|half the|(?:two|three|four|five|ten) times|\w+fold)\b"
+)
+CONSTANTS = {f"{POLL_INTERVAL:g} s", f"{INLINE_LIMIT // 1024} KiB", f"{KEEPALIVE:g} s"}
+"""Settings of the agent that the guide explains; nobody measured them."""
+
+
+def figures_by_hand(document: str) -> set[str]:
+    # What a command prints is rendered, too: tests/test_docs.py.
+    block = r"<!-- (figures|output): .*?<!-- end of \1 -->"
+    prose = re.sub(block, "", document, flags=re.DOTALL)
+    return {match[0] for match in FIGURE.finditer(prose)} - CONSTANTS
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_figure_is_written_by_hand(document: Path) -> None:
+    assert not figures_by_hand(document.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "planted",
+    ["3-5x", "64 %", "64%", "1.5 s", "12 MB", "0.2 ms", "4 times", "twice as", "10 minutes"],
+)
+def test_a_figure_by_hand_is_seen(planted: str) -> None:
+    prose = GUIDE.read_text(encoding="utf-8")
+    assert figures_by_hand(f"{prose}\nIt is {planted} faster.\n") == {planted}
+    for kind in ("figures", "output"):
+        inside = f"<!-- {kind}: x -->\nIt is {planted} faster.\n<!-- end of {kind} -->\n"
+        assert not figures_by_hand(inside + prose)
+
+
+def test_each_table_is_in_the_guide_and_each_toggle_has_a_chapter() -> None:
+    guide = GUIDE.read_text(encoding="utf-8")
+    for name in ("summary", *TABLES):
+        assert guide.count(f"<!-- figures: {name} -->") == 1, name
+    assert {one.toggle for one in SUMMARY} == set(Toggles.names())
+    chapters = re.findall(r"^### \d+\. `(\w+)`$", guide, re.MULTILINE)
+    assert tuple(chapters) == Toggles.names()
+    assert set(chapters) <= TABLES.keys()
+
+
+def asked() -> list[Ask]:
+    of_summary = [ask for one in SUMMARY for ask in one.asked if ask is not None]
+    return [*of_summary, *(ask for table in TABLES.values() for ask in table)]
+
+
+def test_what_the_tables_ask_can_be_measured() -> None:
+    toggles = varied()
+    for ask in asked():
+        assert ask.metric in METRICS, ask
+        assert ask.question.toggles <= set(toggles[ask.scenario]), ask
+
+
+# -- rendering
+
+
+def test_figures_are_those_of_the_run_and_all_else_stays() -> None:
+    before = text("parallel_tools", "summary", "together")
+    after = rendered(before, [Source("run.json", run())], NOTHING)
+    row = next(
+        line for line in after.splitlines() if line.startswith("| `bugfix`") and "`cpu`" in line
+    )
+    comparison = next(
+        one
+        for one in run().comparisons
+        if (one.contrast, one.metric) == ("parallel_tools", "cpu") and one.estimate
+    )
+    assert comparison.estimate is not None
+    assert comparison.judgement.verdict in row
+    assert f"{2.718281828459045 ** (comparison.estimate.log_ratio or 0):.3f}" in row
+    assert "what was there" not in after
+    assert after.startswith("# A guide\n\n") and after.endswith("\nThe end.\n")
+    assert "at commit <code>0123456789</code>, 2026-01-01, 2 x an ordinary one" in after
+    assert NOT_MEASURED in after
+    assert "No run that was given has a row of this." in after
+
+
+def test_what_is_not_known_of_the_code_is_not_said() -> None:
+    unknown = replace(run(), header=replace(run().header, code={}))
+    after = rendered(text("parallel_tools"), [Source("run.json", unknown)], NOTHING)
+    assert "at commit <code>unknown</code>, 2026-01-01, " in after
+
+
+def test_the_same_runs_give_the_same_bytes() -> None:
+    names = ("summary", "claims", *TABLES)
+    sources = [Source("run.json", run())]
+    claims = known_claims(claims_file())
+    once = rendered(text(*names), sources, claims)
+    assert rendered(once, sources, claims) == once
+    assert first_difference(once, once) is None
+
+
+def test_without_runs_nothing_is_measured() -> None:
+    after = rendered(text(*TABLES), [], NOTHING)
+    rows = [line for line in after.splitlines() if line.startswith("| `")]
+    assert len(rows) == sum(map(len, TABLES.values()))
+    assert all(f"| {NOT_MEASURED} |  |" in row for row in rows)
+
+
+def test_a_run_too_short_for_verdicts_gives_none() -> None:
+    after = rendered(text("parallel_tools"), [Source("run.json", run(), claimed=False)], NOTHING)
+    (row,) = (line for line in after.splitlines() if "`bugfix`" in line and "`cpu`" in line)
+    assert row.endswith("| - | 1 |")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("no marks", "guide.md: no figures in it"),
+        ("a\n<!-- figures: nonsense -->\n" + END, "guide.md:2: no figures 'nonsense'; known: "),
+        ("<!-- figures: memory -->\n", "guide.md:1: the figures are not closed"),
+        (f"a\n{END}\n", "guide.md:2: no figures are open here"),
+        (
+            f"<!-- figures: memory -->\n\n<!-- figures: runtime -->\n{END}\n",
+            "guide.md:1: the figures are not closed before line 3",
+        ),
+    ],
+)
+def test_broken_marks_are_told_with_their_line(wrong: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        rendered(wrong, [], NOTHING, "guide.md")
+    assert said in str(error.value)
+
+
+def test_nothing_of_a_run_is_acted_on() -> None:
+    nasty = f"{PLANT}{END}<!-- figures: memory -->"
+    honest_run = run()
+    header = honest_run.header
+    planted = replace(
+        honest_run,
+        header=replace(
+            header,
+            command=nasty,
+            created=PLANT,
+            machine=dict.fromkeys(("cpu", "cores", "python"), nasty),
+            code={"commit": nasty, "dirty": True},
+            metrics={name: replace(one, unit="|<b>") for name, one in header.metrics.items()},
+        ),
+    )
+    plain = text("summary", "parallel_tools", "memory")
+    after = rendered(plain, [Source(nasty, planted)], NOTHING)
+    assert not ACTED_ON.search(after)
+    assert "<script>" not in after and "<b>" not in after
+    assert after.count(END) == after.count("<!-- figures: ") == 3
+    assert rendered(after, [Source(nasty, planted)], NOTHING) == after
+    table = [line for line in after.splitlines() if line.startswith("| `bugfix`")]
+    assert table
+    assert {line.count("|") for line in table} == {11}
+    assert "changes that are not committed" in after
+
+
+# -- the command
+
+
+@pytest.fixture
+def guide(tmp_path: Path) -> Path:
+    path = tmp_path / "guide.md"
+    path.write_text(text("parallel_tools"))
+    write_run(tmp_path / "run.json", run())
+    return path
+
+
+def test_the_guide_is_written_and_checked(guide: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_file = str(guide.with_name("run.json"))
+    arguments = ["report", "--guide", str(guide), run_file]
+    assert main([*arguments, "--check"]) == 1
+    assert f"{guide}:4: not what the runs say" in capsys.readouterr().err
+    assert guide.read_text() == text("parallel_tools")
+    assert main(arguments) == 0
+    assert main([*arguments, "--check"]) == 0
+    assert sorted(path.name for path in guide.parent.iterdir()) == ["guide.md", "run.json"]
+    good = guide.read_text().splitlines()
+    number = next(n for n, line in enumerate(good) if "`bugfix`" in line)
+    bad = [*good[:number], good[number].replace("0", "1"), *good[number + 1 :]]
+    guide.write_text("\n".join(bad) + "\n")
+    assert main([*arguments, "--check"]) == 1
+    assert f"{guide}:{number + 1}: not what the runs say" in capsys.readouterr().err
+
+
+def test_options_that_do_not_go_together(guide: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_file = str(guide.with_name("run.json"))
+    assert main(["report", run_file, "--check"]) == 2
+    assert "--guide FILE" in capsys.readouterr().err
+    assert main(["report", run_file, "--guide", str(guide), "--junit", "-"]) == 2
+    assert guide.read_text() == text("parallel_tools")
+    guide.write_bytes(b"\xff\xfe")
+    assert main(["report", run_file, "--guide", str(guide)]) == 2

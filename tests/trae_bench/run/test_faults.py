@@ -1,0 +1,320 @@
+"""What can go wrong with a run from outside, each brought about for real."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.trae_bench.cli.test_cli import ROOT, bench_process, children_of, gone, lines_of
+from tests.trae_bench.fakes import TINY
+from trae_bench._util import host_facts
+from trae_bench.cli import main
+from trae_bench.run import runner
+from trae_bench.storage.run_file import read_journal, read_run
+from trae_bench.storage.verify import verify
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+PATIENCE = 30.0
+SMALL = ("run", "tiny.toml", "--metric", "cpu", "--seed", "1", "--out", "r.json")
+
+
+# -- the bench is killed
+
+
+@pytest.mark.slow
+@LINUX
+def test_kills_lose_nothing_and_leave_nobody(tmp_path: Path) -> None:
+    """A few; `python -m tests.studies.kills` makes fifty."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.studies.kills", "--times", "4", "--seed", "3"],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert sum(found["kills"].values()) == 4
+    assert found["finished runs"] >= 1
+
+
+def test_a_journal_that_never_began_says_what_to_do(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kill fell between the making of the file and its first line."""
+    for started in ("", '{"header":{"created":"2026'):
+        Path("r.journal.jsonl").write_text(started)
+        assert main(["run", "--resume", "r.journal.jsonl"]) == 4
+        assert "remove it and start again" in capsys.readouterr().err
+
+
+# -- memory
+
+
+def test_a_run_bounds_the_memory_of_what_it_starts(tiny: Path) -> None:
+    """Seen by the oracle's shell, which is started like any trial."""
+    limit = host_facts.memory_for_a_process()
+    assert limit is not None
+    oracle = f"[oracle]\ncommand = 'test \"$(ulimit -d)\" = {limit // 1024}'\n"
+    tiny.write_text(TINY.replace("[[turns]]\n[[", f"{oracle}[[turns]]\n[[", 1))
+    assert main([*SMALL, "--pairs", "1"]) == 0
+    assert all(sample.correct for sample in read_run(Path("r.json")).samples)
+
+
+def test_half_the_memory_is_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    gib = 1 << 30
+    monkeypatch.setattr(host_facts, "_memory", lambda: {"MemTotal": 8 * gib})
+    monkeypatch.setattr(host_facts, "_number", lambda path: None)
+    assert host_facts.memory_for_a_process() == 4 * gib
+    monkeypatch.setattr(host_facts, "_number", lambda path: 2 * gib)
+    assert host_facts.memory_for_a_process() == gib
+    monkeypatch.setattr(host_facts, "_memory", lambda: {"MemTotal": gib // 2})
+    assert host_facts.memory_for_a_process() == host_facts.MIN_MEMORY
+    monkeypatch.setattr(host_facts, "_memory", dict)
+    monkeypatch.setattr(host_facts, "_number", lambda path: None)
+    assert host_facts.memory_for_a_process() is None
+
+
+# -- the wall clock
+
+
+def test_a_run_does_not_care_for_the_wall_clock(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It jumps by days, at each look at it."""
+    random, day = Random(1), 86_400
+    monkeypatch.setattr(time, "time", lambda: random.uniform(-day, day) + 1.8e9)
+    monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * time.time()))
+    began = time.monotonic()
+    assert main([*SMALL, "--pairs", "1"]) == 0
+    run = read_run(Path("r.json"))
+    assert 0 < run.elapsed <= time.monotonic() - began
+    assert all(began <= sample.started <= time.monotonic() for sample in run.samples)
+    assert not [str(finding) for finding in verify(run)]
+
+
+def test_a_clock_that_was_set_back_between_two_stretches_is_odd_and_no_more(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([*SMALL, "--pairs", "1", "--budget", "0.001"]) in (0, 4)
+    monkeypatch.setattr(runner, "now", lambda: "2026-01-01T11:00:00+00:00")
+    journal = Path("r.journal.jsonl")
+    head, *rest = journal.read_text().splitlines(keepends=True)
+    changed = json.loads(head)
+    changed["header"]["created"] = "2026-01-01T12:00:00+00:00"
+    journal.write_text(json.dumps(changed) + "\n" + "".join(rest))
+    Path("r.json").unlink()
+    assert main(["run", "--resume", "r.journal.jsonl", "--budget", "60"]) == 0
+    found = verify(read_run(Path("r.json")))
+    assert [(finding.weight, finding.place) for finding in found] == [("odd", "resumed[0].created")]
+
+
+# -- disks
+
+
+def without_rights(*command: str) -> list[str]:
+    """The command, not even root's right to write everywhere left."""
+    drop = "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)"  # CAP_DAC_OVERRIDE
+    return [sys.executable, "-c", f"{drop}; os.execv(sys.argv[1], sys.argv[1:])", *command]
+
+
+@LINUX
+@pytest.mark.parametrize(
+    "where", [(), ("--out", "there/r.json"), ("--out", "there/old.json", "--force")]
+)
+def test_a_result_folder_that_is_read_only_is_told_before_anything_runs(
+    tiny: Path, where: tuple[str, ...]
+) -> None:
+    folder = tiny.parent
+    (folder / "there").mkdir()
+    (folder / "lock").touch()
+    (folder / "there" / "old.journal.jsonl").touch()
+    for place in (folder / "there", folder):
+        place.chmod(0o555)
+    try:
+        command = [sys.executable, "-m", "trae_bench", "run", "tiny.toml", *where]
+        done = subprocess.run(
+            without_rights(*command),
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        folder.chmod(0o755)
+    assert done.returncode == 4, done.stderr
+    assert "Permission denied; name a file in a writable folder with --out" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def can_mount() -> bool:
+    tried = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    if sys.platform != "linux" or shutil.which("unshare") is None:
+        return False
+    return subprocess.run(tried, capture_output=True).returncode == 0
+
+
+@contextmanager
+def small_disk(place: Path, size: str, script: str) -> "Iterator[subprocess.CompletedProcess[str]]":
+    """What a shell script comes to that finds a disk of that size at `place`."""
+    place.mkdir()
+    mounted = f"mount -t tmpfs -o size={size} none {place} && {script}"
+    yield subprocess.run(
+        ["unshare", "-m", "sh", "-c", mounted],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "BENCH": f"{sys.executable} -m trae_bench"},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_mount(), reason="may not mount a small disk")
+def test_a_disk_that_fills_up_loses_nothing_and_the_run_goes_on_when_there_is_room(
+    tiny: Path,
+) -> None:
+    disk = tiny.parent / "disk"
+    script = f"""
+        $BENCH run tiny.toml --metric cpu --pairs 4 --out disk/r.json; echo "first $?"
+        cp disk/r.journal.jsonl full.jsonl; ls disk
+        mount -o remount,size=10m {disk}
+        $BENCH run --resume disk/r.journal.jsonl >/dev/null; echo "second $?"
+        cp disk/r.json r.json
+    """
+    with small_disk(disk, "20k", script) as done:
+        assert "first 4" in done.stdout, done.stderr
+        assert "No space left on device; free some space or name a file" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "second 0" in done.stdout, done.stderr
+    held, run = read_journal(Path("full.jsonl")).samples, read_run(Path("r.json"))
+    assert 0 < len(held) < len(run.samples) == 2 * 2 * 5
+    assert run.samples[: len(held)] == held
+
+
+@pytest.mark.skipif(not can_mount(), reason="may not mount a small disk")
+def test_no_room_for_the_trials_is_told_with_the_remedy(tiny: Path) -> None:
+    disk = tiny.parent / "disk"
+    with small_disk(disk, "4k", f"TMPDIR={disk} $BENCH {' '.join(SMALL)}") as done:
+        assert done.returncode == 4, done.stderr
+    assert "No space left on device; free some space there" in done.stderr
+    assert "TMPDIR" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- two at once
+
+
+@pytest.mark.slow
+@LINUX
+def test_a_second_run_says_whom_it_waits_for_and_begins_when_that_has_ended(tiny: Path) -> None:
+    asked = ("run", "tiny.toml", "--metric", "cpu", "--pairs", "1", "--out")
+    with bench_process(*asked, "one.json") as one:
+        while not lines_of(Path("one.journal.jsonl")):
+            assert one.poll() is None
+            time.sleep(0.01)
+        with bench_process(*asked, "two.json") as two:
+            _, said = two.communicate(timeout=PATIENCE)
+        one.communicate(timeout=PATIENCE)
+    assert (one.returncode, two.returncode) == (0, 0), said
+    assert f"another trae-bench (process {one.pid}) is measuring on this host; waiting" in said
+    first, second = read_run(Path("one.json")).samples, read_run(Path("two.json")).samples
+    ends = [sample.started + sample.metrics["wall"] for sample in first]
+    assert max(ends) < min(sample.started for sample in second)
+
+
+# -- asleep
+
+
+def switches(pid: int) -> int:
+    """How often all threads of a process went to sleep or were put aside."""
+    return sum(
+        int(line.split()[1])
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for line in (task / "status").read_text().splitlines()
+        if "ctxt_switches:" in line
+    )
+
+
+SLEEPS = """
+text = "Sleep."
+[[turns.calls]]
+tool = "bash"
+arguments = { command = "sleep 20" }
+[[turns]]
+"""
+
+
+@LINUX
+def test_bench_launcher_and_provider_sleep_while_a_trial_runs(tiny: Path) -> None:
+    """Whoever looked every 10 ms whether it has ended would wake a hundred times."""
+    tiny.write_text(TINY.replace("[[turns]]\n", f"[[turns]]{SLEEPS}", 1))
+    with bench_process(*SMALL, "--metric", "wall", "--pairs", "1") as bench:
+        try:
+            asleep = waiting(bench.pid)
+            before = {pid: switches(pid) for pid in asleep}
+            time.sleep(1.0)
+            woken = {pid: switches(pid) - count for pid, count in before.items()}
+        finally:
+            below = children_of(bench.pid)
+            bench.send_signal(signal.SIGINT)
+            bench.communicate(timeout=PATIENCE)
+    assert len(asleep) == 3
+    assert max(woken.values()) <= 5, woken
+    assert gone(below)
+
+
+def waiting(bench: int) -> list[int]:
+    """The bench, its launcher and its provider, once each trial has come to its sleep."""
+    end = time.monotonic() + PATIENCE
+    while sum(command(pid) == "sleep 20" for pid in children_of(bench)) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return [bench, *(pid for pid in children_of(bench) if parent(pid) == bench)]
+
+
+def command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+# -- a long run
+
+
+def long_run(samples: int) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.studies.ten_thousand", "--cells=20", f"--samples={samples}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, float] = json.loads(done.stdout)
+    assert found["samples"] == samples
+    return found
+
+
+@LINUX
+def test_ten_thousand_samples_would_leave_the_bench_small() -> None:
+    """The whole of it is `python -m tests.studies.ten_thousand`."""
+    few, more = long_run(200), long_run(1000)
+    each = (more["peak_memory"] - few["peak_memory"]) / 800
+    assert few["peak_memory"] + 9800 * each < 150_000_000
+    # At 8, 12, 16, 20 and 24 pairs, all cells together, and at the end.
+    assert more["looks"] == 6

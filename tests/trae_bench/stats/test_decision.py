@@ -1,0 +1,536 @@
+import math
+from random import Random
+from statistics import fmean
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from trae_bench.model.experiment import Better
+from trae_bench.model.result import Interval, Judgement, Rule, Verdict
+from trae_bench.stats.decision import (
+    DUET_V1,
+    EXACT_V1,
+    RULES,
+    SERIAL_V1,
+    Row,
+    estimate,
+    least_effect,
+    log_ratios,
+    looks,
+    smallest_effect,
+    t_quantile,
+    threshold_from_floor,
+    threshold_of,
+    verdicts,
+)
+
+MIRRORED: dict[Verdict, Verdict] = {"regression": "improvement", "improvement": "regression"}
+
+
+def noisy(
+    effect: float,
+    n: int,
+    *,
+    seed: int = 1,
+    sd: float = 0.02,
+    rule: Rule = DUET_V1,
+    better: Better = "lower",
+    gated: bool = True,
+    minimum: float = 0.0,
+) -> Row:
+    """Pairs whose log ratios scatter around ln(1 + effect)."""
+    draw = Random(seed)
+    a = tuple(draw.uniform(90, 110) for _ in range(n))
+    b = tuple(x * (1 + effect) * math.exp(draw.gauss(0, sd)) for x in a)
+    return Row(a=a, b=b, rule=rule, better=better, gated=gated, minimum=minimum)
+
+
+def judge(row: Row, family: int = 1) -> Judgement:
+    """The row's judgement among silent rows that only make the family larger."""
+    silent = {i: Row(a=(), b=()) for i in range(1, family)}
+    return verdicts({0: row, **silent})[0]
+
+
+def changed(row: Row, **changes: Any) -> Row:
+    fields = {name: getattr(row, name) for name in row.__struct_fields__}
+    return Row(**{**fields, **changes})
+
+
+def first(row: Row, n: int) -> Row:
+    return changed(row, a=row.a[:n], b=row.b[:n])
+
+
+# Estimates
+
+
+def test_estimate_says_what_was_seen() -> None:
+    found = estimate(Row(a=(1.0, 2.0, 4.0), b=(2.0, 4.0, 8.0)))
+    assert found is not None
+    assert (found.n, found.a, found.b, found.difference) == (3, 2.0, 4.0, 2.0)
+    assert found.log_ratio == pytest.approx(math.log(2))
+    assert found.sd == pytest.approx(0, abs=1e-12)
+
+
+def test_identical_pairs_have_no_spread_at_all() -> None:
+    found = estimate(Row(a=(0.1,) * 7, b=(0.3,) * 7))
+    assert found is not None
+    assert found.sd == 0
+    assert found.log_ratio == pytest.approx(math.log(3))
+    assert found.interval == Interval(math.log(0.3) - math.log(0.1), math.log(0.3) - math.log(0.1))
+
+
+def test_one_pair_has_no_interval() -> None:
+    found = estimate(Row(a=(1.0,), b=(2.0,)))
+    assert found is not None
+    assert found.interval is None
+
+
+@pytest.mark.parametrize("b", [(0.0, 3.0), (-1.0, 3.0)])
+def test_no_ratio_of_a_value_that_is_not_positive(b: tuple[float, float]) -> None:
+    found = estimate(Row(a=(1.0, 2.0), b=b))
+    assert found is not None
+    assert (found.log_ratio, found.interval, found.a) == (None, None, 1.5)
+
+
+def test_nothing_to_estimate_without_pairs() -> None:
+    assert estimate(Row(a=(), b=())) is None
+
+
+def test_the_known_noise_widens_a_calm_sample() -> None:
+    row = noisy(0, 8, sd=0.001)
+    calm, guarded = estimate(row), estimate(changed(row, floor_sd=0.02))
+    assert calm is not None
+    assert guarded is not None
+    assert calm.interval is not None
+    assert guarded.interval is not None
+    assert calm.sd == guarded.sd
+    width = guarded.interval.high - guarded.interval.low
+    assert width == pytest.approx(2 * t_quantile(0.05 / 6, 7) * 0.01 / math.sqrt(8))
+
+
+def test_an_outlier_moves_the_serial_mean_less() -> None:
+    def mean_with_outlier(rule: Rule) -> float:
+        row = noisy(0, 20, rule=rule)
+        found = estimate(Row(a=row.a, b=(row.b[0] * 5, *row.b[1:]), rule=rule))
+        assert found is not None
+        assert found.log_ratio is not None
+        return found.log_ratio
+
+    assert mean_with_outlier(DUET_V1) > 0.07
+    assert abs(mean_with_outlier(SERIAL_V1)) < 0.01
+
+
+# Single verdicts
+
+
+@pytest.mark.parametrize(
+    ("effect", "better", "verdict"),
+    [
+        (0.10, "lower", "regression"),
+        (-0.10, "lower", "improvement"),
+        (0.10, "higher", "improvement"),
+        (-0.10, "higher", "regression"),
+        (0.0, "lower", "equivalent"),
+    ],
+)
+def test_verdicts_of_clear_cases(effect: float, better: Better, verdict: Verdict) -> None:
+    found = judge(noisy(effect, 60, better=better), family=30)
+    assert (found.verdict, found.settled) == (verdict, True)
+    assert found.look <= 16
+
+
+def test_a_real_but_small_effect_is_no_regression() -> None:
+    found = judge(noisy(0.012, 60, sd=0.005))
+    assert found.verdict == "equivalent"
+    assert found.p < 0.01
+
+
+def test_noise_without_end_is_inconclusive() -> None:
+    found = judge(noisy(0.02, 60, sd=0.3))
+    assert (found.verdict, found.look, found.settled) == ("inconclusive", 60, True)
+
+
+def test_between_looks_nothing_is_decided() -> None:
+    row = noisy(0.10, 16, sd=0.001)
+    assert judge(first(row, 7)) == Judgement("inconclusive", look=0, settled=False, p=1.0)
+    assert judge(first(row, 8)).verdict == "regression"
+    open_row = noisy(0.02, 14, sd=0.1)
+    assert judge(open_row) == judge(first(open_row, 12))
+    assert (judge(open_row).look, judge(open_row).settled) == (12, False)
+
+
+def test_no_pairs_is_not_measured() -> None:
+    assert judge(Row(a=(), b=())) == Judgement("not measured", look=0, settled=False, p=1.0)
+
+
+def test_values_without_a_ratio_end_the_row() -> None:
+    row = Row(a=(1.0,) * 8, b=(0.0,) * 8)
+    assert judge(row) == Judgement("not measured", look=8, settled=True, p=1.0)
+
+
+def test_zeros_that_do_not_differ_are_equivalent() -> None:
+    assert judge(Row(a=(0.0,) * 8, b=(0.0,) * 8)).verdict == "equivalent"
+    small = Row(a=(0.0, 1.0) * 4, b=(1.0, 0.5) * 4)
+    assert judge(small).verdict == "not measured"
+    assert judge(changed(small, minimum=1.0)).verdict == "equivalent"
+
+
+@pytest.mark.parametrize("minimum", [0.0, 4.0, 6.0])
+def test_a_difference_under_the_minimum_is_nothing(minimum: float) -> None:
+    row = noisy(0.05, 60, sd=0.002)
+    found = judge(changed(row, minimum=minimum))
+    assert found.verdict == ("regression" if minimum < 5 else "equivalent")
+    smaller_side = sorted(row.a)[30]
+    assert threshold_of(changed(row, minimum=50.0)) == pytest.approx(50 / smaller_side, rel=0.02)
+
+
+def test_the_minimum_is_held_against_the_pairs_of_the_look() -> None:
+    row = changed(noisy(0.05, 8, sd=0.002), minimum=4.0)
+    smaller_later = changed(row, a=row.a + (1.0,) * 20, b=row.b + (1.0,) * 20)
+    assert judge(smaller_later) == judge(row)
+    assert judge(row).verdict == "regression"
+
+
+def test_the_rows_own_threshold_moves_the_margin_along() -> None:
+    row = noisy(0.05, 60, sd=0.002)
+    assert judge(row).verdict == "regression"
+    assert judge(changed(row, threshold=0.08)).verdict == "equivalent"
+    assert threshold_of(changed(row, threshold=0.08)) == 0.08
+
+
+def test_a_calm_sample_of_a_noisy_machine_proves_nothing_yet() -> None:
+    row = noisy(0.03, 8, sd=0.001)
+    assert judge(row).verdict == "regression"
+    assert judge(changed(row, floor_sd=0.08)).verdict == "inconclusive"
+
+
+def test_without_spread_there_is_no_division() -> None:
+    assert judge(Row(a=(100.0,) * 8, b=(100.0,) * 8)).verdict == "equivalent"
+    assert judge(Row(a=(100.0,) * 8, b=(103.0,) * 8)) == Judgement("regression", 8, True, 0.0)
+    assert judge(Row(a=(100.0,) * 8, b=(101.0,) * 8)).verdict == "equivalent"
+
+
+# Counts
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "better", "verdict"),
+    [
+        (120, 121, "lower", "regression"),
+        (121, 120, "lower", "improvement"),
+        (120, 121, "higher", "improvement"),
+        (120, 120, "lower", "equivalent"),
+        (0, 1, "lower", "regression"),
+        (0, 0, "lower", "equivalent"),
+    ],
+)
+def test_counts_that_do_not_vary(a: float, b: float, better: Better, verdict: Verdict) -> None:
+    found = judge(Row(a=(a, a), b=(b, b), rule=EXACT_V1, better=better), family=1000)
+    assert (found.verdict, found.look, found.settled) == (verdict, 2, True)
+
+
+def test_a_count_needs_two_pairs() -> None:
+    assert not judge(Row(a=(1.0,), b=(2.0,), rule=EXACT_V1)).settled
+
+
+def test_a_count_within_the_minimum_is_equivalent() -> None:
+    assert judge(Row(a=(9, 9), b=(10, 10), rule=EXACT_V1, minimum=1)).verdict == "equivalent"
+
+
+def test_counts_that_vary_are_judged_like_a_duet() -> None:
+    row = noisy(0.10, 60)
+    assert judge(Row(a=row.a, b=row.b, rule=EXACT_V1)) == judge(row)
+    assert judge(Row(a=row.a[:2], b=row.b[:2], rule=EXACT_V1)).look == 0
+
+
+# Families
+
+
+def test_a_larger_family_asks_for_more() -> None:
+    row = noisy(0.04, 8, sd=0.015)
+    assert judge(row, family=1).verdict == "regression"
+    assert judge(row, family=1000).verdict == "inconclusive"
+
+
+def test_holm_gives_the_found_ones_share_to_the_rest() -> None:
+    doubtful = noisy(0.05, 8, sd=0.03, seed=3)
+    family = next(m for m in range(2, 50) if judge(doubtful, m).verdict == "inconclusive")
+    clear = {i: noisy(0.5, 8, seed=i) for i in range(1, family)}
+    assert verdicts({0: doubtful, **clear})[0].verdict == "regression"
+    # What was found in the other direction is no help: each direction has a family.
+    faster = {i: noisy(-0.5, 8, seed=i) for i in range(1, family)}
+    assert verdicts({0: doubtful, **faster})[0].verdict == "inconclusive"
+
+
+def test_rows_that_are_not_gated_take_no_share() -> None:
+    doubtful = noisy(0.05, 8, sd=0.03, seed=3)
+    family = next(m for m in range(2, 50) if judge(doubtful, m).verdict == "inconclusive")
+    for_information = {i: noisy(0.5, 8, seed=i, gated=False) for i in range(1, family)}
+    found = verdicts({0: doubtful, **for_information})
+    assert {one.verdict for one in found.values()} == {"regression"}
+    silent = {i: Row(a=(), b=()) for i in range(family + 1, 2 * family)}
+    assert verdicts({0: doubtful, **for_information, **silent})[0].verdict == "inconclusive"
+
+
+def test_rules_mix_in_one_family() -> None:
+    rows = {
+        "cpu": noisy(0.10, 60),
+        "wall": noisy(0.50, 40, sd=0.1, rule=SERIAL_V1),
+        "imports": Row(a=(10, 10), b=(11, 11), rule=EXACT_V1),
+    }
+    assert {one.verdict for one in verdicts(rows).values()} == {"regression"}
+
+
+# Thresholds
+
+
+def test_threshold_from_the_noise_floor() -> None:
+    assert threshold_from_floor(0.0, 0.018) == 0.02
+    assert threshold_from_floor(-0.01, 0.018) == pytest.approx(0.03)
+    assert threshold_from_floor(0.0, 0.04) == pytest.approx(0.75 * 0.04, rel=0.03)
+    assert threshold_from_floor(0.0, 0.02, SERIAL_V1) == 0.05
+
+
+def test_the_smallest_effect_is_what_95_percent_of_rows_find() -> None:
+    sd = 0.1
+    effect = smallest_effect(sd, family=10)
+    found = [judge(noisy(effect, 60, seed=i, sd=sd), 10).verdict for i in range(100)]
+    assert 88 <= found.count("regression") <= 100
+
+
+@pytest.mark.parametrize(
+    ("looks", "threshold", "trim"),
+    [((), 0.02, 0), ((1, 2), 0.02, 0), ((8, 8), 0.02, 0), ((8,), 0.03, 0), ((8,), 0.02, 0.3)],
+)
+def test_rules_that_make_no_sense(looks: tuple[int, ...], threshold: float, trim: float) -> None:
+    with pytest.raises(ValueError, match="odd: "):
+        Rule("odd", looks=looks, threshold=threshold, margin=0.03, trim=trim)
+
+
+@pytest.mark.parametrize(("a", "b"), [((1.0,), ()), ((1.0,), (math.nan,)), ((math.inf,), (1.0,))])
+def test_rows_that_make_no_sense(a: tuple[float, ...], b: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="values"):
+        Row(a=a, b=b)
+
+
+def test_a_tail_over_a_half_has_no_quantile_here() -> None:
+    with pytest.raises(ValueError, match=r"0\.6"):
+        t_quantile(0.6, 5)
+
+
+# What must hold for all rows. Effects and noise are drawn so that every verdict occurs; no effect
+# is just a threshold or margin, where rounding decides.
+
+noisy_rows = st.builds(
+    noisy,
+    effect=st.sampled_from([-0.3, -0.06, -0.025, 0.0, 0.012, 0.025, 0.06, 0.3]),
+    n=st.integers(0, 60),
+    seed=st.integers(0, 2**16),
+    sd=st.sampled_from([0.0, 0.005, 0.02, 0.06, 0.2]),
+    rule=st.sampled_from([DUET_V1, SERIAL_V1, EXACT_V1]),
+    better=st.sampled_from(["lower", "higher"]),
+    gated=st.booleans(),
+    minimum=st.sampled_from([0.0, 0.0, 0.5, 2.2, 5.5, 20.0]),
+)
+families = st.lists(noisy_rows, min_size=1, max_size=6).map(lambda rows: dict(enumerate(rows)))
+
+
+@given(families, st.randoms(use_true_random=False))
+def test_the_order_of_rows_has_no_influence(rows: dict[int, Row], draw: Random) -> None:
+    keys = list(rows)
+    draw.shuffle(keys)
+    assert verdicts({key: rows[key] for key in keys}) == verdicts(rows)
+
+
+@given(noisy_rows, st.randoms(use_true_random=False))
+def test_the_order_of_pairs_within_a_look_has_no_influence(row: Row, draw: Random) -> None:
+    row = first(row, row.rule.looks[0])
+    pairs = list(zip(row.a, row.b, strict=True))
+    draw.shuffle(pairs)
+    shuffled = changed(row, a=tuple(a for a, _ in pairs), b=tuple(b for _, b in pairs))
+    assert judge(shuffled) == judge(row)
+
+
+@given(families, st.sampled_from([2.0**-20, 0.5, 2.0, 1024.0]))
+def test_the_unit_has_no_influence(rows: dict[int, Row], factor: float) -> None:
+    scaled = {
+        key: changed(
+            row,
+            a=tuple(factor * x for x in row.a),
+            b=tuple(factor * x for x in row.b),
+            minimum=factor * row.minimum,
+        )
+        for key, row in rows.items()
+    }
+    before, after = verdicts(rows), verdicts(scaled)
+    for key in rows:
+        assert after[key].verdict == before[key].verdict
+        assert after[key].look == before[key].look
+        assert after[key].p == pytest.approx(before[key].p, abs=1e-9)
+
+
+@given(families)
+def test_swapped_sides_mirror_the_verdict(rows: dict[int, Row]) -> None:
+    before = verdicts(rows)
+    after = verdicts({key: changed(row, a=row.b, b=row.a) for key, row in rows.items()})
+    for key, one in before.items():
+        assert after[key].verdict == MIRRORED.get(one.verdict, one.verdict)
+        assert after[key].look == one.look
+
+
+@given(families)
+def test_pairs_after_a_row_is_settled_change_nothing(rows: dict[int, Row]) -> None:
+    whole = verdicts(rows)
+    until_settled = {
+        key: first(row, whole[key].look) if whole[key].settled else row for key, row in rows.items()
+    }
+    assert verdicts(until_settled) == whole
+
+
+@given(families, st.integers(0, 60))
+def test_what_is_found_stays_found_as_pairs_come_in(rows: dict[int, Row], n: int) -> None:
+    early = verdicts({key: first(row, n) for key, row in rows.items()})
+    late = verdicts(rows)
+    for key, one in early.items():
+        if one.settled:
+            assert late[key].settled
+            assert late[key].look <= one.look
+        if one.verdict in MIRRORED:
+            assert late[key].verdict == one.verdict
+
+
+@given(families)
+def test_holm_finds_all_that_bonferroni_finds(rows: dict[int, Row]) -> None:
+    together = verdicts(rows)
+    family = sum(row.gated for row in rows.values())
+    for key, row in rows.items():
+        alone = judge(row, family if row.gated else family + 1)
+        if alone.verdict in MIRRORED:
+            assert together[key].verdict == alone.verdict
+
+
+@given(noisy_rows, st.sampled_from([0.05, 0.2, 1.0]))
+def test_known_noise_never_makes_a_verdict_easier(row: Row, floor_sd: float) -> None:
+    before, after = judge(row), judge(changed(row, floor_sd=floor_sd))
+    if after.verdict in (*MIRRORED, "equivalent") and after.look > 2:
+        assert before.look <= after.look
+        assert before.verdict != "inconclusive"
+
+
+@given(noisy_rows)
+def test_the_interval_agrees_with_the_verdict(row: Row) -> None:
+    row = changed(row, minimum=0.0)
+    found = judge(row)
+    shown = estimate(first(row, found.look))
+    if shown is None or shown.interval is None or found.look == 2:
+        return
+    low, high = shown.interval.low, shown.interval.high
+    if found.verdict in MIRRORED:
+        assert low > 0 or high < 0
+    if found.verdict == "equivalent":
+        margin = math.log1p(row.rule.margin)
+        assert -margin <= low <= high <= margin
+
+
+# The promise: false alarms in a whole run
+
+
+def binomial_tail(k: int, n: int, p: float) -> float:
+    """P(X >= k) for X binomial."""
+    return sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
+
+
+def gaussian(draw: Random) -> float:
+    return draw.gauss(0, 0.05)
+
+
+def heavy(draw: Random) -> float:
+    """One pair in ten is six times as far off."""
+    return draw.gauss(0, 0.3 if draw.random() < 0.1 else 0.05)
+
+
+@pytest.mark.parametrize("noise", [gaussian, heavy])
+@pytest.mark.parametrize("rule", [DUET_V1, SERIAL_V1], ids=lambda rule: rule.name)
+def test_false_alarms_in_runs_without_effect(rule: Rule, noise: object) -> None:
+    # A threshold of 0, so that the test alone has to hold the line, six looks and two rows.
+    assert callable(noise)
+    draw, runs, false = Random(2), 1000, {"regression": 0, "improvement": 0}
+    for _ in range(runs):
+        rows = {
+            key: Row(
+                a=(1.0,) * rule.looks[-1],
+                b=tuple(math.exp(noise(draw)) for _ in range(rule.looks[-1])),
+                rule=rule,
+                threshold=0.0,
+            )
+            for key in range(2)
+        }
+        seen = {one.verdict for one in verdicts(rows).values()}
+        for direction in false:
+            false[direction] += direction in seen
+    for count in false.values():
+        assert binomial_tail(count, runs, 0.01) > 1e-4
+
+
+def test_each_mode_has_its_rule() -> None:
+    assert {mode: rule.name for mode, rule in RULES.items()} == {
+        "duet": "duet-v1",
+        "serial": "serial-v1",
+        "exact": "exact-v1",
+    }
+
+
+# Looks
+
+
+@given(seed=st.integers(0, 500), effect=st.floats(-0.1, 0.1))
+def test_a_row_is_looked_at_in_order_until_it_is_settled(seed: int, effect: float) -> None:
+    rows = {
+        "one": noisy(effect, 60, seed=seed, sd=0.05),
+        "few": noisy(-effect, 20, seed=seed + 1),
+        "wait": noisy(effect, 40, seed=seed + 2, sd=0.1, rule=SERIAL_V1),
+        "none": Row(a=(), b=()),
+    }
+    for key, judgement in verdicts(rows).items():
+        of_row = [look.judgement for of, look in looks(rows) if of == key]
+        assert [each.look for each in of_row] == list(rows[key].rule.looks[: len(of_row)])
+        assert not any(each.settled for each in of_row[:-1])
+        assert not of_row or of_row[-1] == judgement
+        assert bool(of_row) == (len(rows[key].a) >= 8)
+
+
+def test_each_finding_leaves_more_of_the_level_to_the_next() -> None:
+    rows = {seed: noisy(0.5, 8, seed=seed) for seed in range(3)} | {"silent": Row(a=(), b=())}
+    claims = [(look.claims, look.level) for _, look in looks(rows)]
+    assert claims == [(4, 0.01 / 6 / 4), (3, 0.01 / 6 / 3), (2, 0.01 / 6 / 2)]
+
+
+@given(seed=st.integers(0, 500), sd=st.floats(0.001, 0.3))
+def test_the_least_effect_is_where_the_verdict_turns(seed: int, sd: float) -> None:
+    """Moved to just above it the row is a regression, to just below it is none."""
+    row = noisy(0.0, 8, seed=seed, sd=sd)
+    ((_, look),) = looks({0: row})
+    least, mean = least_effect(look), fmean(log_ratios(row) or ())
+    assert least is not None
+    for share, found in ((1.001, True), (0.999, False)):
+        moved = math.exp(math.log1p(least) * share - mean)
+        verdict = judge(changed(row, b=tuple(b * moved for b in row.b))).verdict
+        assert (verdict == "regression") == found
+
+
+def test_without_ratios_there_is_no_least_effect() -> None:
+    ((_, look),) = looks({0: Row(a=(0.0,) * 8, b=(1.0,) * 8)})
+    assert least_effect(look) is None
+    assert log_ratios(Row(a=(0.0,), b=(1.0,))) is None
+    assert log_ratios(Row(a=(1.0, 0.0), b=(1.0, 1.0)), 1) == [0.0]
+    assert log_ratios(Row(a=(), b=())) == []
+
+
+def test_counts_that_vary_in_equal_sides_are_not_taken_for_constant() -> None:
+    row = Row(a=(10.0, 10.0), b=(11.0, 11.0), rule=EXACT_V1, floor_sd=0.05)
+    assert verdicts({"requests": row})["requests"].verdict == "inconclusive"
+    steady = replace(row, floor_sd=0.0)
+    assert verdicts({"requests": steady})["requests"].verdict == "regression"

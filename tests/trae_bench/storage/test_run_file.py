@@ -1,0 +1,531 @@
+"""Journals and run files: what is written is read back, and nothing else is."""
+
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trae_bench.fakes import cell, sample
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
+from trae_bench.metrics import METRICS
+from trae_bench.model.run import FORMAT, VERSION, Header, Resumed, RunFile, ScenarioUsed
+from trae_bench.model.sample import Sample
+from trae_bench.scenario import parse
+from trae_bench.stats.analysis import comparisons, noise_floor
+from trae_bench.stats.decision import RULES
+from trae_bench.storage import run_file as store
+from trae_bench.storage.run_file import Journal
+
+ROOT = Path(__file__).resolve().parents[3]
+CELLS = (cell(NOISE_FLOOR), cell("fast"), cell("fast", "serial", ("wall",)))
+
+
+def header(**changes: Any) -> Header:
+    plain = Header(
+        format=FORMAT,
+        version=VERSION,
+        created="2026-01-01T00:00:00+00:00",
+        command="trae-bench run",
+        profile="quick",
+        seed=1,
+        budget=270.0,
+        pairs=None,
+        noise_pairs=8,
+        scenarios={"work": ScenarioUsed("work", "0" * 64)},
+        cells=CELLS,
+        metrics={name: METRICS[name] for name in ("cpu", "wall")},
+        rules=RULES,
+        machine={"cores": 2, "cpu": "an ordinary one", "virtual": True, "load": 0.25},
+        code={"commit": "0" * 40, "dirty": False},
+        versions={"trae-bench": "0.1.0"},
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def pairs(count: int, contrast: str = "fast") -> list[Sample]:
+    return [
+        sample(side, pair, contrast=contrast, started=10.0 * pair, metrics={"cpu": 1.0, "wall": 2})
+        for pair in range(count)
+        for side in ("A", "B")
+    ]
+
+
+def run_file(samples: list[Sample] | None = None) -> RunFile:
+    kept = tuple(pairs(9) if samples is None else samples)
+    rows = comparisons(kept, CELLS, METRICS)
+    return RunFile(
+        header=header(),
+        stopped="done",
+        elapsed=12.5,
+        noise=tuple(noise_floor(rows, METRICS)),
+        comparisons=tuple(rows),
+        samples=kept,
+    )
+
+
+def journal_with(path: Path, samples: list[Sample]) -> Path:
+    with Journal.create(path, header()) as journal:
+        for each in samples:
+            journal.append(each)
+    return path
+
+
+# -- journal
+
+
+def test_a_journal_gives_back_its_header_and_samples(tmp_path: Path) -> None:
+    path = journal_with(tmp_path / "sub" / "j.jsonl", pairs(3))
+    contents = store.read_journal(path)
+
+    assert contents.header == header()
+    assert list(contents.samples) == pairs(3)
+    assert contents.keep == path.stat().st_size
+    assert contents.dropped == 0
+
+
+def test_each_sample_is_on_the_disk_before_append_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "j.jsonl"
+    forced = []
+
+    def fsync(descriptor: int) -> None:
+        forced.append((os.fstat(descriptor).st_ino, path.stat().st_size))
+
+    with Journal.create(path, header()) as journal:
+        monkeypatch.setattr(os, "fsync", fsync)
+        for each in pairs(1):
+            journal.append(each)
+            assert forced[-1] == (path.stat().st_ino, path.stat().st_size)
+    assert len(forced) == 2
+
+
+@given(cut=st.integers(min_value=0))
+def test_a_journal_cut_anywhere_is_still_a_journal(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    """kill -9 may fall between any two bytes that reach the disk."""
+    path = journal_with(tmp_path_factory.mktemp("cut") / "j.jsonl", pairs(3))
+    data = path.read_bytes()
+    first_line = data.index(b"\n") + 1
+    size = first_line + cut % (len(data) - first_line + 1)
+    path.write_bytes(data[:size])
+
+    contents = store.read_journal(path)
+
+    whole = data[:size].count(b"\n") - 1
+    assert list(contents.samples) == pairs(3)[: whole - whole % 2]
+    assert contents.dropped == whole % 2
+    with Journal.reopen(path, contents, Resumed("later", "trae-bench run --resume")) as journal:
+        for each in pairs(3)[len(contents.samples) :]:
+            journal.append(each)
+    again = store.read_journal(path)
+    assert list(again.samples) == pairs(3)
+    assert len(again.resumed) == 1
+
+
+def test_time_between_stretches_is_not_counted(tmp_path: Path) -> None:
+    path = journal_with(tmp_path / "j.jsonl", pairs(2))
+    contents = store.read_journal(path)
+    assert contents.spent == 12.0  # from 0 to 10, and 2 of wall
+
+    with Journal.reopen(path, contents, Resumed("later", "again")) as journal:
+        for each in pairs(3)[4:]:
+            journal.append(msgspec.structs.replace(each, started=5000.0))
+    assert store.read_journal(path).spent == 14.0
+
+
+def test_a_journal_is_no_run_file_nor_the_other_way_round(tmp_path: Path) -> None:
+    path = journal_with(tmp_path / "j.jsonl", pairs(2))
+    with pytest.raises(BadRunFile, match="a journal, no run file; `trae-bench run --resume"):
+        store.read_run(path)
+    store.write_run(tmp_path / "run.json", run_file())
+    with pytest.raises(BadRunFile, match="a run file, whose run is over"):
+        store.read_journal(tmp_path / "run.json")
+
+
+def test_a_pair_takes_as_long_as_its_longer_side(tmp_path: Path) -> None:
+    """Whichever of the two was written last."""
+    long, short = (sample(side, 0, metrics={"wall": 5.0}) for side in ("A", "B"))
+    short = msgspec.structs.replace(short, metrics={"wall": 1.0})
+    path = journal_with(tmp_path / "j.jsonl", [long, short])
+    assert store.read_journal(path).spent == 5.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b'"pair":0,', b'"pair":0,"pair":0,', "'pair' stands twice"),
+        (b'"verdict":', b'"verdict":"improvement","verdict":', "'verdict' stands twice"),
+        (b'"pair":0,', b'"pair":0,"remark":"fine",', "unknown field `remark`"),
+        (b'"cores":2', b'"cores":1' + b"0" * 400, "cores"),
+    ],
+)
+def test_what_another_reader_would_read_otherwise_is_refused(
+    old: bytes, new: bytes, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.json"
+    facts = msgspec.structs.replace(header(), machine={"cores": 2})
+    store.write_run(path, msgspec.structs.replace(run_file(), header=facts))
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    with pytest.raises(BadRunFile, match=said if said != "cores" else "run file"):
+        store.read_run(path)
+
+
+def test_a_journal_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
+    path = journal_with(tmp_path / "j.jsonl", pairs(1))
+    with pytest.raises(UsageError, match="--resume"):
+        Journal.create(path, header())
+    assert list(store.read_journal(path).samples) == pairs(1)
+    Journal.create(path, header(), force=True).close()
+    assert store.read_journal(path).samples == ()
+
+
+def test_a_journal_below_a_file_is_refused_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotMeasure, match="cannot write"):
+        Journal.create(tmp_path / "file" / "j.jsonl", header())
+
+
+class Watched(Journal):
+    """Remembers how often one was closed."""
+
+    closed = 0
+
+    def close(self) -> None:
+        Watched.closed += 1
+        super().close()
+
+
+def test_a_journal_that_cannot_begin_is_closed_and_leaves_nothing(tmp_path: Path) -> None:
+    path, before = tmp_path / "j.jsonl", Watched.closed
+    with pytest.raises(CannotMeasure, match="does not fit"):
+        Watched.create(path, header(command="x" * 8001))
+    assert Watched.closed == before + 1
+    assert not path.exists()
+
+
+def test_a_journal_that_cannot_go_on_is_closed_and_stays_as_it_was(tmp_path: Path) -> None:
+    path, before = journal_with(tmp_path / "j.jsonl", pairs(2)), Watched.closed
+    contents = store.read_journal(path)
+    with pytest.raises(CannotMeasure, match="does not fit"):
+        Watched.reopen(path, contents, Resumed("later", "x" * 8001))
+    assert Watched.closed == before + 1
+    assert store.read_journal(path) == contents
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"{}", "expected one sample"),
+        (b"nonsense", "malformed"),
+        (b'{"sample": {"scenario": 1}}', r"Expected `str`, got `int`"),
+        (b'{"sample": {"metrics": {"cpu": NaN}}}', "malformed"),
+        (b'{"surprise": 1}', "unknown field"),
+        (b"\xff\xfe", "malformed"),
+        (b"[" * 5000, "recursion|malformed|Expected"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, line: bytes, said: str) -> None:
+    path = journal_with(tmp_path / "j.jsonl", pairs(1))
+    path.write_bytes(path.read_bytes() + line + b"\n" + b"{}\n")
+    with pytest.raises(BadRunFile, match=rf"j\.jsonl:4: .*({said})"):
+        store.read_journal(path)
+
+
+def test_where_the_first_line_is_none_there_is_no_journal(tmp_path: Path) -> None:
+    path = tmp_path / "checks.toml"
+    path.write_text('name = "checks"\nabout = "no journal"\n')
+    with pytest.raises(BadRunFile, match=r"checks\.toml:1: not a journal of trae-bench") as caught:
+        store.read_journal(path)
+    assert "good" not in str(caught.value)
+
+
+def test_the_same_sample_twice_is_named(tmp_path: Path) -> None:
+    path = journal_with(tmp_path / "j.jsonl", [*pairs(1), pairs(1)[0]])
+    with pytest.raises(BadRunFile, match=r":4: the same sample as in line 2"):
+        store.read_journal(path)
+
+
+def test_a_sample_of_no_planned_cell_is_named(tmp_path: Path) -> None:
+    path = journal_with(tmp_path / "j.jsonl", [*pairs(1), sample("A", 2, contrast="stranger")])
+    with pytest.raises(BadRunFile, match=":4: a sample that the plan has no place for"):
+        store.read_journal(path)
+
+
+def test_a_plan_without_its_metrics_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    Journal.create(path, header(metrics={"cpu": METRICS["cpu"]})).close()
+    with pytest.raises(BadRunFile, match="the plan names 'wall'"):
+        store.read_journal(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"no newline", b"{}\n", b'{"sample":'])
+def test_what_is_no_journal_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(BadRunFile, match=r"j\.jsonl:1: "):
+        store.read_journal(path)
+
+
+def test_a_figure_that_json_cannot_hold_does_not_get_into_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    with Journal.create(path, header()) as journal:
+        for figure in (math.nan, math.inf):
+            with pytest.raises(CannotMeasure, match="does not fit"):
+                journal.append(sample(metrics={"cpu": figure}))
+        journal.append(sample("A"))
+        journal.append(sample("B"))
+    assert len(store.read_journal(path).samples) == 2
+
+
+def test_a_long_story_is_cut_to_its_end(tmp_path: Path) -> None:
+    story = sample("A", status="failed", problem="x" * 100_000 + "the end")
+    path = journal_with(tmp_path / "j.jsonl", [story, sample("B")])
+    kept = store.read_journal(path).samples[0].problem
+    assert kept is not None
+    assert len(kept) == store.MAX_PROBLEM
+    assert kept.endswith("the end")
+
+
+def test_a_full_disk_names_file_and_remedy_and_leaves_a_good_journal(tmp_path: Path) -> None:
+    """A real one: the kernel refuses to let the file grow, in the middle of a line."""
+    path = tmp_path / "j.jsonl"
+    script = f"""
+import resource, signal, sys
+from pathlib import Path
+from tests.trae_bench.storage.test_run_file import header, pairs
+from trae_bench.errors import CannotMeasure
+from trae_bench.storage.run_file import Journal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = Path({str(path)!r})
+with Journal.create(path, header()) as journal:
+    journal.append(pairs(1)[0])
+    journal.append(pairs(1)[1])
+    limit = path.stat().st_size + 100
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        journal.append(pairs(2)[2])
+    except CannotMeasure as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert str(path) in done.stdout
+    assert "--out" in done.stdout
+    assert path.read_bytes().endswith(b"\n")
+    assert list(store.read_journal(path).samples) == pairs(1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_device_without_space(tmp_path: Path) -> None:
+    with Path("/dev/full").open("r+b", buffering=0) as file:
+        journal = Journal(Path("/dev/full"), file)
+        with pytest.raises(CannotMeasure, match=r"/dev/full: No space left.*free some space"):
+            journal.append(sample())
+
+
+# -- run file
+
+
+def test_a_run_file_gives_back_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "run.json"
+    store.write_run(path, run_file())
+    assert store.read_run(path) == run_file()
+    assert [p.name for p in path.parent.iterdir()] == ["run.json"]
+
+
+def test_a_run_file_has_one_sample_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    store.write_run(path, run_file())
+    lines = path.read_text().splitlines()
+    assert sum('"transcript"' in line for line in lines) == len(run_file().samples)
+    assert max(map(len, lines)) < 5000
+
+
+def test_a_run_file_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    store.write_run(path, run_file())
+    with pytest.raises(UsageError, match="--force"):
+        store.write_run(path, run_file([]))
+    assert store.read_run(path) == run_file()
+    store.write_run(path, run_file([]), force=True)
+    assert store.read_run(path).samples == ()
+
+
+def test_a_run_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    store.write_run(path, run_file())
+    bad = msgspec.structs.replace(run_file(), elapsed=math.nan)
+    with pytest.raises(CannotMeasure):
+        store.write_run(path, bad, force=True)
+    with pytest.raises(CannotMeasure, match="--out"):
+        store.write_run(path / "below-a-file.json", run_file())
+    assert store.read_run(path) == run_file()
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "link"])
+def test_what_is_no_file_is_written_to_and_stays(tmp_path: Path, kind: str) -> None:
+    target, path = tmp_path / "target", tmp_path / "path"
+    reader = -1
+    if kind == "pipe":
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    else:
+        path.symlink_to("/dev/null" if kind == "device" else target)
+        target.write_text("old")
+    mode = path.lstat().st_mode
+    store.write_whole(path, [b"one", b"two"])
+    assert path.lstat().st_mode == mode
+    assert Path("/dev/null").is_char_device()
+    if kind == "link":
+        assert target.read_text() == "onetwo"
+    if kind == "pipe":
+        assert os.read(reader, 100) == b"onetwo"
+        os.close(reader)
+    assert {found.name for found in tmp_path.iterdir()} <= {"path", "target"}
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), 2**63])
+def test_a_fact_beyond_any_number_is_refused(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "r.json"
+    found = document()
+    found["header"]["machine"]["cores"] = number
+    path.write_text(json.dumps(found))
+    with pytest.raises(BadRunFile, match="int"):
+        store.read_run(path)
+
+
+def document() -> Any:
+    return json.loads(msgspec.json.encode(run_file()))
+
+
+def test_a_run_file_fits_the_published_schema() -> None:
+    jsonschema.validate(document(), json.loads((ROOT / "trae_bench/run.schema.json").read_text()))
+
+
+def test_the_published_schema_is_current() -> None:
+    """Made with `python -m tests.trae_bench.storage.test_run_file`."""
+    assert json.loads((ROOT / "trae_bench/run.schema.json").read_text()) == store.schema()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda p: p.name)
+def test_committed_run_files_are_run_files(path: Path) -> None:
+    jsonschema.validate(json.loads(path.read_text()), store.schema())
+    store.read_run(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("header", "format"), "something else", "not a run file"),
+        (("header", "version"), 2, "version 2"),
+        (("header", "seed"), "1", r"header\.seed"),
+        (("header", "extra"), 1, "extra"),
+        (("elapsed",), None, r"elapsed"),
+        (("samples", 0, "side"), "C", r"samples\[0\]\.side|samples\[\.\.\.\]\.side"),
+        (("samples", 0, "metrics"), {"x" * 201: 1}, "length"),
+        (("samples", 0, "metrics"), {str(n): n for n in range(501)}, "length"),
+        (("samples", 0, "scenario"), "x" * 201, "length"),
+        (("comparisons", 0, "pairs", "reasons"), ["x" * 8001], "length"),
+        (("header", "rules", "duet", "threshold"), 5.0, "threshold"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    tmp_path: Path, place: tuple[Any, ...], value: object, said: str
+) -> None:
+    changed = document()
+    part = changed
+    for step in place[:-1]:
+        part = part[step]
+    part[place[-1]] = value
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(changed))
+    with pytest.raises(BadRunFile, match=said):
+        store.read_run(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"null", b"{", b'{"header": {}}', b"\xff", b"[" * 100_000, b'{"header": NaN}'],
+)
+def test_what_is_no_run_file_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    with pytest.raises(BadRunFile, match=r"run\.json: "):
+        store.read_run(path)
+
+
+@given(data=st.binary(max_size=200), place=st.integers(0, 10_000))
+def test_a_damaged_run_file_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, place: int
+) -> None:
+    whole = msgspec.json.encode(run_file(pairs(2)))
+    at = place % len(whole)
+    path = tmp_path_factory.mktemp("damaged") / "run.json"
+    path.write_bytes(whole[:at] + data + whole[at + len(data) :])
+    try:
+        store.read_run(path)
+    except BadRunFile as error:
+        assert str(path) in str(error)
+
+
+def test_a_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.json"):
+        with pytest.raises(BadRunFile, match=str(path)):
+            store.read_run(path)
+
+
+def test_a_file_too_large_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    store.write_run(path, run_file())
+    with pytest.raises(BadRunFile, match="larger than"):
+        store.read_run(path, max_bytes=100)
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BadRunFile, match="larger than"):
+        store.read_run(path)
+
+
+def test_a_small_file_of_countless_values_is_refused(tmp_path: Path) -> None:
+    """Seven million empty arrays are 21 MB to read and half a gigabyte to hold."""
+    path = tmp_path / "run.json"
+    path.write_bytes(b'{"samples": [' + b"[]," * 7_000_000 + b"[]]}")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BadRunFile, match="values"):
+        store.read_run(path)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 200_000  # kB
+
+
+def test_a_scenarios_digest_is_of_its_content() -> None:
+    text = (
+        'name = "x"\nabout = "a"\ntask = "t"\nmetrics = ["cpu"]\n'
+        '[toggles]\nvary = ["fast"]\n[[turns]]\n[[turns.calls]]\ntool = "task_done"\n'
+    )
+    first = parse(text)
+    assert store.digest(first) == store.digest(parse(f"# a comment\n\n{text}"))
+    assert store.digest(first) != store.digest(parse(text.replace('"t"', '"u"')))
+
+
+@pytest.mark.parametrize("precision", [-2.0, 0.0, 3.0])
+def test_a_precision_that_is_none_is_refused(precision: float) -> None:
+    with pytest.raises(msgspec.ValidationError, match="precision"):
+        msgspec.json.decode(msgspec.json.encode(header(precision=precision)), type=Header)
+
+
+if __name__ == "__main__":
+    target = ROOT / "trae_bench/run.schema.json"
+    target.write_text(json.dumps(store.schema(), indent=2, ensure_ascii=False) + "\n")

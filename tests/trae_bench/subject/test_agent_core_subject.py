@@ -1,0 +1,335 @@
+"""Subjects against the real loopback provider: agent_core, and a script that is not it."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+import agent_core
+from agent_core.config_cache import PlainConfig
+from agent_core.toggles import Toggles
+from trae_bench.errors import CannotMeasure
+from trae_bench.execution.subprocess_executor import Subject, SubprocessExecutor
+from trae_bench.metrics import METRICS
+from trae_bench.model.experiment import Arm, Mode, SessionEndpoint, Side, Trial
+from trae_bench.model.sample import Sample
+from trae_bench.provider.loopback import Loopback
+from trae_bench.provider.script import Script, expand
+from trae_bench.scenario import (
+    Fault,
+    Load,
+    Oracle,
+    ProviderConditions,
+    Scenario,
+    ScriptedCall,
+    SubjectSetup,
+    ToggleUse,
+    Turn,
+    WorkspaceFixture,
+)
+from trae_bench.subject.agent_core import AgentCoreSubject, toggles, toggles_at
+from trae_bench.subject.command import CommandSubject
+
+OTHER_AGENT = '''
+"""An agent that has nothing to do with agent_core."""
+
+import http.client, json, subprocess, sys
+from urllib.parse import urlsplit
+
+base_url, task = sys.argv[1:3]
+where = urlsplit(base_url)
+connection = http.client.HTTPConnection(where.netloc)
+messages = [{"role": "user", "content": task}]
+steps, finished = 0, False
+while not finished:
+    body = json.dumps({"model": "any", "messages": messages})
+    connection.request("POST", where.path + "/chat/completions", body)
+    reply = connection.getresponse()
+    if reply.status != 200:
+        sys.exit(f"the provider said {reply.status}")
+    message = json.load(reply)["choices"][0]["message"]
+    messages.append(message)
+    steps += 1
+    for call in message.get("tool_calls") or ():
+        arguments = json.loads(call["function"]["arguments"])
+        if call["function"]["name"] == "task_done":
+            finished = True
+            continue
+        done = subprocess.run(arguments["command"], shell=True, capture_output=True, text=True)
+        messages.append({"role": "tool", "tool_call_id": call["id"], "content": done.stdout})
+if len(sys.argv) > 3:
+    report = {"success": True, "final_text": message["content"] or "", "steps": steps}
+    open(int(sys.argv[3]), "w").write(json.dumps(report))
+'''
+
+FROM_OUTSIDE = {
+    *("cpu", "cpu_user", "cpu_system", "peak_rss", "wall", "blocked", "minor_faults"),
+    *("time_to_first_request", "time_to_first_answer", "session_overhead", "step_overhead"),
+    *("requests", "connections", "request_bytes", "bytes_written", "steps_per_second"),
+}
+
+
+def bash(command: str) -> ScriptedCall:
+    return ScriptedCall("bash", {"command": command})
+
+
+SMALL = Scenario(
+    name="small",
+    about="",
+    task="write two files in {workspace}",
+    turns=(
+        Turn(text="first", calls=(bash("echo one >{workspace}/one; echo in {workspace}"),)),
+        Turn(text="then", calls=(bash("echo two >{workspace}/two"),)),
+        Turn(text="all done", calls=(ScriptedCall("task_done"),)),
+    ),
+    toggles=ToggleUse(vary=()),
+    metrics=("cpu",),
+    oracle=Oracle(command="cat one two", files={"one": "one\n"}),
+)
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Loopback]:
+    with Loopback() as loopback:
+        yield loopback
+
+
+def trial(side: Side = "A", mode: Mode = "serial", **switches: bool) -> Trial:
+    # The vendors' SDKs are extras, which need not be installed.
+    arm = Arm("some", Toggles.none().with_(**{"native_client": True, **switches}).as_dict())
+    return Trial("small", "a/b", mode, 1, side, "AB".index(side), arm, 0)
+
+
+def run(
+    provider: Loopback, tmp_path: Path, subject: Subject, *trials: Trial, small: Scenario = SMALL
+) -> list[Sample]:
+    executor: SubprocessExecutor[Script] = SubprocessExecutor(
+        subject, provider, {"small": small}, script=expand, scratch=tmp_path
+    )
+    with executor:
+        return list(executor.run(trials))
+
+
+# -- any agent, by its command line
+
+
+def other_agent(tmp_path: Path, *more: str) -> CommandSubject:
+    script = tmp_path / "other_agent.py"
+    script.write_text(OTHER_AGENT)
+    return CommandSubject([sys.executable, str(script), "{base_url}", "{task}", *more])
+
+
+def test_an_agent_that_is_not_ours_is_measured_from_outside(
+    provider: Loopback, tmp_path: Path
+) -> None:
+    duet = (trial("A", "duet"), trial("B", "duet"))
+    one, other = run(provider, tmp_path, other_agent(tmp_path), *duet)
+    for sample in (one, other):
+        assert (sample.status, sample.correct) == ("ok", True), sample.problem
+        assert sample.metrics.keys() >= FROM_OUTSIDE
+        assert (sample.metrics["requests"], sample.metrics["connections"]) == (3, 1)
+    assert (one.transcript, one.workspace) == (other.transcript, other.workspace)
+
+
+def test_another_agent_may_report_too(provider: Loopback, tmp_path: Path) -> None:
+    small = replace(SMALL, oracle=Oracle(final_text="all done"))
+    subject = other_agent(tmp_path, "{report_fd}")
+    assert subject.reports
+    (sample,) = run(provider, tmp_path, subject, trial(), small=small)
+    assert sample.correct, sample.problem
+
+
+def test_an_agent_that_fails_has_failed(provider: Loopback, tmp_path: Path) -> None:
+    too_short = replace(SMALL, turns=SMALL.turns[:1])
+    (sample,) = run(provider, tmp_path, other_agent(tmp_path), trial(), small=too_short)
+    assert sample.status == "failed"
+    assert "the provider said 400" in str(sample.problem)
+
+
+def test_placeholders_are_filled_once_and_other_braces_left(tmp_path: Path) -> None:
+    subject = CommandSubject(
+        ["agent", "--at={base_url}", '{"json": {}}', "{task}", "{workspace}{home}", "{nothing"],
+        {"URL": "{base_url}"},
+    )
+    small = replace(SMALL, task="say {home}")
+    command = subject.command(trial(), small, [SessionEndpoint("http://p", "/w")], Path("/h"), 3)
+    assert command.argv == (
+        "agent",
+        "--at=http://p",
+        '{"json": {}}',
+        "say {home}",
+        "/w/h",
+        "{nothing",
+    )
+    assert command.env == {"URL": "http://p"}
+    assert command.cwd == "/w"
+    assert not subject.reports
+
+
+def test_a_command_line_without_a_command_is_refused() -> None:
+    with pytest.raises(ValueError, match="without a command"):
+        CommandSubject([])
+
+
+# -- agent_core
+
+
+def test_agent_core_is_measured_from_outside_and_inside(provider: Loopback, tmp_path: Path) -> None:
+    both = (trial("A", "duet"), trial("B", "duet", **dict.fromkeys(toggles(), True)))
+    one, other = run(provider, tmp_path, AgentCoreSubject(), *both)
+    for sample in (one, other):
+        assert (sample.status, sample.correct) == ("ok", True), sample.problem
+        assert sample.metrics.keys() >= FROM_OUTSIDE | {"agent_rss", "modules_imported"}
+        assert sample.metrics["requests"] == 3
+        assert sample.metrics.keys() <= METRICS.keys()
+        # What the agent says of itself, and what the kernel says of the largest process.
+        assert sample.metrics["agent_rss"] == pytest.approx(sample.metrics["peak_rss"], rel=0.05)
+    assert (one.transcript, one.workspace) == (other.transcript, other.workspace)
+    # The arms' toggles arrived: without a pool, each request opens a connection.
+    assert (one.metrics["connections"], other.metrics["connections"]) == (3, 1)
+
+
+def test_the_event_loop_is_watched_where_a_serial_trial_asks(
+    provider: Loopback, tmp_path: Path
+) -> None:
+    watching = replace(SMALL, metrics=("cpu", "event_loop_lag_max"))
+    (serial,) = run(provider, tmp_path, AgentCoreSubject(), trial(), small=watching)
+    assert serial.metrics["event_loop_lag_max"] > 0
+    (duet,) = run(provider, tmp_path, AgentCoreSubject(), trial(mode="duet"), small=watching)
+    assert "event_loop_lag_max" not in duet.metrics
+    (unasked,) = run(provider, tmp_path, AgentCoreSubject(), trial())
+    assert "event_loop_lag_max" not in unasked.metrics
+
+
+def test_the_config_asks_for_the_scenarios_provider_once(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    seat = SessionEndpoint("http://127.0.0.1:9/v1", str(tmp_path))
+    AgentCoreSubject().command(trial(), SMALL, [seat], home, 3)
+    config = json.loads((home / "config.json").read_text())
+    entry = config["model_providers"][config["default_provider"]]
+    assert entry["base_url"] == "http://127.0.0.1:9/v1"
+    assert entry["max_retries"] == 0
+    assert config["max_steps"] > len(SMALL.turns)
+
+
+@pytest.mark.parametrize("kind", ["json", "yaml"])
+def test_a_large_config_is_a_config(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    setup = SubjectSetup(models=500, format=kind)  # type: ignore[arg-type]
+    large = replace(SMALL, subject=setup, provider=ProviderConditions(stream=True))
+    AgentCoreSubject().command(
+        trial(), large, [SessionEndpoint("http://127.0.0.1:9/v1", "/w")], tmp_path, 3
+    )
+    settings = PlainConfig().load(tmp_path / f"config.{kind}")
+    assert len(settings.model_providers) == 500
+    assert settings.model_parameters.base_url == "http://127.0.0.1:9/v1"
+    assert settings.model_parameters.stream
+
+
+def test_the_two_formats_say_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    found = []
+    for kind in ("json", "yaml"):
+        setup = SubjectSetup(models=3, format=kind)  # type: ignore[arg-type]
+        scenario, seats = replace(SMALL, subject=setup), [SessionEndpoint("http://p", "/w")]
+        AgentCoreSubject().command(trial(), scenario, seats, tmp_path, 3)
+        found.append(PlainConfig().load(tmp_path / f"config.{kind}"))
+    assert found[0] == found[1]
+
+
+def test_retries_are_for_scenarios_with_faults(provider: Loopback, tmp_path: Path) -> None:
+    faulty = ProviderConditions(faults=(Fault(2, "status", 503, 0.0),))
+    (sample,) = run(
+        provider, tmp_path, AgentCoreSubject(), trial(), small=replace(SMALL, provider=faulty)
+    )
+    assert sample.correct, sample.problem
+    assert sample.metrics["requests"] == 4
+
+
+def test_several_sessions_share_one_process(provider: Loopback, tmp_path: Path) -> None:
+    load = Load(sessions=5, concurrency=3)
+    crowd = replace(SMALL, load=load, oracle=Oracle(files={"one": "one\n"}, final_text="all done"))
+    pooled = trial(connection_pool=True)
+    (sample,) = run(provider, tmp_path, AgentCoreSubject(), pooled, small=crowd)
+    assert sample.correct, sample.problem
+    assert sample.metrics["requests"] == 15
+    assert 1 <= sample.metrics["connections"] <= 5
+    assert sample.metrics["sessions_per_second"] > 0
+    with pytest.raises(CannotMeasure, match="of one session"):
+        run(provider, tmp_path, other_agent(tmp_path), trial(), small=crowd)
+
+
+def test_a_second_start_finds_the_cache_of_the_first(provider: Loopback, tmp_path: Path) -> None:
+    """YAML is not even imported by a process that finds its config parsed."""
+    pytest.importorskip("yaml")
+    modules = {}
+    for runs in (1, 2):
+        small = replace(SMALL, subject=SubjectSetup(format="yaml", runs=runs))
+        cached = trial(config_cache=True)
+        (sample,) = run(provider, tmp_path, AgentCoreSubject(), cached, small=small)
+        assert sample.correct, sample.problem
+        modules[runs] = sample.metrics["modules_imported"]
+    assert modules[2] < modules[1]
+
+
+def test_the_command_line_is_run_with_the_arms_toggles(provider: Loopback, tmp_path: Path) -> None:
+    shown = replace(
+        SMALL,
+        turns=(),
+        subject=SubjectSetup(command=("show-config", "{toggles}")),
+        oracle=Oracle(final_text='"lazy_tools": true'),
+    )
+    on, off = trial(lazy_tools=True), trial(lazy_tools=False)
+    (sample,) = run(provider, tmp_path, AgentCoreSubject(), on, small=shown)
+    assert sample.correct, sample.problem
+    (sample,) = run(provider, tmp_path, AgentCoreSubject(), off, small=shown)
+    assert (sample.status, sample.correct) == ("ok", False)
+
+
+def test_a_module_in_the_workspace_does_not_replace_one_of_ours(
+    provider: Loopback, tmp_path: Path
+) -> None:
+    trap = {"json.py": "raise SystemExit(9)", "agent_core/__init__.py": "raise SystemExit(9)"}
+    trapped = replace(SMALL, workspace=WorkspaceFixture(trap))
+    (sample,) = run(provider, tmp_path, AgentCoreSubject(), trial(), small=trapped)
+    assert (sample.status, sample.correct) == ("ok", True), sample.problem
+
+
+# -- a revision
+
+
+def test_the_toggles_of_a_revision_are_read_and_nothing_of_it_is_run(tmp_path: Path) -> None:
+    assert toggles_at(Path(agent_core.__file__).parents[1]) == frozenset(Toggles.names())
+    file = tmp_path / "agent_core" / "toggles.py"
+    file.parent.mkdir()
+    ran = tmp_path / "ran"
+    (file.parent / "__init__.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    file.write_text(
+        f"open({str(ran)!r}, 'w')\nclass Toggles(Struct):\n"
+        "    '''Said.'''\n    one: bool = True\n    other: bool = False\n    count: int = 1\n"
+    )
+    assert toggles_at(tmp_path) == {"one", "other"}
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "code", [b"", b"class Toggles: pass", b"class Toggles(", b"\xff", b"\0", b"(" * 9999]
+)
+def test_a_revision_may_not_tell_its_toggles(tmp_path: Path, code: bytes) -> None:
+    assert toggles_at(tmp_path) is None
+    (tmp_path / "agent_core").mkdir()
+    (tmp_path / "agent_core" / "toggles.py").write_bytes(code)
+    assert toggles_at(tmp_path) is None
+
+
+def test_a_revision_that_is_not_laid_out_is_told(tmp_path: Path) -> None:
+    """A journal of a stranger may name one."""
+    seats = (SessionEndpoint("http://127.0.0.1:1", str(tmp_path)),)
+    with pytest.raises(CannotMeasure, match="no revision 'x' is laid out"):
+        AgentCoreSubject().command(
+            replace(trial(), arm=Arm("x", {}, "x")), SMALL, seats, tmp_path, 3
+        )

@@ -1,0 +1,742 @@
+"""The gate: what a run of two revisions comes to, who says so, and real ones end to end."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trae_bench.cli.test_cli import failing
+from tests.trae_bench.fakes import TINY, Memory
+from tests.trae_bench.mutations import HEADS, commit, git, repository
+from tests.trae_bench.runs import AGAIN, COMPARED, NOW, Machine, gate, gate_plan, honest
+from trae_bench.cli import main
+from trae_bench.design.cells import confirming
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.subprocess_executor import ScriptedExecutor
+from trae_bench.metrics import METRICS
+from trae_bench.model.experiment import Limits, Trial
+from trae_bench.model.result import Confirmation, Judgement
+from trae_bench.model.run import RunFile, ScenarioUsed
+from trae_bench.report.export import export
+from trae_bench.report.text import gate as gate_text
+from trae_bench.report.text.ci import annotations
+from trae_bench.report.text.junit import junit
+from trae_bench.report.text.markdown import MARKER, comment
+from trae_bench.run import runner
+from trae_bench.run.planner import Plan, RunRequest, plan
+from trae_bench.run.scheduler import Scheduler
+from trae_bench.stats.analysis import comparisons
+from trae_bench.storage import run_file as store
+from trae_bench.storage.run_file import sealed
+from trae_bench.storage.verify import verify
+from trae_bench.verdicts.gate import CODES, Kind, outcome
+
+pytestmark = pytest.mark.slow
+replace = msgspec.structs.replace
+CRASH = {("head", number): "crash" for number in range(9)}
+DIFFER = {("head", number): "differ" for number in range(9)}
+
+
+@cache
+def slower() -> RunFile:
+    return gate(1.1)
+
+
+@cache
+def not_confirmed() -> RunFile:
+    return gate(1.1, again=1.0)
+
+
+def with_new(run: RunFile, new: dict[str, str]) -> RunFile:
+    return replace(run, header=replace(run.header, compared=replace(COMPARED, new=new)))
+
+
+def only_new() -> RunFile:
+    return gate(cells=(), compared=replace(COMPARED, new={"later": "no such toggle"}))
+
+
+# -- the outcome
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        (gate, "pass"),
+        (slower, "regression"),
+        (lambda: gate(0.9), "pass"),
+        (not_confirmed, "inconclusive"),
+        (lambda: gate(noise=0.06), "inconclusive"),
+        (lambda: gate(noise=0.5), "pass"),
+        (lambda: gate(pairs=2, noise=0.05), "inconclusive"),
+        (lambda: gate(lost=CRASH), "not measured"),
+        (lambda: gate(lost={("head", n): "crash" for n in (2, 3, 5)}), "not measured"),
+        (lambda: gate(lost={("head", 2): "crash"}), "pass"),
+        (lambda: gate(lost=DIFFER), "answers differ"),
+        (lambda: gate(lost={("head", n): "differ" for n in (2, 5, 7)}), "answers differ"),
+        (lambda: gate(lost={("head", 5): "differ"}), "pass"),
+        (lambda: gate(lost={**CRASH, ("head", 1): "differ"}), "answers differ"),
+        (lambda: gate(lost={(NOISE_FLOOR, n): "crash" for n in range(9)}), "pass"),
+        (lambda: gate(effects={NOISE_FLOOR: 1.2, "head": 1.0}), "not measured"),
+        (lambda: replace(gate(1.1), stopped="interrupted"), "interrupted"),
+        (lambda: replace(gate(), comparisons=()), "not measured"),
+        (only_new, "pass"),
+        (honest, "pass"),
+    ],
+)
+def test_the_outcome_of_a_run(made: Any, kind: Kind) -> None:
+    assert outcome(made()).kind == kind
+
+
+def test_a_regression_weighs_more_than_what_was_lost_and_a_wrong_answer_most() -> None:
+    cells = (*gate_plan("work"), *gate_plan("other"))
+    scenarios = {name: ScenarioUsed(name, "0" * 64) for name in ("work", "other")}
+    run = gate(1.1, cells=cells, scenarios=scenarios)
+
+    def lost(run: RunFile, **changes: int) -> RunFile:
+        rows = [
+            replace(row, pairs=replace(row.pairs, **changes)) if row.scenario == "other" else row
+            for row in run.comparisons
+        ]
+        return replace(run, comparisons=tuple(rows))
+
+    assert outcome(lost(run, measured=0, not_measured=3)).kind == "regression"
+    assert outcome(lost(run, measured=0, answers_differ=3)).kind == "answers differ"
+
+
+def test_exit_codes() -> None:
+    assert {kind: outcome(run).code() for kind, run in seen().items()} == CODES
+    strict = {kind: outcome(run).code(strict=True) for kind, run in seen().items()}
+    assert strict == CODES | {"inconclusive": 3}
+
+
+@cache
+def seen() -> dict[Kind, RunFile]:
+    return {
+        "pass": gate(),
+        "regression": slower(),
+        "inconclusive": not_confirmed(),
+        "not measured": gate(lost=CRASH),
+        "answers differ": gate(lost=DIFFER),
+        "interrupted": replace(gate(1.1), stopped="interrupted"),
+    }
+
+
+def test_fresh_pairs_that_answer_otherwise_count() -> None:
+    again = {(AGAIN, number): "differ" for number in range(9)}
+    assert outcome(gate(1.1, lost=again)).kind == "answers differ"
+    crashes = {(AGAIN, number): "crash" for number in range(9)}
+    assert outcome(gate(1.1, lost=crashes)).kind == "not measured"
+
+
+def test_a_gated_row_that_has_no_figure_is_no_pass() -> None:
+    run = gate()
+    first = next(row for row in run.comparisons if row.gated)
+    blank = replace(first, judgement=replace(first.judgement, verdict="not measured"))
+    rows = tuple(blank if row is first else row for row in run.comparisons)
+    assert outcome(replace(run, comparisons=rows)).code(strict=True) == 3
+
+
+def test_a_row_whose_last_value_comes_late_still_gets_its_fresh_pairs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its eighth value comes with the ninth pair, which is the last one and no look."""
+    usual = Machine._figures
+
+    def figures(self: Machine, trial: Trial) -> dict[str, float]:
+        found = usual(self, trial)
+        if trial.contrast == "head" and trial.pair == 3:
+            del found["cpu"]
+        return found
+
+    monkeypatch.setattr(Machine, "_figures", figures)
+    run = gate(1.1, pairs=9)
+    cpu = next(row for row in run.comparisons if (row.contrast, row.metric) == ("head", "cpu"))
+    assert cpu.confirmation is not None
+    assert cpu.judgement.verdict == "regression"
+    assert not verify(run, now=NOW)
+
+
+def test_noise_that_the_head_brings_in_does_not_take_its_metric_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(
+        cell.contrast.a.name == "base"
+        for cell in planned_in(tmp_path, monkeypatch).cells
+        if cell.contrast.name == NOISE_FLOOR
+    )
+
+
+def planned_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """The plan of a gate in a repository of two commits."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.chdir(repository(folder / "repository"))
+    return plan(RunRequest(command="", scenarios=("bugfix",), compare="HEAD"))
+
+
+def test_answers_that_differ_now_and_then_are_told_wherever_a_job_looks() -> None:
+    run = gate(lost={("head", number): "differ" for number in (2, 5, 7)})
+    assert any(line.startswith("::error") for line in annotations(run))
+    assert "<error" in junit(run)
+
+
+def test_where_everything_is_new_nothing_is_said_of_regressions() -> None:
+    assert gate_text.sentence(only_new()).startswith("Nothing to compare")
+
+
+def test_sides_that_were_changed_about_are_found() -> None:
+    run = slower()
+    cells = tuple(
+        replace(cell, contrast=replace(cell.contrast, a=cell.contrast.b, b=cell.contrast.a))
+        for cell in run.header.cells
+    )
+    told = verify(replace(run, header=replace(run.header, cells=cells)), now=NOW)
+    assert any("not base and head" in finding.said for finding in told)
+
+
+def test_nothing_is_claimed_from_too_few_pairs() -> None:
+    assert outcome(slower(), claimed=False).kind == "inconclusive"
+    assert outcome(gate(lost=DIFFER), claimed=False).kind == "answers differ"
+
+
+def test_a_toggle_that_slows_is_no_failure() -> None:
+    run = honest()
+    assert "regression" in {row.judgement.verdict for row in run.comparisons}
+    assert outcome(run).code() == outcome(run).code(strict=True) == 0
+    assert outcome(honest(toggles=("idle",), noise=0.1)).code(strict=True) == 3
+
+
+def test_a_metric_too_noisy_to_be_gated_fails_nothing() -> None:
+    rows = [replace(row, gated=row.metric != "cpu") for row in gate(1.03).comparisons]
+    assert outcome(gate(1.03)).kind == "regression"
+    assert outcome(replace(gate(1.03), comparisons=tuple(rows))).kind != "regression"
+
+
+# -- fresh pairs
+
+
+def taken(run: RunFile) -> Counter[tuple[str, str]]:
+    """Pairs by contrast and mode, the warming one included."""
+    return Counter((s.contrast, s.mode) for s in run.samples if s.side == "A")
+
+
+def test_fresh_pairs_are_taken_only_for_what_was_found() -> None:
+    assert not [contrast for contrast, _ in taken(gate()) if contrast == AGAIN]
+    assert not [contrast for contrast, _ in taken(gate(0.8)) if contrast == AGAIN]
+    # 3 % of processor time are a finding, 3 % of a wall time are not.
+    assert set(taken(gate(1.03))) - set(taken(gate())) == {(AGAIN, "duet")}
+
+
+def test_as_many_fresh_pairs_as_it_took_to_find_it() -> None:
+    for effect, noise in ((1.1, 0.01), (1.04, 0.02), (1.04, 0.03)):
+        run = gate(effect, noise=noise, pairs=None)
+        (row,) = (row for row in run.comparisons if (row.contrast, row.metric) == ("head", "cpu"))
+        assert row.confirmation is not None
+        assert row.confirmation.wanted == row.judgement.look
+        assert taken(run)[AGAIN, "duet"] == row.judgement.look + 1
+
+
+def test_fresh_pairs_have_an_order_of_their_own() -> None:
+    run = gate(1.1, noise_pairs=24)
+    slots = {
+        name: [s.slot for s in run.samples if s.contrast == name and s.side == "A"]
+        for name in ("head", AGAIN)
+    }
+    assert len(slots["head"]) == len(slots[AGAIN])
+    assert slots["head"] != slots[AGAIN]
+
+
+def test_only_a_regression_that_stands_is_called_one() -> None:
+    found = {row.metric: row for row in not_confirmed().comparisons if row.contrast == "head"}
+    assert found["cpu"].judgement.verdict == "inconclusive"
+    assert found["cpu"].judgement.settled
+    assert found["cpu"].confirmation is not None and not found["cpu"].confirmation.stands
+    # Half of what was found, and under half of the threshold, confirm nothing.
+    for again in (1.005, 1.0, 0.9):
+        assert outcome(gate(1.1, again=again)).kind == "inconclusive"
+    assert outcome(gate(1.1, again=1.05)).kind == "regression"
+
+
+def test_a_budget_that_leaves_no_time_for_fresh_pairs_confirms_nothing() -> None:
+    whole = gate(1.1)
+    first = next(n for n, one in enumerate(whole.samples) if one.contrast == AGAIN)
+    began = whole.samples[first].started - whole.samples[0].started
+    run = gate(1.1, budget=began + 1.0)
+    assert run.stopped == "budget"
+    assert outcome(run).kind == "inconclusive"
+    assert "Not confirmed: only 1 of 8 fresh pairs" in "\n".join(gate_text.details(run))
+    assert "not confirmed: only 1 of 8 fresh pairs" in junit(run)
+    assert verify(run, now=NOW) == []
+
+
+def test_fresh_pairs_come_as_soon_as_they_are_asked_for() -> None:
+    """Not after other cells have got as far: then there may be no time for them."""
+    samples = gate(1.1).samples
+    first = next(n for n, one in enumerate(samples) if one.contrast == AGAIN)
+    before = samples[first - 1]
+    assert (before.contrast, before.mode, before.pair) == ("head", "duet", 8)
+    waits = [one for one in samples[:first] if (one.contrast, one.mode) == ("head", "serial")]
+    assert max(one.pair for one in waits) == 7
+
+
+def test_counts_are_confirmed_by_the_same_direction() -> None:
+    """No p-value, and no smallest size: one more request is a finding."""
+    cells = gate_plan()
+    samples = slower().samples
+
+    def counted(base: float, head: float, again: tuple[float, float]) -> Confirmation | None:
+        values = {"head": (base, head), AGAIN: again, NOISE_FLOOR: (base, base)}
+        changed = [
+            replace(one, metrics=one.metrics | {"requests": values[one.contrast][one.side == "B"]})
+            for one in samples
+        ]
+        rows = comparisons(changed, cells, METRICS)
+        (row,) = (row for row in rows if (row.contrast, row.metric) == ("head", "requests"))
+        assert (row.judgement.verdict == "regression") == (
+            row.confirmation is not None and row.confirmation.stands
+        )
+        return row.confirmation
+
+    confirmed = counted(200.0, 201.0, (200.0, 201.0))
+    assert confirmed is not None and (confirmed.stands, confirmed.p) == (True, 0.0)
+    for again in ((200.0, 200.0), (201.0, 200.0)):
+        refuted = counted(200.0, 201.0, again)
+        assert refuted is not None and not refuted.stands
+    from_nothing = counted(0.0, 3.0, (0.0, 3.0))
+    assert from_nothing is not None and from_nothing.stands
+    assert counted(200.0, 200.0, (200.0, 300.0)) is None
+    assert counted(200.0, 199.0, (200.0, 300.0)) is None
+
+
+def session(machine: Machine, limits: Limits) -> Scheduler:
+    cells = gate_plan()
+    return Scheduler(
+        cells,
+        METRICS,
+        executor=machine,
+        sink=Memory(),
+        clock=machine.clock,
+        seed=7,
+        limits=limits,
+    )
+
+
+@given(kept=st.integers(0, 54), effect=st.sampled_from((1.0, 1.05, 1.1)))
+def test_a_gate_that_is_gone_on_with_takes_the_same_pairs(kept: int, effect: float) -> None:
+    """Also where it was broken off among the fresh pairs."""
+    limits = Limits(pairs=12)
+    effects = {"head": effect, AGAIN: effect}
+    whole = session(Machine(effects=effects), limits).run()
+    resumed = session(Machine(effects=effects), limits).run(whole.samples[: 2 * kept])
+
+    def keys(samples: Any) -> list[tuple[object, ...]]:
+        return sorted((one.contrast, one.mode, one.pair, one.side) for one in samples)
+
+    assert keys(resumed.samples) == keys(whole.samples)
+    assert whole.stopped == resumed.stopped == "done"
+
+
+# -- verify
+
+
+def test_honest_gates_hold_together() -> None:
+    for run in (*seen().values(), gate(1.04, noise=0.03, pairs=None), only_new()):
+        if run.stopped != "interrupted":
+            assert verify(run, now=NOW) == []
+
+
+def wrong(run: RunFile) -> str:
+    found = verify(sealed(run), now=NOW)
+    return "\n".join(str(finding) for finding in found if finding.weight == "wrong")
+
+
+def edited(run: RunFile, **changes: Any) -> RunFile:
+    """With something else in the row of cpu."""
+    rows = [
+        replace(row, **changes) if (row.contrast, row.metric) == ("head", "cpu") else row
+        for row in run.comparisons
+    ]
+    return replace(run, comparisons=tuple(rows))
+
+
+def test_an_edited_gate_is_found() -> None:
+    run = slower()
+    (row,) = (row for row in run.comparisons if (row.contrast, row.metric) == ("head", "cpu"))
+    assert row.confirmation is not None
+    milder = replace(row.judgement, verdict="inconclusive")
+    refuted = replace(row.confirmation, stands=False)
+    assert "judgement.verdict" in wrong(edited(run, judgement=milder))
+    assert "confirmation.stands" in wrong(edited(run, confirmation=refuted))
+    assert "confirmation" in wrong(edited(run, confirmation=None))
+    forged = Judgement("regression", 8, True, 0.0)
+    assert "judgement" in wrong(edited(gate(), judgement=forged))
+
+
+def test_fresh_pairs_that_were_dropped_or_added_are_found() -> None:
+    run = slower()
+    kept = tuple(one for one in run.samples if one.contrast != AGAIN)
+    assert "without an answer" in wrong(replace(run, samples=kept))
+    fresh = tuple(one for one in run.samples if one.contrast == AGAIN)
+    calm = gate()
+    later = tuple(replace(one, started=one.started + 1000) for one in fresh)
+    added = replace(calm, samples=calm.samples + later, elapsed=calm.elapsed + 1000)
+    assert "0 were planned at most" in wrong(added)
+
+
+def test_a_plan_without_confirmation_is_found() -> None:
+    run = gate()
+    unasked = tuple(cell for cell in run.header.cells if not cell.confirms)
+    head = replace(run.header, cells=unasked)
+    assert "need no confirmation" in wrong(replace(run, header=head))
+    other = tuple(replace(cell, confirms="") for cell in run.header.cells)
+    assert wrong(replace(run, header=replace(run.header, cells=other)))
+    assert "does not name" in wrong(replace(run, header=replace(run.header, compared=None)))
+    stranger = replace(COMPARED, base="c" * 12)
+    assert "does not name" in wrong(replace(run, header=replace(run.header, compared=stranger)))
+    cell = next(cell for cell in gate_plan() if cell.confirms)
+    lonely = tuple(one for one in gate_plan() if confirming(one) != cell)
+    assert "is not like it" in wrong(replace(run, header=replace(run.header, cells=lonely)))
+
+
+# -- who says so
+
+
+def test_the_sentence_says_the_verdict_first() -> None:
+    told = {kind: gate_text.sentence(run) for kind, run in seen().items()}
+    assert told["pass"] == "No regression against aaaaaaa"
+    assert told["regression"].startswith("Regression: work cpu +10.")
+    assert told["regression"].endswith("] against aaaaaaa")
+    assert told["inconclusive"].startswith("Inconclusive against aaaaaaa: work cpu +10.")
+    assert "(not confirmed)" in told["inconclusive"]
+    assert told["not measured"].startswith("Could not be measured: work, 2 of 2 pairs: head: ")
+    assert told["answers differ"].startswith("Base and head give different answers: work")
+    assert told["interrupted"].startswith("Interrupted")
+    assert "improvement: work cpu -9." in gate_text.sentence(gate(0.9))
+
+
+def test_the_comment_says_it_in_its_headline() -> None:
+    for run in seen().values():
+        first, second, *_ = comment(run).splitlines()
+        assert first == MARKER
+        assert second.startswith("### trae-bench: ")
+        assert gate_text.sentence(run).split()[0].rstrip(":;") in second
+    text = comment(slower())
+    assert "Confirmed by 8 fresh pairs" in text
+    assert "| base | head |" in text
+    # What is not confirmed does not stand out as a regression.
+    assert "**regression**" not in comment(not_confirmed())
+
+
+def test_junit_fails_for_confirmed_regressions_only() -> None:
+    def kinds(run: RunFile) -> Counter[str]:
+        root = ElementTree.fromstring(junit(run))
+        return Counter(child.tag for case in root.iter("testcase") for child in case)
+
+    assert kinds(slower())["failure"] == 3
+    assert kinds(not_confirmed())["failure"] == 0
+    assert "not confirmed by 8 fresh pairs" in junit(not_confirmed())
+    assert "base 3" in junit(slower())
+
+
+def test_what_is_new_is_told_everywhere_and_escaped() -> None:
+    nasty = "\x1b[31m<b>@you</b>\n::error::gotcha"
+    run = with_new(gate(), {"later": nasty, "\x1b]0;x\x07<i>": "oops"})
+    assert verify(sealed(with_new(gate(), {"later": "no"})), now=NOW) == []
+    told = "\n".join(gate_text.details(run))
+    assert "New, the base cannot run it: later" in told
+    for text in (told, comment(run), junit(run)):
+        assert "later" in text
+        assert "\x1b" not in text
+        assert "::error" not in text
+        assert text is told or ("<b>" not in text and "<i>" not in text)
+    root = ElementTree.fromstring(junit(run))
+    assert root.attrib["tests"] == str(sum(1 for _ in root.iter("testcase")))
+    assert root.attrib["skipped"] == str(sum(1 for _ in root.iter("skipped")))
+
+
+def test_names_of_the_file_are_escaped() -> None:
+    head = replace(COMPARED, base_commit="\x1b[31m<b>", said="<i>\x1b]0;x\x07", base="a" * 12)
+    run = slower()
+    run = replace(run, header=replace(run.header, compared=head))
+    for text in (gate_text.sentence(run), *gate_text.details(run), comment(run), junit(run)):
+        assert "\x1b" not in text
+    assert "<i>" not in comment(run) and "<b>" not in comment(run)
+
+
+def test_report_shows_a_stored_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store.write_run(tmp_path / "run.json", slower())
+    assert main(["report", str(tmp_path / "run.json")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Regression: work cpu +10." in shown
+    assert "Base is aaaaaaa (main), head is bbbbbbb." in shown
+    assert main(["verify", str(tmp_path / "run.json")]) == 0
+
+
+# -- the command line
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a base, in which a branch is checked out; cache and lock of its own."""
+    folder = repository(tmp_path / "checkout")
+    git(folder, "checkout", "--quiet", "-b", "work")
+    (folder / "tiny.toml").write_text(TINY)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--compare", "bugfix"], ["'bugfix' is a scenario", "bugfix --compare", "--compare=REF"]),
+        (["--compare", "tiny.toml"], ["'tiny.toml' is a scenario"]),
+        (["--compare", "nowhere"], ["no commit 'nowhere'"]),
+        (["tiny.toml", "--compare", "main", "--toggle", "lazy_tools"], ["--toggle", "--compare"]),
+        (["tiny.toml", "--compare", "main", "--design", "both"], ["--design"]),
+        (
+            ["tiny.toml", "--compare"],
+            ["nothing to compare: the working tree is the merge base with main", "HEAD~1"],
+        ),
+        (["streaming", "--compare", "main", "--metric", "x"], ["no metric 'x'"]),
+    ],
+)
+def test_what_cannot_be_compared_ends_in_2(
+    args: list[str], said: list[str], checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", *args]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    for words in said:
+        assert words in error
+
+
+def test_outside_of_a_checkout_there_is_nothing_to_compare(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = checkout.parent / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(checkout.parent))
+    assert main(["run", "--compare"]) == 2
+    assert "no git repository" in capsys.readouterr().err
+    git(checkout.parent, "init", "--quiet", "elsewhere")
+    assert main(["run", "--compare"]) == 2
+    assert "no package agent_core" in capsys.readouterr().err
+
+
+def test_the_plan_of_a_gate(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["run", "tiny.toml", "--compare", "main", "--plan"]
+    assert main(args) == 0
+    shown = capsys.readouterr().out
+    assert "head" in shown and AGAIN not in shown
+    assert "fresh pairs" in shown
+    assert main([*args, "--json"]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    names = Counter((cell["contrast"]["name"], cell.get("confirms", "")) for cell in cells)
+    assert names == {(NOISE_FLOOR, ""): 2, ("head", ""): 2, (AGAIN, "head"): 2}
+    a, b = cells[2]["contrast"]["a"], cells[2]["contrast"]["b"]
+    assert (a["name"], b["name"]) == ("base", "head")
+    assert len(a["revision"]) == len(b["revision"]) == 12
+
+
+def test_only_some_rows_of_a_gate(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever is left of a comparison, its regressions are to be confirmed."""
+    only = ("--only", "tiny/head/cpu")
+    assert main(["run", "tiny.toml", "--compare", "main", *only, "--plan", "--json"]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [cell["contrast"]["name"] for cell in cells] == [NOISE_FLOOR, "head", AGAIN]
+    assert {tuple(cell["metrics"]) for cell in cells} == {("cpu",)}
+
+
+def test_settings_are_heeded(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (checkout / "pyproject.toml").open("a", encoding="utf-8") as file:
+        file.write(
+            '\n[tool.trae-bench]\nscenarios = ["tiny.toml"]\nprofile = "smoke"\n'
+            'default-branch = "main"\n[tool.trae-bench.thresholds]\ncpu = 0.25\n'
+        )
+    assert main(["run", "--compare", "--plan", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {cell["scenario"] for cell in found["cells"]} == {"tiny"}
+    assert found["limits"]["pairs"] == 2
+
+
+# -- real ones
+
+
+def gated(checkout: Path, head: str, *more: str) -> tuple[int, RunFile]:
+    """Commit a change of the agent, and run the gate on it."""
+    HEADS[head](checkout)
+    commit(checkout, head)
+    out = checkout.parent / "run.json"
+    reports = (
+        "--comment",
+        str(checkout.parent / "c.md"),
+        "--junit",
+        str(checkout.parent / "j.xml"),
+    )
+    metric = ("--metric", "modules_imported", "--pairs", "2")
+    code = main(["run", "tiny.toml", *more, *metric, "--out", str(out), *reports])
+    run = store.read_run(out)
+    assert [finding for finding in verify(run) if finding.weight == "wrong"] == []
+    assert MARKER in (checkout.parent / "c.md").read_text()
+    ElementTree.parse(checkout.parent / "j.xml")
+    return code, run
+
+
+def test_a_head_that_imports_more_ends_in_1(checkout: Path) -> None:
+    code, run = gated(checkout, "an import", "--compare")
+    assert code == 1
+    (row,) = (row for row in run.comparisons if row.contrast == "head")
+    assert row.estimate is not None and row.estimate.difference == 1
+    assert row.confirmation is not None and row.confirmation.stands
+    assert run.header.compared is not None
+    assert run.header.compared.said == "the merge base with main"
+    assert run.header.compared.base_commit == git(checkout, "rev-parse", "main")
+    assert "Regression" in (checkout.parent / "c.md").read_text()
+
+
+def test_a_head_that_is_the_same_ends_in_0(checkout: Path) -> None:
+    code, run = gated(checkout, "nothing", "--compare", "main")
+    assert code == 0
+    assert outcome(run).kind == "pass"
+
+
+def test_a_head_that_answers_otherwise_ends_in_5(checkout: Path) -> None:
+    code, run = gated(checkout, "a wrong answer", "--compare", "main")
+    assert code == 5
+    assert run.stopped == "done"
+    assert "different answers" in (checkout.parent / "c.md").read_text()
+
+
+def test_a_scenario_that_only_head_can_run_is_new(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The base does not start, which is the base's business."""
+    HEADS["no start"](checkout)
+    commit(checkout, "broken")
+    git(checkout, "checkout", "--quiet", "main", "--", "agent_core")
+    code, run = gated(checkout, "a toggle", "--compare", "HEAD~1")
+    assert code == 0
+    assert run.header.compared is not None
+    assert "it does not start" in run.header.compared.new["tiny"]
+    assert run.samples == ()
+    assert "New, the base cannot run it: tiny" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_head_that_does_not_start_ends_in_4_and_can_be_gone_on_with(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, run = gated(checkout, "no start", "--compare", "main")
+    assert code == 4
+    assert run.header.compared is not None and run.header.compared.new == {}
+    assert "it does not start" in capsys.readouterr().out
+    journal = runner.journal_of(checkout.parent / "run.json")
+    assert main(["run", "--resume", str(journal), "--strict"]) == 4
+    HEADS["an import"](checkout)
+    assert main(["run", "--resume", str(journal)]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"head was \w{12} when .* is \w{12} with changes that are in no commit", said)
+
+
+# -- exports
+
+
+def test_exports_name_base_and_head() -> None:
+    names = json.loads(export(gate(1.1), "bmf")).keys()
+    assert {"work/head/base", "work/head/head"} <= names
+    assert not [name for name in names if AGAIN in name]
+
+
+# -- a stored run as the base
+
+
+def test_a_stored_run_is_a_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests = {"now": 10.0}
+
+    @contextmanager
+    def executor(*_: object) -> Iterator[ScriptedExecutor]:
+        yield ScriptedExecutor(lambda trial: {"requests": requests["now"]})
+
+    monkeypatch.setattr(runner.Bench, "executor", executor)
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.chdir(tmp_path)
+    run = ["run", "--metric", "requests", "--toggle", "event_shell", "--pairs", "2", "--force"]
+    assert main([*run, "bugfix@shell", "--out", "base.json"]) == 0
+    against = [*run, "--compare", "base.json", "--out", "head.json", "--comment", "c.md"]
+    assert main(against) == 0
+    # What is run is what the stored run ran.
+    assert store.read_run(Path("head.json")).header.scenarios.keys() == {"bugfix@shell"}
+    requests["now"] = 11.0
+    assert main(against) == 1
+    assert "regression" in Path("c.md").read_text()
+    capsys.readouterr()
+    assert main([*against, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 1
+
+
+def test_a_run_that_shows_nothing_is_told_in_place_of_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    works = [True]
+
+    @contextmanager
+    def executor(*_: object) -> Iterator[ScriptedExecutor]:
+        yield ScriptedExecutor(lambda trial: {"requests": 10.0} if works[0] else failing(trial))
+
+    monkeypatch.setattr(runner.Bench, "executor", executor)
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.toml").write_text(TINY)
+    run = ["run", "tiny.toml", "--metric", "requests", "--pairs", "2"]
+    assert main([*run, "--out", "base.json"]) == 0
+    capsys.readouterr()
+    works[0] = False
+    against = [*run, "--compare", "base.json", "--out", "head.json", "--comment", "c.md"]
+    assert main([*against, "--json"]) == 4
+    out, err = capsys.readouterr()
+    assert json.loads(out)["outcome"]["gates"] is False
+    assert "no pair could be measured" in err
+    assert "exit status 1" in Path("c.md").read_text()
+
+
+def test_a_stored_run_that_is_no_base_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store.write_run(Path("gate.json"), gate())
+    store.write_run(Path("edited.json"), replace(honest(), elapsed=1.0))
+    assert main(["run", "--compare", "nowhere.json"]) == 2
+    assert "no such run file" in capsys.readouterr().err
+    for name, said in (
+        ("gate.json", "give a run of toggles, or a commit\n"),
+        ("edited.json", "seal"),
+    ):
+        assert main(["run", "--compare", name]) == 4
+        assert said in capsys.readouterr().err
+
+
+def test_compare_asks_for_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store.write_run(Path("quick.json"), honest())
+    store.write_run(Path("gate.json"), gate())
+    assert main(["compare", "quick.json", "gate.json"]) == 4
+    told = "gate.json: compares two commits with each other, so there is no toggle ratio in it"
+    assert capsys.readouterr().err == (
+        f"Error: {told} to hold to another run's; give a run of toggles\n"
+    )

@@ -1,0 +1,41 @@
+"""Write a file whole or not at all."""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from trae_bench._util.bounded_io import passed
+
+
+def write_whole(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file whole or not at all; a power cut changes nothing in that. Raises `OSError`.
+
+    A link stays one. A device or a pipe is written to as it is: nothing can take its place.
+    """
+    if passed(path) or (path.exists() and not path.is_file()):
+        with path.open("ab") as file:
+            file.writelines(parts)
+        return
+    path = Path(os.path.realpath(path))
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,106 @@
+"""One measured trial, and what it is measured from.
+
+Clock readings are CLOCK_MONOTONIC of the machine, comparable between its processes.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from trae_bench.model.experiment import Mode, Name, Probe, Side, Text, Trial
+
+Status = Literal["ok", "failed", "timeout", "garbage", "interrupted"]
+
+
+Values = Annotated[dict[Name, float], Meta(max_length=500)]
+
+
+class RequestLog(Struct, frozen=True):
+    """One request as the provider saw it."""
+
+    arrived: float
+    """The last byte of the request was read (monotonic seconds)."""
+    replied: float
+    """The last byte of the reply was handed to the kernel."""
+    connection: int
+    received: int
+    """Bytes of the request's body."""
+    sent: int
+    """Bytes of the reply, head and body."""
+    status: int
+    """0 where the client did not wait for it, or got no status."""
+    stream: int = 0
+    """Number of the HTTP/2 stream on its connection; 0 for HTTP/1.1."""
+
+
+class SessionLog(Struct, frozen=True):
+    """What the provider knows of one session."""
+
+    requests: tuple[RequestLog, ...]
+    connections: int
+    last_body: bytes
+    """Body of the last request: with full-history protocols, the whole transcript."""
+    unexpected: int = 0
+    """Requests after the script had ended, or with an unknown path."""
+    cpu_seconds: float = 0.0
+    """CPU the provider spent while this session was open, all sessions together."""
+    handshakes: int = 0
+
+
+class SessionAnswer(Struct, frozen=True):
+    """What one session came to, as the child says it."""
+
+    success: bool
+    final_text: str
+
+
+class ChildReport(Struct, frozen=True):
+    """What the child says over its own pipe, after the work and before it exits."""
+
+    success: bool
+    """All sessions say that they succeeded."""
+    final_text: str
+    """Of the first session."""
+    steps: int
+    """Of all sessions."""
+    error: str | None = None
+    """The first one, where any session gave up."""
+    counters: dict[str, float] = {}
+    """In-process figures: modules imported, longest stall of the loop, and so on."""
+    sessions: tuple[SessionAnswer, ...] = ()
+    """Each session's own answer, where the trial had several."""
+    memory: tuple[tuple[float, float], ...] = ()
+    """Moments (monotonic seconds) and the agent's own memory then (bytes), where it was watched."""
+
+
+class Sample(Struct, frozen=True, forbid_unknown_fields=True):
+    """One trial, measured. Written to the journal the moment it is born."""
+
+    scenario: Name
+    contrast: Name
+    mode: Mode
+    pair: int
+    side: Side
+    slot: int
+    arm: Name
+    status: Status
+    started: float
+    """Spawn of the process (monotonic seconds)."""
+    exit_status: int | None
+    pid: int
+    metrics: Values = {}
+    transcript: Name = ""
+    """Hex digest of requests, calls, results and final text; paths and clocks normalised."""
+    workspace: Name = ""
+    """Hex digest of the files that the session left."""
+    correct: bool = False
+    """The scenario's oracle agrees."""
+    problem: Text | None = None
+    """Why this sample is not ok, with the child's last lines."""
+    probe: Probe = "plain"
+
+
+def of_trial(trial: Trial) -> dict[str, Any]:
+    """What a sample carries of its trial, as arguments of `Sample`."""
+    shared = ("scenario", "contrast", "mode", "pair", "side", "slot", "probe")
+    return {name: getattr(trial, name) for name in shared} | {"arm": trial.arm.name}
