@@ -56,6 +56,14 @@ _ADDR_NO_RANDOMIZE = 0x0040000
 _PERSONALITY_QUERY = 0xFFFFFFFF
 
 
+class Group(TypedDict):
+    """The cgroup of a trial; see `run_delay.Group`."""
+
+    procs: str
+    home_procs: str
+    pressure: list[str]
+
+
 class Job(TypedDict):
     """One process to start."""
 
@@ -70,6 +78,8 @@ class Job(TypedDict):
     """Processors that it may use; empty for all that this process may use."""
     limits: dict[str, int]
     """Soft limits by the name of the constant, `RLIMIT_FSIZE` say."""
+    group: Group | None
+    """The process starts in this cgroup; None for the launcher's own."""
 
 
 class Child:
@@ -79,6 +89,8 @@ class Child:
         self.pid = 0
         self.started = 0.0
         self.pipe = -1
+        self.group: Group | None = None
+        self.pressure_start: list[int] = []
         self._report = bytearray()
         self._account: dict[str, Any] = {}
 
@@ -110,9 +122,8 @@ class Child:
 
     def reap_if_ended(self) -> None:
         """If it has ended: note what the kernel charged to it, kill what is left of its session."""
-        if not self.running or (found := _reap(self.pid)) is None:
+        if not self.running or (found := _reap(self.pid, self.group)) is None:
             return
-        self._account["ended"] = time.monotonic()
         self._account |= found
         self.read_report()
         self._hang_up()
@@ -123,6 +134,7 @@ class Child:
             "started": self.started,
             "report": self._report[:REPORT_LIMIT].decode("latin-1"),
             "report_cut": len(self._report) > REPORT_LIMIT,
+            "pressure_start": self.pressure_start,
             **self._account,
         }
 
@@ -191,11 +203,16 @@ class Launcher:
     def _spawn(self, job: Job, child: Child) -> None:
         child.pipe, write_end = os.pipe()
         os.set_blocking(child.pipe, False)
+        group = job.get("group")
         try:
+            if group is not None and _move_to(group["procs"]):
+                child.group = group
             os.chdir(job["cwd"])
             _set_cores(job["cores"] or self._all_cores)
             _set_limits(job["limits"])
             log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            # The launcher waits for the trial's core inside the group; this precedes `started`.
+            child.pressure_start = _pressure(child.group)
             child.started = time.monotonic()
             child.pid = os.posix_spawnp(
                 job["argv"][0],
@@ -212,6 +229,8 @@ class Launcher:
                 setsigdef=_DEFAULT_AGAIN,
             )
         finally:
+            if group is not None:
+                _move_to(group["home_procs"])
             os.close(write_end)
 
     def _watch(self, children: list[Child], deadline: float) -> None:
@@ -266,15 +285,18 @@ class Launcher:
         return order
 
 
-def _reap(pid: int) -> dict[str, Any] | None:
+def _reap(pid: int, group: Group | None) -> dict[str, Any] | None:
     """What the kernel charged to a child that has ended; None while it runs."""
+    ended = time.monotonic()
     accounts: dict[str, Any] = {"run_delay": None, "written_bytes": None, "write_syscalls": None}
     if hasattr(os, "waitid"):
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
             return None
+        ended = time.monotonic()
+        pressure = _pressure(group)
         # A zombie still has its files in /proc, and holds its number: the group that is
         # killed can be no stranger's.
-        accounts = _accounts(pid)
+        accounts = _accounts(pid) | {"pressure_end": pressure}
         _kill_group(pid)
     found, status, usage = os.wait4(pid, os.WNOHANG)
     if not found:
@@ -283,6 +305,7 @@ def _reap(pid: int) -> dict[str, Any] | None:
         _kill_group(pid)
     return {
         **accounts,
+        "ended": ended,
         "exit_status": os.waitstatus_to_exitcode(status),
         "user": usage.ru_utime,
         "system": usage.ru_stime,
@@ -303,6 +326,22 @@ def _accounts(pid: int) -> dict[str, Any]:
         "written_bytes": int(written["wchar"]) if "wchar" in written else None,
         "write_syscalls": int(written["syscw"]) if "syscw" in written else None,
     }
+
+
+def _move_to(procs: str) -> bool:
+    """Move this process to the cgroup of this `cgroup.procs` file; False if that fails."""
+    try:
+        with open(procs, "w") as file:  # noqa: PTH123 - no pathlib
+            file.write("0")
+    except OSError:
+        return False
+    return True
+
+
+def _pressure(group: Group | None) -> list[int]:
+    """Microseconds of full CPU pressure (see `run_delay`), a number for each level of a group."""
+    texts = [_read(path) for path in group["pressure"]] if group is not None else []
+    return [int(text.rpartition("total=")[2] or 0) for text in texts]
 
 
 def _kill_group(pid: int) -> None:

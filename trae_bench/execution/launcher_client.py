@@ -19,6 +19,7 @@ from msgspec import Struct
 from trae_bench._util.child_env import _inherited
 from trae_bench._util.child_output import last_words
 from trae_bench.errors import CannotMeasure
+from trae_bench.execution.run_delay import Group, Readings
 from trae_bench.metrics import Usage
 
 REPORT_FD = 3
@@ -35,6 +36,8 @@ class Job(Struct, frozen=True, kw_only=True):
     report_fd: int = REPORT_FD
     cores: tuple[int, ...] = ()
     limits: dict[str, int] = {}
+    group: Group | None = None
+    """The process starts in this cgroup; None for the launcher's own."""
 
 
 class ProcessResult(Struct, frozen=True, kw_only=True):
@@ -55,6 +58,8 @@ class ProcessResult(Struct, frozen=True, kw_only=True):
     run_delay: float | None = None
     written_bytes: int | None = None
     write_syscalls: int | None = None
+    pressure_start: Readings = ()
+    pressure_end: Readings = ()
     report: str = ""
     """The report's bytes, one a character."""
     report_cut: bool = False
