@@ -1,0 +1,223 @@
+"""Can a busy machine show the time that a trial takes on an idle one?
+
+    python -m tests.studies.undisturbed --repetitions 30 --out undisturbed.json
+
+Each repetition runs every program in four ways, one after the other:
+
+alone          one process, on the duet's core
+duet           both sides of an A/A pair at once, on the duet's core
+load           as "alone", while a process on every core computes all the time
+load duet      as "duet", under the same load
+serial         two sides of an A/A pair one after the other, on any core, under the same load
+
+Programs: `single` alternates 4 ms of CPU and 10 ms of sleep; `tools` starts five such
+processes at once, twice; `computing tools` are five that never sleep; `threads` has five such
+threads. What they need in processor time is fixed, so that cache misses cannot add to it.
+
+Three estimates of the time on an idle core are compared: `wall`; `wall - main`, which is wall
+less the run delay of the main thread (/proc/PID/schedstat); and `wall - tree`, which is wall
+less the time in which some task of the trial was runnable and none ran (`run_delay`).
+
+truth     median wall of "alone", of the runs that lost less than --quiet of their wall
+bias      mean log ratio of the estimate to the truth, with its 95 % interval
+pair sd   standard deviation of the log ratios of A/A pairs
+"""
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from msgspec import Struct
+
+from tests.studies.blocked import hogs
+from tests.studies.harness import arguments, keep, mean, table, told
+from trae_bench._util.child_env import environment
+from trae_bench._util.host_facts import duet_core
+from trae_bench.errors import CannotMeasure
+from trae_bench.execution.launcher_client import Job, LauncherClient, ProcessResult
+from trae_bench.execution.run_delay import Group, PressureGroups, tree_delay
+
+PROGRAMS = ("single", "tools", "computing tools", "threads")
+ESTIMATES = ("wall", "wall - main", "wall - tree")
+WAYS = ("alone", "duet", "load", "load duet", "serial")
+SECONDS = 60.0
+
+_PROGRAM = """
+import subprocess, sys, threading, time
+
+def work(times, pause):
+    for _ in range(times):
+        end = time.thread_time() + 0.004
+        while time.thread_time() < end:
+            pass
+        time.sleep(pause)
+
+def tools(kind):
+    argv = [sys.executable, "-I", "-S", "-c", SOURCE, kind]
+    for tool in [subprocess.Popen(argv) for _ in range(5)]:
+        tool.wait()
+
+def threads():
+    started = [threading.Thread(target=work, args=(10, 0.01)) for _ in range(5)]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+
+kind = sys.argv[1]
+if kind == "single":
+    work(20, 0.01)
+elif kind == "tool":
+    work(10, 0.01)
+elif kind == "computing tool":
+    work(10, 0)
+elif kind == "tools":
+    tools("tool")
+    tools("tool")
+elif kind == "computing tools":
+    tools("computing tool")
+elif kind == "threads":
+    threads()
+"""
+
+
+class Times(Struct, frozen=True):
+    """Seconds that one process took, by each estimate."""
+
+    wall: float
+    main: float
+    """Wall less the run delay of the main thread."""
+    tree: float
+    """Wall less the delay of the whole trial."""
+
+    def by(self, estimate: str) -> float:
+        return {"wall": self.wall, "wall - main": self.main, "wall - tree": self.tree}[estimate]
+
+
+class Repetition(Struct, frozen=True):
+    """One program in one way; a pair has two times."""
+
+    program: str
+    way: str
+    times: tuple[Times, ...]
+
+
+class Bench:
+    """Starts programs through the launcher, as trials are started."""
+
+    def __init__(self, launcher: LauncherClient, groups: Sequence[Group], folder: Path) -> None:
+        core = duet_core()
+        if core is None:
+            raise CannotMeasure("this system cannot pin a process to a core")
+        self._launcher = launcher
+        self._groups = groups
+        self._folder = folder
+        self._core = core
+        self._program = folder / "program.py"
+        self._program.write_text(f"SOURCE = {_PROGRAM!r}\n{_PROGRAM}", encoding="utf-8")
+
+    def run(self, program: str, count: int, *, pinned: bool = True) -> tuple[Times, ...]:
+        """Run `count` processes of a program at once."""
+        jobs = [self._job(program, slot, pinned) for slot in range(count)]
+        return tuple(map(_times, self._launcher.run(jobs, SECONDS)))
+
+    def _job(self, program: str, slot: int, pinned: bool) -> Job:
+        return Job(
+            argv=(sys.executable, "-I", "-S", str(self._program), program),
+            env=environment(self._folder),
+            cwd=str(self._folder),
+            log=str(self._folder / f"log-{slot}"),
+            cores=(self._core,) if pinned else (),
+            group=self._groups[slot],
+        )
+
+
+def _times(ended: ProcessResult) -> Times:
+    tree = tree_delay(ended.pressure_start, ended.pressure_end)
+    if ended.exit_status != 0 or ended.run_delay is None or tree is None:
+        raise CannotMeasure(f"a program failed: {ended}")
+    wall = ended.ended - ended.started
+    return Times(wall, wall - ended.run_delay, wall - tree)
+
+
+def repetitions(bench: Bench, programs: Sequence[str], count: int) -> Iterator[Repetition]:
+    for _ in range(count):
+        for program in programs:
+            yield Repetition(program, "alone", bench.run(program, 1))
+            yield Repetition(program, "duet", bench.run(program, 2))
+            with hogs(1.0):
+                yield Repetition(program, "load", bench.run(program, 1))
+                yield Repetition(program, "load duet", bench.run(program, 2))
+                first, second = (bench.run(program, 1, pinned=False) for _ in range(2))
+                yield Repetition(program, "serial", first + second)
+
+
+def truth_of(alone: Sequence[Times], quiet: float) -> float:
+    """Wall of the runs that hardly waited. Raises CannotMeasure if every run waited."""
+    calm = [times.wall for times in alone if times.wall - times.tree <= quiet * times.wall]
+    if not calm:
+        raise CannotMeasure("the machine was never quiet; raise --quiet")
+    return median(calm)
+
+
+def report(found: Sequence[Repetition], quiet: float) -> str:
+    rows = []
+    for program in dict.fromkeys(one.program for one in found):
+        ways = {
+            way: [one.times for one in found if (one.program, one.way) == (program, way)]
+            for way in WAYS
+        }
+        truth = truth_of([times for (times,) in ways["alone"]], quiet)
+        for estimate in ESTIMATES:
+            cells = [program, estimate, f"{len(ways['alone'])}", f"{1000 * truth:.0f} ms"]
+            for way in ("duet", "load", "load duet"):
+                cells.append(_bias(ways[way], estimate, truth))
+            for way in ("duet", "load duet", "serial"):
+                cells.append(_pair_sd(ways[way], estimate))
+            rows.append(cells)
+    head = (
+        *("program", "estimate", "n", "truth", "bias, duet", "bias, load", "bias, load duet"),
+        *("pair sd, duet", "pair sd, load duet", "pair sd, load serial"),
+    )
+    return table(head, rows)
+
+
+def _bias(taken: Sequence[Sequence[Times]], estimate: str, truth: float) -> str:
+    # Both sides of a pair ran at the same time, so that they count as one observation.
+    logs = [
+        sum(math.log(times.by(estimate) / truth) for times in sides) / len(sides)
+        for sides in taken
+    ]
+    return told(mean(logs), 2)
+
+
+def _pair_sd(taken: Sequence[Sequence[Times]], estimate: str) -> str:
+    logs = [math.log(b.by(estimate) / a.by(estimate)) for a, b in taken]
+    return f"{100 * mean(logs).sd:.2f} %"
+
+
+def main(said: Sequence[str] | None = None) -> None:
+    parser = arguments(__doc__, "undisturbed")
+    parser.add_argument("--repetitions", type=int, default=30, help="default: %(default)s")
+    parser.add_argument("--programs", default=",".join(PROGRAMS), help="default: all")
+    parser.add_argument("--quiet", type=float, default=0.01, help="fraction; %(default)s")
+    asked = parser.parse_args(said)
+    with (
+        TemporaryDirectory(prefix="study-") as folder,
+        PressureGroups() as pressure,
+        closing(LauncherClient()) as launcher,
+    ):
+        if pressure.problem is not None:
+            raise CannotMeasure(pressure.problem)
+        bench = Bench(launcher, pressure.groups, Path(folder))
+        found = list(repetitions(bench, asked.programs.split(","), asked.repetitions))
+    keep(asked, repetitions=found)
+    print(report(found, asked.quiet))
+
+
+if __name__ == "__main__":
+    main()
