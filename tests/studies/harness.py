@@ -25,6 +25,7 @@ from trae_bench._util import host_facts
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.host_lock import HostLock
+from trae_bench.execution.ports import Executor
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import (
@@ -43,7 +44,7 @@ from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
 from trae_bench.run import planner
 from trae_bench.run.doctor import tiny
-from trae_bench.run.scheduler import Ending, Executor, Scheduler
+from trae_bench.run.scheduler import Ending, Scheduler
 from trae_bench.scenario import Scenario, find, load, split
 from trae_bench.stats.analysis import PairOfSamples, group, pair_outcome
 from trae_bench.stats.decision import t_quantile

@@ -67,10 +67,10 @@ from trae_bench._util import host_facts
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
+from trae_bench.execution.ports import Executor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Arm, Contrast, Limits
 from trae_bench.provider.loopback import Loopback
-from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons
 

@@ -20,8 +20,10 @@ from msgspec import Struct
 from trae_bench._util import host_facts
 from trae_bench.design.limits import limits_of
 from trae_bench.errors import AnswersDiffer, BadRunFile, BenchError, CannotMeasure, UsageError
+from trae_bench.execution.executor_router import ExecutorRouter
 from trae_bench.execution.host_lock import HostLock
-from trae_bench.execution.in_process import ExecutorRouter, InProcessExecutor
+from trae_bench.execution.in_process import InProcessExecutor
+from trae_bench.execution.ports import Executor
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.execution.workspace import room_for_trials
 from trae_bench.metrics import METRICS
@@ -31,7 +33,7 @@ from trae_bench.model.run import FORMAT, VERSION, Compared, Header, Resumed, Run
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
 from trae_bench.run.planner import Plan, RunRequest, Sides, for_cells, plan, scenario_of
-from trae_bench.run.scheduler import Ending, Executor, Listener, Scheduler
+from trae_bench.run.scheduler import Ending, Listener, Scheduler
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons, noise_floor, rule_of
 from trae_bench.storage.run_file import (
