@@ -106,11 +106,8 @@ def burdened(scenario: Scenario, burdens: Mapping[str, Burden]) -> list[Contrast
     """A/A, and the agent with every toggle on against itself under each burden."""
     plain = arm(scenario)
     return [
-        Contrast(scenario.name, NOISE_FLOOR, plain, plain),
-        *(
-            Contrast(scenario.name, name, plain, arm(scenario, burden))
-            for name, burden in burdens.items()
-        ),
+        Contrast(NOISE_FLOOR, plain, plain),
+        *(Contrast(name, plain, arm(scenario, burden)) for name, burden in burdens.items()),
     ]
 
 
@@ -193,8 +190,8 @@ def bench(scenario: Scenario) -> Iterator[Executor]:
 class Nowhere:
     """A sink for samples that their session keeps."""
 
-    def append(self, sample: Sample) -> None:
-        pass
+    def append(self, sample: Sample) -> Sample:
+        return sample
 
 
 def play(executor: Executor, cells: Sequence[Cell], limits: Limits, seed: int) -> Ending:

@@ -156,7 +156,7 @@ def rounds(asked: Namespace) -> Log:
         burdens = {
             f"{part} %": _burden(executor, scenario, part) for part in asked.shares.split(",")
         }
-        planned = cells(scenario, burdened(scenario, burdens), METRICS)
+        planned = cells(scenario.name, scenario.metrics, burdened(scenario, burdens), METRICS)
         while len(log.rounds) < asked.rounds and clock.left > 0:
             seed = Random(f"{asked.seed}|{len(log.rounds)}").getrandbits(32)
             ending = play(executor, planned, Limits(pairs=asked.pairs), seed)

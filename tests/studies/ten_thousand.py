@@ -32,7 +32,8 @@ from trae_bench.run import scheduler
 from trae_bench.run.runner import Bench
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons
-from trae_bench.storage.run_file import Journal, read_journal, read_run
+from trae_bench.storage.journal import Journal, read_journal
+from trae_bench.storage.run_file import read_run
 
 MODES: tuple[tuple[Mode, tuple[str, ...]], ...] = (
     ("duet", ("cpu", "peak_rss", "requests")),

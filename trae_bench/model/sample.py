@@ -6,9 +6,10 @@ Clock readings are CLOCK_MONOTONIC of the machine, comparable between its proces
 import signal
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
-from trae_bench.model.experiment import Mode, Name, Probe, Side, Text, Trial
+from trae_bench.model.experiment import Name, Probe, Text, Trial, TrialKey
 
 Status = Literal["ok", "failed", "timeout", "garbage", "interrupted"]
 
@@ -146,22 +147,16 @@ AgentAnswer = ChildReport | SessionAnswer
 """An agent's answer to one session: success and final text."""
 
 
-class Sample(Struct, frozen=True, forbid_unknown_fields=True):
-    """One trial, measured. Written to the journal the moment it is born."""
+class Sample(TrialKey, frozen=True, forbid_unknown_fields=True):
+    """One measured trial. The journal gets it as soon as the trial ends."""
 
-    scenario: Name
-    contrast: Name
-    mode: Mode
-    pair: int
-    side: Side
-    slot: int
     arm: Name
     status: Status
     started: float
     """Spawn of the process (monotonic seconds)."""
     exit_status: int | None
     pid: int
-    metrics: Values = {}
+    metrics: Values = msgspec.field(default_factory=dict)
     transcript: Name = ""
     """Hex digest of requests, calls, results and final text; paths and clocks normalised."""
     workspace: Name = ""
@@ -174,6 +169,6 @@ class Sample(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def of_trial(trial: Trial) -> dict[str, Any]:
-    """What a sample carries of its trial, as arguments of `Sample`."""
-    shared = ("scenario", "contrast", "mode", "pair", "side", "slot", "probe")
-    return {name: getattr(trial, name) for name in shared} | {"arm": trial.arm.name}
+    """The arguments of `Sample` that identify its trial."""
+    identity = {name: getattr(trial, name) for name in TrialKey.__struct_fields__}
+    return {**identity, "arm": trial.arm.name, "probe": trial.probe}

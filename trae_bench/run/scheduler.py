@@ -35,9 +35,11 @@ Clock = Callable[[], float]
 
 
 class Sink(Protocol):
-    """Where a sample goes the moment it is born. Raises `BenchError` where it cannot be kept."""
+    """Stores each sample as soon as its trial has ended. Raises `BenchError` if it cannot."""
 
-    def append(self, sample: Sample) -> None: ...
+    def append(self, sample: Sample) -> Sample:
+        """The sample as it was stored."""
+        ...
 
 
 class Progress(Struct, frozen=True):
@@ -232,9 +234,9 @@ class Scheduler:
         taken: list[Sample] = []
         for batch in batches:
             for sample in self._executor.run(batch):
-                self._sink.append(sample)
-                self._samples.append(sample)
-                taken.append(sample)
+                stored = self._sink.append(sample)
+                self._samples.append(stored)
+                taken.append(stored)
         return sorted(taken, key=lambda sample: sample.side)
 
     def _look(self) -> None:

@@ -11,7 +11,8 @@ from trae_bench.cli import main
 from trae_bench.errors import BenchError
 from trae_bench.scenario import load
 from trae_bench.scenario.importers.trae_trajectory import read_trajectory
-from trae_bench.storage.run_file import read_journal, read_run
+from trae_bench.storage.journal import read_journal
+from trae_bench.storage.run_file import read_run
 from trae_bench.verdicts.claims import load as load_claims
 
 READERS: list[Callable[[Path], object]] = [
