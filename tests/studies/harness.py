@@ -25,6 +25,7 @@ from trae_bench._util import host_facts
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.host_lock import HostLock
+from trae_bench.execution.ports import Executor
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import (
@@ -43,7 +44,7 @@ from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
 from trae_bench.run import planner
 from trae_bench.run.doctor import tiny
-from trae_bench.run.scheduler import Ending, Executor, Scheduler
+from trae_bench.run.scheduler import Ending, Scheduler
 from trae_bench.scenario import Scenario, find, load, split
 from trae_bench.stats.analysis import PairOfSamples, group, pair_outcome
 from trae_bench.stats.decision import t_quantile
@@ -105,11 +106,8 @@ def burdened(scenario: Scenario, burdens: Mapping[str, Burden]) -> list[Contrast
     """A/A, and the agent with every toggle on against itself under each burden."""
     plain = arm(scenario)
     return [
-        Contrast(scenario.name, NOISE_FLOOR, plain, plain),
-        *(
-            Contrast(scenario.name, name, plain, arm(scenario, burden))
-            for name, burden in burdens.items()
-        ),
+        Contrast(NOISE_FLOOR, plain, plain),
+        *(Contrast(name, plain, arm(scenario, burden)) for name, burden in burdens.items()),
     ]
 
 
@@ -192,8 +190,8 @@ def bench(scenario: Scenario) -> Iterator[Executor]:
 class Nowhere:
     """A sink for samples that their session keeps."""
 
-    def append(self, sample: Sample) -> None:
-        pass
+    def append(self, sample: Sample) -> Sample:
+        return sample
 
 
 def play(executor: Executor, cells: Sequence[Cell], limits: Limits, seed: int) -> Ending:

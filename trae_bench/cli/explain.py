@@ -34,7 +34,6 @@ def explain(
       trae-bench explain RUN.json bugfix batched_trajectory wall
       trae-bench explain RUN.json bugfix A/A cpu
     """
-    from trae_bench.design.limits import limits_of
     from trae_bench.report.text import explanation
     from trae_bench.run.runner import read_result
 
@@ -53,7 +52,7 @@ def explain(
         else:
             click.echo(explanation.table(run, found, terminal_width()))
         return
-    told = explanation.explain(run, found[0], limits_of(run.header), claimed=result.claimed)
+    told = explanation.explain(run, found[0], run.header.limits, claimed=result.claimed)
     if as_json:
         print_json({"facts": told, "story": explanation.story(told)})
     else:

@@ -232,6 +232,7 @@ def _wish(context: click.Context, options: dict[str, Any]) -> "RunRequest":
     asked = {name: options[name] for name in RunRequest.__struct_fields__ if name in options}
     # A file's name need not be text.
     command = shlex.join(["trae-bench", *context.obj]).encode(errors="backslashreplace").decode()
+    asked["filters"] = options["only"]
     return RunRequest(command=command, settings=settings, stored=stored, **asked)
 
 
@@ -242,10 +243,10 @@ def _scenarios_of(stored: "RunFile", path: Path) -> tuple[str, ...]:
 
     known = catalogue()
     for name, used in stored.header.scenarios.items():
-        if used.asked != name or split(name)[0] not in known:
+        if used.requested != name or split(name)[0] not in known:
             raise UsageError(
-                f"{path}: it is of {used.asked!r}, no scenario that ships with this release; name "
-                "the scenarios to run yourself"
+                f"{path}: scenario {used.requested!r} does not ship with this release; name the "
+                "scenarios to run"
             )
     return tuple(stored.header.scenarios)
 
@@ -304,7 +305,7 @@ def _show_plan(wish: "RunRequest", *, as_json: bool) -> None:
     plan = lay_out(wish)
     about = estimate(plan, RESULTS)
     if as_json:
-        limits = {"limits": plan.limits, "pairs": plan.most_pairs, "seconds": about}
+        limits = {"limits": plan.limits, "pairs": plan.max_pairs, "seconds": about}
         print_json(limits | {"left_out": plan.left_out, "cells": plan.cells})
         return
     rows = [
@@ -321,7 +322,7 @@ def _show_plan(wish: "RunRequest", *, as_json: bool) -> None:
     who = f"Profile {wish.profile}" if wish.budget is None else "With this --budget it"
     ends = f"takes {clock(budget)} minutes at most" if budget else "has no time limit"
     click.echo(
-        f"At most {plan.most_pairs} pairs, the warming ones included; {_what_ends(plan)}."
+        f"At most {plan.max_pairs} pairs, the warming ones included; {_what_ends(plan)}."
         f"\nAbout {_in_words(about.total)}, {_by(about.guessed, plan.scenarios)}."
         f"\n{who} {ends}."
     )
@@ -330,7 +331,7 @@ def _show_plan(wish: "RunRequest", *, as_json: bool) -> None:
     most = max(plan.pairs_of(cell) for cell in plan.cells) - 1
     if wish.pairs is not None and wish.pairs > most:
         click.echo(f"No comparison takes more than {most} counted pairs, whatever --pairs says.")
-    if plan.sides is not None:
+    if plan.checkouts is not None:
         click.echo("Where head is slower, as many fresh pairs again are to confirm it.")
 
 

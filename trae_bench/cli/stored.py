@@ -152,12 +152,12 @@ def verify(files: tuple[Path, ...], as_json: bool) -> int:
     if as_json:
         print_json(found)
     else:
-        from trae_bench.storage.verify import CANNOT_TELL
+        from trae_bench.storage.verify import UNDETECTABLE
 
         for file, checked in found.items():
             _show_verified(file, checked)
         if any(checked["error"] is None for checked in found.values()):
-            cannot_tell = f"No file can tell: {'; '.join(CANNOT_TELL)}."
+            cannot_tell = f"No file can tell: {'; '.join(UNDETECTABLE)}."
             click.echo("\n" + click.wrap_text(cannot_tell, terminal_width()))
     holds = all(checked["holds"] for checked in found.values())
     return 0 if holds else CannotMeasure.exit_code
@@ -173,7 +173,7 @@ def _verified(file: Path) -> dict[str, Any]:
     except BadRunFile as error:
         return {"holds": False, "error": str(error), "origin": (), "findings": []}
     findings = find(run)
-    holds = all(finding.weight != "wrong" for finding in findings)
+    holds = all(finding.severity != "wrong" for finding in findings)
     return {"holds": holds, "error": None, "origin": origin(run), "findings": findings}
 
 

@@ -148,4 +148,4 @@ class NoiseEstimate(Struct, frozen=True, forbid_unknown_fields=True):
     smallest_effect: float
     """Smallest effect (a fraction) that gets a verdict here; found with 95 % power at the last
     look where the noise sets it, not the rule."""
-    standing: Reliability = "gated"
+    reliability: Reliability = "gated"

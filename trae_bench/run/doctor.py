@@ -87,13 +87,15 @@ def checkup(bench: Bench, pairs: int = PAIRS) -> Checkup:
 def noise(bench: Bench, pairs: int) -> tuple[NoiseEstimate, ...]:
     """A/A pairs of a tiny session, duet and serial. Raises `BenchError`, `KeyboardInterrupt`."""
     scenario, metrics = tiny(), taken(pinned=bool(host_facts.cores()))
-    floor_only = cells(scenario, contrasts(scenario)[:1], metrics)
+    baseline = dict.fromkeys(scenario.toggles.vary, False) | scenario.toggles.hold
+    noise_only = contrasts(scenario.toggles.vary, baseline)[:1]
+    planned = cells(scenario.name, scenario.metrics, noise_only, metrics)
     with bench.executor({scenario.name: scenario}) as executor:
         session = Scheduler(
-            floor_only,
+            planned,
             metrics,
             executor=executor,
-            sink=_Nowhere(),
+            sink=_NullSink(),
             clock=time.monotonic,
             seed=0,
             limits=Limits(budget=SECONDS, noise_pairs=pairs),
@@ -105,7 +107,7 @@ def noise(bench: Bench, pairs: int) -> tuple[NoiseEstimate, ...]:
     if ending.stopped == "interrupted":
         # There is no journal to go on with, and so nothing to keep.
         raise KeyboardInterrupt
-    rows = comparisons(ending.samples, floor_only, metrics)
+    rows = comparisons(ending.samples, planned, metrics)
     return tuple(noise_floor(rows, metrics, family=FAMILY))
 
 
@@ -116,7 +118,7 @@ def tiny() -> Scenario:
 def advice(floors: Sequence[NoiseEstimate]) -> Iterator[str]:
     """What to change, or to measure instead, on a machine with this noise."""
     for floor in floors:
-        if floor.standing == "sides differ":
+        if floor.reliability == "sides differ":
             yield (
                 f"{floor.metric}: two equal sides do not come out equal, so no verdict on it can "
                 "be trusted: something treats the second process unlike the first; close what "
@@ -135,8 +137,8 @@ def advice(floors: Sequence[NoiseEstimate]) -> Iterator[str]:
         )
 
 
-class _Nowhere:
-    """A sink for samples that only serve a checkup."""
+class _NullSink:
+    """Drops the samples: they only serve this check."""
 
-    def append(self, sample: Sample) -> None:
-        pass
+    def append(self, sample: Sample) -> Sample:
+        return sample

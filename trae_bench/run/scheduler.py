@@ -13,7 +13,8 @@ from msgspec import Struct
 from trae_bench.design.cells import trials
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import BenchError
-from trae_bench.model.experiment import Cell, Limits, Metric, Trial
+from trae_bench.execution.ports import Executor
+from trae_bench.model.experiment import Cell, Limits, Metric
 from trae_bench.model.run import Stopped
 from trae_bench.model.sample import Sample
 from trae_bench.stats.analysis import (
@@ -33,20 +34,12 @@ Clock = Callable[[], float]
 """Monotonic seconds."""
 
 
-class Executor(Protocol):
-    """Runs one trial, or two at the same time, and says what came of it.
-
-    A trial that crashes, hangs or talks nonsense is a `Sample` that says so. Raises
-    `BenchError` only where no further trial can work either.
-    """
-
-    def run(self, trials: Sequence[Trial]) -> Sequence[Sample]: ...
-
-
 class Sink(Protocol):
-    """Where a sample goes the moment it is born. Raises `BenchError` where it cannot be kept."""
+    """Stores each sample as soon as its trial has ended. Raises `BenchError` if it cannot."""
 
-    def append(self, sample: Sample) -> None: ...
+    def append(self, sample: Sample) -> Sample:
+        """The sample as it was stored."""
+        ...
 
 
 class Progress(Struct, frozen=True):
@@ -241,9 +234,9 @@ class Scheduler:
         taken: list[Sample] = []
         for batch in batches:
             for sample in self._executor.run(batch):
-                self._sink.append(sample)
-                self._samples.append(sample)
-                taken.append(sample)
+                stored = self._sink.append(sample)
+                self._samples.append(stored)
+                taken.append(stored)
         return sorted(taken, key=lambda sample: sample.side)
 
     def _look(self) -> None:

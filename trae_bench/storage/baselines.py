@@ -38,7 +38,7 @@ class Baseline(Struct, frozen=True):
 def read_base(path: Path, *, remedy: str = "give a run of toggles") -> RunFile:
     """A run file that can be compared with: sealed, and of toggles. Raises `BadRunFile`."""
     run = read_sealed(path)
-    if run.header.compared is not None:
+    if run.header.revisions is not None:
         raise BadRunFile(
             f"{path}: compares two commits with each other, so there is no toggle ratio in it to "
             f"hold to another run's; {remedy}"
@@ -74,10 +74,10 @@ def kept(folder: Path, machine: Mapping[str, object]) -> list[Baseline]:
 
 def _unfit(run: RunFile) -> str:
     """Why a run is no baseline; empty where it is one."""
-    wrong = [finding for finding in verify(run) if finding.weight == "wrong"]
+    wrong = [finding for finding in verify(run) if finding.severity == "wrong"]
     if wrong:
-        return f"contradicts itself ({wrong[0].place}: {wrong[0].said})"
-    if run.header.compared is not None:
+        return f"contradicts itself ({wrong[0].place}: {wrong[0].problem})"
+    if run.header.revisions is not None:
         return "compares two commits with each other; give a run of toggles"
     if run.header.code.get("dirty") is True:
         return "was made from changes that are not committed; commit them and run again"

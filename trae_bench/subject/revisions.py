@@ -26,6 +26,7 @@ from msgspec import Struct
 from trae_bench._util import bounded_io
 from trae_bench._util.child_env import environment, outside_hooks
 from trae_bench.errors import CannotMeasure, UsageError
+from trae_bench.model.run import RevisionId
 from trae_bench.subject.install.environments import (
     NotMade,
     Workshop,
@@ -54,14 +55,9 @@ _COMMENT = re.compile(r"(^|\s)#.*")
 """In a lock, as pip has it."""
 
 
-class Revision(Struct, frozen=True):
-    """One state of the subject, laid out."""
+class Revision(RevisionId, frozen=True):
+    """One revision of the subject, checked out into a folder."""
 
-    name: str
-    """The first digits of its commit, or of a digest of its files where they differ from that."""
-    commit: str
-    changed: bool
-    """It has changes that are not committed."""
     folder: Path
 
 

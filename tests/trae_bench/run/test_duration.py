@@ -30,7 +30,8 @@ from trae_bench.scenario import (
     ToggleUse,
     Turn,
 )
-from trae_bench.storage.run_file import read_run, sealed, write_run
+from trae_bench.storage.run_file import read_run, write_run
+from trae_bench.storage.seal import sealed
 
 WALLS = {"duet": 2.0, "serial": 3.0}
 

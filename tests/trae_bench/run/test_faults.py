@@ -19,7 +19,8 @@ from tests.trae_bench.fakes import TINY
 from trae_bench._util import host_facts
 from trae_bench.cli import main
 from trae_bench.run import runner
-from trae_bench.storage.run_file import read_journal, read_run
+from trae_bench.storage.journal import read_journal
+from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -116,7 +117,9 @@ def test_a_clock_that_was_set_back_between_two_stretches_is_odd_and_no_more(
     Path("r.json").unlink()
     assert main(["run", "--resume", "r.journal.jsonl", "--budget", "60"]) == 0
     found = verify(read_run(Path("r.json")))
-    assert [(finding.weight, finding.place) for finding in found] == [("odd", "resumed[0].created")]
+    assert [(finding.severity, finding.place) for finding in found] == [
+        ("odd", "resumed[0].created")
+    ]
 
 
 # -- disks

@@ -136,7 +136,7 @@ def test_thresholds_go_to_their_metrics_and_nowhere_else() -> None:
 
 
 def published() -> Any:
-    return json.loads((ROOT / "trae_bench" / "settings.schema.json").read_text("utf-8"))
+    return json.loads((ROOT / "docs/schemas/settings.schema.json").read_text("utf-8"))
 
 
 def test_the_published_schema_is_current() -> None:
@@ -169,5 +169,5 @@ def test_this_projects_own_settings_are_right() -> None:
 
 
 if __name__ == "__main__":
-    target = ROOT / "trae_bench" / "settings.schema.json"
+    target = ROOT / "docs/schemas/settings.schema.json"
     target.write_text(json.dumps(settings.schema(), indent=2) + "\n", encoding="utf-8")

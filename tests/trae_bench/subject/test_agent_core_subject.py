@@ -12,7 +12,8 @@ import agent_core
 from agent_core.config_cache import PlainConfig
 from agent_core.toggles import Toggles
 from trae_bench.errors import CannotMeasure
-from trae_bench.execution.subprocess_executor import Subject, SubprocessExecutor
+from trae_bench.execution.ports import Subject
+from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Arm, Mode, SessionEndpoint, Side, Trial
 from trae_bench.model.sample import Sample

@@ -111,7 +111,7 @@ def test_both_sides_lie_at_paths_of_one_length(checkout: Path, cache: Path) -> N
     base = around(checkout).at(git(checkout, "rev-parse", "HEAD"))
     HEADS["an import"](checkout)
     head = around(checkout).head()
-    assert (base.changed, head.changed) == (False, True)
+    assert (base.modified, head.modified) == (False, True)
     assert base.commit == head.commit
     assert base.folder.parent == head.folder.parent == cache
     assert len(base.folder.name) == len(head.folder.name) == len(base.commit)
@@ -131,7 +131,7 @@ def test_an_unchanged_head_is_its_commit(checkout: Path) -> None:
     (checkout / "notes.txt").write_text("not of the subject")
     head = around(checkout).head()
     assert head == around(checkout).at(sha)
-    assert (head.name, head.changed) == (sha[:NAME_LENGTH], False)
+    assert (head.name, head.modified) == (sha[:NAME_LENGTH], False)
 
 
 def test_what_is_not_committed_is_copied_as_it_is(checkout: Path) -> None:

@@ -18,7 +18,16 @@ from hypothesis import strategies as st
 from tests.trae_bench.cli.test_cli import failing
 from tests.trae_bench.fakes import TINY, Memory
 from tests.trae_bench.mutations import HEADS, commit, git, repository
-from tests.trae_bench.runs import AGAIN, COMPARED, NOW, Machine, gate, gate_plan, honest
+from tests.trae_bench.runs import (
+    AGAIN,
+    COMPARED,
+    NOW,
+    Machine,
+    gate,
+    gate_plan,
+    honest,
+    scenario_used,
+)
 from trae_bench.cli import main
 from trae_bench.design.cells import confirming
 from trae_bench.design.contrasts import NOISE_FLOOR
@@ -27,7 +36,7 @@ from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Limits, Trial
 from trae_bench.model.result import Confirmation, Judgement
-from trae_bench.model.run import RunFile, ScenarioUsed
+from trae_bench.model.run import RevisionId, RunFile
 from trae_bench.report.export import export
 from trae_bench.report.text import gate as gate_text
 from trae_bench.report.text.ci import annotations
@@ -38,7 +47,7 @@ from trae_bench.run.planner import Plan, RunRequest, plan
 from trae_bench.run.scheduler import Scheduler
 from trae_bench.stats.analysis import comparisons
 from trae_bench.storage import run_file as store
-from trae_bench.storage.run_file import sealed
+from trae_bench.storage.seal import sealed
 from trae_bench.storage.verify import verify
 from trae_bench.verdicts.gate import CODES, Kind, outcome
 
@@ -59,11 +68,11 @@ def not_confirmed() -> RunFile:
 
 
 def with_new(run: RunFile, new: dict[str, str]) -> RunFile:
-    return replace(run, header=replace(run.header, compared=replace(COMPARED, new=new)))
+    return replace(run, header=replace(run.header, revisions=replace(COMPARED, new=new)))
 
 
 def only_new() -> RunFile:
-    return gate(cells=(), compared=replace(COMPARED, new={"later": "no such toggle"}))
+    return gate(cells=(), revisions=replace(COMPARED, new={"later": "no such toggle"}))
 
 
 # -- the outcome
@@ -100,7 +109,7 @@ def test_the_outcome_of_a_run(made: Any, kind: Kind) -> None:
 
 def test_a_regression_weighs_more_than_what_was_lost_and_a_wrong_answer_most() -> None:
     cells = (*gate_plan("work"), *gate_plan("other"))
-    scenarios = {name: ScenarioUsed(name, "0" * 64) for name in ("work", "other")}
+    scenarios = {name: scenario_used(name) for name in ("work", "other")}
     run = gate(1.1, cells=cells, scenarios=scenarios)
 
     def lost(run: RunFile, **changes: int) -> RunFile:
@@ -201,7 +210,7 @@ def test_sides_that_were_changed_about_are_found() -> None:
         for cell in run.header.cells
     )
     told = verify(replace(run, header=replace(run.header, cells=cells)), now=NOW)
-    assert any("not base and head" in finding.said for finding in told)
+    assert any("not base and head" in finding.problem for finding in told)
 
 
 def test_nothing_is_claimed_from_too_few_pairs() -> None:
@@ -357,7 +366,7 @@ def test_honest_gates_hold_together() -> None:
 
 def wrong(run: RunFile) -> str:
     found = verify(sealed(run), now=NOW)
-    return "\n".join(str(finding) for finding in found if finding.weight == "wrong")
+    return "\n".join(str(finding) for finding in found if finding.severity == "wrong")
 
 
 def edited(run: RunFile, **changes: Any) -> RunFile:
@@ -400,9 +409,9 @@ def test_a_plan_without_confirmation_is_found() -> None:
     assert "need no confirmation" in wrong(replace(run, header=head))
     other = tuple(replace(cell, confirms="") for cell in run.header.cells)
     assert wrong(replace(run, header=replace(run.header, cells=other)))
-    assert "does not name" in wrong(replace(run, header=replace(run.header, compared=None)))
-    stranger = replace(COMPARED, base="c" * 12)
-    assert "does not name" in wrong(replace(run, header=replace(run.header, compared=stranger)))
+    assert "does not name" in wrong(replace(run, header=replace(run.header, revisions=None)))
+    stranger = replace(COMPARED, base=RevisionId("c" * 12, "c" * 40, False))
+    assert "does not name" in wrong(replace(run, header=replace(run.header, revisions=stranger)))
     cell = next(cell for cell in gate_plan() if cell.confirms)
     lonely = tuple(one for one in gate_plan() if confirming(one) != cell)
     assert "is not like it" in wrong(replace(run, header=replace(run.header, cells=lonely)))
@@ -465,9 +474,13 @@ def test_what_is_new_is_told_everywhere_and_escaped() -> None:
 
 
 def test_names_of_the_file_are_escaped() -> None:
-    head = replace(COMPARED, base_commit="\x1b[31m<b>", said="<i>\x1b]0;x\x07", base="a" * 12)
+    head = replace(
+        COMPARED,
+        base=RevisionId("a" * 12, "\x1b[31m<b>", False),
+        requested="<i>\x1b]0;x\x07",
+    )
     run = slower()
-    run = replace(run, header=replace(run.header, compared=head))
+    run = replace(run, header=replace(run.header, revisions=head))
     for text in (gate_text.sentence(run), *gate_text.details(run), comment(run), junit(run)):
         assert "\x1b" not in text
     assert "<i>" not in comment(run) and "<b>" not in comment(run)
@@ -589,7 +602,7 @@ def gated(checkout: Path, head: str, *more: str) -> tuple[int, RunFile]:
     metric = ("--metric", "modules_imported", "--pairs", "2")
     code = main(["run", "tiny.toml", *more, *metric, "--out", str(out), *reports])
     run = store.read_run(out)
-    assert [finding for finding in verify(run) if finding.weight == "wrong"] == []
+    assert [finding for finding in verify(run) if finding.severity == "wrong"] == []
     assert MARKER in (checkout.parent / "c.md").read_text()
     ElementTree.parse(checkout.parent / "j.xml")
     return code, run
@@ -601,9 +614,9 @@ def test_a_head_that_imports_more_ends_in_1(checkout: Path) -> None:
     (row,) = (row for row in run.comparisons if row.contrast == "head")
     assert row.estimate is not None and row.estimate.difference == 1
     assert row.confirmation is not None and row.confirmation.stands
-    assert run.header.compared is not None
-    assert run.header.compared.said == "the merge base with main"
-    assert run.header.compared.base_commit == git(checkout, "rev-parse", "main")
+    assert run.header.revisions is not None
+    assert run.header.revisions.said == "the merge base with main"
+    assert run.header.revisions.base.commit == git(checkout, "rev-parse", "main")
     assert "Regression" in (checkout.parent / "c.md").read_text()
 
 
@@ -629,8 +642,8 @@ def test_a_scenario_that_only_head_can_run_is_new(
     git(checkout, "checkout", "--quiet", "main", "--", "agent_core")
     code, run = gated(checkout, "a toggle", "--compare", "HEAD~1")
     assert code == 0
-    assert run.header.compared is not None
-    assert "it does not start" in run.header.compared.new["tiny"]
+    assert run.header.revisions is not None
+    assert "it does not start" in run.header.revisions.new["tiny"]
     assert run.samples == ()
     assert "New, the base cannot run it: tiny" in " ".join(capsys.readouterr().out.split())
 
@@ -640,7 +653,7 @@ def test_a_head_that_does_not_start_ends_in_4_and_can_be_gone_on_with(
 ) -> None:
     code, run = gated(checkout, "no start", "--compare", "main")
     assert code == 4
-    assert run.header.compared is not None and run.header.compared.new == {}
+    assert run.header.revisions is not None and run.header.revisions.new == {}
     assert "it does not start" in capsys.readouterr().out
     journal = runner.journal_of(checkout.parent / "run.json")
     assert main(["run", "--resume", str(journal), "--strict"]) == 4
