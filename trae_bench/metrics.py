@@ -171,6 +171,34 @@ def _blocked(seen: Observation) -> float | None:
     return max(0.0, process.wall - process.cpu - process.run_delay)
 
 
+def _wall_undisturbed(seen: Observation) -> float | None:
+    delay = seen.process.tree_delay
+    return None if delay is None else seen.process.wall - delay
+
+
+def _first_request_undisturbed(seen: Observation) -> float | None:
+    elapsed = _first_request(seen)
+    delay = seen.sessions[0][0].delay if seen.sessions else None
+    return None if elapsed is None or delay is None else elapsed - delay
+
+
+def _first_answer_undisturbed(seen: Observation) -> float | None:
+    elapsed = _first_answer(seen)
+    later = seen.sessions[0][1:] if seen.sessions else ()
+    delay = later[0].delay if later else seen.process.tree_delay
+    return None if elapsed is None or delay is None else elapsed - delay
+
+
+def _step_overhead_undisturbed(seen: Observation) -> float | None:
+    times = []
+    for earlier, later in (pair for requests in seen.sessions for pair in pairwise(requests)):
+        if earlier.delay is None or later.delay is None:
+            return None
+        kept = later.delay - earlier.delay
+        times.append(max(0.0, later.arrived - earlier.replied - kept))
+    return _median(times)
+
+
 def _steps_per_second(seen: Observation) -> float | None:
     return seen.steps / seen.process.wall if seen.process.wall > 0 else None
 
@@ -240,6 +268,14 @@ def _median(values: Sequence[float]) -> float | None:
     return (ordered[middle - 1] + ordered[middle]) / 2
 
 
+_UNDISTURBED = (
+    "less the time in which some process of the trial was runnable and none ran (Linux, in a "
+    "cgroup, on one core), so that it can be compared in a duet and on a busy machine"
+)
+_NOT_SUBTRACTED = (
+    "cache misses that other processes cause; the provider's own waiting; work that was delayed "
+    "while another process of the trial slept"
+)
 _SHARED_CORE = "a second side on the same core, so never from a duet"
 _TREE = "processes that the subject starts and does not wait for are not in it"
 _SPEED = "the machine's speed at the moment, by ten percent and more from one second to the next"
@@ -414,6 +450,34 @@ _TABLE: tuple[_Meter, ...] = (
         "for it, those included who want it during a stall, as the child reports it; only where "
         "the scenario names it",
         disturbed_by=f"{_SPEED}; resolution is the heartbeat's 5 ms",
+    ),
+    _duet(
+        "wall_undisturbed",
+        "s",
+        _wall_undisturbed,
+        about=f"wall, {_UNDISTURBED}",
+        disturbed_by=_NOT_SUBTRACTED,
+    ),
+    _duet(
+        "time_to_first_request_undisturbed",
+        "s",
+        _first_request_undisturbed,
+        about=f"time_to_first_request, {_UNDISTURBED}",
+        disturbed_by=_NOT_SUBTRACTED,
+    ),
+    _duet(
+        "time_to_first_answer_undisturbed",
+        "s",
+        _first_answer_undisturbed,
+        about=f"time_to_first_answer, {_UNDISTURBED}",
+        disturbed_by=_NOT_SUBTRACTED,
+    ),
+    _duet(
+        "step_overhead_undisturbed",
+        "s",
+        _step_overhead_undisturbed,
+        about=f"step_overhead, {_UNDISTURBED}; one session at a time",
+        disturbed_by=_NOT_SUBTRACTED,
     ),
     (
         Metric(

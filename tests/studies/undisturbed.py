@@ -38,8 +38,9 @@ from tests.studies.harness import arguments, keep, mean, table, told
 from trae_bench._util.child_env import environment
 from trae_bench._util.host_facts import duet_core
 from trae_bench.errors import CannotMeasure
-from trae_bench.execution.launcher_client import Job, LauncherClient, ProcessResult
-from trae_bench.execution.run_delay import Group, PressureGroups, tree_delay
+from trae_bench.execution.launcher_client import Job, LauncherClient
+from trae_bench.execution.run_delay import Group, PressureGroups
+from trae_bench.model.sample import ProcessResult
 
 PROGRAMS = ("single", "tools", "computing tools", "threads")
 ESTIMATES = ("wall", "wall - main", "wall - tree")
@@ -137,11 +138,9 @@ class Bench:
 
 
 def _times(ended: ProcessResult) -> Times:
-    tree = tree_delay(ended.pressure_start, ended.pressure_end)
-    if ended.exit_status != 0 or ended.run_delay is None or tree is None:
+    if ended.exit_status != 0 or ended.run_delay is None or ended.tree_delay is None:
         raise CannotMeasure(f"a program failed: {ended}")
-    wall = ended.ended - ended.started
-    return Times(wall, wall - ended.run_delay, wall - tree)
+    return Times(ended.wall, ended.wall - ended.run_delay, ended.wall - ended.tree_delay)
 
 
 def repetitions(bench: Bench, programs: Sequence[str], count: int) -> Iterator[Repetition]:
@@ -174,10 +173,8 @@ def report(found: Sequence[Repetition], quiet: float) -> str:
         truth = truth_of([times for (times,) in ways["alone"]], quiet)
         for estimate in ESTIMATES:
             cells = [program, estimate, f"{len(ways['alone'])}", f"{1000 * truth:.0f} ms"]
-            for way in ("duet", "load", "load duet"):
-                cells.append(_bias(ways[way], estimate, truth))
-            for way in ("duet", "load duet", "serial"):
-                cells.append(_pair_sd(ways[way], estimate))
+            cells += [_bias(ways[way], estimate, truth) for way in ("duet", "load", "load duet")]
+            cells += [_pair_sd(ways[way], estimate) for way in ("duet", "load duet", "serial")]
             rows.append(cells)
     head = (
         *("program", "estimate", "n", "truth", "bias, duet", "bias, load", "bias, load duet"),
@@ -189,8 +186,7 @@ def report(found: Sequence[Repetition], quiet: float) -> str:
 def _bias(taken: Sequence[Sequence[Times]], estimate: str, truth: float) -> str:
     # Both sides of a pair ran at the same time, so that they count as one observation.
     logs = [
-        sum(math.log(times.by(estimate) / truth) for times in sides) / len(sides)
-        for sides in taken
+        sum(math.log(times.by(estimate) / truth) for times in sides) / len(sides) for sides in taken
     ]
     return told(mean(logs), 2)
 

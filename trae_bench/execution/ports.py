@@ -26,8 +26,13 @@ class Executor(Protocol):
 class Provider(Protocol[ScriptT_contra]):
     """Replays a script to each session. Its methods raise `ProviderDown` if it has died."""
 
-    def register(self, session: str, script: ScriptT_contra, /) -> str:
-        """Open a session and return its base URL."""
+    def register(
+        self, session: str, script: ScriptT_contra, pressure: Sequence[str] = (), /
+    ) -> str:
+        """Open a session and return its base URL.
+
+        Each request's log has a reading of one of the `pressure` files, which take turns.
+        """
         ...
 
     def environ(self, session: str, /) -> dict[str, str]:

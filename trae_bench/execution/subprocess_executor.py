@@ -20,6 +20,7 @@ from trae_bench._util.child_output import last_words, printable
 from trae_bench.execution import callgrind
 from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient
 from trae_bench.execution.ports import Provider, Subject
+from trae_bench.execution.run_delay import Group, PressureGroups, with_delays
 from trae_bench.execution.trial_result import (
     SessionCheck,
     TrialResult,
@@ -109,6 +110,7 @@ class SubprocessExecutor(Generic[ScriptT]):
         self._keep = keep
         self._keep_all = keep_all
         self._launcher = LauncherClient()
+        self._pressure = PressureGroups()
         self._sessions = 0
 
     def __enter__(self) -> Self:
@@ -125,6 +127,7 @@ class SubprocessExecutor(Generic[ScriptT]):
     def close(self) -> None:
         """Stop the launcher, which kills every running trial."""
         self._launcher.close()
+        self._pressure.close()
 
     def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
         """Run one serial trial, or the two of a duet in the order of their slots."""
@@ -139,8 +142,8 @@ class SubprocessExecutor(Generic[ScriptT]):
             results = self._play(prepared, seconds)
             for _ in range(1, max(setup.scenario.subject.runs for setup in setups)):
                 if all(result.status == "ok" for result in results):
-                    for setup in setups:
-                        self._renew_workspaces(setup)
+                    for setup, job in prepared:
+                        self._renew_workspaces(setup, job.group)
                     results = self._play(prepared, seconds)
             checks = check_sessions(results, self._launcher, seconds, self._limits)
             return [self._sample(*pair) for pair in zip(results, checks, strict=True)]
@@ -175,7 +178,8 @@ class SubprocessExecutor(Generic[ScriptT]):
         remove(folder)
         home = create_home(folder)
         sessions, workspaces = _session_places(scenario, name, folder / "workspace")
-        urls = self._open_sessions(scenario, sessions, workspaces) or ("",)
+        group = self._group(trial, slot)
+        urls = self._open_sessions(scenario, sessions, workspaces, group) or ("",)
         endpoints = tuple(map(SessionEndpoint, urls, map(str, workspaces)))
         command = self._subject.command(trial, scenario, endpoints, home, REPORT_FD)
         argv = command.argv
@@ -188,25 +192,32 @@ class SubprocessExecutor(Generic[ScriptT]):
             log=str(folder / "log"),
             cores=self._cores(trial),
             limits=self._limits,
+            group=group,
         )
         return TrialSetup(trial, scenario, sessions, endpoints, folder), job
 
-    def _renew_workspaces(self, setup: TrialSetup) -> None:
+    def _renew_workspaces(self, setup: TrialSetup, group: Group | None) -> None:
         """Prepare another run with fresh workspaces, in the same home, at the same addresses."""
         workspaces = [Path(endpoint.workspace) for endpoint in setup.endpoints]
         for workspace in workspaces:
             remove(workspace)
-        self._open_sessions(setup.scenario, setup.sessions, workspaces)
+        self._open_sessions(setup.scenario, setup.sessions, workspaces, group)
 
     def _open_sessions(
-        self, scenario: Scenario, sessions: Sequence[str], workspaces: Sequence[Path]
+        self,
+        scenario: Scenario,
+        sessions: Sequence[str],
+        workspaces: Sequence[Path],
+        group: Group | None,
     ) -> tuple[str, ...]:
         """Create the workspaces, register the sessions and return their base URLs."""
+        # Requests of several sessions come too fast for the kernel to count the time between.
+        pressure = group.levels if group is not None and len(sessions) == 1 else ()
         for workspace in workspaces:
             workspace.mkdir(parents=True)
             lay_out(scenario.workspace, workspace)
         return tuple(
-            self._provider.register(session, self._script(scenario, workspace))
+            self._provider.register(session, self._script(scenario, workspace), pressure)
             for session, workspace in zip(sessions, workspaces, strict=False)
         )
 
@@ -220,10 +231,16 @@ class SubprocessExecutor(Generic[ScriptT]):
             return ()
         return (self._duet_core,)
 
+    def _group(self, trial: Trial, slot: int) -> Group | None:
+        """The cgroup of a pinned trial; None if it has no core of its own to wait for."""
+        groups = self._pressure.groups
+        return groups[slot] if self._cores(trial) and slot < len(groups) else None
+
     # -- after the exit
 
     def _result(self, setup: TrialSetup, process: ProcessResult) -> TrialResult:
-        logs = tuple(map(self._provider.collect, setup.sessions))
+        collected = map(self._provider.collect, setup.sessions)
+        logs = tuple(with_delays(log, process) for log in collected)
         report: ChildReport | None = None
         answers: tuple[AgentAnswer | None, ...] = (None,) * len(setup.endpoints)
         status: Status = "ok"

@@ -4,6 +4,7 @@ Clock readings are CLOCK_MONOTONIC of the machine, comparable between its proces
 """
 
 import signal
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -33,6 +34,10 @@ class RequestLog(Struct, frozen=True):
     """0 where the client did not wait for it, or got no status."""
     stream: int = 0
     """Number of the HTTP/2 stream on its connection; 0 for HTTP/1.1."""
+    pressure: Sequence[int] | None = None
+    """Level of the trial's cgroup, and its full CPU pressure when the request arrived (us)."""
+    delay: float | None = None
+    """Seconds for which the trial had been kept from running when the request arrived."""
 
 
 class SessionLog(Struct, frozen=True):
@@ -78,6 +83,10 @@ class ProcessResult(Struct, frozen=True, kw_only=True):
     written_bytes: int | None = None
     """Bytes passed to write calls on files, pipes and sockets."""
     write_syscalls: int | None = None
+    pressure_start: tuple[int, ...] = ()
+    """Full CPU pressure of each level of the trial's cgroup (us), just before the spawn."""
+    pressure_end: tuple[int, ...] = ()
+    """The same after the exit."""
     report: str = ""
     """The report's bytes, one per character (Latin-1)."""
     report_cut: bool = False
@@ -95,6 +104,13 @@ class ProcessResult(Struct, frozen=True, kw_only=True):
     def wall(self) -> float:
         """Seconds from the spawn to the exit."""
         return self.ended - self.started
+
+    @property
+    def tree_delay(self) -> float | None:
+        """Seconds in which a task of the trial was runnable and none ran; see `run_delay`."""
+        if not self.pressure_start or len(self.pressure_start) != len(self.pressure_end):
+            return None
+        return (self.pressure_end[0] - self.pressure_start[0]) / 1e6
 
     @property
     def failure(self) -> str | None:

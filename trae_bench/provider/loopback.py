@@ -143,17 +143,19 @@ class Loopback:
         """CPU that the server has used since its start, user and system."""
         return self.stats().cpu_seconds
 
-    def register(self, session: str, script: Script) -> str:
+    def register(self, session: str, script: Script, pressure: Sequence[str] = ()) -> str:
         """Have `script` played to whoever asks under the base URL that is returned.
 
-        `session` is letters, digits, dots, dashes and underscores. Raises `ValueError` for
-        another name or one that is in use, and `UsageError` for TLS or HTTP/2 without the
+        `session` is letters, digits, dots, dashes and underscores. At each request the server
+        reads one of the `pressure` files (`cpu.pressure` of cgroups), in turn. Raises `ValueError`
+        for another name or one that is in use, and `UsageError` for TLS or HTTP/2 without the
         packages for it.
         """
         if not _SESSION_NAME.fullmatch(session):
             raise ValueError(f"{session!r} cannot be a part of a path")
         door = self._door(script.conditions)
-        reply, _ = self._ask(*for_the_server(session, script))
+        message, blobs = for_the_server(session, script)
+        reply, _ = self._ask(message | {"pressure": list(pressure)}, blobs)
         if "error" in reply:
             raise ValueError(f"{session}: {reply['error']}")
         if script.conditions.tls:

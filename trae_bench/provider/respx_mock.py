@@ -10,7 +10,7 @@ It stands where `loopback` does and plays scripts by the same rules. Needs the e
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from importlib.util import find_spec
@@ -76,14 +76,15 @@ class RespxProvider:
     ) -> None:
         self._opened.close()
 
-    def register(self, session: str, script: Script) -> str:
+    def register(self, session: str, script: Script, pressure: Sequence[str] = ()) -> str:
         """Have `script` played to whoever asks under the base URL that is returned.
 
         Raises `ValueError` for a name that is in use.
         """
         if session.encode() in self._provider.sessions:
             raise ValueError(f"{session}: session is registered already")
-        playing = session_of(*for_the_server(session, script))
+        message, blobs = for_the_server(session, script)
+        playing = session_of(message | {"pressure": pressure}, blobs)
         self._provider.sessions[session.encode()] = playing
         return ADDRESS + path_of(session, script)
 
@@ -94,6 +95,7 @@ class RespxProvider:
     def collect(self, session: str) -> SessionLog:
         """The log of a session, which is over from now on. Raises `KeyError` for no session."""
         played = self._provider.sessions.pop(session.encode())
+        played.close()
         return SessionLog(
             requests=tuple(RequestLog(*entry) for entry in played.log),
             connections=0,

@@ -69,13 +69,17 @@ class Control:
         name = message["session"].encode()
         if name in self._provider.sessions:
             return pack({"error": "session is registered already"})
-        self._provider.sessions[name] = session_of(message, blobs)
+        try:
+            self._provider.sessions[name] = session_of(message, blobs)
+        except OSError as error:
+            return pack({"error": f"cannot read {error.filename}: {error.strerror}"})
         return pack({})
 
     def _collect(self, message: dict[str, Any], _: list[bytes]) -> bytes:
         session = self._provider.sessions.pop(message["session"].encode(), None)
         if session is None:
             return pack({"error": "no such session"})
+        session.close()
         answer = {
             "log": session.log,
             "unexpected": session.unexpected,

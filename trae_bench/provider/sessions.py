@@ -1,5 +1,6 @@
 """The scripts that are being played, who asks for which, and the log of it."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,10 @@ _NO_PATH = refusal(404, "this path is not the session's protocol")
 _NO_METHOD = refusal(405, "only POST is answered here")
 _SCRIPT_OVER = refusal(400, "the script has ended; it has no reply for this request")
 
+_PRESSURE_SIZE = 256
+"""Bytes; more than a pressure file has."""
+Pressure = tuple[int, int]
+"""A level of the trial's cgroup, and its full CPU pressure (microseconds); level 0 is not read."""
 Fault = Callable[[Answer], tuple[Answer, bool]]
 """Turns the reply into what comes in its place; True where the turn is thereby played."""
 
@@ -24,10 +29,15 @@ class Session:
     """One script being played, and the log of it."""
 
     def __init__(
-        self, tail: bytes, answers: list[Answer], faults: Mapping[int, Fault] | None = None
+        self,
+        tail: bytes,
+        answers: list[Answer],
+        faults: Mapping[int, Fault] | None = None,
+        pressure: Sequence[str] = (),
     ) -> None:
-        self.log: list[tuple[float, float, int, int, int, int, int]] = []
-        """As `RequestLog`: arrived, replied, connection, received, sent, status, stream."""
+        self.log: list[tuple[float, float, int, int, int, int, int, Pressure | None]] = []
+        """As `RequestLog`: arrived, replied, connection, received, sent, status, stream,
+        pressure."""
         self.last_body = b""
         self.unexpected = 0
         self.handshakes = 0
@@ -39,6 +49,11 @@ class Session:
         self._arrived = 0
         self._played = 0
         self._connections: set[int] = set()
+        self._pressure: list[int] = []
+        """Open `cpu.pressure` files."""
+        self._pressure_reads = 0
+        for path in pressure:
+            self._pressure.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def answer(self, request: Request) -> Answer:
         if request.method == b"POST" and request.path.endswith(self._tail):
@@ -57,6 +72,20 @@ class Session:
         self.unexpected += 1
         return _NO_PATH if request.method == b"POST" else _NO_METHOD
 
+    def read_pressure(self) -> "Pressure | None":
+        """Read the next of the pressure files; None without files. It takes 2 us."""
+        if not self._pressure:
+            return None
+        index = self._pressure_reads % len(self._pressure)
+        self._pressure_reads += 1
+        text = os.pread(self._pressure[index], _PRESSURE_SIZE, 0)
+        # The last total is that of the "full" line.
+        return index + 1, int(text.rpartition(b"total=")[2])
+
+    def close(self) -> None:
+        while self._pressure:
+            os.close(self._pressure.pop())
+
     def met(self, connection: int, handshakes: int) -> None:
         """A request came over this connection, which was opened with so many handshakes."""
         if connection not in self._connections:
@@ -69,7 +98,7 @@ def session_of(wish: dict[str, Any], blobs: Sequence[bytes]) -> Session:
     rest = deque(blobs)
     replies = [_reply(wish["media_type"], entry, rest) for entry in wish["replies"]]
     faults = {entry["request"]: _fault(entry, rest) for entry in wish["faults"]}
-    return Session(wish["tail"].encode(), replies, faults)
+    return Session(wish["tail"].encode(), replies, faults, wish.get("pressure", ()))
 
 
 def _reply(media_type: str | None, entry: dict[str, Any], blobs: deque[bytes]) -> Answer:
@@ -133,6 +162,7 @@ class Exchange:
     __slots__ = (
         "_arrived",
         "_connection",
+        "_pressure",
         "_received",
         "_session",
         "_stream",
@@ -159,6 +189,7 @@ class Exchange:
         self._connection = connection
         self._arrived = arrived
         self._stream = stream
+        self._pressure = self._session.read_pressure() if self._session is not None else None
         if self._session is not None:
             self._session.met(connection, handshakes)
 
@@ -176,5 +207,6 @@ class Exchange:
                 size,
                 status,
                 self._stream,
+                self._pressure,
             )
         )

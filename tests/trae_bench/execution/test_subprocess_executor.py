@@ -45,7 +45,7 @@ class SilentProvider:
         self.sessions: list[str] = []
         self.scripts: list[str] = []
 
-    def register(self, session: str, script: str) -> str:
+    def register(self, session: str, script: str, pressure: Sequence[str] = ()) -> str:
         self.open.add(session)
         self.sessions.append(session)
         self.scripts.append(script)
