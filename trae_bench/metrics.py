@@ -173,20 +173,29 @@ def _blocked(seen: Observation) -> float | None:
 
 def _wall_undisturbed(seen: Observation) -> float | None:
     delay = seen.process.tree_delay
-    return None if delay is None else seen.process.wall - delay
+    if delay is None:
+        return None
+    late = sum(request.read_late + request.replied_late for request in seen.requests)
+    return seen.process.wall - delay - late
 
 
 def _first_request_undisturbed(seen: Observation) -> float | None:
-    elapsed = _first_request(seen)
-    delay = seen.sessions[0][0].delay if seen.sessions else None
-    return None if elapsed is None or delay is None else elapsed - delay
+    if not seen.sessions:
+        return None
+    first = seen.sessions[0][0]
+    if first.delay is None:
+        return None
+    return first.arrived - seen.process.started - first.delay - first.read_late
 
 
 def _first_answer_undisturbed(seen: Observation) -> float | None:
     elapsed = _first_answer(seen)
-    later = seen.sessions[0][1:] if seen.sessions else ()
+    if elapsed is None:
+        return None
+    first, *later = seen.sessions[0]
     delay = later[0].delay if later else seen.process.tree_delay
-    return None if elapsed is None or delay is None else elapsed - delay
+    late = first.read_late + (later[0].read_late if later else 0.0)
+    return None if delay is None else elapsed - delay - late
 
 
 def _step_overhead_undisturbed(seen: Observation) -> float | None:
@@ -194,8 +203,8 @@ def _step_overhead_undisturbed(seen: Observation) -> float | None:
     for earlier, later in (pair for requests in seen.sessions for pair in pairwise(requests)):
         if earlier.delay is None or later.delay is None:
             return None
-        kept = later.delay - earlier.delay
-        times.append(max(0.0, later.arrived - earlier.replied - kept))
+        delay = later.delay - earlier.delay + later.read_late
+        times.append(max(0.0, later.arrived - earlier.replied - delay))
     return _median(times)
 
 

@@ -6,6 +6,7 @@ cold caches and then pays for every line on the way to the socket, so this way i
 """
 
 import heapq
+import os
 import select
 import time
 from collections.abc import Callable
@@ -35,6 +36,32 @@ class Timer:
         self.callback = None
 
 
+class OwnDelay:
+    """Time for which this process was runnable and waited for its core (seconds).
+
+    Always 0 on systems without /proc/self/schedstat.
+    """
+
+    def __init__(self) -> None:
+        self.wakeups = 0
+        self.before_sleep = 0.0
+        """The time at the last call of `going_to_sleep`."""
+        self._file = -1
+        try:
+            self._file = os.open("/proc/self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+
+    def read(self) -> float:
+        if self._file < 0:
+            return 0.0
+        return int(os.pread(self._file, 128, 0).split()[1]) / 1e9
+
+    def going_to_sleep(self) -> None:
+        self.wakeups += 1
+        self.before_sleep = self.read()
+
+
 class Reactor:
     """Runs until it is stopped. An exception of a handler ends it: there is nobody to hide it."""
 
@@ -43,6 +70,8 @@ class Reactor:
         self._handlers: dict[int, Handler] = {}
         self._timers: list[Timer] = []
         self._running = False
+        self.own_delay: OwnDelay | None = None
+        """Set while somebody wants to know how late events are handled."""
 
     def watch(self, fd: int, handler: Handler) -> None:
         """Call `handler` when there is something to read, for as long as there is."""
@@ -70,6 +99,8 @@ class Reactor:
         self._running = True
         while self._running:
             timeout = self._until_next_timer() if self._timers else -1
+            if self.own_delay is not None:
+                self.own_delay.going_to_sleep()
             for fd, events in self._poll.poll(timeout, _MAX_EVENTS):
                 # Each is there once, and a handler closes nothing but its own.
                 self._handlers[fd](events)

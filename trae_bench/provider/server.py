@@ -73,13 +73,20 @@ class Control:
             self._provider.sessions[name] = session_of(message, blobs)
         except OSError as error:
             return pack({"error": f"cannot read {error.filename}: {error.strerror}"})
+        self._watch_own_delay()
         return pack({})
+
+    def _watch_own_delay(self) -> None:
+        """Let the reactor read this process's run delay while a session wants it (2 us a wake-up)."""
+        wanted = any(session.has_pressure for session in self._provider.sessions.values())
+        self._reactor.own_delay = self._provider.own_delay if wanted else None
 
     def _collect(self, message: dict[str, Any], _: list[bytes]) -> bytes:
         session = self._provider.sessions.pop(message["session"].encode(), None)
         if session is None:
             return pack({"error": "no such session"})
         session.close()
+        self._watch_own_delay()
         answer = {
             "log": session.log,
             "unexpected": session.unexpected,

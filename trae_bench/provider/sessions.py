@@ -8,6 +8,7 @@ from typing import Any
 
 from trae_bench.provider import responses
 from trae_bench.provider.http1_parser import Request
+from trae_bench.provider.reactor import OwnDelay
 from trae_bench.provider.responses import Answer, refusal, whole
 
 _PREFIX = b"/s/"
@@ -35,9 +36,10 @@ class Session:
         faults: Mapping[int, Fault] | None = None,
         pressure: Sequence[str] = (),
     ) -> None:
-        self.log: list[tuple[float, float, int, int, int, int, int, Pressure | None]] = []
-        """As `RequestLog`: arrived, replied, connection, received, sent, status, stream,
-        pressure."""
+        self.log: list[
+            tuple[float, float, int, int, int, int, int, Pressure | None, float, float]
+        ] = []
+        """As `RequestLog`, in the order of its fields."""
         self.last_body = b""
         self.unexpected = 0
         self.handshakes = 0
@@ -71,6 +73,10 @@ class Session:
             return _SCRIPT_OVER
         self.unexpected += 1
         return _NO_PATH if request.method == b"POST" else _NO_METHOD
+
+    @property
+    def has_pressure(self) -> bool:
+        return bool(self._pressure)
 
     def read_pressure(self) -> "Pressure | None":
         """Read the next of the pressure files; None without files. It takes 2 us."""
@@ -131,6 +137,7 @@ class Provider:
         self.connections = 0
         self.open_connections = 0
         self.requests = 0
+        self.own_delay = OwnDelay()
         self.strays = 0
         """Requests for no session, and bytes that were no request."""
 
@@ -162,10 +169,14 @@ class Exchange:
     __slots__ = (
         "_arrived",
         "_connection",
+        "_delay_at_arrival",
+        "_own_delay",
         "_pressure",
+        "_read_late",
         "_received",
         "_session",
         "_stream",
+        "_wakeup",
         "answer",
         "keep_alive",
         "sent",
@@ -190,6 +201,11 @@ class Exchange:
         self._arrived = arrived
         self._stream = stream
         self._pressure = self._session.read_pressure() if self._session is not None else None
+        self._own_delay = provider.own_delay if self._pressure is not None else None
+        if self._own_delay is not None:
+            self._wakeup = self._own_delay.wakeups
+            self._delay_at_arrival = self._own_delay.read()
+            self._read_late = self._delay_at_arrival - self._own_delay.before_sleep
         if self._session is not None:
             self._session.met(connection, handshakes)
 
@@ -197,6 +213,7 @@ class Exchange:
         """Into the session's log; status 0 and no bytes where the client did not wait."""
         if self._session is None:
             return
+        read_late, replied_late = self._lateness()
         size, status = (self.sent, self.answer.status) if sent else (0, 0)
         self._session.log.append(
             (
@@ -208,5 +225,16 @@ class Exchange:
                 status,
                 self._stream,
                 self._pressure,
+                read_late,
+                replied_late,
             )
         )
+
+    def _lateness(self) -> tuple[float, float]:
+        """Seconds that this process waited for its core: before it read, and before it replied."""
+        own = self._own_delay
+        if own is None:
+            return 0.0, 0.0
+        # After a think time the process woke again, which may have been late too.
+        begun = self._delay_at_arrival if own.wakeups == self._wakeup else own.before_sleep
+        return self._read_late, own.read() - begun
