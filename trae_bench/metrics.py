@@ -175,7 +175,7 @@ def _wall_undisturbed(seen: Observation) -> float | None:
     delay = seen.process.tree_delay
     if delay is None:
         return None
-    late = sum(request.read_late + request.replied_late for request in seen.requests)
+    late = sum(request.read_late for request in seen.requests)
     return seen.process.wall - delay - late
 
 
@@ -676,5 +676,7 @@ def taken(*, pinned: bool) -> dict[str, Metric]:
     return dict(METRICS) if pinned else {**METRICS, **serial}
 
 
+UNDISTURBED = frozenset(name for name in METRICS if name.endswith("_undisturbed"))
+"""Metrics that need a cgroup for each trial."""
 ASKED_FOR = frozenset({"event_loop_lag_max", "event_loop_lag_p99"})
 """Metrics that disturb others: taken only where the scenario names them."""

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from trae_bench.metrics import ASKED_FOR, METRICS, figures
+from trae_bench.metrics import ASKED_FOR, METRICS, UNDISTURBED, figures
 from trae_bench.model.sample import ChildReport, ProcessResult, RequestLog, SessionLog
 
 
@@ -87,6 +88,41 @@ def test_what_cannot_be_known_is_left_out() -> None:
     assert absent.isdisjoint(found)
     assert "step_overhead_p95" not in figures(usage(), [steps(*[0.1] * 19)], None)
     assert "step_overhead_growth" not in figures(usage(), [steps(*[0.1] * 19)], None)
+
+
+def with_delays(log: SessionLog, *delays: float, late: float = 0.0) -> SessionLog:
+    pairs = zip(log.requests, delays, strict=True)
+    return replace(
+        log,
+        requests=tuple(replace(request, delay=delay, read_late=late) for request, delay in pairs),
+    )
+
+
+def test_time_that_others_took_is_subtracted() -> None:
+    kept = usage(pressure_start=(500, 0), pressure_end=(2_000_500, 2_000_000))
+    log = session((101.0, 103.0), (104.0, 104.5), (105.5, 109.0))
+    found = figures(kept, [with_delays(log, 0.25, 0.75, 1.5, late=0.125)], None)
+    assert found["wall_undisturbed"] == 10.0 - 2.0 - 3 * 0.125
+    assert found["time_to_first_request_undisturbed"] == 1.0 - 0.25 - 0.125
+    assert found["time_to_first_answer_undisturbed"] == 4.0 - 2.0 - 0.75 - 2 * 0.125
+    # 1.0 - 0.5 and 1.0 - 0.75, less what the provider was late.
+    assert found["step_overhead_undisturbed"] == 0.375 - 0.125
+
+
+def test_a_first_answer_without_a_second_request_ends_with_the_process() -> None:
+    kept = usage(pressure_start=(0,), pressure_end=(3_000_000,))
+    found = figures(kept, [with_delays(session((101.0, 103.0)), 0.5)], None)
+    assert found["time_to_first_answer_undisturbed"] == 8.0 - 3.0
+
+
+def test_without_a_cgroup_nothing_is_undisturbed() -> None:
+    assert UNDISTURBED.isdisjoint(figures(usage(), [steps(0.5, 0.5)], None))
+
+
+def test_a_step_takes_no_less_than_nothing() -> None:
+    kept = usage(pressure_start=(0,), pressure_end=(3_000_000,))
+    found = figures(kept, [with_delays(steps(0.5, 0.5), 0.0, 1.0, 3.0)], None)
+    assert found["step_overhead_undisturbed"] == 0.0
 
 
 def test_more_work_than_time_is_not_blocked() -> None:

@@ -58,7 +58,9 @@ class Group(Struct, frozen=True):
 class PressureGroups:
     """One chain of cgroups for each trial that runs at the same time.
 
-    `groups` is empty if this system does not allow it; `problem` then says why.
+    `count` is how many run at the same time. `home` is the cgroup to create them in: by default
+    that of this process. `groups` is empty if this system does not allow it; `problem` then says
+    why.
     """
 
     def __init__(self, count: int = 2, home: Path | None = None) -> None:
@@ -66,6 +68,8 @@ class PressureGroups:
         self.problem: str | None = None
         self._folders: list[Path] = []
         """Deepest last."""
+        if count == 0:
+            return
         home = own_cgroup() if home is None else home
         if home is None:
             self.problem = "cgroup v2 is not mounted"
@@ -111,6 +115,12 @@ class PressureGroups:
         folder.mkdir()
         self._folders.append(folder)
         return folder
+
+
+def unavailable() -> str | None:
+    """Why this process cannot measure the delay of trials; None if it can."""
+    with PressureGroups(count=1) as groups:
+        return groups.problem
 
 
 def own_cgroup() -> Path | None:

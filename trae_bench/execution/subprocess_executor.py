@@ -110,7 +110,7 @@ class SubprocessExecutor(Generic[ScriptT]):
         self._keep = keep
         self._keep_all = keep_all
         self._launcher = LauncherClient()
-        self._pressure = PressureGroups()
+        self._pressure = PressureGroups(0 if duet_core is None else 2)
         self._sessions = 0
 
     def __enter__(self) -> Self:

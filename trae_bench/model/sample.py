@@ -38,8 +38,6 @@ class RequestLog(Struct, frozen=True):
     """Level of the trial's cgroup, and its full CPU pressure when the request arrived (us)."""
     read_late: float = 0.0
     """Seconds for which the provider waited for its core before it read the request."""
-    replied_late: float = 0.0
-    """The same between `arrived` and `replied`, a think time's own waiting left out."""
     delay: float | None = None
     """Seconds for which the trial had been kept from running when the request arrived."""
 

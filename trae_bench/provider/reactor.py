@@ -43,7 +43,6 @@ class OwnDelay:
     """
 
     def __init__(self) -> None:
-        self.wakeups = 0
         self.before_sleep = 0.0
         """The time at the last call of `going_to_sleep`."""
         self._file = -1
@@ -58,7 +57,6 @@ class OwnDelay:
         return int(os.pread(self._file, 128, 0).split()[1]) / 1e9
 
     def going_to_sleep(self) -> None:
-        self.wakeups += 1
         self.before_sleep = self.read()
 
 
@@ -71,7 +69,7 @@ class Reactor:
         self._timers: list[Timer] = []
         self._running = False
         self.own_delay: OwnDelay | None = None
-        """Set while somebody wants to know how late events are handled."""
+        """Set while a session wants to know how late its requests are read."""
 
     def watch(self, fd: int, handler: Handler) -> None:
         """Call `handler` when there is something to read, for as long as there is."""

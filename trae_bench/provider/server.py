@@ -77,7 +77,7 @@ class Control:
         return pack({})
 
     def _watch_own_delay(self) -> None:
-        """Let the reactor read this process's run delay while a session wants it (2 us a wake-up)."""
+        """Note this process's run delay (2 us per wake-up) only while a session wants it."""
         wanted = any(session.has_pressure for session in self._provider.sessions.values())
         self._reactor.own_delay = self._provider.own_delay if wanted else None
 

@@ -22,6 +22,7 @@ _PRESSURE_SIZE = 256
 """Bytes; more than a pressure file has."""
 Pressure = tuple[int, int]
 """A level of the trial's cgroup, and its full CPU pressure (microseconds); level 0 is not read."""
+LogEntry = tuple[float, float, int, int, int, int, int, Pressure | None, float]
 Fault = Callable[[Answer], tuple[Answer, bool]]
 """Turns the reply into what comes in its place; True where the turn is thereby played."""
 
@@ -36,9 +37,7 @@ class Session:
         faults: Mapping[int, Fault] | None = None,
         pressure: Sequence[str] = (),
     ) -> None:
-        self.log: list[
-            tuple[float, float, int, int, int, int, int, Pressure | None, float, float]
-        ] = []
+        self.log: list[LogEntry] = []
         """As `RequestLog`, in the order of its fields."""
         self.last_body = b""
         self.unexpected = 0
@@ -169,14 +168,11 @@ class Exchange:
     __slots__ = (
         "_arrived",
         "_connection",
-        "_delay_at_arrival",
-        "_own_delay",
         "_pressure",
         "_read_late",
         "_received",
         "_session",
         "_stream",
-        "_wakeup",
         "answer",
         "keep_alive",
         "sent",
@@ -201,11 +197,9 @@ class Exchange:
         self._arrived = arrived
         self._stream = stream
         self._pressure = self._session.read_pressure() if self._session is not None else None
-        self._own_delay = provider.own_delay if self._pressure is not None else None
-        if self._own_delay is not None:
-            self._wakeup = self._own_delay.wakeups
-            self._delay_at_arrival = self._own_delay.read()
-            self._read_late = self._delay_at_arrival - self._own_delay.before_sleep
+        self._read_late = 0.0
+        if self._pressure is not None:
+            self._read_late = provider.own_delay.read() - provider.own_delay.before_sleep
         if self._session is not None:
             self._session.met(connection, handshakes)
 
@@ -213,7 +207,6 @@ class Exchange:
         """Into the session's log; status 0 and no bytes where the client did not wait."""
         if self._session is None:
             return
-        read_late, replied_late = self._lateness()
         size, status = (self.sent, self.answer.status) if sent else (0, 0)
         self._session.log.append(
             (
@@ -225,16 +218,6 @@ class Exchange:
                 status,
                 self._stream,
                 self._pressure,
-                read_late,
-                replied_late,
+                self._read_late,
             )
         )
-
-    def _lateness(self) -> tuple[float, float]:
-        """Seconds that this process waited for its core: before it read, and before it replied."""
-        own = self._own_delay
-        if own is None:
-            return 0.0, 0.0
-        # After a think time the process woke again, which may have been late too.
-        begun = self._delay_at_arrival if own.wakeups == self._wakeup else own.before_sleep
-        return self._read_late, own.read() - begun

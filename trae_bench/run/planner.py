@@ -16,8 +16,8 @@ from trae_bench._util import host_facts
 from trae_bench.design.contrasts import is_fixed
 from trae_bench.design.plan import planned_cells
 from trae_bench.errors import UsageError
-from trae_bench.execution import callgrind
-from trae_bench.metrics import METRICS, taken
+from trae_bench.execution import callgrind, run_delay
+from trae_bench.metrics import METRICS, UNDISTURBED, taken
 from trae_bench.model.aliases import OLD_METRIC_NAMES, current_metric
 from trae_bench.model.experiment import Cell, Limits, Metric
 from trae_bench.model.presets import PROFILES, Profile
@@ -377,6 +377,12 @@ def with_metrics(scenario: Scenario, metrics: Sequence[str]) -> Scenario:
     for name in wanted:
         if METRICS[name].probe == "callgrind" and not callgrind.available():
             raise UsageError(f"{name} needs valgrind, which is not on the PATH: install it")
+    needs_cgroup = sorted(UNDISTURBED.intersection(wanted))
+    if needs_cgroup and (problem := run_delay.unavailable()) is not None:
+        raise UsageError(
+            f"{', '.join(needs_cgroup)}: {problem}; remove the metric, or run as root or under "
+            "systemd-run --user --scope"
+        )
     found = msgspec.structs.replace(scenario, metrics=wanted)
     check(found)
     return found

@@ -82,6 +82,28 @@ def test_a_session_from_register_to_collect(provider: Loopback, name: str) -> No
     assert log.cpu_seconds > 0
 
 
+def test_pressure_files_are_read_in_turn(provider: Loopback, name: str, tmp_path: Path) -> None:
+    files = []
+    for number in (1, 2):
+        file = tmp_path / f"{number}"
+        file.write_text(f"some avg10=0.00 total=9\nfull avg10=0.00 total={number}7\n")
+        files.append(str(file))
+    url = provider.register(name, Script((PlayedTurn("done"),) * 3), files)
+    with connect(provider) as client:
+        for _ in range(3):
+            client.sendall(raw_post(url))
+            hear(client)
+    requests = provider.collect(name).requests
+    assert [tuple(request.pressure or ()) for request in requests] == [(1, 17), (2, 27), (1, 17)]
+    assert all(request.read_late >= 0 for request in requests)
+
+
+def test_a_pressure_file_that_is_missing(provider: Loopback, name: str) -> None:
+    with pytest.raises(ValueError, match="cannot read /nowhere"):
+        provider.register(name, Script((PlayedTurn("done"),)), ["/nowhere/cpu.pressure"])
+    assert healthy(provider)
+
+
 def test_a_connection_for_each_request_is_seen(provider: Loopback, name: str) -> None:
     base_url = provider.register(name, TWO)
     for _ in TWO.turns:
