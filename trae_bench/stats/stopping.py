@@ -13,23 +13,23 @@ from trae_bench.stats.analysis import (
 )
 
 GIVE_UP = 3
-"""A cell is closed where its lost pairs outnumber the counted ones by this, so after the first
-three if none works: more of them would burn the budget."""
+"""A cell closes when its lost pairs outnumber its counted pairs by this many: after the first
+three pairs if none works. More of them would waste the budget."""
 
 
 NOISE_SHARE = 1 / 3
-"""Of the budget, at most this goes into A/A pairs."""
+"""Maximum share of the budget for A/A pairs."""
 
 
 def target(cell: Cell, limits: Limits, metrics: Mapping[str, Metric]) -> int:
-    """Counted pairs that this cell takes at most."""
+    """Maximum number of counted pairs of a cell."""
     noise = cell.contrast.name == NOISE_FLOOR
     last = limits.noise_pairs if noise else max(stops(cell, metrics), default=0)
     return last if limits.pairs is None else min(last, limits.pairs)
 
 
 def answered(row: Comparison, limits: Limits) -> bool:
-    """This row asks for no more pairs."""
+    """Whether this row needs no more pairs."""
     if limits.fixed:
         return False
     if limits.precision is None or row.estimate is None or row.estimate.log_ratio is None:
@@ -40,7 +40,7 @@ def answered(row: Comparison, limits: Limits) -> bool:
 
 
 def asking(rows: Iterable[Comparison], limits: Limits) -> set[RowKey]:
-    """Rows that ask for more pairs. One without any value does not: more pairs have none either."""
+    """Rows that need more pairs. A row without values does not: more pairs have none either."""
     return {
         key_of_row(row) for row in rows if row.estimate is not None and not answered(row, limits)
     }

@@ -197,7 +197,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_run_goes_on_when_there_is_ro
     """
     with small_disk(disk, "20k", script) as done:
         assert "first 4" in done.stdout, done.stderr
-        assert "No space left on device; free some space or name a file" in done.stderr
+        assert "No space left on device; free some space, or name a file" in done.stderr
         assert "Traceback" not in done.stderr
         assert "second 0" in done.stdout, done.stderr
     held, run = read_journal(Path("full.jsonl")).samples, read_run(Path("r.json"))
