@@ -18,7 +18,7 @@ from msgspec import Struct
 from tests.benchmarks.floors.conversation import FINISH, opening, tool_message
 from trae_bench._util.child_env import environment
 from trae_bench._util.child_output import last_words
-from trae_bench._util.host_facts import duet_core
+from trae_bench._util.cpu_affinity import duet_core
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient
 from trae_bench.metrics import figures
