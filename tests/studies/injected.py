@@ -43,11 +43,11 @@ from tests.studies.harness import (
 )
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.execution.ports import Executor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Cell, Limits
 from trae_bench.model.result import Verdict
 from trae_bench.model.sample import Sample
-from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons
 

@@ -3,6 +3,7 @@
 Clock readings are CLOCK_MONOTONIC of the machine, comparable between its processes.
 """
 
+import signal
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -48,6 +49,74 @@ class SessionLog(Struct, frozen=True):
     handshakes: int = 0
 
 
+class ProcessResult(Struct, frozen=True, kw_only=True):
+    """Resources that one process used, with the descendants it waited for, and how it ended.
+
+    None stands for a value that the system does not report.
+    """
+
+    pid: int = 0
+    """0 if the process did not start."""
+    started: float = 0.0
+    """Just before the spawn (monotonic seconds)."""
+    ended: float = 0.0
+    """The exit was noticed (monotonic seconds)."""
+    exit_status: int | None = None
+    """Negative for a signal. None if the process did not start or its end was not seen."""
+    user: float = 0.0
+    """CPU seconds in user code."""
+    system: float = 0.0
+    """CPU seconds in the kernel."""
+    max_rss: int | None = None
+    """Peak resident memory of the largest process (bytes)."""
+    minor_faults: int = 0
+    major_faults: int = 0
+    voluntary_switches: int = 0
+    involuntary_switches: int = 0
+    run_delay: float | None = None
+    """Seconds in which the main thread was runnable but not running."""
+    written_bytes: int | None = None
+    """Bytes passed to write calls on files, pipes and sockets."""
+    write_syscalls: int | None = None
+    report: str = ""
+    """The report's bytes, one per character (Latin-1)."""
+    report_cut: bool = False
+    """The report exceeded the size limit."""
+    timed_out: bool = False
+    problem: str | None = None
+    """Why there is no exit status."""
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds, user and system."""
+        return self.user + self.system
+
+    @property
+    def wall(self) -> float:
+        """Seconds from the spawn to the exit."""
+        return self.ended - self.started
+
+    @property
+    def failure(self) -> str | None:
+        """Why the process failed. None if its exit status is 0."""
+        if self.timed_out:
+            return f"killed after {self.wall:.1f} s"
+        if self.exit_status is None:
+            return self.problem or "its end was not seen"
+        if self.exit_status == -signal.SIGKILL:
+            return "killed by SIGKILL, which the kernel sends when memory runs out"
+        if self.exit_status < 0:
+            return f"killed by {_signal_name(-self.exit_status)}"
+        return f"exit status {self.exit_status}" if self.exit_status else None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 class SessionAnswer(Struct, frozen=True):
     """The result of one session, as the child reports it."""
 
@@ -72,6 +141,10 @@ class ChildReport(Struct, frozen=True):
     """The answer of each session, if the trial had several."""
     memory: tuple[tuple[float, float], ...] = ()
     """Times (monotonic seconds) and the agent's memory at each (bytes), if it was sampled."""
+
+
+AgentAnswer = ChildReport | SessionAnswer
+"""An agent's answer to one session: success and final text."""
 
 
 class Sample(TrialKey, frozen=True, forbid_unknown_fields=True):

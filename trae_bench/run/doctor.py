@@ -9,8 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from trae_bench._util import host_facts
-from trae_bench._util.host_facts import HostFinding
+from trae_bench._util import cpu_affinity, host_facts
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import contrasts
 from trae_bench.metrics import taken
@@ -18,6 +17,8 @@ from trae_bench.model.experiment import Limits
 from trae_bench.model.result import NoiseEstimate
 from trae_bench.model.sample import Sample
 from trae_bench.provider.loopback import Loopback, ProviderCost
+from trae_bench.run import host_checks
+from trae_bench.run.host_checks import HostFinding
 from trae_bench.run.runner import Bench
 from trae_bench.run.scheduler import Scheduler
 from trae_bench.scenario import Scenario, parse
@@ -72,12 +73,12 @@ class Checkup(Struct, frozen=True):
 def checkup(bench: Bench, pairs: int = PAIRS) -> Checkup:
     """Examine the machine; the noise with `pairs` A/A pairs of each mode, not at all with 0."""
     with bench.lock():
-        with Loopback(pin=host_facts.provider_core()) as provider:
+        with Loopback(pin=cpu_affinity.provider_core()) as provider:
             cost = provider.measure_cost()
         floors = noise(bench, pairs) if pairs else ()
     return Checkup(
         machine=dict(host_facts.fingerprint()),
-        findings=tuple(host_facts.findings()),
+        findings=tuple(host_checks.findings()),
         provider=cost,
         noise=floors,
         advice=tuple(advice(floors)),
@@ -86,7 +87,7 @@ def checkup(bench: Bench, pairs: int = PAIRS) -> Checkup:
 
 def noise(bench: Bench, pairs: int) -> tuple[NoiseEstimate, ...]:
     """A/A pairs of a tiny session, duet and serial. Raises `BenchError`, `KeyboardInterrupt`."""
-    scenario, metrics = tiny(), taken(pinned=bool(host_facts.cores()))
+    scenario, metrics = tiny(), taken(pinned=bool(cpu_affinity.cores()))
     baseline = dict.fromkeys(scenario.toggles.vary, False) | scenario.toggles.hold
     noise_only = contrasts(scenario.toggles.vary, baseline)[:1]
     planned = cells(scenario.name, scenario.metrics, noise_only, metrics)

@@ -13,7 +13,8 @@ from msgspec import Struct
 from trae_bench.design.cells import trials
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import BenchError
-from trae_bench.model.experiment import Cell, Limits, Metric, Trial
+from trae_bench.execution.ports import Executor
+from trae_bench.model.experiment import Cell, Limits, Metric
 from trae_bench.model.run import Stopped
 from trae_bench.model.sample import Sample
 from trae_bench.stats.analysis import (
@@ -31,16 +32,6 @@ from trae_bench.stats.stopping import GIVE_UP, NOISE_SHARE, asking, target
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
-
-
-class Executor(Protocol):
-    """Runs one trial, or two at the same time, and says what came of it.
-
-    A trial that crashes, hangs or talks nonsense is a `Sample` that says so. Raises
-    `BenchError` only where no further trial can work either.
-    """
-
-    def run(self, trials: Sequence[Trial]) -> Sequence[Sample]: ...
 
 
 class Sink(Protocol):

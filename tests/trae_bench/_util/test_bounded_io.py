@@ -38,7 +38,7 @@ def test_no_input_is_waited_for_or_read_without_end(
     else:
         with path.open("wb") as file:
             file.truncate(1 << 40)
-    said = "larger than" if kind == "holes" else "no regular file"
+    said = "larger than" if kind == "holes" else "not a regular file"
     with pytest.raises((OSError, BenchError), match=said):
         read(path)
 
@@ -52,7 +52,7 @@ def test_no_command_waits_for_a_pipe_that_lies_there(
     os.mkfifo(tmp_path / "p")
     assert main([str(tmp_path / "p") if word == "PIPE" else word for word in argv]) in (2, 4)
     heard = capsys.readouterr()
-    assert "no regular file" in heard.out + heard.err
+    assert "not a regular file" in heard.out + heard.err
 
 
 def test_a_guide_that_is_a_pipe_is_not_waited_for(
@@ -61,7 +61,7 @@ def test_a_guide_that_is_a_pipe_is_not_waited_for(
     os.mkfifo(tmp_path / "p")
     (tmp_path / "r.json").write_text("{}")
     assert main(["report", str(tmp_path / "r.json"), "--guide", str(tmp_path / "p")]) == 2
-    assert "no regular file" in capsys.readouterr().err
+    assert "not a regular file" in capsys.readouterr().err
 
 
 def test_what_the_shell_opened_for_us_may_be_a_pipe() -> None:

@@ -24,6 +24,7 @@ from trae_bench.cli.run import DESIGNS, PROFILES
 from trae_bench.design.contrasts import NOISE_FLOOR, design_names
 from trae_bench.errors import AnswersDiffer, BadRunFile, CannotMeasure, UsageError
 from trae_bench.execution.host_lock import HostLock
+from trae_bench.execution.ports import Executor
 from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.model import presets
 from trae_bench.model.experiment import Trial
@@ -32,7 +33,6 @@ from trae_bench.model.sample import Sample
 from trae_bench.report.text import markdown
 from trae_bench.run import runner
 from trae_bench.run.runner import Bench, RunRequest
-from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.storage import journal as journal_
 from trae_bench.storage import run_file as store

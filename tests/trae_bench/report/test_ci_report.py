@@ -19,6 +19,7 @@ from trae_bench.cli import main
 from trae_bench.cli.common import say_where
 from trae_bench.errors import AnswersDiffer, CannotMeasure
 from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.ports import Executor
 from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_workflow, for_workflow_property
 from trae_bench.report.text import markdown, unmeasured
@@ -31,7 +32,6 @@ from trae_bench.report.text.ci import (
 )
 from trae_bench.report.text.junit import junit
 from trae_bench.run import runner
-from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.storage import run_file as store
 from trae_bench.storage.run_file import write_run

@@ -64,7 +64,7 @@ def test_a_journal_that_never_began_says_what_to_do(
 
 def test_a_run_bounds_the_memory_of_what_it_starts(tiny: Path) -> None:
     """Seen by the oracle's shell, which is started like any trial."""
-    limit = host_facts.memory_for_a_process()
+    limit = host_facts.process_memory_limit()
     assert limit is not None
     oracle = f"[oracle]\ncommand = 'test \"$(ulimit -d)\" = {limit // 1024}'\n"
     tiny.write_text(TINY.replace("[[turns]]\n[[", f"{oracle}[[turns]]\n[[", 1))
@@ -75,15 +75,15 @@ def test_a_run_bounds_the_memory_of_what_it_starts(tiny: Path) -> None:
 def test_half_the_memory_is_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     gib = 1 << 30
     monkeypatch.setattr(host_facts, "_memory", lambda: {"MemTotal": 8 * gib})
-    monkeypatch.setattr(host_facts, "_number", lambda path: None)
-    assert host_facts.memory_for_a_process() == 4 * gib
-    monkeypatch.setattr(host_facts, "_number", lambda path: 2 * gib)
-    assert host_facts.memory_for_a_process() == gib
+    monkeypatch.setattr(host_facts, "read_number", lambda path: None)
+    assert host_facts.process_memory_limit() == 4 * gib
+    monkeypatch.setattr(host_facts, "read_number", lambda path: 2 * gib)
+    assert host_facts.process_memory_limit() == gib
     monkeypatch.setattr(host_facts, "_memory", lambda: {"MemTotal": gib // 2})
-    assert host_facts.memory_for_a_process() == host_facts.MIN_MEMORY
+    assert host_facts.process_memory_limit() == host_facts.MIN_MEMORY
     monkeypatch.setattr(host_facts, "_memory", dict)
-    monkeypatch.setattr(host_facts, "_number", lambda path: None)
-    assert host_facts.memory_for_a_process() is None
+    monkeypatch.setattr(host_facts, "read_number", lambda path: None)
+    assert host_facts.process_memory_limit() is None
 
 
 # -- the wall clock
