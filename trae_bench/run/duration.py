@@ -23,9 +23,9 @@ from trae_bench.execution import callgrind
 from trae_bench.model.experiment import Cell, Mode, Probe
 from trae_bench.model.run import RunFile
 from trae_bench.run.planner import Plan
-from trae_bench.run.scheduler import seconds_taken
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import group, pair_outcome, rule_of
+from trae_bench.stats.stopping import seconds_taken
 from trae_bench.storage.run_file import read_run
 
 # CPU seconds of agent_core, roughly, on a machine of 2026.

@@ -319,5 +319,5 @@ def test_ten_thousand_samples_would_leave_the_bench_small() -> None:
     few, more = long_run(200), long_run(1000)
     each = (more["peak_memory"] - few["peak_memory"]) / 800
     assert few["peak_memory"] + 9800 * each < 150_000_000
-    # At 8, 12, 16, 20 and 24 pairs, all cells together, and at the end.
-    assert more["looks"] == 6
+    # Each of the cells at its first look, then all together.
+    assert more["looks"] <= 16
