@@ -47,7 +47,7 @@ from tests.studies.harness import (
 )
 from tests.studies.injected_load import times
 from tests.trae_bench.operating_characteristics import FAMILY, judge_alone
-from trae_bench._util.host_facts import cores
+from trae_bench._util.cpu_affinity import cores
 from trae_bench.execution.ports import Executor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Cell, Limits

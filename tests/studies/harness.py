@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from tests.trae_bench.scenario.test_catalog import all_names
-from trae_bench._util import host_facts
+from trae_bench._util import code_version, cpu_affinity, host_facts
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.host_lock import HostLock
@@ -174,14 +174,14 @@ def bench(scenario: Scenario) -> Iterator[Executor]:
         ledger, scratch = Path(folder, "ledger"), Path(folder, "scratch")
         with (
             HostLock(say),
-            Loopback(pin=host_facts.provider_core()) as provider,
+            Loopback(pin=cpu_affinity.provider_core()) as provider,
             SubprocessExecutor(
                 BurdenedAgent(ledger),
                 provider,
                 {scenario.name: scenario},
                 script=expand,
                 scratch=scratch,
-                duet_core=host_facts.duet_core(),
+                duet_core=cpu_affinity.duet_core(),
             ) as executor,
         ):
             yield Accounted(executor, ledger)
@@ -354,8 +354,8 @@ def here() -> dict[str, Any]:
     """What raw data must say of their origin."""
     return {
         "machine": host_facts.fingerprint(),
-        "code": host_facts.code_state(),
-        "versions": host_facts.versions(),
+        "code": code_version.code_state(),
+        "versions": code_version.versions(),
     }
 
 
@@ -382,7 +382,7 @@ class Log:
             self._write({**here(), "wishes": wishes})
             return
         begun = msgspec.json.decode(path.read_bytes().splitlines()[0])
-        commit = host_facts.code_state().get("commit")
+        commit = code_version.code_state().get("commit")
         if (begun["wishes"], begun["code"].get("commit")) != (msgspec.to_builtins(wishes), commit):
             raise CannotMeasure(
                 f"{path} was begun with other options or at another commit; name another --out"

@@ -62,7 +62,7 @@ from tests.studies.harness import (
     table,
 )
 from tests.studies.prepared_sessions import Seats
-from trae_bench._util import host_facts
+from trae_bench._util import cpu_affinity
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
@@ -435,7 +435,7 @@ def played(asked: Namespace, tools: Sequence[str]) -> list[Said]:
     ahead = islice(turns(asked.rounds, asked.pairs.split(","), tools), len(log.rounds), None)
     with (
         bench(scenario) as executor,
-        Loopback(pin=host_facts.provider_core()) as provider,
+        Loopback(pin=cpu_affinity.provider_core()) as provider,
         TemporaryDirectory(prefix="study-") as scratch,
         stoppable(),
     ):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from trae_bench.metrics import ASKED_FOR, METRICS, UNDISTURBED, figures
+from trae_bench.metrics import METRICS, OPT_IN_METRICS, UNDISTURBED, compute_metrics
 from trae_bench.model.sample import ChildReport, ProcessResult, RequestLog, SessionLog
 
 
@@ -51,7 +51,7 @@ NOTHING = SessionLog((), 0, b"")
 
 
 def test_what_the_kernel_charged() -> None:
-    found = figures(usage(), [NOTHING], None)
+    found = compute_metrics(usage(), [NOTHING], None)
     assert found["cpu"] == 3.0
     assert (found["cpu_user"], found["cpu_system"]) == (2.0, 1.0)
     assert found["wall"] == 10.0
@@ -63,7 +63,9 @@ def test_what_the_kernel_charged() -> None:
 
 
 def test_what_the_provider_saw() -> None:
-    found = figures(usage(), [session((101.0, 103.0), (103.5, 104.0), (104.25, 109.0))], None)
+    found = compute_metrics(
+        usage(), [session((101.0, 103.0), (103.5, 104.0), (104.25, 109.0))], None
+    )
     assert found["time_to_first_request"] == 1.0
     # Two seconds of the 3.5 until the second request were the model's.
     assert found["time_to_first_answer"] == 1.5
@@ -75,7 +77,7 @@ def test_what_the_provider_saw() -> None:
 
 
 def test_one_request_is_answered_at_the_exit() -> None:
-    found = figures(usage(), [session((101.0, 103.0))], None)
+    found = compute_metrics(usage(), [session((101.0, 103.0))], None)
     assert found["time_to_first_answer"] == 8.0
     assert "session_overhead" not in found
     assert "step_overhead" not in found
@@ -83,11 +85,11 @@ def test_one_request_is_answered_at_the_exit() -> None:
 
 def test_what_cannot_be_known_is_left_out() -> None:
     poor = usage(max_rss=None, run_delay=None, written_bytes=None, write_syscalls=None)
-    found = figures(poor, [NOTHING], None)
+    found = compute_metrics(poor, [NOTHING], None)
     absent = {"peak_rss", "blocked", "bytes_written", "write_syscalls", "time_to_first_request"}
     assert absent.isdisjoint(found)
-    assert "step_overhead_p95" not in figures(usage(), [steps(*[0.1] * 19)], None)
-    assert "step_overhead_growth" not in figures(usage(), [steps(*[0.1] * 19)], None)
+    assert "step_overhead_p95" not in compute_metrics(usage(), [steps(*[0.1] * 19)], None)
+    assert "step_overhead_growth" not in compute_metrics(usage(), [steps(*[0.1] * 19)], None)
 
 
 def with_delays(log: SessionLog, *delays: float, late: float = 0.0) -> SessionLog:
@@ -101,7 +103,7 @@ def with_delays(log: SessionLog, *delays: float, late: float = 0.0) -> SessionLo
 def test_time_that_others_took_is_subtracted() -> None:
     kept = usage(pressure_start=(500, 0), pressure_end=(2_000_500, 2_000_000))
     log = session((101.0, 103.0), (104.0, 104.5), (105.5, 109.0))
-    found = figures(kept, [with_delays(log, 0.25, 0.75, 1.5, late=0.125)], None)
+    found = compute_metrics(kept, [with_delays(log, 0.25, 0.75, 1.5, late=0.125)], None)
     assert found["wall_undisturbed"] == 10.0 - 2.0 - 3 * 0.125
     assert found["time_to_first_request_undisturbed"] == 1.0 - 0.25 - 0.125
     assert found["time_to_first_answer_undisturbed"] == 4.0 - 2.0 - 0.75 - 2 * 0.125
@@ -111,35 +113,39 @@ def test_time_that_others_took_is_subtracted() -> None:
 
 def test_a_first_answer_without_a_second_request_ends_with_the_process() -> None:
     kept = usage(pressure_start=(0,), pressure_end=(3_000_000,))
-    found = figures(kept, [with_delays(session((101.0, 103.0)), 0.5)], None)
+    found = compute_metrics(kept, [with_delays(session((101.0, 103.0)), 0.5)], None)
     assert found["time_to_first_answer_undisturbed"] == 8.0 - 3.0
 
 
 def test_without_a_cgroup_nothing_is_undisturbed() -> None:
-    assert UNDISTURBED.isdisjoint(figures(usage(), [steps(0.5, 0.5)], None))
+    assert UNDISTURBED.isdisjoint(compute_metrics(usage(), [steps(0.5, 0.5)], None))
 
 
 def test_a_step_takes_no_less_than_nothing() -> None:
     kept = usage(pressure_start=(0,), pressure_end=(3_000_000,))
-    found = figures(kept, [with_delays(steps(0.5, 0.5), 0.0, 1.0, 3.0)], None)
+    found = compute_metrics(kept, [with_delays(steps(0.5, 0.5), 0.0, 1.0, 3.0)], None)
     assert found["step_overhead_undisturbed"] == 0.0
 
 
 def test_more_work_than_time_is_not_blocked() -> None:
-    assert figures(usage(user=30.0), [NOTHING], None)["blocked"] == 0.0
+    assert compute_metrics(usage(user=30.0), [NOTHING], None)["blocked"] == 0.0
 
 
 def test_tail_and_growth_of_a_long_session() -> None:
-    found = figures(usage(), [steps(*[0.1] * 10, *[0.2] * 9, 0.9)], None)
+    found = compute_metrics(usage(), [steps(*[0.1] * 10, *[0.2] * 9, 0.9)], None)
     assert found["step_overhead_p95"] == pytest.approx(0.2)
     assert found["step_overhead_growth"] == pytest.approx(2.0)
     # A first half that takes no time has no ratio.
-    assert "step_overhead_growth" not in figures(usage(), [steps(*[0.0] * 20, think=0.0)], None)
+    assert "step_overhead_growth" not in compute_metrics(
+        usage(), [steps(*[0.0] * 20, think=0.0)], None
+    )
 
 
 def test_what_the_child_reports() -> None:
     counters = {"agent_rss": 9.0, "modules_imported": 120.0, "unheard_of": 1.0, "wall": 0.001}
-    found = figures(usage(), [session((101.0, 103.0))], ChildReport(True, "", 50, None, counters))
+    found = compute_metrics(
+        usage(), [session((101.0, 103.0))], ChildReport(True, "", 50, None, counters)
+    )
     assert found["agent_rss"] == 9.0
     assert found["modules_imported"] == 120
     assert found["steps_per_second"] == 5.0
@@ -150,7 +156,7 @@ def test_what_the_child_reports() -> None:
 
 def test_a_counter_that_is_no_number_is_left_out() -> None:
     report = ChildReport(True, "", 1, None, {"agent_rss": math.inf, "modules_imported": math.nan})
-    assert {"agent_rss", "modules_imported"}.isdisjoint(figures(usage(), [NOTHING], report))
+    assert {"agent_rss", "modules_imported"}.isdisjoint(compute_metrics(usage(), [NOTHING], report))
 
 
 gaps = st.lists(st.floats(0, 10), min_size=1, max_size=60)
@@ -160,7 +166,7 @@ gaps = st.lists(st.floats(0, 10), min_size=1, max_size=60)
 def test_self_time_is_the_agents_alone_whatever_the_model_thinks(
     times: list[float], think: float
 ) -> None:
-    found = figures(usage(), [steps(*times, think=think)], None)
+    found = compute_metrics(usage(), [steps(*times, think=think)], None)
     assert found["session_overhead"] == pytest.approx(sum(times), abs=1e-9)
     assert found["step_overhead"] == pytest.approx(statistics.median(times), abs=1e-9)
     if len(times) >= 20:
@@ -176,12 +182,12 @@ def test_the_order_in_which_requests_are_logged_does_not_count(
     mixed = list(straight.requests)
     rng.shuffle(mixed)
     shuffled = SessionLog(tuple(mixed), straight.connections, b"", handshakes=straight.handshakes)
-    assert figures(usage(), [shuffled], None) == figures(usage(), [straight], None)
+    assert compute_metrics(usage(), [shuffled], None) == compute_metrics(usage(), [straight], None)
 
 
 @given(st.builds(usage), gaps)
 def test_every_figure_is_finite_and_in_the_table(used: ProcessResult, times: list[float]) -> None:
-    found = figures(used, [steps(*times)], None)
+    found = compute_metrics(used, [steps(*times)], None)
     assert found.keys() <= METRICS.keys()
     assert all(math.isfinite(value) for value in found.values())
 
@@ -193,7 +199,7 @@ def test_the_table_says_what_disturbs_what_can_be_disturbed() -> None:
         assert metric.disturbed_by or metric.mode == "exact"
         assert metric.unit in ("s", "B", "1/s", "")
     assert METRICS["steps_per_second"].better == "higher"
-    assert METRICS.keys() >= ASKED_FOR
+    assert METRICS.keys() >= OPT_IN_METRICS
 
 
 # -- several sessions in one process
@@ -209,7 +215,7 @@ def test_sessions_side_by_side() -> None:
     late = SessionLog(asked(1, (102.0, 102.5), (103.0, 105.0)), 1, b"", 0, 0.3, handshakes=1)
     early = SessionLog(asked(1, (101.0, 101.5)), 1, b"", 0, 0.2, handshakes=1)
     other = SessionLog(asked(2, (101.5, 102.0), (102.25, 103.0)), 1, b"", 0, 0.4, handshakes=1)
-    found = figures(usage(), [late, early, other], None, correct=2 / 3)
+    found = compute_metrics(usage(), [late, early, other], None, correct=2 / 3)
     assert (found["requests"], found["request_bytes"]) == (5, 50)
     # Two sessions share a connection, and with it the one handshake.
     assert (found["connections"], found["handshakes"]) == (2, 2)
@@ -225,9 +231,9 @@ def test_sessions_side_by_side() -> None:
 
 def test_growth_is_that_of_one_session() -> None:
     long = steps(*[0.1] * 10, *[0.2] * 10)
-    assert "step_overhead_growth" in figures(usage(), [long], None)
-    assert "step_overhead_growth" not in figures(usage(), [long, long], None)
+    assert "step_overhead_growth" in compute_metrics(usage(), [long], None)
+    assert "step_overhead_growth" not in compute_metrics(usage(), [long, long], None)
 
 
 def test_without_a_provider_there_is_nothing_of_it() -> None:
-    assert {"provider_cpu", "sessions_per_second"}.isdisjoint(figures(usage(), [], None))
+    assert {"provider_cpu", "sessions_per_second"}.isdisjoint(compute_metrics(usage(), [], None))

@@ -326,7 +326,7 @@ def _show_plan(wish: "RunRequest", *, as_json: bool) -> None:
         f"\nAbout {_in_words(about.total)}, {_by(about.guessed, plan.scenarios)}."
         f"\n{who} {ends}."
     )
-    if budget and budget < about.total.least:
+    if budget and budget < about.total.minimum:
         click.echo("That is too little for most of it: name scenarios, or give a longer --budget.")
     most = max(plan.pairs_of(cell) for cell in plan.cells) - 1
     if wish.pairs is not None and wish.pairs > most:
@@ -352,14 +352,14 @@ def _in_columns(cell: "Cell", pairs: int, span: "Span") -> tuple[str, ...]:
 def _from_to(span: "Span") -> str:
     from trae_bench.report.text.progress import clock
 
-    least, most = clock(span.least), clock(span.most)
+    least, most = clock(span.minimum), clock(span.maximum)
     return least if least == most else f"{least}-{most}"
 
 
 def _in_words(span: "Span") -> str:
-    if span.most < HOUR:
+    if span.maximum < HOUR:
         return f"{_from_to(span)} minutes"
-    return f"{span.least / HOUR:.1f} to {span.most / HOUR:.1f} hours"
+    return f"{span.minimum / HOUR:.1f} to {span.maximum / HOUR:.1f} hours"
 
 
 def _by(guessed: Collection[str], scenarios: Collection[str]) -> str:

@@ -22,16 +22,16 @@ class RequestLog(Struct, frozen=True):
     """One request as the provider saw it."""
 
     arrived: float
-    """The last byte of the request was read (monotonic seconds)."""
+    """When the last byte of the request was read (monotonic seconds)."""
     replied: float
-    """The last byte of the reply was handed to the kernel."""
+    """When the last byte of the reply was handed to the kernel."""
     connection: int
     received: int
     """Bytes of the request's body."""
     sent: int
     """Bytes of the reply, head and body."""
     status: int
-    """0 where the client did not wait for it, or got no status."""
+    """HTTP status; 0 if the client disconnected first, or got no status."""
     stream: int = 0
     """Number of the HTTP/2 stream on its connection; 0 for HTTP/1.1."""
     pressure: Sequence[int] | None = None
@@ -43,16 +43,16 @@ class RequestLog(Struct, frozen=True):
 
 
 class SessionLog(Struct, frozen=True):
-    """What the provider knows of one session."""
+    """The provider's log of one session."""
 
     requests: tuple[RequestLog, ...]
     connections: int
     last_body: bytes
     """Body of the last request: with full-history protocols, the whole transcript."""
     unexpected: int = 0
-    """Requests after the script had ended, or with an unknown path."""
+    """Requests after the end of the script, or with an unknown path."""
     cpu_seconds: float = 0.0
-    """CPU the provider spent while this session was open, all sessions together."""
+    """CPU time of the provider while this session was open, for all sessions together."""
     handshakes: int = 0
 
 
@@ -136,29 +136,29 @@ def _signal_name(number: int) -> str:
 
 
 class SessionAnswer(Struct, frozen=True):
-    """What one session came to, as the child says it."""
+    """The result of one session, as the child reports it."""
 
     success: bool
     final_text: str
 
 
 class ChildReport(Struct, frozen=True):
-    """What the child says over its own pipe, after the work and before it exits."""
+    """What the child reports over a pipe, after the work and before it exits."""
 
     success: bool
-    """All sessions say that they succeeded."""
+    """All sessions succeeded."""
     final_text: str
     """Of the first session."""
     steps: int
     """Of all sessions."""
     error: str | None = None
-    """The first one, where any session gave up."""
+    """The error of the first session that failed."""
     counters: dict[str, float] = {}
-    """In-process figures: modules imported, longest stall of the loop, and so on."""
+    """In-process figures: modules imported, event-loop lag, and so on."""
     sessions: tuple[SessionAnswer, ...] = ()
-    """Each session's own answer, where the trial had several."""
+    """The answer of each session, if the trial had several."""
     memory: tuple[tuple[float, float], ...] = ()
-    """Moments (monotonic seconds) and the agent's own memory then (bytes), where it was watched."""
+    """Times (monotonic seconds) and the agent's memory at each (bytes), if it was sampled."""
 
 
 AgentAnswer = ChildReport | SessionAnswer
@@ -171,18 +171,18 @@ class Sample(TrialKey, frozen=True, forbid_unknown_fields=True):
     arm: Name
     status: Status
     started: float
-    """Spawn of the process (monotonic seconds)."""
+    """When the process was spawned (monotonic seconds)."""
     exit_status: int | None
     pid: int
     metrics: Values = msgspec.field(default_factory=dict)
     transcript: Name = ""
-    """Hex digest of requests, calls, results and final text; paths and clocks normalised."""
+    """Hex digest of requests, calls, results and final text, with normalised paths and times."""
     workspace: Name = ""
-    """Hex digest of the files that the session left."""
+    """Hex digest of the files after the session."""
     correct: bool = False
     """The scenario's oracle agrees."""
     problem: Text | None = None
-    """Why this sample is not ok, with the child's last lines."""
+    """Why this sample is not correct, with the last lines of the child's output."""
     probe: Probe = "plain"
 
 

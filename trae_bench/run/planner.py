@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from trae_bench._util import host_facts
+from trae_bench._util import cpu_affinity
 from trae_bench.design.contrasts import is_fixed
 from trae_bench.design.plan import planned_cells
 from trae_bench.errors import UsageError
@@ -130,7 +130,7 @@ def plan(request: RunRequest) -> Plan:
     if request.stored is not None:
         _require_overlap([one.name for one in playable.values()], request.stored)
     checkouts = _checkouts(request)
-    metrics = apply(request.settings, taken(pinned=bool(host_facts.cores())))
+    metrics = apply(request.settings, taken(pinned=bool(cpu_affinity.cores())))
     limits = _limits(request, profile)
     used = {
         scenario.name: _used(name, scenario, request, checkouts)

@@ -18,7 +18,7 @@ from secrets import randbits
 import msgspec
 from msgspec import Struct
 
-from trae_bench._util import host_facts
+from trae_bench._util import code_version, cpu_affinity, host_facts
 from trae_bench.design.plan import revision_arms
 from trae_bench.errors import AnswersDiffer, BadRunFile, BenchError, CannotMeasure, UsageError
 from trae_bench.execution.executor_router import ExecutorRouter
@@ -48,9 +48,9 @@ from trae_bench.stats.analysis import comparisons, noise_floor, rule_of
 from trae_bench.storage.journal import Contents, Journal, read_journal, whole_pairs
 from trae_bench.storage.run_file import read_run, write_run
 from trae_bench.storage.seal import sealed
-from trae_bench.subject.agent_core import PACKAGE, AgentCoreSubject, Place
+from trae_bench.subject.agent_core import PACKAGE, AgentCoreSubject
 from trae_bench.subject.install.environments import Installs, provide
-from trae_bench.subject.revisions import Repository, Revision, interpreters
+from trae_bench.subject.revisions import Repository, Revision, with_interpreters
 from trae_bench.verdicts.gate import uneven
 
 Say = Callable[[str], None]
@@ -136,8 +136,8 @@ def _header(
         metrics={name: planned.metrics[name] for name in names},
         rules={metric.mode: rule_of(metric) for metric in METRICS.values()},
         machine=dict(host_facts.fingerprint()),
-        code=dict(host_facts.code_state()),
-        versions={**host_facts.versions(), **installed},
+        code=dict(code_version.code_state()),
+        versions={**code_version.versions(), **installed},
         design=request.design,
         filters=request.filters,
         revisions=revisions,
@@ -203,8 +203,8 @@ def _same_state(journal_file: Path, header: Header, installed: Mapping[str, str]
     before = (header.machine, {"commit": header.code.get("commit")}, header.versions)
     here = (
         host_facts.fingerprint(),
-        host_facts.code_state(),
-        {**host_facts.versions(), **installed},
+        code_version.code_state(),
+        {**code_version.versions(), **installed},
     )
     for old, new in zip(before, here, strict=True):
         for name, value in old.items():
@@ -258,7 +258,7 @@ class Bench:
         self.listener = listener
         self._keep_scratch = keep_scratch
         self._installs = Installs()
-        self._places: dict[str, Place] = {}
+        self._revisions: dict[str, Revision] = {}
 
     def lock(self) -> HostLock:
         return HostLock(self.say)
@@ -278,12 +278,9 @@ class Bench:
 
         Raises `CannotMeasure`.
         """
-        pythons = interpreters(base, head, PACKAGE, self.say)
-        self._places = {
-            revision.name: Place(str(revision.folder), python)
-            for revision, python in zip((base, head), pythons, strict=True)
-        }
-        return pythons[0] != sys.executable
+        pair = with_interpreters(base, head, PACKAGE, self.say)
+        self._revisions = {revision.name: revision for revision in pair}
+        return pair[0].python != sys.executable
 
     def only_in_head(self, planned: Plan, pair: RevisionPair) -> dict[str, str]:
         """Scenarios that head can run and the base cannot, each with the error of the base.
@@ -311,15 +308,15 @@ class Bench:
         """
         with (
             _scratch() as scratch,
-            Loopback(pin=host_facts.provider_core()) as provider,
+            Loopback(pin=cpu_affinity.provider_core()) as provider,
             SubprocessExecutor(
-                subject := AgentCoreSubject(self._installs, self._places, scratch),
+                subject := AgentCoreSubject(self._installs, self._revisions, scratch),
                 provider,
                 scenarios,
                 script=expand,
                 scratch=scratch,
-                duet_core=host_facts.duet_core(),
-                memory_limit=host_facts.memory_for_a_process(),
+                duet_core=cpu_affinity.duet_core(),
+                memory_limit=host_facts.process_memory_limit(),
                 keep=keep,
                 keep_all=keep is not None,
             ) as executor,

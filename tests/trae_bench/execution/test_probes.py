@@ -21,7 +21,7 @@ from trae_bench.errors import UsageError
 from trae_bench.execution import callgrind, probes
 from trae_bench.execution.launcher import REPORT_LIMIT
 from trae_bench.execution.probes import SAMPLE_SECONDS, own_pages, unique_bytes
-from trae_bench.metrics import METRICS, figures
+from trae_bench.metrics import METRICS, compute_metrics
 from trae_bench.model.experiment import Arm, Contrast
 from trae_bench.model.sample import ChildReport, SessionLog
 from trae_bench.run.runner import RunRequest, plan
@@ -159,7 +159,7 @@ def watched(log: SessionLog, slope: float, start: float = 1e6) -> ChildReport:
 @given(st.integers(-10_000, 10_000), st.integers(30, 60))
 def test_growth_is_the_slope_over_the_steps(slope: int, count: int) -> None:
     log = steps(*([0.5] * count))
-    found = figures(usage(), [log], watched(log, slope))
+    found = compute_metrics(usage(), [log], watched(log, slope))
     assert found["memory_growth"] == pytest.approx(1000 * slope, abs=1)
     assert found["memory_per_hour"] == pytest.approx(1800 * slope, abs=1)
 
@@ -170,7 +170,7 @@ def test_what_is_loaded_in_the_beginning_is_no_growth() -> None:
     jump = [
         (moment, size / 2 if nth < 10 else size) for nth, (moment, size) in enumerate(report.memory)
     ]
-    found = figures(usage(), [log], ChildReport(True, "", 100, memory=tuple(jump)))
+    found = compute_metrics(usage(), [log], ChildReport(True, "", 100, memory=tuple(jump)))
     assert found["memory_growth"] == 0
 
 
@@ -179,7 +179,7 @@ def test_short_sessions_and_few_looks_say_nothing(count: int, looks: int) -> Non
     log = steps(*([0.5] * count))
     report = watched(log, 100)
     few = ChildReport(True, "", count, memory=report.memory[-looks:] if looks else ())
-    assert "memory_growth" not in figures(usage(), [log], few)
+    assert "memory_growth" not in compute_metrics(usage(), [log], few)
 
 
 # -- trials of their own
@@ -199,10 +199,10 @@ def test_each_probe_gets_a_cell_of_its_own() -> None:
     ]
 
 
-def test_metrics_that_disturb_say_that_they_get_trials_of_their_own() -> None:
+def test_metrics_of_probes_say_that_they_use_separate_trials() -> None:
     for metric in METRICS.values():
         if metric.probe != "plain":
-            assert re.search("trials of its own|the same as|memory_growth", metric.about)
+            assert re.search("separate trials|memory_growth", metric.about)
     assert SAMPLE_SECONDS > 0
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.trae_bench.cli.test_cli import ScriptedBench, fine, wish
 from tests.trae_bench.fakes import TINY, cell
 from tests.trae_bench.runs import honest, plan
-from trae_bench._util import host_facts
+from trae_bench._util import cpu_affinity
 from trae_bench.cli import main
 from trae_bench.design.cells import confirming, only
 from trae_bench.design.contrasts import NOISE_FLOOR
@@ -244,7 +244,7 @@ def test_a_metric_that_respx_cannot_measure_is_refused_with_the_reason(
 @pytest.fixture
 def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on macOS, where there is no os.sched_setaffinity."""
-    monkeypatch.setattr(host_facts, "cores", lambda: ())
+    monkeypatch.setattr(cpu_affinity, "cores", lambda: ())
 
 
 def test_only_duets_are_taken_otherwise_where_nothing_can_be_pinned() -> None:

@@ -58,7 +58,7 @@ WRONG = {
     "scenarios = 'bugfix'": (2, "scenarios", "expected an array"),
     "scenarios = [\n  'a',\n  3]": (4, "scenarios[1]", "expected a string"),
     "scenarios = ['bugfix',\n 'bugfx']": (3, "scenarios[1]", "did you mean bugfix"),
-    "scenarios = ['bugfix', 'fan-out',\n 'bugfix']": (3, "scenarios[2]", "named twice"),
+    "scenarios = ['bugfix', 'fan-out',\n 'bugfix']": (3, "scenarios[2]", "listed twice"),
     "thresholds = 3": (2, "thresholds", "expected a table"),
     "[tool.trae-bench.thresholds]\nwall = 0.2\ncpuu = 0.2": (4, "cpuu", "did you mean cpu"),
     "[tool.trae-bench.thresholds]\nwall = 0.2\ncpu = 3": (4, "cpu", "0.03 is 3 %"),

@@ -124,8 +124,8 @@ def _edited(run: RunFile) -> RunFile:
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        (_edited(of()), "contradicts itself"),
-        (of(code={"commit": "0123456789", "dirty": True}), "not committed"),
+        (_edited(of()), "inconsistent"),
+        (of(code={"commit": "0123456789", "dirty": True}), "uncommitted"),
         (of(profile="smoke", pairs=2, noise_pairs=2), "too short"),
         (gate(), "compares two commits"),
     ],

@@ -327,10 +327,10 @@ def test_a_revision_may_not_tell_its_toggles(tmp_path: Path, code: bytes) -> Non
     assert toggles_at(tmp_path) is None
 
 
-def test_a_revision_that_is_not_laid_out_is_told(tmp_path: Path) -> None:
+def test_an_unknown_revision_is_an_error(tmp_path: Path) -> None:
     """A journal of a stranger may name one."""
     seats = (SessionEndpoint("http://127.0.0.1:1", str(tmp_path)),)
-    with pytest.raises(CannotMeasure, match="no revision 'x' is laid out"):
+    with pytest.raises(CannotMeasure, match="no revision 'x' is checked out"):
         AgentCoreSubject().command(
             replace(trial(), arm=Arm("x", {}, "x")), SMALL, seats, tmp_path, 3
         )

@@ -33,11 +33,11 @@ from trae_bench.subject.agent_core import AgentCoreSubject, extras
 from trae_bench.subject.command import CommandSubject
 from trae_bench.subject.install import environments, inventory, requirements
 from trae_bench.subject.install.environments import (
+    EnvironmentBuilder,
     Installer,
     Installs,
     NotMade,
     Work,
-    Workshop,
     provide,
 )
 from trae_bench.subject.install.inventory import of_environment, of_records
@@ -381,16 +381,16 @@ def tool(tmp_path: Path) -> Tool:
 ONE = Requirement("one", (), ">=1")
 
 
-def workshop(tool: Tool, tmp_path: Path, **changes: Any) -> Workshop:
-    return Workshop(tool.installer(**changes), [].append, tmp_path / "cache")
+def builder(tool: Tool, tmp_path: Path, **changes: Any) -> EnvironmentBuilder:
+    return EnvironmentBuilder(tool.installer(**changes), [].append, tmp_path / "cache")
 
 
 def test_an_environment_is_made_once(tool: Tool, tmp_path: Path) -> None:
-    made = workshop(tool, tmp_path).environment([ONE])
+    made = builder(tool, tmp_path).environment([ONE])
     assert [call["asked"] for call in tool.calls] == [[], ["one >=1"]]
-    assert of_environment(made, workshop(tool, tmp_path).environment([]))["distributions"] == 1
+    assert of_environment(made, builder(tool, tmp_path).environment([]))["distributions"] == 1
     assert len(tool.calls) == 3
-    assert workshop(tool, tmp_path).environment([ONE]) == made
+    assert builder(tool, tmp_path).environment([ONE]) == made
     assert len(tool.calls) == 3
     assert list(made.glob("lib/python3.11/site-packages/__pycache__/one.*.pyc"))
     assert sorted(p.name for p in made.parent.iterdir() if p == made) == [made.name]
@@ -403,11 +403,11 @@ def test_whatever_decides_what_is_in_it_is_in_its_name(
     lock = tmp_path / "lock.txt"
     lock.write_text("one==1\n")
     monkeypatch.setattr(environments, "constraints", lambda: lock)
-    found = {workshop(tool, tmp_path).environment([])}
-    found.add(workshop(tool, tmp_path).environment([ONE]))
-    found.add(workshop(tool, tmp_path, name="fake 2").environment([ONE]))
+    found = {builder(tool, tmp_path).environment([])}
+    found.add(builder(tool, tmp_path).environment([ONE]))
+    found.add(builder(tool, tmp_path, name="fake 2").environment([ONE]))
     lock.write_text("one==2\n")
-    found.add(workshop(tool, tmp_path).environment([ONE]))
+    found.add(builder(tool, tmp_path).environment([ONE]))
     assert len(found) == 4
     assert len({len(str(path)) for path in found}) == 1
 
@@ -421,27 +421,27 @@ def test_half_an_environment_is_never_kept(
     if fill == "hang":
         monkeypatch.setattr(environments, "STEP_SECONDS", 0.5)
     with pytest.raises(NotMade, match=said):
-        workshop(tool, tmp_path, fill=fill).environment([ONE])
+        builder(tool, tmp_path, fill=fill).environment([ONE])
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_named(tool: Tool, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(NotMade, match="XDG_CACHE_HOME"):
-        workshop(tool, tmp_path).environment([])
+        builder(tool, tmp_path).environment([])
 
 
 def test_what_no_run_has_used_for_long_is_removed(tool: Tool, tmp_path: Path) -> None:
-    shop, many_days = workshop(tool, tmp_path), 40 * 86400
-    old, kept = shop.environment([]), shop.environment([ONE])
+    environments, many_days = builder(tool, tmp_path), 40 * 86400
+    old, kept = environments.environment([]), environments.environment([ONE])
     (tmp_path / "cache" / "making-it").mkdir()
     for place in (tmp_path / "cache").iterdir():
         os.utime(place, (time.time() - many_days,) * 2)
     # Used again, so not as old as it looks.
-    assert shop.environment([ONE]) == kept
-    new = shop.environment([Requirement("two")])
+    assert environments.environment([ONE]) == kept
+    new = environments.environment([Requirement("two")])
     assert sorted((tmp_path / "cache").iterdir()) == sorted([kept, new])
-    assert shop.environment([]) == old
+    assert environments.environment([]) == old
 
 
 def test_of_two_benches_one_is_first(tmp_path: Path) -> None:
@@ -465,7 +465,7 @@ def test_the_installer_sees_what_the_user_has_set(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/certificates")
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     monkeypatch.setenv("UV_PUBLISH_TOKEN", "secret")
-    workshop(tool, tmp_path).environment([])
+    builder(tool, tmp_path).environment([])
     seen = tool.calls[0]["env"]
     assert seen["PIP_INDEX_URL"] == "http://index.example"
     assert (seen["PIP_NO_INPUT"], seen["HOME"]) == ("1", os.environ["HOME"])
@@ -524,8 +524,10 @@ def test_a_real_installer_leaves_what_its_lists_say(
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    shop = Workshop(installer, [].append, tmp_path / "cache")
-    found = of_environment(shop.environment([Requirement("tiny")]), shop.environment([]))
+    environments = EnvironmentBuilder(installer, [].append, tmp_path / "cache")
+    found = of_environment(
+        environments.environment([Requirement("tiny")]), environments.environment([])
+    )
     assert (found["distributions"], found["unrecorded_size"]) == (1, 0)
     # The script that the entry point asks for is in it, and so is what the installer notes.
     assert found["install_size"] == found["closure_size"] > 300

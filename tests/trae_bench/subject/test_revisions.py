@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.trae_bench.mutations import HEADS, commit, git, repository
-from trae_bench._util.host_facts import code_state
+from trae_bench._util.code_version import code_state
 from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.subject import revisions
 from trae_bench.subject.install.environments import Installer
-from trae_bench.subject.revisions import NAME_LENGTH, Repository, Revision, interpreters
+from trae_bench.subject.revisions import NAME_LENGTH, Repository, Revision, with_interpreters
 
 PACKAGE = "agent_core"
 PROJECT = '[project]\nname = "trae-bench"\ndependencies = []\n[project.optional-dependencies]\n'
@@ -66,11 +66,11 @@ def test_the_remotes_default_branch_is_known_by_any_name(checkout: Path, tmp_pat
     assert around(clone).merge_base()[1] == "origin/trunk"
     git(clone, "remote", "set-head", "origin", "--delete")
     git(clone, "branch", "--move", "other")
-    with pytest.raises(UsageError, match="no default branch was found") as found:
+    with pytest.raises(UsageError, match="no default branch found") as found:
         around(clone).merge_base()
     assert "default-branch" in str(found.value)
     assert around(clone).merge_base("trunk")[1] == "origin/trunk"
-    with pytest.raises(UsageError, match=r"no default branch was found \(origin/gone, gone\)"):
+    with pytest.raises(UsageError, match=r"no default branch found \(tried origin/gone, gone\)"):
         around(clone).merge_base("gone")
 
 
@@ -93,7 +93,7 @@ def test_a_shallow_clone_is_told_what_to_do(checkout: Path, tmp_path: Path) -> N
 def test_histories_that_never_met_have_no_base(checkout: Path) -> None:
     git(checkout, "checkout", "--quiet", "--orphan", "stranger")
     commit(checkout, "another beginning")
-    with pytest.raises(UsageError, match="no commit in common"):
+    with pytest.raises(UsageError, match="no common commit"):
         around(checkout).merge_base()
 
 
@@ -209,7 +209,7 @@ def test_a_link_that_leads_out_is_not_laid_out(checkout: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/etc/x", "agent_core/../../x", "../x"])
 def test_a_path_that_leads_out_is_not_laid_out(path: str) -> None:
-    with pytest.raises(CannotMeasure, match="cannot be laid out"):
+    with pytest.raises(CannotMeasure, match="cannot check out"):
         revisions._Entry.of(f"100644 blob {'0' * 40}\t{path}".encode())
 
 
@@ -255,7 +255,7 @@ def test_byte_code_is_made_anew(tmp_path: Path, cache: Path) -> None:
     py_compile.compile(str(source), str(planted), doraise=True)
     honest = planted.read_bytes()
     planted.write_bytes(honest[:16] + marshal.dumps(compile("import antigravity", "x", "exec")))
-    interpreters(base, head, PACKAGE, print)
+    with_interpreters(base, head, PACKAGE, print)
     assert b"antigravity" not in planted.read_bytes()
 
 
@@ -343,7 +343,8 @@ def test_each_side_gets_an_environment_where_they_declare_different_ones(
     monkeypatch.setattr(revisions, "available", lambda: installers)
     said: list[str] = []
     base, head = laid_out(tmp_path / "base", base_lock), laid_out(tmp_path / "head", head_lock)
-    pythons = interpreters(base, head, PACKAGE, said.append)
+    pair = with_interpreters(base, head, PACKAGE, said.append)
+    pythons = tuple(revision.python for revision in pair)
     assert bool(said) == own
     assert (pythons == (sys.executable, sys.executable)) == (not own)
     if base_lock is not None and own:
@@ -361,11 +362,13 @@ def test_an_environment_that_cannot_be_made_is_told(
     head = laid_out(tmp_path / "head", "a==2\n", '["a"]')
     installers = [Installer("broken 1.0", ("false",), ("false",))]
     monkeypatch.setattr(revisions, "available", lambda: installers)
-    with pytest.raises(CannotMeasure, match=r"cannot be made: broken 1\.0: exit status 1"):
-        interpreters(base, head, PACKAGE, lambda text: None)
+    with pytest.raises(
+        CannotMeasure, match=r"cannot make an environment for the base: broken 1\.0: exit status 1"
+    ):
+        with_interpreters(base, head, PACKAGE, lambda text: None)
     monkeypatch.setattr(revisions, "available", list)
     with pytest.raises(CannotMeasure, match="neither uv nor pip"):
-        interpreters(base, head, PACKAGE, lambda text: None)
+        with_interpreters(base, head, PACKAGE, lambda text: None)
 
 
 @pytest.mark.parametrize(
@@ -387,16 +390,16 @@ def test_a_broken_declaration_is_named(
     base, head = laid_out(tmp_path / "base", None), laid_out(tmp_path / "head", "a==1\n")
     (base.folder / name).write_bytes(data)
     with pytest.raises(CannotMeasure, match=r"base/(pyproject|constraints)|^a: 'b'"):
-        interpreters(base, head, PACKAGE, lambda text: None)
+        with_interpreters(base, head, PACKAGE, lambda text: None)
 
 
 @pytest.mark.parametrize(
     ("lock", "dependencies", "said"),
     [
-        ("a==1\n", '["evil @ file:///evil"]', "only an index can be asked"),
-        ("evil @ file:///evil\n", "[]", "is no version"),
-        ("  --no-binary :all:\n", "[]", "is no version"),
-        ("a==1\n-r more.txt\n", "[]", "is no version"),
+        ("a==1\n", '["evil @ file:///evil"]', "must be a version from an index"),
+        ("evil @ file:///evil\n", "[]", "is not a pinned version"),
+        ("  --no-binary :all:\n", "[]", "is not a pinned version"),
+        ("a==1\n-r more.txt\n", "[]", "is not a pinned version"),
     ],
 )
 def test_nothing_of_a_revision_is_built(
@@ -414,5 +417,5 @@ def test_nothing_of_a_revision_is_built(
     base = laid_out(tmp_path / "base", lock, dependencies)
     head = laid_out(tmp_path / "head", "a==2 # not @ an address\n")
     with pytest.raises(CannotMeasure, match=said):
-        interpreters(base, head, PACKAGE, lambda text: None)
+        with_interpreters(base, head, PACKAGE, lambda text: None)
     assert not run.exists()

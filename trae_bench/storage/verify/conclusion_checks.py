@@ -19,7 +19,7 @@ from trae_bench.stats.analysis import (
     to_confirm,
     wanted,
 )
-from trae_bench.stats.stopping import GIVE_UP, NOISE_SHARE, asking, target
+from trae_bench.stats.stopping import GIVE_UP, NOISE_SHARE, asking, seconds_taken, target
 from trae_bench.storage.verify.inconsistency import Inconsistencies, Inconsistency
 
 # A file is exact to the last bit on the machine that wrote it. Another machine's library may
@@ -34,7 +34,7 @@ def check_stop(run: RunFile) -> Inconsistencies:
     """No cell took more pairs than planned. A run is `done` only if no cell needs another pair."""
     limits = run.header.limits
     grouped, found = group(run.samples), to_confirm(run.comparisons)
-    unsettled = asking(run.comparisons, limits)
+    unsettled = asking(run.comparisons, limits, run.header.metrics)
     for cell in run.header.cells:
         place = f"pairs of {cell.scenario}, {cell.contrast.name} ({cell.mode})"
         counted, lost = _counts(grouped.get(key_of(cell), {}))
@@ -88,13 +88,20 @@ def check_noise(run: RunFile) -> Inconsistencies:
 def _ended_for_time(run: RunFile) -> bool:
     """Whether A/A pairs may have ended early: with their share of the budget, or with the run."""
     budget = run.header.limits.budget
-    others = (sample for sample in run.samples if sample.contrast != NOISE_FLOOR)
-    first = next(others, None)
-    if first is None or run.resumed:
+    if (run.stopped != "done" and run.stopped != "budget") or run.resumed:
         # The samples do not tell what was running when it was interrupted, or for how long.
-        return run.stopped != "done" or bool(run.resumed)
-    spent = first.started - run.samples[0].started
-    return budget is not None and spent > NOISE_SHARE * budget * NEARLY
+        return True
+    if budget is None:
+        return False
+    noise = total = 0.0
+    for key, pairs in group(run.samples).items():
+        seconds = sum(seconds_taken(filter(None, pair)) for pair in pairs.values())
+        total += seconds
+        noise += seconds if key.contrast == NOISE_FLOOR else 0.0
+    spent = run.elapsed * noise / total if total else 0.0
+    # A run without time for other pairs may have had none for all A/A pairs either.
+    only_noise = all(sample.contrast == NOISE_FLOOR for sample in run.samples)
+    return only_noise or spent > NOISE_SHARE * budget * NEARLY
 
 
 def _counts(pairs: Mapping[int, PairOfSamples]) -> tuple[int, int]:

@@ -55,12 +55,13 @@ def check_places(run: RunFile) -> Inconsistencies:
 
 
 def check_order(run: RunFile) -> Inconsistencies:
-    """The pairs of a cell are numbered from 0 in order, without a gap, and have both sides. A/A
-    pairs come before all others."""
-    began = False
+    """The pairs of a cell are numbered from 0 in order, without a gap, and have both sides. The A/A
+    pairs of a scenario come before its other pairs."""
+    started = set[str]()
     for number, sample in enumerate(run.samples):
-        began = began or sample.contrast != NOISE_FLOOR
-        if began and sample.contrast == NOISE_FLOOR:
+        if sample.contrast != NOISE_FLOOR:
+            started.add(sample.scenario)
+        elif sample.scenario in started:
             yield Inconsistency(
                 "odd", f"samples[{number}]", "an A/A pair that was taken after other pairs"
             )
