@@ -179,7 +179,7 @@ def _wall_undisturbed(observation: Observation) -> float | None:
     if delay is None:
         return None
     late = sum(request.read_late for request in observation.requests)
-    return observation.process.wall - delay - late
+    return max(0.0, observation.process.wall - delay - late)
 
 
 def _first_request_undisturbed(observation: Observation) -> float | None:
@@ -188,7 +188,8 @@ def _first_request_undisturbed(observation: Observation) -> float | None:
     first = observation.sessions[0][0]
     if first.delay is None:
         return None
-    return first.arrived - observation.process.started - first.delay - first.read_late
+    elapsed = first.arrived - observation.process.started
+    return max(0.0, elapsed - first.delay - first.read_late)
 
 
 def _first_answer_undisturbed(observation: Observation) -> float | None:
@@ -198,7 +199,7 @@ def _first_answer_undisturbed(observation: Observation) -> float | None:
     first, *later = observation.sessions[0]
     delay = later[0].delay if later else observation.process.tree_delay
     late = first.read_late + (later[0].read_late if later else 0.0)
-    return None if delay is None else elapsed - delay - late
+    return None if delay is None else max(0.0, elapsed - delay - late)
 
 
 def _step_overhead_undisturbed(observation: Observation) -> float | None:

@@ -36,7 +36,7 @@ from msgspec import Struct
 from tests.studies.blocked import hogs
 from tests.studies.harness import arguments, keep, mean, table, told
 from trae_bench._util.child_env import environment
-from trae_bench._util.host_facts import duet_core
+from trae_bench._util.cpu_affinity import duet_core
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.launcher_client import Job, LauncherClient
 from trae_bench.execution.run_delay import Group, PressureGroups

@@ -12,5 +12,6 @@ launcher_client       sends jobs to the launcher
 worker, probes        run inside the trial's process
 workspace             creates and removes the folders of a trial
 host_lock             allows one run at a time per host
+run_delay             measures how long a trial waited for a processor that others used
 callgrind             counts instructions under valgrind
 """

@@ -12,6 +12,7 @@ from msgspec import Struct
 from trae_bench._util import cpu_affinity, host_facts
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import contrasts
+from trae_bench.execution import run_delay
 from trae_bench.metrics import taken
 from trae_bench.model.experiment import Limits
 from trae_bench.model.result import NoiseEstimate
@@ -78,11 +79,22 @@ def checkup(bench: Bench, pairs: int = PAIRS) -> Checkup:
         floors = noise(bench, pairs) if pairs else ()
     return Checkup(
         machine=dict(host_facts.fingerprint()),
-        findings=tuple(host_checks.findings()),
+        findings=(*host_checks.findings(), *_delay_findings()),
         provider=cost,
         noise=floors,
         advice=tuple(advice(floors)),
     )
+
+
+def _delay_findings() -> Iterator[HostFinding]:
+    """Whether the undisturbed metrics can be measured here."""
+    problem = run_delay.unavailable()
+    if problem is not None:
+        yield HostFinding(
+            "undisturbed times",
+            f"not available ({problem})",
+            "run as root or under systemd-run --user --scope to compare waiting on a busy machine",
+        )
 
 
 def noise(bench: Bench, pairs: int) -> tuple[NoiseEstimate, ...]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench._util.host_facts import duet_core
+from trae_bench._util.cpu_affinity import duet_core
 from trae_bench.execution import run_delay
 from trae_bench.execution.launcher_client import Job, LauncherClient
 from trae_bench.execution.run_delay import (

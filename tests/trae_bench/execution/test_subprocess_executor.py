@@ -18,6 +18,7 @@ import pytest
 
 from tests.signals import needs
 from trae_bench.errors import CannotMeasure
+from trae_bench.execution import run_delay
 from trae_bench.execution.subprocess_executor import ScriptedExecutor, SubprocessExecutor
 from trae_bench.model.experiment import Arm, Command, Mode, Probe, SessionEndpoint, Side, Trial
 from trae_bench.model.sample import RequestLog, Sample, SessionLog
@@ -470,6 +471,29 @@ def test_a_duet_runs_at_the_same_time_in_the_order_of_its_slots(make: Make, tmp_
     assert (one.side, other.side) == ("B", "A")
     assert one.status == other.status == "ok"
     assert one.started < other.started
+
+
+def test_a_duet_measures_undisturbed_time(make: Make) -> None:
+    if (problem := run_delay.unavailable()) is not None:
+        pytest.skip(problem)
+    busy = "import time\nwhile time.process_time() < 0.2: pass"
+    executor = make(Script(busy, python=True), duet_core=max(os.sched_getaffinity(0)))
+    for sample in executor.run([trial("B", "duet"), trial("A", "duet")]):
+        found = sample.metrics
+        assert found["wall_undisturbed"] < 0.85 * found["wall"]
+        assert found["wall_undisturbed"] == pytest.approx(found["cpu"], abs=0.05)
+    # The kernel's figure is a mean over the cores, so it means nothing if there are several.
+    assert "wall_undisturbed" not in run_one(executor).metrics
+
+
+def test_a_duet_without_a_cgroup_is_still_measured(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_delay, "own_cgroup", lambda: None)
+    executor = make(Script("true"), duet_core=max(os.sched_getaffinity(0)))
+    for sample in executor.run([trial("B", "duet"), trial("A", "duet")]):
+        assert sample.status == "ok"
+        assert "wall_undisturbed" not in sample.metrics
 
 
 def test_one_side_of_a_duet_may_fail_alone(make: Make) -> None:

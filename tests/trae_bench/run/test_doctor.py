@@ -8,6 +8,7 @@ import pytest
 from tests.trae_bench.cli.test_cli import ScriptedBench
 from tests.trae_bench.fakes import figures
 from tests.trae_bench.run.test_scheduler import Tape
+from trae_bench.execution import run_delay
 from trae_bench.execution.host_lock import PLACE_VARIABLE
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Trial
@@ -52,6 +53,13 @@ def test_no_noise_without_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = checkup(Bench(lambda text: None), 0)
     assert (found.noise, found.advice) == ((), ())
     assert found.provider.requests > 0
+
+
+def test_missing_cgroups_are_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setattr(run_delay, "own_cgroup", lambda: None)
+    found = checkup(Bench(lambda text: None), 0)
+    assert "undisturbed times: not available (cgroup v2 is not mounted)" in str(found.findings[-1])
 
 
 def test_a_real_pair_is_right() -> None:

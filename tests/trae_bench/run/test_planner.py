@@ -19,6 +19,7 @@ from trae_bench.cli import main
 from trae_bench.design.cells import confirming, only
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import UsageError
+from trae_bench.execution import run_delay
 from trae_bench.metrics import METRICS, taken
 from trae_bench.model.experiment import Cell
 from trae_bench.run import planner, runner
@@ -38,6 +39,20 @@ def planned(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict[str, An
 
 def rows(cells: Sequence[Cell]) -> set[tuple[str, str, str]]:
     return {(one.scenario, one.contrast.name, name) for one in cells for name in one.metrics}
+
+
+# -- metrics
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_undisturbed_metrics_need_a_cgroup(monkeypatch: pytest.MonkeyPatch, usable: bool) -> None:
+    monkeypatch.setattr(run_delay, "unavailable", lambda: None if usable else "no cgroup")
+    metrics = ("cpu", "wall_undisturbed")
+    if usable:
+        assert planner.with_metrics(parse(TINY, "tiny"), metrics).metrics == metrics
+    else:
+        with pytest.raises(UsageError, match="wall_undisturbed: no cgroup; remove the metric"):
+            planner.with_metrics(parse(TINY, "tiny"), metrics)
 
 
 # -- only
