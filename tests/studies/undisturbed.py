@@ -18,6 +18,9 @@ Three estimates of the time on an idle core are compared: `wall`; `wall - main`,
 less the run delay of the main thread (/proc/PID/schedstat); and `wall - tree`, which is wall
 less the time in which some task of the trial was runnable and none ran (`run_delay`).
 
+With --agent, agent_core plays a scenario in place of the programs. Its metrics are compared with
+their undisturbed variants; the truth is the median of the undisturbed variant in "alone".
+
 truth     median wall of "alone", of the runs that lost less than --quiet of their wall
 bias      mean log ratio of the estimate to the truth, with its 95 % interval
 pair sd   standard deviation of the log ratios of A/A pairs
@@ -28,24 +31,31 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from tempfile import TemporaryDirectory
 
 from msgspec import Struct
 
 from tests.studies.blocked import hogs
-from tests.studies.harness import arguments, keep, mean, table, told
+from tests.studies.harness import arguments, arm, bench, keep, mean, scenario_of, table, told
 from trae_bench._util.child_env import environment
 from trae_bench._util.cpu_affinity import duet_core
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.launcher_client import Job, LauncherClient
 from trae_bench.execution.run_delay import Group, PressureGroups
+from trae_bench.metrics import UNDISTURBED
+from trae_bench.model.experiment import Mode, Side, Trial
 from trae_bench.model.sample import ProcessResult
 
 PROGRAMS = ("single", "tools", "computing tools", "threads")
 ESTIMATES = ("wall", "wall - main", "wall - tree")
 WAYS = ("alone", "duet", "load", "load duet", "serial")
 SECONDS = 60.0
+SIDES: tuple[Side, ...] = ("A", "B")
+HEAD = (
+    *("program", "estimate", "n", "truth", "bias, duet", "bias, load", "bias, load duet"),
+    *("pair sd, duet", "pair sd, load duet", "pair sd, load serial"),
+)
 
 _PROGRAM = """
 import subprocess, sys, threading, time
@@ -107,7 +117,7 @@ class Repetition(Struct, frozen=True):
     times: tuple[Times, ...]
 
 
-class Bench:
+class Programs:
     """Starts programs through the launcher, as trials are started."""
 
     def __init__(self, launcher: LauncherClient, groups: Sequence[Group], folder: Path) -> None:
@@ -143,15 +153,15 @@ def _times(ended: ProcessResult) -> Times:
     return Times(ended.wall, ended.wall - ended.run_delay, ended.wall - ended.tree_delay)
 
 
-def repetitions(bench: Bench, programs: Sequence[str], count: int) -> Iterator[Repetition]:
+def repetitions(programs: Programs, names: Sequence[str], count: int) -> Iterator[Repetition]:
     for _ in range(count):
-        for program in programs:
-            yield Repetition(program, "alone", bench.run(program, 1))
-            yield Repetition(program, "duet", bench.run(program, 2))
+        for program in names:
+            yield Repetition(program, "alone", programs.run(program, 1))
+            yield Repetition(program, "duet", programs.run(program, 2))
             with hogs(1.0):
-                yield Repetition(program, "load", bench.run(program, 1))
-                yield Repetition(program, "load duet", bench.run(program, 2))
-                first, second = (bench.run(program, 1, pinned=False) for _ in range(2))
+                yield Repetition(program, "load", programs.run(program, 1))
+                yield Repetition(program, "load duet", programs.run(program, 2))
+                first, second = (programs.run(program, 1, pinned=False) for _ in range(2))
                 yield Repetition(program, "serial", first + second)
 
 
@@ -176,11 +186,7 @@ def report(found: Sequence[Repetition], quiet: float) -> str:
             cells += [_bias(ways[way], estimate, truth) for way in ("duet", "load", "load duet")]
             cells += [_pair_sd(ways[way], estimate) for way in ("duet", "load duet", "serial")]
             rows.append(cells)
-    head = (
-        *("program", "estimate", "n", "truth", "bias, duet", "bias, load", "bias, load duet"),
-        *("pair sd, duet", "pair sd, load duet", "pair sd, load serial"),
-    )
-    return table(head, rows)
+    return table(HEAD, rows)
 
 
 def _bias(taken: Sequence[Sequence[Times]], estimate: str, truth: float) -> str:
@@ -196,12 +202,61 @@ def _pair_sd(taken: Sequence[Sequence[Times]], estimate: str) -> str:
     return f"{100 * mean(logs).sd:.2f} %"
 
 
+def agent_rows(name: str, repetitions: int) -> Iterator[list[str]]:
+    """A table's rows: each metric and its undisturbed variant."""
+    scenario = scenario_of(name)
+    taken: dict[str, list[list[dict[str, float]]]] = {way: [] for way in WAYS}
+    with bench(scenario) as executor:
+
+        def run(mode: Mode, count: int) -> list[dict[str, float]]:
+            carried = arm(scenario)
+            trials = [
+                Trial(scenario.name, "", mode, 0, side, slot, carried, 0)
+                for slot, side in enumerate(SIDES[:count])
+            ]
+            return [sample.metrics for sample in executor.run(trials)]
+
+        run("duet", 2)
+        for _ in range(repetitions):
+            taken["alone"].append(run("duet", 1))
+            taken["duet"].append(run("duet", 2))
+            with hogs(1.0):
+                taken["load"].append(run("duet", 1))
+                taken["load duet"].append(run("duet", 2))
+                taken["serial"].append(run("serial", 1) + run("serial", 1))
+    for metric in sorted(UNDISTURBED):
+        truth = median(sides[0][metric] for sides in taken["alone"] if metric in sides[0])
+        for shown in (metric.removesuffix("_undisturbed"), metric):
+            logs = {
+                way: [
+                    [math.log(side[shown] / truth) for side in sides]
+                    for sides in pairs
+                    if all(side.get(shown) for side in sides)
+                ]
+                for way, pairs in taken.items()
+            }
+            yield [
+                *(name, shown, str(len(logs["load duet"])), f"{1000 * truth:.2f} ms"),
+                *(told(mean([fmean(pair) for pair in logs[way]]), 2) for way in WAYS[1:4]),
+                *(
+                    f"{100 * mean([b - a for a, b in logs[way]]).sd:.2f} %"
+                    for way in ("duet", "load duet", "serial")
+                ),
+            ]
+
+
 def main(said: Sequence[str] | None = None) -> None:
     parser = arguments(__doc__, "undisturbed")
     parser.add_argument("--repetitions", type=int, default=30, help="default: %(default)s")
     parser.add_argument("--programs", default=",".join(PROGRAMS), help="default: all")
+    parser.add_argument("--agent", help="scenario that the agent plays in place of the programs")
     parser.add_argument("--quiet", type=float, default=0.01, help="fraction; %(default)s")
     asked = parser.parse_args(said)
+    if asked.agent is not None:
+        rows = list(agent_rows(asked.agent, asked.repetitions))
+        keep(asked, rows=rows)
+        print(table(HEAD, rows))
+        return
     with (
         TemporaryDirectory(prefix="study-") as folder,
         PressureGroups() as pressure,
@@ -209,8 +264,8 @@ def main(said: Sequence[str] | None = None) -> None:
     ):
         if pressure.problem is not None:
             raise CannotMeasure(pressure.problem)
-        bench = Bench(launcher, pressure.groups, Path(folder))
-        found = list(repetitions(bench, asked.programs.split(","), asked.repetitions))
+        programs = Programs(launcher, pressure.groups, Path(folder))
+        found = list(repetitions(programs, asked.programs.split(","), asked.repetitions))
     keep(asked, repetitions=found)
     print(report(found, asked.quiet))
 
