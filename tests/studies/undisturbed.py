@@ -21,7 +21,8 @@ less the time in which some task of the trial was runnable and none ran (`run_de
 With --agent, agent_core plays a scenario in place of the programs. Its metrics are compared with
 their undisturbed variants; the truth is the median of the undisturbed variant in "alone".
 
-truth     median wall of "alone", of the runs that lost less than --quiet of their wall
+truth     median `wall - tree` of the quarter of "alone" that lost the smallest share of wall; the
+          largest of these shares is in brackets, and on a quiet machine it is 0 %
 bias      mean log ratio of the estimate to the truth, with its 95 % interval
 pair sd   standard deviation of the log ratios of A/A pairs
 """
@@ -51,6 +52,7 @@ PROGRAMS = ("single", "tools", "computing tools", "threads")
 ESTIMATES = ("wall", "wall - main", "wall - tree")
 WAYS = ("alone", "duet", "load", "load duet", "serial")
 SECONDS = 60.0
+QUARTER = 4
 SIDES: tuple[Side, ...] = ("A", "B")
 HEAD = (
     *("program", "estimate", "n", "truth", "bias, duet", "bias, load", "bias, load duet"),
@@ -165,24 +167,28 @@ def repetitions(programs: Programs, names: Sequence[str], count: int) -> Iterato
                 yield Repetition(program, "serial", first + second)
 
 
-def truth_of(alone: Sequence[Times], quiet: float) -> float:
-    """Wall of the runs that hardly waited. Raises CannotMeasure if every run waited."""
-    calm = [times.wall for times in alone if times.wall - times.tree <= quiet * times.wall]
-    if not calm:
-        raise CannotMeasure("the machine was never quiet; raise --quiet")
-    return median(calm)
+def truth_of(alone: Sequence[Times]) -> tuple[float, float]:
+    """The truth (seconds), and the largest share of wall that a run behind it lost."""
+    by_share = sorted(alone, key=lambda times: 1 - times.tree / times.wall)
+    calm = by_share[: max(1, len(by_share) // QUARTER)]
+    return median(times.tree for times in calm), 1 - calm[-1].tree / calm[-1].wall
 
 
-def report(found: Sequence[Repetition], quiet: float) -> str:
+def report(found: Sequence[Repetition]) -> str:
     rows = []
     for program in dict.fromkeys(one.program for one in found):
         ways = {
             way: [one.times for one in found if (one.program, one.way) == (program, way)]
             for way in WAYS
         }
-        truth = truth_of([times for (times,) in ways["alone"]], quiet)
+        truth, lost = truth_of([times for (times,) in ways["alone"]])
         for estimate in ESTIMATES:
-            cells = [program, estimate, f"{len(ways['alone'])}", f"{1000 * truth:.0f} ms"]
+            cells = [
+                program,
+                estimate,
+                f"{len(ways['alone'])}",
+                f"{1000 * truth:.0f} ms ({lost:.0%})",
+            ]
             cells += [_bias(ways[way], estimate, truth) for way in ("duet", "load", "load duet")]
             cells += [_pair_sd(ways[way], estimate) for way in ("duet", "load duet", "serial")]
             rows.append(cells)
@@ -250,7 +256,6 @@ def main(said: Sequence[str] | None = None) -> None:
     parser.add_argument("--repetitions", type=int, default=30, help="default: %(default)s")
     parser.add_argument("--programs", default=",".join(PROGRAMS), help="default: all")
     parser.add_argument("--agent", help="scenario that the agent plays in place of the programs")
-    parser.add_argument("--quiet", type=float, default=0.01, help="fraction; %(default)s")
     asked = parser.parse_args(said)
     if asked.agent is not None:
         rows = list(agent_rows(asked.agent, asked.repetitions))
@@ -267,7 +272,7 @@ def main(said: Sequence[str] | None = None) -> None:
         programs = Programs(launcher, pressure.groups, Path(folder))
         found = list(repetitions(programs, asked.programs.split(","), asked.repetitions))
     keep(asked, repetitions=found)
-    print(report(found, asked.quiet))
+    print(report(found))
 
 
 if __name__ == "__main__":
