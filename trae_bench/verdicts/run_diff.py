@@ -35,17 +35,8 @@ from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.experiment import Arm, Better, Contrast, Metric, Mode
 from trae_bench.model.result import Estimate, Interval, Verdict
 from trae_bench.model.run import Header, RunFile
-from trae_bench.stats.analysis import (
-    MAX_NOISE,
-    MEMORY,
-    RowKey,
-    own_minimum,
-    own_threshold,
-    rows_of,
-    rule_of,
-    standing,
-)
-from trae_bench.stats.attribution import holm_limit, welch
+from trae_bench.stats.analysis import rows_of
+from trae_bench.stats.attribution import holm_limit
 from trae_bench.stats.decision import (
     MAX_LOG,
     RULES,
@@ -54,10 +45,13 @@ from trae_bench.stats.decision import (
     Row,
     bounds_of,
     estimate,
-    fit_of,
-    t_quantile,
-    t_tail,
+    fit_row,
 )
+from trae_bench.stats.metric_rules import MEMORY, metric_minimum, metric_threshold, rule_of
+from trae_bench.stats.noise import MAX_SD as MAX_NOISE
+from trae_bench.stats.noise import reliability_of as standing
+from trae_bench.stats.pairs import RowKey
+from trae_bench.stats.student_t import t_quantile, t_tail, welch_satterthwaite
 
 Kind = Literal["counter", "toggle ratio", "memory", "absolute", "new", "gone", "incompatible"]
 """new: only in the head. gone: only in the base. incompatible: in both, but not the same thing."""
@@ -387,7 +381,7 @@ def _of_arm(key: RowKey, metric: Metric, base: _Seen, head: _Seen, same_kind: bo
         return replace(change, note="no value in one of the runs")
     change = replace(change, base=median(there), head=median(here))
     definitions = [run.header.metrics[metric.name] for run in (base, head)]
-    minimum = min(map(own_minimum, definitions, (there, here)))
+    minimum = min(map(metric_minimum, definitions, (there, here)))
     if kind == "counter" and len({*there}) == len({*here}) == 1:
         return _counted(change, here[0] - there[0], minimum)
     # Beside a column of ones, ratios are the values themselves.
@@ -399,7 +393,7 @@ def _of_arm(key: RowKey, metric: Metric, base: _Seen, head: _Seen, same_kind: bo
         return replace(change, log_ratio=mean, verdict="inconclusive")
     least = MEMORY_DRIFT if kind == "memory" else 0.0
     of_minimum = minimum / min(median(there), median(here))
-    threshold = max(least, of_minimum, *map(own_threshold, definitions))
+    threshold = max(least, of_minimum, *map(metric_threshold, definitions))
     drift = _drift(key, metric, (base, head)) if kind == "absolute" else 0.0
     return _estimated(change, fits, threshold, drift)
 
@@ -433,7 +427,7 @@ def _fits(rows: Sequence[Row]) -> tuple[Fit, Fit] | None:
     """None where one of them has no value, or none that has a logarithm."""
     if not all(row.a for row in rows):
         return None
-    there, here = (fit_of(row, len(row.a)) for row in rows)
+    there, here = (fit_row(row, len(row.a)) for row in rows)
     return None if there is None or here is None else (there, here)
 
 
@@ -463,7 +457,9 @@ def _estimated(
     least = rule.looks[0]
     if min(change.values) < least:
         return replace(change, note=change.note or f"a verdict takes {least} values of each run")
-    error, df = welch([(there.error, there.df), (here.error, here.df), *[(drift, DRIFT_DF)] * 2])
+    error, df = welch_satterthwaite(
+        [(there.error, there.df), (here.error, here.df), *[(drift, DRIFT_DF)] * 2]
+    )
     # Where nothing varies there is no spread to divide by, and no doubt either.
     half, tail = 0.0, float(change.log_ratio == 0)
     if error:
