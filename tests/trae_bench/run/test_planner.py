@@ -262,7 +262,7 @@ def test_without_pinning_cpu_is_taken_serially_and_the_run_says_so(
     asked = ["run", "tiny.toml", "--pairs", "1", "--out", "r.json", "--comment", "r.md"]
     assert main(asked) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    told = "cpu: taken one side after the other, for processes cannot be pinned"
+    told = "cpu: measured one side after the other, because processes cannot be pinned"
     assert told in shown
     assert told in html.unescape(Path("r.md").read_text())
     run = read_run(Path("r.json"))
