@@ -29,7 +29,7 @@ Terms = Mapping[frozenset[str], float]
 LETTERS = "abcdefgh"
 
 
-def true_effects(k: int, *sizes: int, seed: int = 1) -> dict[frozenset[str], float]:
+def planted(k: int, *sizes: int, seed: int = 1) -> dict[frozenset[str], float]:
     """A random effect for every toggle, and for every set of toggles of these sizes."""
     draw = Random(seed)
     return {
@@ -96,7 +96,7 @@ def mean_effect(name: str, terms: Terms, k: int) -> float:
 
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_factorial_estimates_effects_and_interactions(k: int) -> None:
-    terms = true_effects(k, 2)
+    terms = planted(k, 2)
     found = attributed(rows(terms, "factorial", k=k))
     everything = frozenset(LETTERS[:k])
     for name in LETTERS[:k]:
@@ -117,7 +117,7 @@ def test_factorial_estimates_effects_and_interactions(k: int) -> None:
 
 @pytest.mark.parametrize("k", [5, 7])
 def test_half_fraction_estimates_all_interactions(k: int) -> None:
-    terms = true_effects(k, 2)
+    terms = planted(k, 2)
     found = attributed(rows(terms, "factorial", k=k, n=2))
     assert len(found.interactions) == math.comb(k, 2)
     for interaction in found.interactions:
@@ -128,7 +128,7 @@ def test_half_fraction_estimates_all_interactions(k: int) -> None:
 
 def test_main_effects_with_high_order_interactions() -> None:
     """The model has no column for three toggles, but main effects are still unbiased."""
-    terms = true_effects(4, 2, 3, 4)
+    terms = planted(4, 2, 3, 4)
     found = attributed(rows(terms, "full", k=4))
     for name in "abcd":
         assert of(toggle(found, name).mean) == pytest.approx(mean_effect(name, terms, 4))
@@ -136,7 +136,7 @@ def test_main_effects_with_high_order_interactions() -> None:
 
 @pytest.mark.parametrize("k", [4, 5, 7, 8])
 def test_fraction_estimates_main_effects(k: int) -> None:
-    terms = true_effects(k, 2)
+    terms = planted(k, 2)
     found = attributed(rows(terms, "fraction", k=k, n=2))
     for name in LETTERS[:k]:
         one = toggle(found, name)
@@ -145,7 +145,7 @@ def test_fraction_estimates_main_effects(k: int) -> None:
 
 
 def test_fraction_lists_confounded_pairs() -> None:
-    terms = true_effects(7, 2)
+    terms = planted(7, 2)
     found = attributed(rows(terms, "fraction", k=7, n=2))
     named = [frozenset(pair) for each in found.interactions for pair in each.pairs]
     assert sorted(map(sorted, named)) == [list(pair) for pair in combinations("abcdefg", 2)]
@@ -176,7 +176,7 @@ def test_conditional_effects() -> None:
 
 
 def test_one_factor_at_a_time() -> None:
-    terms = true_effects(3, 2, 3)
+    terms = planted(3, 2, 3)
     found = attributed(rows(terms, "both", k=3))
     everything = frozenset("abc")
     for name in "abc":
@@ -190,7 +190,7 @@ def test_one_factor_at_a_time() -> None:
 
 @pytest.mark.parametrize(("design", "given"), [("add-one", "alone"), ("remove-one", "last")])
 def test_one_sided_designs_estimate_one_effect(design: str, given: str) -> None:
-    one = toggle(attributed(rows(true_effects(3, 2), design, k=3)), "b")
+    one = toggle(attributed(rows(planted(3, 2), design, k=3)), "b")
     estimated = {
         name: getattr(one, name) is not None for name in ("alone", "last", "change", "mean")
     }
@@ -214,14 +214,14 @@ def gaps(terms: Terms, design: str, k: int) -> tuple[float | None, float | None]
 
 @pytest.mark.parametrize(("design", "k"), [("both", 3), ("factorial", 3), ("factorial", 4)])
 def test_no_gap_without_interactions(design: str, k: int) -> None:
-    alone, mean = gaps(true_effects(k), design, k)
+    alone, mean = gaps(planted(k), design, k)
     assert alone == pytest.approx(0, abs=1e-12)
     assert mean == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize(("design", "k"), [("both", 3), ("factorial", 3), ("factorial", 4)])
 def test_interactions_cause_a_gap_of_alone_effects_only(design: str, k: int) -> None:
-    terms = true_effects(k, 2)
+    terms = planted(k, 2)
     of_pairs = sum(effect for names, effect in terms.items() if len(names) == 2)
     alone, mean = gaps(terms, design, k)
     assert alone == pytest.approx(of_pairs)
@@ -230,36 +230,36 @@ def test_interactions_cause_a_gap_of_alone_effects_only(design: str, k: int) -> 
 
 @pytest.mark.parametrize("design", ["both", "factorial"])
 def test_three_toggle_interaction_causes_a_gap(design: str) -> None:
-    _, mean = gaps(true_effects(3, 3), design, 3)
+    _, mean = gaps(planted(3, 3), design, 3)
     assert mean is not None
     assert abs(mean) > 0.01
 
 
 def test_gap_that_is_zero_by_design_is_none() -> None:
     """With two toggles, and with the 16 runs of eight, the means always add up exactly."""
-    assert gaps(true_effects(2, 2), "factorial", 2)[1] is None
-    assert gaps(true_effects(8, 2), "fraction", 8)[1] is None
+    assert gaps(planted(2, 2), "factorial", 2)[1] is None
+    assert gaps(planted(8, 2), "fraction", 8)[1] is None
 
 
 def test_fraction_of_seven_checks_the_sum() -> None:
-    _, mean = gaps(true_effects(7, 2), "fraction", 7)
+    _, mean = gaps(planted(7, 2), "fraction", 7)
     assert mean == pytest.approx(0, abs=1e-12)
-    _, mean = gaps({**true_effects(7), frozenset("bcd"): 0.2}, "fraction", 7)
+    _, mean = gaps({**planted(7), frozenset("bcd"): 0.2}, "fraction", 7)
     assert mean is not None
     assert abs(mean) > 0.01
 
 
 def test_fraction_confounds_three_toggles_with_one() -> None:
     """F = ABD: an interaction of A, B and D biases the main effect of F."""
-    without = toggle(attributed(rows(true_effects(7), "fraction", k=7, n=2)), "f").mean
-    together = {**true_effects(7), frozenset("abd"): 0.2}
+    without = toggle(attributed(rows(planted(7), "fraction", k=7, n=2)), "f").mean
+    together = {**planted(7), frozenset("abd"): 0.2}
     credited = toggle(attributed(rows(together, "fraction", k=7, n=2)), "f").mean
     assert of(credited) - of(without) == pytest.approx(0.2 / 4)
 
 
 def test_additional_run_is_not_fitted() -> None:
     """The half fraction of five has no run with all toggles on; an added one checks the fit."""
-    terms = true_effects(5, 2)
+    terms = planted(5, 2)
     found = rows(terms, "factorial", k=5)
     on = frozenset("abcde")
     if not any(on_in(contrast.b) == on for contrast, _ in found):
@@ -281,14 +281,14 @@ def test_additional_run_is_not_fitted() -> None:
 
 
 def test_no_attribution_without_toggles() -> None:
-    noise_only = rows(true_effects(2), "factorial", k=2)[:1]
+    noise_only = rows(planted(2), "factorial", k=2)[:1]
     assert attribute(noise_only, scenario="s", metric="cpu") is None
     assert attribute([], scenario="s", metric="cpu") is None
 
 
 def test_missing_run() -> None:
     """With 16 runs and 11 columns one run can be missing; with 4 and 4 none can."""
-    terms = true_effects(4, 2)
+    terms = planted(4, 2)
     found = rows(terms, "factorial", k=4)
     contrast, _ = found[6]
     found[6] = (contrast, Row(a=(), b=(), rule=DUET_V1))
@@ -296,20 +296,20 @@ def test_missing_run() -> None:
     assert result.missing == (contrast.name,)
     assert of(toggle(result, "a").alone) == pytest.approx(terms[frozenset("a")])
 
-    found = rows(true_effects(2, 2), "factorial", k=2)[:-1]
+    found = rows(planted(2, 2), "factorial", k=2)[:-1]
     result = attributed(found)
     assert result.interactions == ()
-    assert of(toggle(result, "a").alone) == pytest.approx(true_effects(2, 2)[frozenset("a")])
+    assert of(toggle(result, "a").alone) == pytest.approx(planted(2, 2)[frozenset("a")])
     assert toggle(result, "a").last is None
 
 
 def test_values_of_zero_are_missing() -> None:
-    contrast, _ = rows(true_effects(2), "add-one", k=2)[1]
+    contrast, _ = rows(planted(2), "add-one", k=2)[1]
     assert attribute([(contrast, Row(a=(0.0,), b=(1.0,)))], scenario="s", metric="requests") is None
 
 
 def test_one_pair_has_no_interval() -> None:
-    one = toggle(attributed(rows(true_effects(2, 2), "factorial", k=2, n=1)), "a").mean
+    one = toggle(attributed(rows(planted(2, 2), "factorial", k=2, n=1)), "a").mean
     assert one is not None
     assert (one.interval, one.p) == (None, None)
 
@@ -327,7 +327,7 @@ def test_constant_counts_have_no_error() -> None:
 
 @given(seed=st.integers(0, 10**6), k=st.integers(2, 4), scale=st.floats(0.01, 100))
 def test_unit_does_not_matter(seed: int, k: int, scale: float) -> None:
-    pairs = rows(true_effects(k, 2), "factorial", k=k, noise=(0.05,), draw=Random(seed))
+    pairs = rows(planted(k, 2), "factorial", k=k, noise=(0.05,), draw=Random(seed))
     scaled = [
         (c, Row(a=tuple(scale * x for x in r.a), b=tuple(scale * x for x in r.b), rule=r.rule))
         for c, r in pairs
@@ -338,7 +338,7 @@ def test_unit_does_not_matter(seed: int, k: int, scale: float) -> None:
 
 @given(seed=st.integers(0, 10**6), design=st.sampled_from(["both", "factorial", "fraction"]))
 def test_the_order_of_contrasts_does_not_matter(seed: int, design: str) -> None:
-    pairs = rows(true_effects(4, 2), design, k=4, noise=(0.05, 0.01), draw=Random(seed))
+    pairs = rows(planted(4, 2), design, k=4, noise=(0.05, 0.01), draw=Random(seed))
     mixed = list(pairs)
     Random(seed).shuffle(mixed)
     for one in attributed(pairs).toggles:
@@ -350,14 +350,14 @@ def test_the_order_of_contrasts_does_not_matter(seed: int, design: str) -> None:
 
 @given(seed=st.integers(0, 10**6))
 def test_interval_excludes_0_if_p_is_below_5_percent(seed: int) -> None:
-    found = attributed(rows(true_effects(3, 2), "factorial", k=3, noise=(0.1,), draw=Random(seed)))
+    found = attributed(rows(planted(3, 2), "factorial", k=3, noise=(0.1,), draw=Random(seed)))
     for each in (each.mean for each in found.toggles):
         assert each is not None and each.interval is not None and each.p is not None
         assert (each.p < 0.05) == (not each.interval.low <= 0 <= each.interval.high)
 
 
 def test_looks_widen_intervals() -> None:
-    pairs = rows(true_effects(3), "both", k=3, n=8, noise=(0.02,))
+    pairs = rows(planted(3), "both", k=3, n=8, noise=(0.02,))
     once, often = (toggle(attributed(pairs, looks), "a").alone for looks in (1, 6))
     assert once is not None and often is not None
     assert once.interval is not None and often.interval is not None
@@ -382,7 +382,7 @@ def covered(effect: Effect | None, truth: float) -> bool:
 )
 def test_coverage_of_intervals(noise: tuple[float, ...], n: int) -> None:
     """Coverage is 95 %, also with unequal variances; an exact binomial test of each effect."""
-    terms = true_effects(2, 2)
+    terms = planted(2, 2)
     draw = Random(20260101)
     runs = 600
     hits = {"alone": 0, "last": 0, "mean": 0, "change": 0}
@@ -416,7 +416,7 @@ def test_holm_is_between_bonferroni_and_no_correction(ps: list[float]) -> None:
 
 
 def test_family_contains_all_effects() -> None:
-    found = attributed(rows(true_effects(2, 2), "factorial", k=2, noise=(0.02,)))
+    found = attributed(rows(planted(2, 2), "factorial", k=2, noise=(0.02,)))
     # `alone`, `last`, `change` and `mean` of two toggles; one interaction; all toggles, one gap.
     assert len(p_values(found)) == 8 + 1 + 2
 
@@ -427,7 +427,7 @@ def test_family_contains_all_effects() -> None:
 @pytest.mark.parametrize(("design", "k"), [("factorial", 4), ("factorial", 5), ("fraction", 7)])
 def test_coefficients_match_numpy(design: str, k: int) -> None:
     numpy = pytest.importorskip("numpy")
-    terms = true_effects(k, 2, 3)
+    terms = planted(k, 2, 3)
     pairs = rows(terms, design, k=k, noise=(0.03, 0.01))[1:]
     fitted = [(c, r) for c, r in pairs if (k, design) != (5, "factorial") or len(on_in(c.b)) < 5]
     found = attributed(pairs)
@@ -483,7 +483,7 @@ def test_oversized_design_is_not_fitted() -> None:
 def test_welch_satterthwaite_matches_scipy() -> None:
     """For k = 2 and design `both`, `change` of a toggle is a Welch test between two contrasts."""
     scipy_stats = pytest.importorskip("scipy.stats")
-    pairs = rows(true_effects(2, 2), "both", k=2, n=6, noise=(0.01, 0.05, 0.02))
+    pairs = rows(planted(2, 2), "both", k=2, n=6, noise=(0.01, 0.05, 0.02))
     ratios = {contrast.name: [math.log(x) for x in row.b] for contrast, row in pairs}
     test = scipy_stats.ttest_ind(ratios["a@last"], ratios["a"], equal_var=False)
     interval = test.confidence_interval(0.95)
