@@ -61,7 +61,7 @@ def row_keys(cell: Cell) -> list[RowKey]:
     return [RowKey(cell.scenario, contrast, name) for name in cell.metrics]
 
 
-def group(samples: Iterable[Sample]) -> dict[CellKey, dict[int, PairOfSamples]]:
+def group_samples(samples: Iterable[Sample]) -> dict[CellKey, dict[int, PairOfSamples]]:
     """Samples by cell and pair number, including pair 0."""
     grouped: dict[CellKey, dict[int, PairOfSamples]] = {}
     for sample in samples:
@@ -75,7 +75,7 @@ def pairs_by_cell(
     samples: Iterable[Sample], cells: Sequence[Cell]
 ) -> dict[CellKey, list[PairOfSamples]]:
     """Pairs of each planned cell in order, without the warm-up pair 0."""
-    grouped = group(samples)
+    grouped = group_samples(samples)
     return {key_of(cell): _without_warmup(grouped.get(key_of(cell), {})) for cell in cells}
 
 

@@ -18,7 +18,7 @@ MAX_SCENARIOS = 5
 """Scenarios that are listed by name for one caveat."""
 
 
-def notes(run: RunFile) -> list[str]:
+def caveats_of(run: RunFile) -> list[str]:
     """One sentence per caveat; most runs have none."""
     return [*_broken_seal(run), *_unpinned(run), *_provider_share(run), *_no_environments(run)]
 
@@ -70,3 +70,8 @@ def _no_environments(run: RunFile) -> Iterator[str]:
             "No environment could be created to measure its size: sizes and distributions are "
             "from the RECORD files of the packages installed beside trae-bench"
         )
+
+
+# Old name, until other packages use the new one.
+
+notes = caveats_of

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from tests.trae_bench.runs import honest
 from trae_bench.model.run import RunFile
 from trae_bench.storage.run_file import sealed
-from trae_bench.verdicts.caveats import MAX_SCENARIOS, MIN_PROVIDER_SHARE, notes
+from trae_bench.verdicts.caveats import MAX_SCENARIOS, MIN_PROVIDER_SHARE, caveats_of
 
 PLAIN = honest(toggles=("faster",))
 
@@ -32,18 +32,18 @@ def with_provider(share: float, scenarios: int = 1) -> RunFile:
 
 
 def test_broken_seal() -> None:
-    (caveat,) = notes(replace(honest(), elapsed=1e6))
+    (caveat,) = caveats_of(replace(honest(), elapsed=1e6))
     assert caveat.startswith("Not to be relied on: its seal does not fit")
 
 
 def test_usual_run_has_no_caveats() -> None:
-    assert notes(PLAIN) == []
+    assert caveats_of(PLAIN) == []
 
 
 def test_duet_metrics_measured_serially() -> None:
     metrics = PLAIN.header.metrics
     serial = {name: replace(metric, mode="serial") for name, metric in metrics.items()}
-    (caveat,) = notes(with_header(PLAIN, metrics=serial))
+    (caveat,) = caveats_of(with_header(PLAIN, metrics=serial))
     # `requests` is a count, and `wall` is always serial.
     assert caveat.startswith("cpu, peak_rss: measured one side after the other")
 
@@ -52,11 +52,11 @@ def test_duet_metrics_measured_serially() -> None:
     ("share", "count"), [(MIN_PROVIDER_SHARE - 0.01, 0), (MIN_PROVIDER_SHARE + 0.01, 1)]
 )
 def test_high_share_of_the_provider(share: float, count: int) -> None:
-    assert len(notes(with_provider(share))) == count
+    assert len(caveats_of(with_provider(share))) == count
 
 
 def test_provider_shares_are_sorted_and_limited() -> None:
-    caveats = notes(with_provider(0.3, MAX_SCENARIOS + 2))
+    caveats = caveats_of(with_provider(0.3, MAX_SCENARIOS + 2))
     highest = (
         f"work-{MAX_SCENARIOS + 1}: the scripted provider used 12.2 ms of CPU time, the agent 40 ms"
     )
@@ -70,11 +70,11 @@ def test_missing_samples_and_zero_cpu() -> None:
         replace(sample, metrics={"provider_cpu": 0.1, "cpu": 0.0} if number else {})
         for number, sample in enumerate(PLAIN.samples)
     )
-    assert len(notes(sealed(replace(PLAIN, samples=idle)))) == 1
-    assert notes(sealed(replace(PLAIN, samples=()))) == []
+    assert len(caveats_of(sealed(replace(PLAIN, samples=idle)))) == 1
+    assert caveats_of(sealed(replace(PLAIN, samples=()))) == []
 
 
 def test_sizes_from_record_files() -> None:
-    (caveat,) = notes(with_header(PLAIN, versions={"installer": "none"}))
+    (caveat,) = caveats_of(with_header(PLAIN, versions={"installer": "none"}))
     assert "RECORD" in caveat
-    assert notes(with_header(PLAIN, versions={"installer": "uv 0.9"})) == []
+    assert caveats_of(with_header(PLAIN, versions={"installer": "uv 0.9"})) == []
