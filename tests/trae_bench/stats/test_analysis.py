@@ -94,13 +94,13 @@ def test_side_names_in_reasons(
 
 def test_warmup_pair_is_ignored() -> None:
     samples = run(PLAN, 8, 0.5)
-    wild = [
+    extreme = [
         *(s for s in samples if s.pair > 0),
         sample("A", 0, metrics={"cpu": 1e9}),
         sample("B", 0, metrics={"cpu": 1e-9}),
     ]
     assert row(comparisons(samples, PLAN, METRICS), "fast", "cpu") == row(
-        comparisons(wild, PLAN, METRICS), "fast", "cpu"
+        comparisons(extreme, PLAN, METRICS), "fast", "cpu"
     )
 
 
@@ -289,8 +289,8 @@ def test_metric_is_gated_without_aa_pairs() -> None:
 
 def test_aa_pairs_are_trimmed_like_rows() -> None:
     """A single outlier must not raise the noise estimate."""
-    calm = scattered(0.02, count=11)
-    rows = aa_rows([*calm, (1.0, 3.0)], "wall")
+    quiet = scattered(0.02, count=11)
+    rows = aa_rows([*quiet, (1.0, 3.0)], "wall")
     (floor,) = noise_floor(rows, METRICS)
     assert floor.sd < 0.05
     assert row(rows, "fast", "wall").gated
@@ -299,26 +299,26 @@ def test_aa_pairs_are_trimmed_like_rows() -> None:
 def test_all_attributions_form_one_family() -> None:
     samples = run(PLAN, 8, 0.5)
     found = attributions(samples, PLAN, METRICS, fixed=False)
-    assert [(each.scenario, each.metric) for each in found.found] == [
+    assert [(attribution.scenario, attribution.metric) for attribution in found.found] == [
         ("work", "cpu"),
         ("work", "peak_rss"),
         ("work", "wall"),
     ]
     assert found.family == 3
-    assert [each.looks for each in found.found] == [6, 6, 4]
-    for each in found.found:
-        (one,) = each.toggles
-        assert one.alone is not None and one.alone.p is not None
-        assert one.alone.log_ratio == pytest.approx(math.log(0.5), abs=0.02)
-        assert one.alone.p <= found.limit
+    assert [attribution.looks for attribution in found.found] == [6, 6, 4]
+    for attribution in found.found:
+        (effects,) = attribution.toggles
+        assert effects.alone is not None and effects.alone.p is not None
+        assert effects.alone.log_ratio == pytest.approx(math.log(0.5), abs=0.02)
+        assert effects.alone.p <= found.limit
 
 
 def test_impossible_looks_do_not_widen_intervals() -> None:
     samples = run(PLAN, 8, 0.5)
     few = attributions(samples, PLAN, METRICS, fixed=False, max_pairs=12)
-    assert [each.looks for each in few.found] == [2, 2, 2]
+    assert [attribution.looks for attribution in few.found] == [2, 2, 2]
     fixed = attributions(samples, PLAN, METRICS, fixed=True)
-    assert [each.looks for each in fixed.found] == [1, 1, 1]
+    assert [attribution.looks for attribution in fixed.found] == [1, 1, 1]
 
 
 def test_stops_include_the_exact_look() -> None:
@@ -329,9 +329,9 @@ def test_stops_include_the_exact_look() -> None:
 def test_constant_counts_are_compared_exactly() -> None:
     plan = [cell("fast", "duet", ("requests",))]
     samples = [
-        each
+        result
         for pair in (1, 2)
-        for each in (
+        for result in (
             sample("A", pair, metrics={"requests": 15.0}),
             sample("B", pair, metrics={"requests": 16.0}),
         )

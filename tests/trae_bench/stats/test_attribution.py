@@ -100,18 +100,18 @@ def test_factorial_estimates_effects_and_interactions(k: int) -> None:
     found = attributed(rows(terms, "factorial", k=k))
     everything = frozenset(LETTERS[:k])
     for name in LETTERS[:k]:
-        one = toggle(found, name)
+        effects = toggle(found, name)
         alone = terms[frozenset({name})]
         last = level(everything, terms) - level(everything - {name}, terms)
-        assert of(one.alone) == pytest.approx(alone)
-        assert of(one.last) == pytest.approx(last)
-        assert of(one.change) == pytest.approx(last - alone)
-        assert of(one.mean) == pytest.approx(mean_effect(name, terms, k))
+        assert of(effects.alone) == pytest.approx(alone)
+        assert of(effects.last) == pytest.approx(last)
+        assert of(effects.change) == pytest.approx(last - alone)
+        assert of(effects.mean) == pytest.approx(mean_effect(name, terms, k))
     assert len(found.interactions) == math.comb(k, 2)
     for interaction in found.interactions:
         (pair,) = interaction.pairs
         assert of(interaction.change) == pytest.approx(terms[frozenset(pair)])
-    sizes = [abs(each.change.log_ratio) for each in found.interactions]
+    sizes = [abs(interaction.change.log_ratio) for interaction in found.interactions]
     assert sizes == sorted(sizes, reverse=True)
 
 
@@ -139,24 +139,24 @@ def test_fraction_estimates_main_effects(k: int) -> None:
     terms = planted(k, 2)
     found = attributed(rows(terms, "fraction", k=k, n=2))
     for name in LETTERS[:k]:
-        one = toggle(found, name)
-        assert of(one.mean) == pytest.approx(mean_effect(name, terms, k))
-        assert (one.alone, one.last, one.change) == (None, None, None)
+        effects = toggle(found, name)
+        assert of(effects.mean) == pytest.approx(mean_effect(name, terms, k))
+        assert (effects.alone, effects.last, effects.change) == (None, None, None)
 
 
 def test_fraction_lists_confounded_pairs() -> None:
     terms = planted(7, 2)
     found = attributed(rows(terms, "fraction", k=7, n=2))
-    named = [frozenset(pair) for each in found.interactions for pair in each.pairs]
+    named = [frozenset(pair) for interaction in found.interactions for pair in interaction.pairs]
     assert sorted(map(sorted, named)) == [list(pair) for pair in combinations("abcdefg", 2)]
-    assert {len(each.pairs) for each in found.interactions} == {3}
-    for each in found.interactions:
-        assert each.change.log_ratio == pytest.approx(
-            sum(terms[frozenset(pair)] for pair in each.pairs)
+    assert {len(interaction.pairs) for interaction in found.interactions} == {3}
+    for interaction in found.interactions:
+        assert interaction.change.log_ratio == pytest.approx(
+            sum(terms[frozenset(pair)] for pair in interaction.pairs)
         )
-        assert each.conditional == ()
+        assert interaction.conditional == ()
     # From the defining words of E=ABC, F=ABD, G=ACD: DE = BG = CF.
-    groups = [set(each.pairs) for each in found.interactions]
+    groups = [set(interaction.pairs) for interaction in found.interactions]
     assert {("d", "e"), ("b", "g"), ("c", "f")} in groups
 
 
@@ -168,7 +168,10 @@ def test_conditional_effects() -> None:
         frozenset("ab"): math.log(0.97 / 0.80),
     }
     (interaction,) = attributed(rows(terms, "factorial", k=2)).interactions
-    effects = {(each.toggle, each.given): each for each in interaction.conditional}
+    effects = {
+        (conditional.toggle, conditional.given): conditional
+        for conditional in interaction.conditional
+    }
     assert math.exp(effects["a", "b"].off.log_ratio) == pytest.approx(0.80)
     assert math.exp(effects["a", "b"].on.log_ratio) == pytest.approx(0.97)
     assert math.exp(effects["b", "a"].off.log_ratio) == pytest.approx(0.75)
@@ -180,19 +183,19 @@ def test_one_factor_at_a_time() -> None:
     found = attributed(rows(terms, "both", k=3))
     everything = frozenset("abc")
     for name in "abc":
-        one = toggle(found, name)
+        effects = toggle(found, name)
         last = level(everything, terms) - level(everything - {name}, terms)
-        assert of(one.alone) == pytest.approx(terms[frozenset({name})])
-        assert of(one.last) == pytest.approx(last)
-        assert of(one.mean) == pytest.approx((terms[frozenset({name})] + last) / 2)
+        assert of(effects.alone) == pytest.approx(terms[frozenset({name})])
+        assert of(effects.last) == pytest.approx(last)
+        assert of(effects.mean) == pytest.approx((terms[frozenset({name})] + last) / 2)
     assert found.interactions == ()
 
 
 @pytest.mark.parametrize(("design", "given"), [("add-one", "alone"), ("remove-one", "last")])
 def test_one_sided_designs_estimate_one_effect(design: str, given: str) -> None:
-    one = toggle(attributed(rows(planted(3, 2), design, k=3)), "b")
+    effects = toggle(attributed(rows(planted(3, 2), design, k=3)), "b")
     estimated = {
-        name: getattr(one, name) is not None for name in ("alone", "last", "change", "mean")
+        name: getattr(effects, name) is not None for name in ("alone", "last", "change", "mean")
     }
     assert estimated == {"alone": False, "last": False, "change": False, "mean": False} | {
         given: True
@@ -208,8 +211,8 @@ def gaps(terms: Terms, design: str, k: int) -> tuple[float | None, float | None]
     assert found.whole is not None
     assert of(found.whole.measured) == pytest.approx(level(frozenset(LETTERS[:k]), terms))
     sums = (found.whole.alone, found.whole.mean)
-    one, other = (None if s is None or s.gap is None else s.gap.log_ratio for s in sums)
-    return one, other
+    alone, mean = (None if s is None or s.gap is None else s.gap.log_ratio for s in sums)
+    return alone, mean
 
 
 @pytest.mark.parametrize(("design", "k"), [("both", 3), ("factorial", 3), ("factorial", 4)])
@@ -268,13 +271,13 @@ def test_additional_run_is_not_fitted() -> None:
         found.append((Contrast("s", whole.name, contrast.a, whole), row))
     others = [(c, r) for c, r in found if on_in(c.b) != on]
     (whole_of,) = (c for c, _ in found if on_in(c.b) == on)
-    wild = (whole_of, Row(a=(1.0,) * 4, b=(math.exp(5.0),) * 4, rule=DUET_V1))
-    with_wild, without = attributed([*others, wild]), attributed(others)
-    assert with_wild.toggles == without.toggles
+    extreme = (whole_of, Row(a=(1.0,) * 4, b=(math.exp(5.0),) * 4, rule=DUET_V1))
+    with_extreme, without = attributed([*others, extreme]), attributed(others)
+    assert with_extreme.toggles == without.toggles
     assert without.whole is None
-    assert with_wild.whole is not None
-    assert with_wild.whole.mean is not None
-    assert of(with_wild.whole.mean.gap) == pytest.approx(5.0 - level(on, terms))
+    assert with_extreme.whole is not None
+    assert with_extreme.whole.mean is not None
+    assert of(with_extreme.whole.mean.gap) == pytest.approx(5.0 - level(on, terms))
 
 
 # -- missing data
@@ -309,9 +312,9 @@ def test_values_of_zero_are_missing() -> None:
 
 
 def test_one_pair_has_no_interval() -> None:
-    one = toggle(attributed(rows(planted(2, 2), "factorial", k=2, n=1)), "a").mean
-    assert one is not None
-    assert (one.interval, one.p) == (None, None)
+    effect = toggle(attributed(rows(planted(2, 2), "factorial", k=2, n=1)), "a").mean
+    assert effect is not None
+    assert (effect.interval, effect.p) == (None, None)
 
 
 def test_constant_counts_have_no_error() -> None:
@@ -332,28 +335,28 @@ def test_unit_does_not_matter(seed: int, k: int, scale: float) -> None:
         (c, Row(a=tuple(scale * x for x in r.a), b=tuple(scale * x for x in r.b), rule=r.rule))
         for c, r in pairs
     ]
-    for one, other in zip(attributed(pairs).toggles, attributed(scaled).toggles, strict=True):
-        assert of(one.mean) == pytest.approx(of(other.mean), abs=1e-9)
+    for before, after in zip(attributed(pairs).toggles, attributed(scaled).toggles, strict=True):
+        assert of(before.mean) == pytest.approx(of(after.mean), abs=1e-9)
 
 
 @given(seed=st.integers(0, 10**6), design=st.sampled_from(["both", "factorial", "fraction"]))
 def test_the_order_of_contrasts_does_not_matter(seed: int, design: str) -> None:
     pairs = rows(planted(4, 2), design, k=4, noise=(0.05, 0.01), draw=Random(seed))
-    mixed = list(pairs)
-    Random(seed).shuffle(mixed)
-    for one in attributed(pairs).toggles:
-        other = toggle(attributed(mixed), one.toggle)
-        assert of(other.mean) == pytest.approx(of(one.mean), abs=1e-9)
-        assert one.mean is not None and other.mean is not None
-        assert other.mean.p == pytest.approx(one.mean.p, abs=1e-9)
+    shuffled = list(pairs)
+    Random(seed).shuffle(shuffled)
+    for before in attributed(pairs).toggles:
+        after = toggle(attributed(shuffled), before.toggle)
+        assert of(after.mean) == pytest.approx(of(before.mean), abs=1e-9)
+        assert before.mean is not None and after.mean is not None
+        assert after.mean.p == pytest.approx(before.mean.p, abs=1e-9)
 
 
 @given(seed=st.integers(0, 10**6))
 def test_interval_excludes_0_if_p_is_below_5_percent(seed: int) -> None:
     found = attributed(rows(planted(3, 2), "factorial", k=3, noise=(0.1,), draw=Random(seed)))
-    for each in (each.mean for each in found.toggles):
-        assert each is not None and each.interval is not None and each.p is not None
-        assert (each.p < 0.05) == (not each.interval.low <= 0 <= each.interval.high)
+    for effect in (effect.mean for effect in found.toggles):
+        assert effect is not None and effect.interval is not None and effect.p is not None
+        assert (effect.p < 0.05) == (not effect.interval.low <= 0 <= effect.interval.high)
 
 
 def test_looks_widen_intervals() -> None:
@@ -389,9 +392,11 @@ def test_coverage_of_intervals(noise: tuple[float, ...], n: int) -> None:
     a, both = terms[frozenset("a")], terms[frozenset("ab")]
     truth = {"alone": a, "last": a + both, "mean": a + both / 2, "change": both}
     for _ in range(runs):
-        one = toggle(attributed(rows(terms, "factorial", k=2, n=n, noise=noise, draw=draw)), "a")
+        effects = toggle(
+            attributed(rows(terms, "factorial", k=2, n=n, noise=noise, draw=draw)), "a"
+        )
         for name in hits:
-            hits[name] += covered(getattr(one, name), truth[name])
+            hits[name] += covered(getattr(effects, name), truth[name])
     for name, count in hits.items():
         assert tail(count, runs, 0.95) > 1e-4, (name, count)
         # The intervals are not too wide either.
@@ -433,7 +438,7 @@ def test_coefficients_match_numpy(design: str, k: int) -> None:
     found = attributed(pairs)
     runs = [frozenset[str](), *(on_in(contrast.b) for contrast, _ in fitted)]
     y = [0.0, *(sum(map(math.log, row.b)) / len(row.b) for _, row in fitted)]
-    groups = [each.pairs for each in found.interactions]
+    groups = [estimate.pairs for estimate in found.interactions]
     x = [
         [
             1.0,
@@ -443,8 +448,8 @@ def test_coefficients_match_numpy(design: str, k: int) -> None:
         for on in runs
     ]
     expected = numpy.linalg.lstsq(numpy.array(x), numpy.array(y), rcond=None)[0]
-    mains = [of(each.mean) / 2 for each in found.toggles]
-    changes = [each.change.log_ratio / 4 for each in found.interactions]
+    mains = [of(estimate.mean) / 2 for estimate in found.toggles]
+    changes = [estimate.change.log_ratio / 4 for estimate in found.interactions]
     assert [*mains, *changes] == pytest.approx(list(expected[1:]), abs=1e-12)
 
 

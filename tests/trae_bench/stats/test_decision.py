@@ -498,8 +498,8 @@ def test_looks_are_in_order_until_settled(seed: int, effect: float) -> None:
     }
     for key, judgement in verdicts(rows).items():
         of_row = [look.judgement for of, look in looks(rows) if of == key]
-        assert [each.look for each in of_row] == list(rows[key].rule.looks[: len(of_row)])
-        assert not any(each.settled for each in of_row[:-1])
+        assert [taken.look for taken in of_row] == list(rows[key].rule.looks[: len(of_row)])
+        assert not any(taken.settled for taken in of_row[:-1])
         assert not of_row or of_row[-1] == judgement
         assert bool(of_row) == (len(rows[key].a) >= 8)
 
@@ -515,10 +515,10 @@ def test_critical_effect_separates_verdicts(seed: int, sd: float) -> None:
     """A row just above it is a regression, and a row just below it is not."""
     row = noisy(0.0, 8, seed=seed, sd=sd)
     ((_, look),) = looks({0: row})
-    least, mean = critical_effect(look), fmean(log_ratios(row) or ())
-    assert least is not None
+    critical, mean = critical_effect(look), fmean(log_ratios(row) or ())
+    assert critical is not None
     for share, found in ((1.001, True), (0.999, False)):
-        moved = math.exp(math.log1p(least) * share - mean)
+        moved = math.exp(math.log1p(critical) * share - mean)
         verdict = judge(changed(row, b=tuple(b * moved for b in row.b))).verdict
         assert (verdict == "regression") == found
 

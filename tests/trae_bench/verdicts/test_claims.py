@@ -218,7 +218,9 @@ def test_missing_row_never_decides(found: list[PlaceVerdict], random: object, in
 
 
 def rows(*sources: Source) -> dict[EvidenceKey, str]:
-    return {question: one.source.name for question, one in newest_measurements(sources).items()}
+    return {
+        key: measurement.source.name for key, measurement in newest_measurements(sources).items()
+    }
 
 
 CPU = EvidenceKey("work", frozenset({"faster"}), "cpu")
@@ -231,7 +233,7 @@ def test_newest_run_with_the_row_is_used() -> None:
         assert found[CPU] == "old"
         assert found[CPU._replace(toggles=frozenset({"slower"}))] == "new"
     assert rows(old, Source("newer", run(created="2026")))[CPU] == "newer"
-    assert not any(NOISE_FLOOR in question.toggles for question in rows(old))
+    assert not any(NOISE_FLOOR in key.toggles for key in rows(old))
 
 
 def test_run_without_verdicts_is_the_last_resort() -> None:
@@ -287,9 +289,11 @@ def test_verdicts_of_claims() -> None:
         )
     )
     judged = judge(parse(text).claims, newest_measurements([Source("run", run())]))
-    verdicts = [one.verdict for one in judged]
+    verdicts = [result.verdict for result in judged]
     assert verdicts == ["holds", "refuted", "holds", "holds", "not measured"]
-    assert [claims_text.measured(one.found[0], one.claim.claimed)[:2] for one in judged] == [
+    assert [
+        claims_text.measured(result.found[0], result.claim.claimed)[:2] for result in judged
+    ] == [
         "-5",
         "2.",
         "+4",
@@ -354,7 +358,7 @@ def shipped() -> ClaimsFile:
 def test_shipped_file_covers_the_guide() -> None:
     file = shipped()
     assert len(file.claims) >= 25
-    assert {each.section for one in file.claims for each in one.said} >= {
+    assert {citation.section for item in file.claims for citation in item.said} >= {
         "Performance Improvements Summary",
         "Startup Time Improvements",
         "Memory Usage Improvements",
@@ -364,7 +368,7 @@ def test_shipped_file_covers_the_guide() -> None:
 
 
 def test_suggested_commands_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = {command for one in judge(shipped().claims, {}) for command in one.commands}
+    commands = {command for result in judge(shipped().claims, {}) for command in result.commands}
     assert commands
     for command in sorted(commands):
         program, *words = shlex.split(command)
@@ -390,13 +394,13 @@ def run_file(tmp_path: Path) -> Path:
 def test_command_reports_each_claim(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", *map(str, COMMITTED)]) == 0
     text = capsys.readouterr().out
-    assert all(f"{one.id}: " in text for one in shipped().claims)
+    assert all(f"{item.id}: " in text for item in shipped().claims)
     assert max(map(len, text.splitlines())) <= 80
     assert main(["claims", "--json", *map(str, COMMITTED)]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [one["claim"]["id"] for one in found] == [one.id for one in shipped().claims]
-    assert {one["verdict"] for one in found} >= {"not measurable"}
-    measured = [place for one in found for place in one["places"] if place["run"]]
+    assert [item["claim"]["id"] for item in found] == [item.id for item in shipped().claims]
+    assert {item["verdict"] for item in found} >= {"not measurable"}
+    measured = [place for item in found for place in item["places"] if place["run"]]
     assert measured
     assert all(place["estimate"]["interval"] for place in measured)
 
@@ -407,9 +411,9 @@ def test_wrapped_command_can_be_copied() -> None:
     judged = judge(parse(toml(claim(places=metrics, toggles=["parallel_tools"]))).claims, {})
     shown = claims_text.text(judged, width=50)
     assert max(map(len, shown.splitlines())) <= 50
-    told = shown.partition("  $ ")[2].split("\n\n")[0]
-    assert told.count(" \\\n") == told.count("\n") > 1
-    assert shlex.split(told.replace("\\\n", "")) == shlex.split(judged[0].commands[0])
+    command = shown.partition("  $ ")[2].split("\n\n")[0]
+    assert command.count(" \\\n") == command.count("\n") > 1
+    assert shlex.split(command.replace("\\\n", "")) == shlex.split(judged[0].commands[0])
 
 
 def test_texts_of_a_file_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
@@ -455,9 +459,9 @@ def test_unsupported_sentence_is_reported(
     path = own.with_name("run.json")
     write_run(path, honest(cells=cells("bugfix", ("parallel_tools",))))
     assert main(["claims", str(path), "--own", "--file", str(own)]) == code
-    told = capsys.readouterr()
-    assert f"{own.with_name('README.md')}:3: " in told.out
-    assert (f"{own.with_name('README.md')}:3: 'It is twice as fast' is" in told.err) == bool(code)
+    output = capsys.readouterr()
+    assert f"{own.with_name('README.md')}:3: " in output.out
+    assert (f"{own.with_name('README.md')}:3: 'It is twice as fast' is" in output.err) == bool(code)
 
 
 def test_unmeasured_sentence_is_no_failure(
@@ -495,4 +499,4 @@ def test_committed_runs_support_own_claims(
     assert main(["claims", "--own", "--json", *map(str, COMMITTED)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found) == len(load(claims_file()).own) > 0
-    assert {one["verdict"] for one in found} == {"holds"}
+    assert {item["verdict"] for item in found} == {"holds"}

@@ -267,7 +267,7 @@ def test_unconfirmed_regression_is_inconclusive() -> None:
 
 def test_budget_ends_before_confirmation() -> None:
     whole = gate(1.1)
-    first = next(n for n, one in enumerate(whole.samples) if one.contrast == AGAIN)
+    first = next(n for n, sample in enumerate(whole.samples) if sample.contrast == AGAIN)
     began = whole.samples[first].started - whole.samples[0].started
     run = gate(1.1, budget=began + 1.0)
     assert run.stopped == "budget"
@@ -280,11 +280,13 @@ def test_budget_ends_before_confirmation() -> None:
 def test_fresh_pairs_come_first() -> None:
     """Otherwise the budget may end before the fresh pairs."""
     samples = gate(1.1).samples
-    first = next(n for n, one in enumerate(samples) if one.contrast == AGAIN)
+    first = next(n for n, sample in enumerate(samples) if sample.contrast == AGAIN)
     before = samples[first - 1]
     assert (before.contrast, before.mode, before.pair) == ("head", "duet", 8)
-    waits = [one for one in samples[:first] if (one.contrast, one.mode) == ("head", "serial")]
-    assert max(one.pair for one in waits) == 7
+    serial = [
+        sample for sample in samples[:first] if (sample.contrast, sample.mode) == ("head", "serial")
+    ]
+    assert max(sample.pair for sample in serial) == 7
 
 
 def test_counts_are_confirmed_by_direction() -> None:
@@ -295,8 +297,11 @@ def test_counts_are_confirmed_by_direction() -> None:
     def counted(base: float, head: float, again: tuple[float, float]) -> Confirmation | None:
         values = {"head": (base, head), AGAIN: again, NOISE_FLOOR: (base, base)}
         changed = [
-            replace(one, metrics=one.metrics | {"requests": values[one.contrast][one.side == "B"]})
-            for one in samples
+            replace(
+                sample,
+                metrics=sample.metrics | {"requests": values[sample.contrast][sample.side == "B"]},
+            )
+            for sample in samples
         ]
         rows = comparisons(changed, cells, METRICS)
         (row,) = (row for row in rows if (row.contrast, row.metric) == ("head", "requests"))
@@ -338,7 +343,9 @@ def test_resumed_gate_takes_the_same_pairs(kept: int, effect: float) -> None:
     resumed = session(Machine(effects=effects), limits).run(whole.samples[: 2 * kept])
 
     def keys(samples: Any) -> list[tuple[object, ...]]:
-        return sorted((one.contrast, one.mode, one.pair, one.side) for one in samples)
+        return sorted(
+            (sample.contrast, sample.mode, sample.pair, sample.side) for sample in samples
+        )
 
     assert keys(resumed.samples) == keys(whole.samples)
     assert whole.stopped == resumed.stopped == "done"
@@ -382,12 +389,12 @@ def test_verify_detects_edited_judgements() -> None:
 
 def test_verify_detects_dropped_and_added_fresh_pairs() -> None:
     run = slower()
-    kept = tuple(one for one in run.samples if one.contrast != AGAIN)
+    kept = tuple(sample for sample in run.samples if sample.contrast != AGAIN)
     assert "without an answer" in wrong(replace(run, samples=kept))
-    fresh = tuple(one for one in run.samples if one.contrast == AGAIN)
-    calm = gate()
-    later = tuple(replace(one, started=one.started + 1000) for one in fresh)
-    added = replace(calm, samples=calm.samples + later, elapsed=calm.elapsed + 1000)
+    fresh = tuple(sample for sample in run.samples if sample.contrast == AGAIN)
+    unchanged = gate()
+    later = tuple(replace(sample, started=sample.started + 1000) for sample in fresh)
+    added = replace(unchanged, samples=unchanged.samples + later, elapsed=unchanged.elapsed + 1000)
     assert "0 were planned at most" in wrong(added)
 
 
@@ -399,11 +406,11 @@ def test_verify_detects_a_plan_without_confirmation() -> None:
     other = tuple(replace(cell, confirms="") for cell in run.header.cells)
     assert wrong(replace(run, header=replace(run.header, cells=other)))
     assert "does not name" in wrong(replace(run, header=replace(run.header, compared=None)))
-    stranger = replace(COMPARED, base="c" * 12)
-    assert "does not name" in wrong(replace(run, header=replace(run.header, compared=stranger)))
+    other_base = replace(COMPARED, base="c" * 12)
+    assert "does not name" in wrong(replace(run, header=replace(run.header, compared=other_base)))
     cell = next(cell for cell in gate_plan() if cell.confirms)
-    lonely = tuple(one for one in gate_plan() if confirming(one) != cell)
-    assert "is not like it" in wrong(replace(run, header=replace(run.header, cells=lonely)))
+    without_first = tuple(planned for planned in gate_plan() if confirming(planned) != cell)
+    assert "is not like it" in wrong(replace(run, header=replace(run.header, cells=without_first)))
 
 
 # -- reports
@@ -644,8 +651,8 @@ def test_broken_head_exits_with_4_and_can_be_resumed(
     assert main(["run", "--resume", str(journal), "--strict"]) == 4
     HEADS["an import"](checkout)
     assert main(["run", "--resume", str(journal)]) == 2
-    said = capsys.readouterr().err
-    assert re.search(r"head was \w{12} when .* is \w{12} with changes that are in no commit", said)
+    error = capsys.readouterr().err
+    assert re.search(r"head was \w{12} when .* is \w{12} with changes that are in no commit", error)
 
 
 # -- exports
@@ -686,7 +693,7 @@ def test_stored_run_as_the_base(
     assert json.loads(capsys.readouterr().out)["exit_code"] == 1
 
 
-def test_a_run_that_shows_nothing_is_told_in_place_of_the_comparison(
+def test_failed_run_is_reported_instead_of_the_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     works = [True]
@@ -711,7 +718,7 @@ def test_a_run_that_shows_nothing_is_told_in_place_of_the_comparison(
     assert "exit status 1" in Path("c.md").read_text()
 
 
-def test_a_stored_run_that_is_no_base_is_refused(
+def test_invalid_base_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -719,22 +726,22 @@ def test_a_stored_run_that_is_no_base_is_refused(
     store.write_run(Path("edited.json"), replace(honest(), elapsed=1.0))
     assert main(["run", "--compare", "nowhere.json"]) == 2
     assert "no such run file" in capsys.readouterr().err
-    for name, said in (
+    for name, message in (
         ("gate.json", "give a run of toggles, or a commit\n"),
         ("edited.json", "seal"),
     ):
         assert main(["run", "--compare", name]) == 4
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
-def test_compare_asks_for_no_commit(
+def test_compare_refuses_a_run_of_revisions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     store.write_run(Path("quick.json"), honest())
     store.write_run(Path("gate.json"), gate())
     assert main(["compare", "quick.json", "gate.json"]) == 4
-    told = "gate.json: compares two commits with each other, so there is no toggle ratio in it"
+    message = "gate.json: compares two commits with each other, so there is no toggle ratio in it"
     assert capsys.readouterr().err == (
-        f"Error: {told} to hold to another run's; give a run of toggles\n"
+        f"Error: {message} to hold to another run's; give a run of toggles\n"
     )

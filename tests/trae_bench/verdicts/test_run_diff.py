@@ -49,10 +49,10 @@ def in_arm(name: str) -> Selector:
 def changed(run: RunFile, metric: str, factor: float, which: Selector = all_samples) -> RunFile:
     """The run with a metric of some samples multiplied."""
     samples = (
-        replace(one, metrics=one.metrics | {metric: one.metrics[metric] * factor})
-        if which(one)
-        else one
-        for one in run.samples
+        replace(sample, metrics=sample.metrics | {metric: sample.metrics[metric] * factor})
+        if which(sample)
+        else sample
+        for sample in run.samples
     )
     return replace(run, samples=tuple(samples))
 
@@ -157,7 +157,7 @@ def count_false_alarms(number: int) -> int:
 
 
 def _without_thresholds(run: RunFile) -> RunFile:
-    metrics = {name: replace(one, threshold=1e-9) for name, one in run.header.metrics.items()}
+    metrics = {name: replace(metric, threshold=1e-9) for name, metric in run.header.metrics.items()}
     return with_header(run, metrics=metrics)
 
 
@@ -212,7 +212,7 @@ def test_machine_speed_does_not_change_toggle_ratios() -> None:
     absolute = row(found, "absolute", subject="none", metric="cpu")
     assert (absolute.gated, absolute.interval, absolute.note) == (False, None, OTHER_KIND)
     assert ("cpu", "an ordinary one", "a faster one") in [
-        (one.name, one.base, one.head) for one in found.differences
+        (difference.name, difference.base, difference.head) for difference in found.differences
     ]
 
 
@@ -369,13 +369,13 @@ def test_new_and_removed_contrasts() -> None:
 
 
 def test_biased_metric_gets_no_verdict() -> None:
-    uneven = changed(
+    biased = changed(
         honest(day="2", noise=0.002),
         "cpu",
         1.5,
-        lambda one: one.contrast == NOISE_FLOOR and one.side == "B",
+        lambda sample: sample.contrast == NOISE_FLOOR and sample.side == "B",
     )
-    found = compare_runs(honest(day="1", noise=0.002), uneven)
+    found = compare_runs(honest(day="1", noise=0.002), biased)
     change = row(found, "toggle ratio", subject="slower", metric="cpu")
     assert change.verdict == "not measured"
     assert "A/A sides differ" in change.note
@@ -439,9 +439,9 @@ def test_differing_facts_are_reported() -> None:
     nearly = honest(machine=machine | {"memory": 8 * 10**9 + 8192})
     assert "- memory:" not in diff_text.text(compare_runs(base, nearly), (base, nearly))
     other = honest(machine=machine | {"memory": 16 * 10**9})
-    told = diff_text.text(compare_runs(base, other), (base, other))
-    assert "- memory: 8 GB in the base, 16 GB in the head" in told
-    assert "- openai: 3.54.0 in the base, not installed in the head" in told
+    text = diff_text.text(compare_runs(base, other), (base, other))
+    assert "- memory: 8 GB in the base, 16 GB in the head" in text
+    assert "- openai: 3.54.0 in the base, not installed in the head" in text
 
 
 def test_singular_of_row() -> None:
@@ -462,8 +462,8 @@ def test_only_table_rows_exceed_a_narrow_width() -> None:
 
 def test_comment_explains_its_columns() -> None:
     runs = honest(day="1"), honest(day="2")
-    told = diff_text.comment(compare_runs(*runs), runs)
-    assert diff_text.READING in told
+    comment = diff_text.comment(compare_runs(*runs), runs)
+    assert diff_text.READING in comment
 
 
 def test_compare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -481,20 +481,24 @@ def test_compare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert [floor["metric"] for floor in printed["noise"]["head"]] == [
         floor.metric for floor in worse.noise
     ]
-    (told,) = [
+    (regression,) = [
         change
         for change in printed["found"]["changes"]
         if change["gated"] and change["verdict"] == "regression"
     ]
-    assert (told["kind"], told["subject"], told["metric"]) == ("toggle ratio", "idle", "cpu")
+    assert (regression["kind"], regression["subject"], regression["metric"]) == (
+        "toggle ratio",
+        "idle",
+        "cpu",
+    )
     assert main(["compare", base, base]) == 0
 
 
 def test_comment_shows_values_of_counts() -> None:
     head = changed(honest(day="2"), "requests", 18 / 17)
     runs = honest(day="1"), head
-    told = diff_text.comment(compare_runs(*runs), runs)
-    assert "<code>requests</code> (counter): 17 → 18\n" in told
+    comment = diff_text.comment(compare_runs(*runs), runs)
+    assert "<code>requests</code> (counter): 17 → 18\n" in comment
 
 
 def test_noise_of_both_runs_precedes_the_table() -> None:
@@ -502,8 +506,8 @@ def test_noise_of_both_runs_precedes_the_table() -> None:
     runs = honest(day="1"), noisy
     found = compare_runs(*runs)
     head, *_ = " ".join(diff_text.text(found, runs).split()).partition("metric base head")
-    told, *_ = diff_text.comment(found, runs).partition("<details>")
-    for shown in (head, told):
+    comment, *_ = diff_text.comment(found, runs).partition("<details>")
+    for shown in (head, comment):
         assert shown.count("A/A noise") == 2
         assert shown.count("For information only, too noisy here to be gated") == 1
 
@@ -569,10 +573,10 @@ def test_comment_has_a_maximum_length() -> None:
     found = compare_runs(run, run)
     long = replace(row(found, "memory", subject="idle"), scenario="<" * 200, verdict="regression")
     many = [replace(long, subject=f"{'|' * 190}{n}", note="because " * 9) for n in range(3000)]
-    told = diff_text.comment(replace(found, changes=(*found.changes, *many)), (run, run))
-    assert len(told) < markdown.MOST
-    assert "3000 regressions" in told
-    assert "more rows" in told
+    comment = diff_text.comment(replace(found, changes=(*found.changes, *many)), (run, run))
+    assert len(comment) < markdown.MOST
+    assert "3000 regressions" in comment
+    assert "more rows" in comment
 
 
 def test_committed_run_compared_with_itself() -> None:
