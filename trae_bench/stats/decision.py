@@ -106,8 +106,9 @@ def minimum_detectable_effect(
     """Effect (a fraction) that is detected with 95 % power in a family of `family` rows.
 
     `sd` is the standard deviation of the pairs' log ratios; `look` is a number of pairs, by
-    default that of the last look. The formula adds the t quantiles of the level and of 5 %,
-    times sd / sqrt(n), as for the sample size of a t-test.
+    default that of the last look. On the log scale the effect is the sum of the t quantiles of
+    the level and of 5 %, times the standard error: Bloom, Minimum detectable effects, Evaluation
+    Review 19 (1995).
     """
     n = rule.looks[-1] if look is None else look
     df = n - 1 - 2 * int(rule.trim * n)
@@ -133,11 +134,11 @@ def verdicts(rows: Mapping[Key, Row]) -> dict[Key, Judgement]:
     """Judge all rows of a run. Depends on the values only, not on when they arrived.
 
     Pass every planned row, also rows without pairs: the plan fixes the family. Looks are taken
-    by increasing number of pairs. A settled row is not looked at again, so later pairs change
-    nothing. At each look the rows are tested by increasing p-value; after k verdicts of one
-    direction the level is alpha / (M - k) instead of alpha / M (Holm, A simple sequentially
-    rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979). The order of
-    `rows` has no influence.
+    by increasing number of pairs, and share alpha equally (Bonferroni). A settled row is not
+    looked at again, so later pairs change nothing. At each look the rows are tested by increasing
+    p-value; after k verdicts of one direction the level is divided by M - k instead of M (Holm, A
+    simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6,
+    1979). The order of `rows` has no influence.
     """
     judged: dict[Key, Judgement] = {
         key: _NOT_LOOKED_AT if row.a else _NOT_MEASURED for key, row in rows.items()
@@ -160,7 +161,9 @@ class LookStatistics(Struct, frozen=True):
     large: bool
     """The mean effect reaches the threshold."""
     within: bool
-    """The interval lies within the margin; without ratios, every pair within the minimum."""
+    """The interval lies within the margin; without ratios, every pair within the minimum. This
+    is the test by two one-sided tests: Schuirmann, Journal of Pharmacokinetics and
+    Biopharmaceutics 15 (1987)."""
     fit: "Fit | None" = None
     """None if a value has no logarithm."""
     threshold: float = 0.0

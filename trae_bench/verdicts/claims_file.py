@@ -131,7 +131,7 @@ def _field_problems(claim: RatioClaim) -> Iterator[tuple[str, str]]:
     if isinstance(claim, Claim) and claim.not_measurable:
         for field in ("claimed", "toggles", "places"):
             if getattr(claim, field):
-                yield field, f"not allowed with `not_measurable`; remove `{field}` or the other"
+                yield field, "not allowed with `not_measurable`; remove one of the two"
         return
     try:
         parse_range(claim.claimed)
