@@ -133,8 +133,8 @@ def _all_new(run: RunFile) -> bool:
 def bias_message(noise: NoiseEstimate) -> str:
     """Describes a metric whose A/A sides differ."""
     return (
-        f"{noise.scenario}, {noise.metric}: in {noise.pairs} A/A pairs side B is "
-        f"{percent_change(noise.mean)} off side A, although both sides are the same"
+        f"{noise.scenario}, {noise.metric}: in {noise.pairs} A/A pairs B is "
+        f"{percent_change(noise.mean)} off A, although both sides are the same"
     )
 
 
