@@ -36,7 +36,8 @@ from trae_bench.report.html import page
 from trae_bench.report.html.source import Source
 from trae_bench.report.plot import Shown, picture
 from trae_bench.report.text.terminal import closing, noise_lines, table
-from trae_bench.stats.analysis import comparisons, noise_floor
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.noise import noise_floor
 from trae_bench.storage.run_file import read_run
 
 ROOT = Path(__file__).resolve().parent.parent

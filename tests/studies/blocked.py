@@ -54,8 +54,9 @@ from trae_bench.model.experiment import Cell, Limits
 from trae_bench.model.result import Estimate
 from trae_bench.model.sample import Sample
 from trae_bench.scenario import Scenario
-from trae_bench.stats.analysis import MINIMUM, standing
 from trae_bench.stats.decision import SERIAL_V1, Row, estimate
+from trae_bench.stats.metric_rules import MIN_DIFFERENCES
+from trae_bench.stats.noise import reliability_of
 
 COMPARED = ("blocked", "wall", "session_overhead")
 LOADS = {"quiet": 0.0, "load": 0.3}
@@ -111,7 +112,7 @@ def row_of(pairs: Sequence[Pair], metric: str, floor: Estimate | None = None) ->
         b=tuple(b.metrics[metric] for _, b in pairs),
         rule=SERIAL_V1,
         floor_sd=floor.sd if floor else 0.0,
-        minimum=MINIMUM.get(metric, 0.0),
+        minimum=MIN_DIFFERENCES.get(metric, 0.0),
     )
 
 
@@ -142,7 +143,7 @@ def lines_of(load: str, by_amount: dict[float, list[Pair]], draw: Random) -> Ite
                 bias=mean([1000 * (d - s) for d, s in zip(longer, slept, strict=True)]),
                 pair_sd=shown.sd if shown and shown.log_ratio is not None else math.nan,
                 found=power(pairs, metric, floor, draw),
-                standing=standing(floor, METRICS[metric], FAMILY),
+                standing=reliability_of(floor, METRICS[metric], FAMILY),
             )
 
 

@@ -20,7 +20,7 @@ from trae_bench.errors import BenchError
 from trae_bench.model.experiment import Cell, Contrast, Limits, Side
 from trae_bench.model.sample import Sample
 from trae_bench.run.runner import Bench
-from trae_bench.stats.analysis import group, pair_outcome
+from trae_bench.stats.pairs import group_samples, pair_outcome
 
 TOO_LONG = ("trajectory-long@1000",)
 FIGURES = ("wall", "cpu", "provider_cpu")
@@ -49,7 +49,7 @@ def played(name: str, pairs: int, seed: int) -> Played:
         ending = play(executor, [cell], Limits(pairs=pairs, fixed=True), seed)
     found = [
         pair_outcome(*both)
-        for of_cell in group(ending.samples).values()
+        for of_cell in group_samples(ending.samples).values()
         for both in of_cell.values()
     ]
     wrong = next((reason for fate_, reason in found if fate_ != "measured"), "")

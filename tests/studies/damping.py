@@ -47,7 +47,7 @@ from trae_bench.execution.ports import Executor
 from trae_bench.model.experiment import Cell, Limits, Mode
 from trae_bench.model.sample import Sample
 from trae_bench.scenario import Scenario
-from trae_bench.stats.decision import t_quantile
+from trae_bench.stats.student_t import t_quantile
 
 KINDS = ("cpu", "cache", "threads", "children")
 MODES: tuple[Mode, ...] = ("duet", "serial")

@@ -42,7 +42,8 @@ from trae_bench.model.experiment import Arm, Cell, Contrast, Limits, Mode
 from trae_bench.model.result import Comparison, Verdict
 from trae_bench.run.runner import Bench
 from trae_bench.scenario import Scenario
-from trae_bench.stats.analysis import comparisons, noise_floor
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.noise import noise_floor
 
 TOO_LONG = ("throughput@500", "trajectory-long@1000", "trajectory-long@history-1000")
 """Half a minute and more for one trial."""

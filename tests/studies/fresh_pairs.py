@@ -20,7 +20,9 @@ from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Arm, Cell, Contrast, Mode, Side
 from trae_bench.model.sample import Sample
-from trae_bench.stats.analysis import comparisons, key_of, stops
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.metric_rules import stops
+from trae_bench.stats.pairs import key_of
 
 A, B = Arm("base", {}), Arm("head", {})
 QUANTILES = [NormalDist().inv_cdf((n + 0.5) / 40) for n in range(40)]

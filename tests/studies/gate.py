@@ -28,7 +28,7 @@ from trae_bench.model.run import RunFile
 from trae_bench.report.text.gate import sentence
 from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
-from trae_bench.verdicts.gate import CODES, outcome
+from trae_bench.verdicts.gate import EXIT_CODES, outcome
 
 SHARES = (0.03, 0.05, 0.10)
 """Of the processor time of a session."""
@@ -84,7 +84,7 @@ def _seen(head: str, code: int, took: float, run: RunFile) -> Seen:
     del counted[NOISE_FLOOR]
     return Seen(
         head=head,
-        expected=EXPECTED.get(head, CODES["regression"] if "%" in head else 0),
+        expected=EXPECTED.get(head, EXIT_CODES["regression"] if "%" in head else 0),
         code=code,
         pairs=counted.total(),
         fresh=counted["head again"],

@@ -46,8 +46,8 @@ from trae_bench.run import planner
 from trae_bench.run.doctor import tiny
 from trae_bench.run.scheduler import Ending, Scheduler
 from trae_bench.scenario import Scenario, find, load, split
-from trae_bench.stats.analysis import PairOfSamples, group, pair_outcome
-from trae_bench.stats.decision import t_quantile
+from trae_bench.stats.pairs import PairOfSamples, group_samples, pair_outcome
+from trae_bench.stats.student_t import t_quantile
 from trae_bench.subject.agent_core import AgentCoreSubject
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -216,7 +216,7 @@ def play(executor: Executor, cells: Sequence[Cell], limits: Limits, seed: int) -
 def pairs_of(samples: Iterable[Sample], contrast: str, mode: Mode) -> list[tuple[Sample, Sample]]:
     """The pairs that count, in order."""
     found: list[PairOfSamples] = []
-    for key, pairs in group(samples).items():
+    for key, pairs in group_samples(samples).items():
         if (key.contrast, key.mode) == (contrast, mode):
             found += [pairs[number] for number in sorted(pairs) if number > 0]
     return [(a, b) for a, b in found if a and b and pair_outcome(a, b)[0] == "measured"]

@@ -12,7 +12,7 @@ from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.metrics import METRICS
 from trae_bench.model.run import RunFile
 from trae_bench.model.sample import Sample
-from trae_bench.stats.analysis import CellKey, group, key_of, key_of_sample
+from trae_bench.stats.pairs import CellKey, group_samples, key_of, key_of_sample
 from trae_bench.storage.verify.inconsistency import Inconsistencies, Inconsistency
 
 CLOCK_SLACK = 0.005
@@ -72,7 +72,7 @@ def check_order(run: RunFile) -> Inconsistencies:
             problem = f"pair {sample.pair} was taken after pair {before} of the same cell"
             yield Inconsistency("wrong", f"samples[{number}]", problem)
         last[key_of_sample(sample)] = max(sample.pair, before)
-    for key, pairs in group(run.samples).items():
+    for key, pairs in group_samples(run.samples).items():
         place = f"pairs of {key.scenario}, {key.contrast} ({key.mode})"
         numbers = sorted(pairs)
         if numbers[0] != 0:
