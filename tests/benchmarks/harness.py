@@ -21,7 +21,7 @@ from trae_bench._util.child_output import last_words
 from trae_bench._util.cpu_affinity import duet_core
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient
-from trae_bench.metrics import figures
+from trae_bench.metrics import compute_metrics
 from trae_bench.model.experiment import Arm, Command, SessionEndpoint, Trial
 from trae_bench.model.sample import ChildReport, ProcessResult, SessionLog
 from trae_bench.provider.loopback import Loopback
@@ -137,7 +137,7 @@ class Rig:
             check(subject, log, load)
         report = json.loads(ended.report) if ended.report else None
         child = None if report is None else ChildReport(**report)
-        return figures(ended, logs[count - load.sessions :], child)
+        return compute_metrics(ended, logs[count - load.sessions :], child)
 
     def _place(self, folder: Path, load: Load) -> _Place:
         workspace = folder / "workspace"

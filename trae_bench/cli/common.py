@@ -51,11 +51,11 @@ def make_room(path: Path) -> None:
         return
     import tempfile
 
-    from trae_bench._util.bounded_io import passed
+    from trae_bench._util.bounded_io import is_inherited_descriptor
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if passed(path) or _is_device(path):
+        if is_inherited_descriptor(path) or _is_device(path):
             return
         # Rights do not tell: root has them all, also where nothing can be made (/proc).
         with tempfile.NamedTemporaryFile(dir=Path(os.path.realpath(path)).parent):

@@ -593,7 +593,7 @@ def test_a_second_bench_waits_and_then_refuses(tmp_path: Path) -> None:
     said: list[str] = []
     place = tmp_path / "lock"
     with HostLock(said.append, place=place):
-        second = HostLock(said.append, place=place, patience=0.0)
+        second = HostLock(said.append, place=place, timeout=0.0)
         with pytest.raises(CannotMeasure, match=f"process {os.getpid()}"), second:
             pass
     assert len(said) == 1
@@ -627,7 +627,7 @@ def test_a_lock_on_a_full_disk_holds_without_a_name(
     place = tmp_path / "lock"
     monkeypatch.setattr(os, "write", full)
     with HostLock(print, place=place):
-        second = HostLock(lambda text: None, place=place, patience=0.0)
+        second = HostLock(lambda text: None, place=place, timeout=0.0)
         with pytest.raises(CannotMeasure, match="another trae-bench is still"), second:
             pass
 
