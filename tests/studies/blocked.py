@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with open_executor(scenario) as executor:
         samples = measure(executor, scenario, amounts, options.pairs, options.seed)
     rng = Random(options.seed)
-    lines = []
+    lines: list[Line] = []
     for background, taken in samples.items():
         by_amount = {
             amount: measured_pairs(taken, f"{amount:g} ms", "serial") for amount in amounts
