@@ -56,6 +56,7 @@ from trae_bench.model.sample import Sample
 from trae_bench.scenario import Scenario
 from trae_bench.stats.decision import SERIAL_V1, Row, estimate
 from trae_bench.stats.metric_rules import MIN_DIFFERENCES
+from trae_bench.stats.noise import reliability_of
 
 METRIC_NAMES = ("blocked", "wall", "session_overhead")
 BACKGROUND_LOADS = {"quiet": 0.0, "load": 0.3}

@@ -27,7 +27,7 @@ from trae_bench.errors import BenchError
 from trae_bench.model.experiment import Cell, Contrast, Limits, Side
 from trae_bench.model.sample import Sample
 from trae_bench.run.runner import Bench
-from trae_bench.stats.pairs import pair_outcome
+from trae_bench.stats.pairs import group_samples, pair_outcome
 
 TOO_LONG = ("trajectory-long@1000",)
 FIGURES = ("wall", "cpu", "provider_cpu")

@@ -45,7 +45,7 @@ from trae_bench.run import planner
 from trae_bench.run.doctor import tiny
 from trae_bench.run.scheduler import Ending, Scheduler
 from trae_bench.scenario import Scenario, find, load, split
-from trae_bench.stats.pairs import PairOfSamples, pair_outcome
+from trae_bench.stats.pairs import PairOfSamples, group_samples, pair_outcome
 from trae_bench.stats.student_t import t_quantile
 from trae_bench.subject.agent_core import AgentCoreSubject
 
