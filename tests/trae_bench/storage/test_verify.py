@@ -290,6 +290,7 @@ def swapped() -> RunFile:
         (lambda: resealed(noise=run().noise[1:]), "noise: 3 of them, 4 from the samples"),
         (lambda: with_sample(40, arm="none" + "x"), "its side is"),
         (lambda: with_sample(40, exit_status=3), "ok with exit status 3"),
+        (lambda: with_sample(40, exit_status=None), "ok with exit status None"),
         (lambda: with_sample(40, transcript=""), "ok without a digest"),
         (lambda: with_sample(40, problem="?"), "is either correct or has a problem"),
         (lambda: with_sample(40, status="timeout"), "timeout, but has an answer"),
