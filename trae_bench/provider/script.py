@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from trae_bench.scenario import (
-    MAX_THOUGHT,
+    MAX_THINK_SECONDS,
     Protocol,
     ProviderConditions,
     Scenario,
@@ -61,7 +61,7 @@ class Script(Struct, frozen=True):
             drawn = (math.exp(random.gauss(middle, spread)) for _ in self.turns)
         else:
             drawn = (1.0 for _ in self.turns)
-        return [min(MAX_THOUGHT, mean * share) for share in drawn]
+        return [min(MAX_THINK_SECONDS, mean * share) for share in drawn]
 
 
 def expand(scenario: Scenario, workspace: Path) -> Script:

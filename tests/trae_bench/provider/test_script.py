@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trae_bench.provider.script import PlayedTurn, Script, expand, fill
 from trae_bench.scenario import (
-    MAX_THOUGHT,
+    MAX_THINK_SECONDS,
     ProviderConditions,
     Scenario,
     ScriptedCall,
@@ -129,4 +129,4 @@ DRAWN = [3.361003, 3.643228]
 def test_no_think_time_is_longer_than_the_longest() -> None:
     wild = ProviderConditions(think_seconds=3600, think_distribution="lognormal", think_spread=3.0)
     drawn = Script((PlayedTurn("t"),) * 2000, wild).think_times()
-    assert max(drawn) == MAX_THOUGHT
+    assert max(drawn) == MAX_THINK_SECONDS

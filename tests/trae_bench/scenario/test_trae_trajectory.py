@@ -74,7 +74,7 @@ def test_an_oracle_hears_only_what_will_be_said_again(final: str, last: str, hea
     spoken = trajectory({"content": last, "tool_calls": [DONE]}, final_result=final)
     made = recorded(spoken, "mine", toggles=(), workspace="/w")
     assert made.scenario.oracle.final_text == heard
-    assert any("not what it ended in" in note for note in made.notes) == (not heard)
+    assert any("differs from the final result" in note for note in made.notes) == (not heard)
 
 
 def test_toggles_that_such_a_session_cannot_feel_are_not_asked_about() -> None:
@@ -97,7 +97,7 @@ def test_what_is_missing_is_said() -> None:
     said = "\n".join(made.notes)
     for part in ("did not end with task_done", "blank", "--workspace", "--files", "[oracle]"):
         assert part in said
-    assert "the model itself said {workspace}" in said
+    assert "a model reply contains {workspace}" in said
 
 
 def test_what_toml_cannot_say_is_kept_as_json() -> None:
@@ -115,8 +115,8 @@ def test_what_toml_cannot_say_is_kept_as_json() -> None:
 @pytest.mark.parametrize(
     ("responses", "problem"),
     [
-        ([], "no reply of a model"),
-        ([{"tool_calls": [DONE]}, {"content": "more"}], "goes on after its task_done in reply 1"),
+        ([], "no model reply"),
+        ([{"tool_calls": [DONE]}, {"content": "more"}], "continues after task_done in reply 1"),
         (
             [{"tool_calls": [{"name": "bash", "arguments": "{no"}]}],
             "reply 1: the arguments of bash",

@@ -53,7 +53,11 @@ def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
         ("rtt_seconds", "rtt", "s.toml:6: $.variants[0].provider.rtt: unknown field"),
         ("0.04", '"far"', "s.toml:6: $.variants[0].provider.rtt_seconds: expected a number"),
         ("sessions = 9", "sessions = 2", "s.toml:7: $.variants[1].load.concurrency: variant crowd"),
-        ('name = "crowd"', 'name = "far"', "s.toml:7: $.variants[1].name: there is a variant"),
+        (
+            'name = "crowd"',
+            'name = "far"',
+            "s.toml:7: $.variants[1].name: variant 'far' is defined twice",
+        ),
         ('name = "crowd"', 'name = "A B"', "s.toml:7: $.variants[1].name: expected lower-case"),
         ("load = {", "laod = {", "s.toml:7: $.variants[1].laod: unknown field; did you mean load?"),
     ],
