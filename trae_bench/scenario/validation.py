@@ -228,8 +228,8 @@ def _check_generated(scenario: Scenario) -> Iterator[Diagnostic]:
         yield path, f"{problem}; at most {MAX_GENERATED_BYTES >> 20} MB are allowed"
     if generated.files > 1 and "{n}" not in generated.pattern:
         yield (*path, "pattern"), "all files would have the same name; add {n} to it"
-    if problem := _path_problem(generated.pattern):
-        yield (*path, "pattern"), problem
+    if pattern_problem := _path_problem(generated.pattern):
+        yield (*path, "pattern"), pattern_problem
 
 
 def _check_provider(scenario: Scenario) -> Iterator[Diagnostic]:
