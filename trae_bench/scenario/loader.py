@@ -61,7 +61,7 @@ def parse(text: str, source: str = "<scenario>", variant: str = "") -> Scenario:
 def _empty_oracle(document: Mapping[str, Any], scenario: Scenario) -> Iterator[Diagnostic]:
     """Reject an oracle without a condition. A variant may have one, to remove the scenario's."""
     if "oracle" in document and scenario.oracle == Oracle():
-        remedy = "give it `command`, `files` or `final_text`, or drop it"
+        remedy = "set `command`, `files` or `final_text`, or remove it"
         yield ("oracle",), f"the oracle checks nothing; {remedy}"
 
 
