@@ -282,7 +282,7 @@ class Loopback:
             self._out_of_sync = True
             try:
                 data = pack(message, blobs)
-                # `send_fds` sends the descriptors with the first bytes, maybe not all of them.
+                # `send_fds` sends the descriptors, and possibly only part of the data.
                 sent = socket.send_fds(self._control, [data], fds) if fds else 0
                 self._control.sendall(data[sent:])
             except OSError as error:

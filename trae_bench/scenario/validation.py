@@ -81,7 +81,7 @@ def _check_install(scenario: Scenario) -> Iterator[Diagnostic]:
     if install is None:
         return
     if scenario.subject != SubjectSetup(install=install):
-        yield ("subject",), f"{_NOTHING_RUNS}; remove all keys except install"
+        yield ("subject",), f"{_NOTHING_RUNS}; remove all keys but install"
     if install.off == install.on:
         yield ("subject", "install"), "both sides have the same extras; change one of them"
     if len(scenario.toggles.vary) != 1:

@@ -695,7 +695,7 @@ def test_only_an_install_is_weighed_and_it_is_only_weighed() -> None:
         weighing = msgspec.structs.replace(scenario, metrics=(name,))
         wrong, right = (running, weighing) if name in INSTALL_METRICS else (weighing, running)
         check(right)
-        with pytest.raises(ScenarioError, match=f"{name} is of"):
+        with pytest.raises(ScenarioError, match=f"{name} measures"):
             check(wrong)
     assert METRICS.keys() > INSTALL_METRICS
 
@@ -707,7 +707,7 @@ def test_a_metric_of_what_runs_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", "install-size", "--plan", "--metric", "cpu"]) == 2
-    assert "cpu is of what runs" in capsys.readouterr().err
+    assert "cpu measures a run" in capsys.readouterr().err
 
 
 @pytest.fixture
