@@ -46,7 +46,7 @@ def read_toml(text: str, source: str) -> dict[str, Any]:
         raise ScenarioError(f"{source}:{line}:{column}: {hint}") from error
     except (ValueError, RecursionError) as error:
         # For example a number with thousands of digits, or brackets nested thousands deep.
-        raise ScenarioError(f"{source}: cannot be parsed as TOML: {error}") from error
+        raise ScenarioError(f"{source}: not readable as TOML: {error}") from error
 
 
 _TYPE_NAMES = {
