@@ -26,8 +26,7 @@ from tests.properties import examples
 from tests.test_equal_answers import TURNS, scenario, without_times
 from trae_bench.model.sample import SessionLog
 from trae_bench.provider.loopback import Loopback
-from trae_bench.provider.protocol_streams import stream_turns
-from trae_bench.provider.protocols import encode_turns
+from trae_bench.provider.protocols import encode_turns, stream_turns
 from trae_bench.provider.respx_mock import RespxProvider
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script, expand
 from trae_bench.scenario import Protocol, ProviderConditions, ScriptedCall, Turn

@@ -699,7 +699,7 @@ def test_install_metrics_need_an_install_scenario() -> None:
         weighing = msgspec.structs.replace(scenario, metrics=(name,))
         wrong, right = (running, weighing) if name in INSTALL_METRICS else (weighing, running)
         check(right)
-        with pytest.raises(ScenarioError, match=f"{name} is of"):
+        with pytest.raises(ScenarioError, match=f"{name} measures"):
             check(wrong)
     assert METRICS.keys() > INSTALL_METRICS
 
@@ -709,7 +709,7 @@ def test_install_metrics_need_an_install_scenario() -> None:
 
 def test_a_runtime_metric_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "install-size", "--plan", "--metric", "cpu"]) == 2
-    assert "cpu is of what runs" in capsys.readouterr().err
+    assert "cpu measures a run" in capsys.readouterr().err
 
 
 @pytest.fixture
