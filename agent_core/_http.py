@@ -45,7 +45,7 @@ class Target(Struct, frozen=True):
         return self.url.scheme == b"https"
 
     @property
-    def place(self) -> str:
+    def origin(self) -> str:
         """The origin, for people; it holds no secret, as a path or a query may."""
         return f"{self.url.scheme.decode()}://{self.host.decode()}"
 
@@ -285,13 +285,13 @@ async def send(
         # From None, and without its text: h11 quotes the header it refuses, and with it a key.
         raise Failed("A header of the request is not valid HTTP", again=False) from None
     except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError) as error:
-        said = f"No connection to {call.to.place}: {_reason(error)}"
+        said = f"No connection to {call.to.origin}: {_reason(error)}"
         again = _worth_connecting(error) and _worth_waiting(error, call)
         raise Failed(said, again=again) from error
     except _BROKEN as error:
         if reused and not isinstance(error, httpcore.TimeoutException):
             raise StaleConnection from error
-        said = f"No reply from {call.to.place}: {_reason(error)}"
+        said = f"No reply from {call.to.origin}: {_reason(error)}"
         again = call.safe_to_repeat and _worth_waiting(error, call)
         raise Failed(said, again=again) from error
 

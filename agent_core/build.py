@@ -12,6 +12,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from agent_core.agent import Agent
+from agent_core.catalogs import EagerCatalog, LazyCatalog
 from agent_core.config import (
     Overrides,
     ProviderSettings,
@@ -21,17 +22,16 @@ from agent_core.config import (
     nearest,
     split_url,
 )
-from agent_core.config_cache import CachedConfig, PlainConfig
 from agent_core.config_file import place_of
-from agent_core.connection_pool import ConnectionPoolManager, FreshConnections
+from agent_core.config_sources import CachedConfig, PlainConfig
+from agent_core.connections import FreshConnections
 from agent_core.dispatch import ParallelDispatch, SequentialDispatch
-from agent_core.dynamic_imports import import_installed_sdks, load_llm_client
 from agent_core.errors import ConfigError, ToolError
 from agent_core.files import BlockingFiles, ThreadedFiles
-from agent_core.lazy_tools import EagerCatalog, LazyCatalog
 from agent_core.messages import Outcome
 from agent_core.models.history import FullHistory, IncrementalHistory
 from agent_core.models.wire import open_model
+from agent_core.pooled_connections import PooledConnections
 from agent_core.ports import (
     Catalog,
     ConfigSource,
@@ -45,6 +45,7 @@ from agent_core.ports import (
 from agent_core.providers import PROVIDERS
 from agent_core.recorders import Recorders
 from agent_core.redaction import Redactor
+from agent_core.sdks import import_installed_sdks, load_llm_client
 from agent_core.shell import EventShell, PollingShell
 from agent_core.toggles import Toggles
 from agent_core.tools import TOOLS, find
@@ -193,7 +194,7 @@ def _open_model(settings: Settings, toggles: Toggles, stack: AsyncExitStack) -> 
     size = settings.performance_settings.connection_pool_size
     retries, shared_tls = entry.max_retries, toggles.shared_tls
     connections: Connections = (
-        ConnectionPoolManager(max_connections=size, max_retries=retries, shared_tls=shared_tls)
+        PooledConnections(max_connections=size, max_retries=retries, shared_tls=shared_tls)
         if toggles.connection_pool
         else FreshConnections(max_retries=retries, shared_tls=shared_tls)
     )

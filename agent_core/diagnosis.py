@@ -9,11 +9,12 @@ from typing import Any
 import agent_core
 from agent_core.build import check, toggles_in_force
 from agent_core.config import Overrides, Settings, effective
-from agent_core.config_cache import CachedConfig, ConfigLoadTimer, cache_directory
-from agent_core.connection_pool import pool_metrics
-from agent_core.dynamic_imports import get_dependency_report
+from agent_core.config_sources import CachedConfig, cache_directory
+from agent_core.connection_metrics import pool_metrics
 from agent_core.errors import ConfigError, MissingDependencyError
-from agent_core.lazy_tools import OptimizedToolManager
+from agent_core.guide.config_cache import ConfigLoadTimer
+from agent_core.guide.dynamic_imports import get_dependency_report
+from agent_core.guide.lazy_tools import OptimizedToolManager
 from agent_core.providers import PROVIDERS
 from agent_core.toggles import ABOUT
 

@@ -10,10 +10,10 @@ import pytest
 from agent_core import build
 from agent_core.build import load_settings, open_agent, run_task, toggles_in_force
 from agent_core.config import PerformanceSettings, ProviderSettings, Settings, effective
-from agent_core.connection_pool import ConnectionPoolManager
 from agent_core.dynamic_imports import check_provider_availability
 from agent_core.errors import ConfigError, MissingDependencyError
 from agent_core.messages import Outcome
+from agent_core.pooled_connections import PooledConnections
 from agent_core.toggles import Toggles
 from agent_core.trajectory_recorder import OptimizedTrajectoryRecorder
 from tests.agent_core.fakes import ListRecorder, ScriptedModel, call, reply
@@ -25,7 +25,7 @@ PARTS = {
     "parallel_tools": ("ParallelDispatch", "SequentialDispatch"),
     "async_file_io": ("ThreadedFiles", "BlockingFiles"),
     "batched_trajectory": ("OptimizedTrajectoryRecorder", "TrajectoryRecorder"),
-    "connection_pool": ("ConnectionPoolManager", "FreshConnections"),
+    "connection_pool": ("PooledConnections", "FreshConnections"),
     "lazy_tools": ("LazyCatalog", "EagerCatalog"),
     "optional_deps": (None, "import_installed_sdks"),
     "config_cache": ("CachedConfig", "PlainConfig"),
@@ -35,7 +35,7 @@ PARTS = {
     "shared_tls": (None, None),
 }
 """What `build` calls for each toggle: the optimised body, the baseline. `shared_tls` is a
-switch of the connections; `test_connection_pool.py` has both sides of it."""
+switch of the connections; `test_connections.py` has both sides of it."""
 
 DONE = {
     "choices": [
@@ -202,9 +202,9 @@ async def test_the_guides_pool_size_reaches_the_pool(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: dict[str, Any] = {}
-    real = ConnectionPoolManager
+    real = PooledConnections
     monkeypatch.setattr(
-        build, "ConnectionPoolManager", lambda **kwargs: seen.update(kwargs) or real(**kwargs)
+        build, "PooledConnections", lambda **kwargs: seen.update(kwargs) or real(**kwargs)
     )
     async with open_agent(settings_for(connection_pool_size=3), workspace=tmp_path):
         pass
@@ -307,7 +307,7 @@ async def test_parts_are_closed_in_reverse_order_also_after_an_error(
     pooled: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     closed: list[str] = []
-    for name in ("ConnectionPoolManager", "FreshConnections", "LazyCatalog"):
+    for name in ("PooledConnections", "FreshConnections", "LazyCatalog"):
         real = getattr(build, name).close
 
         async def close(self: Any, name: str = name, real: Any = real) -> None:
@@ -319,7 +319,7 @@ async def test_parts_are_closed_in_reverse_order_also_after_an_error(
     with pytest.raises(RuntimeError, match="in the middle"):
         async with open_agent(settings_for(), workspace=tmp_path, toggles=toggles):
             raise RuntimeError("in the middle")
-    assert closed == ["ConnectionPoolManager" if pooled else "FreshConnections", "LazyCatalog"]
+    assert closed == ["PooledConnections" if pooled else "FreshConnections", "LazyCatalog"]
 
 
 async def test_a_provider_that_fails_is_the_outcome_and_leaves_a_whole_trajectory(

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_core.catalogs import EagerCatalog, LazyCatalog
 from agent_core.dispatch import ParallelDispatch, SequentialDispatch, conflict
 from agent_core.errors import ToolError
 from agent_core.files import BlockingFiles, ThreadedFiles
-from agent_core.lazy_tools import EagerCatalog, LazyCatalog
 from agent_core.messages import ToolCall, ToolOutput, ToolResult
 from agent_core.ports import Access, Catalog, Dispatch, ToolContext
 from agent_core.workspace import Workspace

@@ -10,15 +10,14 @@ import pytest
 
 from agent_core.config import ProviderSettings
 from agent_core.dynamic_imports import (
-    SDKS,
     check_provider_availability,
     get_dependency_report,
-    import_installed_sdks,
     load_llm_client,
     validate_all_providers,
 )
 from agent_core.errors import AgentError, ConfigError, MissingDependencyError
 from agent_core.providers import PROVIDERS
+from agent_core.sdks import SDKS, import_installed_sdks
 
 PARAMETERS = ProviderSettings(api_key="sk-x", model="m", base_url="http://127.0.0.1:9/v1")
 
@@ -76,7 +75,7 @@ def test_every_install_command_names_an_extra_that_exists() -> None:
 
 def test_asking_imports_no_sdk() -> None:
     program = (
-        "import sys; from agent_core.dynamic_imports import *;"
+        "import sys; from agent_core.dynamic_imports import *; from agent_core.sdks import SDKS;"
         "[check_provider_availability(p) for p in SDKS]; get_dependency_report();"
         "print([sdk.module for sdk in SDKS.values() if sdk.module in sys.modules])"
     )
@@ -144,7 +143,8 @@ def test_what_is_available_can_really_be_built(provider: str) -> None:
 
 def test_the_eager_side_imports_every_installed_sdk() -> None:
     program = (
-        "import sys; from agent_core.dynamic_imports import *; done = import_installed_sdks();"
+        "import sys; from agent_core.sdks import *; from agent_core.dynamic_imports import *;"
+        "done = import_installed_sdks();"
         "assert all(name in sys.modules for name in done);"
         "print(sorted(done) == sorted({SDKS[p].module for p in get_dependency_report()"
         "['available_providers']}))"

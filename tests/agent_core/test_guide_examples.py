@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from agent_core import config_cache, connection_pool
 from agent_core.build import run_task, toggles_in_force
 from agent_core.config import ProviderSettings, effective
-from agent_core.config_cache import PlainConfig
+from agent_core.config_cache import ConfigurationCache
+from agent_core.config_sources import PlainConfig
+from agent_core.connection_metrics import ConnectionPoolMetrics, pool_metrics
 from agent_core.connection_pool import ConnectionPoolManager
 from agent_core.dynamic_imports import MissingDependencyError, check_provider_availability
+from agent_core.guide import config_cache
 from agent_core.providers import PROVIDERS
 from agent_core.tools import tools_registry
 from tests.agent_core.fakes import ScriptedModel, call, reply
@@ -94,8 +96,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for suffix in ("_API_KEY", "_BASE_URL"):
             monkeypatch.delenv(name.upper() + suffix, raising=False)
     monkeypatch.setenv("TRAE_CACHE_DIR", str(tmp_path / "cache"))
-    config_cache._shared.cache_clear()
-    monkeypatch.setattr(connection_pool, "pool_metrics", connection_pool.ConnectionPoolMetrics())
+    config_cache._process_cache.cache_clear()
+    monkeypatch.setattr(pool_metrics, "__dict__", vars(ConnectionPoolMetrics()))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "trae_config.json").write_text(CONFIG)
     return tmp_path
@@ -381,7 +383,7 @@ config_cache.optimize_cache()
 """,
         tools_registry=tools_registry,
         provider="openai",
-        config_cache=config_cache.ConfigurationCache(),
+        config_cache=ConfigurationCache(),
     )
     tools, pool = capsys.readouterr().out.splitlines()
     assert ast.literal_eval(tools)["loading_performance"]["instantiated_tools"] == 0

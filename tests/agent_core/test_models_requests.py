@@ -325,7 +325,7 @@ def test_an_unknown_protocol_names_the_known_ones() -> None:
     ],
 )
 def test_settings_that_lead_nowhere(provider: str, settings: ProviderSettings, said: str) -> None:
-    from agent_core.connection_pool import FreshConnections
+    from agent_core.connections import FreshConnections
     from agent_core.models.wire import open_model
 
     with pytest.raises(ConfigError, match=said):

@@ -10,7 +10,6 @@ import pytest
 import respx
 
 from agent_core.config import ProviderSettings
-from agent_core.connection_pool import ConnectionPoolManager
 from agent_core.errors import (
     AuthenticationError,
     ConnectionFailedError,
@@ -24,6 +23,7 @@ from agent_core.messages import Message
 from agent_core.models import PROVIDERS
 from agent_core.models.history import FullHistory, IncrementalHistory
 from agent_core.models.wire import WireModel, open_model
+from agent_core.pooled_connections import PooledConnections
 from agent_core.redaction import MARK
 from tests.agent_core.histories import TOOLS
 from tests.agent_core.raw_server import RawServer, Script, Step, answers, http, serving
@@ -59,7 +59,7 @@ async def speaking(
     """A model whose server follows the script."""
     async with serving(script) as server:
         clock = Time().clock
-        connections = ConnectionPoolManager(max_retries=retries, clock=clock)
+        connections = PooledConnections(max_retries=retries, clock=clock)
         said = ProviderSettings(
             api_key=KEY,
             model="m-1",
@@ -99,7 +99,7 @@ async def test_a_reply(protocol: str, stream: bool) -> None:
 async def test_a_query_of_the_address_stays_behind_the_path(stream: bool) -> None:
     async with serving(answers(http(body_of("gemini", stream)))) as server:
         said = ProviderSettings(model="m-1", base_url=f"{server.url}/?token=a%2Fb", stream=stream)
-        async with ConnectionPoolManager(max_retries=0) as connections:
+        async with PooledConnections(max_retries=0) as connections:
             await open_model("google", said, connections).reply(HISTORY, TOOLS)
     (asked,) = server.asked
     method = "streamGenerateContent?alt=sse&" if stream else "generateContent?"
@@ -118,7 +118,7 @@ async def test_a_server_that_does_not_stream_is_understood(protocol: str) -> Non
 @pytest.mark.parametrize("history", [FullHistory, IncrementalHistory])
 async def test_a_session_resends_what_was_said(history: Any) -> None:
     wire = WIRES["openai_chat"]
-    async with serving(answers(http(wire.whole))) as server, ConnectionPoolManager() as connections:
+    async with serving(answers(http(wire.whole))) as server, PooledConnections() as connections:
         said = ProviderSettings(model="m-1", base_url=server.url)
         model = open_model("openai", said, connections, history=history)
         growing = list(HISTORY)
@@ -330,7 +330,7 @@ async def test_a_server_that_is_ill_for_a_while() -> None:
 async def test_respx_sees_every_request() -> None:
     """Functional tests of others can do without a server."""
     said = ProviderSettings(api_key=KEY, model="m-1", base_url="https://mocked.example/v1")
-    async with ConnectionPoolManager() as connections:
+    async with PooledConnections() as connections:
         model = open_model("openai", said, connections)
         with respx.mock(using="httpcore") as mock:
             route = mock.post("https://mocked.example/v1/chat/completions")

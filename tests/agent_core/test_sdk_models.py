@@ -13,8 +13,7 @@ from msgspec.structs import replace
 
 from agent_core.build import run_task
 from agent_core.config import ProviderSettings, Settings
-from agent_core.connection_pool import FreshConnections
-from agent_core.dynamic_imports import SDKS, load_llm_client
+from agent_core.connections import FreshConnections
 from agent_core.errors import (
     AuthenticationError,
     ConfigError,
@@ -28,6 +27,7 @@ from agent_core.errors import (
 from agent_core.messages import Message, Reply, ToolCall, ToolResult
 from agent_core.models.wire import open_model
 from agent_core.ports import Model
+from agent_core.sdks import SDKS, load_llm_client
 from agent_core.tools import TOOLS
 from tests.agent_core.scripted_server import Answer, Seen, scripted_server
 

@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from agent_core import dynamic_imports, shell
+from agent_core import sdks, shell
 from agent_core.build import run_task, toggles_in_force
+from agent_core.catalogs import LazyCatalog
 from agent_core.cli import main
 from agent_core.config import ProviderSettings, Settings, effective
 from agent_core.dispatch import ParallelDispatch
-from agent_core.dynamic_imports import SDKS, Sdk, check_provider_availability
 from agent_core.files import ThreadedFiles
-from agent_core.lazy_tools import LazyCatalog
+from agent_core.guide.dynamic_imports import check_provider_availability
 from agent_core.messages import Message
 from agent_core.ports import Shell, Tool, ToolContext
+from agent_core.sdks import SDKS, Sdk
 from agent_core.shell import EventShell, PollingShell
 from agent_core.toggles import Toggles
 from agent_core.tools import TOOLS
@@ -152,7 +153,7 @@ def test_a_missing_sdk_is_remembered_as_missing_for_ever(
 
 
 def test_a_missing_sdk_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dynamic_imports, "_is_installed", lambda sdk: False)
+    monkeypatch.setattr(sdks, "is_installed", lambda sdk: False)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(
         main,

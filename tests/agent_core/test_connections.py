@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import gc
-import json
 import logging
 import ssl
 import subprocess
@@ -13,19 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import trustme
 
-from agent_core import _http, connection_pool
-from agent_core.connection_pool import (
-    ConnectionPoolManager,
-    FreshConnections,
-    PooledOpenAIClient,
-    get_pooled_client,
-    pool_metrics,
-)
+from agent_core import _http, loop_pools
+from agent_core.connection_metrics import pool_metrics
+from agent_core.connections import FreshConnections
 from agent_core.errors import ConfigError, ConnectionFailedError
+from agent_core.pooled_connections import PooledConnections
 from agent_core.ports import Connections, Request, Response
 from agent_core.retries import BackOff, Clock
 from tests.agent_core.h2_server import serving_h2
@@ -35,7 +28,7 @@ from tests.agent_core.test_retries import Time
 pytestmark = pytest.mark.anyio
 
 Make = Callable[..., Any]
-both_sides = pytest.mark.parametrize("make", [FreshConnections, ConnectionPoolManager])
+both_sides = pytest.mark.parametrize("make", [FreshConnections, PooledConnections])
 QUICK: dict[str, float | None] = {"connect": 5.0, "read": 5.0, "write": 5.0}
 
 
@@ -72,7 +65,7 @@ async def test_what_is_sent_and_what_comes_back(make: Make) -> None:
 
 
 async def test_kept_alive_or_not() -> None:
-    for make, opened in ((FreshConnections, 5), (ConnectionPoolManager, 1)):
+    for make, opened in ((FreshConnections, 5), (PooledConnections, 1)):
         async with serving(answers(http())) as server:
             connections = make()
             await ask(connections, server, 5)
@@ -86,13 +79,13 @@ async def test_kept_alive_or_not() -> None:
 
 async def test_a_hundred_sessions_at_once() -> None:
     async def session(server: RawServer) -> None:
-        connections = ConnectionPoolManager()
+        connections = PooledConnections()
         for response in await ask(connections, server, 4):
             assert response.status == 200
         await connections.close()
 
     script = answers(Step(http(), after=0.005))
-    async with serving(script) as server, ConnectionPoolManager():
+    async with serving(script) as server, PooledConnections():
         await asyncio.gather(*(session(server) for _ in range(100)))
     assert len(server.asked) == 400
     assert server.most_at_once > 50
@@ -101,12 +94,12 @@ async def test_a_hundred_sessions_at_once() -> None:
 
 async def test_sessions_one_after_another_share_while_somebody_stays() -> None:
     async with serving(answers(http())) as server:
-        async with ConnectionPoolManager():
+        async with PooledConnections():
             for _ in range(3):
-                async with ConnectionPoolManager() as session:
+                async with PooledConnections() as session:
                     await ask(session, server)
         assert server.connections == 1
-        async with ConnectionPoolManager() as session:
+        async with PooledConnections() as session:
             await ask(session, server)
     assert server.connections == 2
 
@@ -114,7 +107,7 @@ async def test_sessions_one_after_another_share_while_somebody_stays() -> None:
 async def test_requests_of_one_session_are_bounded() -> None:
     async with (
         serving(answers(Step(http(), after=0.005))) as server,
-        ConnectionPoolManager(max_connections=2) as session,
+        PooledConnections(max_connections=2) as session,
     ):
         await asyncio.gather(*(session.post(request(server)) for _ in range(8)))
     assert server.most_at_once == 2
@@ -124,7 +117,7 @@ async def test_requests_of_one_session_are_bounded() -> None:
 async def test_idle_connections_are_bounded() -> None:
     async with (
         serving(answers(Step(http(), after=0.005))) as server,
-        ConnectionPoolManager(max_keepalive_connections=1) as session,
+        PooledConnections(max_keepalive_connections=1) as session,
     ):
         for _ in range(2):
             await asyncio.gather(*(session.post(request(server)) for _ in range(3)))
@@ -134,14 +127,14 @@ async def test_idle_connections_are_bounded() -> None:
 async def test_idle_connections_are_bounded_over_all_keys() -> None:
     async with (
         serving(answers(http())) as server,
-        ConnectionPoolManager(max_keepalive_connections=2) as session,
+        PooledConnections(max_keepalive_connections=2) as session,
     ):
         for key in ("one", "two", "three", "two", "three"):
             await session.post(request(server, key))
         assert server.connections == 3
         await session.post(request(server, "one"))  # the longest idle was closed for the third
         assert server.connections == 4
-        (pools,) = connection_pool._LOOPS.values()
+        (pools,) = loop_pools._LOOPS.values()
         assert len(pools._idle) == len(pools.pools) == 2, "and nothing is left of the others"
 
 
@@ -149,12 +142,12 @@ async def test_what_was_idle_too_long_is_closed_by_any_request() -> None:
     now = [0.0]
     async with (
         serving(answers(http())) as server,
-        ConnectionPoolManager(clock=Clock(now=lambda: now[0])) as session,
+        PooledConnections(clock=Clock(now=lambda: now[0])) as session,
     ):
         await session.post(request(server, "one"))
-        now[0] = connection_pool.KEEPALIVE - 1
+        now[0] = loop_pools.KEEPALIVE - 1
         await session.post(request(server, "two"))
-        (pools,) = connection_pool._LOOPS.values()
+        (pools,) = loop_pools._LOOPS.values()
         assert len(pools._idle) == 2
         now[0] += 1
         await session.post(request(server, "two"))
@@ -166,7 +159,7 @@ async def test_what_was_idle_too_long_is_closed_by_any_request() -> None:
 
 async def test_no_connection_ever_carries_two_keys() -> None:
     async with serving(answers(http())) as server:
-        async with ConnectionPoolManager() as a, ConnectionPoolManager() as b:
+        async with PooledConnections() as a, PooledConnections() as b:
             for _ in range(3):
                 await a.post(request(server, "key-of-tenant-a"))
                 await b.post(request(server, "key-of-tenant-b"))
@@ -177,14 +170,14 @@ async def test_no_connection_ever_carries_two_keys() -> None:
 
 @pytest.mark.parametrize("header", ["x-api-key", "x-goog-api-key", "api-key", "X-Api-Key"])
 async def test_each_providers_key_header_counts(header: str) -> None:
-    async with serving(answers(http())) as server, ConnectionPoolManager() as session:
+    async with serving(answers(http())) as server, PooledConnections() as session:
         for key in ("one", "two", "one"):
             await session.post(request(server, headers={header: key}))
     assert server.connections == 2
 
 
 async def test_providers_do_not_share() -> None:
-    async with serving(answers(http())) as server, ConnectionPoolManager() as session:
+    async with serving(answers(http())) as server, PooledConnections() as session:
         for provider in ("openai", "anthropic", "openai"):
             await session.post(request(server, provider=provider))
     assert server.connections == 2
@@ -208,7 +201,7 @@ async def test_no_error_shows_a_key(make: Make) -> None:
 
 async def test_a_connection_closed_between_requests_is_noticed(instant: Time) -> None:
     async with serving(answers(http())) as server:
-        session = ConnectionPoolManager(clock=instant.clock)
+        session = PooledConnections(clock=instant.clock)
         await ask(session, server)
         await server.hang_up()
         # Noticed before it is used, so that nothing has to be sent twice.
@@ -234,7 +227,7 @@ def hang_up_on_the_second_request_of_a_connection(then: str) -> Callable[[Asked]
 async def test_a_connection_closed_while_the_request_is_sent(instant: Time, then: str) -> None:
     """Nothing of a reply had come, so it is sent on a new connection: no wait, no retry."""
     async with serving(hang_up_on_the_second_request_of_a_connection(then)) as server:
-        session = ConnectionPoolManager(clock=instant.clock)
+        session = PooledConnections(clock=instant.clock)
         responses = await ask(session, server, 3)
         await session.close()
     assert [response.status for response in responses] == [200] * 3
@@ -245,7 +238,7 @@ async def test_a_connection_closed_while_the_request_is_sent(instant: Time, then
 
 async def test_what_must_not_be_repeated_is_not(instant: Time) -> None:
     async with serving(hang_up_on_the_second_request_of_a_connection("close")) as server:
-        session = ConnectionPoolManager(clock=instant.clock)
+        session = PooledConnections(clock=instant.clock)
         await ask(session, server)
         with pytest.raises(ConnectionFailedError):
             await session.post(request(server, safe_to_repeat=False))
@@ -316,7 +309,7 @@ async def test_a_server_that_never_answers(make: Make, instant: Time) -> None:
 
 async def test_a_cancelled_request_leaves_no_connection_and_no_place_taken() -> None:
     async with serving(answers(Step(then="stall"), http())) as server:
-        session = ConnectionPoolManager(max_connections=1)
+        session = PooledConnections(max_connections=1)
         waiting = asyncio.create_task(session.post(request(server)))
         await server.first.wait()
         waiting.cancel()
@@ -367,7 +360,7 @@ async def test_a_stream_cut_in_half(make: Make) -> None:
 
 async def test_a_stream_left_early_is_not_used_again() -> None:
     script = answers(Step(http(b"x" * 10)[:-1]), http())
-    async with serving(script) as server, ConnectionPoolManager() as session:
+    async with serving(script) as server, PooledConnections() as session:
         async with session.stream(request(server)) as (_, _, chunks):
             async for _ in chunks:
                 break
@@ -379,7 +372,7 @@ async def test_a_stream_left_early_is_not_used_again() -> None:
 
 
 def test_a_manager_lives_through_several_loops() -> None:
-    manager = ConnectionPoolManager()
+    manager = PooledConnections()
 
     async def session() -> int:
         async with serving(answers(http())) as server:
@@ -397,22 +390,22 @@ def test_loops_of_other_threads_may_come_while_ended_ones_are_forgotten(
 
     class Loop:
         def is_closed(self) -> bool:
-            loops[Loop()] = connection_pool._LoopPools()
+            loops[Loop()] = loop_pools.LoopPools()
             return True
 
-    loops: dict[Any, Any] = {Loop(): connection_pool._LoopPools()}
-    monkeypatch.setattr(connection_pool, "_LOOPS", loops)
-    connection_pool._forget_ended_loops()
+    loops: dict[Any, Any] = {Loop(): loop_pools.LoopPools()}
+    monkeypatch.setattr(loop_pools, "_LOOPS", loops)
+    loop_pools.forget_closed_loops()
     assert len(loops) == 1
 
 
 def test_a_loop_that_ended_without_close_is_forgotten() -> None:
-    async def session(manager: ConnectionPoolManager) -> int:
+    async def session(manager: PooledConnections) -> int:
         async with serving(answers(http())) as server:
             await ask(manager, server, 2)
             return server.connections
 
-    manager = ConnectionPoolManager()
+    manager = PooledConnections()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # the first loop's socket: not closed
         assert [asyncio.run(session(manager)) for _ in range(2)] == [1, 1]
@@ -457,18 +450,6 @@ async def test_a_proxy_that_cannot_be_used_is_named(
 # -------------------------------------------------------------------------- TLS and HTTP/2
 
 
-@pytest.fixture
-def tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ssl.SSLContext:
-    """A server's context for localhost, and an environment that trusts it."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    monkeypatch.setattr(_http, "_CONTEXTS", {})
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    return context
-
-
 @both_sides
 @pytest.mark.parametrize("content", [None, "no certificate"])
 @pytest.mark.parametrize("shared", [True, False])
@@ -492,7 +473,7 @@ async def test_no_key_in_the_log_of_http2(
     monkeypatch.setattr(logging.getLogger("hpack"), "level", logging.NOTSET)
     logging.getLogger().manager._clear_cache()  # type: ignore[attr-defined]
     caplog.set_level(logging.DEBUG)
-    async with serving_h2(tls) as server, ConnectionPoolManager() as session:
+    async with serving_h2(tls) as server, PooledConnections() as session:
         headers = {"authorization": "Bearer sk-planted-key"}
         await session.post(Request("openai", f"{server.url}/chat", headers, b"body"))
     assert server.http2_connections == 1
@@ -502,7 +483,7 @@ async def test_no_key_in_the_log_of_http2(
 
 async def test_plain_http_makes_no_ssl_context(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_http, "_CONTEXTS", {})
-    async with serving(answers(http())) as server, ConnectionPoolManager() as session:
+    async with serving(answers(http())) as server, PooledConnections() as session:
         await ask(session, server)
     assert not _http._CONTEXTS
 
@@ -511,7 +492,7 @@ async def test_tls(tls: ssl.SSLContext) -> None:
     async with serving(answers(http()), tls) as server:
         fresh = FreshConnections()
         await ask(fresh, server, 3)
-        async with ConnectionPoolManager() as session:
+        async with PooledConnections() as session:
             await ask(session, server, 3)
     assert fresh.stats()["tls_handshakes"] == 3
     assert session.stats()["tls_handshakes"] == 1
@@ -524,7 +505,7 @@ async def test_a_certificate_that_is_not_trusted_stays_so(
     monkeypatch.delenv("SSL_CERT_FILE")
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     async with serving(answers(http()), tls) as server:
-        connections = ConnectionPoolManager(clock=instant.clock)
+        connections = PooledConnections(clock=instant.clock)
         with pytest.raises(ConnectionFailedError, match="certificate"):
             await ask(connections, server)
         await connections.close()
@@ -537,7 +518,7 @@ async def test_certificates_are_read_once_or_for_every_connection(
 ) -> None:
     async with serving(answers(http()), tls) as server:
         fresh = FreshConnections(clock=instant.clock, shared_tls=shared)
-        pooled = ConnectionPoolManager(clock=instant.clock, shared_tls=shared)
+        pooled = PooledConnections(clock=instant.clock, shared_tls=shared)
         for connections in (fresh, pooled):
             await ask(connections, server)
         monkeypatch.delenv("SSL_CERT_FILE")
@@ -552,7 +533,7 @@ async def test_certificates_are_read_once_or_for_every_connection(
 
 
 async def test_many_requests_share_one_http2_connection(tls: ssl.SSLContext) -> None:
-    async with serving_h2(tls) as server, ConnectionPoolManager(max_connections=50) as session:
+    async with serving_h2(tls) as server, PooledConnections(max_connections=50) as session:
         wanted = Request("openai", f"{server.url}/chat", {"authorization": "k"}, b"body")
         for _ in range(2):
             replies = await asyncio.gather(*(session.post(wanted) for _ in range(20)))
@@ -563,7 +544,7 @@ async def test_many_requests_share_one_http2_connection(tls: ssl.SSLContext) -> 
 
 
 async def test_an_http2_connection_that_goes_away_is_replaced(tls: ssl.SSLContext) -> None:
-    async with serving_h2(tls) as server, ConnectionPoolManager() as session:
+    async with serving_h2(tls) as server, PooledConnections() as session:
         wanted = Request("openai", f"{server.url}/chat", {}, b"body")
         await session.post(wanted)
         server.go_away()
@@ -574,7 +555,7 @@ async def test_an_http2_connection_that_goes_away_is_replaced(tls: ssl.SSLContex
 async def test_a_server_without_http2_gets_a_connection_for_each(tls: ssl.SSLContext) -> None:
     async with (
         serving(answers(Step(http(), after=0.01)), tls) as server,
-        ConnectionPoolManager() as session,
+        PooledConnections() as session,
     ):
         for _ in range(2):
             await asyncio.gather(*(session.post(request(server)) for _ in range(5)))
@@ -582,7 +563,7 @@ async def test_a_server_without_http2_gets_a_connection_for_each(tls: ssl.SSLCon
 
 
 async def test_http2_can_be_declined(tls: ssl.SSLContext) -> None:
-    async with serving_h2(tls) as server, ConnectionPoolManager(http2=False) as session:
+    async with serving_h2(tls) as server, PooledConnections(http2=False) as session:
         with pytest.raises(ConnectionFailedError):
             wanted = Request("openai", f"{server.url}/chat", {}, b"", safe_to_repeat=False)
             await session.post(wanted)
@@ -596,9 +577,9 @@ async def test_without_h2_there_is_http1(
     monkeypatch.setitem(sys.modules, "h2", None)
     _http.http2_possible.cache_clear()
     try:
-        async with serving(answers(http()), tls) as server, ConnectionPoolManager() as session:
+        async with serving(answers(http()), tls) as server, PooledConnections() as session:
             await ask(session, server)
-        async with serving_h2(tls) as server, ConnectionPoolManager(max_retries=0) as session:
+        async with serving_h2(tls) as server, PooledConnections(max_retries=0) as session:
             with pytest.raises(ConnectionFailedError):
                 await session.post(Request("openai", f"{server.url}/chat", {}, b""))
         assert server.http2_connections == 0
@@ -606,149 +587,12 @@ async def test_without_h2_there_is_http1(
         _http.http2_possible.cache_clear()
 
 
-# ------------------------------------------------------------------------ the guide's names
-
-
-async def test_the_guides_pooled_client() -> None:
-    async with serving(answers(http(b'{"ok": true}'))) as server:
-        for _ in range(2):
-            async with ConnectionPoolManager.get_pooled_client(
-                "openai", base_url=server.url
-            ) as client:
-                response = await client.post("/chat/completions", json={"a": 1})
-                assert response.json() == {"ok": True}
-        async with get_pooled_client("openai", base_url=server.url) as same:
-            assert same is client
-            await same.get("/models")
-        await ConnectionPoolManager.close_all()
-        assert client.is_closed
-    assert server.connections == 1
-    assert "authorization" not in server.asked[0].headers
-    assert server.asked[2].line == "GET /v1/models HTTP/1.1"
-
-
-async def test_the_guides_client_is_a_tenants_own() -> None:
-    async with serving(answers(http())) as server:
-        a, again, b = [
-            await ConnectionPoolManager.get_client(
-                provider="openai",
-                base_url=server.url,
-                api_key=key,
-                max_connections=15,
-                max_keepalive_connections=8,
-            )
-            for key in ("key-a", "key-a", "key-b")
-        ]
-        assert a is again
-        assert a is not b
-        for client in (a, b, a):
-            await client.post("/x")
-        await ConnectionPoolManager.close_all()
-    assert [each.headers["authorization"] for each in server.asked] == [
-        "Bearer key-a",
-        "Bearer key-b",
-        "Bearer key-a",
-    ]
-    assert server.connections == 2
-
-
-async def test_the_guides_client_knows_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = await ConnectionPoolManager.get_client("openai")
-    assert str(client.base_url) == "https://api.openai.com/v1/"
-    with pytest.raises(ValueError, match="base_url"):
-        await ConnectionPoolManager.get_client("azure")
-    await ConnectionPoolManager.close_all()
-
-
-async def test_the_guides_limits_and_http2_are_in_force(tls: ssl.SSLContext) -> None:
-    """The fork handed httpx a transport of its own, and with it lost both."""
-    async with serving(answers(Step(http(), after=0.01))) as server:
-        client = await ConnectionPoolManager.get_client(
-            "openai", base_url=server.url, max_connections=2
-        )
-        await asyncio.gather(*(client.post("/x") for _ in range(6)))
-        assert server.most_at_once == 2
-        await ConnectionPoolManager.close_all()
-    async with serving_h2(tls) as h2:
-        client = await ConnectionPoolManager.get_client("openai", base_url=h2.url)
-        await client.post("/x", content=b"a")
-        await ConnectionPoolManager.close_all()
-    assert h2.http2_connections == 1
-
-
-def test_the_guides_client_lives_through_several_loops() -> None:
-    """The fork's said "Event loop is closed" in the second."""
-
-    async def session() -> int:
-        async with serving(answers(http())) as server:
-            client = await ConnectionPoolManager.get_client("openai", base_url=server.url)
-            return (await client.post("/x")).status_code
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # nobody called close_all
-        assert [asyncio.run(session()) for _ in range(2)] == [200, 200]
-        asyncio.run(ConnectionPoolManager.close_all())
-        gc.collect()
-
-
-async def test_the_guides_client_fails_as_httpx_does() -> None:
-    async with serving(answers(Step(http(b"12345")[:-1], "close"))) as server:
-        async with get_pooled_client("openai", base_url=server.url) as client:
-            with pytest.raises(httpx.RemoteProtocolError):
-                await client.post("/x")
-        await ConnectionPoolManager.close_all()
-
-
-async def test_a_timeout_of_the_guides_client_is_the_end_of_a_call() -> None:
-    async with serving(answers(Step(then="stall"))) as server:
-        async with get_pooled_client("openai", base_url=server.url, timeout=0.05) as client:
-            with pytest.raises(httpx.ReadTimeout):
-                await client.post("/x")
-        await ConnectionPoolManager.close_all()
-    assert len(server.asked) == 1
-
-
-async def test_a_timeout_in_the_middle_of_a_reply_is_one_too() -> None:
-    async with serving(answers(Step(http(b"12345")[:-1], "stall"))) as server:
-        async with get_pooled_client("openai", base_url=server.url, timeout=0.05) as client:
-            with pytest.raises(httpx.ReadTimeout):
-                await client.post("/x")
-        await ConnectionPoolManager.close_all()
-
-
-async def test_the_wait_for_a_free_connection_is_bounded_too() -> None:
-    async with serving(answers(http(b"first"))) as server:
-        client = await ConnectionPoolManager.get_client(
-            "openai", base_url=server.url, timeout=0.05, max_connections=1
-        )
-        async with client.stream("POST", "/a"):
-            with pytest.raises(httpx.PoolTimeout):
-                await client.post("/b")
-        assert (await client.post("/c")).status_code == 200
-        await ConnectionPoolManager.close_all()
-    assert [asked.line.split()[1] for asked in server.asked] == ["/v1/a", "/v1/c"]
-
-
-async def test_the_pooled_openai_client() -> None:
-    def script(asked: Asked) -> Step:
-        if json.loads(asked.body).get("stream"):
-            return Step(http(b'data: {"n": 1}\n\ndata: [DONE]\n\n'))
-        return Step(http(b'{"id": "x"}') if asked.number else http(b"{}", 400))
-
-    async with serving(script) as server:
-        client = PooledOpenAIClient("the-key", server.url)
-        with pytest.raises(httpx.HTTPStatusError):
-            await client.chat_completion(model="m", messages=[])
-        assert await client.chat_completion(model="m", messages=[]) == {"id": "x"}
-        stream = client.chat_completion_stream(model="m", messages=[])
-        assert [data async for data in stream] == ['{"n": 1}', "[DONE]"]
-        await ConnectionPoolManager.close_all()
-    assert server.connections == 1
+# ------------------------------------------------------------------------------ metrics
 
 
 async def test_the_guides_metrics() -> None:
     before = pool_metrics.get_stats()
-    async with serving(answers(http())) as server, ConnectionPoolManager() as session:
+    async with serving(answers(http())) as server, PooledConnections() as session:
         await ask(session, server, 4)
     after = pool_metrics.get_stats()
     assert after["total_requests"] - before["total_requests"] == 4
@@ -765,7 +609,7 @@ async def test_the_guides_metrics() -> None:
 async def test_time_is_counted_from_sending_to_the_last_byte() -> None:
     ticks = iter(range(100))
     clock = Clock(now=lambda: float(next(ticks)))
-    async with serving(answers(http())) as server, ConnectionPoolManager(clock=clock) as session:
+    async with serving(answers(http())) as server, PooledConnections(clock=clock) as session:
         await ask(session, server, 3)
     assert session.stats()["average_request_time_ms"] == 1000
 

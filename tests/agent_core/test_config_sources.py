@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agent_core
-from agent_core import config_cache
+from agent_core import config_sources
 from agent_core.config import PerformanceSettings, ProviderSettings, Settings
-from agent_core.config_cache import (
+from agent_core.config_sources import (
     CachedConfig,
-    ConfigLoadTimer,
     ConfigurationCache,
     PlainConfig,
     cache_directory,
 )
 from agent_core.errors import ConfigError
+from agent_core.guide.config_cache import ConfigLoadTimer
 from tests.properties import examples
 
 KEY = "sk-planted-in-the-config"
@@ -144,7 +144,7 @@ def test_a_key_with_escapes_has_no_place_to_point_to_and_is_not_cached(
 
 def test_another_process_is_served_from_the_disk(config: Path, folder: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from agent_core.config_cache import *;"
+        "import sys; from pathlib import Path; from agent_core.config_sources import *;"
         "cache = ConfigurationCache(directory=Path(sys.argv[2])); cache.load(sys.argv[1]);"
         "print(cache.get_cache_stats()['disk_hits'], 'yaml' in sys.modules)"
     )
@@ -233,7 +233,7 @@ def test_an_entry_that_differs_in_any_part_of_its_key_is_not_used(
     stored[field] = stored[field] + 1 if isinstance(stored[field], int) else "other"
     stored["settings"]["default_provider"] = "ollama"
     payload = msgspec.json.encode(stored)
-    entry.write_bytes(config_cache._checksum(payload) + b"\n" + payload)
+    entry.write_bytes(config_sources._checksum(payload) + b"\n" + payload)
     assert new_process(folder).load(config).default_provider == "anthropic"
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from agent_core.catalogs import EagerCatalog, LazyCatalog, LazyToolLoader
 from agent_core.errors import ToolError
 from agent_core.files import BlockingFiles
-from agent_core.lazy_tools import EagerCatalog, LazyCatalog, LazyToolLoader, OptimizedToolManager
+from agent_core.guide.lazy_tools import OptimizedToolManager
 from agent_core.ports import Catalog, Tool, ToolContext
 from agent_core.shell import EventShell
 from agent_core.tools import TOOLS, ToolEntry, tools_registry
@@ -43,7 +44,7 @@ START = (
     "import json, sys\n"
     "from pathlib import Path\n"
     "from agent_core.files import BlockingFiles\n"
-    "from agent_core.lazy_tools import EagerCatalog, LazyCatalog\n"
+    "from agent_core.catalogs import EagerCatalog, LazyCatalog\n"
     "from agent_core.ports import ToolContext\n"
     "from agent_core.workspace import Workspace\n"
     "here = ToolContext(BlockingFiles(), lambda: None, Workspace(Path.cwd()))\n"
