@@ -31,7 +31,7 @@ import httpcore
 from msgspec import Struct
 
 from agent_core.errors import ConfigError, ConnectionFailedError
-from agent_core.retries import Failed
+from agent_core.retries import AttemptFailed
 
 
 class Target(Struct, frozen=True):
@@ -236,11 +236,11 @@ class Exchange:
         self._open = True
 
     async def read(self) -> None:
-        """The whole body into `body`. Raises `Failed`."""
+        """The whole body into `body`. Raises `AttemptFailed`."""
         try:
             self.body = b"".join([chunk async for chunk in self._response.aiter_stream()])
         except _BROKEN as error:
-            raise Failed(_broke_off(error), again=self._safe_to_repeat) from error
+            raise AttemptFailed(_broke_off(error), again=self._safe_to_repeat) from error
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives. Raises `ConnectionFailedError`: some of it has been seen,
@@ -274,7 +274,7 @@ async def send(
 ) -> httpcore.Response:
     """Sends `call` and waits for the head of its answer.
 
-    Raises `NotAvailable`, `StaleConnection` (only where `reused`), and `Failed` for
+    Raises `NotAvailable`, `StaleConnection` (only where `reused`), and `AttemptFailed` for
     everything else that keeps an answer from coming.
     """
     try:
@@ -283,17 +283,17 @@ async def send(
         raise NotAvailable from None
     except httpcore.LocalProtocolError:
         # From None, and without its text: h11 quotes the header it refuses, and with it a key.
-        raise Failed("A header of the request is not valid HTTP", again=False) from None
+        raise AttemptFailed("A header of the request is not valid HTTP", again=False) from None
     except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError) as error:
         said = f"No connection to {call.to.origin}: {_reason(error)}"
         again = _worth_connecting(error) and _worth_waiting(error, call)
-        raise Failed(said, again=again) from error
+        raise AttemptFailed(said, again=again) from error
     except _BROKEN as error:
         if reused and not isinstance(error, httpcore.TimeoutException):
             raise StaleConnection from error
         said = f"No reply from {call.to.origin}: {_reason(error)}"
         again = call.safe_to_repeat and _worth_waiting(error, call)
-        raise Failed(said, again=again) from error
+        raise AttemptFailed(said, again=again) from error
 
 
 def _http_request(call: Call, trace: Trace | None) -> httpcore.Request:

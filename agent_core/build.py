@@ -17,12 +17,12 @@ from agent_core.config import (
     Overrides,
     ProviderSettings,
     Settings,
-    effective,
+    effective_settings,
     is_address,
-    nearest,
     split_url,
+    suggestion,
 )
-from agent_core.config_file import place_of
+from agent_core.config_file import location_of
 from agent_core.config_sources import CachedConfig, PlainConfig
 from agent_core.connections import FreshConnections
 from agent_core.dispatch import ParallelDispatch, SequentialDispatch
@@ -89,12 +89,12 @@ async def run_task(
     said = Overrides(
         provider=provider, model=model, base_url=base_url, api_key=api_key, max_steps=max_steps
     )
-    in_force = effective(settings, environ, said)
+    in_force = effective_settings(settings, environ, said)
     async with open_agent(
         in_force,
         workspace=workspace,
         trajectory=trajectory,
-        toggles=toggles_in_force(in_force, toggles),
+        toggles=effective_toggles(in_force, toggles),
         scripted_model=scripted_model,
         listener=listener,
         confined=confined,
@@ -116,15 +116,15 @@ def load_settings(
     if path is None:
         return Settings()
     # Settings may decide other toggles, so this one is known before there are any.
-    known = toggles_in_force(Settings(), toggles)
+    known = effective_toggles(Settings(), toggles)
     source: ConfigSource = CachedConfig(environ) if known.config_cache else PlainConfig()
     return source.load(path)
 
 
-def toggles_in_force(settings: Settings, said: Toggles | Mapping[str, bool] | None) -> Toggles:
+def effective_toggles(settings: Settings, said: Toggles | Mapping[str, bool] | None) -> Toggles:
     """What was said, over what the settings say, over everything on.
 
-    `settings` are those that `effective` gave, so that the environment is in them.
+    `settings` are those that `effective_settings` gave, so that the environment is in them.
     """
     if isinstance(said, Toggles):
         return said
@@ -148,7 +148,7 @@ async def open_agent(
 ) -> AsyncIterator[Agent]:
     """An agent with everything it needs, which is closed in reverse order at the end.
 
-    `settings` are those that `effective` gave. A `scripted_model` stays open: whoever
+    `settings` are those that `effective_settings` gave. A `scripted_model` stays open: whoever
     made it closes it. Raises `ConfigError` and `MissingDependencyError`.
     """
     toggles = toggles or Toggles()
@@ -239,9 +239,9 @@ def check(settings: Settings, path: Path | None = None, *, said: str | None = No
     """Raises `ConfigError` for settings that no session can begin with.
 
     A model and a key may be missing: a later command line or environment may have them. See
-    `check_names` for `path` and `said`.
+    `check_known_names` for `path` and `said`.
     """
-    check_names(settings, path, said=said)
+    check_known_names(settings, path, said=said)
     entry = settings.model_parameters
     known = replace(entry, model=entry.model or "unnamed", api_key=entry.api_key or "unknown")
     providers = {**settings.model_providers, settings.default_provider: known}
@@ -249,7 +249,9 @@ def check(settings: Settings, path: Path | None = None, *, said: str | None = No
     open_model(kind, entry, FreshConnections())
 
 
-def check_names(settings: Settings, path: Path | None = None, *, said: str | None = None) -> None:
+def check_known_names(
+    settings: Settings, path: Path | None = None, *, said: str | None = None
+) -> None:
     """Raises `ConfigError` for a tool, or for a provider in force, that there is not.
 
     `path` is the file that the settings are from, and `said` the provider that was chosen over
@@ -264,14 +266,14 @@ def check_names(settings: Settings, path: Path | None = None, *, said: str | Non
             ways = [("model_providers", name, "provider")]
         elif said:
             raise
-        raise ConfigError(f"{place_of(path, *ways) if path else ''}{error}") from None
+        raise ConfigError(f"{location_of(path, *ways) if path else ''}{error}") from None
     for name in settings.tools:
         try:
             find(TOOLS, name)
         except ToolError as error:
             ways = [("tools",), ("agents", "trae_agent", "tools")]
-            place = place_of(path, *ways) if path else "tools: "
-            raise ConfigError(f"{place}{error}{nearest(name, TOOLS)}") from None
+            place = location_of(path, *ways) if path else "tools: "
+            raise ConfigError(f"{place}{error}{suggestion(name, TOOLS)}") from None
 
 
 def redactor_for(settings: Settings) -> Redactor:

@@ -47,15 +47,15 @@ class _Commands(click.Group):
         try:
             return super().main(*args, **extra)
         except OSError as error:  # what click does not know: the disk behind `> file` is full
-            _say(f"Error: {error.filename or 'the output'}: {error.strerror or error}")
-            sys.stdout = None  # see `_say`
+            _print_error(f"Error: {error.filename or 'the output'}: {error.strerror or error}")
+            sys.stdout = None  # see `_print_error`
             raise SystemExit(EXIT_FAILED) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:  # outside a session, which cleans up before it ends
-            _say("Interrupted.")
+            _print_error("Interrupted.")
             raise SystemExit(EXIT_INTERRUPTED) from None
         except (ConfigError, MissingDependencyError) as error:
             _exit_with(error, EXIT_USAGE)
@@ -64,11 +64,11 @@ class _Commands(click.Group):
 
 
 def _exit_with(error: AgentError, code: int) -> NoReturn:
-    _say(f"Error: {error}")
+    _print_error(f"Error: {error}")
     raise SystemExit(code)
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     """A line on standard error; nothing where nobody reads it any more (`2>&1 | head`)."""
     try:
         click.echo(text, err=True)
@@ -96,11 +96,13 @@ def main() -> None:
 # ---------------------------------------------------------------------------- options
 
 
-def _switches(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> dict[str, bool]:
+def _parse_toggles(
+    ctx: click.Context, param: click.Parameter, values: Sequence[str]
+) -> dict[str, bool]:
     """`("lazy_tools=off",)` as `{"lazy_tools": False}`."""
     if not values:
         return {}
-    from agent_core.config import nearest
+    from agent_core.config import suggestion
     from agent_core.toggles import Toggles
 
     switches = {}
@@ -111,7 +113,7 @@ def _switches(ctx: click.Context, param: click.Parameter, values: Sequence[str])
         if name not in Toggles.names():
             known = ", ".join(Toggles.names())
             raise click.BadParameter(
-                f"No toggle {name!r}.{nearest(name, Toggles.names())} Known: {known}."
+                f"No toggle {name!r}.{suggestion(name, Toggles.names())} Known: {known}."
             )
         switches[name] = word == "on"
     return switches
@@ -125,7 +127,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
             "switches",
             multiple=True,
             metavar="NAME=on|off",
-            callback=_switches,
+            callback=_parse_toggles,
             help="Switch one optimisation; `agent-core doctor` lists them. May be repeated.",
         ),
         click.option("--max-steps", type=click.IntRange(min=1), help="Steps before giving up."),
@@ -144,18 +146,20 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _in_force(
+def _effective_settings(
     config: Path | None, switches: Mapping[str, bool], **said: Any
 ) -> "tuple[Path | None, Settings, Toggles]":
     """The config file that is used, the settings and the toggles of one invocation."""
-    from agent_core.build import check_names, load_settings, toggles_in_force
-    from agent_core.config import Overrides, effective
-    from agent_core.config_file import find_config
+    from agent_core.build import check_known_names, effective_toggles, load_settings
+    from agent_core.config import Overrides, effective_settings
+    from agent_core.config_file import find_config_file
 
-    path = config or find_config(os.environ, Path.cwd())
-    settings = effective(load_settings(path, os.environ, switches), os.environ, Overrides(**said))
-    check_names(settings, path, said=said["provider"])
-    return path, settings, toggles_in_force(settings, switches)
+    path = config or find_config_file(os.environ, Path.cwd())
+    settings = effective_settings(
+        load_settings(path, os.environ, switches), os.environ, Overrides(**said)
+    )
+    check_known_names(settings, path, said=said["provider"])
+    return path, settings, effective_toggles(settings, switches)
 
 
 # -------------------------------------------------------------------------------- run
@@ -212,22 +216,22 @@ def run(
     if no_trajectory and trajectory is not None:
         raise click.UsageError("Give either --trajectory or --no-trajectory.")
     from agent_core.build import redactor_for, run_task
-    from agent_core.trajectory_format import usual_path
+    from agent_core.trajectory_format import default_path
 
-    _, settings, toggles = _in_force(config, switches, **said)
+    _, settings, toggles = _effective_settings(config, switches, **said)
     asked = _text_of(task_file) if task is None else task
     if not asked.strip():
         raise click.UsageError("The task is empty. Say what to do, in TASK or in the --file.")
     redactor = redactor_for(settings)
-    record = None if no_trajectory else trajectory or usual_path()
-    outcome = _run_to_the_end(
+    record = None if no_trajectory else trajectory or default_path()
+    outcome = _run_until_signal(
         run_task(
             asked,
             settings=settings,
             workspace=workspace,
             trajectory=record,
             toggles=toggles,
-            listener=None if quiet else _Steps(redactor),
+            listener=None if quiet else _StepPrinter(redactor),
             confined=not unconfined,
         )
     )
@@ -243,7 +247,7 @@ def _text_of(task_file: Any) -> str:
         raise click.BadParameter(message, param_hint="'--file'") from None
 
 
-def _run_to_the_end(work: "Coroutine[Any, Any, Outcome]") -> "Outcome | None":
+def _run_until_signal(work: "Coroutine[Any, Any, Outcome]") -> "Outcome | None":
     """The outcome, or None where SIGINT, SIGTERM or SIGHUP came first.
 
     The first signal cancels the work, which then cleans up; a second one ends the process.
@@ -280,9 +284,9 @@ def _show(
     import msgspec
 
     if record is not None and record.exists():
-        _say(f"Trajectory: {record}")
+        _print_error(f"Trajectory: {record}")
     if outcome is None:
-        _say("Interrupted.")
+        _print_error("Interrupted.")
         raise SystemExit(EXIT_INTERRUPTED)
     if as_json:
         click.echo(msgspec.json.encode(redactor.tree(msgspec.to_builtins(outcome))))
@@ -290,11 +294,11 @@ def _show(
         click.echo(redactor.text(outcome.final_text))
     if not outcome.success:
         reason = outcome.error or f"stopped by {outcome.stop} after {outcome.steps} steps"
-        _say(redactor.text(f"Failed: {reason}"))
+        _print_error(redactor.text(f"Failed: {reason}"))
     raise SystemExit(EXIT_SUCCESS if outcome.success else EXIT_FAILED)
 
 
-class _Steps:
+class _StepPrinter:
     """Says each step in a line on standard error. Satisfies `ports.Recorder`."""
 
     def __init__(self, redactor: "Redactor") -> None:
@@ -332,7 +336,7 @@ class _Steps:
         text = self._redactor.text(text)
         # There may be no standard error at all (`2>&-`).
         plain = "NO_COLOR" in os.environ or not (sys.stderr and sys.stderr.isatty())
-        _say(text if plain else click.style(text, **style))
+        _print_error(text if plain else click.style(text, **style))
 
 
 # ---------------------------------------------------------------------------- looking
@@ -344,7 +348,7 @@ def show_config(config: Path | None, switches: dict[str, bool], **said: Any) -> 
     """Show the settings in force as JSON, keys masked."""
     import msgspec
 
-    path, settings, toggles = _in_force(config, switches, **said)
+    path, settings, toggles = _effective_settings(config, switches, **said)
     shown = {
         "file": None if path is None else str(path),
         "settings": _without_keys(settings),
@@ -356,12 +360,12 @@ def show_config(config: Path | None, switches: dict[str, bool], **said: Any) -> 
 def _without_keys(settings: "Settings") -> dict[str, Any]:
     import msgspec
 
-    from agent_core.config import masked, without_credentials
+    from agent_core.config import masked, strip_credentials
 
     shown: dict[str, Any] = msgspec.to_builtins(settings)
     for entry in shown["model_providers"].values():
         entry["api_key"] = masked(entry["api_key"])
-        entry["base_url"] = entry["base_url"] and without_credentials(entry["base_url"])
+        entry["base_url"] = entry["base_url"] and strip_credentials(entry["base_url"])
     return shown
 
 
@@ -385,10 +389,10 @@ def doctor(config: Path | None, switches: dict[str, bool], as_json: bool, **said
     start. Exit code 2 where the configuration cannot be used.
     """
     from agent_core.config import Overrides
-    from agent_core.config_file import find_config
+    from agent_core.config_file import find_config_file
     from agent_core.diagnosis import diagnose
 
-    path = config or find_config(os.environ, Path.cwd())
+    path = config or find_config_file(os.environ, Path.cwd())
     report = diagnose(path, os.environ, switches, Overrides(**said))
     if as_json:
         import msgspec

@@ -52,7 +52,7 @@ class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __repr__(self) -> str:
         values = {name: getattr(self, name) for name in self.__struct_fields__}
         values["api_key"] = masked(self.api_key)
-        values["base_url"] = self.base_url and without_credentials(self.base_url)
+        values["base_url"] = self.base_url and strip_credentials(self.base_url)
         return f"ProviderSettings({', '.join(f'{k}={v!r}' for k, v in values.items())})"
 
 
@@ -108,7 +108,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         kind = self.model_parameters.provider or self.default_provider
         if kind not in PROVIDERS:
             raise ConfigError(
-                f"Unknown provider {kind!r}.{nearest(kind, PROVIDERS)} Known: "
+                f"Unknown provider {kind!r}.{suggestion(kind, PROVIDERS)} Known: "
                 f"{', '.join(PROVIDERS)}; an entry of another name says "
                 f"model_providers.{self.default_provider}.provider itself."
             )
@@ -133,7 +133,7 @@ def masked(key: str) -> str:
     return "****" if key else ""
 
 
-def without_credentials(url: str) -> str:
+def strip_credentials(url: str) -> str:
     """`url` without user, password and query, each of which may be a secret."""
     parts = split_url(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
@@ -164,7 +164,7 @@ def _is_host(name: str) -> bool:
     return bool(name.encode("idna"))
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggestion(word: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?`, or nothing where no known word is near."""
     import difflib  # only ever needed for an error: kept out of every start
 
@@ -185,7 +185,7 @@ _WORDS = {"on": True, "yes": True, "true": True, "1": True}
 _WORDS |= {"off": False, "no": False, "false": False, "0": False}
 
 
-def effective(
+def effective_settings(
     settings: Settings, environ: Mapping[str, str], overrides: Overrides | None = None
 ) -> Settings:
     """The settings in force: `overrides` over `environ` over `settings`.
@@ -197,13 +197,13 @@ def effective(
     chosen = said.provider or settings.default_provider
     entries = {chosen: ProviderSettings(), **settings.model_providers}
     providers = {name: _from_environment(name, entry, environ) for name, entry in entries.items()}
-    providers[chosen] = _changed(
+    providers[chosen] = _with_values(
         providers[chosen],
         model=said.model or None,
         base_url=said.base_url or None,
         api_key=(said.api_key or "").strip() or None,
     )
-    result = _changed(
+    result = _with_values(
         settings,
         default_provider=chosen,
         max_steps=said.max_steps,
@@ -218,7 +218,7 @@ def effective(
 _Record = TypeVar("_Record", bound=Struct)
 
 
-def _changed(record: _Record, **changes: Any) -> _Record:
+def _with_values(record: _Record, **changes: Any) -> _Record:
     said = {name: value for name, value in changes.items() if value is not None}
     return msgspec.structs.replace(record, **said)
 
@@ -231,7 +231,7 @@ def _from_environment(
     # A key from a file of its own often brings that file's last newline.
     said = (environ.get(each, "").strip() for each in variables)
     parallel = environ.get("TRAE_PARALLEL_TOOLS")
-    return _changed(
+    return _with_values(
         entry,
         api_key=next(filter(None, said), entry.api_key.strip()),
         base_url=environ.get(f"{prefix}_BASE_URL") or None,
@@ -246,7 +246,7 @@ def _performance(settings: PerformanceSettings, environ: Mapping[str, str]) -> P
             boolean = field in ("trajectory_background_io", "lazy_tool_loading")
             given: Any = _boolean(variable, value) if boolean else value
             found[field] = _performance_field(variable, field, given)
-    return _changed(settings, **found)
+    return _with_values(settings, **found)
 
 
 def _performance_field(variable: str, field: str, given: Any) -> Any:

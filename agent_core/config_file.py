@@ -24,7 +24,7 @@ from agent_core.config import (
     Settings,
     Share,
     Temperature,
-    nearest,
+    suggestion,
 )
 from agent_core.errors import ConfigError, MissingDependencyError
 
@@ -95,7 +95,7 @@ _RECORDS: dict[type[Struct], dict[str, type[Struct]]] = {
 """Which record msgspec was reading, by the path that it reports."""
 
 
-class _Wrong(Exception):
+class _InvalidValue(Exception):
     """A value that cannot stay, and where it stands; becomes a `ConfigError` with its line."""
 
     def __init__(self, where: tuple[str, ...], message: str) -> None:
@@ -106,7 +106,7 @@ class _Wrong(Exception):
 def _from_trae(file: _TraeFile) -> Settings:
     """The settings that Trae Agent's three-table shape stands for."""
     if file.allow_mcp_servers:
-        raise _Wrong(
+        raise _InvalidValue(
             ("allow_mcp_servers",), "MCP servers are not supported; remove allow_mcp_servers."
         )
     agent = _named(file.agents, "trae_agent", ("agents",), "agent")
@@ -137,7 +137,7 @@ _Entry = TypeVar("_Entry")
 def _named(table: Mapping[str, _Entry], name: str, place: tuple[str, ...], what: str) -> _Entry:
     if name not in table:
         known = ", ".join(table) or "none"
-        raise _Wrong(place, f"No {what} {name!r}.{nearest(name, table)} Known: {known}.")
+        raise _InvalidValue(place, f"No {what} {name!r}.{suggestion(name, table)} Known: {known}.")
     return table[name]
 
 
@@ -158,25 +158,25 @@ def parse_settings(data: bytes, path: Path) -> Settings:
     Raises `ConfigError`, which names file, line, field and remedy and shows no
     key, and `MissingDependencyError` for YAML where PyYAML is not installed.
     """
-    text = _decoded(data, path)
+    text = _decode(data, path)
     reader = _reader(path)
     raw = reader.parse(text, path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected an object with settings, got {type(raw).__name__}.")
     try:
         if "agents" in raw or "models" in raw:
-            return _from_trae(_converted(raw, _TraeFile))
+            return _from_trae(_convert(raw, _TraeFile))
         # Trae Agent's JSON may have them, and tokens in them, which nothing here should keep.
         raw.pop("mcp_servers", None)
-        return _converted(raw, Settings)
-    except _Wrong as wrong:
+        return _convert(raw, Settings)
+    except _InvalidValue as wrong:
         line = reader.line(text, tuple(re.sub(r"\[\d+\]$", "", part) for part in wrong.where))
         place = f"{path}, line {line}" if line else str(path)
         field = ".".join(wrong.where) or "the top level"
         raise ConfigError(f"{place}, {field}: {wrong}") from None
 
 
-def _decoded(data: bytes, path: Path) -> str:
+def _decode(data: bytes, path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -184,30 +184,30 @@ def _decoded(data: bytes, path: Path) -> str:
         raise ConfigError(f"{path}, line {line}: not UTF-8; save the file as UTF-8.") from None
 
 
-def _converted(raw: dict[str, Any], shape: type[_Shape]) -> _Shape:
+def _convert(raw: dict[str, Any], shape: type[_Shape]) -> _Shape:
     try:
         return msgspec.convert(raw, shape)
     except msgspec.ValidationError as error:
-        raise _explained(str(error), raw, shape) from None
+        raise _invalid_value(str(error), raw, shape) from None
 
 
-def _explained(error: str, raw: dict[str, Any], shape: type[_Shape]) -> _Wrong:
+def _invalid_value(error: str, raw: dict[str, Any], shape: type[_Shape]) -> _InvalidValue:
     """What msgspec says, in our words and with the place that it leaves half open."""
     message, _, place = error.partition(" - at `")
     _, is_key, table = place.partition("key` in `")
     pattern = (table if is_key else place).rstrip("`") or "$"
     where: tuple[str, ...] = _where(raw, shape, message, pattern)
     if is_key:
-        return _Wrong(where, "a key in it is no text; put it in quotes.")
+        return _InvalidValue(where, "a key in it is no text; put it in quotes.")
     if message.startswith("Object missing required field"):
-        return _Wrong(where, f"{message}; add it.")
+        return _InvalidValue(where, f"{message}; add it.")
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", message, re.DOTALL)
     if unknown is None:
-        return _Wrong(where, f"{message}; correct the value.")
+        return _InvalidValue(where, f"{message}; correct the value.")
     known = _RECORDS[shape][pattern].__struct_fields__
-    return _Wrong(
+    return _InvalidValue(
         (*where, unknown[1]),
-        f"unknown key.{nearest(unknown[1], known)} Known here: {', '.join(known)}.",
+        f"unknown key.{suggestion(unknown[1], known)} Known here: {', '.join(known)}.",
     )
 
 
@@ -373,16 +373,16 @@ def read_config_file(path: Path) -> tuple[bytes, int]:
     raise ConfigError(f"{path}: is being written again and again; try once it is at rest.")
 
 
-def place_of(path: Path, *ways: tuple[str, ...]) -> str:
+def location_of(path: Path, *ways: tuple[str, ...]) -> str:
     """Where a setting stands, to begin an error with: the first of `ways` that `path` has."""
-    reader, text = _reader(path), _decoded(read_config_file(path)[0], path)
+    reader, text = _reader(path), _decode(read_config_file(path)[0], path)
     for way in ways:
         if line := reader.line(text, way):
             return f"{path}, line {line}, {'.'.join(way)}: "
     return f"{path}: "
 
 
-def find_config(environ: Mapping[str, str], folder: Path) -> Path | None:
+def find_config_file(environ: Mapping[str, str], folder: Path) -> Path | None:
     """The file that `TRAE_CONFIG_FILE` names, else the first of `DEFAULT_FILES` in `folder`."""
     if named := environ.get("TRAE_CONFIG_FILE"):
         return Path(named)

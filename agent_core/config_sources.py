@@ -118,7 +118,7 @@ class _Snapshot(Struct, frozen=True):
         return (*mine, self.mtime_ns, self.digest) == (*theirs, entry.mtime_ns, entry.digest)
 
 
-class _Remembered:
+class _MemoryEntry:
     """An entry of the process's own layer, and how often it served."""
 
     def __init__(self, entry: _Entry, now: float) -> None:
@@ -148,7 +148,7 @@ class ConfigurationCache:
         self.cache_ttl_seconds = cache_ttl_seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._memory: OrderedDict[str, _Remembered] = OrderedDict()
+        self._memory: OrderedDict[str, _MemoryEntry] = OrderedDict()
         self._disk = None if directory is None else _Disk(directory / "config", max_cache_size)
         self._counts = dict.fromkeys(("hits", "disk_hits", "misses", "invalid", "evicted"), 0)
 
@@ -227,16 +227,16 @@ class ConfigurationCache:
         }
 
     def _find(self, snapshot: _Snapshot) -> Settings | None:
-        entry = self._recall(snapshot)
+        entry = self._find_in_memory(snapshot)
         if entry is None and self._disk is not None:
             entry = self._disk.read(snapshot.path)
             if entry is not None:
-                entry = self._admit(snapshot, entry)
+                entry = self._accept(snapshot, entry)
         with self._lock:
             self._counts["misses" if entry is None else "hits"] += 1
-        return None if entry is None else _revealed(entry, snapshot.data)
+        return None if entry is None else _settings_of(entry, snapshot.data)
 
-    def _recall(self, snapshot: _Snapshot) -> _Entry | None:
+    def _find_in_memory(self, snapshot: _Snapshot) -> _Entry | None:
         """The entry of this process's own layer; one that no longer fits is dropped."""
         key = str(snapshot.path)
         with self._lock:
@@ -252,7 +252,7 @@ class ConfigurationCache:
             kept.last_access = self._clock()
             return kept.entry
 
-    def _admit(self, snapshot: _Snapshot, entry: _Entry) -> _Entry | None:
+    def _accept(self, snapshot: _Snapshot, entry: _Entry) -> _Entry | None:
         """`entry` from the disk, remembered here, or None where it does not fit the file."""
         fits = snapshot.describes(entry) and self._fresh(entry)
         with self._lock:
@@ -263,14 +263,14 @@ class ConfigurationCache:
 
     def _remember(self, entry: _Entry) -> None:
         """Puts `entry` into this process's layer; the lock is held."""
-        self._memory[entry.path] = _Remembered(entry, self._clock())
+        self._memory[entry.path] = _MemoryEntry(entry, self._clock())
         self._memory.move_to_end(entry.path)
         while len(self._memory) > self.max_cache_size:
             self._memory.popitem(last=False)
             self._counts["evicted"] += 1
 
     def _store(self, snapshot: _Snapshot, settings: Settings) -> bool:
-        entry = _hidden(snapshot, settings, self._clock())
+        entry = _entry_for(snapshot, settings, self._clock())
         if entry is None or not self._fresh(entry):
             return False
         with self._lock:
@@ -316,7 +316,7 @@ class _Disk:
         """The entry kept for `config_file`, marked as used; None where there is no sound one."""
         if not self._is_private():
             return None
-        return self._opened(self._place(str(config_file)), touch=True)
+        return self._read_entry(self._place(str(config_file)), touch=True)
 
     def write(self, entry: _Entry) -> None:
         """Keeps `entry` in place of what was there, and drops what is beyond the limit."""
@@ -337,7 +337,7 @@ class _Disk:
         """Deletes unsound and unwanted entries; the config files of those gone and left."""
         gone, left = set(), set()
         for path in self.files() if self._is_private() else ():
-            entry = self._opened(path, touch=False)
+            entry = self._read_entry(path, touch=False)
             if entry is not None and not unwanted(entry):
                 left.add(entry.path)
                 continue
@@ -363,7 +363,7 @@ class _Disk:
         return True
 
     @staticmethod
-    def _opened(path: Path, *, touch: bool) -> _Entry | None:
+    def _read_entry(path: Path, *, touch: bool) -> _Entry | None:
         """The entry in `path`; None for a link, a stranger's file, an open or a damaged one."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -386,7 +386,7 @@ def _checksum(payload: bytes) -> bytes:
     return hashlib.blake2b(payload, digest_size=16).hexdigest().encode()
 
 
-def _hidden(snapshot: _Snapshot, settings: Settings, now: float) -> _Entry | None:
+def _entry_for(snapshot: _Snapshot, settings: Settings, now: float) -> _Entry | None:
     """The entry for `settings`, or None where a secret is not spelled out in the file.
 
     A key written with escapes, say, has no bytes of its own to point to.
@@ -419,7 +419,7 @@ def _without_secrets(provider: ProviderSettings) -> ProviderSettings:
     return msgspec.structs.replace(provider, api_key="", base_url=url)
 
 
-def _revealed(entry: _Entry, data: bytes) -> Settings:
+def _settings_of(entry: _Entry, data: bytes) -> Settings:
     """The settings with their secrets, taken from the bytes that `entry` was made of."""
     providers = dict(entry.settings.model_providers)
     for name, field, start, length in map(msgspec.structs.astuple, entry.secrets):

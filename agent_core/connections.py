@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent_core.connection_metrics import ConnectionPoolMetrics, pool_metrics
 from agent_core.ports import Request, Response
-from agent_core.retries import BackOff, Clock, Failed, Retrier
+from agent_core.retries import AttemptFailed, BackOff, Clock, Retrier
 
 if TYPE_CHECKING:
     import httpcore
@@ -120,7 +120,7 @@ class Transport(ABC):
         return exchange
 
     async def _open_once(self, provider: str, call: "Call") -> "Exchange":
-        """One attempt. Raises `Failed`."""
+        """One attempt. Raises `AttemptFailed`."""
         from agent_core._http import NotAvailable, StaleConnection
 
         fresh = False
@@ -132,7 +132,9 @@ class Transport(ABC):
                 continue
             except StaleConnection as stale:
                 if not call.safe_to_repeat:
-                    raise Failed("The connection was closed", again=False) from stale.__cause__
+                    raise AttemptFailed(
+                        "The connection was closed", again=False
+                    ) from stale.__cause__
                 fresh = True  # the other idle connections were probably closed with it
 
     async def _send(self, managed: ManagedConnection, release: Release, call: "Call") -> "Exchange":

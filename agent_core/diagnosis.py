@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import agent_core
-from agent_core.build import check, toggles_in_force
-from agent_core.config import Overrides, Settings, effective
+from agent_core.build import check, effective_toggles
+from agent_core.config import Overrides, Settings, effective_settings
 from agent_core.config_sources import CachedConfig, cache_directory
 from agent_core.connection_metrics import pool_metrics
 from agent_core.errors import ConfigError, MissingDependencyError
@@ -32,11 +32,11 @@ def diagnose(
     with ConfigLoadTimer() as timer:
         try:
             loaded = settings if config is None else source.load(config)
-            settings = effective(loaded, environ, said)
+            settings = effective_settings(loaded, environ, said)
             check(settings, config, said=said.provider)
         except (ConfigError, MissingDependencyError) as error:
             problem = str(error)
-    toggles = toggles_in_force(settings, switches).as_dict()
+    toggles = effective_toggles(settings, switches).as_dict()
     return {
         "version": agent_core.__version__,
         "python": platform.python_version(),

@@ -10,19 +10,19 @@ from typing import Any
 
 from msgspec import Struct
 
-from agent_core.arguments import fitting, problems
+from agent_core.arguments import schema_violations, without_null_options
 from agent_core.errors import ToolError
 from agent_core.messages import ToolCall, ToolResult
-from agent_core.ports import Access, Catalog, Ended, Tool
+from agent_core.ports import Access, Catalog, OnResult, Tool
 
 
 class SequentialDispatch:
     """One call after another."""
 
     async def run(
-        self, calls: Sequence[ToolCall], catalog: Catalog, ended: Ended = lambda result: None
+        self, calls: Sequence[ToolCall], catalog: Catalog, ended: OnResult = lambda result: None
     ) -> Sequence[ToolResult]:
-        return [await _execute(_prepared(call, catalog), ended) for call in calls]
+        return [await _execute(_prepare(call, catalog), ended) for call in calls]
 
 
 class ParallelDispatch:
@@ -37,17 +37,17 @@ class ParallelDispatch:
         self._limit = limit
 
     async def run(
-        self, calls: Sequence[ToolCall], catalog: Catalog, ended: Ended = lambda result: None
+        self, calls: Sequence[ToolCall], catalog: Catalog, ended: OnResult = lambda result: None
     ) -> Sequence[ToolResult]:
         if len(calls) == 1:  # the usual case, which needs no task
-            return [await _execute(_prepared(calls[0], catalog), ended)]
-        waiting = dict(enumerate(_prepared(call, catalog) for call in calls))
+            return [await _execute(_prepare(calls[0], catalog), ended)]
+        waiting = dict(enumerate(_prepare(call, catalog) for call in calls))
         results: dict[int, ToolResult] = {}
         running: dict[asyncio.Task[ToolResult], tuple[int, Access | None]] = {}
         async with asyncio.TaskGroup() as group:
             while waiting or running:
                 room = self._limit - len(running)
-                for index, access in _startable(waiting, list(running.values()))[:room]:
+                for index, access in _ready(waiting, list(running.values()))[:room]:
                     task = group.create_task(_execute(waiting.pop(index), ended))
                     running[task] = (index, access)
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -56,7 +56,7 @@ class ParallelDispatch:
         return [results[index] for index in range(len(calls))]
 
 
-class _Prepared(Struct, frozen=True):
+class _PreparedCall(Struct, frozen=True):
     """A call with its tool and its arguments; or, with `refusal`, why it cannot be run."""
 
     call: ToolCall
@@ -65,35 +65,35 @@ class _Prepared(Struct, frozen=True):
     refusal: str = ""
 
 
-def _prepared(call: ToolCall, catalog: Catalog) -> _Prepared:
+def _prepare(call: ToolCall, catalog: Catalog) -> _PreparedCall:
     try:
         tool = catalog.get(call.name)
     except ToolError as error:
-        return _Prepared(call, refusal=str(error))
+        return _PreparedCall(call, refusal=str(error))
     if call.malformed is not None:
-        return _Prepared(
+        return _PreparedCall(
             call,
             refusal=f"The arguments of {call.name} are not a JSON object: {call.malformed!r:.500}."
             " Nothing was run. Send the call again with one JSON object.",
         )
-    arguments = fitting(call.arguments, tool.spec.parameters)
-    wrong = problems(arguments, tool.spec.parameters)
+    arguments = without_null_options(call.arguments, tool.spec.parameters)
+    wrong = schema_violations(arguments, tool.spec.parameters)
     if wrong:
-        return _Prepared(
+        return _PreparedCall(
             call,
             refusal=f"The arguments of {call.name} do not fit: {'; '.join(wrong)}."
             " Nothing was run. Correct them and send the call again.",
         )
-    return _Prepared(call, tool, arguments)
+    return _PreparedCall(call, tool, arguments)
 
 
-async def _execute(job: _Prepared, ended: Ended) -> ToolResult:
+async def _execute(job: _PreparedCall, ended: OnResult) -> ToolResult:
     result = await _result(job)
     ended(result)
     return result
 
 
-async def _result(job: _Prepared) -> ToolResult:
+async def _result(job: _PreparedCall) -> ToolResult:
     """The call's result; whatever goes wrong inside the tool becomes a failed one."""
     call = job.call
     if job.tool is None:
@@ -107,8 +107,8 @@ async def _result(job: _Prepared) -> ToolResult:
     return ToolResult(call.id, call.name, said.ok, said.output, said.error)
 
 
-def _startable(
-    waiting: Mapping[int, _Prepared], running: Sequence[tuple[int, Access | None]]
+def _ready(
+    waiting: Mapping[int, _PreparedCall], running: Sequence[tuple[int, Access | None]]
 ) -> list[tuple[int, Access | None]]:
     """The waiting calls that conflict with no earlier call, running or waiting.
 
@@ -125,7 +125,7 @@ def _startable(
     return chosen
 
 
-def _access(job: _Prepared) -> Access | None:
+def _access(job: _PreparedCall) -> Access | None:
     """What the call touches; None, which conflicts with all, where the tool cannot tell."""
     if job.tool is None:
         return Access("none")

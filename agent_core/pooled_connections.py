@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from agent_core.connections import ManagedConnection, Release, Transport
 from agent_core.loop_pools import PoolKey, digest, drop_pools, pools_of
-from agent_core.retries import BackOff, Clock, Failed
+from agent_core.retries import AttemptFailed, BackOff, Clock
 
 if TYPE_CHECKING:
     from agent_core._http import Call
@@ -109,12 +109,12 @@ class PooledConnections(Transport):
 
 
 async def _acquire_slot(slots: asyncio.Semaphore, seconds: float | None) -> None:
-    """Raises `Failed` if no slot is free within `seconds`."""
+    """Raises `AttemptFailed` if no slot is free within `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             await slots.acquire()
     except TimeoutError as error:
-        raise Failed(f"No connection was free within {seconds:g} s", again=False) from error
+        raise AttemptFailed(f"No connection was free within {seconds:g} s", again=False) from error
 
 
 async def _close_all(connections: Iterable[ManagedConnection]) -> None:

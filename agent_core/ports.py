@@ -63,7 +63,7 @@ class Catalog(Protocol):
     async def close(self) -> None: ...
 
 
-Ended = Callable[[ToolResult], None]
+OnResult = Callable[[ToolResult], None]
 
 
 class Dispatch(Protocol):
@@ -74,7 +74,7 @@ class Dispatch(Protocol):
     """
 
     async def run(
-        self, calls: Sequence[ToolCall], catalog: Catalog, ended: Ended = lambda result: None
+        self, calls: Sequence[ToolCall], catalog: Catalog, ended: OnResult = lambda result: None
     ) -> Sequence[ToolResult]: ...
 
 

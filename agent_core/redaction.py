@@ -7,10 +7,10 @@ from typing import Any
 from agent_core.encoding import encode_json
 
 _SECRET_NAME = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
-_SHORTEST = 8
+_MIN_LENGTH = 8
 """Characters. A shorter "secret" is no key, and replacing it would maim ordinary text."""
 
-MARK = "[REDACTED]"
+REPLACEMENT = "[REDACTED]"
 
 
 class Redactor:
@@ -20,7 +20,7 @@ class Redactor:
         # The longest first: of two keys one may be the beginning of the other.
         # Stripped too: a quoted header shows a key's last newline as a backslash and a letter.
         forms = (form for secret in secrets for form in (secret, secret.strip()))
-        known = {form for form in forms if len(form) >= _SHORTEST}
+        known = {form for form in forms if len(form) >= _MIN_LENGTH}
         self._secrets = sorted(known, key=lambda secret: (-len(secret), secret))
         self._encoded = [encode_json(secret)[1:-1] for secret in self._secrets]
 
@@ -35,7 +35,7 @@ class Redactor:
 
     def text(self, text: str) -> str:
         for secret in self._secrets:
-            text = text.replace(secret, MARK)
+            text = text.replace(secret, REPLACEMENT)
         return text
 
     def tree(self, value: Any) -> Any:

@@ -54,7 +54,7 @@ class BackOff(Struct, frozen=True):
         return (asked or 0.0) + chance * min(self.cap, self.base * 2.0**retry)
 
 
-class Failed(Exception):
+class AttemptFailed(Exception):
     """One attempt came to nothing; `again` says whether another is safe and may help."""
 
     def __init__(self, reason: str, *, again: bool) -> None:
@@ -95,7 +95,7 @@ class Retrier:
             asked = None
             try:
                 answer = await attempt()
-            except Failed as failure:
+            except AttemptFailed as failure:
                 if last or not failure.again:
                     tries = f" ({retry + 1} tries)" if retry else ""
                     raise ConnectionFailedError(f"{failure}{tries}") from failure.__cause__

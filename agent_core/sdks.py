@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from agent_core.config import ProviderSettings, nearest
+from agent_core.config import ProviderSettings, suggestion
 from agent_core.errors import ConfigError, MissingDependencyError
 from agent_core.ports import Model
 
@@ -99,7 +99,7 @@ def sdk_of(provider: str) -> Sdk:
     except KeyError:
         known = ", ".join(SDKS)
         raise ConfigError(
-            f"Unknown provider {provider!r}.{nearest(provider, SDKS)} Known: {known}."
+            f"Unknown provider {provider!r}.{suggestion(provider, SDKS)} Known: {known}."
         ) from None
 
 

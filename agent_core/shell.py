@@ -20,14 +20,14 @@ from agent_core.ports import ShellResult
 POLL_INTERVAL = 0.2
 """Seconds between two looks, as in Trae Agent."""
 
-SHOWN = 16_000
+MAX_OUTPUT = 16_000
 """Characters of one stream that a result shows, half from the start and half from the end."""
 
-_END = SHOWN // 2
-_END_BYTES = 4 * _END + 4  # UTF-8 takes at most four bytes a character; one may be cut
-_HELD = 16 * _END_BYTES  # how much a stream may hold before its middle is dropped
+_END = MAX_OUTPUT // 2
+_HALF_BYTES = 4 * _END + 4  # UTF-8 takes at most four bytes a character; one may be cut
+_MAX_HELD = 16 * _HALF_BYTES  # how much a stream may hold before its middle is dropped
 _READ = 64 * 1024  # a pipe's usual capacity
-_LAST_READS = 64  # a background process may write for ever; what bash wrote comes first
+_MAX_FINAL_READS = 64  # a background process may write for ever; what bash wrote comes first
 _OUT, _ERR = 98, 99  # duplicates of bash's own streams, where `exec >file` does not reach
 
 
@@ -240,7 +240,7 @@ class _Bash:
                 os.killpg(group, signal.SIGKILL)
         self._process.wait()
         for fd in self._streams:
-            for _ in range(_LAST_READS):
+            for _ in range(_MAX_FINAL_READS):
                 if not self._read(fd):
                     break
         if self._loop is not None and not self._loop.is_closed():
@@ -292,9 +292,9 @@ class _Stream:
         start = max(0, len(self._held) - len(self._mark) - 4)
         self._held += data
         found = bool(self._mark) and self._cut(start)
-        if len(self._held) > _HELD:
-            self._dropped += len(self._held) - 2 * _END_BYTES
-            del self._held[_END_BYTES:-_END_BYTES]
+        if len(self._held) > _MAX_HELD:
+            self._dropped += len(self._held) - 2 * _HALF_BYTES
+            del self._held[_HALF_BYTES:-_HALF_BYTES]
         return found
 
     def _cut(self, start: int) -> bool:
@@ -303,24 +303,24 @@ class _Stream:
         if end < 0:
             return False
         self.status = int(self._held[begin + len(self._mark) : end])
-        self._text = _shown(self._held[:begin], self._dropped)
+        self._text = _clipped(self._held[:begin], self._dropped)
         self._mark, self._dropped = b"", 0
         del self._held[: end + 1]
         return True
 
     def text(self) -> str:
         """The command's output; all so far where its mark has not come."""
-        return self._text if self.status is not None else _shown(self._held, self._dropped)
+        return self._text if self.status is not None else _clipped(self._held, self._dropped)
 
 
-def _shown(held: bytearray, dropped: int) -> str:
+def _clipped(held: bytearray, dropped: int) -> str:
     """The text of a stream whose middle, `dropped` bytes, may be gone already."""
     if dropped:
-        head = held[:_END_BYTES].decode(errors="replace")[:_END]
-        tail = held[-_END_BYTES:].decode(errors="replace")[-_END:]
+        head = held[:_HALF_BYTES].decode(errors="replace")[:_END]
+        tail = held[-_HALF_BYTES:].decode(errors="replace")[-_END:]
     else:
         text = held.decode(errors="replace")
-        if len(text) <= SHOWN:
+        if len(text) <= MAX_OUTPUT:
             return text.removesuffix("\n")
         head, tail = text[:_END], text[-_END:]
     size = len(held) + dropped

@@ -118,7 +118,7 @@ def blank(started: datetime | None = None) -> dict[str, Any]:
     }
 
 
-def usual_path() -> Path:
+def default_path() -> Path:
     """Where a trajectory goes that nobody named; the microseconds keep sessions apart that
     begin in the same second."""
     return Path("trajectories", f"trajectory_{datetime.now():%Y%m%d_%H%M%S_%f}.json")
@@ -166,7 +166,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
         raise
 
 
-def cannot_write(path: Path, error: OSError, *, lost: int = 0) -> RecordingError:
+def write_error(path: Path, error: OSError, *, lost: int = 0) -> RecordingError:
     """The error for the file `path`: where records are lost, a journal, which has the others."""
     reason = error.strerror or type(error).__name__
     gone = (

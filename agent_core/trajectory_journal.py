@@ -14,7 +14,7 @@ import msgspec
 
 from agent_core.encoding import encode_json
 from agent_core.errors import RecordingError
-from agent_core.trajectory_format import blank, cannot_write, replace_file, write_trajectory
+from agent_core.trajectory_format import blank, replace_file, write_error, write_trajectory
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Journal:
         self._batch: deque[bytes] = deque()
         self._queue: deque[bytes] = deque()
         # Its lock is reentrant: a signal handler may flush in the very thread that is here.
-        self._changed = threading.Condition()
+        self._with_values = threading.Condition()
         self._writing = False
         self._closing = False
         self._error: OSError | None = None
@@ -71,22 +71,22 @@ class Journal:
     def flush(self) -> None:
         """Returns when all lines are written. Raises `RecordingError`."""
         self._submit()
-        with self._changed:
+        with self._with_values:
             # A signal handler may be here between a batch's arrival and the notice of it.
-            self._changed.notify_all()
+            self._with_values.notify_all()
             while self._thread is not None and (self._queue or self._writing):
-                self._changed.wait()
+                self._with_values.wait()
         self.check()
 
     def close(self) -> None:
         """Writes the rest and ends the thread; a second call does nothing. Raises nothing:
         `check` says how it went."""
-        with self._changed:
+        with self._with_values:
             if self._closing:
                 return
             self._submit()
             self._closing = True
-            self._changed.notify_all()
+            self._with_values.notify_all()
         if self._thread is None:
             os.close(self._fd)
         elif self._thread is not threading.current_thread():
@@ -96,7 +96,7 @@ class Journal:
     def check(self) -> None:
         """Raises `RecordingError` where lines were lost."""
         if self._error is not None:
-            raise cannot_write(self.path, self._error, lost=self.lost) from self._error
+            raise write_error(self.path, self._error, lost=self.lost) from self._error
 
     def _submit(self) -> None:
         lines = []
@@ -111,29 +111,29 @@ class Journal:
         if self._thread is None:
             self._write(batch)
             return
-        with self._changed:
+        with self._with_values:
             while len(self._queue) >= self.QUEUED_BATCHES:
-                self._changed.wait()
+                self._with_values.wait()
             self._queue.append(batch)
             self.high_water = max(self.high_water, len(self._queue))
-            self._changed.notify_all()
+            self._with_values.notify_all()
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._with_values:
                 while not self._queue and not self._closing:
-                    self._changed.wait()
+                    self._with_values.wait()
                 if not self._queue:
                     os.close(self._fd)
                     return
                 batch = b"".join(self._queue)
                 self._queue.clear()
                 self._writing = True
-                self._changed.notify_all()
+                self._with_values.notify_all()
             self._write(batch)
-            with self._changed:
+            with self._with_values:
                 self._writing = False
-                self._changed.notify_all()
+                self._with_values.notify_all()
 
     def _write(self, data: bytes) -> None:
         if self._error is not None:
@@ -198,7 +198,7 @@ def recover(
 
         replace_file(trajectory, write)
     except OSError as error:
-        raise cannot_write(trajectory or journal, error) from error
+        raise write_error(trajectory or journal, error) from error
     except msgspec.DecodeError as error:
         raise RecordingError(f"{journal} is no journal of a trajectory: {error}.") from error
     return trajectory

@@ -27,11 +27,11 @@ from agent_core.messages import Message, Reply, ToolCall, ToolResult, ToolSpec
 from agent_core.redaction import Redactor
 from agent_core.trajectory_format import (
     blank,
-    cannot_write,
+    default_path,
     interaction_record,
     replace_file,
     step_record,
-    usual_path,
+    write_error,
     write_trajectory,
 )
 from agent_core.trajectory_journal import Journal, recover
@@ -41,7 +41,7 @@ __all__ = ["OptimizedTrajectoryRecorder", "TrajectoryRecorder", "recover"]
 # ----------------------------------------------------------------- what both recorders do
 
 
-class _Diary(ABC):
+class RecorderBase(ABC):
     """Both sets of names, the port's and Trae Agent's, onto five things that may happen.
 
     Raises `RecordingError` where nothing was started, and where a file cannot be written.
@@ -53,7 +53,7 @@ class _Diary(ABC):
         max_interactions: int | None,
         redactor: Redactor | None,
     ) -> None:
-        self.trajectory_path = Path(trajectory_path or usual_path())
+        self.trajectory_path = Path(trajectory_path or default_path())
         self.max_interactions = max_interactions
         self._redactor = Redactor.of_environment(os.environ) if redactor is None else redactor
         self._started: datetime | None = None
@@ -192,7 +192,7 @@ class _Diary(ABC):
 # ------------------------------------------------------------------------------- baseline
 
 
-class TrajectoryRecorder(_Diary):
+class TrajectoryRecorder(RecorderBase):
     """Trae Agent's way: the whole file rewritten in place at the start, twice a step and at
     the end. A reader may find half a file, and a full disk costs what was there before.
 
@@ -218,7 +218,7 @@ class TrajectoryRecorder(_Diary):
                 json.dump(self._data, file, indent=2, ensure_ascii=False)
                 self._bytes_written += file.tell()
         except OSError as error:
-            raise cannot_write(self.trajectory_path, error) from error
+            raise write_error(self.trajectory_path, error) from error
         self._saves += 1
 
     def get_statistics(self) -> dict[str, float]:
@@ -261,7 +261,7 @@ class TrajectoryRecorder(_Diary):
 # ------------------------------------------------------------------------------ optimised
 
 
-class OptimizedTrajectoryRecorder(_Diary):
+class OptimizedTrajectoryRecorder(RecorderBase):
     """Each record encoded once and appended, `batch_size` of them in one write.
 
     While the session runs, `trajectory_path` holds a valid trajectory without records,
@@ -350,7 +350,7 @@ class OptimizedTrajectoryRecorder(_Diary):
                 self.journal_path, batch_size=self.batch_size, background=self.background_io
             )
         except OSError as error:
-            raise cannot_write(self.trajectory_path, error) from error
+            raise write_error(self.trajectory_path, error) from error
         # Holds the journal and not the recorder, or the recorder could never be dropped.
         weakref.finalize(self, self._journal.close)
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from agent_core.config import Settings, effective
+from agent_core.config import Settings, effective_settings
 from agent_core.config_sources import CachedConfig, ConfigurationCache
 
 __all__ = [
@@ -28,7 +28,7 @@ def _process_cache() -> ConfigurationCache:
 
 def load_config_cached(config_file: str | Path = "trae_config.json") -> Settings:
     """The settings of the file, with the environment on top. Raises `ConfigError`."""
-    return effective(_process_cache().load(config_file), os.environ)
+    return effective_settings(_process_cache().load(config_file), os.environ)
 
 
 def get_config_cache_stats() -> dict[str, Any]:

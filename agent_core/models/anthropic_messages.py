@@ -14,12 +14,12 @@ from agent_core.models.codec import (
     Refused,
     ServerSentEvents,
     TokenCount,
-    counted,
-    cut,
+    arguments_object,
     decoded,
     opaque_items,
-    sent_arguments,
+    token_count,
     tool_call,
+    truncated_stream,
     without_none,
 )
 
@@ -159,7 +159,7 @@ class MessagesFold:
 
     def reply(self) -> Reply:
         if not self._complete:
-            raise cut()
+            raise truncated_stream()
         order = sorted(self._blocks)
         blocks = [self._blocks[index] for index in order]
         arguments = {
@@ -196,7 +196,7 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
     if message.text.strip():
         blocks.append({"type": "text", "text": message.text})
     blocks += (
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": sent_arguments(call)}
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments_object(call)}
         for call in message.calls
     )
     return blocks
@@ -218,7 +218,7 @@ def _reply(
             texts.append(str(block.get("text") or ""))
         elif block.get("type") == "tool_use":
             calls.append(_call(block, arguments.get(place)))
-            block["input"] = sent_arguments(calls[-1])
+            block["input"] = arguments_object(calls[-1])
         else:
             thoughts = True
     # Thinking must come back signed, in its place among the other blocks.
@@ -239,8 +239,8 @@ def _call(block: dict[str, Any], streamed: str | None) -> ToolCall:
 
 def _usage(usage: _Usage) -> Usage:
     return Usage(
-        input_tokens=counted(usage.input_tokens),
-        output_tokens=counted(usage.output_tokens),
-        cache_creation_input_tokens=counted(usage.cache_creation_input_tokens),
-        cache_read_input_tokens=counted(usage.cache_read_input_tokens),
+        input_tokens=token_count(usage.input_tokens),
+        output_tokens=token_count(usage.output_tokens),
+        cache_creation_input_tokens=token_count(usage.cache_creation_input_tokens),
+        cache_read_input_tokens=token_count(usage.cache_read_input_tokens),
     )

@@ -106,7 +106,7 @@ class Refused(Exception):
         super().__init__(detail)
 
 
-class WrongShape(MalformedReplyError):
+class UnexpectedShape(MalformedReplyError):
     """A whole JSON document that is no reply; asked again, the provider would say it again."""
 
 
@@ -178,7 +178,7 @@ def decoded(body: bytes, decoder: "msgspec.json.Decoder[ShapeT]") -> ShapeT:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise WrongShape(f"The reply has an unexpected shape: {error}.") from None
+        raise UnexpectedShape(f"The reply has an unexpected shape: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedReplyError(
             f"The reply is no complete JSON document ({len(body)} bytes)."
@@ -189,17 +189,17 @@ TokenCount = int | float | None
 """As providers write it; some write 12.0."""
 
 
-def counted(tokens: TokenCount) -> int:
+def token_count(tokens: TokenCount) -> int:
     """Zero where the provider said nothing."""
     return int(tokens or 0)
 
 
-def cut() -> MalformedReplyError:
+def truncated_stream() -> MalformedReplyError:
     """The error for a stream that stopped before the protocol's own end."""
     return MalformedReplyError("The stream was cut before the reply was complete.")
 
 
-class CallNames:
+class CallIds:
     """Names the calls that a provider left nameless: unique in one session."""
 
     def __init__(self) -> None:
@@ -236,7 +236,7 @@ def tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
         return ToolCall(call_id, name, {}, malformed=arguments)
 
 
-def sent_arguments(call: ToolCall) -> dict[str, Any]:
+def arguments_object(call: ToolCall) -> dict[str, Any]:
     """The arguments as an object, for protocols that take nothing else."""
     return call.arguments if call.malformed is None else {"INVALID_JSON": call.malformed}
 

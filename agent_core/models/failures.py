@@ -38,7 +38,7 @@ _STATUS_BY_KIND = {
 """The words that stand in for a status where the status was 200, lower case."""
 
 
-def answered(
+def error_for_status(
     provider: str,
     status: int,
     headers: Mapping[str, str],
@@ -54,7 +54,7 @@ def answered(
     return _error(provider, status, redactor.text(detail)[:_MAX_DETAIL], retry_after)
 
 
-def refused(provider: str, refusal: Refused, redactor: Redactor) -> ProviderError:
+def error_for_refusal(provider: str, refusal: Refused, redactor: Redactor) -> ProviderError:
     """The error for a refusal that came with status 200."""
     status = status_of(refusal)
     detail = redactor.text(str(refusal))[:_MAX_DETAIL]

@@ -16,12 +16,12 @@ from agent_core.models.codec import (
     Refused,
     ServerSentEvents,
     TokenCount,
-    counted,
-    cut,
+    arguments_object,
     decoded,
     opaque_items,
-    sent_arguments,
+    token_count,
     tool_call,
+    truncated_stream,
     without_none,
 )
 
@@ -156,7 +156,7 @@ class GeminiFold:
 
     def reply(self) -> Reply:
         if not self._finish:
-            raise cut()
+            raise truncated_stream()
         return self.made()
 
     def made(self) -> Reply:
@@ -182,7 +182,7 @@ def _parts(message: Message) -> list[dict[str, Any]]:
         return [{"functionResponse": _identified(result.call_id) | response}]
     parts: list[dict[str, Any]] = [{"text": message.text}] if message.text else []
     for call in message.calls:
-        said = {"name": call.name, "args": sent_arguments(call)}
+        said = {"name": call.name, "args": arguments_object(call)}
         parts.append({"functionCall": _identified(call.id) | said})
     return parts
 
@@ -206,9 +206,10 @@ def _call(call: Any) -> ToolCall:
 
 def _usage(usage: _Usage) -> Usage:
     return Usage(
-        input_tokens=counted(usage.prompt_token_count),
+        input_tokens=token_count(usage.prompt_token_count),
         # Thoughts are billed as output and not counted among the candidates.
-        output_tokens=counted(usage.candidates_token_count) + counted(usage.thoughts_token_count),
-        cache_read_input_tokens=counted(usage.cached_content_token_count),
-        reasoning_tokens=counted(usage.thoughts_token_count),
+        output_tokens=token_count(usage.candidates_token_count)
+        + token_count(usage.thoughts_token_count),
+        cache_read_input_tokens=token_count(usage.cached_content_token_count),
+        reasoning_tokens=token_count(usage.thoughts_token_count),
     )

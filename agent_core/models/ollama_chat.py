@@ -14,13 +14,13 @@ from agent_core.models.codec import (
     Parameters,
     Refused,
     TokenCount,
-    counted,
-    cut,
+    arguments_object,
     decoded,
     function_tool,
     opaque_items,
-    sent_arguments,
+    token_count,
     tool_call,
+    truncated_stream,
     without_none,
 )
 
@@ -124,7 +124,7 @@ class OllamaFold:
 
     def reply(self) -> Reply:
         if not self._last.done:
-            raise cut()
+            raise truncated_stream()
         return self.made()
 
     def made(self) -> Reply:
@@ -137,7 +137,8 @@ class OllamaFold:
                 "assistant", text, message.calls, opaque={OllamaChat.protocol: [sent_back]}
             )
         usage = Usage(
-            input_tokens=counted(last.prompt_eval_count), output_tokens=counted(last.eval_count)
+            input_tokens=token_count(last.prompt_eval_count),
+            output_tokens=token_count(last.eval_count),
         )
         return Reply(message, usage, last.done_reason or "", last.model or "")
 
@@ -152,7 +153,7 @@ def _encoded(message: Message) -> dict[str, Any]:
     encoded: dict[str, Any] = {"role": message.role, "content": message.text}
     if message.calls:
         encoded["tool_calls"] = [
-            {"function": {"name": call.name, "arguments": sent_arguments(call)}}
+            {"function": {"name": call.name, "arguments": arguments_object(call)}}
             for call in message.calls
         ]
     return encoded

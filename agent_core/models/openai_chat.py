@@ -15,11 +15,11 @@ from agent_core.models.codec import (
     Refused,
     ServerSentEvents,
     TokenCount,
-    counted,
-    cut,
     decoded,
     function_tool,
+    token_count,
     tool_call,
+    truncated_stream,
     without_none,
 )
 
@@ -161,7 +161,7 @@ class ChatFold:
 
     def reply(self) -> Reply:
         if not (self._done or self._finish):
-            raise cut()
+            raise truncated_stream()
         calls = tuple(call.complete() for call in self._calls)
         message = Message("assistant", "".join(self._text), calls)
         return Reply(message, _usage(self._usage), self._finish, self._model)
@@ -258,8 +258,8 @@ def _usage(usage: _Usage | None) -> Usage:
     prompt = usage.prompt_tokens_details or _PromptDetails()
     completion = usage.completion_tokens_details or _CompletionDetails()
     return Usage(
-        input_tokens=counted(usage.prompt_tokens),
-        output_tokens=counted(usage.completion_tokens),
-        cache_read_input_tokens=counted(prompt.cached_tokens),
-        reasoning_tokens=counted(completion.reasoning_tokens),
+        input_tokens=token_count(usage.prompt_tokens),
+        output_tokens=token_count(usage.completion_tokens),
+        cache_read_input_tokens=token_count(prompt.cached_tokens),
+        reasoning_tokens=token_count(completion.reasoning_tokens),
     )

@@ -15,11 +15,11 @@ from agent_core.models.codec import (
     Refused,
     ServerSentEvents,
     TokenCount,
-    counted,
-    cut,
     decoded,
     opaque_items,
+    token_count,
     tool_call,
+    truncated_stream,
     without_none,
 )
 
@@ -135,7 +135,7 @@ class ResponsesFold:
 
     def reply(self) -> Reply:
         if self._body is None:
-            raise cut()
+            raise truncated_stream()
         if not self._body.output:
             self._body.output = [self._items[index] for index in sorted(self._items)]
         return _reply(self._body)
@@ -221,8 +221,8 @@ def _usage(usage: _Usage | None) -> Usage:
     read = usage.input_tokens_details or _InputDetails()
     written = usage.output_tokens_details or _OutputDetails()
     return Usage(
-        input_tokens=counted(usage.input_tokens),
-        output_tokens=counted(usage.output_tokens),
-        cache_read_input_tokens=counted(read.cached_tokens),
-        reasoning_tokens=counted(written.reasoning_tokens),
+        input_tokens=token_count(usage.input_tokens),
+        output_tokens=token_count(usage.output_tokens),
+        cache_read_input_tokens=token_count(read.cached_tokens),
+        reasoning_tokens=token_count(written.reasoning_tokens),
     )

@@ -8,21 +8,21 @@ from agent_core.errors import ConfigError, ConnectionFailedError, MalformedReply
 from agent_core.messages import Message, Reply, ToolSpec
 from agent_core.models import PROVIDERS, codec_named
 from agent_core.models.codec import (
-    CallNames,
+    CallIds,
     Codec,
     Parameters,
     Refused,
     StreamDecoder,
-    WrongShape,
+    UnexpectedShape,
 )
-from agent_core.models.failures import answered, refused, status_of
+from agent_core.models.failures import error_for_refusal, error_for_status, status_of
 from agent_core.models.history import History, IncrementalHistory
 from agent_core.ports import Connections, Request
 from agent_core.providers import with_query, without_query
 from agent_core.redaction import Redactor
 from agent_core.retries import TRANSIENT, BackOff, Clock, Retrier, retry_after
 
-REPEATS = 2
+MAX_REPEATS = 2
 """How often a reply that broke off in its middle is asked for again, at most."""
 
 
@@ -58,7 +58,7 @@ class WireModel:
         self._url = url
         self._headers = {"content-type": "application/json", **headers}
         self._redactor = redactor or Redactor()
-        self._names = CallNames()
+        self._names = CallIds()
         self._retries = max_retries
         self._retrier = Retrier(BackOff(retries=max_retries), clock or Clock())
 
@@ -70,7 +70,7 @@ class WireModel:
         try:
             return self._names.given(await self._repeated(ask, request))
         except Refused as refusal:
-            raise refused(self._provider, refusal, self._redactor) from None
+            raise error_for_refusal(self._provider, refusal, self._redactor) from None
         except MalformedReplyError as error:
             raise MalformedReplyError(f"{self._provider}: {error}") from None
 
@@ -78,16 +78,16 @@ class WireModel:
         """Nothing of its own; the connections belong to whoever opened them."""
 
     async def _repeated(self, ask: Ask, request: Request) -> Reply:
-        repeats, refusals = min(REPEATS, self._retries), 0
+        repeats, refusals = min(MAX_REPEATS, self._retries), 0
         while True:
             try:
                 return await ask(request)
-            except WrongShape:
+            except UnexpectedShape:
                 raise
-            except (MalformedReplyError, _BrokeOff) as error:
+            except (MalformedReplyError, _StreamInterrupted) as error:
                 if repeats:
                     repeats -= 1
-                elif isinstance(error, _BrokeOff):
+                elif isinstance(error, _StreamInterrupted):
                     raise ConnectionFailedError(str(error)) from error.__cause__
                 else:
                     raise
@@ -116,16 +116,16 @@ class WireModel:
                 async for chunk in chunks:
                     decoder.feed(chunk)
             except ConnectionFailedError as error:
-                raise _BrokeOff(str(error)) from error
+                raise _StreamInterrupted(str(error)) from error
             return decoder.finish()
 
     def _check(self, status: int, headers: dict[str, str], body: bytes) -> None:
         if status != 200:
             wait = retry_after(headers, time.time())
-            raise answered(self._provider, status, headers, body, self._redactor, wait)
+            raise error_for_status(self._provider, status, headers, body, self._redactor, wait)
 
 
-class _BrokeOff(Exception):
+class _StreamInterrupted(Exception):
     """The connection failed after the reply had begun."""
 
 

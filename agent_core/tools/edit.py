@@ -11,10 +11,10 @@ from agent_core.ports import Access, ToolContext
 from agent_core.tools import TOOLS
 from agent_core.tools.paths import LIMIT, clip, editing, names
 
-_AROUND = 4
+_CONTEXT_LINES = 4
 """Lines shown before and after an edit."""
 
-_NAMED = 20
+_MAX_NAMED_LINES = 20
 """Lines named where a text to replace is not unique."""
 
 
@@ -130,8 +130,8 @@ def _numbered(text: str, first: int) -> str:
 
 def _around(text: str, start: int, end: int) -> str:
     """The lines from offset `start` to `end`, and some on either side."""
-    first = max(text.count("\n", 0, start) - _AROUND, 0)
-    last = text.count("\n", 0, end) + _AROUND
+    first = max(text.count("\n", 0, start) - _CONTEXT_LINES, 0)
+    last = text.count("\n", 0, end) + _CONTEXT_LINES
     chosen = "\n".join(text.split("\n")[first : last + 1])
     return _numbered(clip(chosen), first + 1)
 
@@ -140,7 +140,7 @@ def _lines_of(text: str, old: str) -> str:
     """The numbers of the first lines in which `old` begins."""
     numbers: list[int] = []
     line, seen, at = 1, 0, text.find(old)
-    while at >= 0 and len(numbers) < _NAMED:
+    while at >= 0 and len(numbers) < _MAX_NAMED_LINES:
         line += text.count("\n", seen, at)
         if line not in numbers:
             numbers.append(line)

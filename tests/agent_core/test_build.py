@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from agent_core import build
-from agent_core.build import load_settings, open_agent, run_task, toggles_in_force
-from agent_core.config import PerformanceSettings, ProviderSettings, Settings, effective
+from agent_core.build import effective_toggles, load_settings, open_agent, run_task
+from agent_core.config import PerformanceSettings, ProviderSettings, Settings, effective_settings
 from agent_core.dynamic_imports import check_provider_availability
 from agent_core.errors import ConfigError, MissingDependencyError
 from agent_core.messages import Outcome
@@ -172,7 +172,7 @@ def test_what_is_said_wins_over_environment_over_config(
     entry = ProviderSettings(parallel_tool_calls=config.get("parallel_tool_calls", True))
     performance = PerformanceSettings(lazy_tool_loading=config.get("lazy_tool_loading"))
     settings = Settings(model_providers={"openai": entry}, performance_settings=performance)
-    toggles = toggles_in_force(effective(settings, environ), said)
+    toggles = effective_toggles(effective_settings(settings, environ), said)
     assert (toggles.parallel_tools, toggles.lazy_tools) == expected
 
 

@@ -13,9 +13,9 @@ from agent_core.config import (
     ProviderSettings,
     Settings,
     cache_ttl,
-    effective,
+    effective_settings,
     is_address,
-    without_credentials,
+    strip_credentials,
 )
 from agent_core.errors import ConfigError
 from agent_core.providers import PROVIDERS
@@ -55,9 +55,9 @@ def test_no_repr_shows_a_key_or_a_password_in_a_url() -> None:
 
 
 def test_a_url_without_credentials_stays_as_it_is() -> None:
-    assert without_credentials("http://127.0.0.1:8/v1/a@b") == "http://127.0.0.1:8/v1/a@b"
-    assert without_credentials("http://[::1]:8/v1") == "http://[::1]:8/v1"
-    assert without_credentials("http://[broken/sk-planted") == ""
+    assert strip_credentials("http://127.0.0.1:8/v1/a@b") == "http://127.0.0.1:8/v1/a@b"
+    assert strip_credentials("http://[::1]:8/v1") == "http://[::1]:8/v1"
+    assert strip_credentials("http://[broken/sk-planted") == ""
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_the_environment_is_over_the_file_and_the_command_line_over_both() -> No
     settings = FILE
     environ = {"ANTHROPIC_API_KEY": "from-env", "ANTHROPIC_BASE_URL": "http://env"}
 
-    assert effective(settings, {}).model_parameters.api_key == "your_key"
-    assert effective(settings, environ).model_parameters.api_key == "from-env"
-    assert effective(settings, environ).model_parameters.base_url == "http://env"
+    assert effective_settings(settings, {}).model_parameters.api_key == "your_key"
+    assert effective_settings(settings, environ).model_parameters.api_key == "from-env"
+    assert effective_settings(settings, environ).model_parameters.base_url == "http://env"
     said = Overrides(api_key="said", base_url="http://said", model="m", max_steps=3)
-    result = effective(settings, environ, said)
+    result = effective_settings(settings, environ, said)
     assert result.model_parameters.api_key == "said"
     assert result.model_parameters.base_url == "http://said"
     assert (result.model_parameters.model, result.max_steps) == ("m", 3)
@@ -98,7 +98,7 @@ def test_the_environment_is_over_the_file_and_the_command_line_over_both() -> No
 )
 def test_every_provider_takes_key_and_url_from_its_variables(provider: str, variable: str) -> None:
     environ = {variable: "key", f"{provider.upper()}_BASE_URL": "http://url"}
-    result = effective(Settings(), environ, Overrides(provider=provider))
+    result = effective_settings(Settings(), environ, Overrides(provider=provider))
     assert result.default_provider == result.provider_kind == provider
     assert result.model_parameters.api_key == "key"
     assert result.model_parameters.base_url == "http://url"
@@ -107,19 +107,23 @@ def test_every_provider_takes_key_and_url_from_its_variables(provider: str, vari
 def test_one_entrys_variables_never_reach_another_of_the_same_kind() -> None:
     gateway = ProviderSettings(provider="openai", base_url="http://elsewhere")
     settings = Settings(default_provider="my-gateway", model_providers={"my-gateway": gateway})
-    result = effective(settings, {"OPENAI_API_KEY": "secret", "OPENAI_BASE_URL": "http://o"})
+    result = effective_settings(
+        settings, {"OPENAI_API_KEY": "secret", "OPENAI_BASE_URL": "http://o"}
+    )
     assert result.model_parameters == gateway
-    assert effective(settings, {"MY_GATEWAY_API_KEY": "k"}).model_parameters.api_key == "k"
+    assert effective_settings(settings, {"MY_GATEWAY_API_KEY": "k"}).model_parameters.api_key == "k"
 
 
 def test_a_key_has_no_space_around_it() -> None:
     settings = Settings(model_providers={"openai": ProviderSettings(api_key="in-file\n")})
-    assert effective(settings, {}).model_parameters.api_key == "in-file"
+    assert effective_settings(settings, {}).model_parameters.api_key == "in-file"
     environ = {"OPENAI_API_KEY": "in-environment\r\n"}
-    assert effective(settings, environ).model_parameters.api_key == "in-environment"
-    assert effective(settings, {"OPENAI_API_KEY": "\n"}).model_parameters.api_key == "in-file"
+    assert effective_settings(settings, environ).model_parameters.api_key == "in-environment"
+    assert (
+        effective_settings(settings, {"OPENAI_API_KEY": "\n"}).model_parameters.api_key == "in-file"
+    )
     said = Overrides(api_key=" said\n")
-    assert effective(settings, environ, said).model_parameters.api_key == "said"
+    assert effective_settings(settings, environ, said).model_parameters.api_key == "said"
 
 
 @pytest.mark.parametrize(
@@ -178,16 +182,20 @@ def test_every_performance_variable_of_the_guide_is_in_force(
     variable: str, value: str, field: str, expected: object
 ) -> None:
     settings = FILE
-    result = effective(settings, {variable: value}).performance_settings
+    result = effective_settings(settings, {variable: value}).performance_settings
     assert getattr(result, field) == expected
-    untouched = effective(settings, {variable: ""}).performance_settings
+    untouched = effective_settings(settings, {variable: ""}).performance_settings
     assert untouched == settings.performance_settings, "an empty variable says nothing"
 
 
 def test_trae_parallel_tools_is_over_every_providers_own_setting() -> None:
     settings = FILE
-    assert effective(settings, {"TRAE_PARALLEL_TOOLS": "true"}).model_parameters.parallel_tool_calls
-    off = effective(settings, {"TRAE_PARALLEL_TOOLS": "false"}, Overrides(provider="ollama"))
+    assert effective_settings(
+        settings, {"TRAE_PARALLEL_TOOLS": "true"}
+    ).model_parameters.parallel_tool_calls
+    off = effective_settings(
+        settings, {"TRAE_PARALLEL_TOOLS": "false"}, Overrides(provider="ollama")
+    )
     assert not off.model_parameters.parallel_tool_calls
     assert not off.model_providers["openai"].parallel_tool_calls
 
@@ -205,13 +213,13 @@ def test_trae_parallel_tools_is_over_every_providers_own_setting() -> None:
 )
 def test_a_wrong_variable_is_named_with_its_value(variable: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"{variable}='{value}'.*correct or unset it"):
-        effective(Settings(), {variable: value})
+        effective_settings(Settings(), {variable: value})
 
 
 def test_wrong_overrides_are_errors() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
-        effective(Settings(), {}, Overrides(max_steps=0))
-    chosen = effective(Settings(), {}, Overrides(provider="opnai"))
+        effective_settings(Settings(), {}, Overrides(max_steps=0))
+    chosen = effective_settings(Settings(), {}, Overrides(provider="opnai"))
     with pytest.raises(ConfigError, match="Did you mean 'openai'"):
         _ = chosen.provider_kind
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.config import PerformanceSettings, ProviderSettings, Settings
-from agent_core.config_file import find_config, parse_settings, read_config_file
+from agent_core.config_file import find_config_file, parse_settings, read_config_file
 from agent_core.errors import ConfigError, MissingDependencyError
 
 GUIDE = """\
@@ -305,9 +305,9 @@ def test_comments_are_blanks_and_strings_are_not_comments(value: str, comment: s
 
 
 def test_the_config_file_is_the_named_one_else_the_first_default(tmp_path: Path) -> None:
-    assert find_config({}, tmp_path) is None
+    assert find_config_file({}, tmp_path) is None
     (tmp_path / "trae_config.json").write_text("{}")
-    assert find_config({}, tmp_path) == tmp_path / "trae_config.json"
+    assert find_config_file({}, tmp_path) == tmp_path / "trae_config.json"
     (tmp_path / "trae_config.yaml").write_text("{}")
-    assert find_config({}, tmp_path) == tmp_path / "trae_config.yaml"
-    assert find_config({"TRAE_CONFIG_FILE": "x.json"}, tmp_path) == Path("x.json")
+    assert find_config_file({}, tmp_path) == tmp_path / "trae_config.yaml"
+    assert find_config_file({"TRAE_CONFIG_FILE": "x.json"}, tmp_path) == Path("x.json")

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from agent_core.build import run_task, toggles_in_force
-from agent_core.config import ProviderSettings, effective
+from agent_core.build import effective_toggles, run_task
+from agent_core.config import ProviderSettings, effective_settings
 from agent_core.config_cache import ConfigurationCache
 from agent_core.config_sources import PlainConfig
 from agent_core.connection_metrics import ConnectionPoolMetrics, pool_metrics
@@ -443,7 +443,7 @@ def test_every_variable_of_the_guide_is_in_force(folder: Path) -> None:
     """The guide's list of variables, with values that are not the defaults."""
     environ = dict(re.findall(r'^export (\w+)="?([\w-]+)"?$', ENVIRONMENT, re.MULTILINE))
     assert len(environ) == 9
-    settings = effective(PlainConfig().load(folder / "trae_config.json"), environ)
+    settings = effective_settings(PlainConfig().load(folder / "trae_config.json"), environ)
     performance = settings.performance_settings
     assert performance.config_cache_ttl == 1800
     assert performance.trajectory_batch_size == 6
@@ -451,11 +451,11 @@ def test_every_variable_of_the_guide_is_in_force(folder: Path) -> None:
     assert performance.trajectory_background_io is False
     for name in ("openai", "anthropic"):
         assert settings.model_providers[name].api_key == f"{name}-key"
-    google = effective(replace(settings, default_provider="google"), environ)
+    google = effective_settings(replace(settings, default_provider="google"), environ)
     assert google.model_parameters.api_key == "google-key"
-    assert toggles_in_force(settings, None).enabled() == tuple(
+    assert effective_toggles(settings, None).enabled() == tuple(
         name
-        for name in toggles_in_force(settings, None).names()
+        for name in effective_toggles(settings, None).names()
         if name not in ("parallel_tools", "lazy_tools")
     )
 

@@ -48,10 +48,10 @@ def test_same_bytes_for_any_history(
     """At each length, in any order of lengths, and after any message was replaced."""
     incremental = IncrementalHistory(CODECS[protocol])
     full = FullHistory(CODECS[protocol])
-    for cut in [*sorted(cuts), *reversed(cuts), len(history)]:
-        tools = TOOLS[: cut % 3]
-        body = incremental.body(history[:cut], tools)
-        assert body == full.body(history[:cut], tools)
+    for cut_short in [*sorted(cuts), *reversed(cuts), len(history)]:
+        tools = TOOLS[: cut_short % 3]
+        body = incremental.body(history[:cut_short], tools)
+        assert body == full.body(history[:cut_short], tools)
         assert list(msgspec.json.decode(body))[-1] == CODECS[protocol].list_field
     if history:
         place = data.draw(st.integers(0, len(history) - 1))

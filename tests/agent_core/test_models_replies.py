@@ -139,10 +139,10 @@ def test_malformed_arguments_are_the_calls_and_not_the_sessions(protocol: str) -
 def test_arguments_cut_by_the_token_limit_are_malformed_in_a_stream() -> None:
     body = WIRES["anthropic_messages"].streamed
     start = b'"partial_json": "'
-    cut = (
+    cut_short = (
         body[: body.rindex(start) + len(start)] + b'"}}\n\n' + b'data: {"type":"message_stop"}\n\n'
     )
-    (call,) = streamed("anthropic_messages", cut).message.calls
+    (call,) = streamed("anthropic_messages", cut_short).message.calls
     assert call.malformed == '{"command'
 
 

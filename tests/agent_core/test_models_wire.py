@@ -24,7 +24,7 @@ from agent_core.models import PROVIDERS
 from agent_core.models.history import FullHistory, IncrementalHistory
 from agent_core.models.wire import WireModel, open_model
 from agent_core.pooled_connections import PooledConnections
-from agent_core.redaction import MARK
+from agent_core.redaction import REPLACEMENT
 from tests.agent_core.histories import TOOLS
 from tests.agent_core.raw_server import RawServer, Script, Step, answers, http, serving
 from tests.agent_core.test_retries import Time
@@ -167,7 +167,7 @@ async def test_statuses(status: int, kind: type[ProviderError], stream: bool) ->
     error = caught.value
     assert type(error) is kind
     assert error.status == status
-    assert str(error).startswith(f"openai answered {status}: no, not with {MARK}")
+    assert str(error).startswith(f"openai answered {status}: no, not with {REPLACEMENT}")
     if isinstance(error, RateLimitError | OverloadedError):
         assert error.retry_after == 7.0
 
@@ -184,7 +184,7 @@ async def test_statuses(status: int, kind: type[ProviderError], stream: bool) ->
         (b"", "answered 400"),
         (b"x" * 10_000, "x" * 500),
         (b"[" * 100_000, "[" * 500),
-        (b"x" * 490 + KEY.encode(), "x" * 490 + MARK),
+        (b"x" * 490 + KEY.encode(), "x" * 490 + REPLACEMENT),
     ],
 )
 async def test_the_providers_own_words(body: bytes, said: str) -> None:
@@ -236,7 +236,7 @@ async def test_refusals_inside_a_stream(
         with pytest.raises(kind) as caught:
             await model.reply(HISTORY, TOOLS)
     assert type(caught.value) is kind
-    assert MARK in str(caught.value)
+    assert REPLACEMENT in str(caught.value)
     assert KEY not in str(caught.value)
     assert len(server.asked) == 1
 

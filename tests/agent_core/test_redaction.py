@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.encoding import encode_json
-from agent_core.redaction import MARK, Redactor
+from agent_core.redaction import REPLACEMENT, Redactor
 from tests.agent_core.histories import VALUES
 
 SECRETS = st.lists(st.text(min_size=8, max_size=12), min_size=1, max_size=3)
@@ -22,7 +22,7 @@ def test_no_secret_is_left_and_none_is_overlooked(
     encoded = encode_json(planted)
     assert redactor.touches(encoded)
     assert not Redactor(secrets).touches(encode_json(redactor.tree(planted))) or any(
-        secret in MARK for secret in secrets
+        secret in REPLACEMENT for secret in secrets
     )
 
 
@@ -37,12 +37,12 @@ def test_what_holds_no_secret_is_left_alone(value: Any) -> None:
 
 def test_the_longer_of_two_secrets_goes_first() -> None:
     redactor = Redactor(["abcdefgh", "abcdefgh-ijk"])
-    assert redactor.text("x abcdefgh-ijk abcdefgh") == f"x {MARK} {MARK}"
+    assert redactor.text("x abcdefgh-ijk abcdefgh") == f"x {REPLACEMENT} {REPLACEMENT}"
 
 
 def test_a_secret_is_known_without_its_newline_too() -> None:
     redactor = Redactor(["abcdefgh\n", " \r\n"])
-    assert redactor.text(f"{b'Bearer abcdefgh' + bytes([10])!r}") == f"b'Bearer {MARK}\\n'"
+    assert redactor.text(f"{b'Bearer abcdefgh' + bytes([10])!r}") == f"b'Bearer {REPLACEMENT}\\n'"
 
 
 def test_short_words_are_no_secrets() -> None:
@@ -58,5 +58,8 @@ def test_the_environments_secrets() -> None:
     }
     redactor = Redactor.of_environment(environ, also=["from-the-file"])
     text = " ".join([*environ.values(), "from-the-file"])
-    assert redactor.text(text) == f"{MARK} {MARK} /home/somebody false-or-so {MARK}"
+    assert (
+        redactor.text(text)
+        == f"{REPLACEMENT} {REPLACEMENT} /home/somebody false-or-so {REPLACEMENT}"
+    )
     assert "0123456789" not in repr(redactor)

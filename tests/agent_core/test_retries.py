@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.errors import ConnectionFailedError
-from agent_core.retries import BackOff, Clock, Failed, Retrier, retry_after
+from agent_core.retries import AttemptFailed, BackOff, Clock, Retrier, retry_after
 
 pytestmark = pytest.mark.anyio
 
@@ -38,12 +38,12 @@ class Answer:
 class Attempts:
     """Gives out the scripted answers and failures."""
 
-    def __init__(self, *script: Answer | Failed) -> None:
+    def __init__(self, *script: Answer | AttemptFailed) -> None:
         self._script = list(script)
 
     async def __call__(self) -> Answer:
         found = self._script.pop(0)
-        if isinstance(found, Failed):
+        if isinstance(found, AttemptFailed):
             raise found
         return found
 
@@ -75,7 +75,7 @@ async def test_the_last_answer_is_given_whatever_it_is() -> None:
 async def test_a_wait_is_said(caplog: pytest.LogCaptureFixture) -> None:
     """Ten silent retries look like a program that hangs."""
     retrier = Retrier(BackOff(retries=2), Time(chance=1.0).clock)
-    await retrier.run(Attempts(Failed("No way", again=True), Answer(503), Answer(200)))
+    await retrier.run(Attempts(AttemptFailed("No way", again=True), Answer(503), Answer(200)))
     assert caplog.messages == [
         "No way; retry 1 of 2 in 0.5 s",
         "The provider answered 503; retry 2 of 2 in 1.0 s",
@@ -96,7 +96,7 @@ async def test_a_wait_that_nobody_would_wait_is_not_waited() -> None:
 
 async def test_what_is_safe_is_tried_again_until_it_is_enough() -> None:
     time = Time()
-    failures = [Failed("reset", again=True) for _ in range(3)]
+    failures = [AttemptFailed("reset", again=True) for _ in range(3)]
     with pytest.raises(ConnectionFailedError, match=r"reset \(3 tries\)"):
         await Retrier(BackOff(retries=2), time.clock).run(Attempts(*failures))
     assert len(time.slept) == 2
@@ -105,7 +105,7 @@ async def test_what_is_safe_is_tried_again_until_it_is_enough() -> None:
 async def test_what_is_not_safe_is_not_tried_again() -> None:
     time = Time()
     with pytest.raises(ConnectionFailedError, match=r"half sent$"):
-        await Retrier(BackOff(), time.clock).run(Attempts(Failed("half sent", again=False)))
+        await Retrier(BackOff(), time.clock).run(Attempts(AttemptFailed("half sent", again=False)))
     assert not time.slept
 
 

@@ -526,8 +526,8 @@ async def test_a_server_that_hangs_up_or_is_not_there_is_a_failed_connection(
 @pytest.mark.parametrize("case", ["openai", "anthropic"])
 async def test_a_stream_that_is_cut_is_malformed(case: str) -> None:
     whole = STREAMED[case]()
-    cut = replace(whole, body=whole.body[: len(whole.body) // 2])
-    async with scripted_server(cut) as server:
+    cut_short = replace(whole, body=whole.body[: len(whole.body) // 2])
+    async with scripted_server(cut_short) as server:
         model = load_llm_client(*settings_for(case, server.url, stream=True))
         with pytest.raises(MalformedReplyError):
             await model.reply(HISTORY, SPECS)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent_core.errors import ToolError
 from agent_core.ports import Shell, ShellResult
-from agent_core.shell import SHOWN, EventShell, PollingShell, _Stream
+from agent_core.shell import MAX_OUTPUT, EventShell, PollingShell, _Stream
 
 pytestmark = pytest.mark.anyio
 
@@ -244,22 +244,22 @@ async def test_a_flood_is_cut_and_not_kept(tmp_path: Path, kind: Callable[[Path]
         finally:
             tracemalloc.stop()
     full = "".join(f"{n}\n" for n in range(1, 1_000_001))
-    half = SHOWN // 2
+    half = MAX_OUTPUT // 2
     note = f"\n[... cut here: {len(full)} bytes in all ...]\n"
     assert result.output == (full[:half] + note + full[-half:]).removesuffix("\n")
     assert result.error == "1\n2\n3"
     assert peak < 4_000_000 < len(full)
 
 
-@pytest.mark.parametrize("count", [SHOWN, SHOWN + 1, 200_000])
+@pytest.mark.parametrize("count", [MAX_OUTPUT, MAX_OUTPUT + 1, 200_000])
 async def test_characters_are_not_cut_in_two(tmp_path: Path, count: int) -> None:
     (result,) = await outcomes(
         EventShell, tmp_path, f"head -c {count} /dev/zero | sed 's/\\x00/\N{GRINNING FACE}/g'"
     )
-    if count == SHOWN:
-        assert result.output == "\N{GRINNING FACE}" * SHOWN
+    if count == MAX_OUTPUT:
+        assert result.output == "\N{GRINNING FACE}" * MAX_OUTPUT
     else:
-        face = "\N{GRINNING FACE}" * (SHOWN // 2)
+        face = "\N{GRINNING FACE}" * (MAX_OUTPUT // 2)
         assert result.output == f"{face}\n[... cut here: {4 * count} bytes in all ...]\n{face}"
 
 

@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from agent_core import sdks, shell
-from agent_core.build import run_task, toggles_in_force
+from agent_core.build import effective_toggles, run_task
 from agent_core.catalogs import LazyCatalog
 from agent_core.cli import main
-from agent_core.config import ProviderSettings, Settings, effective
+from agent_core.config import ProviderSettings, Settings, effective_settings
 from agent_core.dispatch import ParallelDispatch
 from agent_core.files import ThreadedFiles
 from agent_core.guide.dynamic_imports import check_provider_availability
@@ -47,9 +47,9 @@ def context_of(folder: Path, kind: type[EventShell] | type[PollingShell] = Event
 def test_a_provider_that_does_not_say_parallel_tool_calls_gets_false() -> None:
     """There, any configured provider turned the guide's default off."""
     settings = Settings(model_providers={"openai": ProviderSettings(model="m")})
-    assert toggles_in_force(effective(settings, {}), None).parallel_tools is True
+    assert effective_toggles(effective_settings(settings, {}), None).parallel_tools is True
     without_an_entry = Settings(default_provider="anthropic")
-    assert toggles_in_force(effective(without_an_entry, {}), None).parallel_tools is True
+    assert effective_toggles(effective_settings(without_an_entry, {}), None).parallel_tools is True
 
 
 @pytest.mark.parametrize("kind", [EventShell, PollingShell])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from agent_core.errors import RecordingError
 from agent_core.messages import Message, Reply, ToolCall, ToolResult, Usage
-from agent_core.redaction import MARK, Redactor
+from agent_core.redaction import REPLACEMENT, Redactor
 from agent_core.trajectory_recorder import (
     OptimizedTrajectoryRecorder,
     TrajectoryRecorder,
@@ -388,7 +388,7 @@ def test_a_planted_key_reaches_no_file(
     recorder.finalize_recording(True, f"result {key}")
     everything += b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"planted" not in everything
-    assert everything.count(MARK.encode()) > 20
+    assert everything.count(REPLACEMENT.encode()) > 20
 
 
 # ------------------------------------------------------------------ killed, full, interrupted

@@ -14,8 +14,8 @@ from agent_core.errors import (
 )
 from agent_core.messages import Message, Reply, ToolSpec
 from agent_core.models import codec_named
-from agent_core.models.codec import CallNames, Codec, Parameters, Refused
-from agent_core.models.failures import answered, refused
+from agent_core.models.codec import CallIds, Codec, Parameters, Refused
+from agent_core.models.failures import error_for_refusal, error_for_status
 from agent_core.models.history import FullHistory
 from agent_core.ports import Response
 from agent_core.providers import PROVIDERS
@@ -67,7 +67,7 @@ class SdkModel:
         self._codec = codec_for(provider, settings)
         self._history = FullHistory(self._codec)
         self._redactor = Redactor(settings.secrets)
-        self._names = CallNames()
+        self._names = CallIds()
         self._client: Any = None
 
     async def reply(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> Reply:
@@ -78,7 +78,7 @@ class SdkModel:
             async with self._connected() as client:
                 return self._names.given(await ask(client, document))
         except Refused as refusal:
-            raise refused(self._provider, refusal, self._redactor) from None
+            raise error_for_refusal(self._provider, refusal, self._redactor) from None
         except MalformedReplyError as error:
             raise MalformedReplyError(f"{self._provider}: {error}") from None
         except Exception as error:
@@ -136,14 +136,14 @@ class SdkModel:
         if status == 200:
             return self._refused_in(body)
         wait = retry_after(headers, time.time())
-        return answered(self._provider, status, headers, body, self._redactor, wait)
+        return error_for_status(self._provider, status, headers, body, self._redactor, wait)
 
     def _refused_in(self, body: bytes) -> ProviderError:
         """The error for an event that ended a stream, the same as over the wire."""
         try:
             self._codec.decode(body)
         except Refused as refusal:
-            return refused(self._provider, refusal, self._redactor)
+            return error_for_refusal(self._provider, refusal, self._redactor)
         except MalformedReplyError:
             pass  # what it says is not for us to read
         return ProviderError(f"{self._provider} gave up on its reply")
