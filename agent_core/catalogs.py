@@ -1,8 +1,8 @@
-"""The tools of a session: `EagerCatalog` | `LazyCatalog`, and the guide's manager on top.
+"""The tools of a session: `EagerCatalog` | `LazyCatalog`.
 
-Names, descriptions and schemas come from the table in `agent_core.tools`, so a lazy
-catalog tells a model everything without importing a tool; the first call of a tool
-imports and builds it.
+Names, descriptions and schemas come from the table in `agent_core.tools`. A lazy catalog
+can therefore describe its tools without importing them. The first call of a tool imports
+and builds it.
 """
 
 import importlib
@@ -20,10 +20,10 @@ from agent_core.workspace import Workspace
 
 
 class EagerCatalog:
-    """Every tool imported and built at the start, as Trae Agent does.
+    """Imports and builds every tool at the start, as Trae Agent does.
 
-    `names` are those that the session offers, all of `registry` unless given. Raises
-    `ToolError` for a name that `registry` does not know; so does `LazyCatalog`.
+    `names` selects the session's tools; the default is all of `registry`. Both catalogs raise
+    `ToolError` for a name that is not in `registry`.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class EagerCatalog:
         names: Sequence[str] | None = None,
         registry: Mapping[str, ToolEntry] = TOOLS,
     ) -> None:
-        self._entries = _chosen(registry, names)
+        self._entries = _select(registry, names)
         self._tools = {name: _build(entry, context) for name, entry in self._entries.items()}
 
     def specs(self) -> Sequence[ToolSpec]:
@@ -47,23 +47,23 @@ class EagerCatalog:
 
 
 class LazyToolLoader:
-    """Imports and builds tools at first use, and counts. One instance a name."""
+    """Imports and builds each tool at its first use, one instance per name. Keeps statistics."""
 
     def __init__(self, registry: Mapping[str, ToolEntry], context: ToolContext | None = None):
         self.registry = registry
         self._context = context
         self._tools: dict[str, Tool] = {}
         self.load_seconds: dict[str, float] = {}
-        """How long each tool took to import and build, the last time."""
+        """Seconds to import and build each tool, the last time."""
         self.executions: dict[str, int] = {}
-        """How often each tool was run."""
+        """Executions of each tool."""
 
     def load(self, name: str) -> Tool:
-        """The tool called `name`, a key of the registry."""
+        """The tool `name`, a key of the registry."""
         if name not in self._tools:
             started = time.perf_counter()
             if self._context is None:
-                self._context = _here()
+                self._context = _default_context()
             self._tools[name] = _build(self.registry[name], self._context)
             self.load_seconds[name] = time.perf_counter() - started
         return self._tools[name]
@@ -72,21 +72,21 @@ class LazyToolLoader:
         return tuple(self._tools)
 
     def drop_unused(self) -> int:
-        """Forgets the tools that were loaded and never run, which have no state; how many."""
+        """Drops tools that were loaded but never run, which have no state. Returns how many."""
         unused = [name for name in self._tools if not self.executions.get(name)]
         for name in unused:
             del self._tools[name]
         return len(unused)
 
     async def close(self, name: str) -> None:
-        """Closes the tool where it is loaded; its next use builds a fresh one."""
+        """Closes the tool if it is loaded. Its next use builds a new one."""
         tool = self._tools.pop(name, None)
         if tool is not None:
             await tool.close()
 
 
 class LazyToolProxy:
-    """Stands for one tool, loaded or not; the same object for the whole session."""
+    """Represents one tool, loaded or not. It stays the same object for the whole session."""
 
     def __init__(self, entry: ToolEntry, loader: LazyToolLoader) -> None:
         self._entry = entry
@@ -117,7 +117,7 @@ class LazyToolProxy:
 
 
 class LazyCatalog:
-    """Proxies at the start, tools at their first execution."""
+    """Creates proxies at the start and tools at their first execution."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class LazyCatalog:
         names: Sequence[str] | None = None,
         registry: Mapping[str, ToolEntry] = TOOLS,
     ) -> None:
-        self.entries = _chosen(registry, names)
+        self.entries = _select(registry, names)
         self.loader = LazyToolLoader(self.entries, context)
         self._proxies: dict[str, LazyToolProxy] = {}
 
@@ -139,13 +139,13 @@ class LazyCatalog:
         return self._proxies[entry.name]
 
     def drop_unused_proxies(self) -> int:
-        """Forgets the proxies of tools that are not loaded, where nobody holds them; how many."""
+        """Drops proxies of tools that are not loaded, unless still referenced. Returns how many."""
         before = len(self._proxies)
         idle = set(self._proxies) - set(self.loader.loaded())
         held = {name: weakref.ref(self._proxies.pop(name)) for name in idle}
         for name, reference in held.items():
             proxy = reference()
-            if proxy is not None:  # somebody may still call it: it stays the one and only
+            if proxy is not None:  # still referenced, so it must stay the only one
                 self._proxies[name] = proxy
         return before - len(self._proxies)
 
@@ -154,7 +154,7 @@ class LazyCatalog:
             await self.loader.close(name)
 
 
-def _chosen(registry: Mapping[str, ToolEntry], names: Sequence[str] | None) -> dict[str, ToolEntry]:
+def _select(registry: Mapping[str, ToolEntry], names: Sequence[str] | None) -> dict[str, ToolEntry]:
     if names is None:
         return dict(registry)
     entries = [find(registry, name) for name in names]
@@ -170,8 +170,8 @@ def _build(entry: ToolEntry, context: ToolContext) -> Tool:
     return cast(Tool, built)
 
 
-def _here() -> ToolContext:
-    """Tools for the current directory, for a manager that was given no context."""
+def _default_context() -> ToolContext:
+    """The context for a loader that was created without one: the current directory."""
     from agent_core.files import ThreadedFiles
     from agent_core.shell import EventShell
 

@@ -1,19 +1,18 @@
-"""Configuration files: parsed at each start, or kept on disk between processes.
+"""Where settings come from: the config file at each start, or a cache on disk.
 
     PlainConfig    reads, parses and validates the file each time
-    CachedConfig   the same answer from a cache, where the file's content is unchanged
+    CachedConfig   returns the same settings from a cache if the file is unchanged
 
-What it buys, measured in fresh processes (Python 3.11, files of 1 kB): nothing for JSON,
-which parses in 0.6 ms, and which the cache answers in 0.5; much for YAML, 0.5 ms instead
-of 11, because PyYAML is not even imported. Both read the file each time, for an entry
-is trusted only for the very bytes it was made from: an edit that leaves size and time
-alone is seen, too.
+Measured in fresh processes (Python 3.11, files of 1 kB), the cache saves nothing for JSON:
+0.5 ms instead of 0.6 ms. For YAML it takes 0.5 ms instead of 11 ms, because PyYAML is not
+imported. Both read the file each time. An entry is valid only for the bytes it was made
+from, so an edit that keeps size and time is detected.
 
-On disk, an entry is one file, readable by its owner only, in a folder that is the
-owner's only. It holds the settings without `api_key` and `base_url`, and for each of
-them where its bytes stand in the config file, so no secret is ever written. An entry
-that is damaged, too old, not ours, a link, or open to others is ignored and replaced.
-A cache that cannot be read or written costs time and is never an error.
+On disk, each entry is a file in a folder, both readable by their owner only. It holds
+the settings without `api_key` and `base_url`, and the position of each of these values in
+the config file, so no secret is written. An entry is ignored and replaced if it is
+damaged, expired, a link, readable by others or owned by another user. A failure to read
+or write the cache is not an error.
 """
 
 import hashlib
@@ -37,11 +36,11 @@ from agent_core.config_file import parse_settings, read_config_file
 
 _SCHEMA = 1
 _SECRETS = ("api_key", "base_url")
-"""Fields that stay out of the cache; a URL may carry a password or a key in its query."""
+"""Fields that are not cached. A URL may contain a password or a key."""
 
 
 class PlainConfig:
-    """Reads, parses and validates the file each time it is asked."""
+    """Reads, parses and validates the file each time."""
 
     def load(self, path: Path) -> Settings:
         """The settings of the file. Raises `ConfigError`."""
@@ -50,7 +49,7 @@ class PlainConfig:
 
 
 class CachedConfig:
-    """Answers from a `ConfigurationCache`; the environment names its folder and its TTL."""
+    """Uses a `ConfigurationCache`. The environment gives its folder and TTL."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.cache = ConfigurationCache(
@@ -63,9 +62,10 @@ class CachedConfig:
 
 
 def cache_directory(environ: Mapping[str, str]) -> Path | None:
-    """`agent-core` in `TRAE_CACHE_DIR`, else in the user's cache folder; None without either.
+    """`agent-core` in `TRAE_CACHE_DIR`, else in the user's cache folder. None without either.
 
-    A folder of its own, since the cache closes it to others and deletes in it.
+    The cache restricts the folder to its owner and deletes files in it, so it needs a
+    subfolder.
     """
     if named := environ.get("TRAE_CACHE_DIR") or environ.get("XDG_CACHE_HOME"):
         return Path(named, "agent-core")
@@ -74,7 +74,7 @@ def cache_directory(environ: Mapping[str, str]) -> Path | None:
 
 
 class _Secret(Struct, frozen=True, array_like=True):
-    """Where one value stands in the config file's bytes."""
+    """The position of one value in the bytes of the config file."""
 
     provider: str
     field: str
@@ -83,7 +83,7 @@ class _Secret(Struct, frozen=True, array_like=True):
 
 
 class _Entry(Struct, frozen=True, kw_only=True):
-    """One cached file. `settings` lack the fields that `secrets` point to."""
+    """The cached form of one file. `settings` lacks the fields listed in `secrets`."""
 
     schema: int
     version: str
@@ -92,13 +92,13 @@ class _Entry(Struct, frozen=True, kw_only=True):
     mtime_ns: int
     digest: str
     created: float
-    """Wall clock, in seconds."""
+    """Seconds since the epoch."""
     settings: Settings
     secrets: tuple[_Secret, ...]
 
 
 class _Snapshot(Struct, frozen=True):
-    """One coherent state of a config file."""
+    """One consistent state of a config file."""
 
     path: Path
     data: bytes
@@ -107,19 +107,19 @@ class _Snapshot(Struct, frozen=True):
 
     @classmethod
     def take(cls, config_file: Path) -> "_Snapshot":
-        path = Path(os.path.abspath(config_file))  # noqa: PTH100 - links stay as they were named
+        path = Path(os.path.abspath(config_file))  # noqa: PTH100 - keeps links
         data, mtime_ns = read_config_file(path)
         return cls(path, data, mtime_ns, hashlib.blake2b(data, digest_size=20).hexdigest())
 
     def describes(self, entry: _Entry) -> bool:
-        """Whether `entry` was made of these very bytes, by this very version."""
-        mine = (_SCHEMA, agent_core.__version__, str(self.path), len(self.data))
-        theirs = (entry.schema, entry.version, entry.path, entry.size)
-        return (*mine, self.mtime_ns, self.digest) == (*theirs, entry.mtime_ns, entry.digest)
+        """Whether `entry` was made from these bytes by this version."""
+        expected = (_SCHEMA, agent_core.__version__, str(self.path), len(self.data))
+        actual = (entry.schema, entry.version, entry.path, entry.size)
+        return (*expected, self.mtime_ns, self.digest) == (*actual, entry.mtime_ns, entry.digest)
 
 
 class _MemoryEntry:
-    """An entry of the process's own layer, and how often it served."""
+    """An entry in memory, with usage counts."""
 
     def __init__(self, entry: _Entry, now: float) -> None:
         self.entry = entry
@@ -128,12 +128,12 @@ class _MemoryEntry:
 
 
 class ConfigurationCache:
-    """Settings of config files, in this process and on disk. Safe to use from threads.
+    """Settings of config files, cached in memory and on disk. Thread-safe.
 
-    `max_cache_size` bounds the files remembered here and the entries on disk, the least
-    recently used going first. `cache_ttl_seconds` is how long an entry is trusted; None
-    leaves it to each file's own `config_cache_ttl`, and 0 turns the cache off.
-    Without a `directory` nothing is kept on disk.
+    `max_cache_size` limits the entries in memory and on disk; the least recently used are
+    dropped first. `cache_ttl_seconds` is how long an entry is valid; None uses each file's
+    `config_cache_ttl`, and 0 disables the cache. Without `directory` the cache is in memory
+    only.
     """
 
     def __init__(
@@ -153,28 +153,28 @@ class ConfigurationCache:
         self._counts = dict.fromkeys(("hits", "disk_hits", "misses", "invalid", "evicted"), 0)
 
     def load(self, config_file: str | Path) -> Settings:
-        """The settings of the file, from the cache where it can. Raises `ConfigError`."""
+        """The settings of the file, from the cache if possible. Raises `ConfigError`."""
         snapshot = _Snapshot.take(Path(config_file))
-        found = self._find(snapshot)
-        if found is not None:
-            return found
+        cached = self._find(snapshot)
+        if cached is not None:
+            return cached
         settings = parse_settings(snapshot.data, snapshot.path)
         self._store(snapshot, settings)
         return settings
 
     def get_config(self, config_file: str | Path) -> Settings | None:
-        """The cached settings of the file, or None. Raises `ConfigError` for no such file."""
+        """The cached settings of the file, or None. Raises `ConfigError` for an unreadable file."""
         return self._find(_Snapshot.take(Path(config_file)))
 
     def cache_config(self, config_file: str | Path, config: Settings) -> bool:
-        """Keeps `config` for the file, if it is what the file says now; returns whether it did."""
+        """Caches `config` if it equals the contents of the file. Returns whether it did."""
         snapshot = _Snapshot.take(Path(config_file))
         if parse_settings(snapshot.data, snapshot.path) != config:
             return False
         return self._store(snapshot, config)
 
     def clear_cache(self) -> None:
-        """Forgets every entry, here and on disk, and starts the statistics again."""
+        """Drops every entry, in memory and on disk, and resets the statistics."""
         with self._lock:
             self._memory.clear()
             self._counts = dict.fromkeys(self._counts, 0)
@@ -182,7 +182,7 @@ class ConfigurationCache:
             self._disk.remove(lambda entry: True)
 
     def optimize_cache(self) -> dict[str, int]:
-        """Drops the entries past their time: `stale_entries_removed`, `remaining_entries`."""
+        """Drops expired entries. Returns `stale_entries_removed` and `remaining_entries`."""
         with self._lock:
             stale = [k for k, kept in self._memory.items() if not self._fresh(kept.entry)]
             for key in stale:
@@ -196,9 +196,9 @@ class ConfigurationCache:
         return {"stale_entries_removed": len(removed), "remaining_entries": len(remaining)}
 
     def get_cache_stats(self) -> dict[str, Any]:
-        """What this process asked for and got; times in seconds, rates in percent.
+        """Statistics of this process; times in seconds, rates in percent.
 
-        `total_hits` includes `disk_hits`. `disk_entries` counts what all processes left.
+        `total_hits` includes `disk_hits`. `disk_entries` counts the entries of all processes.
         """
         now = self._clock()
         with self._lock:
@@ -237,7 +237,7 @@ class ConfigurationCache:
         return None if entry is None else _settings_of(entry, snapshot.data)
 
     def _find_in_memory(self, snapshot: _Snapshot) -> _Entry | None:
-        """The entry of this process's own layer; one that no longer fits is dropped."""
+        """The entry in memory. Drops one that does not match the file."""
         key = str(snapshot.path)
         with self._lock:
             kept = self._memory.get(key)
@@ -253,7 +253,7 @@ class ConfigurationCache:
             return kept.entry
 
     def _accept(self, snapshot: _Snapshot, entry: _Entry) -> _Entry | None:
-        """`entry` from the disk, remembered here, or None where it does not fit the file."""
+        """Returns `entry`, read from disk, and keeps it in memory. None if it does not match."""
         fits = snapshot.describes(entry) and self._fresh(entry)
         with self._lock:
             self._counts["disk_hits" if fits else "invalid"] += 1
@@ -262,7 +262,7 @@ class ConfigurationCache:
         return entry if fits else None
 
     def _remember(self, entry: _Entry) -> None:
-        """Puts `entry` into this process's layer; the lock is held."""
+        """Adds `entry` to memory. The caller holds the lock."""
         self._memory[entry.path] = _MemoryEntry(entry, self._clock())
         self._memory.move_to_end(entry.path)
         while len(self._memory) > self.max_cache_size:
@@ -283,15 +283,15 @@ class ConfigurationCache:
         ttl = self.cache_ttl_seconds
         if ttl is None:
             ttl = entry.settings.performance_settings.config_cache_ttl
-        # An age below zero means that the clock was set back: then nothing is known of it.
+        # A negative age means that the clock was set back, so the real age is unknown.
         return 0 <= self._clock() - entry.created < ttl
 
 
 class _Disk:
-    """The entries that outlive the process: one file each, `<checksum>\\n<JSON>`.
+    r"""The entries on disk: one file each, `<checksum>\n<JSON>`.
 
-    Files of other names are nobody's here: they are neither counted nor deleted.
-    Nothing here raises for what the file system does: a cache that fails is a miss.
+    It neither counts nor deletes files with other names. No file system error is raised;
+    it counts as a miss.
     """
 
     _NAME = re.compile(r"[0-9a-f]{32}\.json|\.[0-9a-f]{16}\.tmp")
@@ -301,57 +301,60 @@ class _Disk:
         self._limit = limit
 
     def files(self) -> list[Path]:
-        """The cache's own files, the least recently used first; half-written ones, too."""
+        """The cache's files, including unfinished ones, least recently used first."""
         try:
-            found = [
+            files = [
                 (entry.stat(follow_symlinks=False).st_mtime_ns, entry.path)
                 for entry in os.scandir(self._folder)
                 if self._NAME.fullmatch(entry.name)
             ]
         except OSError:
             return []
-        return [Path(path) for _, path in sorted(found)]
+        return [Path(path) for _, path in sorted(files)]
 
     def read(self, config_file: Path) -> _Entry | None:
-        """The entry kept for `config_file`, marked as used; None where there is no sound one."""
+        """The entry for `config_file`, marked as used. None if there is no valid one."""
         if not self._is_private():
             return None
-        return self._read_entry(self._place(str(config_file)), touch=True)
+        return self._read_entry(self._path_of(str(config_file)), touch=True)
 
     def write(self, entry: _Entry) -> None:
-        """Keeps `entry` in place of what was there, and drops what is beyond the limit."""
+        """Writes `entry` and deletes the oldest entries beyond the limit."""
         payload = msgspec.json.encode(entry)
-        half = self._folder / f".{os.urandom(8).hex()}.tmp"
+        temporary = self._folder / f".{os.urandom(8).hex()}.tmp"
         with suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._is_private():
                 return
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-            with open(os.open(half, flags, 0o600), "wb") as file:  # noqa: PTH123 - a descriptor
+            with open(os.open(temporary, flags, 0o600), "wb") as file:  # noqa: PTH123 - a descriptor
                 file.write(_checksum(payload) + b"\n" + payload)
-            half.replace(self._place(entry.path))
+            temporary.replace(self._path_of(entry.path))
             for path in self.files()[: -self._limit]:
                 path.unlink(missing_ok=True)
 
     def remove(self, unwanted: Callable[[_Entry], bool]) -> tuple[set[str], set[str]]:
-        """Deletes unsound and unwanted entries; the config files of those gone and left."""
-        gone, left = set(), set()
+        """Deletes damaged and unwanted entries.
+
+        Returns the config files of the removed entries and of the kept ones.
+        """
+        removed, kept = set(), set()
         for path in self.files() if self._is_private() else ():
             entry = self._read_entry(path, touch=False)
             if entry is not None and not unwanted(entry):
-                left.add(entry.path)
+                kept.add(entry.path)
                 continue
             with suppress(OSError):
                 path.unlink()
-                gone.add(path.name if entry is None else entry.path)
-        return gone, left
+                removed.add(path.name if entry is None else entry.path)
+        return removed, kept
 
-    def _place(self, config_file: str) -> Path:
+    def _path_of(self, config_file: str) -> Path:
         name = hashlib.blake2b(os.fsencode(config_file), digest_size=16).hexdigest()
         return self._folder / f"{name}.json"
 
     def _is_private(self) -> bool:
-        """Whether the folder is ours alone; where only its mode is too wide, it is narrowed."""
+        """Whether the folder belongs to this user only. Restricts its mode if needed."""
         try:
             found = self._folder.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
@@ -364,7 +367,7 @@ class _Disk:
 
     @staticmethod
     def _read_entry(path: Path, *, touch: bool) -> _Entry | None:
-        """The entry in `path`; None for a link, a stranger's file, an open or a damaged one."""
+        """The entry in `path`. None if it is a link, foreign, readable by others, or damaged."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
@@ -387,9 +390,9 @@ def _checksum(payload: bytes) -> bytes:
 
 
 def _entry_for(snapshot: _Snapshot, settings: Settings, now: float) -> _Entry | None:
-    """The entry for `settings`, or None where a secret is not spelled out in the file.
+    """The cache entry for `settings`. None if the file does not contain a secret verbatim.
 
-    A key written with escapes, say, has no bytes of its own to point to.
+    A key written with escapes, for instance, has no position in the file.
     """
     secrets: list[_Secret] = []
     for name, provider in settings.model_providers.items():
@@ -420,7 +423,7 @@ def _without_secrets(provider: ProviderSettings) -> ProviderSettings:
 
 
 def _settings_of(entry: _Entry, data: bytes) -> Settings:
-    """The settings with their secrets, taken from the bytes that `entry` was made of."""
+    """The settings with their secrets, read from `data`, the file that `entry` describes."""
     providers = dict(entry.settings.model_providers)
     for name, field, start, length in map(msgspec.structs.astuple, entry.secrets):
         value = data[start : start + length].decode()

@@ -1,4 +1,4 @@
-"""What `agent-core doctor` tells: the guide's performance report, as plain data."""
+"""The report of `agent-core doctor`: the guide's performance report as plain data."""
 
 import platform
 from collections.abc import Mapping
@@ -20,11 +20,14 @@ from agent_core.toggles import ABOUT
 
 
 def diagnose(
-    config: Path | None, environ: Mapping[str, str], switches: Mapping[str, bool], said: Overrides
+    config: Path | None,
+    environ: Mapping[str, str],
+    switches: Mapping[str, bool],
+    overrides: Overrides,
 ) -> dict[str, Any]:
-    """Every section of the report. Imports no SDK and opens no connection.
+    """All sections of the report. Imports no SDK and opens no connection.
 
-    A configuration that cannot be used is a finding, and no error.
+    An invalid configuration is reported as a problem and raises no error.
     """
     source = CachedConfig(environ)
     settings = Settings()
@@ -32,8 +35,8 @@ def diagnose(
     with ConfigLoadTimer() as timer:
         try:
             loaded = settings if config is None else source.load(config)
-            settings = effective_settings(loaded, environ, said)
-            check(settings, config, said=said.provider)
+            settings = effective_settings(loaded, environ, overrides)
+            check(settings, config, requested=overrides.provider)
         except (ConfigError, MissingDependencyError) as error:
             problem = str(error)
     toggles = effective_toggles(settings, switches).as_dict()
@@ -63,6 +66,6 @@ def diagnose(
 
 
 def _has_key(name: str, settings: Settings, environ: Mapping[str, str]) -> bool:
-    """Whether a key is at hand, in the file or in the environment; never which."""
+    """Whether the file or the environment has a key for this provider."""
     entry = settings.model_providers.get(name)
     return bool(entry and entry.api_key) or any(map(environ.get, PROVIDERS[name].key_env))

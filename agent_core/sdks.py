@@ -1,12 +1,11 @@
-"""The vendors' SDKs: which are installed, and loading the one that is needed.
+"""The vendors' SDKs: which ones are installed, and importing them.
 
-    import_installed_sdks   every installed SDK at start, needed or not (the baseline)
-    load_llm_client         the one SDK of the chosen provider, and no other
+    import_installed_sdks   imports every installed SDK at the start (the baseline)
+    load_llm_client         imports only the SDK of the selected provider
 
-Every SDK is an extra. Without any, each provider works over the wire clients of
-`agent_core.models`; an SDK is needed only where `native_client` is off. In an
-installation without SDKs there is nothing to import at start, and the two sides of the
-toggle `optional_deps` are the same.
+Every SDK is an extra. Without any, each provider works over the wire clients in
+`agent_core.models`; only `native_client` off needs an SDK. If no SDK is installed, the
+toggle `optional_deps` has no effect.
 """
 
 import importlib
@@ -21,15 +20,15 @@ from agent_core.ports import Model
 
 
 class Sdk(Struct, frozen=True):
-    """One vendor's SDK, and our client upon it."""
+    """A vendor's SDK and the client that uses it."""
 
     package: str
-    """The distribution, as pip knows it."""
+    """The name of its distribution."""
     module: str
     extra: str
-    """The extra of this distribution that brings it."""
+    """The extra of this distribution that installs it."""
     client: str
-    """Our client's dotted path."""
+    """`module:Class` of the client."""
 
     @property
     def install_command(self) -> str:
@@ -50,14 +49,14 @@ SDKS: dict[str, Sdk] = {
     "doubao": _OPENAI,
     "ollama": Sdk("ollama", "ollama", "ollama", "agent_core.models.sdk.ollama:OllamaModel"),
 }
-"""By provider. Azure, OpenRouter and Doubao are reached with OpenAI's."""
+"""By provider. Azure, OpenRouter and Doubao use OpenAI's."""
 
 
 def import_installed_sdks() -> tuple[str, ...]:
-    """Imports every SDK that is installed, as an agent without optional imports does.
+    """Imports every installed SDK, like an agent without optional imports.
 
-    Returns the names of the imported modules. An SDK that is installed and broken is
-    left to fail where it is used.
+    Returns the names of the imported modules. An SDK that cannot be imported fails later,
+    when it is used.
     """
     modules = sorted({sdk.module for sdk in SDKS.values() if is_installed(sdk)})
     imported = []
@@ -73,10 +72,10 @@ def import_installed_sdks() -> tuple[str, ...]:
 def load_llm_client(
     provider: str, model_parameters: ProviderSettings, *, reuse_connections: bool = True
 ) -> Model:
-    """A model behind the vendor's SDK, imported here and now, and no other with it.
+    """A model that uses the provider's SDK. Imports no other SDK.
 
-    Raises `MissingDependencyError` where the SDK is not installed, and `ConfigError`
-    for an unknown provider or an SDK of a version that does not fit.
+    Raises `MissingDependencyError` if the SDK is not installed. Raises `ConfigError` for an
+    unknown provider or an incompatible SDK version.
     """
     sdk = sdk_of(provider)
     if not is_installed(sdk):
@@ -104,7 +103,7 @@ def sdk_of(provider: str) -> Sdk:
 
 
 def is_installed(sdk: Sdk) -> bool:
-    # For `google.genai` this imports `google`, an empty namespace, which may be missing itself.
+    # For `google.genai` this imports the namespace package `google`, which may be missing.
     try:
         return importlib.util.find_spec(sdk.module) is not None
     except ModuleNotFoundError:

@@ -1,10 +1,10 @@
-"""The optimisations, each a switch. Read by `build.py` and by nothing else."""
+"""The toggles, one per optimisation. Only `build.py` reads them."""
 
 from msgspec import Struct
 
 
 class Toggles(Struct, frozen=True, kw_only=True):
-    """Which side of each optimisation is built; `True` is the optimised one.
+    """Selects the implementation for each optimisation; `True` is the optimised one.
 
     >>> Toggles.none().with_(lazy_tools=True).enabled()
     ('lazy_tools',)
@@ -24,16 +24,16 @@ class Toggles(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """All toggles, in the guide's order and then ours."""
+        """All toggles: the guide's, in its order, then the others."""
         return cls.__struct_fields__
 
     @classmethod
     def none(cls) -> "Toggles":
-        """Every optimisation off: the baseline."""
+        """All optimisations off: the baseline."""
         return cls(**dict.fromkeys(cls.names(), False))
 
     def with_(self, **changes: bool) -> "Toggles":
-        """A copy with some switches set. Raises `TypeError` for a name that is no toggle."""
+        """A copy with some toggles changed. Raises `TypeError` for an unknown name."""
         return type(self)(**{**self.as_dict(), **changes})
 
     def as_dict(self) -> dict[str, bool]:
@@ -56,4 +56,4 @@ ABOUT: dict[str, str] = {
     "event_shell": "the shell polled every 0.2 s | woken by its output",
     "shared_tls": "certificates read anew for every connection | one TLS context for all",
 }
-"""Baseline | optimised, one line a toggle."""
+"""One line per toggle: baseline | optimised."""

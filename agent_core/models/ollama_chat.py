@@ -1,4 +1,4 @@
-"""Ollama's native chat."""
+"""Ollama's native chat protocol."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -42,7 +42,7 @@ class _Message(Struct):
 
 
 class _Body(Struct):
-    """A whole reply, or one line of a streamed one; both have the same shape."""
+    """A whole reply, or one line of a streamed one: both have the same shape."""
 
     message: _Message | None = None
     model: str | None = None
@@ -57,7 +57,7 @@ _BODY = msgspec.json.Decoder(_Body)
 
 
 class OllamaChat:
-    """Ollama's chat: arguments are objects, results go by the tool's name."""
+    """Ollama's chat: arguments are objects, and a result refers to its tool by name."""
 
     protocol: ClassVar[str] = "ollama_chat"
     list_field: ClassVar[str] = "messages"
@@ -68,7 +68,7 @@ class OllamaChat:
         self.parameters = parameters
 
     def url(self, base_url: str) -> str:
-        # Trae Agent's settings carry the address of Ollama's OpenAI-like interface.
+        # Trae Agent's settings have the address of Ollama's OpenAI-compatible interface.
         return f"{base_url.removesuffix('/v1')}/api/chat"
 
     def envelope(self, system: Sequence[str], tools: Sequence[ToolSpec]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class OllamaChat:
         fold.add(body)
         if fold.empty:
             raise MalformedReplyError("The reply has no message.")
-        return fold.made()
+        return fold.current()
 
     def splitter(self) -> JsonLines:
         return JsonLines()
@@ -102,7 +102,7 @@ class OllamaChat:
 
 
 class OllamaFold:
-    """Lines to a reply; the last one is `done` and has the counts."""
+    """Builds a reply from lines. The last one has `done` and the token counts."""
 
     def __init__(self) -> None:
         self.empty = True
@@ -125,10 +125,10 @@ class OllamaFold:
     def reply(self) -> Reply:
         if not self._last.done:
             raise truncated_stream()
-        return self.made()
+        return self.current()
 
-    def made(self) -> Reply:
-        """The reply from what is there."""
+    def current(self) -> Reply:
+        """The reply from the lines so far."""
         last, text, thinking = self._last, "".join(self._text), "".join(self._thinking)
         message = Message("assistant", text, tuple(self._calls))
         if thinking:

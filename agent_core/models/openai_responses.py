@@ -1,4 +1,4 @@
-"""OpenAI's Responses: a flat list of items, calls and their outputs among them."""
+"""OpenAI's Responses protocol: a flat list of items, including calls and their outputs."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -73,7 +73,7 @@ _LAST = ("response.completed", "response.incomplete", "response.failed")
 
 
 class OpenAIResponses:
-    """Responses, with the whole history resent, as Trae Agent does."""
+    """Responses. Sends the whole history each time, as Trae Agent does."""
 
     protocol: ClassVar[str] = "openai_responses"
     list_field: ClassVar[str] = "input"
@@ -112,9 +112,9 @@ class OpenAIResponses:
 
 
 class ResponsesFold:
-    """The last event holds the whole reply; the ones before are for who wants to watch.
+    """Builds a reply from the last event, which contains all of it.
 
-    Some compatible servers leave the output out of it; then the finished items count.
+    Some compatible servers omit the output there; then the finished items are used.
     """
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
         "name": spec.name,
         "description": spec.description,
         "parameters": spec.parameters,
-        # True is this endpoint's default and wants every argument to be required.
+        # True is this endpoint's default and requires every argument.
         "strict": False,
     }
 
@@ -192,7 +192,7 @@ def _reply(body: _Body) -> Reply:
             calls.append(tool_call(str(item.get("call_id") or ""), name, arguments))
         else:
             reasoned = True
-    # Reasoning is accepted back only together with the very items that followed it.
+    # The provider accepts reasoning only with the items that followed it.
     opaque = {OpenAIResponses.protocol: body.output} if reasoned else None
     message = Message("assistant", "".join(texts), tuple(calls), opaque=opaque)
     return Reply(message, _usage(body.usage), _finish(body), body.model or "")

@@ -245,7 +245,7 @@ def test_without_a_file_the_defaults_are_the_settings() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (Settings(), "No model is named for openai; name one with --model .model= in Python."),
+        (Settings(), "No model is set for openai; use --model .model= in Python."),
         (
             Settings(
                 default_provider="google", model_providers={"google": ProviderSettings(model="m")}
@@ -265,9 +265,9 @@ def test_without_a_file_the_defaults_are_the_settings() -> None:
         (settings_for("http://[broken"), "must begin with http:// or https://"),
         (settings_for("http://127.0.0.1:99999999/v1"), "a port is a number up to 65535"),
         (settings_for("http:///v1"), "and name a host"),
-        (settings_for("http://user:pw@host/v1"), "holds a user name"),
-        (settings_with_key("sk-not\na-key"), "API key of openai holds a line break"),
-        (settings_with_key("sk-ключ"), "another character that no HTTP header can"),
+        (settings_for("http://user:pw@host/v1"), "contains a user name"),
+        (settings_with_key("sk-not\na-key"), "API key of openai contains a line break"),
+        (settings_with_key("sk-ключ"), "another character that an HTTP header cannot"),
     ],
 )
 async def test_what_is_missing_is_named_with_its_remedy(

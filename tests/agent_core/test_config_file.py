@@ -203,8 +203,8 @@ def test_a_json_mistake_is_named_with_file_line_and_field(
         ("servers: []", "servers: [x]", ["line 32", "MCP"]),
         ("tools: [bash", "tools: {bash", ["line 6", "not valid YAML"]),
         ("tools: [bash", "tools: [3", ["line 6", "agents.trae_agent.tools[0]", "`str`"]),
-        ("  quick:", "  4:", ["models:", "a key in it is no text; put it in quotes"]),
-        ("    max_tokens", "    4: 5\n    max_tokens", ["models.strong:", "no text"]),
+        ("  quick:", "  4:", ["models:", "a key in it is not a string; put it in quotes"]),
+        ("    max_tokens", "    4: 5\n    max_tokens", ["models.strong:", "not a string"]),
         ("trae_agent:", "trae_agen:", ["line 1", "No agent 'trae_agent'", "trae_agen"]),
     ],
 )

@@ -219,7 +219,7 @@ def test_a_file_that_never_rests_is_an_error_and_not_a_guess(
         return real(descriptor)
 
     monkeypatch.setattr("agent_core.config_file.os.fstat", restless)
-    with pytest.raises(ConfigError, match="being written"):
+    with pytest.raises(ConfigError, match="keeps changing"):
         ConfigurationCache().load(config)
 
 

@@ -204,7 +204,7 @@ async def test_a_connection_closed_between_requests_is_noticed(instant: Time) ->
         session = PooledConnections(clock=instant.clock)
         await ask(session, server)
         await server.hang_up()
-        # Noticed before it is used, so that nothing has to be sent twice.
+        # Noticed before it is used, so that nothing must be sent twice.
         assert (await session.post(request(server, safe_to_repeat=False))).status == 200
         await session.close()
     assert server.connections == 2
@@ -442,7 +442,7 @@ async def test_a_proxy_that_cannot_be_used_is_named(
     monkeypatch.setenv("http_proxy", address)
     monkeypatch.setenv("no_proxy", "")
     wanted = Request("openai", "http://outside.example/v1", {}, b"")
-    with pytest.raises(ConfigError, match="HTTP_PROXY names no proxy that can be used") as caught:
+    with pytest.raises(ConfigError, match="HTTP_PROXY is not a usable proxy address") as caught:
         await make().post(wanted)
     assert "planted" not in str(caught.value)
 
@@ -462,7 +462,7 @@ async def test_certificates_that_cannot_be_read_are_named(
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     monkeypatch.setattr(_http, "_CONTEXTS", {})
     connections = make(shared_tls=shared)
-    with pytest.raises(ConfigError, match=r"SSL_CERT_FILE=.*ca.pem: no certificates can be read"):
+    with pytest.raises(ConfigError, match=r"SSL_CERT_FILE=.*ca.pem: cannot read certificates"):
         await connections.post(Request("openai", "https://localhost:9/v1", {}, b""))
     await connections.close()
 

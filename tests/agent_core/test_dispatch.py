@@ -180,13 +180,13 @@ SCHEMA = {
     ("arguments", "told"),
     [
         ({}, "'text' is missing"),
-        ({"text": 3}, "'text' has to be a string, not an integer"),
-        ({"text": "a", "count": True}, "'count' has to be an integer, not a boolean"),
-        ({"text": "a", "count": 1.5}, "'count' has to be an integer, not a number"),
-        ({"text": "a", "mode": "x"}, "'mode' has to be one of fast, slow, not 'x'"),
-        ({"text": "a", "pair": [1, "b"]}, "'pair'[1] has to be an integer, not a string"),
+        ({"text": 3}, "'text' must be a string, not an integer"),
+        ({"text": "a", "count": True}, "'count' must be an integer, not a boolean"),
+        ({"text": "a", "count": 1.5}, "'count' must be an integer, not a number"),
+        ({"text": "a", "mode": "x"}, "'mode' must be one of fast, slow, not 'x'"),
+        ({"text": "a", "pair": [1, "b"]}, "'pair'[1] must be an integer, not a string"),
         ({"text": "a", "txt": 1}, "'txt' is not an argument (arguments: text, count, mode, pair"),
-        ({"text": None, "any": 3}, "'text' has to be a string, not null; 'any' has to be a string"),
+        ({"text": None, "any": 3}, "'text' must be a string, not null; 'any' must be a string"),
     ],
 )
 async def test_misfitting_arguments_are_told(

@@ -56,7 +56,7 @@ def test_the_environments_secrets() -> None:
         "HOME": "/home/somebody",
         "TOKENIZERS_PARALLELISM": "false-or-so",
     }
-    redactor = Redactor.of_environment(environ, also=["from-the-file"])
+    redactor = Redactor.of_environment(environ, extra=["from-the-file"])
     text = " ".join([*environ.values(), "from-the-file"])
     assert (
         redactor.text(text)

@@ -52,9 +52,9 @@ async def test_view_numbers_lines(tmp_path: Path, tool: EditTool) -> None:
 @pytest.mark.parametrize(
     ("view_range", "told"),
     [
-        ([0, 1], "is no range"),
-        ([2, 1], "is no range"),
-        ([1], "is no range"),
+        ([0, 1], "is invalid: use"),
+        ([2, 1], "is invalid: use"),
+        ([1], "is invalid: use"),
         ([1, 9], "the file has 2 lines"),
         ([5, -1], "the file has 2 lines"),
     ],
@@ -71,7 +71,7 @@ async def test_a_long_file_is_cut(tmp_path: Path, tool: EditTool) -> None:
     (tmp_path / "f").write_text("x" * 20_000)
     shown = await edit(tool, "view", "f")
     assert shown.count("x") < 16_050
-    assert "20000 characters in all" in shown
+    assert "20000 characters in total" in shown
 
 
 async def test_view_lists_a_folder_two_levels_deep(tmp_path: Path, tool: EditTool) -> None:
@@ -142,7 +142,7 @@ async def test_insert(tmp_path: Path, tool: EditTool, line: int, expected: str) 
 @pytest.mark.parametrize("line", [-1, 4])
 async def test_insert_outside_the_file_is_told(tmp_path: Path, tool: EditTool, line: int) -> None:
     (tmp_path / "f").write_text("a\nb\n")
-    with pytest.raises(ToolError, match="may be 0 to 3"):
+    with pytest.raises(ToolError, match="use 0 to 3"):
         await edit(tool, "insert", "f", insert_line=line, new_str="x")
 
 

@@ -548,7 +548,7 @@ def test_the_journal_of_a_killed_session_stays(
     recorder = OptimizedTrajectoryRecorder(path)
     recorder.start("the next", "openai", "m", 20)
     assert recorder.journal_path == tmp_path / "t.1.jsonl"
-    assert f"{journal_of(path)} is the journal of a session that did not end" in caplog.text
+    assert f"{journal_of(path)} is the journal of another session" in caplog.text
     recorder.finalize_recording(True)
     assert read(path)["task"] == "the next"
     assert journal_of(path).read_bytes() == left
@@ -596,7 +596,7 @@ def test_what_is_no_journal(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="No such file"):
         recover(tmp_path / "none.jsonl")
     (tmp_path / "t.jsonl").write_bytes(b'{"kind":"start","data":{oops}}\n')
-    with pytest.raises(RecordingError, match="no journal"):
+    with pytest.raises(RecordingError, match="not a trajectory journal"):
         recover(tmp_path / "t.jsonl")
     assert sorted(os.listdir(tmp_path)) == ["t.jsonl"]  # noqa: PTH208
 

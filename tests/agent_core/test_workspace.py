@@ -25,7 +25,7 @@ def test_a_way_out_is_refused(tmp_path: Path, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["a\0b", "\0"])
 def test_what_no_path_can_be_is_refused(tmp_path: Path, path: str) -> None:
-    with pytest.raises(ToolError, match="cannot be a path"):
+    with pytest.raises(ToolError, match="is not a valid path"):
         Workspace(tmp_path).resolve(path)
 
 
@@ -34,4 +34,4 @@ def test_a_loop_of_links_never_raises_anything_else(tmp_path: Path) -> None:
     try:  # Python 3.13 resolves such a path, earlier ones refuse it
         Workspace(tmp_path).resolve("loop/x")
     except ToolError as error:
-        assert "cannot be a path" in str(error)
+        assert "is not a valid path" in str(error)
