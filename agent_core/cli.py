@@ -337,16 +337,16 @@ class _StepPrinter:
         _print_error(text if plain else click.style(text, **style))
 
 
-# ---------------------------------------------------------------------------- looking
+# --------------------------------------------------------------------------- reports
 
 
 @main.command("show-config")
 @_with_settings
-def show_config(config: Path | None, switches: dict[str, bool], **said: Any) -> None:
-    """Show the settings in force as JSON, keys masked."""
+def show_config(config: Path | None, switches: dict[str, bool], **options: Any) -> None:
+    """Show the effective settings as JSON, with keys masked."""
     import msgspec
 
-    path, settings, toggles = _effective_settings(config, switches, **said)
+    path, settings, toggles = _effective_settings(config, switches, **options)
     shown = {
         "file": None if path is None else str(path),
         "settings": _without_keys(settings),

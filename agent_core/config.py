@@ -44,9 +44,9 @@ class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def secrets(self) -> tuple[str, ...]:
         """The key, and the credentials and query values in the URL. They must not be displayed."""
         address = split_url(self.base_url or "")
-        found = {self.api_key, address.password or "", unquote(address.password or "")}
-        found |= {value for _, value in parse_qsl(address.query)}
-        return tuple(sorted(found - {""}))
+        values = {self.api_key, address.password or "", unquote(address.password or "")}
+        values |= {value for _, value in parse_qsl(address.query)}
+        return tuple(sorted(values - {""}))
 
     def __repr__(self) -> str:
         values = {name: getattr(self, name) for name in self.__struct_fields__}
@@ -193,18 +193,18 @@ def effective_settings(
     complete entry. Raises `ConfigError`.
     """
     overrides = overrides or Overrides()
-    chosen = overrides.provider or settings.default_provider
-    entries = {chosen: ProviderSettings(), **settings.model_providers}
+    selected = overrides.provider or settings.default_provider
+    entries = {selected: ProviderSettings(), **settings.model_providers}
     providers = {name: _from_environment(name, entry, environ) for name, entry in entries.items()}
-    providers[chosen] = _with_values(
-        providers[chosen],
+    providers[selected] = _with_values(
+        providers[selected],
         model=overrides.model or None,
         base_url=overrides.base_url or None,
         api_key=(overrides.api_key or "").strip() or None,
     )
     result = _with_values(
         settings,
-        default_provider=chosen,
+        default_provider=selected,
         max_steps=overrides.max_steps,
         model_providers=providers,
         performance_settings=_performance(settings.performance_settings, environ),

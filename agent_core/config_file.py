@@ -260,8 +260,8 @@ class _Json:
 
         try:
             json.loads(text)
-        except json.JSONDecodeError as found:
-            return f", line {found.lineno}, column {found.colno}: not valid JSON: {found.msg}."
+        except json.JSONDecodeError as bad:
+            return f", line {bad.lineno}, column {bad.colno}: not valid JSON: {bad.msg}."
         except RecursionError:
             return ": nested too deeply."
         # `json` accepts `NaN`, which is not JSON. msgspec gives the reason and often the place.
@@ -336,10 +336,10 @@ class _Yaml:
         node, line = yaml.compose(text, Loader=self._loader(yaml)), None
         for name in keys:
             pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-            found = [(key, value) for key, value in pairs if key.value == name]
-            if not found:
+            matches = [(key, value) for key, value in pairs if key.value == name]
+            if not matches:
                 break
-            key, node = found[-1]
+            key, node = matches[-1]
             line = key.start_mark.line + 1
         return line
 

@@ -190,9 +190,9 @@ class ConfigurationCache:
             remaining = set(self._memory)
         removed = set(stale)
         if self._disk is not None:
-            gone, left = self._disk.remove(lambda entry: not self._fresh(entry))
-            removed |= gone
-            remaining |= left
+            dropped, kept = self._disk.remove(lambda entry: not self._fresh(entry))
+            removed |= dropped
+            remaining |= kept
         return {"stale_entries_removed": len(removed), "remaining_entries": len(remaining)}
 
     def get_cache_stats(self) -> dict[str, Any]:
@@ -212,11 +212,11 @@ class ConfigurationCache:
                 }
                 for path, kept in self._memory.items()
             ]
-        asked = counts["hits"] + counts["misses"]
+        lookups = counts["hits"] + counts["misses"]
         return {
             "cache_size": len(entries),
             "max_cache_size": self.max_cache_size,
-            "hit_rate_percent": round(100 * counts["hits"] / asked, 1) if asked else 0.0,
+            "hit_rate_percent": round(100 * counts["hits"] / lookups, 1) if lookups else 0.0,
             "total_hits": counts["hits"],
             "total_misses": counts["misses"],
             "invalidations": counts["invalid"],
@@ -356,10 +356,10 @@ class _Disk:
     def _is_private(self) -> bool:
         """Whether the folder belongs to this user only. Restricts its mode if needed."""
         try:
-            found = self._folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            status = self._folder.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 return False
-            if found.st_mode & 0o077:
+            if status.st_mode & 0o077:
                 self._folder.chmod(0o700)
         except OSError:
             return False
@@ -371,9 +371,9 @@ class _Disk:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
-                found = os.fstat(descriptor)
-                private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
-                if not (private and stat.S_ISREG(found.st_mode)):
+                status = os.fstat(descriptor)
+                private = status.st_uid == os.geteuid() and not status.st_mode & 0o077
+                if not (private and stat.S_ISREG(status.st_mode)):
                     return None
                 checksum, _, payload = file.read().partition(b"\n")
                 if checksum != _checksum(payload):

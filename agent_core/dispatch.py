@@ -116,13 +116,13 @@ def _ready(
     have turned a path into a link.
     """
     before = dict(running)
-    chosen = []
+    ready = []
     for index, job in waiting.items():
         access = _access(job)
         if not any(conflict(access, other) for i, other in before.items() if i < index):
-            chosen.append((index, access))
+            ready.append((index, access))
         before[index] = access
-    return chosen
+    return ready
 
 
 def _access(job: _PreparedCall) -> Access | None:

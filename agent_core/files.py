@@ -235,8 +235,8 @@ def _swap_in(target: Path, data: bytes, status: os.stat_result | None) -> None:
 
 def _select_lines(text: str, first: int, last: int | None, limit: int) -> Lines:
     lines = text.split("\n")
-    chosen = "\n".join(lines[max(first - 1, 0) : last])
-    return Lines(chosen[:limit], len(chosen), len(lines))
+    selected = "\n".join(lines[max(first - 1, 0) : last])
+    return Lines(selected[:limit], len(selected), len(lines))
 
 
 def _stream_lines(path: Path, first: int, last: int | None, limit: int, chunk: int) -> Lines:
@@ -259,7 +259,7 @@ def _scan(
     decoder = codecs.getincrementaldecoder(codec)()
     kept: list[str] = []
     max_kept = 2 * limit + 2  # every character may be a two-character line end
-    length = chosen_returns = 0
+    length = selected_returns = 0
     line, returns, pairs, after_return = 1, 0, 0, False
     with path.open("rb") as file:
         file.seek(start)
@@ -275,16 +275,16 @@ def _scan(
                     piece = _overlap(text, line, first, last)
                     kept.append(piece[: max(0, max_kept - length)])
                     length += len(piece)
-                    chosen_returns += piece.count("\r")
+                    selected_returns += piece.count("\r")
                 line += ends
             if not data:
                 break
-    chosen = "".join(kept)
+    selected = "".join(kept)
     if 0 < pairs == line - 1 == returns:
         # The selection ends before the "\n" of its last line, so a "\r" may remain.
-        chosen = chosen.replace("\r\n", "\n").removesuffix("\r")
-        length -= chosen_returns
-    return Lines(chosen[:limit], length, line)
+        selected = selected.replace("\r\n", "\n").removesuffix("\r")
+        length -= selected_returns
+    return Lines(selected[:limit], length, line)
 
 
 def _overlap(text: str, line: int, first: int, last: int | None) -> str:

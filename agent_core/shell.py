@@ -291,11 +291,11 @@ class _Stream:
         # The marker may begin in earlier data; this is its maximum length.
         start = max(0, len(self._held) - len(self._marker) - 4)
         self._held += data
-        found = bool(self._marker) and self._cut(start)
+        complete = bool(self._marker) and self._cut(start)
         if len(self._held) > _MAX_HELD:
             self._dropped += len(self._held) - 2 * _HALF_BYTES
             del self._held[_HALF_BYTES:-_HALF_BYTES]
-        return found
+        return complete
 
     def _cut(self, start: int) -> bool:
         begin = self._held.find(self._marker, start)
@@ -357,10 +357,10 @@ def _groups_of(leader: int) -> set[int]:
     group is found.
     """
     table = _process_table()
-    found = {pid for pid, (_, _, session) in table.items() if session == leader}
-    while below := {pid for pid, (parent, _, _) in table.items() if parent in found} - found:
-        found |= below
-    return {leader, *(table[pid][1] for pid in found)}
+    members = {pid for pid, (_, _, session) in table.items() if session == leader}
+    while below := {pid for pid, (parent, _, _) in table.items() if parent in members} - members:
+        members |= below
+    return {leader, *(table[pid][1] for pid in members)}
 
 
 def _process_table() -> dict[int, tuple[int, int, int]]:

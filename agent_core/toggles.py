@@ -48,12 +48,12 @@ ABOUT: dict[str, str] = {
     "async_file_io": "file work on the event loop | large files off the loop, atomic replace",
     "batched_trajectory": "the whole trajectory rewritten twice a step | appended in batches",
     "connection_pool": "a new connection for every request (synthetic) | kept-alive connections",
-    "lazy_tools": "every tool imported and built at start | each at its first execution",
+    "lazy_tools": "every tool imported and built at start | each tool at its first execution",
     "optional_deps": "every installed vendor SDK imported at start | only what the provider needs",
     "config_cache": "config parsed and validated at each start | a cache on disk, without secrets",
-    "native_client": "the vendor's SDK | our own wire client",
+    "native_client": "the vendor's SDK | the agent's own wire client",
     "incremental_history": "the whole history encoded at each step | each message encoded once",
-    "event_shell": "the shell polled every 0.2 s | woken by its output",
-    "shared_tls": "certificates read anew for every connection | one TLS context for all",
+    "event_shell": "the shell polled every 0.2 s | woken by output",
+    "shared_tls": "certificates read for every connection | one TLS context for all",
 }
 """One line per toggle: baseline | optimised."""

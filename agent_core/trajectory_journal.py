@@ -265,8 +265,8 @@ class _Contents:
     def _lines(self) -> Iterator[tuple[bytes, bytes]]:
         with self._journal.open("rb") as file:
             for line in file:
-                head, found, data = line.partition(b',"data":')
-                if found and data.endswith(b"}\n"):
+                head, separator, data = line.partition(b',"data":')
+                if separator and data.endswith(b"}\n"):
                     yield head[len(b'{"kind":"') : -1], data[:-2]
 
 

@@ -141,21 +141,21 @@ class MessagesFold:
         self._complete = False
 
     def add(self, event: bytes) -> None:
-        found = decoded(event, _EVENT)
-        if found.type == "error":
-            error = found.error or _Error()
+        parsed = decoded(event, _EVENT)
+        if parsed.type == "error":
+            error = parsed.error or _Error()
             raise Refused(error.message, kind=error.type)
-        if found.type == "message_start" and found.message is not None:
-            self._start = found.message
-            self._count(found.message.usage)
-        elif found.type == "content_block_start" and found.content_block is not None:
-            self._blocks[found.index] = found.content_block
-        elif found.type == "content_block_delta" and found.delta is not None:
-            self._extend(found.index, found.delta)
-        elif found.type == "message_delta":
-            self._stop = found.delta.stop_reason if found.delta else None
-            self._count(found.usage)
-        elif found.type == "message_stop":
+        if parsed.type == "message_start" and parsed.message is not None:
+            self._start = parsed.message
+            self._count(parsed.message.usage)
+        elif parsed.type == "content_block_start" and parsed.content_block is not None:
+            self._blocks[parsed.index] = parsed.content_block
+        elif parsed.type == "content_block_delta" and parsed.delta is not None:
+            self._extend(parsed.index, parsed.delta)
+        elif parsed.type == "message_delta":
+            self._stop = parsed.delta.stop_reason if parsed.delta else None
+            self._count(parsed.usage)
+        elif parsed.type == "message_stop":
             self._complete = True
 
     def reply(self) -> Reply:
@@ -164,8 +164,8 @@ class MessagesFold:
         order = sorted(self._blocks)
         blocks = [self._blocks[index] for index in order]
         arguments = {
-            place: "".join(self._arguments[index])
-            for place, index in enumerate(order)
+            position: "".join(self._arguments[index])
+            for position, index in enumerate(order)
             if index in self._arguments
         }
         return _reply(blocks, self._usage, self._stop, self._start.model, arguments)

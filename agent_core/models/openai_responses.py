@@ -124,14 +124,14 @@ class ResponsesFold:
     def add(self, event: bytes) -> None:
         if event == b"[DONE]":
             return
-        found = decoded(event, _EVENT)
-        if found.type == "error":
-            error = found.error or _Error(found.code, found.message)
+        parsed = decoded(event, _EVENT)
+        if parsed.type == "error":
+            error = parsed.error or _Error(parsed.code, parsed.message)
             raise Refused(error.message or "", kind=error.code or "")
-        if found.type == "response.output_item.done" and found.item is not None:
-            self._items[found.output_index] = found.item
-        elif found.type in _LAST:
-            self._body = found.response
+        if parsed.type == "response.output_item.done" and parsed.item is not None:
+            self._items[parsed.output_index] = parsed.item
+        elif parsed.type in _LAST:
+            self._body = parsed.response
 
     def reply(self) -> Reply:
         if self._body is None:

@@ -132,19 +132,19 @@ def _around(text: str, start: int, end: int) -> str:
     """The lines from offset `start` to `end`, with some context."""
     first = max(text.count("\n", 0, start) - _CONTEXT_LINES, 0)
     last = text.count("\n", 0, end) + _CONTEXT_LINES
-    chosen = "\n".join(text.split("\n")[first : last + 1])
-    return _numbered(clip(chosen), first + 1)
+    selected = "\n".join(text.split("\n")[first : last + 1])
+    return _numbered(clip(selected), first + 1)
 
 
 def _lines_of(text: str, old: str) -> str:
     """The numbers of the first lines in which `old` begins."""
     numbers: list[int] = []
-    line, seen, at = 1, 0, text.find(old)
+    line, scanned, at = 1, 0, text.find(old)
     while at >= 0 and len(numbers) < _MAX_NAMED_LINES:
-        line += text.count("\n", seen, at)
+        line += text.count("\n", scanned, at)
         if line not in numbers:
             numbers.append(line)
-        seen, at = at, text.find(old, at + 1)
+        scanned, at = at, text.find(old, at + 1)
     more = " and more" if at >= 0 else ""
     return ", ".join(map(str, numbers)) + more
 

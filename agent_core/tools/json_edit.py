@@ -108,10 +108,10 @@ def _dumps(data: Any, indent: int | None, margin: str = "\n") -> str:
 
 def _matches(data: Any, steps: list[Step]) -> Any:
     """The data that `view` shows: one match as it is, several as a list."""
-    found = find(data, steps)
-    if not found:
+    matches = find(data, steps)
+    if not matches:
         raise _no_match()
-    return found[0] if len(found) == 1 and True not in steps else found
+    return matches[0] if len(matches) == 1 and True not in steps else matches
 
 
 def _apply(operation: str, data: Any, steps: list[Step], value: Any) -> tuple[Any, int]:
@@ -126,13 +126,13 @@ def _apply(operation: str, data: Any, steps: list[Step], value: Any) -> tuple[An
         raise ToolError(
             f"Unknown operation '{operation}'. Known operations: view, set, add, remove."
         )
-    found = places(data, steps)
-    if not found:
+    matches = places(data, steps)
+    if not matches:
         raise _no_match()
     # From the end, so that a removal does not shift the remaining indices.
-    for place in reversed(found):
+    for place in reversed(matches):
         _put(place, value) if operation == "set" else _drop(place)
-    return data, len(found)
+    return data, len(matches)
 
 
 def _put(place: Place, value: Any) -> None:

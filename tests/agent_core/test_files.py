@@ -132,7 +132,9 @@ async def test_an_edit_keeps_the_files_style(
 async def test_text_that_the_encoding_cannot_hold_is_refused(tmp_path: Path, files: Files) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"caf\xe9")
-    with pytest.raises(ToolError, match=r"latin-1 text, which cannot contain the character U\+20AC"):
+    with pytest.raises(
+        ToolError, match=r"latin-1 text, which cannot contain the character U\+20AC"
+    ):
         await files.write(path, "5 €")
     with pytest.raises(ToolError, match=r"U\+D800"):
         await files.write(tmp_path / "new", "\ud800")
