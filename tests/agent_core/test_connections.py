@@ -1,4 +1,4 @@
-"""Connections over real sockets: which are opened, which are used again, by whom."""
+"""Transports over real sockets: which connections are opened and which are reused."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ from agent_core.pooled_connections import PooledConnections
 from agent_core.ports import Connections, Request, Response
 from agent_core.retries import BackOff, Clock
 from tests.agent_core.h2_server import serving_h2
-from tests.agent_core.raw_server import Asked, RawServer, Step, answers, http, serving
+from tests.agent_core.raw_server import RawServer, ReceivedRequest, Step, answers, http, serving
 from tests.agent_core.test_retries import Time
 
 pytestmark = pytest.mark.anyio
@@ -47,11 +47,11 @@ def instant() -> Time:
     return Time(chance=0.5)
 
 
-# ------------------------------------------------------------------------ the two bodies
+# ---------------------------------------------------------------------- both transports
 
 
 @both_sides
-async def test_what_is_sent_and_what_comes_back(make: Make) -> None:
+async def test_request_and_response_are_complete(make: Make) -> None:
     async with serving(answers(http(b"[1]", 418, x_any="yes"))) as server:
         connections = make()
         response = await connections.post(request(server, url=f"{server.url}/chat?a=b"))
@@ -64,7 +64,7 @@ async def test_what_is_sent_and_what_comes_back(make: Make) -> None:
     assert asked.body == b'{"a": 1}'
 
 
-async def test_kept_alive_or_not() -> None:
+async def test_only_pooled_connections_are_kept_alive() -> None:
     for make, opened in ((FreshConnections, 5), (PooledConnections, 1)):
         async with serving(answers(http())) as server:
             connections = make()
@@ -77,7 +77,7 @@ async def test_kept_alive_or_not() -> None:
         assert stats["tls_handshakes"] == stats["retries"] == 0
 
 
-async def test_a_hundred_sessions_at_once() -> None:
+async def test_hundred_concurrent_sessions() -> None:
     async def session(server: RawServer) -> None:
         connections = PooledConnections()
         for response in await ask(connections, server, 4):
@@ -88,11 +88,11 @@ async def test_a_hundred_sessions_at_once() -> None:
     async with serving(script) as server, PooledConnections():
         await asyncio.gather(*(session(server) for _ in range(100)))
     assert len(server.asked) == 400
-    assert server.most_at_once > 50
+    assert server.max_concurrent > 50
     assert server.connections <= 100
 
 
-async def test_sessions_one_after_another_share_while_somebody_stays() -> None:
+async def test_consecutive_sessions_share_while_one_manager_is_open() -> None:
     async with serving(answers(http())) as server:
         async with PooledConnections():
             for _ in range(3):
@@ -104,17 +104,17 @@ async def test_sessions_one_after_another_share_while_somebody_stays() -> None:
     assert server.connections == 2
 
 
-async def test_requests_of_one_session_are_bounded() -> None:
+async def test_concurrent_requests_are_limited() -> None:
     async with (
         serving(answers(Step(http(), after=0.005))) as server,
         PooledConnections(max_connections=2) as session,
     ):
         await asyncio.gather(*(session.post(request(server)) for _ in range(8)))
-    assert server.most_at_once == 2
+    assert server.max_concurrent == 2
     assert server.connections == 2
 
 
-async def test_idle_connections_are_bounded() -> None:
+async def test_idle_connections_are_limited() -> None:
     async with (
         serving(answers(Step(http(), after=0.005))) as server,
         PooledConnections(max_keepalive_connections=1) as session,
@@ -124,7 +124,7 @@ async def test_idle_connections_are_bounded() -> None:
     assert server.connections == 5
 
 
-async def test_idle_connections_are_bounded_over_all_keys() -> None:
+async def test_idle_connections_are_limited_over_all_keys() -> None:
     async with (
         serving(answers(http())) as server,
         PooledConnections(max_keepalive_connections=2) as session,
@@ -132,13 +132,13 @@ async def test_idle_connections_are_bounded_over_all_keys() -> None:
         for key in ("one", "two", "three", "two", "three"):
             await session.post(request(server, key))
         assert server.connections == 3
-        await session.post(request(server, "one"))  # the longest idle was closed for the third
+        await session.post(request(server, "one"))  # the third closed the longest idle one
         assert server.connections == 4
         (pools,) = loop_pools._LOOPS.values()
         assert len(pools._idle) == len(pools.pools) == 2, "and nothing is left of the others"
 
 
-async def test_what_was_idle_too_long_is_closed_by_any_request() -> None:
+async def test_any_request_closes_expired_connections() -> None:
     now = [0.0]
     async with (
         serving(answers(http())) as server,
@@ -157,26 +157,28 @@ async def test_what_was_idle_too_long_is_closed_by_any_request() -> None:
 # ------------------------------------------------------------------------------- tenants
 
 
-async def test_no_connection_ever_carries_two_keys() -> None:
+async def test_connection_never_carries_two_keys() -> None:
     async with serving(answers(http())) as server:
         async with PooledConnections() as a, PooledConnections() as b:
             for _ in range(3):
                 await a.post(request(server, "key-of-tenant-a"))
                 await b.post(request(server, "key-of-tenant-b"))
                 await a.post(request(server, "key-of-tenant-b"))
-        keys = {(each.connection, each.headers["authorization"]) for each in server.asked}
+        keys = {
+            (received.connection, received.headers["authorization"]) for received in server.asked
+        }
     assert len(keys) == server.connections == 2
 
 
 @pytest.mark.parametrize("header", ["x-api-key", "x-goog-api-key", "api-key", "X-Api-Key"])
-async def test_each_providers_key_header_counts(header: str) -> None:
+async def test_every_key_header_separates_tenants(header: str) -> None:
     async with serving(answers(http())) as server, PooledConnections() as session:
         for key in ("one", "two", "one"):
             await session.post(request(server, headers={header: key}))
     assert server.connections == 2
 
 
-async def test_providers_do_not_share() -> None:
+async def test_providers_do_not_share_connections() -> None:
     async with serving(answers(http())) as server, PooledConnections() as session:
         for provider in ("openai", "anthropic", "openai"):
             await session.post(request(server, provider=provider))
@@ -184,7 +186,7 @@ async def test_providers_do_not_share() -> None:
 
 
 @both_sides
-async def test_no_error_shows_a_key(make: Make) -> None:
+async def test_error_shows_no_key(make: Make) -> None:
     async with serving(answers(http())) as server:
         connections = make()
         with pytest.raises(ConnectionFailedError) as caught:
@@ -196,25 +198,25 @@ async def test_no_error_shows_a_key(make: Make) -> None:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-# -------------------------------------------------------------------------------- faults
+# ------------------------------------------------------------------------------- faults
 
 
-async def test_a_connection_closed_between_requests_is_noticed(instant: Time) -> None:
+async def test_connection_closed_between_requests_is_replaced(instant: Time) -> None:
     async with serving(answers(http())) as server:
         session = PooledConnections(clock=instant.clock)
         await ask(session, server)
         await server.hang_up()
-        # Noticed before it is used, so that nothing must be sent twice.
+        # Detected before the connection is used, so nothing is sent twice.
         assert (await session.post(request(server, safe_to_repeat=False))).status == 200
         await session.close()
     assert server.connections == 2
     assert not instant.slept
 
 
-def hang_up_on_the_second_request_of_a_connection(then: str) -> Callable[[Asked], Step]:
+def hang_up_on_the_second_request_of_a_connection(then: str) -> Callable[[ReceivedRequest], Step]:
     seen: set[int] = set()
 
-    def script(asked: Asked) -> Step:
+    def script(asked: ReceivedRequest) -> Step:
         if asked.connection in seen:
             return Step(then=then)  # type: ignore[arg-type]
         seen.add(asked.connection)
@@ -224,8 +226,8 @@ def hang_up_on_the_second_request_of_a_connection(then: str) -> Callable[[Asked]
 
 
 @pytest.mark.parametrize("then", ["close", "reset"])
-async def test_a_connection_closed_while_the_request_is_sent(instant: Time, then: str) -> None:
-    """Nothing of a reply had come, so it is sent on a new connection: no wait, no retry."""
+async def test_connection_closed_during_a_request(instant: Time, then: str) -> None:
+    """No byte of a response has arrived, so the request is sent again without waiting."""
     async with serving(hang_up_on_the_second_request_of_a_connection(then)) as server:
         session = PooledConnections(clock=instant.clock)
         responses = await ask(session, server, 3)
@@ -236,7 +238,7 @@ async def test_a_connection_closed_while_the_request_is_sent(instant: Time, then
     assert not instant.slept
 
 
-async def test_what_must_not_be_repeated_is_not(instant: Time) -> None:
+async def test_unsafe_request_is_not_repeated(instant: Time) -> None:
     async with serving(hang_up_on_the_second_request_of_a_connection("close")) as server:
         session = PooledConnections(clock=instant.clock)
         await ask(session, server)
@@ -249,7 +251,7 @@ async def test_what_must_not_be_repeated_is_not(instant: Time) -> None:
 @both_sides
 @pytest.mark.parametrize("then", ["close", "reset"])
 @pytest.mark.parametrize("sends", [b"", b"HTTP/1.1 200", http()[:-1]])
-async def test_broken_off_replies(make: Make, instant: Time, sends: bytes, then: Any) -> None:
+async def test_interrupted_replies(make: Make, instant: Time, sends: bytes, then: Any) -> None:
     script = answers(Step(sends, then), http(b"whole"))
     async with serving(script) as server:
         connections = make(clock=instant.clock)
@@ -278,7 +280,7 @@ async def test_transient_statuses(make: Make, instant: Time) -> None:
 
 
 @both_sides
-async def test_retries_end(make: Make, instant: Time) -> None:
+async def test_retries_are_limited(make: Make, instant: Time) -> None:
     async with serving(answers(http(status=500))) as server:
         connections = make(max_retries=2, clock=instant.clock)
         (response,) = await ask(connections, server)
@@ -288,7 +290,7 @@ async def test_retries_end(make: Make, instant: Time) -> None:
 
 
 @both_sides
-async def test_nobody_there(make: Make, instant: Time) -> None:
+async def test_connection_refused(make: Make, instant: Time) -> None:
     async with serving(answers(http())) as server:
         pass
     connections = make(back_off=BackOff(retries=3), clock=instant.clock)
@@ -299,7 +301,7 @@ async def test_nobody_there(make: Make, instant: Time) -> None:
 
 
 @both_sides
-async def test_a_server_that_never_answers(make: Make, instant: Time) -> None:
+async def test_server_that_never_answers(make: Make, instant: Time) -> None:
     async with serving(answers(Step(then="stall"), http())) as server:
         connections = make(timeouts={**QUICK, "read": 0.05}, clock=instant.clock)
         (response,) = await ask(connections, server)
@@ -307,7 +309,7 @@ async def test_a_server_that_never_answers(make: Make, instant: Time) -> None:
     assert response.status == 200
 
 
-async def test_a_cancelled_request_leaves_no_connection_and_no_place_taken() -> None:
+async def test_cancelled_request_frees_its_connection_and_slot() -> None:
     async with serving(answers(Step(then="stall"), http())) as server:
         session = PooledConnections(max_connections=1)
         waiting = asyncio.create_task(session.post(request(server)))
@@ -324,7 +326,7 @@ async def test_a_cancelled_request_leaves_no_connection_and_no_place_taken() -> 
 
 
 @both_sides
-async def test_a_stream(make: Make) -> None:
+async def test_stream(make: Make) -> None:
     async with serving(answers(http(b"abc" * 50_000))) as server:
         connections = make()
         async with connections.stream(request(server)) as (status, headers, chunks):
@@ -336,7 +338,7 @@ async def test_a_stream(make: Make) -> None:
 
 
 @both_sides
-async def test_a_stream_is_retried_until_its_head_is_there(make: Make, instant: Time) -> None:
+async def test_stream_is_retried_until_the_headers_arrive(make: Make, instant: Time) -> None:
     async with serving(answers(http(status=502), Step(then="reset"), http(b"x"))) as server:
         connections = make(clock=instant.clock)
         async with connections.stream(request(server)) as (status, _, chunks):
@@ -347,7 +349,7 @@ async def test_a_stream_is_retried_until_its_head_is_there(make: Make, instant: 
 
 
 @both_sides
-async def test_a_stream_cut_in_half(make: Make) -> None:
+async def test_truncated_stream(make: Make) -> None:
     async with serving(answers(Step(http(b"0123456789")[:-5], "close"))) as server:
         connections = make()
         with pytest.raises(ConnectionFailedError, match="middle of a reply"):
@@ -358,7 +360,7 @@ async def test_a_stream_cut_in_half(make: Make) -> None:
         assert len(server.asked) == 1
 
 
-async def test_a_stream_left_early_is_not_used_again() -> None:
+async def test_connection_of_an_abandoned_stream_is_not_reused() -> None:
     script = answers(Step(http(b"x" * 10)[:-1]), http())
     async with serving(script) as server, PooledConnections() as session:
         async with session.stream(request(server)) as (_, _, chunks):
@@ -368,10 +370,10 @@ async def test_a_stream_left_early_is_not_used_again() -> None:
     assert server.connections == 2
 
 
-# ------------------------------------------------------------------------ loops and proxies
+# -------------------------------------------------------------- event loops and proxies
 
 
-def test_a_manager_lives_through_several_loops() -> None:
+def test_transport_works_on_several_loops() -> None:
     manager = PooledConnections()
 
     async def session() -> int:
@@ -383,10 +385,10 @@ def test_a_manager_lives_through_several_loops() -> None:
     assert [asyncio.run(session()) for _ in range(2)] == [1, 1]
 
 
-def test_loops_of_other_threads_may_come_while_ended_ones_are_forgotten(
+def test_loops_may_be_added_while_closed_ones_are_removed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What another thread does at the worst moment, done by the loop that is looked at."""
+    """Simulates another thread that adds a loop during the iteration."""
 
     class Loop:
         def is_closed(self) -> bool:
@@ -399,7 +401,7 @@ def test_loops_of_other_threads_may_come_while_ended_ones_are_forgotten(
     assert len(loops) == 1
 
 
-def test_a_loop_that_ended_without_close_is_forgotten() -> None:
+def test_loop_that_ended_without_close_is_removed() -> None:
     async def session(manager: PooledConnections) -> int:
         async with serving(answers(http())) as server:
             await ask(manager, server, 2)
@@ -407,13 +409,13 @@ def test_a_loop_that_ended_without_close_is_forgotten() -> None:
 
     manager = PooledConnections()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # the first loop's socket: not closed
+        warnings.simplefilter("ignore", ResourceWarning)  # the first loop's socket is not closed
         assert [asyncio.run(session(manager)) for _ in range(2)] == [1, 1]
         asyncio.run(manager.close())
         gc.collect()
 
 
-async def test_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(answers(http(b"by proxy"))) as proxy:
         monkeypatch.setenv("http_proxy", f"http://localhost:{proxy.port}")
         monkeypatch.setenv("no_proxy", "inside.example")
@@ -423,20 +425,20 @@ async def test_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proxy.asked[0].line == "POST http://outside.example/v1 HTTP/1.1"
 
 
-async def test_a_proxys_name_and_password_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_credentials_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(answers(http())) as proxy:
         monkeypatch.setenv("http_proxy", f"http://us%40er:p%3Ass@localhost:{proxy.port}")
         monkeypatch.setenv("no_proxy", "")
         await FreshConnections().post(request(proxy, url="http://outside.example/v1"))
-    scheme, _, said = proxy.asked[0].headers["proxy-authorization"].partition(" ")
-    assert (scheme, base64.b64decode(said)) == ("Basic", b"us@er:p:ss")
+    scheme, _, credentials = proxy.asked[0].headers["proxy-authorization"].partition(" ")
+    assert (scheme, base64.b64decode(credentials)) == ("Basic", b"us@er:p:ss")
 
 
 @both_sides
 @pytest.mark.parametrize(
     "address", ["ftp://u:planted@localhost:1", "http://u:planted@h:99999999", "http://", "h:port"]
 )
-async def test_a_proxy_that_cannot_be_used_is_named(
+async def test_unusable_proxy_is_reported(
     make: Make, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", address)
@@ -453,7 +455,7 @@ async def test_a_proxy_that_cannot_be_used_is_named(
 @both_sides
 @pytest.mark.parametrize("content", [None, "no certificate"])
 @pytest.mark.parametrize("shared", [True, False])
-async def test_certificates_that_cannot_be_read_are_named(
+async def test_unreadable_certificates_are_reported(
     make: Make, content: str | None, shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "ca.pem"
@@ -467,7 +469,7 @@ async def test_certificates_that_cannot_be_read_are_named(
     await connections.close()
 
 
-async def test_no_key_in_the_log_of_http2(
+async def test_http2_log_contains_no_key(
     tls: ssl.SSLContext, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("hpack"), "level", logging.NOTSET)
@@ -481,7 +483,7 @@ async def test_no_key_in_the_log_of_http2(
     assert "planted" not in caplog.text
 
 
-async def test_plain_http_makes_no_ssl_context(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_plain_http_creates_no_ssl_context(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_http, "_CONTEXTS", {})
     async with serving(answers(http())) as server, PooledConnections() as session:
         await ask(session, server)
@@ -499,7 +501,7 @@ async def test_tls(tls: ssl.SSLContext) -> None:
     assert set(_http._CONTEXTS) == {False, True}
 
 
-async def test_a_certificate_that_is_not_trusted_stays_so(
+async def test_untrusted_certificate_is_not_retried(
     tls: ssl.SSLContext, instant: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
@@ -523,7 +525,7 @@ async def test_certificates_are_read_once_or_for_every_connection(
             await ask(connections, server)
         monkeypatch.delenv("SSL_CERT_FILE")
         monkeypatch.delenv("SSL_CERT_DIR", raising=False)
-        await ask(pooled, server)  # over the connection that it has
+        await ask(pooled, server)  # on the open connection
         if shared:
             await ask(fresh, server)
         else:
@@ -543,7 +545,7 @@ async def test_many_requests_share_one_http2_connection(tls: ssl.SSLContext) -> 
     assert session.stats()["connection_reuse_count"] == 39
 
 
-async def test_an_http2_connection_that_goes_away_is_replaced(tls: ssl.SSLContext) -> None:
+async def test_http2_connection_is_replaced_after_goaway(tls: ssl.SSLContext) -> None:
     async with serving_h2(tls) as server, PooledConnections() as session:
         wanted = Request("openai", f"{server.url}/chat", {}, b"body")
         await session.post(wanted)
@@ -552,7 +554,7 @@ async def test_an_http2_connection_that_goes_away_is_replaced(tls: ssl.SSLContex
     assert server.connections == 2
 
 
-async def test_a_server_without_http2_gets_a_connection_for_each(tls: ssl.SSLContext) -> None:
+async def test_server_without_http2_gets_one_connection_per_request(tls: ssl.SSLContext) -> None:
     async with (
         serving(answers(Step(http(), after=0.01)), tls) as server,
         PooledConnections() as session,
@@ -562,7 +564,7 @@ async def test_a_server_without_http2_gets_a_connection_for_each(tls: ssl.SSLCon
     assert server.connections == 5
 
 
-async def test_http2_can_be_declined(tls: ssl.SSLContext) -> None:
+async def test_http2_can_be_disabled(tls: ssl.SSLContext) -> None:
     async with serving_h2(tls) as server, PooledConnections(http2=False) as session:
         with pytest.raises(ConnectionFailedError):
             wanted = Request("openai", f"{server.url}/chat", {}, b"", safe_to_repeat=False)
@@ -570,10 +572,10 @@ async def test_http2_can_be_declined(tls: ssl.SSLContext) -> None:
     assert server.http2_connections == 0
 
 
-async def test_without_h2_there_is_http1(
+async def test_http1_is_used_without_h2(
     tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fork's pool asked for HTTP/2 without its library, and raised."""
+    """The fork's pool requested HTTP/2 without h2 and raised an error."""
     monkeypatch.setitem(sys.modules, "h2", None)
     _http.http2_possible.cache_clear()
     try:
@@ -590,7 +592,7 @@ async def test_without_h2_there_is_http1(
 # ------------------------------------------------------------------------------ metrics
 
 
-async def test_the_guides_metrics() -> None:
+async def test_guides_metrics() -> None:
     before = pool_metrics.get_stats()
     async with serving(answers(http())) as server, PooledConnections() as session:
         await ask(session, server, 4)
@@ -606,7 +608,7 @@ async def test_the_guides_metrics() -> None:
     } <= set(after)
 
 
-async def test_time_is_counted_from_sending_to_the_last_byte() -> None:
+async def test_request_time_runs_from_sending_to_the_last_byte() -> None:
     ticks = iter(range(100))
     clock = Clock(now=lambda: float(next(ticks)))
     async with serving(answers(http())) as server, PooledConnections(clock=clock) as session:
@@ -614,7 +616,7 @@ async def test_time_is_counted_from_sending_to_the_last_byte() -> None:
     assert session.stats()["average_request_time_ms"] == 1000
 
 
-def test_importing_is_light() -> None:
+def test_importing_loads_no_http_library() -> None:
     code = "import sys, agent_core.connection_pool; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -15,12 +15,12 @@ from agent_core.connection_pool import (
     get_pooled_client,
 )
 from tests.agent_core.h2_server import serving_h2
-from tests.agent_core.raw_server import Asked, Step, answers, http, serving
+from tests.agent_core.raw_server import ReceivedRequest, Step, answers, http, serving
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_guides_pooled_client() -> None:
+async def test_pooled_client() -> None:
     async with serving(answers(http(b'{"ok": true}'))) as server:
         for _ in range(2):
             async with ConnectionPoolManager.get_pooled_client(
@@ -38,7 +38,7 @@ async def test_the_guides_pooled_client() -> None:
     assert server.asked[2].line == "GET /v1/models HTTP/1.1"
 
 
-async def test_the_guides_client_is_a_tenants_own() -> None:
+async def test_clients_are_separate_per_key() -> None:
     async with serving(answers(http())) as server:
         a, again, b = [
             await ConnectionPoolManager.get_client(
@@ -55,7 +55,7 @@ async def test_the_guides_client_is_a_tenants_own() -> None:
         for client in (a, b, a):
             await client.post("/x")
         await ConnectionPoolManager.close_all()
-    assert [each.headers["authorization"] for each in server.asked] == [
+    assert [received.headers["authorization"] for received in server.asked] == [
         "Bearer key-a",
         "Bearer key-b",
         "Bearer key-a",
@@ -63,7 +63,7 @@ async def test_the_guides_client_is_a_tenants_own() -> None:
     assert server.connections == 2
 
 
-async def test_the_guides_client_knows_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_uses_the_providers_address(monkeypatch: pytest.MonkeyPatch) -> None:
     client = await ConnectionPoolManager.get_client("openai")
     assert str(client.base_url) == "https://api.openai.com/v1/"
     with pytest.raises(ValueError, match="base_url"):
@@ -71,14 +71,14 @@ async def test_the_guides_client_knows_the_address(monkeypatch: pytest.MonkeyPat
     await ConnectionPoolManager.close_all()
 
 
-async def test_the_guides_limits_and_http2_are_in_force(tls: ssl.SSLContext) -> None:
-    """The fork handed httpx a transport of its own, and with it lost both."""
+async def test_limits_and_http2_are_effective(tls: ssl.SSLContext) -> None:
+    """The fork passed httpx its own transport, which disabled both."""
     async with serving(answers(Step(http(), after=0.01))) as server:
         client = await ConnectionPoolManager.get_client(
             "openai", base_url=server.url, max_connections=2
         )
         await asyncio.gather(*(client.post("/x") for _ in range(6)))
-        assert server.most_at_once == 2
+        assert server.max_concurrent == 2
         await ConnectionPoolManager.close_all()
     async with serving_h2(tls) as h2:
         client = await ConnectionPoolManager.get_client("openai", base_url=h2.url)
@@ -87,8 +87,8 @@ async def test_the_guides_limits_and_http2_are_in_force(tls: ssl.SSLContext) -> 
     assert h2.http2_connections == 1
 
 
-def test_the_guides_client_lives_through_several_loops() -> None:
-    """The fork's said "Event loop is closed" in the second."""
+def test_client_works_on_several_loops() -> None:
+    """The fork's client raised "Event loop is closed" on the second."""
 
     async def session() -> int:
         async with serving(answers(http())) as server:
@@ -96,13 +96,13 @@ def test_the_guides_client_lives_through_several_loops() -> None:
             return (await client.post("/x")).status_code
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # nobody called close_all
+        warnings.simplefilter("ignore", ResourceWarning)  # close_all was not called
         assert [asyncio.run(session()) for _ in range(2)] == [200, 200]
         asyncio.run(ConnectionPoolManager.close_all())
         gc.collect()
 
 
-async def test_the_guides_client_fails_as_httpx_does() -> None:
+async def test_client_raises_httpx_errors() -> None:
     async with serving(answers(Step(http(b"12345")[:-1], "close"))) as server:
         async with get_pooled_client("openai", base_url=server.url) as client:
             with pytest.raises(httpx.RemoteProtocolError):
@@ -110,7 +110,7 @@ async def test_the_guides_client_fails_as_httpx_does() -> None:
         await ConnectionPoolManager.close_all()
 
 
-async def test_a_timeout_of_the_guides_client_is_the_end_of_a_call() -> None:
+async def test_timeout_is_not_retried() -> None:
     async with serving(answers(Step(then="stall"))) as server:
         async with get_pooled_client("openai", base_url=server.url, timeout=0.05) as client:
             with pytest.raises(httpx.ReadTimeout):
@@ -119,7 +119,7 @@ async def test_a_timeout_of_the_guides_client_is_the_end_of_a_call() -> None:
     assert len(server.asked) == 1
 
 
-async def test_a_timeout_in_the_middle_of_a_reply_is_one_too() -> None:
+async def test_timeout_while_reading_the_body_is_not_retried() -> None:
     async with serving(answers(Step(http(b"12345")[:-1], "stall"))) as server:
         async with get_pooled_client("openai", base_url=server.url, timeout=0.05) as client:
             with pytest.raises(httpx.ReadTimeout):
@@ -127,7 +127,7 @@ async def test_a_timeout_in_the_middle_of_a_reply_is_one_too() -> None:
         await ConnectionPoolManager.close_all()
 
 
-async def test_the_wait_for_a_free_connection_is_bounded_too() -> None:
+async def test_timeout_limits_the_wait_for_a_free_connection() -> None:
     async with serving(answers(http(b"first"))) as server:
         client = await ConnectionPoolManager.get_client(
             "openai", base_url=server.url, timeout=0.05, max_connections=1
@@ -140,8 +140,8 @@ async def test_the_wait_for_a_free_connection_is_bounded_too() -> None:
     assert [asked.line.split()[1] for asked in server.asked] == ["/v1/a", "/v1/c"]
 
 
-async def test_the_pooled_openai_client() -> None:
-    def script(asked: Asked) -> Step:
+async def test_pooled_openai_client() -> None:
+    def script(asked: ReceivedRequest) -> Step:
         if json.loads(asked.body).get("stream"):
             return Step(http(b'data: {"n": 1}\n\ndata: [DONE]\n\n'))
         return Step(http(b'{"id": "x"}') if asked.number else http(b"{}", 400))

@@ -1,6 +1,6 @@
-"""What was wrong in Trae Agent and in the guide's fork, and is not to come back.
+"""Regression tests for defects of Trae Agent and of the guide's fork.
 
-Here are the defects that no other test is about; each test is named after its defect.
+Each test is named after a defect that no other test covers.
 """
 
 import asyncio
@@ -44,8 +44,8 @@ def context_of(folder: Path, kind: type[EventShell] | type[PollingShell] = Event
 # -------------------------------------------------------------------------- parallel tools
 
 
-def test_a_provider_that_does_not_say_parallel_tool_calls_gets_false() -> None:
-    """There, any configured provider turned the guide's default off."""
+def test_provider_without_parallel_tool_calls_gets_false() -> None:
+    """There, configuring any provider turned off the guide's default."""
     settings = Settings(model_providers={"openai": ProviderSettings(model="m")})
     assert effective_toggles(effective_settings(settings, {}), None).parallel_tools is True
     without_an_entry = Settings(default_provider="anthropic")
@@ -56,7 +56,7 @@ def test_a_provider_that_does_not_say_parallel_tool_calls_gets_false() -> None:
 async def test_parallel_bash_calls_of_one_batch_fail_or_hang(
     kind: type[EventShell] | type[PollingShell], tmp_path: Path
 ) -> None:
-    """There, 13 of 15 fast calls waited for a mark that another call had taken."""
+    """There, 13 of 15 fast calls waited for a marker that another call had read."""
     catalog = LazyCatalog(context_of(tmp_path, kind))
     calls = [call("bash", id=str(n), command=f"echo said {n}") for n in range(5)]
     async with asyncio.timeout(30):
@@ -95,8 +95,8 @@ async def test_small_files_pay_for_a_thread_hop(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------- recorder
 
 
-def test_the_whole_trajectory_is_written_again_with_every_batch(tmp_path: Path) -> None:
-    """Four times the steps are four times the bytes, and not sixteen times."""
+def test_whole_trajectory_is_rewritten_with_every_batch(tmp_path: Path) -> None:
+    """Four times the steps write four times the bytes, not sixteen times."""
 
     def bytes_of(recorder: TrajectoryRecorder | OptimizedTrajectoryRecorder, steps: int) -> float:
         recorder.start("t", "openai", "m", steps)
@@ -118,17 +118,17 @@ def test_the_whole_trajectory_is_written_again_with_every_batch(tmp_path: Path) 
 # -------------------------------------------------------------------------------- tools
 
 
-def test_a_lazy_proxy_is_no_tool(tmp_path: Path) -> None:
+def test_lazy_proxy_is_not_a_tool(tmp_path: Path) -> None:
     catalog = LazyCatalog(context_of(tmp_path))
     for name in TOOLS:
         assert isinstance(catalog.get(name), Tool)
     assert catalog.loader.loaded() == ()
 
 
-async def test_the_shell_waits_for_the_next_poll(
+async def test_shell_waits_for_the_next_poll(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a poll of an hour, only a shell that is woken ever answers."""
+    """With a poll interval of one hour, only an event-driven shell answers."""
     monkeypatch.setattr(shell, "POLL_INTERVAL", 3600.0)
     opened = EventShell(tmp_path)
     async with asyncio.timeout(30):
@@ -140,9 +140,7 @@ async def test_the_shell_waits_for_the_next_poll(
 # --------------------------------------------------------------------------- dependencies
 
 
-def test_a_missing_sdk_is_remembered_as_missing_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_sdk_is_cached_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sdk = Sdk("late-sdk", "late_sdk_of_a_test", "late", "nowhere:Nothing")
     monkeypatch.setitem(SDKS, "ollama", sdk)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -152,7 +150,7 @@ def test_a_missing_sdk_is_remembered_as_missing_for_ever(
     assert check_provider_availability("ollama") is True
 
 
-def test_a_missing_sdk_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_sdk_prints_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdks, "is_installed", lambda sdk: False)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(
@@ -165,14 +163,14 @@ def test_a_missing_sdk_is_a_traceback(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "pip install 'trae-bench[anthropic]'" in result.output
 
 
-# ------------------------------------------------------------------------------ the end
+# ------------------------------------------------------------------- end of the program
 
 
 @pytest.mark.parametrize("toggles", [Toggles(), Toggles.none().with_(native_client=True)])
-async def test_the_program_goes_on_for_seconds_after_the_last_reply(
+async def test_program_runs_for_seconds_after_the_last_reply(
     toggles: Toggles, tmp_path: Path
 ) -> None:
-    """There, a console slept on. Here, nothing is left that a program's end could wait for."""
+    """There, a console kept sleeping. Here, no thread or task is left."""
     before = set(threading.enumerate()), asyncio.all_tasks()
     model = ScriptedModel(
         reply("", call("bash", command="sleep 60 & echo hi")), reply("", call("task_done"))
