@@ -54,6 +54,6 @@ ABOUT: dict[str, str] = {
     "native_client": "the vendor's SDK | the agent's own wire client",
     "incremental_history": "the whole history encoded at each step | each message encoded once",
     "event_shell": "the shell polled every 0.2 s | woken by output",
-    "shared_tls": "certificates read for every connection | one TLS context for all",
+    "shared_tls": "certificates read for every connection | one shared TLS context",
 }
 """One line per toggle: baseline | optimised."""
