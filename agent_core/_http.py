@@ -242,7 +242,7 @@ class Exchange:
         try:
             self.body = b"".join([chunk async for chunk in self._response.aiter_stream()])
         except _BROKEN as error:
-            raise AttemptFailed(_interrupted(error), again=self._safe_to_repeat) from error
+            raise AttemptFailed(_interrupted(error), retryable=self._safe_to_repeat) from error
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yields the body as it arrives. Raises `ConnectionFailedError`.
@@ -287,17 +287,17 @@ async def send(
         raise NotAvailable from None
     except httpcore.LocalProtocolError:
         # From None and without the text, because h11 quotes the header, which may hold a key.
-        raise AttemptFailed("A header of the request is not valid HTTP", again=False) from None
+        raise AttemptFailed("A header of the request is not valid HTTP", retryable=False) from None
     except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError) as error:
         reason = f"No connection to {call.to.origin}: {_reason(error)}"
-        again = _may_reconnect(error) and _may_repeat(error, call)
-        raise AttemptFailed(reason, again=again) from error
+        retryable = _may_reconnect(error) and _may_repeat(error, call)
+        raise AttemptFailed(reason, retryable=retryable) from error
     except _BROKEN as error:
         if reused and not isinstance(error, httpcore.TimeoutException):
             raise StaleConnection from error
         reason = f"No reply from {call.to.origin}: {_reason(error)}"
-        again = call.safe_to_repeat and _may_repeat(error, call)
-        raise AttemptFailed(reason, again=again) from error
+        retryable = call.safe_to_repeat and _may_repeat(error, call)
+        raise AttemptFailed(reason, retryable=retryable) from error
 
 
 def _http_request(call: Call, trace: Trace | None) -> httpcore.Request:

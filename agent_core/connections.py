@@ -133,7 +133,7 @@ class Transport(ABC):
             except StaleConnection as stale:
                 if not call.safe_to_repeat:
                     raise AttemptFailed(
-                        "The connection was closed", again=False
+                        "The connection was closed", retryable=False
                     ) from stale.__cause__
                 fresh = True  # the other idle connections were probably closed with it
 

@@ -114,7 +114,9 @@ async def _acquire_slot(slots: asyncio.Semaphore, seconds: float | None) -> None
         async with asyncio.timeout(seconds):
             await slots.acquire()
     except TimeoutError as error:
-        raise AttemptFailed(f"No connection was free within {seconds:g} s", again=False) from error
+        raise AttemptFailed(
+            f"No connection was free within {seconds:g} s", retryable=False
+        ) from error
 
 
 async def _close_all(connections: Iterable[ManagedConnection]) -> None:

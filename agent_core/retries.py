@@ -45,7 +45,7 @@ class BackOff(Struct, frozen=True):
     """Seconds."""
     cap: float = 30.0
     """Seconds."""
-    patience: float = 120.0
+    max_requested_wait: float = 120.0
     """Seconds. If the provider requests a longer wait, its answer is final."""
 
     def delay(self, retry: int, requested: float | None, chance: float) -> float:
@@ -54,10 +54,10 @@ class BackOff(Struct, frozen=True):
 
 
 class AttemptFailed(Exception):
-    """One attempt failed. `again` says whether a retry is safe and may help."""
+    """One attempt failed. `retryable` says whether a retry is safe and may help."""
 
-    def __init__(self, reason: str, *, again: bool) -> None:
-        self.again = again
+    def __init__(self, reason: str, *, retryable: bool) -> None:
+        self.retryable = retryable
         super().__init__(reason)
 
 
@@ -95,7 +95,7 @@ class Retrier:
             try:
                 answer = await attempt()
             except AttemptFailed as failure:
-                if last or not failure.again:
+                if last or not failure.retryable:
                     tries = f" ({retry + 1} tries)" if retry else ""
                     raise ConnectionFailedError(f"{failure}{tries}") from failure.__cause__
                 reason = str(failure)
@@ -103,7 +103,7 @@ class Retrier:
                 if last or answer.status not in TRANSIENT:
                     return answer
                 requested = retry_after(answer.headers, self._clock.wall())
-                if requested is not None and requested > self._back_off.patience:
+                if requested is not None and requested > self._back_off.max_requested_wait:
                     return answer
                 await answer.close()
                 reason = f"The provider answered {answer.status}"

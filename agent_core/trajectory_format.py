@@ -104,7 +104,7 @@ def reply_record(reply: Reply) -> dict[str, Any]:
     }
 
 
-def blank(started: datetime | None = None) -> dict[str, Any]:
+def empty_trajectory(started: datetime | None = None) -> dict[str, Any]:
     """An empty trajectory, with its fields in the order of the file."""
     return {
         "task": "",
@@ -136,7 +136,7 @@ def write_trajectory(
     """Writes the trajectory like `json.dump(..., indent=2)`, one record at a time."""
     lists = {"llm_interactions": interactions, "agent_steps": steps}
     before = b"{\n  "
-    for name in blank():
+    for name in empty_trajectory():
         out.write(before + encode_json(name) + b": ")
         if name in lists:
             _write_list(out, lists[name])

@@ -14,7 +14,12 @@ import msgspec
 
 from agent_core.encoding import encode_json
 from agent_core.errors import RecordingError
-from agent_core.trajectory_format import blank, replace_file, write_error, write_trajectory
+from agent_core.trajectory_format import (
+    empty_trajectory,
+    replace_file,
+    write_error,
+    write_trajectory,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -187,7 +192,7 @@ def recover(
     """
     try:
         contents = _Contents(journal, max_interactions)
-        trajectory = trajectory or contents.beside()
+        trajectory = trajectory or contents.default_trajectory()
         if trajectory.exists() and trajectory.samefile(journal):
             raise RecordingError(f"{journal} is the journal; name another file for the trajectory.")
 
@@ -220,7 +225,7 @@ class _Contents:
     def __init__(self, journal: Path, newest: int | None) -> None:
         self._journal = journal
         self._newest = newest
-        self.fields = blank()
+        self.fields = empty_trajectory()
         self._counts = {b"interaction": 0, b"step": 0}
         self._numbers: list[int] = []
         self._summaries: dict[int, str] = {}
@@ -237,7 +242,7 @@ class _Contents:
             else:
                 self.fields |= msgspec.json.decode(data)
 
-    def beside(self) -> Path:
+    def default_trajectory(self) -> Path:
         """The default trajectory file. Its suffix is not always `.json`."""
         journal = self._journal
         if self.fields.get("file") == journal.stem:

@@ -26,8 +26,8 @@ from agent_core.errors import RecordingError
 from agent_core.messages import Message, Reply, ToolCall, ToolResult, ToolSpec
 from agent_core.redaction import Redactor
 from agent_core.trajectory_format import (
-    blank,
     default_path,
+    empty_trajectory,
     interaction_record,
     replace_file,
     step_record,
@@ -113,7 +113,7 @@ class RecorderBase(ABC):
         self._started = datetime.now()
         self._provider = provider
         self._model = model
-        header = blank(self._started)
+        header = empty_trajectory(self._started)
         header |= {"task": task, "provider": provider, "model": model, "max_steps": max_steps}
         try:
             self._begin(self._redactor.tree(header))
@@ -208,7 +208,7 @@ class TrajectoryRecorder(RecorderBase):
         redactor: Redactor | None = None,
     ) -> None:
         super().__init__(trajectory_path, max_interactions, redactor)
-        self._data = blank()
+        self._data = empty_trajectory()
         self._saves = 0
         self._bytes_written = 0
 
@@ -311,13 +311,13 @@ class OptimizedTrajectoryRecorder(RecorderBase):
         """Updates the trajectory file while the recording continues."""
         if self._journal is not None:
             self.flush()
-            await _off_the_loop(self._convert, self._journal.accepted)
+            await _run_off_loop(self._convert, self._journal.accepted)
 
     async def finish(self, success: bool, final_result: str | None) -> None:
         if self._started is not None:
             size = self._journal.accepted if self._journal is not None else 0
             ending = self._ending(success, final_result)
-            await _off_the_loop(lambda: self._end(ending), size)
+            await _run_off_loop(lambda: self._end(ending), size)
 
     def cleanup(self) -> None:
         """Writes the remaining records and stops the thread.
@@ -400,7 +400,7 @@ _MIN_THREAD_SIZE = 256 * 1024
 """Bytes. Converting less takes about a millisecond, less than a thread is worth."""
 
 
-async def _off_the_loop(work: Callable[[], None], size: int) -> None:
+async def _run_off_loop(work: Callable[[], None], size: int) -> None:
     """Runs `work`, in a temporary thread if `size` is large."""
     if size < _MIN_THREAD_SIZE:
         work()

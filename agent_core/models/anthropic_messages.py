@@ -124,11 +124,11 @@ class AnthropicMessages:
     def splitter(self) -> ServerSentEvents:
         return ServerSentEvents()
 
-    def fold(self) -> "MessagesFold":
-        return MessagesFold()
+    def reply_builder(self) -> "MessagesReplyBuilder":
+        return MessagesReplyBuilder()
 
 
-class MessagesFold:
+class MessagesReplyBuilder:
     """Builds a reply from events, block by block."""
 
     def __init__(self) -> None:

@@ -53,7 +53,7 @@ class Splitter(Protocol):
         ...
 
 
-class Fold(Protocol):
+class ReplyBuilder(Protocol):
     """Builds a reply from streamed events."""
 
     def add(self, event: bytes) -> None:
@@ -91,7 +91,7 @@ class Codec(Protocol):
 
     def splitter(self) -> Splitter: ...
 
-    def fold(self) -> Fold: ...
+    def reply_builder(self) -> ReplyBuilder: ...
 
 
 class Refused(Exception):
@@ -116,18 +116,18 @@ class StreamDecoder:
 
     def __init__(self, codec: Codec) -> None:
         self._splitter = codec.splitter()
-        self._fold = codec.fold()
+        self._builder = codec.reply_builder()
 
     def feed(self, chunk: bytes) -> None:
         """Raises `MalformedReplyError` and `Refused`."""
         for event in self._splitter.feed(chunk):
-            self._fold.add(event)
+            self._builder.add(event)
 
     def finish(self) -> Reply:
         """Raises `MalformedReplyError` for a truncated body, and `Refused`."""
         for event in self._splitter.end():
-            self._fold.add(event)
-        return self._fold.reply()
+            self._builder.add(event)
+        return self._builder.reply()
 
 
 class ServerSentEvents:

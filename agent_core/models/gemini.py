@@ -116,20 +116,20 @@ class Gemini:
         return Entry("user", _parts(message))
 
     def decode(self, body: bytes) -> Reply:
-        fold = GeminiFold()
-        fold.add(body)
-        if fold.empty:
+        builder = GeminiReplyBuilder()
+        builder.add(body)
+        if builder.empty:
             raise MalformedReplyError("The reply has no candidates.")
-        return fold.current()
+        return builder.current()
 
     def splitter(self) -> ServerSentEvents:
         return ServerSentEvents()
 
-    def fold(self) -> "GeminiFold":
-        return GeminiFold()
+    def reply_builder(self) -> "GeminiReplyBuilder":
+        return GeminiReplyBuilder()
 
 
-class GeminiFold:
+class GeminiReplyBuilder:
     """Builds a reply from chunks: parts are appended, counts are totals."""
 
     def __init__(self) -> None:

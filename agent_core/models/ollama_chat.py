@@ -88,20 +88,20 @@ class OllamaChat:
         return Entry(message.role, opaque_items(message, self.protocol) or [_encoded(message)])
 
     def decode(self, body: bytes) -> Reply:
-        fold = OllamaFold()
-        fold.add(body)
-        if fold.empty:
+        builder = OllamaReplyBuilder()
+        builder.add(body)
+        if builder.empty:
             raise MalformedReplyError("The reply has no message.")
-        return fold.current()
+        return builder.current()
 
     def splitter(self) -> JsonLines:
         return JsonLines()
 
-    def fold(self) -> "OllamaFold":
-        return OllamaFold()
+    def reply_builder(self) -> "OllamaReplyBuilder":
+        return OllamaReplyBuilder()
 
 
-class OllamaFold:
+class OllamaReplyBuilder:
     """Builds a reply from lines. The last one has `done` and the token counts."""
 
     def __init__(self) -> None:

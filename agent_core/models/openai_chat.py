@@ -129,11 +129,11 @@ class OpenAIChat:
     def splitter(self) -> ServerSentEvents:
         return ServerSentEvents()
 
-    def fold(self) -> "ChatFold":
-        return ChatFold()
+    def reply_builder(self) -> "ChatReplyBuilder":
+        return ChatReplyBuilder()
 
 
-class ChatFold:
+class ChatReplyBuilder:
     """Builds a reply from deltas."""
 
     def __init__(self) -> None:

@@ -107,11 +107,11 @@ class OpenAIResponses:
     def splitter(self) -> ServerSentEvents:
         return ServerSentEvents()
 
-    def fold(self) -> "ResponsesFold":
-        return ResponsesFold()
+    def reply_builder(self) -> "ResponsesReplyBuilder":
+        return ResponsesReplyBuilder()
 
 
-class ResponsesFold:
+class ResponsesReplyBuilder:
     """Builds a reply from the last event, which contains all of it.
 
     Some compatible servers omit the output there; then the finished items are used.

@@ -75,7 +75,7 @@ async def test_last_answer_is_returned_with_any_status() -> None:
 async def test_wait_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Without a log, ten retries look like a hanging program."""
     retrier = Retrier(BackOff(retries=2), Time(chance=1.0).clock)
-    await retrier.run(Attempts(AttemptFailed("No way", again=True), Answer(503), Answer(200)))
+    await retrier.run(Attempts(AttemptFailed("No way", retryable=True), Answer(503), Answer(200)))
     assert caplog.messages == [
         "No way; retry 1 of 2 in 0.5 s",
         "The provider answered 503; retry 2 of 2 in 1.0 s",
@@ -96,7 +96,7 @@ async def test_too_long_a_requested_wait_is_not_retried() -> None:
 
 async def test_safe_failures_are_retried_up_to_the_limit() -> None:
     time = Time()
-    failures = [AttemptFailed("reset", again=True) for _ in range(3)]
+    failures = [AttemptFailed("reset", retryable=True) for _ in range(3)]
     with pytest.raises(ConnectionFailedError, match=r"reset \(3 tries\)"):
         await Retrier(BackOff(retries=2), time.clock).run(Attempts(*failures))
     assert len(time.slept) == 2
@@ -105,7 +105,9 @@ async def test_safe_failures_are_retried_up_to_the_limit() -> None:
 async def test_unsafe_failure_is_not_retried() -> None:
     time = Time()
     with pytest.raises(ConnectionFailedError, match=r"half sent$"):
-        await Retrier(BackOff(), time.clock).run(Attempts(AttemptFailed("half sent", again=False)))
+        await Retrier(BackOff(), time.clock).run(
+            Attempts(AttemptFailed("half sent", retryable=False))
+        )
     assert not time.slept
 
 

@@ -83,7 +83,7 @@ class SdkModel:
             raise MalformedReplyError(f"{self._provider}: {error}") from None
         except Exception as error:
             # Each SDK has its own errors. An error of none of them is raised unchanged.
-            failure = _general(error) or self._vendor.failure(error)
+            failure = _common_error(error) or self._vendor.failure(error)
             if failure is None and isinstance(error, _UNREADABLE):
                 failure = MalformedReplyError(
                     f"the SDK cannot read the reply ({type(error).__name__})"
@@ -124,10 +124,10 @@ class SdkModel:
         return self._codec.decode(await self._vendor.ask(client, document))
 
     async def _streamed(self, client: Any, document: dict[str, Any]) -> Reply:
-        fold = self._codec.fold()
+        builder = self._codec.reply_builder()
         async for event in self._vendor.stream(client, document):
-            fold.add(event)
-        return fold.reply()
+            builder.add(event)
+        return builder.reply()
 
     def _translated(self, failure: ProviderError | Response) -> ProviderError:
         if isinstance(failure, ProviderError):
@@ -149,7 +149,7 @@ class SdkModel:
         return ProviderError(f"{self._provider} ended its reply with an error")
 
 
-def _general(error: BaseException) -> ProviderError | None:
+def _common_error(error: BaseException) -> ProviderError | None:
     """The error for a cause that all SDKs share, independent of their HTTP library."""
     cause: BaseException | None = error
     while cause is not None:
