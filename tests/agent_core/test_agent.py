@@ -170,7 +170,7 @@ async def test_cancellation_finishes_the_recording_and_closes_the_tools(dispatch
     assert bench.recorder.of("step")[-1][:2] == (1, "error")
     assert bench.recorder.of("step")[-1][-1] == "interrupted"
     done = [result.output for result in bench.recorder.of("step")[-1][4]]
-    assert done == ["echo a", "echo b"], "what was done before is told"
+    assert done == ["echo a", "echo b"], "results from before the interruption are recorded"
     assert bench.recorder.entries[-1] == ("finish", False, None)
     assert bench.catalog.closed == 1
 

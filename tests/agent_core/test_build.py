@@ -231,10 +231,10 @@ async def test_arguments_override_environment_overrides_file(tmp_path: Path) -> 
             "OPENAI_BASE_URL": "http://elsewhere.invalid",
         }
         outcome = await run_task(
-            "x", environ=environ, base_url=f"{server.url}/v1", model="said", workspace=tmp_path
+            "x", environ=environ, base_url=f"{server.url}/v1", model="override", workspace=tmp_path
         )
     assert outcome.success
-    assert server.seen[0].json["model"] == "said"
+    assert server.seen[0].json["model"] == "override"
     assert server.seen[0].headers["authorization"] == "Bearer in-environment"
 
 
@@ -299,7 +299,7 @@ async def test_listener_receives_the_recorders_events(tmp_path: Path) -> None:
         listener=listener,
     )
     assert listener.kinds() == ["start", "interaction", "step", "interaction", "step", "finish"]
-    assert names_in(tmp_path) == ["made.txt"], "nothing is recorded where no path is given"
+    assert names_in(tmp_path) == ["made.txt"], "no path, no recording"
 
 
 @pytest.mark.parametrize("pooled", [True, False])

@@ -122,7 +122,7 @@ async def test_session_from_the_command_line(home: Path) -> None:
     assert (home / "made.txt").read_text() == "hello\n"
     assert "step 1: bash  7+3 tokens" in err.splitlines()
     assert "step 2: task_done  7+3 tokens" in err.splitlines()
-    assert "\x1b" not in err, "no colour where there is no terminal"
+    assert "\x1b" not in err, "no colour without a terminal"
     (trajectory,) = (home / "trajectories").iterdir()
     assert str(trajectory.relative_to(home)) in err
     assert json.loads(trajectory.read_text())["task"] == "greet"
@@ -534,4 +534,4 @@ def test_doctor_reports_an_invalid_configuration(text: str, message: str, tmp_pa
     result = invoke("doctor", "--config", str(config))
     assert result.exit_code == 2
     assert message in result.output
-    assert "Connection pool" in result.output, "the rest of the report is there, too"
+    assert "Connection pool" in result.output, "the rest of the report is printed"

@@ -84,12 +84,12 @@ def test_command_line_overrides_environment_overrides_file() -> None:
     assert effective_settings(settings, {}).model_parameters.api_key == "your_key"
     assert effective_settings(settings, environ).model_parameters.api_key == "from-env"
     assert effective_settings(settings, environ).model_parameters.base_url == "http://env"
-    overrides = Overrides(api_key="said", base_url="http://said", model="m", max_steps=3)
+    overrides = Overrides(api_key="override", base_url="http://override", model="m", max_steps=3)
     result = effective_settings(settings, environ, overrides)
-    assert result.model_parameters.api_key == "said"
-    assert result.model_parameters.base_url == "http://said"
+    assert result.model_parameters.api_key == "override"
+    assert result.model_parameters.base_url == "http://override"
     assert (result.model_parameters.model, result.max_steps) == ("m", 3)
-    assert result.model_parameters.max_tokens == 4096, "what nobody overrides stays"
+    assert result.model_parameters.max_tokens == 4096, "other settings are unchanged"
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_key_is_stripped() -> None:
     assert (
         effective_settings(settings, {"OPENAI_API_KEY": "\n"}).model_parameters.api_key == "in-file"
     )
-    overrides = Overrides(api_key=" said\n")
-    assert effective_settings(settings, environ, overrides).model_parameters.api_key == "said"
+    overrides = Overrides(api_key=" override\n")
+    assert effective_settings(settings, environ, overrides).model_parameters.api_key == "override"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_every_performance_variable_of_the_guide_has_an_effect(
     result = effective_settings(settings, {variable: value}).performance_settings
     assert getattr(result, field) == expected
     untouched = effective_settings(settings, {variable: ""}).performance_settings
-    assert untouched == settings.performance_settings, "an empty variable says nothing"
+    assert untouched == settings.performance_settings, "an empty variable has no effect"
 
 
 def test_trae_parallel_tools_overrides_every_provider() -> None:

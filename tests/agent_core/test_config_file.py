@@ -167,7 +167,7 @@ def test_agent_uses_the_model_it_names() -> None:
 
 def test_empty_object_gives_the_defaults() -> None:
     assert json_settings("{}") == Settings()
-    assert json_settings("\ufeff{}") == Settings(), "a byte order mark is no part of the text"
+    assert json_settings("\ufeff{}") == Settings(), "a byte order mark is skipped"
 
 
 # --------------------------------------------------------------------------------- errors

@@ -150,7 +150,7 @@ def test_another_process_reads_the_disk_cache(config: Path, folder: Path) -> Non
     config.write_text("default_provider: ollama\n")
     run = [sys.executable, "-c", program, str(config), str(folder)]
     seen = [subprocess.run(run, capture_output=True, check=True).stdout for _ in range(2)]
-    assert seen == [b"0 True\n", b"1 False\n"], "what pays is the library that is not imported"
+    assert seen == [b"0 True\n", b"1 False\n"], "the cache avoids importing PyYAML"
 
 
 # ------------------------------------------------------------------------- invalidation
@@ -304,7 +304,7 @@ def test_damaged_or_foreign_entry_is_replaced(
     assert cache.get_cache_stats()["disk_hits"] == 0
     again = new_process(folder)
     again.load(config)
-    assert again.get_cache_stats()["disk_hits"] == 1, "it was replaced by a sound one"
+    assert again.get_cache_stats()["disk_hits"] == 1, "the damaged entry was replaced"
     assert entry.is_file() and not entry.is_symlink()
 
 
@@ -397,7 +397,7 @@ def test_least_recently_used_entry_is_evicted_in_memory_and_on_disk(
     cache.load(paths[0])
     for place in entries(folder):  # the file system's timestamps are too coarse for this test
         os.utime(place, ns=(1, 1))
-    assert new_process(folder).get_config(paths[0]) is not None, "a hit on disk is a use"
+    assert new_process(folder).get_config(paths[0]) is not None, "a disk hit counts as a use"
     cache.load(paths[2])
 
     kept = {entry["file"] for entry in cache.get_cache_stats()["cache_entries"]}

@@ -135,7 +135,7 @@ async def test_idle_connections_are_limited_over_all_keys() -> None:
         await session.post(request(server, "one"))  # the third closed the longest idle one
         assert server.connections == 4
         (pools,) = loop_pools._LOOPS.values()
-        assert len(pools._idle) == len(pools.pools) == 2, "and nothing is left of the others"
+        assert len(pools._idle) == len(pools.pools) == 2, "no empty pool is kept"
 
 
 async def test_any_request_closes_expired_connections() -> None:

@@ -158,7 +158,7 @@ client = await ConnectionPoolManager.get_client(
     assert [seen.path for seen in server.seen] == ["/v1/chat/completions"] * 2
     assert "authorization" not in server.seen[0].headers
     assert server.seen[1].headers["authorization"] == "Bearer your-key"
-    assert server.seen[0].connection != server.seen[1].connection, "one key, one connection"
+    assert server.seen[0].connection != server.seen[1].connection, "separate connections per key"
 
 
 async def test_5_lazy_tool_instantiation(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ def test_every_secret_is_redacted(secrets: list[str], value: Any, data: st.DataO
 
 @given(value=VALUES)
 def test_text_without_secrets_is_unchanged(value: Any) -> None:
-    redactor = Redactor(["a secret that nobody draws"])
+    redactor = Redactor(["a secret that is never drawn"])
     assert redactor.tree(value) == value
     assert msgspec.json.decode(encode_json(redactor.tree(value))) == msgspec.json.decode(
         encode_json(value)

@@ -111,7 +111,7 @@ async def test_no_key_in_trajectory_cache_log_error_or_outcome(
         )
     assert outcome.stop == "error"
     assert len(server.seen) == 2
-    assert IN_FILE in server.seen[0].headers["authorization"], "the provider alone gets the key"
+    assert IN_FILE in server.seen[0].headers["authorization"], "only the provider receives the key"
 
     recorded = (tmp_path / "session.json").read_text()
     assert recorded.count("[REDACTED]") >= 6

@@ -188,7 +188,7 @@ async def test_unrelated_processes_are_not_killed(tmp_path: Path) -> None:
         await started(f"sleep\0{nap(78)}")
     assert await gone(f"sleep\0{nap(78)}")
     beside.terminate()
-    assert await beside.wait() == -15, "and not -9: nobody had killed it"
+    assert await beside.wait() == -15, "terminated by the test, not killed with SIGKILL"
 
 
 async def test_command_that_ends_just_before_the_timeout_has_ended(

@@ -58,12 +58,12 @@ async def test_parallel_bash_calls_of_one_batch_fail_or_hang(
 ) -> None:
     """There, 13 of 15 fast calls waited for a marker that another call had read."""
     catalog = LazyCatalog(context_of(tmp_path, kind))
-    calls = [call("bash", id=str(n), command=f"echo said {n}") for n in range(5)]
+    calls = [call("bash", id=str(n), command=f"echo output {n}") for n in range(5)]
     async with asyncio.timeout(30):
         results = await ParallelDispatch().run(calls, catalog)
     await catalog.close()
     assert [(result.ok, result.output) for result in results] == [
-        (True, f"said {n}") for n in range(5)
+        (True, f"output {n}") for n in range(5)
     ]
 
 
@@ -112,7 +112,7 @@ def test_whole_trajectory_is_rewritten_with_every_batch(tmp_path: Path) -> None:
     batched = [bytes_of(OptimizedTrajectoryRecorder(path), steps) for steps in (20, 80)]
     assert batched[1] / batched[0] < 4.1
     rewritten = [bytes_of(TrajectoryRecorder(path), steps) for steps in (20, 80)]
-    assert rewritten[1] / rewritten[0] > 12, "the baseline does what Trae Agent does"
+    assert rewritten[1] / rewritten[0] > 12, "the baseline behaves like Trae Agent"
 
 
 # -------------------------------------------------------------------------------- tools

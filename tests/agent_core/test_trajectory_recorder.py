@@ -491,7 +491,7 @@ async def test_device_without_space(
     with pytest.raises(RecordingError, match="No space left"):
         recorder.start("t", "openai", "m", 20)
     await recorder.finish(False, None)
-    assert not journal_of(tmp_path / "t.json").exists(), "nothing is in it"
+    assert not journal_of(tmp_path / "t.json").exists(), "an empty journal is removed"
 
 
 @both_sides
