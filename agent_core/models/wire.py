@@ -33,8 +33,8 @@ class WireModel:
     """Satisfies `ports.Model`.
 
     `Connections` retries failures before a reply began. This class repeats a request whose
-    reply was interrupted (a broken stream, truncated JSON), because nobody has used any part
-    of it. It also retries a refusal of status 200 that is transient, like the HTTP status.
+    reply was interrupted (a broken stream, truncated JSON), because no part of it has
+    been used. It also retries a transient refusal of status 200, like the HTTP status.
     """
 
     def __init__(
