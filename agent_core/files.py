@@ -21,7 +21,7 @@ from agent_core.ports import Lines
 
 T = TypeVar("T")
 
-_MARKS = (
+_BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
@@ -43,7 +43,7 @@ class Style(Struct, frozen=True):
     """A file's encoding, byte order mark and line ends."""
 
     codec: str = "utf-8"
-    mark: bytes = b""
+    bom: bytes = b""
     crlf: bool = False
 
 
@@ -126,21 +126,21 @@ def _require_file(path: Path) -> None:
 
 
 def _decode(data: bytes) -> tuple[str, Style]:
-    mark, codec = _mark_of(data)
+    bom, codec = _bom_of(data)
     try:
-        text = data[len(mark) :].decode(codec)
+        text = data[len(bom) :].decode(codec)
     except UnicodeDecodeError:
-        mark, codec = b"", "latin-1"
+        bom, codec = b"", "latin-1"
         text = data.decode(codec)
     pairs = text.count("\r\n")
     crlf = 0 < pairs == text.count("\n") == text.count("\r")
-    return text.replace("\r\n", "\n") if crlf else text, Style(codec, mark, crlf)
+    return text.replace("\r\n", "\n") if crlf else text, Style(codec, bom, crlf)
 
 
-def _mark_of(data: bytes) -> tuple[bytes, str]:
-    for mark, codec in _MARKS:
-        if data.startswith(mark):
-            return mark, codec
+def _bom_of(data: bytes) -> tuple[bytes, str]:
+    for bom, codec in _BOMS:
+        if data.startswith(bom):
+            return bom, codec
     return b"", "utf-8"
 
 
@@ -148,7 +148,7 @@ def _encode(text: str, style: Style, path: Path) -> bytes:
     if style.crlf:
         text = text.replace("\r\n", "\n").replace("\n", "\r\n")
     try:
-        return style.mark + text.encode(style.codec)
+        return style.bom + text.encode(style.codec)
     except UnicodeEncodeError as error:
         character = f"U+{ord(text[error.start]):04X}"
         raise ToolError(
@@ -243,9 +243,9 @@ def _stream_lines(path: Path, first: int, last: int | None, limit: int, chunk: i
     try:
         _require_file(path)
         with path.open("rb") as file:
-            mark, codec = _mark_of(file.read(4))
+            bom, codec = _bom_of(file.read(4))
         try:
-            return _scan(path, codec, len(mark), first, last, limit, chunk)
+            return _scan(path, codec, len(bom), first, last, limit, chunk)
         except UnicodeDecodeError:
             return _scan(path, "latin-1", 0, first, last, limit, chunk)
     except OSError as error:
