@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent_core.config import Settings
-from agent_core.config_cache import ConfigurationCache, PlainConfig
+from agent_core.config_sources import ConfigurationCache, PlainConfig
 from tests.benchmarks.side_by_side import Comparison
 
 _ENTRY = {"api_key": "sk-benchmark", "model": "some-model", "max_tokens": 4096, "temperature": 0.5}

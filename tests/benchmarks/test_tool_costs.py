@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from agent_core.catalogs import EagerCatalog, LazyCatalog
 from agent_core.dispatch import ParallelDispatch, SequentialDispatch
 from agent_core.files import BlockingFiles, ThreadedFiles
-from agent_core.lazy_tools import EagerCatalog, LazyCatalog
 from agent_core.messages import ToolCall
 from agent_core.ports import Dispatch, Files, Shell, ToolContext
 from agent_core.shell import EventShell, PollingShell

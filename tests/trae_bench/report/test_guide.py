@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent_core.connection_pool import KEEPALIVE
 from agent_core.files import INLINE_LIMIT
+from agent_core.loop_pools import KEEPALIVE
 from agent_core.shell import POLL_INTERVAL
 from agent_core.toggles import Toggles
 from tests.trae_bench.report.test_untrusted import ACTED_ON, PLANT

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 import agent_core
-from agent_core.config_cache import PlainConfig
+from agent_core.config_sources import PlainConfig
 from agent_core.toggles import Toggles
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.ports import Subject
