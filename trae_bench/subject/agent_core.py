@@ -99,7 +99,7 @@ def brought(scenario: Scenario, toggles: Mapping[str, bool]) -> dict[str, str]:
         return {}
     needed = {"yaml": "yaml"} if scenario.subject.format == "yaml" else {}
     if not toggles.get("native_client", True):
-        from agent_core.dynamic_imports import SDKS
+        from agent_core.sdks import SDKS
 
         sdk = SDKS[_PROVIDERS[scenario.provider.protocol]]
         needed[sdk.extra] = sdk.module

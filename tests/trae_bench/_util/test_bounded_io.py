@@ -13,7 +13,7 @@ from trae_bench.scenario import load
 from trae_bench.scenario.importers.trae_trajectory import read_trajectory
 from trae_bench.storage.journal import read_journal
 from trae_bench.storage.run_file import read_run
-from trae_bench.verdicts.claims import load as load_claims
+from trae_bench.verdicts.claims_file import load as load_claims
 
 READERS: list[Callable[[Path], object]] = [
     bounded_io.text,

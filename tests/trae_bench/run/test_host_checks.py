@@ -52,7 +52,7 @@ def test_each_problem_gives_a_finding_with_its_remedy(change: dict[str, Fact], n
 def test_steal_time_gives_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_checks, "_stolen_share", lambda: 0.05)
     (finding,) = findings(QUIET)
-    assert (finding.name, finding.value) == ("steal", "5.0% of processor time since boot")
+    assert (finding.name, finding.value) == ("steal", "5.0% of CPU time since boot")
 
 
 def test_a_system_without_pinning_gives_a_finding() -> None:
