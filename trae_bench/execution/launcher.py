@@ -1,30 +1,29 @@
-"""Starts, watches and reaps the trials: a small process of its own, one for a whole run.
+"""Starts, watches and reaps the trials of a run: one small process between them and trae-bench.
 
-Run as a script (`python -I -S launcher.py`), imported by no room; it imports nothing of
-this package, so that it stays small. Orders come in and answers go out over the socket
-that is its standard input, one JSON object a line; `jobs.Launcher` is the other end.
+It runs as a script (`python -I -S launcher.py`). It imports nothing of this package, so that it
+stays small. Orders arrive and answers leave over the socket on its standard input, one JSON
+object per line. `launcher_client.LauncherClient` is the other end.
 
-    in   {"seconds": 60.0, "jobs": [Job, ...]}      start them all, back to back
+    in   {"seconds": 60.0, "jobs": [Job, ...]}      start all jobs, back to back
     out  {"ready": true}                            once
-         {"pids": [71, 72]}                         at once after the spawns
-         {"done": [...], "floor": 12328960}         when the last one has ended
+         {"pids": [71, 72]}                         right after the spawns
+         {"done": [...], "floor": 12328960}         when the last job has ended
 
-When the other end hangs up, all that runs is killed.
+When the other end closes the socket, every running trial is killed.
 
-Why there is such a process between the bench and the trials:
+Reasons for a separate process:
 
-- Linux lets a child inherit the memory high-water mark of whoever spawned it: `ru_maxrss`
-  of a bare interpreter reads 216 MB below a parent that once had 200 MB. This process
-  stays near 12 MB, less than any agent needs, and tells how much it is (`floor`).
-- When the bench is killed, even with -9, the socket ends here and every trial is killed.
-  A death signal set within the child would cost it milliseconds that are being measured.
-- It adopts orphans (PR_SET_CHILD_SUBREAPER), so that a grandchild that left its session
-  is found and killed, too.
-- It can change its own processor, folder, limits and address layout around a spawn, so
-  that the child has them before its first instruction, with no code between fork and exec.
+- Linux lets a child inherit the memory high-water mark of its parent: `ru_maxrss` of an empty
+  interpreter reads 216 MB below a parent that once used 200 MB. This process stays near 12 MB,
+  less than any agent needs, and reports its own mark (`floor`).
+- If trae-bench is killed, even by SIGKILL, the socket closes here and every trial is killed.
+  A parent-death signal set in the child would cost it milliseconds that are measured.
+- It adopts orphans (PR_SET_CHILD_SUBREAPER), so that it finds and kills grandchildren that left
+  their session.
+- It can change its own core, cgroup, folder, limits and address layout around a spawn. The child
+  starts with them, and no code runs between fork and exec.
 
-It sleeps in one `poll` while trials run: woken by SIGCHLD, by a report, or by the bench
-hanging up.
+While trials run it sleeps in one `poll`, until SIGCHLD, a report or the socket wakes it.
 """
 
 import ctypes
@@ -39,10 +38,10 @@ from typing import Any, TypedDict
 
 CONTROL = 0
 REPORT_LIMIT = 1 << 20
-"""Bytes of a report that are kept; a child that writes more is hung up on."""
-PATIENCE = 5.0
-"""Seconds that a killed process gets to be gone."""
-_DEFAULT_AGAIN = (
+"""Maximum bytes of a report. The pipe of a child that writes more is closed."""
+KILL_SECONDS = 5.0
+"""Seconds to wait for a killed process to end."""
+_RESET_SIGNALS = (
     signal.SIGHUP,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -50,7 +49,7 @@ _DEFAULT_AGAIN = (
     signal.SIGTERM,
     signal.SIGXFSZ,
 )
-"""Signals that Python, or whoever started the bench, may have set to be ignored."""
+"""Signals that Python, or the parent of trae-bench, may ignore. A child gets the default."""
 _PR_SET_CHILD_SUBREAPER = 36
 _ADDR_NO_RANDOMIZE = 0x0040000
 _PERSONALITY_QUERY = 0xFFFFFFFF
@@ -71,19 +70,19 @@ class Job(TypedDict):
     env: dict[str, str]
     cwd: str
     log: str
-    """File that takes its standard output and standard error."""
+    """File for its standard output and standard error."""
     report_fd: int
-    """The child finds the writing end of its report pipe here."""
+    """File descriptor of the report pipe in the child."""
     cores: list[int]
-    """Processors that it may use; empty for all that this process may use."""
+    """Cores that it may use. Empty means every core of this process."""
     limits: dict[str, int]
-    """Soft limits by the name of the constant, `RLIMIT_FSIZE` say."""
+    """Soft limits by the name of their constant, for example `RLIMIT_FSIZE`."""
     group: Group | None
-    """The process starts in this cgroup; None for the launcher's own."""
+    """Cgroup to start it in. None means the cgroup of this process."""
 
 
 class Child:
-    """One process that was started, or could not be."""
+    """One process, or the reason why it could not start."""
 
     def __init__(self) -> None:
         self.pid = 0
@@ -98,19 +97,19 @@ class Child:
     def running(self) -> bool:
         return self.pid > 0 and "exit_status" not in self._account
 
-    def failed(self, problem: str) -> None:
-        """Note that there will be no exit status, and why."""
+    def fail(self, problem: str) -> None:
+        """Record why there is no exit status."""
         self._account["problem"] = problem
-        self._hang_up()
+        self._close_pipe()
 
-    def kill_as_late(self) -> None:
-        """Its time is up: kill its whole session."""
+    def kill_at_timeout(self) -> None:
+        """Kill its session and record the timeout."""
         if self.running:
             self._account["timed_out"] = True
             _kill_group(self.pid)
 
     def read_report(self) -> None:
-        """Take what is there; hang up on a child that says too much."""
+        """Read what is available. Close the pipe if the report is too long."""
         while self.pipe >= 0:
             try:
                 chunk = os.read(self.pipe, 65536)
@@ -118,15 +117,15 @@ class Child:
                 return
             self._report += chunk
             if not chunk or len(self._report) > REPORT_LIMIT:
-                self._hang_up()
+                self._close_pipe()
 
     def reap_if_ended(self) -> None:
-        """If it has ended: note what the kernel charged to it, kill what is left of its session."""
-        if not self.running or (found := _reap(self.pid, self.group)) is None:
+        """If it has ended, record its resource use and kill the rest of its session."""
+        if not self.running or (account := _reap(self.pid, self.group)) is None:
             return
-        self._account |= found
+        self._account |= account
         self.read_report()
-        self._hang_up()
+        self._close_pipe()
 
     def result(self) -> dict[str, Any]:
         return {
@@ -138,28 +137,28 @@ class Child:
             **self._account,
         }
 
-    def _hang_up(self) -> None:
+    def _close_pipe(self) -> None:
         if self.pipe >= 0:
             os.close(self.pipe)
             self.pipe = -1
 
 
 class Launcher:
-    """The loop: an order in, an answer out, until the bench hangs up."""
+    """Handles one order after another until the client disconnects."""
 
     def __init__(self) -> None:
         self._inbox = bytearray()
-        self._hung_up = False
+        self._disconnected = False
         self._all_cores = _cores()
         self._wake, wake_end = os.pipe()
         for fd in (CONTROL, self._wake, wake_end):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
-        # A handler that does nothing, because a signal without one wakes nobody.
+        # The handler is empty, but without one a signal does not write to the wake-up pipe.
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def serve(self) -> None:
-        while not self._hung_up:
+        while not self._disconnected:
             self._sleep((), None)
             while (order := self._next_order()) is not None:
                 self._run(order["jobs"], order["seconds"])
@@ -172,7 +171,7 @@ class Launcher:
             except BlockingIOError:
                 select.select((), (CONTROL,), ())
             except OSError:
-                # The bench is gone; the next read finds the end of the socket.
+                # The client has gone. The next read returns the end of the socket.
                 return
 
     def _run(self, jobs: list[Job], seconds: float) -> None:
@@ -181,12 +180,12 @@ class Launcher:
         self._watch(children, time.monotonic() + seconds)
         for child in children:
             if child.running:
-                child.failed("not even SIGKILL ended it")
+                child.fail("SIGKILL did not end it")
         _kill_orphans()
         self.answer({"done": [child.result() for child in children], "floor": _high_water()})
 
     def _start(self, jobs: list[Job]) -> list[Child]:
-        """Start all, one right after the other, in order."""
+        """Start all jobs back to back, in order."""
         children = []
         for job in jobs:
             child = Child()
@@ -194,7 +193,7 @@ class Launcher:
             try:
                 self._spawn(job, child)
             except (OSError, ValueError) as error:
-                child.failed(f"cannot start {job['argv'][0]}: {error}")
+                child.fail(f"cannot start {job['argv'][0]}: {error}")
         os.chdir("/")
         _set_cores(self._all_cores)
         _set_limits({name: resource.RLIM_INFINITY for job in jobs for name in job["limits"]})
@@ -211,7 +210,7 @@ class Launcher:
             _set_cores(job["cores"] or self._all_cores)
             _set_limits(job["limits"])
             log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-            # The launcher waits for the trial's core inside the group; this precedes `started`.
+            # Read last: until here this process itself waited for the core, inside the group.
             child.pressure_start = _pressure(child.group)
             child.started = time.monotonic()
             child.pid = os.posix_spawnp(
@@ -226,7 +225,7 @@ class Launcher:
                 ),
                 setsid=True,
                 setsigmask=(),
-                setsigdef=_DEFAULT_AGAIN,
+                setsigdef=_RESET_SIGNALS,
             )
         finally:
             if group is not None:
@@ -234,14 +233,14 @@ class Launcher:
             os.close(write_end)
 
     def _watch(self, children: list[Child], deadline: float) -> None:
-        """Sleep until all have ended; kill them at the deadline, and when the bench is gone."""
+        """Wait until all have ended. Kill them at the deadline or if the client disconnects."""
         killed = False
         while any(child.running for child in children):
             now = time.monotonic()
-            if not killed and (self._hung_up or now >= deadline):
+            if not killed and (self._disconnected or now >= deadline):
                 for child in children:
-                    child.kill_as_late()
-                killed, deadline = True, now + PATIENCE
+                    child.kill_at_timeout()
+                killed, deadline = True, now + KILL_SECONDS
             elif now >= deadline:
                 return
             self._sleep(children, deadline - now)
@@ -250,23 +249,23 @@ class Launcher:
                 child.reap_if_ended()
 
     def _sleep(self, children: list[Child] | tuple[()], seconds: float | None) -> None:
-        """Until something happens, at most `seconds`."""
+        """Wait for an event, at most `seconds`."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        if not self._hung_up:
+        if not self._disconnected:
             poll.register(CONTROL, select.POLLIN)
         for child in children:
             if child.pipe >= 0:
                 poll.register(child.pipe, select.POLLIN)
-        # Rounded up, or the last millisecond would be spent spinning.
-        awake = dict(poll.poll(None if seconds is None else max(0, int(seconds * 1000) + 1)))
-        if self._wake in awake:
+        # Rounded up, because rounding down would spin during the last millisecond.
+        ready = dict(poll.poll(None if seconds is None else max(0, int(seconds * 1000) + 1)))
+        if self._wake in ready:
             os.read(self._wake, 4096)
-        if CONTROL in awake:
-            self._pull()
+        if CONTROL in ready:
+            self._receive()
 
-    def _pull(self) -> None:
-        """Take what the bench sent."""
+    def _receive(self) -> None:
+        """Read what the client sent."""
         try:
             while chunk := os.read(CONTROL, 65536):
                 self._inbox += chunk
@@ -274,7 +273,7 @@ class Launcher:
             return
         except ConnectionError:
             pass
-        self._hung_up = True
+        self._disconnected = True
 
     def _next_order(self) -> dict[str, Any] | None:
         line, newline, rest = self._inbox.partition(b"\n")
@@ -286,7 +285,7 @@ class Launcher:
 
 
 def _reap(pid: int, group: Group | None) -> dict[str, Any] | None:
-    """What the kernel charged to a child that has ended; None while it runs."""
+    """Return the resource use of a child that has ended. None while it runs."""
     ended = time.monotonic()
     accounts: dict[str, Any] = {"run_delay": None, "written_bytes": None, "write_syscalls": None}
     if hasattr(os, "waitid"):
@@ -294,12 +293,12 @@ def _reap(pid: int, group: Group | None) -> dict[str, Any] | None:
             return None
         ended = time.monotonic()
         pressure = _pressure(group)
-        # A zombie still has its files in /proc, and holds its number: the group that is
-        # killed can be no stranger's.
+        # A zombie still has its files in /proc and keeps its process id, so that no other
+        # process group can have this number yet.
         accounts = _accounts(pid) | {"pressure_end": pressure}
         _kill_group(pid)
-    found, status, usage = os.wait4(pid, os.WNOHANG)
-    if not found:
+    reaped, status, usage = os.wait4(pid, os.WNOHANG)
+    if not reaped:
         return None
     if not hasattr(os, "waitid"):
         _kill_group(pid)
@@ -318,7 +317,7 @@ def _reap(pid: int, group: Group | None) -> dict[str, Any] | None:
 
 
 def _accounts(pid: int) -> dict[str, Any]:
-    """What only /proc tells, while the zombie is there; None for each where it does not."""
+    """Read the figures that only /proc has, while the zombie exists. None if unavailable."""
     delay = _read(f"/proc/{pid}/schedstat").split()
     written = dict(line.split(": ") for line in _read(f"/proc/{pid}/io").splitlines())
     return {
@@ -360,7 +359,7 @@ def _pressure(group: Group | None) -> list[int]:
 
 
 def _kill_group(pid: int) -> None:
-    # No such group: nothing was left. No permission: macOS says so of a zombie's group.
+    # ProcessLookupError: the group is empty. PermissionError: macOS, if only a zombie is left.
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -368,12 +367,12 @@ def _kill_group(pid: int) -> None:
 
 
 def _kill_orphans() -> None:
-    """Kill what the trials left behind outside their sessions and this process adopted."""
-    deadline = time.monotonic() + PATIENCE
+    """Kill the processes that left their trial's session and that this process has adopted."""
+    deadline = time.monotonic() + KILL_SECONDS
     while (orphans := _children()) and time.monotonic() < deadline:
         for pid in orphans:
             os.kill(pid, signal.SIGKILL)
-        # They are only told so far, and their own children become ours when they are gone.
+        # They have not ended yet, and this process adopts their children when they do.
         time.sleep(0.002)
         while _children() and os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -384,7 +383,7 @@ def _children() -> list[int]:
 
 
 def _high_water() -> int:
-    """Most memory that this process ever had (bytes); 0 where children do not inherit it."""
+    """Return the peak memory of this process (bytes). 0 if children do not inherit it."""
     for line in _read("/proc/self/status").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -392,7 +391,7 @@ def _high_water() -> int:
 
 
 def _read(path: str) -> str:
-    """A file of /proc; empty where there is none or it may not be read."""
+    """Read a file of /proc. Empty if it does not exist or is not readable."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - no pathlib
             return file.read()
@@ -410,20 +409,20 @@ def _set_cores(cores: list[int]) -> None:
 
 
 def _set_limits(limits: dict[str, int]) -> None:
-    """Soft limits, none above the hard one, which stays: so they can be taken back."""
-    for name, wanted in limits.items():
+    """Set soft limits, at most the hard limit, which stays, so that this can be undone."""
+    for name, requested in limits.items():
         limit = getattr(resource, name)
         hard = resource.getrlimit(limit)[1]
-        # "Without limit" may be spelled -1, so it cannot go through `min`.
-        known = [value for value in (wanted, hard) if value != resource.RLIM_INFINITY]
-        resource.setrlimit(limit, (min(known, default=resource.RLIM_INFINITY), hard))
+        # "No limit" can be -1, which `min` would select.
+        finite = [value for value in (requested, hard) if value != resource.RLIM_INFINITY]
+        resource.setrlimit(limit, (min(finite, default=resource.RLIM_INFINITY), hard))
 
 
 def _prepare() -> None:
-    """What the children inherit for good."""
+    """Set what all children inherit."""
     if not sys.platform.startswith("linux"):
         return
-    # Should a trial eat the memory, it shall be the kernel's first victim, not the run.
+    # If memory runs out, the kernel kills a trial first, not trae-bench.
     try:
         with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 - no pathlib
             file.write("1000")
@@ -431,8 +430,8 @@ def _prepare() -> None:
         pass
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    # A layout drawn anew for each process moves peak memory by a few pages; containers
-    # may forbid this, then it stays as it is.
+    # A random address layout changes peak memory by a few pages. Containers may forbid this
+    # call; the layout then stays random.
     libc.personality(ctypes.c_ulong(libc.personality(_PERSONALITY_QUERY) | _ADDR_NO_RANDOMIZE))
 
 
