@@ -286,12 +286,12 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 _UNDISTURBED = (
-    "less the time in which some process of the trial was runnable and none ran (Linux, in a "
-    "cgroup, on one core), so that it can be compared in a duet and on a busy machine"
+    "less the time in which other processes kept the trial or the provider from running, so that "
+    "it can be compared on a busy machine (Linux; needs a cgroup)"
 )
 _NOT_SUBTRACTED = (
-    "cache misses that other processes cause; work that was delayed "
-    "while another process of the trial slept"
+    "cache misses that other processes cause; delays of one process of the trial while another "
+    "one slept, which are subtracted in full"
 )
 _SHARED_CORE = "a second side on the same core, so it is never taken from a duet"
 _TREE = "processes that the subject starts and does not wait for are not counted"
