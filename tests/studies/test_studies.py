@@ -18,6 +18,7 @@ from tests.studies import (
     harness,
     injected,
     peers,
+    undisturbed,
 )
 from tests.studies.harness import (
     INJECTED_CPU,
@@ -42,6 +43,7 @@ from tests.studies.injected_load import repetitions
 from tests.studies.prepared_sessions import PreparedSessions
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
+from trae_bench.execution import run_delay
 from trae_bench.execution.host_lock import PLACE_VARIABLE
 from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.model.experiment import Cell, Limits, Trial
@@ -276,6 +278,17 @@ def test_blocked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = json.loads(out.read_text())["lines"]
     assert len(lines) == 2 * 2 * 3
     assert all(line["true"] > 0 for line in lines if line["requested"])
+
+
+def test_undisturbed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if (problem := run_delay.unavailable()) is not None:
+        pytest.skip(problem)
+    short = ["--repetitions", "2", "--programs", "single"]
+    undisturbed.main([*short, "--out", str(tmp_path / "raw.json")])
+    assert "| single | wall - tree | 2 |" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "raw.json").read_text())["repetitions"]) == 2 * 5
+    undisturbed.main(["--agent", SHORT, "--repetitions", "2"])
+    assert f"| {SHORT} | wall_undisturbed | 2 |" in capsys.readouterr().out
 
 
 def test_catalogue(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

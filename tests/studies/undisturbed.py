@@ -40,8 +40,17 @@ from tempfile import TemporaryDirectory
 
 from msgspec import Struct
 
-from tests.studies.blocked import hogs
-from tests.studies.harness import arguments, arm, bench, keep, mean, scenario_of, table, told
+from tests.studies.blocked import busy_cores
+from tests.studies.harness import (
+    format_change,
+    load_scenario,
+    make_arm,
+    make_parser,
+    markdown_table,
+    mean,
+    open_executor,
+    write_raw,
+)
 from trae_bench._util.child_env import environment
 from trae_bench._util.cpu_affinity import duet_core
 from trae_bench.errors import CannotMeasure
@@ -165,7 +174,7 @@ def repetitions(programs: Programs, names: Sequence[str], count: int) -> Iterato
         for program in names:
             yield Repetition(program, "alone", programs.run(program, 1))
             yield Repetition(program, "duet", programs.run(program, 2))
-            with hogs(1.0):
+            with busy_cores(1.0):
                 yield Repetition(program, "load", programs.run(program, 1))
                 yield Repetition(program, "load duet", programs.run(program, 2))
                 first, second = (programs.run(program, 1, pinned=False) for _ in range(2))
@@ -198,7 +207,7 @@ def report(found: Sequence[Repetition]) -> str:
             cells += [_bias(ways[way], estimate, truth) for way in ("duet", "load", "load duet")]
             cells += [_pair_sd(ways[way], estimate) for way in ("duet", "load duet", "serial")]
             rows.append(cells)
-    return table(HEAD, rows)
+    return markdown_table(HEAD, rows)
 
 
 def _bias(taken: Sequence[Sequence[Times]], estimate: str, truth: float) -> str:
@@ -206,7 +215,7 @@ def _bias(taken: Sequence[Sequence[Times]], estimate: str, truth: float) -> str:
     logs = [
         sum(math.log(times.by(estimate) / truth) for times in sides) / len(sides) for sides in taken
     ]
-    return told(mean(logs), 2)
+    return format_change(mean(logs), 2)
 
 
 def _pair_sd(taken: Sequence[Sequence[Times]], estimate: str) -> str:
@@ -216,12 +225,12 @@ def _pair_sd(taken: Sequence[Sequence[Times]], estimate: str) -> str:
 
 def agent_rows(name: str, repetitions: int) -> Iterator[list[str]]:
     """A table's rows: each metric and its undisturbed variant."""
-    scenario = scenario_of(name)
+    scenario = load_scenario(name)
     taken: dict[str, list[list[dict[str, float]]]] = {way: [] for way in WAYS}
-    with bench(scenario) as executor:
+    with open_executor(scenario) as executor:
 
         def run(mode: Mode, count: int) -> list[dict[str, float]]:
-            carried = arm(scenario)
+            carried = make_arm(scenario)
             trials = [
                 Trial(scenario.name, "", mode, 0, side, slot, carried, 0)
                 for slot, side in enumerate(SIDES[:count])
@@ -232,7 +241,7 @@ def agent_rows(name: str, repetitions: int) -> Iterator[list[str]]:
         for _ in range(repetitions):
             taken["alone"].append(run("duet", 1))
             taken["duet"].append(run("duet", 2))
-            with hogs(1.0):
+            with busy_cores(1.0):
                 taken["load"].append(run("duet", 1))
                 taken["load duet"].append(run("duet", 2))
                 taken["serial"].append(run("serial", 1) + run("serial", 1))
@@ -249,7 +258,7 @@ def agent_rows(name: str, repetitions: int) -> Iterator[list[str]]:
             }
             yield [
                 *(name, shown, str(len(logs["load duet"])), f"{1000 * truth:.2f} ms"),
-                *(told(mean([fmean(pair) for pair in logs[way]]), 2) for way in WAYS[1:4]),
+                *(format_change(mean([fmean(pair) for pair in logs[way]]), 2) for way in WAYS[1:4]),
                 *(
                     f"{100 * mean([b - a for a, b in logs[way]]).sd:.2f} %"
                     for way in ("duet", "load duet", "serial")
@@ -258,15 +267,15 @@ def agent_rows(name: str, repetitions: int) -> Iterator[list[str]]:
 
 
 def main(said: Sequence[str] | None = None) -> None:
-    parser = arguments(__doc__, "undisturbed")
+    parser = make_parser(__doc__, "undisturbed")
     parser.add_argument("--repetitions", type=int, default=30, help="default: %(default)s")
     parser.add_argument("--programs", default=",".join(PROGRAMS), help="default: all")
     parser.add_argument("--agent", help="scenario that the agent plays in place of the programs")
     asked = parser.parse_args(said)
     if asked.agent is not None:
         rows = list(agent_rows(asked.agent, asked.repetitions))
-        keep(asked, rows=rows)
-        print(table(HEAD, rows))
+        write_raw(asked, rows=rows)
+        print(markdown_table(HEAD, rows))
         return
     with (
         TemporaryDirectory(prefix="study-") as folder,
@@ -277,7 +286,7 @@ def main(said: Sequence[str] | None = None) -> None:
             raise CannotMeasure(pressure.problem)
         programs = Programs(launcher, pressure.groups, Path(folder))
         found = list(repetitions(programs, asked.programs.split(","), asked.repetitions))
-    keep(asked, repetitions=found)
+    write_raw(asked, repetitions=found)
     print(report(found))
 
 
