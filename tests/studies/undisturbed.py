@@ -245,9 +245,9 @@ def agent_rows(name: str, repetitions: int) -> Iterator[list[str]]:
                 taken["load"].append(run("duet", 1))
                 taken["load duet"].append(run("duet", 2))
                 taken["serial"].append(run("serial", 1) + run("serial", 1))
-    for metric in sorted(UNDISTURBED):
+    for metric in (*sorted(UNDISTURBED), "cpu"):
         truth = median(sides[0][metric] for sides in taken["alone"] if metric in sides[0])
-        for shown in (metric.removesuffix("_undisturbed"), metric):
+        for shown in dict.fromkeys((metric.removesuffix("_undisturbed"), metric)):
             logs = {
                 way: [
                     [math.log(side[shown] / truth) for side in sides]
