@@ -17,7 +17,7 @@ from trae_bench.report.text.terminal import (
     cells_of,
     change_in,
     closing,
-    heads,
+    headings,
     kind_of_pairs,
     machine_name,
     noise_lines,
@@ -126,7 +126,7 @@ def _table(run: RunFile, claimed: bool, room: int) -> list[str]:
         for row in rows
     )
     kept = within(lines, room)
-    names = ("scenario", "toggle", *heads(side_names(run)))
+    names = ("scenario", "toggle", *headings(side_names(run)))
     aligned = ["---", "---", "---", *["---:"] * (len(names) - 4), "---"]
     rest = [f"\n{len(rows) - len(kept)} more rows are in the run file."]
     return [

@@ -98,7 +98,10 @@ def table(
     shown = [row for row in rows if row.contrast != NOISE_FLOOR]
     if not shown:
         return "Nothing was compared."
-    texts: _Table = [heads(sides), *(cells_of(row, metrics[row.metric], claimed) for row in shown)]
+    texts: _Table = [
+        headings(sides),
+        *(cells_of(row, metrics[row.metric], claimed) for row in shown),
+    ]
     texts = _with_more(texts, shown, metrics, width)
     texts = _with_pairs(texts, shown, pairs, width, plain)
     head, *cells = laid_out(texts, width)
@@ -113,7 +116,7 @@ def table(
     return "\n".join([*told, *_legend(texts[0], plain, min(width, MAX_LINE))])
 
 
-def heads(sides: tuple[str, str] = OFF_ON) -> tuple[str, ...]:
+def headings(sides: tuple[str, str] = OFF_ON) -> tuple[str, ...]:
     """Names of the columns, one for each text of `cells_of`."""
     return ("metric", *sides, "ratio", "[interval]", "saved", "verdict")
 
