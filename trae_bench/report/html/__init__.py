@@ -126,7 +126,7 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["name"] = partial(for_terminal, longest=MAX_NAME)
+    environment.filters["name"] = partial(for_terminal, limit=MAX_NAME)
     environment.filters["long"] = lambda text: svg.Svg(for_html(text, MAX_TEXT))
     return environment
 
