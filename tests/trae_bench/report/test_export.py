@@ -151,7 +151,7 @@ def test_pytest_benchmark_compares_the_sides(both: tuple[Path, Path], tmp_path: 
     assert {row["name"].split("/")[2] for row in rows} == {"cpu", "wall"}
 
 
-def test_pytest_benchmarks_figures_are_its_own() -> None:
+def test_statistics_equal_those_of_pytest_benchmark() -> None:
     stats = pytest.importorskip("pytest_benchmark.stats")
     for bench in parsed("pytest-benchmark")["benchmarks"]:
         theirs = stats.Stats()
@@ -178,7 +178,7 @@ def test_bencher_gets_nanoseconds_bytes_and_ratios() -> None:
     assert ratio["lower_value"] < ratio["value"] < ratio["upper_value"]
 
 
-def test_github_action_gets_one_direction_a_file() -> None:
+def test_a_github_action_file_has_one_direction() -> None:
     smaller, bigger = parsed("github-action", "B"), parsed("github-action-bigger", "B")
     assert {entry["name"].split("/")[2] for entry in bigger} == {"steps_per_second"}
     assert "steps_per_second" not in {entry["name"].split("/")[2] for entry in smaller}
@@ -203,7 +203,7 @@ def test_hyperfine_gets_wall_times_of_serial_pairs() -> None:
         assert 0 < result["user"] < result["mean"]
 
 
-def test_csv_has_every_figure_and_says_which_count() -> None:
+def test_csv_has_every_value_and_marks_counted_pairs() -> None:
     rows = list(csv.DictReader(io.StringIO(export(run(), "csv"))))
     assert tuple(rows[0]) == CSV_COLUMNS
     figures = [row for row in rows if row["metric"]]
@@ -222,7 +222,7 @@ def test_csv_has_every_figure_and_says_which_count() -> None:
 
 
 @pytest.mark.parametrize("format", JSON_FORMATS)
-def test_one_side_goes_without_its_word(format: str) -> None:
+def test_one_side_has_no_word_for_its_side(format: str) -> None:
     if format == "hyperfine":
         assert len(parsed(format, "A")["results"]) == len(TOGGLES)
     else:
@@ -234,7 +234,7 @@ def test_one_side_goes_without_its_word(format: str) -> None:
     ("made", "there", "elsewhere"),
     [(run, ("off", "on"), ("base", "head")), (gate, ("base", "head"), ("off", "on"))],
 )
-def test_a_side_that_the_run_does_not_have_is_refused(
+def test_a_side_that_the_run_does_not_have_is_rejected(
     made: Callable[[], RunFile],
     there: tuple[str, str],
     elsewhere: tuple[str, str],
@@ -256,7 +256,9 @@ def test_a_side_that_the_run_does_not_have_is_refused(
         assert f"the sides of this run are {there[0]} and {there[1]}" in err
 
 
-def test_a_written_export_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_written_export_prints_its_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run(tmp_path / "run.json", run())
     out = tmp_path / "run.csv"
     assert main(["export", str(tmp_path / "run.json"), "--format", "csv", "--out", str(out)]) == 0
@@ -265,9 +267,9 @@ def test_a_written_export_says_where(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("format", JSON_FORMATS)
-def test_where_there_is_nothing_it_is_said(format: str) -> None:
+def test_a_run_without_values_is_rejected(format: str) -> None:
     empty = replace(run(), samples=(), comparisons=())
-    with pytest.raises(CannotMeasure, match="nothing in this run"):
+    with pytest.raises(CannotMeasure, match="this run has no value that"):
         export(empty, format)
 
 
@@ -280,7 +282,7 @@ def test_two_rows_never_share_a_name(format: str) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_figures_without_end_are_refused_or_exported_whole(format: str) -> None:
+def test_values_that_overflow_are_rejected_or_exported(format: str) -> None:
     """Numbers that a file can hold, and a sum or a product of them cannot."""
     large = tuple(
         replace(one, metrics=dict.fromkeys(one.metrics, 1.7e308)) for one in run().samples

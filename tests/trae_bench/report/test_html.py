@@ -139,7 +139,7 @@ def test_a_row_of_the_table_is_a_row_of_the_run() -> None:
         assert cells[3:] == [*figures, "", saved, verdict]
 
 
-def test_what_is_too_short_or_of_two_levels_claims_nothing() -> None:
+def test_short_runs_and_two_level_designs_have_no_verdicts() -> None:
     short = page([Source("run.json", run(), claimed=False)])
     fixed = replace(run(), header=replace(run().header, design="factorial"))
     for made in (short, page([Source("run.json", fixed)])):
@@ -149,7 +149,7 @@ def test_what_is_too_short_or_of_two_levels_claims_nothing() -> None:
         assert "3 regressions" not in made
 
 
-def test_what_a_verdict_rests_on_is_noted() -> None:
+def test_a_verdict_has_a_note() -> None:
     row = next(row for row in run().comparisons if row.judgement.verdict == "regression")
     assert row.estimate is not None
     again = Confirmation(False, 8, 0.5, row.estimate, Pairs(7, 0, 0))
@@ -164,12 +164,12 @@ def test_what_a_verdict_rests_on_is_noted() -> None:
     assert [each.note for each in shown] == ["", "for information", f"not {fresh}", fresh]
 
 
-def test_machine_commit_and_versions_are_told() -> None:
+def test_machine_commit_and_versions_are_shown() -> None:
     code = {"commit": "abc", "dirty": True}
     machine = {"cpu": "a fast one", "cores": 4, "memory": 8e9}
     changed = replace(run(), header=replace(run().header, code=code, machine=machine))
     facts = dict(overview(Source("run.json", changed)).facts)
-    assert facts["Commit"] == "abc, with changes that are not committed"
+    assert facts["Commit"] == "abc, with uncommitted changes"
     assert facts["Machine"] == "4 x a fast one, 8 GB of memory"
     assert facts["Versions"] == "trae-bench 0.1.0"
     bare = replace(run(), header=replace(run().header, code={}, machine={}))
@@ -189,20 +189,20 @@ def test_several_runs_share_a_table() -> None:
     Reader(made)
 
 
-def test_files_of_one_name_are_told_apart() -> None:
+def test_files_with_the_same_name_are_numbered() -> None:
     made = page([Source("run.json", run()), Source("run.json", run())])
     assert {row[0] for row in rows_of(made)} == {"1: run", "2: run"}
 
 
-def test_revisions_have_names_of_their_own() -> None:
+def test_revisions_are_named_base_and_head() -> None:
     cells = tuple(_of_revisions(one) for one in plan(("idle",)))
     made = page([Source("run.json", honest(cells=cells))])
     heads = re.findall(r'data-key="\w+">(\w+)<', made)
     assert heads[3:5] == ["base", "head"]
-    assert "Two revisions were compared" in made
+    assert "The run compares two revisions" in made
 
 
-def test_a_gate_is_told_in_its_sentence_and_its_details() -> None:
+def test_a_gate_has_its_sentence_and_its_details() -> None:
     found = gate(1.1, compared=replace(COMPARED, new={"later": "no such toggle"}))
     told = unescape(page([Source("run.json", found)]))
     assert f"<h1>{gate_text.sentence(found)}</h1>" in told
@@ -211,7 +211,7 @@ def test_a_gate_is_told_in_its_sentence_and_its_details() -> None:
     assert all(line in told for line in details)
 
 
-def test_what_is_not_gated_does_not_stand_out_in_a_gate() -> None:
+def test_ungated_rows_do_not_stand_out_in_a_gate() -> None:
     found = gate(1.1)
     assert "regression" in {each.verdict for each in overview(Source("", found)).standing_out}
     noisy = tuple(replace(row, gated=False) for row in found.comparisons)
@@ -224,7 +224,7 @@ def _of_revisions(one: Cell) -> Cell:
     return replace(one, contrast=Contrast(contrast.scenario, contrast.name, a, b))
 
 
-def test_a_run_of_nothing_has_a_page() -> None:
+def test_an_empty_run_has_a_page() -> None:
     made = page([Source("run.json", replace(run(), comparisons=(), samples=(), noise=()))])
     assert "Nothing was compared." in made
     assert "<h1>Nothing could be measured</h1>" in made
@@ -254,8 +254,8 @@ def test_a_plot_without_room_is_counted(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("trae_bench.report.html.pairs.MAX_PLOTS", 4)
     made = page([Source("a", run()), Source("b", run())])
     assert made.count("<figcaption>") == 4
-    assert "16 more plots would not fit" in made
-    assert "20 more plots would not fit" in made
+    assert "16 plots were left out" in made
+    assert "20 plots were left out" in made
 
 
 ratios = st.floats(-3, 3)
@@ -264,7 +264,7 @@ ratios = st.floats(-3, 3)
 @given(
     st.lists(st.one_of(ratios, st.sampled_from(["void", "lost", None])), min_size=1, max_size=70)
 )
-def test_dots_stand_where_the_ratios_are(marks: list[Any]) -> None:
+def test_dots_are_at_the_ratios(marks: list[Any]) -> None:
     plot = svg.pairs_plot(marks, 0.0, Interval(-0.01, 0.01), 0.02, "")
     (path,) = re.findall(r'<path class="dot" d="(.*?)"', plot)
     x = y = 0
@@ -284,13 +284,13 @@ def test_dots_stand_where_the_ratios_are(marks: list[Any]) -> None:
 
 
 @given(st.floats(0, 1e300))
-def test_a_scale_ends_at_a_round_ratio_beyond_all(largest: float) -> None:
+def test_a_scale_ends_at_a_round_ratio(largest: float) -> None:
     end = svg.limit(largest)
     assert end >= min(largest, math.log(1e6)) - 1e-6
     assert math.isclose(math.exp(end), float(f"{math.exp(end):.3g}"))
 
 
-def test_a_count_that_changed_does_not_lie_in_a_band() -> None:
+def test_a_changed_count_has_no_band() -> None:
     found = Source("run.json", run())
     of_metric = {row.metric: band(found, row) for row in found.run.comparisons}
     assert of_metric["cpu"] == pytest.approx(math.log1p(0.02))
@@ -303,7 +303,7 @@ def test_a_count_that_changed_does_not_lie_in_a_band() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(0, 2)), max_size=40))
-def test_most_intervals_fit_on_the_scale_of_the_bars(found: list[tuple[float, float]]) -> None:
+def test_most_intervals_fit_the_scale_of_the_bars(found: list[tuple[float, float]]) -> None:
     intervals = [Interval(low, low + width) for low, width in found]
     scale = svg.bar_scale(intervals)
     fit = [each for each in intervals if scale.low <= each.low and each.high <= scale.high]
@@ -338,7 +338,7 @@ MEDDLING = HELP | {frozenset("ab"): math.log(1.5)}
 
 
 @pytest.mark.parametrize("design", ["both", "factorial"])
-def test_steps_lead_from_none_to_the_whole(design: str) -> None:
+def test_steps_lead_from_all_off_to_all_on(design: str) -> None:
     (share,) = shares(designed(design, MEDDLING)).shares
     assert share.route == "alone"
     assert [step.name for step in share.steps[:2]] == ["a", "b"]
@@ -356,7 +356,7 @@ def test_steps_lead_from_none_to_the_whole(design: str) -> None:
     assert all_of_them[0] == b[0] == missed[0]
 
 
-def test_what_adds_up_is_said_to() -> None:
+def test_agreement_with_all_on_is_reported() -> None:
     (share,) = shares(designed("both", HELP)).shares
     assert any("they agree within the interval" in each for each in share.sentences)
     assert share.steps[3].kind == "open"
@@ -374,7 +374,7 @@ def test_pairs_of_toggles_are_in_a_matrix() -> None:
     assert [kind for _, kind in (of_a[1], of_b[1])] == ["open", "open"]
 
 
-def test_pairs_that_cannot_be_told_apart_share_a_number() -> None:
+def test_pairs_that_share_a_figure_share_a_number() -> None:
     source = designed("fraction", MEDDLING, k=5)
     (share,) = shares(source).shares
     assert share.matrix is not None
@@ -383,10 +383,10 @@ def test_pairs_that_cannot_be_told_apart_share_a_number() -> None:
     )
     assert set(Counter(marks).values()) == {2}
     assert [each[:3] for each in share.matrix.shared] == sorted(set(marks))
-    assert "one figure, for they cannot be told apart" in page([source])
+    assert "one figure, because this design cannot separate them" in page([source])
 
 
-def test_one_toggle_at_a_time_has_no_shares() -> None:
+def test_a_design_of_single_toggles_has_no_attribution() -> None:
     found = shares(designed("add-one", HELP))
     assert not found.shares
     assert "--design both" in found.notes[0]
@@ -434,16 +434,16 @@ def test_lengths_of_one_scenario_make_a_curve() -> None:
     assert found.missing == ()
 
 
-def test_only_what_differs_in_length_alone_is_joined() -> None:
+def test_a_curve_joins_rows_that_differ_only_in_length() -> None:
     found = growth(long_runs(200, 1000, hold=True))
     assert found.curves == ()
     assert len(found.lines) == 4
     assert found.missing[0].startswith("No curve")
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_curves_are_explained() -> None:
     (said,) = growth(Source("run.json", run())).missing
-    assert "tells nothing of growth" in said
+    assert "does not show growth" in said
     no_memory = growth(long_runs(200, 1000, metrics=("step_overhead",)))
     assert [each[:9] for each in no_memory.missing] == ["No memory"]
     no_time = growth(long_runs(200, 1000, metrics=("agent_rss",)))
@@ -482,7 +482,7 @@ def test_the_raw_data_are_those_of_the_run() -> None:
     assert 0 not in of_cell["pairs"]
 
 
-def test_whole_numbers_stay_whole() -> None:
+def test_integers_stay_integers() -> None:
     (found,) = embedded(text())["runs"]
     values = [
         value
@@ -537,7 +537,7 @@ PLANTS = [
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-def test_what_is_planted_in_every_text_does_nothing(plant: str) -> None:
+def test_text_planted_everywhere_is_escaped(plant: str) -> None:
     made = msgspec.convert(planted(document(), lambda old: old and old[:40] + plant), RunFile)
     text = page([Source("run" + plant, made)])
     harmless(text)
@@ -548,14 +548,14 @@ def test_what_is_planted_in_every_text_does_nothing(plant: str) -> None:
 
 @given(st.text(max_size=80))
 @examples(25)
-def test_whatever_is_planted_does_nothing(plant: str) -> None:
+def test_any_planted_text_is_escaped(plant: str) -> None:
     text = plant.encode("utf-8", "replace").decode()
     made = msgspec.convert(planted(document(), lambda old: old and old[:40] + text), RunFile)
     harmless(page([Source("run.json", made)]))
 
 
 @pytest.mark.parametrize("design", ["both", "factorial", "fraction"])
-def test_what_is_planted_in_toggles_does_nothing(design: str) -> None:
+def test_text_planted_in_toggles_is_escaped(design: str) -> None:
     made = json.loads(msgspec.json.encode(designed(design, MEDDLING, k=5).run))
     nasty = planted(made, lambda old: old and old[:40] + PLANT)
     text = page([Source("run.json", msgspec.convert(nasty, RunFile))])
@@ -563,7 +563,7 @@ def test_what_is_planted_in_toggles_does_nothing(design: str) -> None:
     assert 'class="steps"' in text
 
 
-def test_what_is_written_on_a_picture_does_nothing() -> None:
+def test_text_of_a_plot_is_escaped() -> None:
     points = [svg.Point(1, 1, 2), svg.Point(2, 2, 3)]
     nasty = "\"><script>'&\u202e"
     drawn = svg.curve(points, (3, nasty), (nasty, nasty), nasty)
@@ -572,7 +572,7 @@ def test_what_is_written_on_a_picture_does_nothing() -> None:
     assert drawn.count('"') == 2 * drawn.count('="')
 
 
-def test_names_without_end_are_cut() -> None:
+def test_long_names_are_cut() -> None:
     made = planted(document(), lambda old: (old + "<" * 8000)[:200])
     made["header"]["command"] = "<" * 8000
     for each in made["comparisons"]:
@@ -583,7 +583,7 @@ def test_names_without_end_are_cut() -> None:
     assert len(text) < 2_000_000
 
 
-def test_a_page_of_any_number_of_rows_is_bounded() -> None:
+def test_the_size_of_a_page_is_bounded() -> None:
     rows = [replace(row, scenario=f"s{n}") for n in range(500) for row in run().comparisons]
     cells = [
         replace(one, scenario=f"s{n}", contrast=replace(one.contrast, scenario=f"s{n}"))
@@ -703,7 +703,7 @@ def test_values_without_room_are_counted(monkeypatch: pytest.MonkeyPatch) -> Non
         for each in of_cell["metrics"].values()
         for side in "ab"
     )
-    monkeypatch.setattr(raw, "MAX_FIGURES", 100)
+    monkeypatch.setattr(raw, "MAX_VALUES", 100)
     made, left_out = raw.document([Source("run.json", run())])
     kept = sum(
         len(each[side])

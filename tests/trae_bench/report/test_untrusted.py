@@ -200,7 +200,7 @@ def harmless(place: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_what_is_planted_in_every_text_acts_nowhere(document: Callable[[], Any]) -> None:
+def test_text_planted_everywhere_is_escaped_in_every_output(document: Callable[[], Any]) -> None:
     made = planted(document(), lambda text: text[:40] + PLANT)
     found = msgspec.convert(made, RunFile)
     assert PLANT in found.header.command
@@ -212,7 +212,7 @@ def test_what_is_planted_in_every_text_acts_nowhere(document: Callable[[], Any])
         assert "work" in text, place
 
 
-def test_what_only_a_gate_has_is_planted_too() -> None:
+def test_text_of_a_gate_is_planted() -> None:
     made = planted(document_of_revisions(), lambda text: text[:40] + PLANT)
     compared = msgspec.convert(made, RunFile).header.compared
     assert compared is not None
@@ -224,7 +224,9 @@ def test_what_only_a_gate_has_is_planted_too() -> None:
 @pytest.mark.slow
 @given(text=st.text(max_size=60), document=st.sampled_from(DOCUMENTS))
 @examples(40)
-def test_whatever_is_planted_acts_nowhere(text: str, document: Callable[[], Any]) -> None:
+def test_any_planted_text_is_escaped_in_every_output(
+    text: str, document: Callable[[], Any]
+) -> None:
     plant = text.encode("utf-8", "replace").decode()
     made = planted(document(), lambda old: old[:40] + plant)
     found = msgspec.convert(made, RunFile)
@@ -238,7 +240,7 @@ def test_whatever_is_planted_acts_nowhere(text: str, document: Callable[[], Any]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_the_commands_print_nothing_that_acts(
+def test_commands_print_escaped_text(
     document: Callable[[], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "run.json"
@@ -262,9 +264,7 @@ def test_the_commands_print_nothing_that_acts(
             assert not line.lstrip().startswith("::"), command
 
 
-def test_errors_name_planted_texts_harmlessly(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_escape_planted_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is refused is named, with the texts of the file in the message."""
     path = tmp_path / "run.json"
     broken = copy.deepcopy(document())
@@ -357,7 +357,7 @@ def look_at_everything(path: Path) -> str:
     verify(found)
     verify(sealed(found))
     origin(found)
-    assert len(markdown.comment(found)) < markdown.MOST
+    assert len(markdown.comment(found)) < markdown.MAX_COMMENT
     junit(found)
     ci.annotations(found)
     in_terminal(found)
@@ -365,7 +365,7 @@ def look_at_everything(path: Path) -> str:
     runs = run(), found
     across = compare_runs(*runs)
     across_text.text(across, runs)
-    assert len(across_text.comment(across, runs)) < markdown.MOST
+    assert len(across_text.comment(across, runs)) < markdown.MAX_COMMENT
     assert Result(found, path, journal_of(path), None).claimed in (True, False)
     for format in FORMATS:
         try:
@@ -378,9 +378,7 @@ def look_at_everything(path: Path) -> str:
 @pytest.mark.slow
 @given(data=st.data())
 @examples(250)
-def test_a_changed_structure_ends_in_an_answer_or_a_reason(
-    folder: Path, data: st.DataObject
-) -> None:
+def test_a_changed_structure_gives_a_result_or_an_error(folder: Path, data: st.DataObject) -> None:
     document = data.draw(st.sampled_from((small, small_of_revisions)))
     made = copy.deepcopy(document())
     for _ in range(data.draw(st.integers(1, 4))):
@@ -393,7 +391,7 @@ def test_a_changed_structure_ends_in_an_answer_or_a_reason(
 @pytest.mark.slow
 @given(number=st.integers(0, 10**9), value=st.sampled_from([0.0, 5e-324, 1.7e308, -1.7e308, -1.0]))
 @examples(100)
-def test_extreme_figures_end_in_an_answer(folder: Path, number: int, value: float) -> None:
+def test_extreme_values_give_a_result(folder: Path, number: int, value: float) -> None:
     """Valid files, all of them: only a float is another one, in all samples of a metric."""
     made = copy.deepcopy(small())
     # Of rules not all are possible; whatever else is a float is valid.
@@ -413,7 +411,7 @@ def test_extreme_figures_end_in_an_answer(folder: Path, number: int, value: floa
 
 @given(data=st.data())
 @examples(150)
-def test_a_changed_journal_is_read_or_refused(folder: Path, data: st.DataObject) -> None:
+def test_a_changed_journal_is_read_or_rejected(folder: Path, data: st.DataObject) -> None:
     lines = copy.deepcopy(journal_lines(folder))
     for _ in range(data.draw(st.integers(1, 3))):
         number = data.draw(st.integers(0, len(lines) - 1))
@@ -478,7 +476,7 @@ def command(*args: str, megabytes: int = 1000) -> tuple[int, str, int]:
     return done.returncode, done.stdout + done.stderr, int(memory)
 
 
-def test_a_file_of_sixty_megabytes_is_read_within_bounds(tmp_path: Path) -> None:
+def test_a_file_of_sixty_megabytes_needs_bounded_memory(tmp_path: Path) -> None:
     """As many samples as fit, each with a long story: an honest kind of large."""
     made = honest(toggles=("idle",), pairs=2, noise_pairs=2)
     long = msgspec.structs.replace(made.samples[-1], problem="x" * 7900, status="failed")
@@ -499,7 +497,7 @@ def test_a_file_of_sixty_megabytes_is_read_within_bounds(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["verify", "report"])
-def test_a_file_of_two_hundred_megabytes_is_refused_unread(tmp_path: Path, name: str) -> None:
+def test_a_file_of_two_hundred_megabytes_is_rejected_unread(tmp_path: Path, name: str) -> None:
     path = tmp_path / "run.json"
     with path.open("wb") as file:
         file.truncate(200_000_000)
@@ -509,5 +507,5 @@ def test_a_file_of_two_hundred_megabytes_is_refused_unread(tmp_path: Path, name:
     assert memory < 300_000
 
 
-def test_every_format_can_be_asked_for() -> None:
+def test_the_command_offers_every_format() -> None:
     assert tuple(FORMATS) == EXPORTS

@@ -454,12 +454,12 @@ def test_one_row_is_one_row() -> None:
     assert "<summary>1 row</summary>" in across_text.comment(found, (run, run))
 
 
-def test_a_table_needs_its_columns_and_sentences_do_not() -> None:
+def test_the_report_is_as_narrow_as_the_terminal() -> None:
     runs = honest(day="1"), honest(day="2")
-    text = across_text.text(compare_runs(*runs), runs, width=60)
-    wide = [line for line in text.splitlines() if len(line) > 60]
-    assert wide
-    assert all(line.startswith(" ") for line in wide)
+    for width in (60, 40):
+        text = across_text.text(compare_runs(*runs), runs, width=width)
+        assert max(map(len, text.splitlines())) <= width
+        assert "Columns left out to fit" in text
 
 
 def test_the_comment_says_what_its_columns_mean() -> None:
@@ -509,7 +509,7 @@ def test_the_noise_of_both_runs_is_told_before_the_table() -> None:
     told, *_ = across_text.comment(found, runs).partition("<details>")
     for shown in (head, told):
         assert shown.count("A/A noise") == 2
-        assert shown.count("For information only, too noisy here to be gated") == 1
+        assert shown.count("For information only, because the noise is too large to gate") == 1
 
 
 def test_strict_ends_in_three_where_a_row_stays_open(
@@ -576,7 +576,7 @@ def test_however_many_rows_the_comment_is_short_enough() -> None:
     long = replace(row(found, "memory", subject="idle"), scenario="<" * 200, verdict="regression")
     many = [replace(long, subject=f"{'|' * 190}{n}", note="because " * 9) for n in range(3000)]
     told = across_text.comment(replace(found, changes=(*found.changes, *many)), (run, run))
-    assert len(told) < markdown.MOST
+    assert len(told) < markdown.MAX_COMMENT
     assert "3000 regressions" in told
     assert "more rows" in told
 

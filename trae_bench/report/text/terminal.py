@@ -453,7 +453,8 @@ def _title(rows: Sequence[Comparison], metrics: Mapping[str, Metric], width: int
     """`scenario / toggle`, and the number of its pairs."""
     first = rows[0]
     name = f"{for_terminal(first.scenario, 40)} / {for_terminal(first.contrast, 60)}"
-    return cut(f"{name}  ({count_of_pairs(rows, metrics)})", width)
+    title = f"{name}  ({count_of_pairs(rows, metrics)})"
+    return textwrap.fill(title, width, subsequent_indent="  ")
 
 
 def count_of_pairs(rows: Sequence[Comparison], metrics: Mapping[str, Metric]) -> str:
