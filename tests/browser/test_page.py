@@ -1,4 +1,4 @@
-"""The report in a browser: sorting, filtering, themes, keys, paper, and what it must not do."""
+"""The HTML report in a browser: sorting, filtering, themes, keyboard, printing, safety."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ from trae_bench.storage.run_file import read_run
 
 Open = Callable[..., Tab]
 
-# The contrast ratio of WCAG 2.2 for every text, by the colours that are shown.
+# The WCAG 2.2 contrast ratio of every text, from its rendered colours.
 CONTRASTS = """() => {
   const channel = (value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -60,7 +60,7 @@ LINES = """all => all.map((each) => {
   range.selectNodeContents(each);
   return range.getClientRects().length;
 })"""
-"""How many lines each text takes."""
+"""The number of lines of each text."""
 
 
 def run() -> RunFile:
@@ -69,7 +69,7 @@ def run() -> RunFile:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pages that are looked at."""
+    """The pages under test."""
     folder = tmp_path_factory.mktemp("pages")
     everything = [Source("run.json", run()), designed("factorial", MEDDLING, k=3)]
     (folder / "one.html").write_text(page([Source("run.json", run())]), "utf-8")
@@ -121,7 +121,7 @@ def test_a_column_sorts_ascending_descending_and_back(open_page: Open) -> None:
 
 
 def test_sorting_uses_values_not_texts(open_page: Open) -> None:
-    """`31.1 MB` is more than `575 ms`: what counts is the figure, not its text."""
+    """`31.1 MB` is more than `575 ms`: rows are sorted by value, not by text."""
     tab = open_page("one.html")
     tab.page.get_by_role("columnheader", name="off").get_by_role("button").click()
     found = column(tab, 3)
@@ -168,14 +168,14 @@ def test_a_button_switches_the_theme(open_page: Open) -> None:
     tab = open_page(color_scheme="dark")
     background = "getComputedStyle(document.documentElement).backgroundColor"
     dark = tab.page.evaluate(background)
-    button = tab.page.get_by_role("button", name="Dark page")
+    button = tab.page.get_by_role("button", name="Dark theme")
     assert button.get_attribute("aria-pressed") == "true"
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
     light = tab.page.evaluate(background)
     assert light == open_page(color_scheme="light").page.evaluate(background)
     assert light != dark
-    # Nothing of it is kept.
+    # The choice is not stored.
     assert tab.page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
 
 
@@ -242,14 +242,14 @@ def test_print_has_everything_except_controls(open_page: Open) -> None:
     tab.page.emulate_media(media="print")
     for name in ("nav", "#theme", "#filters", ".actions"):
         assert not tab.page.locator(name).first.is_visible(), name
-    for text in ("Noise floor: what pairs of equal sides", "work / A/A", "digest of work"):
+    for text in ("Noise floor: pairs of equal sides", "work / A/A", "digest of work"):
         folded = tab.page.locator("details").filter(has_text=text).first
         assert folded.locator("figure, table, dl").first.is_visible(), text
     assert tab.page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == (
         "rgb(255, 255, 255)"
     )
     assert tab.page.pdf(format="A4").startswith(b"%PDF")
-    # What was folded before is so again.
+    # Sections that were folded are folded again.
     tab.page.emulate_media(media="screen")
     assert tab.page.locator("details[open]").count() == 0
 

@@ -15,7 +15,7 @@ from trae_bench.stats.attribution import Attribution, attribute, holm_limit, p_v
 from trae_bench.stats.decision import EXACT_V1
 
 
-def told(
+def attribution_text(
     design: str,
     k: int,
     terms: dict[frozenset[str], float],
@@ -85,7 +85,7 @@ def test_one_more_import_counts() -> None:
 
 
 def test_a_factorial_of_two() -> None:
-    shown = flat(told("factorial", 2, {**HELP, frozenset("ab"): math.log(0.97 / 0.8)}))
+    shown = flat(attribution_text("factorial", 2, {**HELP, frozenset("ab"): math.log(0.97 / 0.8)}))
     assert "toggle alone others on on/alone on average" in shown
     assert "a 0.800 ±0.1 %* 0.970" in shown
     # The sentence is about the toggle with the larger mean effect.
@@ -107,51 +107,53 @@ def test_a_factorial_of_two() -> None:
 def test_less_or_more_depends_on_the_better_direction(
     metric: str, together: float, amount: str
 ) -> None:
-    shown = flat(told("factorial", 2, {**HELP, frozenset("ab"): together}, metric=metric))
+    shown = flat(
+        attribution_text("factorial", 2, {**HELP, frozenset("ab"): together}, metric=metric)
+    )
     assert f"the toggles give {amount} together than each alone" in shown
 
 
 def test_effects_that_multiply_to_all_on() -> None:
-    shown = flat(told("both", 3, HELP))
+    shown = flat(attribution_text("both", 3, HELP))
     assert shown.count("they agree within the interval") == 2
     assert "Intervals are wider" not in shown
-    assert "Intervals are wider" in flat(told("both", 3, HELP, looks=6))
+    assert "Intervals are wider" in flat(attribution_text("both", 3, HELP, looks=6))
 
 
 def test_agreement_within_a_wide_interval_is_not_reported() -> None:
-    shown = flat(told("factorial", 2, HELP, n=2, noise=0.3))
+    shown = flat(attribution_text("factorial", 2, HELP, n=2, noise=0.3))
     assert "the interval is too wide to tell" in shown
     assert "they agree" not in shown
 
 
 def test_an_interaction_of_three_toggles_is_reported() -> None:
-    shown = flat(told("factorial", 3, {**HELP, frozenset("abc"): 0.3}))
+    shown = flat(attribution_text("factorial", 3, {**HELP, frozenset("abc"): 0.3}))
     assert "three or more toggles together cause the difference" in shown
 
 
 def test_a_significant_but_small_difference_does_not_count() -> None:
     tiny = {frozenset("a"): 0.004, frozenset("b"): 0.004, frozenset("ab"): 0.004}
-    shown = flat(told("factorial", 2, tiny, noise=0.0001))
+    shown = flat(attribution_text("factorial", 2, tiny, noise=0.0001))
     assert "* " not in shown.partition("Ratios")[0]
     assert "the difference is too small to count" in shown
 
 
 def test_all_on_without_a_measurement() -> None:
-    shown = flat(told("add-one", 3, HELP))
+    shown = flat(attribution_text("add-one", 3, HELP))
     assert "all toggles on was not measured" in shown
     assert "toggle alone a" in shown
-    assert "was not measured" not in told("add-one", 1, HELP)
+    assert "was not measured" not in attribution_text("add-one", 1, HELP)
 
 
 def test_pairs_that_share_one_figure() -> None:
-    shown = flat(told("fraction", 7, planted(7, 2)))
+    shown = flat(attribution_text("fraction", 7, planted(7, 2)))
     assert "b x g + c x f + d x e (one figure: this design cannot separate them)" in shown
     assert "and 1 weaker, 1 of them with a star" in shown
     assert "--design factorial separates the pairs" in shown
 
 
 def test_one_pair_has_no_interval() -> None:
-    assert "0.800 (one pair)" in told("add-one", 1, HELP, n=1, noise=0.0)
+    assert "0.800 (one pair)" in attribution_text("add-one", 1, HELP, n=1, noise=0.0)
 
 
 @pytest.mark.parametrize("design", ["add-one", "remove-one", "both", "fraction", "factorial"])

@@ -1,4 +1,4 @@
-"""What a CI service is told: annotations, the job's summary, JUnit; and when: before the exit."""
+"""Reports for CI services: annotations, the job summary and JUnit, written before the exit."""
 
 import json
 import re
@@ -157,7 +157,7 @@ def test_an_unwritable_summary_is_reported(tmp_path: Path) -> None:
 
 
 def cases(run: RunFile, *, claimed: bool = True) -> dict[tuple[str, str], list[str]]:
-    """Toggle and metric -> elements that say what became of it."""
+    """The outcome elements of each toggle and metric."""
     root = ElementTree.fromstring(junit(run, claimed=claimed))
     found = {}
     for case in root.iter("testcase"):
@@ -258,7 +258,7 @@ def test_scenarios_are_suites() -> None:
 
 
 class PlayedBench(runner.Bench):
-    """Runs no process; all pairs of the toggle give different answers where it is told to."""
+    """A runner without processes. If set, all pairs of the toggle give different answers."""
 
     differ = False
 
@@ -271,7 +271,7 @@ class PlayedBench(runner.Bench):
 
 @pytest.fixture
 def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[PlayedBench]:
-    """A scenario in the current folder, a lock and a bench of its own, and no CI."""
+    """A scenario in the current folder, a separate lock and runner, and no CI variables."""
     (tmp_path / "tiny.toml").write_text(TINY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
@@ -415,12 +415,12 @@ def test_every_unwritable_report_is_named(
     reports = ("--comment", long[0], "--junit", long[1])
     assert main([*RUN, *reports]) == 4
     err = capsys.readouterr().err
-    assert all(f"cannot write {each}: File name too long" in err for each in long)
+    assert all(f"cannot write {path}: File name too long" in err for path in long)
     for code, wrong in ((5, []), (2, ["--toggle", "no_such"])):
         played.differ = True
         assert main([*RUN, "--force", *wrong, *reports]) == code
         err = capsys.readouterr().err
-        assert all(f"cannot write {each}: File name too long" in err for each in long)
+        assert all(f"cannot write {path}: File name too long" in err for path in long)
         assert err.count("Error: ") == 2
 
 

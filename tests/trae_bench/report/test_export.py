@@ -1,4 +1,4 @@
-"""Other tools read what is written for them: the tools themselves where they are there."""
+"""Other tools can read the exports; tested with the tools that are installed."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ from trae_bench.storage.run_file import write_run
 replace = msgspec.structs.replace
 JSON_FORMATS = [name for name in FORMATS if name != "csv"]
 
-# Bencher's, as published at https://bencher.dev/bmf.json, and closed: nothing else is in it.
+# Bencher's schema from https://bencher.dev/bmf.json, closed to unknown fields.
 BMF = {
     "type": "object",
     "minProperties": 1,
@@ -60,7 +60,7 @@ def parsed(format: str, side: Side | None = None) -> Any:
 
 
 def values(contrast: str, metric: str, side: Side) -> list[float]:
-    """Of all pairs but the warming and the lost ones."""
+    """Values of all pairs except warm-up and lost ones."""
 
     def good(one: Sample) -> bool:
         lost = {("slower", 3), ("idle", 2)}
@@ -81,7 +81,7 @@ def tool(*args: object) -> str:
 
 @pytest.fixture
 def both(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, Path]:
-    """Files of the two sides."""
+    """An export of each side."""
     off, on = tmp_path / "off.json", tmp_path / "on.json"
     off.write_text(export(run(), request.param, "A"))
     on.write_text(export(run(), request.param, "B"))
@@ -107,7 +107,7 @@ def test_pyperf_reads_back_the_values(tmp_path: Path) -> None:
     memory = suite.get_benchmark("work/idle/peak_rss/off")
     assert (memory.get_unit(), memory.format_value(memory.mean())[-3:]) == ("byte", "MiB")
     assert suite.get_benchmark("work/idle/requests/off").get_values()[0] == 17
-    # pyperf takes every value for a cost; a rate would be judged the wrong way round.
+    # In pyperf lower is always better, so a rate would be judged in the wrong direction.
     assert "steps_per_second" not in " ".join(suite.get_benchmark_names())
 
 
@@ -246,9 +246,9 @@ def test_a_side_that_the_run_does_not_have_is_rejected(
     for side, letter in zip(there, "AB", strict=True):
         assert main([*command, side]) == 0
         rows = csv.DictReader(io.StringIO(capsys.readouterr().out))
-        told = [(row["side"], row["contrast"]) for row in rows]
-        assert {of_side for of_side, _ in told} == {letter}
-        assert NOISE_FLOOR not in {contrast for _, contrast in told}
+        exported = [(row["side"], row["contrast"]) for row in rows]
+        assert {of_side for of_side, _ in exported} == {letter}
+        assert NOISE_FLOOR not in {contrast for _, contrast in exported}
     for side in elsewhere:
         assert main([*command, side]) == 2
         out, err = capsys.readouterr()
@@ -275,7 +275,7 @@ def test_a_run_without_values_is_rejected(format: str) -> None:
 
 @pytest.mark.parametrize("format", JSON_FORMATS)
 def test_two_rows_never_share_a_name(format: str) -> None:
-    """Two scenarios that differ only in a mark that other tools must not see."""
+    """Two scenario names that differ only in a mark that `for_name` replaces."""
     twins = honest(cells=plan(("idle",), "a|b") + plan(("idle",), "a<b"), noise_pairs=1)
     with pytest.raises(BadRunFile, match=r"a_b.*idle"):
         export(twins, format)
@@ -283,7 +283,7 @@ def test_two_rows_never_share_a_name(format: str) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_values_that_overflow_are_rejected_or_exported(format: str) -> None:
-    """Numbers that a file can hold, and a sum or a product of them cannot."""
+    """Valid numbers whose sum or product overflows."""
     large = tuple(
         replace(one, metrics=dict.fromkeys(one.metrics, 1.7e308)) for one in run().samples
     )

@@ -1,4 +1,4 @@
-"""The page: complete, harmless, small, and the same for the same runs."""
+"""The HTML page: complete, safe, small and reproducible."""
 
 import base64
 import hashlib
@@ -49,7 +49,7 @@ VOID_TAGS = {"meta", "link", "input"}
 
 
 class Reader(HTMLParser):
-    """What a page is made of; closes what it opens, or fails."""
+    """Collects the elements of a page. Fails if an element is not closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def text() -> str:
 
 
 def rows_of(made: str) -> list[list[str]]:
-    """Texts of the cells of the table, row by row; the bar's is empty."""
+    """The cell texts of the table by row; the cell of a bar is empty."""
     found = re.search(r'<table id="table".*?<tbody>(.*?)</tbody>', made, re.DOTALL)
     assert found
     return [
@@ -114,7 +114,7 @@ def embedded(made: str) -> Any:
     return json.loads(found[1])
 
 
-# -- what is on it
+# -- content
 
 
 def test_the_verdict_comes_first() -> None:
@@ -124,8 +124,8 @@ def test_the_verdict_comes_first() -> None:
     places = ("<h1>", "A/A noise", '<span class="place">', 'id="effects"')
     assert sorted(places, key=made.index) == list(places)
     out = re.findall(r'<li class="(\w+)"><span class="verdict">(.*?)</span>', made)
-    told = [verdict for _, verdict in out]
-    assert told == ["answers differ", *["regression"] * 3, *["improvement"] * 3]
+    verdicts = [verdict for _, verdict in out]
+    assert verdicts == ["answers differ", *["regression"] * 3, *["improvement"] * 3]
     counts = re.findall(r'<b class="n">(\d+)</b> <span class="verdict">(.*?)</span>', made)
     assert ("3", "regressions") in counts
 
@@ -173,9 +173,9 @@ def test_machine_commit_and_versions_are_shown() -> None:
     assert facts["Machine"] == "4 x a fast one, 8 GB of memory"
     assert facts["Versions"] == "trae-bench 0.1.0"
     bare = replace(run(), header=replace(run().header, code={}, machine={}))
-    told = dict(overview(Source("run.json", bare)).facts)
-    assert told["Commit"] == "unknown"
-    assert told["Machine"] == "? x unknown processor"
+    facts = dict(overview(Source("run.json", bare)).facts)
+    assert facts["Commit"] == "unknown"
+    assert facts["Machine"] == "? x unknown processor"
 
 
 def test_several_runs_share_a_table() -> None:
@@ -204,11 +204,11 @@ def test_revisions_are_named_base_and_head() -> None:
 
 def test_a_gate_has_its_sentence_and_its_details() -> None:
     found = gate(1.1, compared=replace(COMPARED, new={"later": "no such toggle"}))
-    told = unescape(page([Source("run.json", found)]))
-    assert f"<h1>{gate_text.sentence(found)}</h1>" in told
+    shown = unescape(page([Source("run.json", found)]))
+    assert f"<h1>{gate_text.sentence(found)}</h1>" in shown
     details = list(gate_text.details(found))
     assert len(details) == 5
-    assert all(line in told for line in details)
+    assert all(line in shown for line in details)
 
 
 def test_ungated_rows_do_not_stand_out_in_a_gate() -> None:
@@ -231,7 +231,7 @@ def test_an_empty_run_has_a_page() -> None:
     Reader(made)
 
 
-# -- pairs in their order
+# -- pairs in order
 
 
 def test_lost_pairs_are_marked() -> None:
@@ -276,7 +276,7 @@ def test_dots_are_at_the_ratios(marks: list[Any]) -> None:
     assert len(places) == len(known)
     assert all(40 <= x <= 240 and 0 <= y <= 84 for x, y in places)
     assert sorted(x for x, _ in places) == [x for x, _ in places]
-    # Upwards is more.
+    # A higher value is higher in the plot.
     heights = [y for _, (_, y) in sorted(zip(known, places, strict=True), key=lambda e: e[0])]
     assert heights == sorted(heights, reverse=True)
     assert plot.count("l4 4l-4 4l-4-4z") == marks.count("void")
@@ -315,11 +315,11 @@ def test_most_intervals_fit_the_scale_of_the_bars(found: list[tuple[float, float
         assert all(-8 <= number <= 160 for number in numbers)
 
 
-# -- whose doing it is
+# -- attribution
 
 
 def designed(design: str, terms: dict[frozenset[str], float], k: int = 2) -> Source:
-    """A run of a design whose toggles do what `terms` say."""
+    """A run of a design with the effects `terms`."""
     made = list(rows(terms, design, k=k, n=8, noise=(0.001,)))
     cells = tuple(Cell("work", contrast, "duet", ("cpu",)) for contrast, _ in made)
     samples = tuple(
@@ -348,17 +348,17 @@ def test_steps_lead_from_all_off_to_all_on(design: str) -> None:
     assert gap.figures[0].startswith("1.50")
     assert whole.figures[0].startswith("0.60")
     assert gap.kind == "regression"
-    assert any("together they give less than apart" in each for each in share.sentences)
+    assert any("the toggles give less together than each alone" in text for text in share.sentences)
     bars = [re.search(r'class="step" d="M(\S+) 3H([^v]*)v', str(s.bar)) for s in share.steps]
     a, b, all_of_them, missed, _ = [(float(m[1]), float(m[2])) for m in bars if m]
-    # Each begins where the last one ended, to the left of it.
+    # Each step starts at the end of the last one, to its left.
     assert b[1] == a[0]
     assert all_of_them[0] == b[0] == missed[0]
 
 
 def test_agreement_with_all_on_is_reported() -> None:
     (share,) = shares(designed("both", HELP)).shares
-    assert any("they agree within the interval" in each for each in share.sentences)
+    assert any("they agree within the interval" in text for text in share.sentences)
     assert share.steps[3].kind == "open"
 
 
@@ -396,7 +396,7 @@ def test_a_design_of_single_toggles_has_no_attribution() -> None:
 
 
 def long_runs(*lengths: int, hold: bool = False, metrics: tuple[str, ...] = ()) -> Source:
-    """Sessions of some lengths whose baseline takes 1 ms more a step with every 100 of them."""
+    """Sessions of several lengths; a baseline step takes 1 ms more for every 100 steps."""
     metrics = metrics or ("step_overhead", "agent_rss")
     cells, samples = [], []
     for number, steps in enumerate(lengths):
@@ -442,8 +442,8 @@ def test_a_curve_joins_rows_that_differ_only_in_length() -> None:
 
 
 def test_missing_curves_are_explained() -> None:
-    (said,) = growth(Source("run.json", run())).missing
-    assert "does not show growth" in said
+    (sentence,) = growth(Source("run.json", run())).missing
+    assert "does not show growth" in sentence
     no_memory = growth(long_runs(200, 1000, metrics=("step_overhead",)))
     assert [each[:9] for each in no_memory.missing] == ["No memory"]
     no_time = growth(long_runs(200, 1000, metrics=("agent_rss",)))
@@ -464,10 +464,10 @@ def test_the_raw_data_are_those_of_the_run() -> None:
     assert of_cell["void"]["3"].startswith("not measured: on: exit status 1")
     for metric, columns in of_cell["metrics"].items():
         (row,) = (r for r in run().comparisons if (r.contrast, r.metric) == ("idle", metric))
-        told = dict(zip(made["row"], columns["row"], strict=True))
-        assert told["verdict"] == row.judgement.verdict
+        items = dict(zip(made["row"], columns["row"], strict=True))
+        assert items["verdict"] == row.judgement.verdict
         assert row.estimate is not None
-        assert math.isclose(told["median_a"], row.estimate.a, rel_tol=1e-4)
+        assert math.isclose(items["median_a"], row.estimate.a, rel_tol=1e-4)
         for side in ("a", "b"):
             values = {
                 one.pair: one.metrics.get(metric)
@@ -493,7 +493,7 @@ def test_integers_stay_integers() -> None:
     assert all(isinstance(value, int) and value >= 31_000_000 for value in values)
 
 
-# -- harmless
+# -- untrusted text
 
 
 ALLOWED_LINKS = re.compile(r"#[a-z]+(-\d+)?|data:,")
@@ -506,7 +506,7 @@ def honest_kinds() -> set[tuple[str, str]]:
 
 
 def harmless(made: str) -> None:
-    """Nothing on the page is of any kind that an honest page does not have."""
+    """The page has only elements and attributes that a page without planted text has."""
     found = Reader(made)
     assert found.kinds <= honest_kinds()
     assert not {name for _, name in found.kinds if name.startswith("on") or name == "style"}
@@ -542,7 +542,7 @@ def test_text_planted_everywhere_is_escaped(plant: str) -> None:
     text = page([Source("run" + plant, made)])
     harmless(text)
     assert embedded(text)["runs"][0]["file"] == "run" + plant
-    # Nor is it taken for part of the template.
+    # The template does not interpret it.
     assert "{{ 7 * 7 }}" not in plant or "7 * 7" in text
 
 
@@ -597,7 +597,7 @@ def test_the_size_of_a_page_is_bounded() -> None:
     assert len(made) < 4_000_000
 
 
-def test_the_policy_lets_in_what_the_page_has_and_nothing_else() -> None:
+def test_the_policy_allows_only_the_content_of_the_page() -> None:
     found = Reader(text())
     (policy,) = (
         each["content"] or ""
@@ -623,7 +623,7 @@ def _sha256(text: str) -> str:
 # -- for everybody
 
 
-def test_what_a_screen_reader_needs_is_there() -> None:
+def test_the_page_has_labels_for_screen_readers() -> None:
     made = page(
         [Source("one.json", run()), designed("factorial", MEDDLING, k=3), long_runs(200, 1000)]
     )
@@ -649,7 +649,7 @@ def test_what_a_screen_reader_needs_is_there() -> None:
 
 
 def test_a_full_run_is_less_than_two_megabytes() -> None:
-    """5,000 samples of 25 figures each, all of them compared."""
+    """A run of 5,000 samples with 25 values each, all compared."""
     metrics = {m.name: m for m in list(METRICS.values()) if m.probe == "plain"}
     metrics = dict(list(metrics.items())[:25])
     serial = tuple(name for name, metric in metrics.items() if metric.mode == "serial")
@@ -696,7 +696,7 @@ def test_a_full_run_is_less_than_two_megabytes() -> None:
     assert kept == sum(len(one.metrics) for one in cells) * 48
 
 
-def test_values_without_room_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_left_out_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     everything = sum(
         len(each[side])
         for of_cell in embedded(text())["runs"][0]["cells"]
@@ -743,7 +743,7 @@ def stored(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_command_writes_a_page_and_says_where(
+def test_the_command_writes_a_page_and_prints_its_path(
     stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "page.html"
@@ -752,14 +752,14 @@ def test_the_command_writes_a_page_and_says_where(
     assert capsys.readouterr().err == f"Page: {out}\n"
 
 
-def test_a_page_goes_with_other_reports(stored: Path, tmp_path: Path) -> None:
+def test_a_page_can_be_combined_with_other_reports(stored: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "page.html", tmp_path / "comment.md"
     assert main(["report", str(stored), "--html", str(out), "--comment", str(other)]) == 0
     assert out.exists()
     assert other.exists()
 
 
-def test_several_runs_go_with_a_page_only(
+def test_several_runs_need_a_page(
     stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     twice, out = [str(stored), str(stored)], tmp_path / "page.html"
@@ -780,7 +780,7 @@ def test_several_runs_go_with_a_page_only(
     assert not out.exists()
 
 
-def test_without_jinja2_the_remedy_is_told(
+def test_without_jinja2_the_error_names_the_extra(
     stored: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -793,7 +793,7 @@ def test_without_jinja2_the_remedy_is_told(
     assert not (tmp_path / "page.html").exists()
 
 
-def test_nothing_is_imported_before_it_is_needed() -> None:
+def test_imports_are_lazy() -> None:
     code = "import sys, trae_bench.report.html; print('jinja2' in sys.modules)"
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(

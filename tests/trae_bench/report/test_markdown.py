@@ -1,4 +1,4 @@
-"""The comment: verdict first, table folded, short enough for any run."""
+"""The Markdown comment: verdict first, table folded, below the limit for any run."""
 
 import html
 import re
@@ -67,7 +67,7 @@ def lines_before_the_rows(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("made", "claimed", "said"),
+    ("made", "claimed", "message"),
     [
         (run, True, "3 regressions"),
         (run, False, "too few pairs for verdicts"),
@@ -81,9 +81,9 @@ def lines_before_the_rows(text: str) -> list[str]:
         (lambda: replace(run(), comparisons=()), True, "nothing could be measured"),
     ],
 )
-def test_headline(made: object, claimed: bool, said: str) -> None:
+def test_headline(made: object, claimed: bool, message: str) -> None:
     assert callable(made)
-    assert headline(made(), claimed=claimed).startswith(said)
+    assert headline(made(), claimed=claimed).startswith(message)
 
 
 def test_lost_pairs_have_a_reason() -> None:
@@ -120,7 +120,7 @@ def test_few_pairs_get_no_verdict() -> None:
 
 
 def test_the_largest_run_fits() -> None:
-    """A thousand rows with the longest of names, each character of which takes six."""
+    """A thousand rows with the longest names, in which each character takes six."""
     rows = [
         replace(
             row,
@@ -178,7 +178,7 @@ def test_text_is_escaped_for_markdown(text: str, shown: str) -> None:
 
 
 def test_mentions_and_references_are_prevented() -> None:
-    """GitHub looks for names and numbers when entities are characters again, but not in code."""
+    """GitHub decodes entities before it looks for names and numbers, except in code."""
     text = "@me o/r#1 GH-12 gh-1 HIGH-5"
     assert html.unescape(markdown_text(text)) == (
         "@\u200bme o/r#\u200b1 GH\u200b-12 gh\u200b-1 HIGH-5"

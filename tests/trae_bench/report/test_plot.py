@@ -1,4 +1,4 @@
-"""Pictures: the same bytes each time, every row on them, and a name is only a name."""
+"""Plots: reproducible, complete, and safe with untrusted names."""
 
 import re
 import struct
@@ -35,7 +35,7 @@ def svg(run: RunFile = RUN, kind: Kind = "effects", shown: Shown | None = None) 
 
 
 def texts(drawn: str) -> list[str]:
-    """What is written: matplotlib leaves it in a comment before the outlines."""
+    """The texts of a plot, which matplotlib writes as comments before their outlines."""
     return [text.strip() for text in re.findall(r"<!-- (.*?) -->", drawn, re.DOTALL)]
 
 
@@ -48,11 +48,11 @@ def chunks(png: bytes) -> dict[bytes, bytes]:
     return found
 
 
-# -- the same each time
+# -- reproducible
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    """Also in another process, whose hashes differ, and whose user likes it colourful."""
+    """Also in a process with another hash seed and other matplotlib settings."""
     write_run(tmp_path / "run.json", RUN)
     (tmp_path / "matplotlibrc").write_text("font.size: 20\naxes.facecolor: red\n")
     row = ["--scenario=work", "--toggle=idle", "--metric=wall"]
@@ -82,7 +82,7 @@ def test_the_settings_of_matplotlib_are_restored() -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-# -- what is on it
+# -- content
 
 
 def test_every_row_is_drawn() -> None:
@@ -139,7 +139,7 @@ def test_a_mark_without_an_interval_is_within_the_axes() -> None:
 
 
 def bands(drawn: str) -> int:
-    """Each is closed, as lines are not."""
+    """Bands are closed paths, lines are not."""
     return len(re.findall(r'id="FillBetweenPolyCollection_\d+"', drawn))
 
 
@@ -190,7 +190,7 @@ def test_rows_without_a_ratio_are_labelled() -> None:
     assert texts(svg(unmeasured)).count("no ratio") == 15
 
 
-# -- strangers
+# -- untrusted names
 
 
 @pytest.mark.parametrize("name", ["$x^2$", r"$\frac{", NASTY, "日本", "_hidden", "x" * 200, "<b>&"])
@@ -247,7 +247,7 @@ def test_a_dark_page_has_other_colours() -> None:
     assert style is not None
     replaced = set(re.findall(r'\[style\*="((?:fill|stroke): #\w+)"\]', style[1]))
     used = set(re.findall(r"(?:fill|stroke): #[0-9a-f]{6}", drawn.split("</style>", 1)[1]))
-    # What is not replaced is the colour of a verdict.
+    # The other colours are those of verdicts.
     assert {each.split()[1] for each in used - replaced} <= {
         "#009e73", "#d55e00", "#3b8fd0", "#8a8f98",
     }  # fmt: skip
@@ -265,7 +265,7 @@ def run_file(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--out", "picture.gif"], "ends in .svg or .png"),
         (["--out", "p.svg", "--toggle", "fastr"], "no toggle 'fastr'; did you mean faster?"),
@@ -275,10 +275,10 @@ def run_file(tmp_path: Path) -> str:
     ],
 )
 def test_invalid_selections_are_rejected(
-    arguments: list[str], said: str, run_file: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, run_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plot", run_file, *arguments]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_without_matplotlib_the_error_names_the_extra(

@@ -362,10 +362,10 @@ def test_only_gated_verdicts_are_counted() -> None:
     assert "for information" not in closing(whole)
     first = next(row for row in counted if row.judgement.verdict == "improvement")
     rows = [msgspec.structs.replace(row, gated=row is not first) for row in whole.comparisons]
-    told = closing(msgspec.structs.replace(whole, comparisons=tuple(rows)))
-    assert "; 1 for information (" in told
+    shown = closing(msgspec.structs.replace(whole, comparisons=tuple(rows)))
+    assert "; 1 for information (" in shown
     gone = sum(row.judgement.verdict == "improvement" for row in counted) - 1
-    assert (f"{gone} improvement" in told) == bool(gone)
+    assert (f"{gone} improvement" in shown) == bool(gone)
 
 
 def test_the_noise_line_of_a_run() -> None:
@@ -398,8 +398,8 @@ def test_the_noise_line_uses_the_pairs_of_the_run() -> None:
     [("add-one", "too few pairs for verdicts"), ("fraction", "a two-level design does not")],
 )
 def test_a_run_that_tests_no_rows_shows_no_smallest_effect(design: str, why: str) -> None:
-    told = noise_line(honest(toggles=("idle",), pairs=3, design=design))
-    assert re.fullmatch(rf"A/A noise: cpu [\d.]+ %, wall [\d.]+ % \({why}.*\)", told)
+    shown = noise_line(honest(toggles=("idle",), pairs=3, design=design))
+    assert re.fullmatch(rf"A/A noise: cpu [\d.]+ %, wall [\d.]+ % \({why}.*\)", shown)
 
 
 def test_pairs_are_counted_once_for_all_their_metrics() -> None:

@@ -1,5 +1,4 @@
-"""Files of strangers: whatever is in them ends in an answer or a reason, and none of their
-texts reaches a place that would act on it."""
+"""Untrusted files: each gives a result or an error, and no output executes their texts."""
 
 import copy
 import json
@@ -48,7 +47,7 @@ ACTED_ON = re.compile(
     r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
     r"|::error::|##\["
 )
-"""What a terminal or a CI runner would take for more than text."""
+"""Text that a terminal or a CI runner would execute."""
 MODES = "duet serial exact s plain"
 SIDES = "A B lower higher"
 STATES = "ok failed timeout garbage interrupted done budget error"
@@ -66,7 +65,7 @@ WORDS_OF_THE_FORMAT = {
     *design_names(),
     *PROFILES,
 }
-"""Texts that a file cannot choose."""
+"""Texts that the file format defines."""
 
 
 @cache
@@ -81,7 +80,7 @@ def document() -> Any:
 
 @cache
 def of_revisions() -> RunFile:
-    """With all that a gate can tell of: regressions confirmed, a lost pair, a new scenario."""
+    """A gate with confirmed regressions, a lost pair and a new scenario."""
     new = {"later": "no such toggle"}
     compared = msgspec.structs.replace(COMPARED, own_environments=True, changed=True, new=new)
     return gate(1.1, compared=compared, lost={("head", 3): "crash"})
@@ -99,7 +98,7 @@ DOCUMENTS = (document, document_of_revisions)
 
 
 def planted(value: Any, plant: Callable[[str], str]) -> Any:
-    """The document with something planted in every text and every name that is free."""
+    """The document with `plant` applied to every text and every free name."""
     if isinstance(value, str):
         return value if value in WORDS_OF_THE_FORMAT else plant(value)
     if isinstance(value, list):
@@ -117,7 +116,7 @@ def _is_field(key: str, of: dict[str, Any]) -> bool:
 
 
 def _fields_of(value: Any) -> set[str]:
-    """Names of all fields of all structs within."""
+    """The field names of all structs in a value."""
     found: set[str] = set()
     if isinstance(value, msgspec.Struct):
         found.update(value.__struct_fields__)
@@ -136,7 +135,7 @@ _STRUCT_FIELDS = _fields_of(honest(toggles=("idle",), pairs=2)) | _fields_of(of_
 
 
 def shown(run: RunFile) -> dict[str, str]:
-    """Every text that is made of a run, by the place where it is shown."""
+    """Every output of a run by its format."""
     found = {
         "terminal": "\n".join(in_terminal(run)),
         "markdown": markdown.comment(run),
@@ -265,7 +264,7 @@ def test_commands_print_escaped_text(
 
 
 def test_errors_escape_planted_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is refused is named, with the texts of the file in the message."""
+    """An error message contains texts of the file."""
     path = tmp_path / "run.json"
     broken = copy.deepcopy(document())
     broken["header"]["cells"][0]["metrics"] = ["cpu" + PLANT]
@@ -309,7 +308,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def small() -> Any:
-    """A document in which most nodes matter."""
+    """A small document, so that a change of most nodes has an effect."""
     made = honest(toggles=("slower",), pairs=2, noise_pairs=2)
     return json.loads(msgspec.json.encode(made))
 
@@ -327,7 +326,7 @@ def nodes_of(document: Callable[[], Any]) -> list[tuple[Any, ...]]:
 
 
 def change(made: Any, places: list[tuple[Any, ...]], data: st.DataObject) -> None:
-    """Replace, remove or repeat one node; nothing where an earlier change took it away."""
+    """Replaces, removes or repeats one node, unless an earlier change removed it."""
     path = data.draw(st.sampled_from(places))
     kind = data.draw(st.sampled_from(["replace", "replace", "remove", "repeat"]))
     value = data.draw(ODD)
@@ -348,7 +347,7 @@ def at(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def look_at_everything(path: Path) -> str:
-    """Read a file and make all that is made of one; what came of it, in a word."""
+    """Reads a file and makes every output. Returns "read", or "refused" for an invalid file."""
     try:
         found = store.read_run(path)
     except BadRunFile as error:
@@ -392,9 +391,9 @@ def test_a_changed_structure_gives_a_result_or_an_error(folder: Path, data: st.D
 @given(number=st.integers(0, 10**9), value=st.sampled_from([0.0, 5e-324, 1.7e308, -1.7e308, -1.0]))
 @examples(100)
 def test_extreme_values_give_a_result(folder: Path, number: int, value: float) -> None:
-    """Valid files, all of them: only a float is another one, in all samples of a metric."""
+    """The files are valid; only one float is replaced, in all samples of a metric."""
     made = copy.deepcopy(small())
-    # Of rules not all are possible; whatever else is a float is valid.
+    # A rule does not allow all values; every other float is valid.
     figures = [
         path
         for path in nodes_of(small)
@@ -453,7 +452,7 @@ def journal_lines(folder: Path) -> list[str]:
 
 
 def command(*args: str, megabytes: int = 1000) -> tuple[int, str, int]:
-    """Exit code, what was said, and memory in kB, of one that must do with so much."""
+    """Runs a command with limited memory. Returns exit code, output and memory in kB."""
     code = (
         "import resource, sys; from trae_bench.cli import main; code = main(sys.argv[1:]);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
@@ -477,7 +476,7 @@ def command(*args: str, megabytes: int = 1000) -> tuple[int, str, int]:
 
 
 def test_a_file_of_sixty_megabytes_needs_bounded_memory(tmp_path: Path) -> None:
-    """As many samples as fit, each with a long story: an honest kind of large."""
+    """A valid file with as many samples as fit, each with a long reason."""
     made = honest(toggles=("idle",), pairs=2, noise_pairs=2)
     long = msgspec.structs.replace(made.samples[-1], problem="x" * 7900, status="failed")
     path = tmp_path / "run.json"
@@ -490,9 +489,9 @@ def test_a_file_of_sixty_megabytes_needs_bounded_memory(tmp_path: Path) -> None:
         file.write(b",\n".join([one] * (60_000_000 // len(one))))
         file.write(b"]" + tail)
     assert path.stat().st_size > 59_000_000
-    code, said, memory = command("verify", str(path))
+    code, output, memory = command("verify", str(path))
     assert code == 4
-    assert "twice" in said
+    assert "twice" in output
     assert memory < 600_000
 
 
@@ -501,9 +500,9 @@ def test_a_file_of_two_hundred_megabytes_is_rejected_unread(tmp_path: Path, name
     path = tmp_path / "run.json"
     with path.open("wb") as file:
         file.truncate(200_000_000)
-    code, said, memory = command(name, str(path), megabytes=500)
+    code, output, memory = command(name, str(path), megabytes=500)
     assert code == 4
-    assert "larger than" in said
+    assert "larger than" in output
     assert memory < 300_000
 
 
