@@ -177,7 +177,7 @@ def test_untrusted_names_are_escaped() -> None:
 
 @pytest.mark.parametrize(
     ("width", "left_out"),
-    [(80, ""), (60, "on/alone"), (40, "on/alone, others on"), (25, "on/alone, others on, alone")],
+    [(80, ""), (70, "on/alone"), (50, "on/alone, others on"), (40, "on/alone, others on, alone")],
 )
 def test_a_narrow_terminal_gets_fewer_columns(width: int, left_out: str) -> None:
     found = attribute(rows(HELP, "factorial", k=2, noise=(0.001,)), scenario="work", metric="cpu")

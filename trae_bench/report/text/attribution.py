@@ -41,8 +41,8 @@ _COLUMNS: Mapping[str, Callable[[ToggleEffects], Effect | None]] = {
 }
 _OPTIONAL = ("on/alone", "others on", "alone")
 """Columns that a narrow terminal leaves out, the least needed first."""
-MIN_NAME = 8
-"""Minimum width of the column of names."""
+MIN_NAME, USUAL_NAME = 8, 16
+"""Width of the column of names at least, and before other columns are left out."""
 
 
 def of_run(run: RunFile) -> Attributions:
@@ -132,7 +132,7 @@ def _table(toggles: Sequence[ToggleEffects], rule: StarRule, width: int) -> Iter
     }
     left_out = []
     for heading in _OPTIONAL:
-        if heading in columns and len(columns) > 1 and _room(columns, width) < MIN_NAME:
+        if heading in columns and len(columns) > 1 and _room(columns, width) < USUAL_NAME:
             left_out.append(heading)
             del columns[heading]
     room = max(MIN_NAME, _room(columns, width))

@@ -481,7 +481,7 @@ def _decision(found: Explanation, explained: ExplainedLook, evidence: LookStatis
     no_change = " and ".join(reasons)
     if judgement.verdict == "equivalent":
         return (
-            f"{_sentence(no_change)}; the interval lies within {percent(evidence.margin)}: "
+            f"{_sentence(no_change)}; the interval is within {percent(evidence.margin)}: "
             "equivalent."
         )
     needed = percent(explained.least_effect or 0.0)
