@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.browser.conftest import Tab
-from tests.trae_bench.report.test_html import MEDDLING, PLANTS, designed, long_runs
+from tests.trae_bench.report.test_html import INTERACTING, PLANTS, designed, long_runs
 from tests.trae_bench.report.test_untrusted import document, planted
 from tests.trae_bench.runs import honest
 from trae_bench.design.contrasts import NOISE_FLOOR
@@ -71,7 +71,7 @@ def run() -> RunFile:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pages under test."""
     folder = tmp_path_factory.mktemp("pages")
-    everything = [Source("run.json", run()), designed("factorial", MEDDLING, k=3)]
+    everything = [Source("run.json", run()), designed("factorial", INTERACTING, k=3)]
     (folder / "one.html").write_text(page([Source("run.json", run())]), "utf-8")
     (folder / "all.html").write_text(page([*everything, long_runs(200, 1000)]), "utf-8")
     return folder

@@ -334,12 +334,12 @@ def designed(design: str, terms: dict[frozenset[str], float], k: int = 2) -> Sou
 
 
 HELP = {frozenset("a"): math.log(0.5), frozenset("b"): math.log(0.8)}
-MEDDLING = HELP | {frozenset("ab"): math.log(1.5)}
+INTERACTING = HELP | {frozenset("ab"): math.log(1.5)}
 
 
 @pytest.mark.parametrize("design", ["both", "factorial"])
 def test_steps_lead_from_all_off_to_all_on(design: str) -> None:
-    (share,) = shares(designed(design, MEDDLING)).shares
+    (share,) = shares(designed(design, INTERACTING)).shares
     assert share.route == "alone"
     assert [step.name for step in share.steps[:2]] == ["a", "b"]
     assert [step.kind for step in share.steps[:2]] == ["improvement"] * 2
@@ -363,7 +363,7 @@ def test_agreement_with_all_on_is_reported() -> None:
 
 
 def test_pairs_of_toggles_are_in_a_matrix() -> None:
-    (share,) = shares(designed("factorial", MEDDLING, k=3)).shares
+    (share,) = shares(designed("factorial", INTERACTING, k=3)).shares
     assert share.matrix is not None
     assert share.matrix.toggles == ("b", "c")
     (a, of_a), (b, of_b) = share.matrix.rows
@@ -375,7 +375,7 @@ def test_pairs_of_toggles_are_in_a_matrix() -> None:
 
 
 def test_pairs_that_share_a_figure_share_a_number() -> None:
-    source = designed("fraction", MEDDLING, k=5)
+    source = designed("fraction", INTERACTING, k=5)
     (share,) = shares(source).shares
     assert share.matrix is not None
     marks = re.findall(
@@ -501,7 +501,9 @@ ALLOWED_LINKS = re.compile(r"#[a-z]+(-\d+)?|data:,")
 
 @cache
 def honest_kinds() -> set[tuple[str, str]]:
-    several = page([Source("", run()), designed("fraction", MEDDLING, k=5), long_runs(200, 1000)])
+    several = page(
+        [Source("", run()), designed("fraction", INTERACTING, k=5), long_runs(200, 1000)]
+    )
     return Reader(several).kinds | Reader(text()).kinds
 
 
@@ -556,7 +558,7 @@ def test_any_planted_text_is_escaped(plant: str) -> None:
 
 @pytest.mark.parametrize("design", ["both", "factorial", "fraction"])
 def test_text_planted_in_toggles_is_escaped(design: str) -> None:
-    made = json.loads(msgspec.json.encode(designed(design, MEDDLING, k=5).run))
+    made = json.loads(msgspec.json.encode(designed(design, INTERACTING, k=5).run))
     nasty = planted(made, lambda old: old and old[:40] + PLANT)
     text = page([Source("run.json", msgspec.convert(nasty, RunFile))])
     harmless(text)
@@ -625,7 +627,7 @@ def _sha256(text: str) -> str:
 
 def test_the_page_has_labels_for_screen_readers() -> None:
     made = page(
-        [Source("one.json", run()), designed("factorial", MEDDLING, k=3), long_runs(200, 1000)]
+        [Source("one.json", run()), designed("factorial", INTERACTING, k=3), long_runs(200, 1000)]
     )
     found = Reader(made)
     ids = [attrs["id"] for _, attrs in found.tags if "id" in attrs]
@@ -717,7 +719,7 @@ def test_values_left_out_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    write_run(path, designed("factorial", MEDDLING, k=3).run)
+    write_run(path, designed("factorial", INTERACTING, k=3).run)
     code = "import sys; from trae_bench.cli import main; sys.exit(main(sys.argv[1:]))"
     pages = set()
     for seed in ("1", "2"):

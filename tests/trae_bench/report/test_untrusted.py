@@ -346,7 +346,7 @@ def at(value: Any, path: tuple[Any, ...]) -> Any:
     return value
 
 
-def look_at_everything(path: Path) -> str:
+def make_every_output(path: Path) -> str:
     """Reads a file and makes every output. Returns "read", or "refused" for an invalid file."""
     try:
         found = store.read_run(path)
@@ -384,7 +384,7 @@ def test_a_changed_structure_gives_a_result_or_an_error(folder: Path, data: st.D
         change(made, nodes_of(document), data)
     path = folder / "run.json"
     path.write_text(json.dumps(made))
-    look_at_everything(path)
+    make_every_output(path)
 
 
 @pytest.mark.slow
@@ -405,7 +405,7 @@ def test_extreme_values_give_a_result(folder: Path, number: int, value: float) -
             at(made, path[:-1])[path[-1]] = value
     path_of_file = folder / "run.json"
     path_of_file.write_text(json.dumps(made))
-    assert look_at_everything(path_of_file) == "read"
+    assert make_every_output(path_of_file) == "read"
 
 
 @given(data=st.data())

@@ -31,7 +31,7 @@ class Panel(Struct, frozen=True):
     kind: str
     plot: svg.Svg | None
     words: str
-    """Shown if there is no plot."""
+    """Text in place of a plot."""
 
 
 class Block(Struct, frozen=True):
