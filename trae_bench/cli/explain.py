@@ -9,7 +9,7 @@ from trae_bench.cli.common import FILE, print_json, terminal_width
 from trae_bench.errors import BadRunFile
 
 if TYPE_CHECKING:
-    from trae_bench.stats.analysis import RowKey
+    from trae_bench.stats.pairs import RowKey
 
 
 @click.command()

@@ -59,14 +59,14 @@ def show_noise(run: "RunFile") -> None:
 
 
 def _document(result: "Result") -> dict[str, Any]:
-    from trae_bench.verdicts.caveats import notes
+    from trae_bench.verdicts.caveats import caveats_of
     from trae_bench.verdicts.gate import outcome
 
     run = result.run
     fields = ("stopped", "noise", "comparisons")
     shown = {name: getattr(run, name) for name in fields}
     shown |= {"run_file": str(result.run_file), "claimed": result.claimed}
-    return shown | {"notes": notes(run), "outcome": outcome(run, claimed=result.claimed)}
+    return shown | {"notes": caveats_of(run), "outcome": outcome(run, claimed=result.claimed)}
 
 
 def _table(result: "Result") -> str:
@@ -93,16 +93,16 @@ def _sentences(result: "Result") -> Iterator[str]:
     from trae_bench.report.escape import for_terminal
     from trae_bench.report.text import gate as gate_text
     from trae_bench.report.text import terminal
-    from trae_bench.verdicts.caveats import MAX_NOTE, notes
+    from trae_bench.verdicts.caveats import MAX_NOTE, caveats_of
 
     run, width = result.run, terminal_width()
-    if run.header.compared is not None:
+    if run.header.revisions is not None:
         yield click.wrap_text(f"{gate_text.sentence(run, claimed=result.claimed)}.", width)
         for line in gate_text.details(run):
             yield click.wrap_text(line, width, subsequent_indent="  ")
     for line in (
         terminal.closing(run, claimed=result.claimed),
-        *(for_terminal(note, MAX_NOTE) for note in notes(run)),
+        *(for_terminal(note, MAX_NOTE) for note in caveats_of(run)),
     ):
         yield click.wrap_text(line, width)
 

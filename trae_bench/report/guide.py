@@ -15,7 +15,8 @@ from trae_bench.report.escape import for_markdown, markdown_text
 from trae_bench.report.guide_tables import GuideTables, RowSpec, SummaryRow
 from trae_bench.report.text import claims as claims_text
 from trae_bench.report.text.terminal import cells_of, headings
-from trae_bench.verdicts.claims import ClaimsFile, Measurement, Question, Source, judge, newest
+from trae_bench.verdicts.claims import EvidenceKey, Measurement, Source, judge, newest_measurements
+from trae_bench.verdicts.claims_file import ClaimsFile
 
 BEGIN = re.compile(r"<!-- figures: (\S+) -->\s*")
 END = "<!-- end of figures -->"
@@ -23,7 +24,7 @@ NOT_MEASURED = "not measured"
 MAX_COMMAND = 600
 """Maximum characters of a command; a reader needs all of it to repeat the run."""
 
-Measurements = Mapping[Question, Measurement]
+Measurements = Mapping[EvidenceKey, Measurement]
 """The newest measurement of each row."""
 
 
@@ -39,7 +40,7 @@ def rendered(
     `document` names it in errors. Raises `UsageError`, with the line, if a block is unknown or
     not closed, or if the document has no block.
     """
-    blocks = _Blocks(newest(sources), claims, tables or GuideTables())
+    blocks = _Blocks(newest_measurements(sources), claims, tables or GuideTables())
     lines: list[str] = []
     opened = last = ""
     for number, line in enumerate(text.split("\n"), start=1):

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from trae_bench.scenario.diagnostics import Diagnostic, raise_for
 from trae_bench.scenario.loader import text_of
 from trae_bench.scenario.toml_errors import explain, read_toml
-from trae_bench.verdicts.claims import Question
+from trae_bench.verdicts.claims import EvidenceKey
 
 RESERVED = ("summary", "claims")
 """Blocks that are not a list of rows."""
@@ -32,8 +32,8 @@ class RowSpec(NamedTuple):
     metric: str
 
     @property
-    def question(self) -> Question:
-        return Question(self.scenario, frozenset(self.toggles), self.metric)
+    def question(self) -> EvidenceKey:
+        return EvidenceKey(self.scenario, frozenset(self.toggles), self.metric)
 
 
 class RowGroup(Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,8 +27,9 @@ from trae_bench.report.text.terminal import (
     percent,
     side_names,
 )
-from trae_bench.stats.analysis import RowKey, key_of_row, rows_of
-from trae_bench.stats.decision import Look, Row, least_effect, log_ratios, looks
+from trae_bench.stats.analysis import rows_of
+from trae_bench.stats.pairs import RowKey, key_of_row
+from trae_bench.stats.decision import Look, Row, critical_effect, log_ratios, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -402,7 +403,7 @@ def _draw_looks(axes: "Axes", seen: Sequence[Look]) -> None:
     bars, needed = [], []
     for look in seen:
         fit = look.evidence.fit if look.evidence else None
-        effect = least_effect(look)
+        effect = critical_effect(look)
         if fit is None or effect is None:
             continue
         at = look.judgement.look + 0.5

@@ -35,6 +35,8 @@ from trae_bench.run.runner import Bench, RunRequest
 from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.storage import run_file as store
+from trae_bench.storage import journal as journal_
+from trae_bench.storage import seal
 
 ROOT = Path(__file__).resolve().parents[3]
 # -- light imports
@@ -277,7 +279,7 @@ def test_a_run_leaves_journal_and_run_file_of_the_same_samples(tiny: Path) -> No
     assert result.error is None
     written = store.read_run(out)
     assert written == result.run
-    assert written.samples == store.read_journal(result.journal).samples
+    assert written.samples == journal_.read_journal(result.journal).samples
     assert len(written.samples) == 4 * 4 * 2
     assert written.header.seed == 1
     assert written.header.scenarios["tiny"].asked == "tiny.toml"
@@ -402,7 +404,7 @@ def test_no_scenario_is_run_because_a_stored_run_names_it(
     used = {"tiny": ScenarioUsed(asked, "0" * 64)}
     header = msgspec.structs.replace(result.run.header, scenarios=used)
     run = msgspec.structs.replace(result.run, header=header)
-    store.write_run(Path("stored.json"), store.sealed(run), force=True)
+    store.write_run(Path("stored.json"), seal.sealed(run), force=True)
     assert main(["run", "--compare", "stored.json", "--plan"]) == 2
     assert f"'{asked}', no scenario that ships" in capsys.readouterr().err
     assert main(["run", "tiny.toml", "--compare", "stored.json", "--plan"]) == 0
@@ -567,7 +569,7 @@ def test_a_longer_budget_goes_on(tiny: Path) -> None:
     assert "give a longer --budget" in str(spent.error)
     more = runner.resume(spent.journal, wish(budget=1e9), None, bench=ScriptedBench(fine))
     assert more.run.stopped == "done"
-    assert more.run.header.budget == 1e9
+    assert more.run.header.limits.budget == 1e9
 
 
 def test_a_scenario_that_cannot_feel_the_toggle_is_left_out(tiny: Path) -> None:
@@ -701,7 +703,7 @@ def test_a_run_broken_off_is_gone_on_with(tiny: Path, number: signal.Signals) ->
         assert "--resume r.journal.jsonl" in out
         assert store.read_run(Path("r.json")).stopped == "interrupted"
 
-    reported = store.read_journal(journal).samples
+    reported = journal_.read_journal(journal).samples
     away = tiny.parent / "away"
     away.mkdir()
     with bench_process("run", "--resume", str(journal.resolve()), cwd=away) as process:

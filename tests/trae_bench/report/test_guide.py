@@ -22,7 +22,8 @@ from trae_bench.model.run import RunFile
 from trae_bench.report.guide import END, NOT_MEASURED, first_difference, rendered
 from trae_bench.report.guide_tables import RowSpec, load_tables, parse_tables, tables_path
 from trae_bench.storage.run_file import write_run
-from trae_bench.verdicts.claims import ClaimsFile, Source, claims_file
+from trae_bench.verdicts.claims import Source
+from trae_bench.verdicts.claims_file import ClaimsFile, claims_file
 
 GUIDE = ROOT / "docs" / "performance.md"
 DOCUMENTS = (GUIDE, ROOT / "docs" / "claims.md")

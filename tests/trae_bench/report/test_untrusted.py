@@ -38,7 +38,9 @@ from trae_bench.report.text import run_diff as across_text
 from trae_bench.report.text.junit import junit
 from trae_bench.run.runner import Result, journal_of
 from trae_bench.storage import run_file as store
-from trae_bench.storage.run_file import Journal, sealed
+from trae_bench.storage import journal as journal_
+from trae_bench.storage.journal import Journal
+from trae_bench.storage.seal import sealed
 from trae_bench.storage.verify import origin, verify
 from trae_bench.verdicts.run_diff import compare_runs
 
@@ -213,7 +215,7 @@ def test_text_planted_everywhere_is_escaped_in_every_output(document: Callable[[
 
 def test_text_of_a_gate_is_planted() -> None:
     made = planted(document_of_revisions(), lambda text: text[:40] + PLANT)
-    compared = msgspec.convert(made, RunFile).header.compared
+    compared = msgspec.convert(made, RunFile).header.revisions
     assert compared is not None
     texts = texts_of(list(msgspec.structs.astuple(compared)))
     assert len(texts) == 7
@@ -315,7 +317,7 @@ def small() -> Any:
 
 @cache
 def small_of_revisions() -> Any:
-    compared = of_revisions().header.compared
+    compared = of_revisions().header.revisions
     made = gate(1.5, compared=compared, noise=0.001, pairs=8, noise_pairs=2)
     return json.loads(msgspec.json.encode(made))
 
@@ -431,7 +433,7 @@ def test_a_changed_journal_is_read_or_rejected(folder: Path, data: st.DataObject
     path = folder / "changed.jsonl"
     path.write_text("\n".join(lines) + "\n")
     try:
-        contents = store.read_journal(path)
+        contents = journal_.read_journal(path)
     except BadRunFile as error:
         assert str(path) in str(error)
         return

@@ -24,13 +24,13 @@ from trae_bench.model.run import RunFile, ScenarioUsed
 from trae_bench.model.sample import Sample
 from trae_bench.report.text import markdown
 from trae_bench.report.text import run_diff as across_text
-from trae_bench.storage.run_file import read_run, sealed, write_run
+from trae_bench.storage.run_file import read_run, write_run
+from trae_bench.storage.seal import sealed
 from trae_bench.verdicts import run_diff
+from trae_bench.verdicts.change import Change, OTHER_KIND
 from trae_bench.verdicts.run_diff import (
-    OTHER_KIND,
-    TIME_DRIFT,
-    Change,
     RunDiff,
+    TIME_DRIFT,
     compare_runs,
     drift_of_ratio,
     exit_code,

@@ -30,7 +30,7 @@ from trae_bench.report.text.terminal import (
     pluralized,
     standing_lines,
 )
-from trae_bench.verdicts.caveats import notes
+from trae_bench.verdicts.caveats import caveats_of
 
 MAX_LISTED = 500
 """Maximum items of a list that a file may have any number of."""
@@ -84,7 +84,7 @@ def overview(source: Source) -> Overview:
         warnings=(
             *islice(gate_text.details(run), MAX_LISTED),
             *standing_lines(run.noise),
-            *notes(run),
+            *caveats_of(run),
         ),
         facts=tuple(_facts(source)),
         all_facts=tuple(islice(_all_facts(run.header), MAX_LISTED)),
@@ -145,9 +145,9 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     versions = sorted(header.versions.items(), key=lambda item: (item[0] != "trae-bench", item[0]))
     yield "Versions", ", ".join(f"{name} {version}" for name, version in versions)
     limits = [f"profile {header.profile}", f"design {header.design}", f"seed {header.seed}"]
-    limits += [f"budget {header.budget:g} s"] if header.budget is not None else []
+    limits += [f"budget {header.limits.budget:g} s"] if header.limits.budget is not None else []
     limits += (
-        [f"at most {count(header.pairs, 'pair')} per contrast"] if header.pairs is not None else []
+        [f"at most {count(header.limits.pairs, 'pair')} per contrast"] if header.limits.pairs is not None else []
     )
     yield "Plan", ", ".join(limits)
     if source.run.resumed:

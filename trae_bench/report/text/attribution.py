@@ -19,11 +19,11 @@ from trae_bench.stats.attribution import (
     Attribution,
     Conditional,
     Effect,
+    EffectSum,
     Interaction,
-    Sum,
     ToggleEffects,
 )
-from trae_bench.stats.decision import MAX_LOG
+from trae_bench.stats.decision import MAX_LOG_RATIO
 from trae_bench.verdicts.caveats import MAX_NOTE
 
 MAX_HALF_WIDTH = 0.995
@@ -53,7 +53,7 @@ def of_run(run: RunFile) -> Attributions:
         header.cells,
         header.metrics,
         fixed=is_fixed(header.design),
-        most_pairs=header.pairs,
+        most_pairs=header.limits.pairs,
     )
 
 
@@ -168,14 +168,14 @@ def figure(effect: Effect | None, rule: StarRule) -> str:
         return f"{ratio} (one pair)"
     half = (effect.interval.high - effect.interval.low) / 2
     star = "*" if rule.applies(effect) else ""
-    half_width = math.expm1(min(half, MAX_LOG))
+    half_width = math.expm1(min(half, MAX_LOG_RATIO))
     # A wider interval shows nothing, so its digits would only widen the table.
     shown = _tenths(100 * half_width) if half_width < MAX_HALF_WIDTH else ">99"
     return f"{ratio} ±{shown} %{star}"
 
 
 def _ratio(log_ratio: float) -> str:
-    value = math.exp(min(log_ratio, MAX_LOG))
+    value = math.exp(min(log_ratio, MAX_LOG_RATIO))
     return f"{value:.3f}" if 0.0995 <= value < 10 else f"{value:.3g}"
 
 
@@ -252,7 +252,7 @@ def compared_with_all_on(found: Attribution, better: Better, rule: StarRule) -> 
         yield f"Mean effects, multiplied: {_product(whole.mean, rule, higher_order)}"
 
 
-def _product(parts: Sum, rule: StarRule, explanation: str) -> str:
+def _product(parts: EffectSum, rule: StarRule, explanation: str) -> str:
     """A product of effects and whether it agrees with all on; if it does not, `explanation`."""
     product = figure(parts.total, rule)
     gap = parts.gap
@@ -268,7 +268,7 @@ def _product(parts: Sum, rule: StarRule, explanation: str) -> str:
     return f"{compared}{explanation}."
 
 
-def _joint_effect(parts: Sum, better: Better) -> str:
+def _joint_effect(parts: EffectSum, better: Better) -> str:
     worse = parts.gap is not None and (parts.gap.log_ratio > 0) == (better == "lower")
     amount = "less" if worse else "more"
     return f"the toggles give {amount} together than each alone"

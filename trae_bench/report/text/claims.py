@@ -11,33 +11,32 @@ from typing import Any
 
 from trae_bench.report.escape import for_markdown, for_terminal, markdown_text
 from trae_bench.report.text.terminal import signed
-from trae_bench.stats.decision import MAX_LOG
+from trae_bench.stats.decision import MAX_LOG_RATIO
 from trae_bench.verdicts.claims import (
-    VERDICTS,
-    Claim,
-    Found,
-    Judged,
+    ClaimResult,
     Measurement,
-    OwnClaim,
-    unsupported,
+    PlaceResult,
+    VERDICTS,
+    is_unsupported,
 )
+from trae_bench.verdicts.claims_file import Claim, OwnClaim
 
 MAX_TEXT = 2000
 """Maximum characters of a text from a claims file; the rest is cut."""
 
 
-def text(judged: Sequence[Judged[Claim]], *, width: int = 80) -> str:
+def text(judged: Sequence[ClaimResult[Claim]], *, width: int = 80) -> str:
     """A block for each claim: its words, its verdict, and each place with its interval."""
     return _text(judged, [(each.claim.id, _quotes(each.claim)) for each in judged], width)
 
 
-def own_text(judged: Sequence[Judged[OwnClaim]], lines: Sequence[str], *, width: int = 80) -> str:
+def own_text(judged: Sequence[ClaimResult[OwnClaim]], lines: Sequence[str], *, width: int = 80) -> str:
     """A block for each sentence of the project; `lines` are their positions (`file:line`)."""
     quotes = [f'"{each.claim.quote}"' for each in judged]
     return _text(judged, list(zip(lines, quotes, strict=True)), width)
 
 
-def _text(judged: Sequence[Judged[Any]], headings: Sequence[tuple[str, str]], width: int) -> str:
+def _text(judged: Sequence[ClaimResult[Any]], headings: Sequence[tuple[str, str]], width: int) -> str:
     """`headings` are the title of each block and the words below it."""
     blocks = [
         "\n".join(_block(each, title, words, width))
@@ -53,17 +52,17 @@ def counts(verdicts: Sequence[str]) -> str:
     return f"{len(verdicts)} {claims}: {', '.join(parts)}" if parts else "No claims"
 
 
-def unsupported_lines(judged: Sequence[Judged[OwnClaim]], lines: Sequence[str]) -> list[str]:
+def unsupported_lines(judged: Sequence[ClaimResult[OwnClaim]], lines: Sequence[str]) -> list[str]:
     """A sentence for each sentence of the project that the runs do not support."""
     return [
         f"{line}: {each.claim.quote!r} is {each.verdict}: claimed {each.claim.claimed}, "
         f"measured {_contradicting(each)}"
         for each, line in zip(judged, lines, strict=True)
-        if unsupported(each)
+        if is_unsupported(each)
     ]
 
 
-def _contradicting(judged: Judged[OwnClaim]) -> str:
+def _contradicting(judged: ClaimResult[OwnClaim]) -> str:
     return "; ".join(
         f"{measured(found, judged.claim.claimed)} ({_place(found)})"
         for found in judged.found
@@ -71,7 +70,7 @@ def _contradicting(judged: Judged[OwnClaim]) -> str:
     )
 
 
-def measured(found: Found, claimed: str) -> str:
+def measured(found: PlaceResult, claimed: str) -> str:
     """The ratio and its interval in the form of the claim; empty if there is none."""
     estimate = found.evidence.row.estimate if found.evidence is not None else None
     if estimate is None or estimate.log_ratio is None or estimate.interval is None:
@@ -84,7 +83,7 @@ def measured(found: Found, claimed: str) -> str:
     return f"{change[0]} % [{change[1]} {change[2]}]"
 
 
-def document(judged: Judged[Any]) -> dict[str, Any]:
+def document(judged: ClaimResult[Any]) -> dict[str, Any]:
     """A claim for JSON output."""
     return {
         "claim": judged.claim,
@@ -94,7 +93,7 @@ def document(judged: Judged[Any]) -> dict[str, Any]:
     }
 
 
-def markdown(judged: Sequence[Judged[Claim]], mark: Callable[[Measurement], str]) -> Iterator[str]:
+def markdown(judged: Sequence[ClaimResult[Claim]], mark: Callable[[Measurement], str]) -> Iterator[str]:
     """Lines of a table with a row for each claim; `mark` names the run of a figure."""
     yield f"{counts([each.verdict for each in judged])}."
     yield ""
@@ -122,7 +121,7 @@ def markdown(judged: Sequence[Judged[Claim]], mark: Callable[[Measurement], str]
         yield "```"
 
 
-def _markdown_places(judged: Judged[Claim], mark: Callable[[Measurement], str]) -> Iterator[str]:
+def _markdown_places(judged: ClaimResult[Claim], mark: Callable[[Measurement], str]) -> Iterator[str]:
     for found in judged.found:
         figure = measured(found, judged.claim.claimed)
         run = f" ({mark(found.evidence)})" if found.evidence is not None else ""
@@ -133,7 +132,7 @@ def _markdown_places(judged: Judged[Claim], mark: Callable[[Measurement], str]) 
             yield f"*{markdown_text(note, MAX_TEXT)}*"
 
 
-def _block(judged: Judged[Any], title: str, words: str, width: int) -> Iterator[str]:
+def _block(judged: ClaimResult[Any], title: str, words: str, width: int) -> Iterator[str]:
     claim = judged.claim
     claimed = f" (claimed: {for_terminal(claim.claimed)})" if claim.claimed else ""
     yield f"{for_terminal(title)}: {judged.verdict}{claimed}"
@@ -166,11 +165,11 @@ def _quotes(claim: Claim) -> str:
     return "; ".join(f'"{quote.words}" ({quote.section})' for quote in claim.said)
 
 
-def _place(found: Found) -> str:
+def _place(found: PlaceResult) -> str:
     return f"{found.place.scenario} {found.place.metric}"
 
 
-def _document(found: Found) -> dict[str, Any]:
+def _document(found: PlaceResult) -> dict[str, Any]:
     evidence = found.evidence
     estimate = evidence.row.estimate if evidence is not None else None
     return {
@@ -183,5 +182,5 @@ def _document(found: Found) -> dict[str, Any]:
 
 
 def _times(log_ratio: float) -> str:
-    value = math.exp(min(log_ratio, MAX_LOG))
+    value = math.exp(min(log_ratio, MAX_LOG_RATIO))
     return f"{value:.2f}" if value < 999.5 else f"{value:.3g}"

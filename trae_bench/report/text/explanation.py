@@ -10,7 +10,7 @@ from msgspec import Struct
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.experiment import Arm, Cell, Limits, Metric, Mode
 from trae_bench.model.result import Comparison, Confirmation, Interval, NoiseEstimate, Rule, Verdict
-from trae_bench.model.run import Compared, RunFile
+from trae_bench.model.run import RevisionPair, RunFile
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.gate import revisions
 from trae_bench.report.text.listing import bullets, columns, count
@@ -22,32 +22,28 @@ from trae_bench.report.text.terminal import (
     side_names,
     signed,
 )
-from trae_bench.stats.analysis import (
-    MAX_NOISE,
-    MAX_THRESHOLD,
+from trae_bench.stats.analysis import comparisons, rows_of
+from trae_bench.stats.metric_rules import rule_of
+from trae_bench.stats.noise import MAX_SD, MAX_THRESHOLD, is_biased, noise_floor
+from trae_bench.stats.pairs import (
     PairOfSamples,
     PairOutcome,
     RowKey,
-    comparisons,
-    group,
+    group_samples,
     key_of,
     key_of_row,
-    leans,
-    noise_floor,
     pair_outcome,
-    rows_for,
-    rows_of,
-    rule_of,
+    row_keys,
 )
 from trae_bench.stats.decision import (
     Direction,
     Look,
     LookStatistics,
     Row,
-    bounds_of,
-    least_effect,
+    critical_effect,
     looks,
-    smallest_effect,
+    minimum_detectable_effect,
+    threshold_and_margin,
 )
 from trae_bench.stats.stopping import GIVE_UP, answered, target
 
@@ -97,7 +93,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     names: tuple[str, str]
     a: Arm
     b: Arm
-    compared: Compared | None
+    compared: RevisionPair | None
     """The revisions, if the run compares revisions."""
     pairs: PairCounts
     rule: Rule
@@ -121,7 +117,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 def rows(run: RunFile) -> list[RowKey]:
     """Every row that can be explained, in the order of the plan."""
-    planned = (key for cell in run.header.cells if not cell.confirms for key in rows_for(cell))
+    planned = (key for cell in run.header.cells if not cell.confirms for key in row_keys(cell))
     return list(dict.fromkeys(planned))
 
 
@@ -133,11 +129,11 @@ def explain(run: RunFile, key: RowKey, limits: Limits, *, claimed: bool = True) 
     row, compared = all_rows[key], _of(judged, key)
     assert compared is not None, key
     # If a plan has the row twice, `rows_of` uses the last one.
-    cell = [cell for cell in header.cells if not cell.confirms and key in rows_for(cell)][-1]
+    cell = [cell for cell in header.cells if not cell.confirms and key in row_keys(cell)][-1]
     in_the_file = _of(run.comparisons, key)
     family = sum(one.gated for one in all_rows.values())
     floors = {(f.scenario, f.metric): f for f in noise_floor(judged, header.metrics)}
-    pairs = _pair_counts(group(run.samples).get(key_of(cell), {}), key.metric)
+    pairs = _pair_counts(group_samples(run.samples).get(key_of(cell), {}), key.metric)
     return Explanation(
         row=compared,
         in_the_file=in_the_file.judgement.verdict if in_the_file is not None else None,
@@ -146,14 +142,14 @@ def explain(run: RunFile, key: RowKey, limits: Limits, *, claimed: bool = True) 
         names=side_names(run),
         a=cell.contrast.a,
         b=cell.contrast.b,
-        compared=header.compared,
+        compared=header.revisions,
         pairs=pairs,
         rule=row.rule,
-        margin=bounds_of(row, len(row.a))[1],
+        margin=threshold_and_margin(row, len(row.a))[1],
         minimum=row.minimum,
         family=family,
         looks=tuple(
-            ExplainedLook(one, least_effect(one)) for of, one in looks(all_rows) if of == key
+            ExplainedLook(one, critical_effect(one)) for of, one in looks(all_rows) if of == key
         ),
         floor=floors.get((key.scenario, key.metric)),
         floor_sd=row.floor_sd,
@@ -185,8 +181,8 @@ def _visible(row: Row, compared: Comparison, family: int) -> float | None:
     estimate = compared.estimate
     if estimate is None or estimate.log_ratio is None or estimate.n < 2:
         return None
-    sd = min(max(estimate.sd, row.floor_sd / 2), MAX_NOISE)
-    return max(compared.threshold, smallest_effect(sd, row.rule, family))
+    sd = min(max(estimate.sd, row.floor_sd / 2), MAX_SD)
+    return max(compared.threshold, minimum_detectable_effect(sd, row.rule, family))
 
 
 def _ended(
@@ -417,10 +413,10 @@ def _gated(found: Explanation) -> str:
         return "This row is gated: its verdict counts and uses a share of the level."
     if found.row.contrast == NOISE_FLOOR:
         return "This row is not gated, because its sides are equal: its verdict is for information."
-    if floor is not None and floor.standing == "sides differ":
+    if floor is not None and floor.reliability == "sides differ":
         return "This row is not gated: the A/A sides differ, so the metric is not judged."
     limit = percent(max(MAX_THRESHOLD, found.metric.threshold or 0.0))
-    if floor is not None and leans(floor):
+    if floor is not None and is_biased(floor):
         return (
             f"This row is not gated: the A/A sides differ by {signed(floor.mean)} %, and three "
             f"times that is over {limit}. Its verdict is for information and uses no share of "
@@ -497,7 +493,7 @@ def _conclusion(found: Explanation) -> Iterator[str]:
     row = found.row
     if row.estimate is None:
         yield "No pair counted, so there is nothing to judge: not measured."
-    elif found.floor and found.floor.standing == "sides differ" and row.contrast != NOISE_FLOOR:
+    elif found.floor and found.floor.reliability == "sides differ" and row.contrast != NOISE_FLOOR:
         yield (
             f"In the A/A pairs, B differs from an equal A by {signed(found.floor.mean)} %. That is "
             "too much for chance, so no verdict on this metric is reliable: not measured."

@@ -6,10 +6,16 @@ The text is safe for a terminal. Escape it again for any other format.
 from collections.abc import Iterator
 
 from trae_bench.model.result import Comparison, Confirmation
-from trae_bench.model.run import Compared, RunFile
+from trae_bench.model.run import RevisionPair, RunFile
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.terminal import quantity
-from trae_bench.verdicts.gate import GateResult, answers_differ, not_measured, outcome, percent_off
+from trae_bench.verdicts.gate import (
+    GateResult,
+    answers_differ,
+    not_measured,
+    outcome,
+    percent_change,
+)
 
 MAX_NAMED = 3
 """Comparisons that a sentence names; the others are counted."""
@@ -38,7 +44,7 @@ def sentence(run: RunFile, *, claimed: bool = True) -> str:
 
 def details(run: RunFile) -> Iterator[str]:
     """Lines on what was compared, which changes were confirmed, and which scenarios are new."""
-    compared = run.header.compared
+    compared = run.header.revisions
     if compared is None:
         return
     yield revisions(compared)
@@ -64,16 +70,16 @@ def not_confirmed(again: Confirmation) -> str:
     return f"not confirmed by {again.wanted} fresh pairs (p = {again.p:.2g})"
 
 
-def revisions(compared: Compared) -> str:
+def revisions(compared: RevisionPair) -> str:
     """The two revisions by their short commits: `Base is 0123456 (main), head is 89abcde.`"""
-    head = f"{short(compared.head_commit)}{' with changes' if compared.changed else ''}"
-    base = f"{short(compared.base_commit)} ({for_terminal(compared.said, 60)})"
+    head = f"{short(compared.head.commit)}{' with changes' if compared.head.modified else ''}"
+    base = f"{short(compared.base.commit)} ({for_terminal(compared.requested, 60)})"
     return f"Base is {base}, head is {head}."
 
 
 def base_name(run: RunFile) -> str:
-    compared = run.header.compared
-    return short(compared.base_commit) if compared is not None else ""
+    compared = run.header.revisions
+    return short(compared.base.commit) if compared is not None else ""
 
 
 def short(commit: str) -> str:
@@ -88,11 +94,11 @@ def change(run: RunFile, row: Comparison) -> str:
     if estimate.log_ratio is None or (row.mode == "exact" and not estimate.sd):
         unit = for_terminal(run.header.metrics[row.metric].unit, 10)
         return f"{_place(row)} {quantity(estimate.a, unit)} to {quantity(estimate.b, unit)}"
-    text = f"{_place(row)} {percent_off(estimate.log_ratio)}"
+    text = f"{_place(row)} {percent_change(estimate.log_ratio)}"
     if estimate.interval is None:
         return text
     ends = (estimate.interval.low, estimate.interval.high)
-    low, high = (percent_off(end).removesuffix(" %") for end in ends)
+    low, high = (percent_change(end).removesuffix(" %") for end in ends)
     return f"{text} [{low}, {high}]"
 
 

@@ -29,11 +29,11 @@ def junit(run: RunFile, *, claimed: bool = True) -> str:
     """The XML document. `claimed` is false if the run was too short for verdicts: all skipped."""
     rows = sorted(compared(run), key=lambda row: row.scenario)
     # Without errors, the report of a failed job would be green.
-    failed = run.header.compared and outcome(run, claimed=claimed).kind == "not measured"
+    failed = run.header.revisions and outcome(run, claimed=claimed).kind == "not measured"
     lost = "error" if failed else "skipped"
     outcomes = [(row, *_outcome(run, row, claimed, lost)) for row in rows]
     kinds = [kind for _, kind, _ in outcomes]
-    new = run.header.compared.new if run.header.compared is not None else {}
+    new = run.header.revisions.new if run.header.revisions is not None else {}
     kinds += ["skipped"] * len(new)
     suites = (
         _suite(run, scenario, list(of_scenario), claimed)

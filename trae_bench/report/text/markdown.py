@@ -24,7 +24,7 @@ from trae_bench.report.text.terminal import (
     side_names,
     tally,
 )
-from trae_bench.verdicts.caveats import MAX_NOTE, notes
+from trae_bench.verdicts.caveats import MAX_NOTE, caveats_of
 
 MARKER = "<!-- trae-bench report -->"
 """The first line, an invisible comment: a job finds its earlier comment by it."""
@@ -60,7 +60,7 @@ def comment(run: RunFile, *, claimed: bool = True) -> str:
 
 def headline(run: RunFile, *, claimed: bool = True) -> str:
     """The verdict on the whole run in a few words; safe for a terminal."""
-    if run.header.compared is not None:
+    if run.header.revisions is not None:
         return gate_text.sentence(run, claimed=claimed)
     rows = compared(run)
     if any(row.pairs.answers_differ and not row.pairs.measured for row in rows):
@@ -88,7 +88,7 @@ def compared(run: RunFile) -> list[Comparison]:
 
 def reported_rows(run: RunFile) -> list[Comparison]:
     """Rows whose verdicts are reported: in a gate the gated ones, else all."""
-    return [row for row in compared(run) if row.gated or run.header.compared is None]
+    return [row for row in compared(run) if row.gated or run.header.revisions is None]
 
 
 def _standing_out(run: RunFile, claimed: bool) -> list[str]:
@@ -156,7 +156,7 @@ def _foot(run: RunFile, claimed: bool) -> list[str]:
     return [
         closing(run, claimed=claimed),
         "",
-        *(f"{markdown_text(note, MAX_NOTE)}\n" for note in notes(run)),
+        *(f"{markdown_text(note, MAX_NOTE)}\n" for note in caveats_of(run)),
         f"Commit {commit}{dirty}, on {machine}, {for_markdown(header.created, MAX_NAME)}.",
     ]
 

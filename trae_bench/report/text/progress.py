@@ -8,7 +8,7 @@ from trae_bench.model.experiment import Cell
 from trae_bench.report.escape import cut, for_terminal
 from trae_bench.report.text.listing import count
 from trae_bench.run.scheduler import Clock, Listener, Progress
-from trae_bench.stats.analysis import in_short
+from trae_bench.stats.pairs import first_and_last_line
 
 QUIET_SECONDS = 10.0
 """Time between two lines if the output is not a terminal."""
@@ -38,7 +38,7 @@ class ProgressLine(Listener):
     def pair_lost(self, cell: Cell, pair: int, reason: str) -> None:
         """Prints the whole reason once; a repeated reason only by its first line."""
         lines = reason.splitlines()
-        key = (cell.scenario, in_short(reason))
+        key = (cell.scenario, first_and_last_line(reason))
         if len(lines) > 1 and key in self._reported:
             lines = [f"{lines[0].removesuffix(':')} as before"]
         self._reported.add(key)
