@@ -109,6 +109,7 @@ def render_guide(guide: Path, run_files: Sequence[Path], *, check: bool) -> int:
     """
     from trae_bench._util.bounded_io import whole
     from trae_bench.report.guide import first_difference, rendered
+    from trae_bench.report.guide_tables import load_tables
     from trae_bench.verdicts.claims_file import claims_file
 
     try:
@@ -116,7 +117,8 @@ def render_guide(guide: Path, run_files: Sequence[Path], *, check: bool) -> int:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{guide}: {error}") from error
     path = claims_file()
-    should = rendered(text, sources_of(run_files), known_claims(path), str(guide))
+    tables = load_tables(guide)
+    should = rendered(text, sources_of(run_files), known_claims(path), tables, str(guide))
     if not check:
         if should != text:
             write(guide, [should])

@@ -48,7 +48,7 @@ def explain(
     if metric is None:
         if as_json:
             lines = explanation.lines(run, found)
-            print_json([dict(zip(explanation.HEADS, line, strict=True)) for line in lines])
+            print_json([dict(zip(explanation.HEADINGS, line, strict=True)) for line in lines])
         else:
             click.echo(explanation.table(run, found, terminal_width()))
         return

@@ -72,7 +72,6 @@ def _document(result: "Result") -> dict[str, Any]:
 def _table(result: "Result") -> str:
     from trae_bench.design.contrasts import is_fixed
     from trae_bench.report.text import attribution, terminal
-    from trae_bench.report.text.listing import TABLE
     from trae_bench.report.text.sparkline import BLOCKS
 
     run = result.run
@@ -82,7 +81,7 @@ def _table(result: "Result") -> str:
         return attribution.text(found, run.header.metrics, width=terminal_width())
     return terminal.run_table(
         run,
-        width=terminal_width(WIDEST_TABLE, least=TABLE),
+        width=terminal_width(WIDEST_TABLE),
         colour=takes_colour(sys.stdout),
         claimed=result.claimed,
         plain=not takes(sys.stdout, BLOCKS),

@@ -382,9 +382,9 @@ def test_a_factorial_takes_a_fixed_number_of_pairs_and_is_told_as_a_whole(
     }
     assert main(["effects", "r.json"]) == 0
     told = capsys.readouterr().out
-    assert "two / cpu  (8 pairs a contrast; lower is better; counts from 2 %)" in told
-    assert "gives -20.0 % [-20.0 -20.0] without parallel_tools" in " ".join(told.split())
-    assert "together they give less than apart" in " ".join(told.split())
+    assert "two / cpu  (8 pairs per contrast; lower is better; counts from 2 %)" in told
+    assert "gives -20.0 % [-20.0 -20.0] with parallel_tools off" in " ".join(told.split())
+    assert "the toggles give less together than each alone" in " ".join(told.split())
     assert max(map(len, told.splitlines())) <= 80
 
     assert main(["effects", "r.json", "--json"]) == 0

@@ -87,5 +87,5 @@ def test_what_is_printed() -> None:
         ["serial", "wall", "8", "28"],
     ]
     (line,) = standing_lines(floors)
-    assert line == "For information only, too noisy here to be gated: noise wall"
+    assert line == "For information only, because the noise is too large to gate: noise wall"
     assert standing_lines(floors[:1]) == []
