@@ -133,7 +133,7 @@ def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--profile", "slow"], ["'slow'", "quick"]),
         (["run", "--budget", "nan"], ["nan"]),
         (["run", "--budget", "-1"], ["-1"]),
-        (["run", "--repeat-until", "nan"], ["nan"]),
+        (["run", "--precision", "nan"], ["nan"]),
         (["run", "--pairs", "0"], ["0"]),
         (["run", "tiny.toml", "./tiny.toml"], ["'tiny'", "twice, as tiny.toml and as ./tiny.toml"]),
         (["run", "--toggle", "config_cache"], ["nothing to compare", "parallel_tools"]),
@@ -142,8 +142,8 @@ def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["run", "--toggle", "config_cache", "--resume", "tiny.toml"],
             [
-                "--toggle cannot go with --resume, only --budget, --strict, --out, --json, "
-                "--keep-scratch, --comment, --junit can"
+                "--toggle cannot be combined with --resume, only --budget, --strict, --out, "
+                "--json, --quiet, --keep-scratch, --markdown, --junit can"
             ],
         ),
         (["rnu"], ["'rnu'", "run"]),
@@ -151,7 +151,7 @@ def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
         (["doctor", "--pairs", "x"], ["x"]),
         (["doctor", "--pairs", "8", "--quick"], ["--quick", "--pairs"]),
         (["run", "tiny.toml", "--profile", "smoke", "--strict"], ["--strict", "smoke"]),
-        (["run", "tiny.toml", "--profile=smoke", "--strict", "--plan"], ["--strict", "smoke"]),
+        (["run", "tiny.toml", "--profile=smoke", "--strict", "--dry-run"], ["--strict", "smoke"]),
         (["run", "tiny"], ["'tiny'", "did you mean tiny.toml?"]),
     ],
 )
@@ -192,12 +192,12 @@ def test_an_unknown_toggle_in_a_scenario_is_named(
 def test_plan_says_what_would_be_run_and_runs_nothing(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", "tiny.toml", "--plan", "--budget", "90"]) == 0
+    assert main(["run", "tiny.toml", "--dry-run", "--budget", "90"]) == 0
     shown = capsys.readouterr().out
     assert "A/A" in shown
     assert "61" in shown
-    assert "1:30 minutes at most" in shown
-    assert main(["run", "tiny.toml", "--plan", "--json", "--pairs", "3"]) == 0
+    assert "Time limit: 1:30 minutes" in shown
+    assert main(["run", "tiny.toml", "--dry-run", "--json", "--pairs", "3"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["pairs"] == 16
     assert [cell["mode"] for cell in plan["cells"]] == ["duet", "serial"] * 2
@@ -206,21 +206,21 @@ def test_plan_says_what_would_be_run_and_runs_nothing(
 
 def test_plan_says_what_ends_it(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for asked, said in (
-        (["--pairs", "60"], "fewer where verdicts come early."),
-        (["--repeat-until", "0.02"], "fewer once intervals are narrow."),
-        (["--design", "fraction"], "no verdict ends it earlier."),
-        (["--pairs", "61"], "No comparison takes more than 60 counted pairs"),
+        (["--pairs", "60"], "fewer if verdicts come early."),
+        (["--precision", "0.02"], "fewer if the intervals are narrow enough earlier."),
+        (["--design", "fraction"], "the number is fixed."),
+        (["--pairs", "61"], "Each comparison takes at most 60 counted pairs"),
     ):
-        assert main(["run", "tiny.toml", "--plan", *asked]) == 0
+        assert main(["run", "tiny.toml", "--dry-run", *asked]) == 0
         shown = capsys.readouterr().out
         assert said in shown
-        assert ("whatever --pairs says" in shown) == ("61" in asked)
+        assert ("--pairs is higher" in shown) == ("61" in asked)
 
 
 def test_a_metric_can_stand_in_for_the_scenarios_own(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = ["run", "tiny.toml", "--plan", "--json", "--metric", "requests", "--metric", "requests"]
+    args = ["run", "tiny.toml", "--dry-run", "--json", "--metric", "requests", "--metric", "requests"]
     assert main(args) == 0
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert [cell["metrics"] for cell in cells] == [["requests"]] * 2
@@ -338,7 +338,7 @@ def test_a_report_on_the_standard_output_stands_alone(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "Bench", lambda *_, **__: ScriptedBench(fine))
-    assert main(["run", "tiny.toml", "--pairs", "3", "--out", "r.json", "--comment", "-"]) == 0
+    assert main(["run", "tiny.toml", "--pairs", "3", "--out", "r.json", "--markdown", "-"]) == 0
     out, err = capsys.readouterr()
     assert out == markdown.comment(store.read_run(Path("r.json")))
     assert "Run file: r.json" in err
@@ -403,20 +403,20 @@ def test_no_scenario_is_run_because_a_stored_run_names_it(
     header = msgspec.structs.replace(result.run.header, scenarios=used)
     run = msgspec.structs.replace(result.run, header=header)
     store.write_run(Path("stored.json"), store.sealed(run), force=True)
-    assert main(["run", "--compare", "stored.json", "--plan"]) == 2
-    assert f"'{asked}', no scenario that ships" in capsys.readouterr().err
-    assert main(["run", "tiny.toml", "--compare", "stored.json", "--plan"]) == 0
+    assert main(["run", "--compare", "stored.json", "--dry-run"]) == 2
+    assert f"'{asked}' does not ship" in capsys.readouterr().err
+    assert main(["run", "tiny.toml", "--compare", "stored.json", "--dry-run"]) == 0
     # Before the first pair, not after the last one.
     assert main(["run", "cli-help", "--compare", "stored.json"]) == 2
     assert "the stored run is of tiny" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("value", ["--help", "-x", "--plan", "-"])
+@pytest.mark.parametrize("value", ["--help", "-x", "--dry-run", "-"])
 def test_a_base_that_looks_like_an_option_is_none(
     value: str, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", "tiny.toml", f"--compare={value}"]) == 2
-    assert f"--compare={value}: no commit" in capsys.readouterr().err
+    assert f"--compare={value}: a commit" in capsys.readouterr().err
 
 
 def test_a_resumed_run_keeps_its_design(two: Path) -> None:
@@ -433,10 +433,10 @@ def test_a_resumed_run_keeps_its_design(two: Path) -> None:
 def test_precision_and_a_fixed_design_do_not_go_together(
     two: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = ["run", "two.toml", "--design", "fraction", "--repeat-until", "0.01"]
+    args = ["run", "two.toml", "--design", "fraction", "--precision", "0.01"]
     assert main(args) == 2
     assert "--repeat-until cannot go with --design fraction" in capsys.readouterr().err
-    assert main(["run", "two.toml", "--plan", "--repeat-until", "0.01"]) == 0
+    assert main(["run", "two.toml", "--dry-run", "--precision", "0.01"]) == 0
 
 
 def test_effects_of_what_is_no_run_file(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -758,7 +758,7 @@ def test_a_defect_is_told_and_is_no_regression(
     monkeypatch.setattr(store, "read_run", broken)
     assert main(["effects", str(ROOT / "results/quick.json")]) == 4
     err = capsys.readouterr().err
-    assert "a defect of trae-bench" in err
+    assert "a bug in trae-bench" in err
     assert "RuntimeError: not thought of" in err
     assert "\x1b" not in err
 

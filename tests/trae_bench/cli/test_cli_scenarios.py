@@ -147,7 +147,7 @@ def test_a_recorded_call_that_the_agent_does_not_know_is_told(
     assert main(["record", "t.json", "-o", "mine.toml"]) == 0
     assert "mine.toml:" in (said := capsys.readouterr().err)
     assert "no tool 'bsh'; did you mean bash?" in said
-    assert main(["run", "mine.toml", "--plan"]) == 2
+    assert main(["run", "mine.toml", "--dry-run"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_what_the_agent_does_not_know_is_neither_valid_nor_run(
     turn = f"[[turns]]\ntext = 'a'\ncalls = [{{ {wrong} }}]\n"
     text = IN_PROCESS.replace('[[turns]]\ntext = "counted"', f'{turn}[[turns]]\ntext = "counted"')
     Path("inside.toml").write_text(text)
-    for command in (["validate", "inside.toml"], ["run", "inside.toml", "--plan"]):
+    for command in (["validate", "inside.toml"], ["run", "inside.toml", "--dry-run"]):
         assert main(command) == 2
         assert f"inside.toml{said}" in capsys.readouterr().err
 
