@@ -39,7 +39,7 @@ def show_result(result: "Result", *, as_json: bool, quiet: bool = False) -> None
     for line in _sentences(result):
         click.echo(line)
     if not result.written:
-        click.echo(f"No run file was written. All samples are in {file_name(result.journal)}.")
+        click.echo(f"No run file was written; {file_name(result.journal)} has all samples.")
     elif result.run_file.exists():
         click.echo(f"Run file: {file_name(result.run_file)}")
     complete = result.run.stopped == "done" and result.written

@@ -754,7 +754,7 @@ def test_the_command_writes_a_page_and_says_where(
 
 def test_a_page_goes_with_other_reports(stored: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "page.html", tmp_path / "comment.md"
-    assert main(["report", str(stored), "--html", str(out), "--comment", str(other)]) == 0
+    assert main(["report", str(stored), "--html", str(out), "--markdown", str(other)]) == 0
     assert out.exists()
     assert other.exists()
 
@@ -768,7 +768,7 @@ def test_several_runs_go_with_a_page_only(
     out.unlink()
     for others in (
         [],
-        ["--comment", "-"],
+        ["--markdown", "-"],
         ["--junit", "-"],
         ["--html", str(out), "--junit", "-"],
         ["--json"],

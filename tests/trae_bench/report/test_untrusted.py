@@ -247,7 +247,7 @@ def test_the_commands_print_nothing_that_acts(
         ("verify", str(path)),
         ("verify", str(path), "--json"),
         ("report", str(path)),
-        ("report", str(path), "--comment", "-"),
+        ("report", str(path), "--markdown", "-"),
         ("report", str(path), "--junit", "-"),
         ("report", str(path), "--html", "-"),
         *(("export", str(path), "--format", name) for name in FORMATS),

@@ -706,7 +706,7 @@ def test_only_an_install_is_weighed_and_it_is_only_weighed() -> None:
 def test_a_metric_of_what_runs_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", "install-size", "--plan", "--metric", "cpu"]) == 2
+    assert main(["run", "install-size", "--dry-run", "--metric", "cpu"]) == 2
     assert "cpu is of what runs" in capsys.readouterr().err
 
 

@@ -357,7 +357,7 @@ def test_what_would_measure_a_claim_can_be_run(capsys: pytest.CaptureFixture[str
     assert commands
     for command in sorted(commands):
         program, *words = shlex.split(command)
-        assert (program, main([*words, "--plan", "--json"])) == ("trae-bench", 0), command
+        assert (program, main([*words, "--dry-run", "--json"])) == ("trae-bench", 0), command
         planned = {
             name
             for cell in json.loads(capsys.readouterr().out)["cells"]
