@@ -114,8 +114,8 @@ def effects(run_file: Path, as_json: bool) -> None:
       add-one     the effect of each toggle alone
       remove-one  the effect of each toggle with all others on
       both        both of these, and all toggles together
-      fraction    main effects, unbiased by pairs (16 runs for 5 to 8 toggles)
-      factorial   all of these, and each pair of toggles (64 runs for 7 toggles)
+      fraction    main effects, clear of two-way interactions (16 runs, 5-8 toggles)
+      factorial   all of these, and each pair of toggles (64 runs, 7 toggles)
 
     \b
     Examples:
