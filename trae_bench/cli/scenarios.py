@@ -203,7 +203,7 @@ def schema(kind: str) -> None:
 
     \b
     Examples:
-      trae-bench schema scenario > scenario.schema.json
+      trae-bench schema scenario
       trae-bench schema run
     """
     from trae_bench.run import settings
