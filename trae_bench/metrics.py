@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from trae_bench.model.experiment import Better, Metric, Probe
-from trae_bench.model.sample import ChildReport, RequestLog, SessionLog
+from trae_bench.model.sample import ChildReport, ProcessResult, RequestLog, SessionLog
 
 TAIL_STEPS = 20
 """Steps from which the tail and the growth of the self time say anything."""
@@ -30,46 +30,13 @@ STATED_RATE = 1800.0
 """Steps an hour, one every two seconds, for which growth is told by the hour."""
 
 
-class Usage(Struct, frozen=True, kw_only=True):
-    """What the kernel charged to one process and to the descendants that it waited for.
-
-    `None` stands for what this system does not tell.
-    """
-
-    started: float
-    """Just before the spawn (monotonic seconds)."""
-    ended: float
-    """The exit was noticed (monotonic seconds)."""
-    user: float
-    system: float
-    max_rss: int | None
-    """Bytes; of the largest single process among them."""
-    minor_faults: int
-    major_faults: int
-    voluntary_switches: int
-    involuntary_switches: int
-    run_delay: float | None
-    """Seconds for which the main thread could have run and was not let."""
-    written_bytes: int | None
-    """Bytes handed to write calls: files, pipes and sockets alike."""
-    write_syscalls: int | None
-
-    @property
-    def cpu(self) -> float:
-        return self.user + self.system
-
-    @property
-    def wall(self) -> float:
-        return self.ended - self.started
-
-
 Requests = tuple[RequestLog, ...]
 
 
 class Observation(Struct, frozen=True):
     """All that is known of one trial after its end."""
 
-    usage: Usage
+    process: ProcessResult
     sessions: tuple[Requests, ...]
     """Requests of each session that asked anything, in order of arrival; the session that
     asked first comes first."""
@@ -83,7 +50,7 @@ class Observation(Struct, frozen=True):
     @classmethod
     def of(
         cls,
-        usage: Usage,
+        process: ProcessResult,
         logs: Sequence[SessionLog],
         report: ChildReport | None,
         correct: float | None,
@@ -91,7 +58,7 @@ class Observation(Struct, frozen=True):
         ordered = [sorted(log.requests, key=_arrived) for log in logs if log.requests]
         ordered.sort(key=lambda requests: requests[0].arrived)
         return cls(
-            usage=usage,
+            process=process,
             sessions=tuple(map(tuple, ordered)),
             connections=_connections(logs),
             handshakes=_handshakes(logs),
@@ -126,7 +93,7 @@ Measure = Callable[[Observation], float | None]
 
 
 def figures(
-    usage: Usage,
+    process: ProcessResult,
     logs: Sequence[SessionLog],
     report: ChildReport | None,
     correct: float | None = None,
@@ -136,7 +103,7 @@ def figures(
     `logs` are the provider's, one a session; `correct` is the share of the sessions with
     which the oracle agrees.
     """
-    seen = Observation.of(usage, logs, report, correct)
+    seen = Observation.of(process, logs, report, correct)
     values = ((name, measure(seen)) for name, measure in _MEASURES.items())
     return {
         name: float(value) for name, value in values if value is not None and math.isfinite(value)
@@ -163,15 +130,15 @@ def _handshakes(logs: Sequence[SessionLog]) -> int:
 
 
 def _first_request(seen: Observation) -> float | None:
-    return seen.sessions[0][0].arrived - seen.usage.started if seen.sessions else None
+    return seen.sessions[0][0].arrived - seen.process.started if seen.sessions else None
 
 
 def _first_answer(seen: Observation) -> float | None:
     if not seen.sessions:
         return None
     first, *later = seen.sessions[0]
-    done = later[0].arrived if later else seen.usage.ended
-    return done - seen.usage.started - (first.replied - first.arrived)
+    done = later[0].arrived if later else seen.process.ended
+    return done - seen.process.started - (first.replied - first.arrived)
 
 
 def _self_time(seen: Observation) -> float | None:
@@ -198,14 +165,14 @@ def _self_time_growth(seen: Observation) -> float | None:
 
 
 def _blocked(seen: Observation) -> float | None:
-    usage = seen.usage
-    if usage.run_delay is None:
+    process = seen.process
+    if process.run_delay is None:
         return None
-    return max(0.0, usage.wall - usage.cpu - usage.run_delay)
+    return max(0.0, process.wall - process.cpu - process.run_delay)
 
 
 def _steps_per_second(seen: Observation) -> float | None:
-    return seen.steps / seen.usage.wall if seen.usage.wall > 0 else None
+    return seen.steps / seen.process.wall if seen.process.wall > 0 else None
 
 
 def _sessions_per_second(seen: Observation) -> float | None:
@@ -313,28 +280,28 @@ _TABLE: tuple[_Meter, ...] = (
     _duet(
         "cpu",
         "s",
-        lambda seen: seen.usage.cpu,
+        lambda seen: seen.process.cpu,
         about="processor time, user and system, of the subject and the processes it waited for",
         disturbed_by=f"{_TREE}; cache misses that the other side of a duet causes",
     ),
     _duet(
         "cpu_user",
         "s",
-        lambda seen: seen.usage.user,
+        lambda seen: seen.process.user,
         about="the part of cpu spent in user code",
         disturbed_by=_TREE,
     ),
     _duet(
         "cpu_system",
         "s",
-        lambda seen: seen.usage.system,
+        lambda seen: seen.process.system,
         about="the part of cpu spent in the kernel",
         disturbed_by=f"{_TREE}; kernels that charge by ticks split user and system roughly",
     ),
     _duet(
         "peak_rss",
         "B",
-        lambda seen: seen.usage.max_rss,
+        lambda seen: seen.process.max_rss,
         about="most resident memory that any single process of the subject's tree had at once",
         disturbed_by="a tool larger than the agent hides the agent (see agent_rss); left out where "
         "it is no more than the launcher's own, which Linux counts into its children's; the "
@@ -351,7 +318,7 @@ _TABLE: tuple[_Meter, ...] = (
     _serial(
         "wall",
         "s",
-        lambda seen: seen.usage.wall,
+        lambda seen: seen.process.wall,
         about="from the spawn to the exit; the model's think time is in it",
         disturbed_by=_SPEED,
     ),
@@ -525,35 +492,35 @@ _TABLE: tuple[_Meter, ...] = (
     _duet(
         "bytes_written",
         "B",
-        lambda seen: seen.usage.written_bytes,
+        lambda seen: seen.process.written_bytes,
         about="bytes handed to write calls, to files, pipes and sockets alike (Linux)",
         disturbed_by=f"{_TREE}; numbers of changing length in what is written",
     ),
     _duet(
         "write_syscalls",
         "",
-        lambda seen: seen.usage.write_syscalls,
+        lambda seen: seen.process.write_syscalls,
         about="write calls, to files, pipes and sockets alike (Linux)",
         disturbed_by=f"{_TREE}; pipes that fill up at another moment",
     ),
     _serial(
         "context_switches",
         "",
-        lambda seen: seen.usage.voluntary_switches,
+        lambda seen: seen.process.voluntary_switches,
         about="times the subject and the processes it waited for went to sleep of their own accord",
         disturbed_by="data that arrives a little sooner or later",
     ),
     _duet(
         "minor_faults",
         "",
-        lambda seen: seen.usage.minor_faults,
+        lambda seen: seen.process.minor_faults,
         about="pages mapped without reading the disk: new memory, mostly",
         disturbed_by=f"{_TREE}; the kernel's choice of huge pages",
     ),
     _duet(
         "major_faults",
         "",
-        lambda seen: seen.usage.major_faults,
+        lambda seen: seen.process.major_faults,
         about="pages that had to be read from disk",
         disturbed_by="the file cache: nearly all of it comes from what ran before",
     ),

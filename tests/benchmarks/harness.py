@@ -18,12 +18,12 @@ from msgspec import Struct
 from tests.benchmarks.floors.conversation import FINISH, opening, tool_message
 from trae_bench._util.child_env import environment
 from trae_bench._util.child_output import last_words
-from trae_bench._util.host_facts import duet_core
+from trae_bench._util.cpu_affinity import duet_core
 from trae_bench.errors import CannotMeasure
-from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient, ProcessResult
+from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient
 from trae_bench.metrics import figures
 from trae_bench.model.experiment import Arm, Command, SessionEndpoint, Trial
-from trae_bench.model.sample import ChildReport, SessionLog
+from trae_bench.model.sample import ChildReport, ProcessResult, SessionLog
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import Script, expand
 from trae_bench.scenario import ProviderConditions, Scenario, ScriptedCall, ToggleUse, Turn
@@ -137,7 +137,7 @@ class Rig:
             check(subject, log, load)
         report = json.loads(ended.report) if ended.report else None
         child = None if report is None else ChildReport(**report)
-        return figures(ended.usage(self._launcher.floor), logs[count - load.sessions :], child)
+        return figures(ended, logs[count - load.sessions :], child)
 
     def _place(self, folder: Path, load: Load) -> _Place:
         workspace = folder / "workspace"
@@ -175,8 +175,8 @@ class Rig:
             cores=() if self._core is None else (self._core,),
         )
         (ended,) = self._launcher.run([job], _PATIENCE)
-        if ended.wrong is not None:
-            raise CannotMeasure(f"{ended.wrong}{last_words(folder / 'log')}")
+        if ended.failure is not None:
+            raise CannotMeasure(f"{ended.failure}{last_words(folder / 'log')}")
         return ended
 
 

@@ -47,12 +47,12 @@ from tests.studies.harness import (
 )
 from tests.studies.injected_load import times
 from tests.trae_bench.operating_characteristics import FAMILY, judge_alone
-from trae_bench._util.host_facts import cores
+from trae_bench._util.cpu_affinity import cores
+from trae_bench.execution.ports import Executor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Cell, Limits
 from trae_bench.model.result import Estimate
 from trae_bench.model.sample import Sample
-from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import MINIMUM, standing
 from trae_bench.stats.decision import SERIAL_V1, Row, estimate
@@ -185,7 +185,7 @@ def _cells(line: Line) -> tuple[str, ...]:
         f"{bias.sd:.1f} ms",
         "-" if math.isnan(line.pair_sd) else f"{line.pair_sd:.1%}",
         *(f"{line.found[size]:.0%}" if size in line.found else "-" for size in SIZES),
-        line.standing,
+        line.reliability,
     )
 
 

@@ -43,7 +43,7 @@ class Played(Struct, frozen=True):
 def played(name: str, pairs: int, seed: int) -> Played:
     scenario = scenario_of(name)
     off, on = (everything(scenario, on) for on in (False, True))
-    cell = Cell(name, Contrast(name, "all", off, on), "serial", ("wall",))
+    cell = Cell(name, Contrast("all", off, on), "serial", ("wall",))
     bench = Bench(say)
     with bench.lock(), bench.executor({name: scenario}) as executor:
         ending = play(executor, [cell], Limits(pairs=pairs, fixed=True), seed)

@@ -43,9 +43,9 @@ from tests.studies.harness import (
     told,
 )
 from trae_bench.execution import callgrind
+from trae_bench.execution.ports import Executor
 from trae_bench.model.experiment import Cell, Limits, Mode
 from trae_bench.model.sample import Sample
-from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.stats.decision import t_quantile
 

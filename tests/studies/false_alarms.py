@@ -100,17 +100,21 @@ class Round(Struct, frozen=True):
 def equal_contrasts(scenario: Scenario, count: int, draw: Random) -> list[Contrast]:
     """A/A, and contrasts that only claim to be different."""
     none = Arm("none", dict.fromkeys(scenario.toggles.vary, False) | scenario.toggles.hold)
-    found = [Contrast(scenario.name, NOISE_FLOOR, none, none)]
+    found = [Contrast(NOISE_FLOOR, none, none)]
     for number in range(1, count + 1):
         lots = {toggle: draw.random() < 0.5 for toggle in scenario.toggles.vary}
         both = Arm(f"lot {number}", lots | scenario.toggles.hold)
-        found.append(Contrast(scenario.name, f"equal {number}", both, both))
+        found.append(Contrast(f"equal {number}", both, both))
     return found
 
 
 def taken(scenario: Scenario, contrasts: Sequence[Contrast], mode: Mode | None) -> list[Cell]:
     """All cells, or those of one mode."""
-    return [one for one in cells(scenario, contrasts, METRICS) if mode in (None, one.mode)]
+    return [
+        one
+        for one in cells(scenario.name, scenario.metrics, contrasts, METRICS)
+        if mode in (None, one.mode)
+    ]
 
 
 def with_pairs(names: Sequence[str], mode: Mode | None) -> list[str]:
@@ -135,7 +139,9 @@ def one_round(
         seconds=ending.elapsed,
         pairs=len(ending.samples) // 2,
         sides_differ=tuple(
-            floor.metric for floor in noise_floor(rows, METRICS) if floor.standing == "sides differ"
+            floor.metric
+            for floor in noise_floor(rows, METRICS)
+            if floor.reliability == "sides differ"
         ),
         rows=tuple(Judged.of(row) for row in rows if row.contrast != NOISE_FLOOR),
     )

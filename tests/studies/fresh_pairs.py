@@ -52,11 +52,8 @@ def shares(case: Case, change: float, rows: int, family: int, random: Random) ->
 
 def _outcome(case: Case, change: float, family: int, random: Random) -> tuple[bool, bool]:
     mode: Mode = "serial" if METRICS[case.metric].mode == "serial" else "duet"
-    noise = Cell("work", Contrast("work", NOISE_FLOOR, B, B), mode, (case.metric,))
-    asked = [
-        Cell("work", Contrast("work", f"head {n}", A, B), mode, (case.metric,))
-        for n in range(family)
-    ]
+    noise = Cell("work", Contrast(NOISE_FLOOR, B, B), mode, (case.metric,))
+    asked = [Cell("work", Contrast(f"head {n}", A, B), mode, (case.metric,)) for n in range(family)]
     again = confirming(asked[0])
     last = stops(asked[0], METRICS)[-1]
     samples = [

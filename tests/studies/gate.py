@@ -90,7 +90,7 @@ def _seen(head: str, code: int, took: float, run: RunFile) -> Seen:
         fresh=counted["head again"],
         seconds=took,
         said=sentence(run),
-        holds=all(finding.weight != "wrong" for finding in verify(run)),
+        holds=all(finding.severity != "wrong" for finding in verify(run)),
     )
 
 

@@ -21,10 +21,11 @@ import msgspec
 from msgspec import Struct
 
 from tests.trae_bench.scenario.test_catalog import all_names
-from trae_bench._util import host_facts
+from trae_bench._util import code_version, cpu_affinity, host_facts
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.host_lock import HostLock
+from trae_bench.execution.ports import Executor
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import (
@@ -43,7 +44,7 @@ from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
 from trae_bench.run import planner
 from trae_bench.run.doctor import tiny
-from trae_bench.run.scheduler import Ending, Executor, Scheduler
+from trae_bench.run.scheduler import Ending, Scheduler
 from trae_bench.scenario import Scenario, find, load, split
 from trae_bench.stats.analysis import PairOfSamples, group, pair_outcome
 from trae_bench.stats.decision import t_quantile
@@ -105,11 +106,8 @@ def burdened(scenario: Scenario, burdens: Mapping[str, Burden]) -> list[Contrast
     """A/A, and the agent with every toggle on against itself under each burden."""
     plain = arm(scenario)
     return [
-        Contrast(scenario.name, NOISE_FLOOR, plain, plain),
-        *(
-            Contrast(scenario.name, name, plain, arm(scenario, burden))
-            for name, burden in burdens.items()
-        ),
+        Contrast(NOISE_FLOOR, plain, plain),
+        *(Contrast(name, plain, arm(scenario, burden)) for name, burden in burdens.items()),
     ]
 
 
@@ -176,14 +174,14 @@ def bench(scenario: Scenario) -> Iterator[Executor]:
         ledger, scratch = Path(folder, "ledger"), Path(folder, "scratch")
         with (
             HostLock(say),
-            Loopback(pin=host_facts.provider_core()) as provider,
+            Loopback(pin=cpu_affinity.provider_core()) as provider,
             SubprocessExecutor(
                 BurdenedAgent(ledger),
                 provider,
                 {scenario.name: scenario},
                 script=expand,
                 scratch=scratch,
-                duet_core=host_facts.duet_core(),
+                duet_core=cpu_affinity.duet_core(),
             ) as executor,
         ):
             yield Accounted(executor, ledger)
@@ -192,8 +190,8 @@ def bench(scenario: Scenario) -> Iterator[Executor]:
 class Nowhere:
     """A sink for samples that their session keeps."""
 
-    def append(self, sample: Sample) -> None:
-        pass
+    def append(self, sample: Sample) -> Sample:
+        return sample
 
 
 def play(executor: Executor, cells: Sequence[Cell], limits: Limits, seed: int) -> Ending:
@@ -356,8 +354,8 @@ def here() -> dict[str, Any]:
     """What raw data must say of their origin."""
     return {
         "machine": host_facts.fingerprint(),
-        "code": host_facts.code_state(),
-        "versions": host_facts.versions(),
+        "code": code_version.code_state(),
+        "versions": code_version.versions(),
     }
 
 
@@ -384,7 +382,7 @@ class Log:
             self._write({**here(), "wishes": wishes})
             return
         begun = msgspec.json.decode(path.read_bytes().splitlines()[0])
-        commit = host_facts.code_state().get("commit")
+        commit = code_version.code_state().get("commit")
         if (begun["wishes"], begun["code"].get("commit")) != (msgspec.to_builtins(wishes), commit):
             raise CannotMeasure(
                 f"{path} was begun with other options or at another commit; name another --out"

@@ -43,11 +43,11 @@ from tests.studies.harness import (
 )
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.execution.ports import Executor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Cell, Limits
 from trae_bench.model.result import Verdict
 from trae_bench.model.sample import Sample
-from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons
 
@@ -156,7 +156,7 @@ def rounds(asked: Namespace) -> Log:
         burdens = {
             f"{part} %": _burden(executor, scenario, part) for part in asked.shares.split(",")
         }
-        planned = cells(scenario, burdened(scenario, burdens), METRICS)
+        planned = cells(scenario.name, scenario.metrics, burdened(scenario, burdens), METRICS)
         while len(log.rounds) < asked.rounds and clock.left > 0:
             seed = Random(f"{asked.seed}|{len(log.rounds)}").getrandbits(32)
             ending = play(executor, planned, Limits(pairs=asked.pairs), seed)

@@ -27,12 +27,12 @@ from random import Random
 
 from tests.trae_bench.cli.test_cli import children_of
 from tests.trae_bench.fakes import TINY
-from trae_bench.design.limits import limits_of
 from trae_bench.execution.host_lock import PLACE_VARIABLE
 from trae_bench.model.run import RunFile
 from trae_bench.model.sample import Sample
 from trae_bench.stats.stopping import target
-from trae_bench.storage.run_file import read_journal, read_run
+from trae_bench.storage.journal import read_journal
+from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,7 +162,7 @@ class Course:
         assert run.samples[: len(self._kept)] == self._kept, "a sample was lost"
         taken = [(s.contrast, s.mode, s.pair, s.side) for s in run.samples]
         assert len(set(taken)) == len(taken) == planned(run), "not the samples that were planned"
-        wrong = [str(finding) for finding in verify(run) if finding.weight == "wrong"]
+        wrong = [str(finding) for finding in verify(run) if finding.severity == "wrong"]
         assert not wrong, wrong
         self.finished += 1
         self._kept = ()
@@ -172,7 +172,7 @@ class Course:
 
 def planned(run: RunFile) -> int:
     """Samples of the whole run: the warming pair of each cell, and those that count."""
-    limits = limits_of(run.header)
+    limits = run.header.limits
     metrics, cells = run.header.metrics, run.header.cells
     # There are no verdicts to be confirmed.
     return sum(2 * (1 + target(cell, limits, metrics)) for cell in cells if not cell.confirms)

@@ -43,7 +43,6 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from msgspec import Struct, convert
-from msgspec.structs import replace
 
 from tests.studies.harness import (
     Clock,
@@ -63,14 +62,14 @@ from tests.studies.harness import (
     table,
 )
 from tests.studies.prepared_sessions import Seats
-from trae_bench._util import host_facts
+from trae_bench._util import cpu_affinity
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
+from trae_bench.execution.ports import Executor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Arm, Contrast, Limits
 from trae_bench.provider.loopback import Loopback
-from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons
 
@@ -353,9 +352,9 @@ class Contest:
     def _ours(self, tool: str, pair: str, seconds: float, seed: int) -> Said:
         metric, name = OURS[tool], "B"
         a, b = self._arms_of(pair)
-        compared = [Contrast(self._scenario.name, NOISE_FLOOR, a, a)]
-        compared.append(Contrast(self._scenario.name, name, a, b))
-        planned = cells(replace(self._scenario, metrics=(metric,)), compared, METRICS)
+        compared = [Contrast(NOISE_FLOOR, a, a)]
+        compared.append(Contrast(name, a, b))
+        planned = cells(self._scenario.name, (metric,), compared, METRICS)
         ending = play(self._executor, planned, Limits(budget=seconds), seed)
         row = comparisons(ending.samples, planned, METRICS)[-1]
         if row.estimate is None or row.estimate.log_ratio is None:
@@ -436,7 +435,7 @@ def played(asked: Namespace, tools: Sequence[str]) -> list[Said]:
     ahead = islice(turns(asked.rounds, asked.pairs.split(","), tools), len(log.rounds), None)
     with (
         bench(scenario) as executor,
-        Loopback(pin=host_facts.provider_core()) as provider,
+        Loopback(pin=cpu_affinity.provider_core()) as provider,
         TemporaryDirectory(prefix="study-") as scratch,
         stoppable(),
     ):

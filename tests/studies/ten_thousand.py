@@ -23,16 +23,17 @@ from msgspec import Struct
 from tests.trae_bench.fakes import cell
 from tests.trae_bench.runs import header
 from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.execution.ports import Executor
 from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.execution.worker import _peak_rss as peak_rss
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Cell, Mode, Trial
 from trae_bench.run import scheduler
 from trae_bench.run.runner import Bench
-from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons
-from trae_bench.storage.run_file import Journal, read_journal, read_run
+from trae_bench.storage.journal import Journal, read_journal
+from trae_bench.storage.run_file import read_run
 
 MODES: tuple[tuple[Mode, tuple[str, ...]], ...] = (
     ("duet", ("cpu", "peak_rss", "requests")),

@@ -44,7 +44,7 @@ def cell(
     scenario: str = "work",
 ) -> Cell:
     b = NONE if contrast == NOISE_FLOOR else turned_on(contrast)
-    return Cell(scenario, Contrast(scenario, contrast, NONE, b), mode, metrics)
+    return Cell(scenario, Contrast(contrast, NONE, b), mode, metrics)
 
 
 def sample(
@@ -135,5 +135,6 @@ class Memory:
     def __init__(self) -> None:
         self.samples: list[Sample] = []
 
-    def append(self, sample: Sample) -> None:
+    def append(self, sample: Sample) -> Sample:
         self.samples.append(sample)
+        return sample

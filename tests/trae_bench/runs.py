@@ -9,17 +9,25 @@ import msgspec
 
 from tests.trae_bench.fakes import HandClock, Memory, cell
 from trae_bench.design.cells import cells, confirming
-from trae_bench.design.contrasts import NOISE_FLOOR, contrasts
-from trae_bench.design.limits import limits_of
+from trae_bench.design.contrasts import NOISE_FLOOR, contrasts, is_fixed
+from trae_bench.design.plan import HEAD
 from trae_bench.metrics import METRICS
-from trae_bench.model.experiment import Arm, Cell, Contrast, Mode, Trial
-from trae_bench.model.run import FORMAT, VERSION, Compared, Header, Resumed, RunFile, ScenarioUsed
+from trae_bench.model.experiment import Arm, Cell, Contrast, Limits, Mode, Trial
+from trae_bench.model.run import (
+    FORMAT,
+    VERSION,
+    Header,
+    Resumed,
+    RevisionId,
+    RevisionPair,
+    RunFile,
+    ScenarioUsed,
+)
 from trae_bench.model.sample import Sample, of_trial
 from trae_bench.run.runner import conclude
 from trae_bench.run.scheduler import Ending, Scheduler
-from trae_bench.scenario import Scenario, ToggleUse
 from trae_bench.stats.decision import RULES
-from trae_bench.storage.run_file import Contents
+from trae_bench.storage.seal import sealed
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 DUET = ("cpu", "peak_rss", "requests")
@@ -40,12 +48,35 @@ def plan(toggles: Sequence[str] = TOGGLES, scenario: str = "work") -> tuple[Cell
 
 def plan_of(design: str, toggles: Sequence[str] = TOGGLES) -> tuple[Cell, ...]:
     """The processor time of all contrasts of a design."""
-    vary = ToggleUse(tuple(toggles))
-    scenario = Scenario("work", "", "", turns=(), toggles=vary, metrics=("cpu",))
-    return tuple(cells(scenario, contrasts(scenario, design=design), METRICS))
+    planned = contrasts(toggles, dict.fromkeys(toggles, False), design)
+    return tuple(cells("work", ("cpu",), planned, METRICS))
+
+
+def used(cells: Sequence[Cell]) -> dict[str, ScenarioUsed]:
+    """What these cells are generated from."""
+    return {
+        name: scenario_used(name, [one for one in cells if one.scenario == name])
+        for name in dict.fromkeys(one.scenario for one in cells)
+    }
+
+
+def scenario_used(name: str, cells: Sequence[Cell] = ()) -> ScenarioUsed:
+    metrics = tuple(dict.fromkeys(metric for one in cells for metric in one.metrics))
+    arms = [arm for one in cells for arm in (one.contrast.a, one.contrast.b)]
+    toggles = arms[0].toggles if arms else {}
+    if heads := [arm for arm in arms if arm.name == HEAD]:
+        return ScenarioUsed(name, "0" * 64, metrics, (), toggles, heads[0].toggles)
+    on = {toggle for arm in arms for toggle in arm.name.split("+")}
+    varied = tuple(toggle for toggle in toggles if toggle in on)
+    baseline = toggles | dict.fromkeys(varied, False)
+    return ScenarioUsed(name, "0" * 64, metrics, varied, baseline)
 
 
 def header(cells: tuple[Cell, ...], **changes: Any) -> Header:
+    """A header that generates these cells."""
+    scenarios = used(cells)
+    if changes.get("noise_pairs") == 0:
+        cells = tuple(one for one in cells if one.contrast.name != NOISE_FLOOR)
     plain = Header(
         format=FORMAT,
         version=VERSION,
@@ -53,10 +84,8 @@ def header(cells: tuple[Cell, ...], **changes: Any) -> Header:
         command="trae-bench run work",
         profile="quick",
         seed=7,
-        budget=None,
-        pairs=12,
-        noise_pairs=8,
-        scenarios={one.scenario: ScenarioUsed(one.scenario, "0" * 64) for one in cells},
+        limits=Limits(pairs=12),
+        scenarios=scenarios,
         cells=cells,
         metrics={name: METRICS[name] for name in (*DUET, *SERIAL)},
         rules=RULES,
@@ -64,6 +93,9 @@ def header(cells: tuple[Cell, ...], **changes: Any) -> Header:
         code={"commit": "0123456789", "dirty": False},
         versions={"trae-bench": "0.1.0"},
     )
+    limits = {name: changes.pop(name) for name in Limits.__struct_fields__ if name in changes}
+    limits.setdefault("fixed", is_fixed(changes.get("design", "add-one")))
+    changes["limits"] = msgspec.structs.replace(plain.limits, **limits)
     return msgspec.structs.replace(plain, **changes)
 
 
@@ -115,7 +147,7 @@ class Machine:
             "cpu": user + system,
             "cpu_user": user,
             "cpu_system": system,
-            "peak_rss": float(31_000_000 + 4096 * random.randrange(8)),
+            "peak_rss": float(30_998_528 + 4096 * random.randrange(8)),
             "requests": 17.0,
             "wall": wall,
             "steps_per_second": 17 / wall,
@@ -144,28 +176,30 @@ def honest(
         sink=Memory(),
         clock=machine.clock,
         seed=head.seed,
-        limits=limits_of(head),
+        limits=head.limits,
     )
     ending = session.run()
-    return conclude(head, Contents(head, ending.samples, resumed, 0.0, 0, 0), ending)
+    return sealed(conclude(head, ending, resumed))
 
 
 def worked_out(run: RunFile, samples: Sequence[Sample], **changes: Any) -> RunFile:
     """A run of which samples were left out or moved, and all that follows worked out anew."""
     head, kept = msgspec.structs.replace(run.header, **changes), tuple(samples)
     ending = Ending(kept, run.stopped, run.elapsed)
-    return conclude(head, Contents(head, kept, run.resumed, 0.0, 0, 0), ending)
+    return sealed(conclude(head, ending, run.resumed))
 
 
 BASE, OF_HEAD = Arm("base", {}, "a" * 12), Arm("head", {}, "b" * 12)
 AGAIN = "head again"
-COMPARED = Compared("a" * 12, "a" * 40, "main", "b" * 12, "b" * 40, False)
+COMPARED = RevisionPair(
+    RevisionId("a" * 12, "a" * 40, False), RevisionId("b" * 12, "b" * 40, False), "main"
+)
 
 
 def gate_plan(scenario: str = "work") -> tuple[Cell, ...]:
     """Base and head, and the fresh pairs that confirm a regression."""
-    noise = Contrast(scenario, NOISE_FLOOR, BASE, BASE)
-    compared = Contrast(scenario, "head", BASE, OF_HEAD)
+    noise = Contrast(NOISE_FLOOR, BASE, BASE)
+    compared = Contrast("head", BASE, OF_HEAD)
     modes: tuple[tuple[Mode, tuple[str, ...]], ...] = (("duet", DUET), ("serial", SERIAL))
     of_noise = (Cell(scenario, noise, mode, metrics) for mode, metrics in modes)
     asked = [Cell(scenario, compared, mode, metrics) for mode, metrics in modes]
@@ -176,5 +210,5 @@ def gate(effect: float = 1.0, again: float | None = None, **changes: Any) -> Run
     """A run that compares revisions; head's times are `effect` times base's, and `again` times
     in the fresh pairs, by default the same."""
     effects = {"head": effect, AGAIN: effect if again is None else again}
-    given = {"cells": gate_plan(), "compared": COMPARED, "effects": effects}
+    given = {"cells": gate_plan(), "revisions": COMPARED, "effects": effects}
     return honest(**given | changes)

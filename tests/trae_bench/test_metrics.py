@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.metrics import ASKED_FOR, METRICS, Usage, figures
-from trae_bench.model.sample import ChildReport, RequestLog, SessionLog
+from trae_bench.metrics import ASKED_FOR, METRICS, figures
+from trae_bench.model.sample import ChildReport, ProcessResult, RequestLog, SessionLog
 
 
-def usage(**changes: Any) -> Usage:
+def usage(**changes: Any) -> ProcessResult:
     given: dict[str, Any] = {
         "started": 100.0,
         "ended": 110.0,
@@ -27,7 +27,7 @@ def usage(**changes: Any) -> Usage:
         "written_bytes": 17,
         "write_syscalls": 3,
     }
-    return Usage(**given | changes)
+    return ProcessResult(**given | changes)
 
 
 def session(*times: tuple[float, float]) -> SessionLog:
@@ -144,7 +144,7 @@ def test_the_order_in_which_requests_are_logged_does_not_count(
 
 
 @given(st.builds(usage), gaps)
-def test_every_figure_is_finite_and_in_the_table(used: Usage, times: list[float]) -> None:
+def test_every_figure_is_finite_and_in_the_table(used: ProcessResult, times: list[float]) -> None:
     found = figures(used, [steps(*times)], None)
     assert found.keys() <= METRICS.keys()
     assert all(math.isfinite(value) for value in found.values())

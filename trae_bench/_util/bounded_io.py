@@ -57,7 +57,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     waits = passed(path)
     with open(path, "rb", opener=None if waits else _at_once) as file:
         if not waits and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "no regular file")
+            raise OSError(errno.EINVAL, "not a regular file")
         yield file
 
 

@@ -13,7 +13,7 @@ _OF_HOOKS = ("GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_W
 
 def environment(home: Path) -> dict[str, str]:
     """The environment that every trial starts from, whatever the user's is."""
-    return _inherited() | {
+    return inherited() | {
         "HOME": str(home),
         "LC_ALL": "C.UTF-8",
         "PYTHONHASHSEED": "0",
@@ -27,7 +27,7 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def _inherited() -> dict[str, str]:
+def inherited() -> dict[str, str]:
     found = {name: os.environ[name] for name in INHERITED if name in os.environ}
     # `python` in a tool call is to be the interpreter that the bench runs on.
     bin_folder = str(Path(sys.executable).parent)

@@ -26,7 +26,7 @@ def show_plan(request: "RunRequest", *, as_json: bool) -> None:
     plan = make_plan(request)
     duration = estimate(plan, RESULTS)
     if as_json:
-        limits = {"limits": plan.limits, "pairs": plan.most_pairs, "seconds": duration}
+        limits = {"limits": plan.limits, "pairs": plan.max_pairs, "seconds": duration}
         print_json(limits | {"left_out": plan.left_out, "cells": plan.cells})
         return
     rows = [
@@ -40,7 +40,7 @@ def show_plan(request: "RunRequest", *, as_json: bool) -> None:
         text = f"Left out: {reason}."
         click.echo(click.wrap_text(text, terminal_width(), subsequent_indent="  "))
     source = _estimate_source(duration.guessed, plan.scenarios)
-    click.echo(f"At most {plan.most_pairs} pairs including warm-up pairs; {_stop_rule(plan)}.")
+    click.echo(f"At most {plan.max_pairs} pairs including warm-up pairs; {_stop_rule(plan)}.")
     click.echo(f"About {_in_words(duration.total)}, {source}.")
     _show_limits(request, plan, duration.total)
 
@@ -53,12 +53,12 @@ def _show_limits(request: "RunRequest", plan: "Plan", total: "Span") -> None:
     limit = f"{clock(budget)} minutes" if budget else "none"
     source = f"profile {request.profile}" if request.budget is None else "--budget"
     click.echo(f"Time limit: {limit} ({source}).")
-    if budget and budget < total.least:
+    if budget and budget < total.minimum:
         click.echo("The time limit is too short for this plan: name scenarios or raise --budget.")
     max_pairs = max(plan.pairs_of(cell) for cell in plan.cells) - 1
     if request.pairs is not None and request.pairs > max_pairs:
         click.echo(f"Each comparison takes at most {max_pairs} counted pairs; --pairs is higher.")
-    if plan.sides is not None:
+    if plan.checkouts is not None:
         click.echo("If head is slower, the same number of fresh pairs has to confirm it.")
 
 
@@ -78,14 +78,14 @@ def _row(cell: "Cell", pairs: int, span: "Span") -> tuple[str, ...]:
 def _range(span: "Span") -> str:
     from trae_bench.report.text.progress import clock
 
-    low, high = clock(span.least), clock(span.most)
+    low, high = clock(span.minimum), clock(span.maximum)
     return low if low == high else f"{low}-{high}"
 
 
 def _in_words(span: "Span") -> str:
-    if span.most < HOUR:
+    if span.maximum < HOUR:
         return f"{_range(span)} minutes"
-    return f"{span.least / HOUR:.1f} to {span.most / HOUR:.1f} hours"
+    return f"{span.minimum / HOUR:.1f} to {span.maximum / HOUR:.1f} hours"
 
 
 def _estimate_source(guessed: Collection[str], scenarios: Collection[str]) -> str:

@@ -36,7 +36,6 @@ def explain(
       trae-bench explain RUN.json bugfix batched_trajectory wall
       trae-bench explain RUN.json bugfix A/A cpu
     """
-    from trae_bench.design.limits import limits_of
     from trae_bench.report.text import explanation
     from trae_bench.run.runner import read_result
 
@@ -54,7 +53,7 @@ def explain(
         else:
             click.echo(explanation.table(run, rows, terminal_width()))
         return
-    facts = explanation.explain(run, rows[0], limits_of(run.header), claimed=result.claimed)
+    facts = explanation.explain(run, rows[0], run.header.limits, claimed=result.claimed)
     if as_json:
         print_json({"facts": facts, "story": explanation.story(facts)})
     else:

@@ -99,7 +99,7 @@ def _sentences(result: "Result") -> Iterator[str]:
     from trae_bench.verdicts.caveats import MAX_NOTE, notes
 
     run, width = result.run, terminal_width()
-    if run.header.compared is not None:
+    if run.header.revisions is not None:
         yield click.wrap_text(f"{gate_text.sentence(run, claimed=result.claimed)}.", width)
         for line in gate_text.details(run):
             yield click.wrap_text(line, width, subsequent_indent="  ")

@@ -80,7 +80,7 @@ class RunCommand(RenamedOptions):
 )
 @click.option(
     "--filter",
-    "only",
+    "filters",
     multiple=True,
     metavar="PATTERN",
     callback=current_metrics,
@@ -273,9 +273,9 @@ def _scenarios_of(stored: "RunFile", path: Path) -> tuple[str, ...]:
 
     known = catalogue()
     for name, used in stored.header.scenarios.items():
-        if used.asked != name or split(name)[0] not in known:
+        if used.requested != name or split(name)[0] not in known:
             raise UsageError(
-                f"{path}: its scenario {used.asked!r} does not ship with this release; name the "
+                f"{path}: scenario {used.requested!r} does not ship with this release; name the "
                 "scenarios to run"
             )
     return tuple(stored.header.scenarios)

@@ -153,12 +153,12 @@ def verify(files: tuple[Path, ...], as_json: bool) -> int:
     if as_json:
         print_json(checks)
     else:
-        from trae_bench.storage.verify import CANNOT_TELL
+        from trae_bench.storage.verify import UNDETECTABLE
 
         for file, check in checks.items():
             _show_check(file, check)
         if any(check["error"] is None for check in checks.values()):
-            limits = f"verify cannot detect: {'; '.join(CANNOT_TELL)}."
+            limits = f"verify cannot detect: {'; '.join(UNDETECTABLE)}."
             click.echo("\n" + click.wrap_text(limits, terminal_width()))
     consistent = all(check["holds"] for check in checks.values())
     return 0 if consistent else CannotMeasure.exit_code
@@ -174,7 +174,7 @@ def _verify(file: Path) -> dict[str, Any]:
     except BadRunFile as error:
         return {"holds": False, "error": str(error), "origin": (), "findings": []}
     findings = find(run)
-    consistent = all(finding.weight != "wrong" for finding in findings)
+    consistent = all(finding.severity != "wrong" for finding in findings)
     return {"holds": consistent, "error": None, "origin": origin(run), "findings": findings}
 
 

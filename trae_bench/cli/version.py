@@ -2,7 +2,7 @@
 
 import platform
 
-from trae_bench._util.host_facts import code_state, versions
+from trae_bench._util.code_version import code_state, versions
 
 
 def version_text() -> str:

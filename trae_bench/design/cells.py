@@ -15,26 +15,29 @@ from msgspec.structs import replace
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import UsageError
 from trae_bench.model.experiment import Cell, Contrast, Metric, Mode, Probe, Side, Trial
-from trae_bench.scenario import Scenario
 
 
 def cells(
-    scenario: Scenario, contrasts: Sequence[Contrast], metrics: Mapping[str, Metric]
+    scenario: str,
+    names: Sequence[str],
+    contrasts: Sequence[Contrast],
+    metrics: Mapping[str, Metric],
 ) -> list[Cell]:
-    """Cells of one scenario, contrast by contrast: the duet, the serial one, those with a probe.
+    """Cells of one scenario, contrast by contrast: the duet, the serial cell, those with a probe.
 
-    Raises `UsageError` for a metric of the scenario that is not in the table.
+    `names` are the metrics of the scenario, and `metrics` describes all that exist. Raises
+    `UsageError` if a name is not among them.
     """
     kinds: dict[tuple[Mode, Probe], list[str]] = {("duet", "plain"): [], ("serial", "plain"): []}
-    for name in scenario.metrics:
+    for name in names:
         metric = _metric(name, scenario, metrics)
         mode: Mode = "serial" if metric.mode == "serial" else "duet"
         kinds.setdefault((mode, metric.probe), []).append(name)
     return [
-        Cell(scenario.name, contrast, mode, tuple(names), probe)
+        Cell(scenario, contrast, mode, tuple(of_kind), probe)
         for contrast in contrasts
-        for (mode, probe), names in kinds.items()
-        if names
+        for (mode, probe), of_kind in kinds.items()
+        if of_kind
     ]
 
 
@@ -66,7 +69,8 @@ def only(planned: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
     }
     wanted: set[str] = set()
     for pattern in patterns:
-        found = [row for row in rows if fnmatchcase(row, pattern)]
+        # A run file can name thousands of rows one by one: no search for these.
+        found = [pattern] if pattern in rows else [r for r in rows if fnmatchcase(r, pattern)]
         if not found:
             raise UsageError(_no_row(pattern, list(rows)))
         wanted.update(found)
@@ -92,7 +96,7 @@ def _no_row(pattern: str, rows: Sequence[str]) -> str:
     part = pattern.strip("*/")
     near = get_close_matches(pattern, rows) or [row for row in rows if part in row] or rows
     return (
-        f"no comparison matches --only {pattern!r}, which is held to the whole of "
+        f"no comparison matches --filter {pattern!r}, which is held to the whole of "
         f"scenario/toggle/metric, such as {' or '.join(near[:3])}"
     )
 
@@ -111,11 +115,11 @@ def trials(cell: Cell, pair: int, seed: int) -> tuple[Trial, Trial]:
     return _trial(cell, pair, first, 0, trial_seed), _trial(cell, pair, second, 1, trial_seed)
 
 
-def _metric(name: str, scenario: Scenario, metrics: Mapping[str, Metric]) -> Metric:
+def _metric(name: str, scenario: str, metrics: Mapping[str, Metric]) -> Metric:
     if name in metrics:
         return metrics[name]
     near = get_close_matches(name, metrics) or sorted(metrics)
-    raise UsageError(f"{scenario.name}: no metric {name!r}. Known: {', '.join(near)}.")
+    raise UsageError(f"{scenario}: no metric {name!r}. Known: {', '.join(near)}.")
 
 
 def _first_side(cell: Cell, pair: int, seed: int) -> Side:

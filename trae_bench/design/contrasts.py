@@ -15,12 +15,11 @@ The fractions are Box and Hunter's two-level designs (The 2^(k-p) fractional fac
 Technometrics 3, 1961).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations, product
 
 from trae_bench.errors import UsageError
 from trae_bench.model.experiment import Arm, Contrast
-from trae_bench.scenario import Scenario
 
 NOISE_FLOOR = "A/A"
 """Name of the contrast of the baseline with itself."""
@@ -30,29 +29,25 @@ Vector = tuple[bool, ...]
 
 
 def contrasts(
-    scenario: Scenario, *, only: Sequence[str] = (), design: str = "add-one"
+    varied: Sequence[str], baseline: Mapping[str, bool], design: str = "add-one"
 ) -> list[Contrast]:
-    """Contrasts of one scenario, the noise floor first.
+    """Contrasts of one scenario, the noise floor first; none if no toggle is varied.
 
-    `only` leaves the other toggles out of the question (they stay off); toggles that the
-    scenario cannot feel are ignored, and where none is left there is nothing to compare: [].
-    Raises `UsageError` for an unknown design.
+    `varied` are the toggles that the design turns on, and `baseline` is the toggle vector with
+    all of them off. Raises `UsageError` if the design is unknown.
     """
     if design not in _DESIGNS:
         raise UsageError(f"No design {design!r}. Known: {', '.join(_DESIGNS)}.")
-    factors = tuple(name for name in scenario.toggles.vary if not only or name in only)
-    if not factors:
+    if not varied:
         return []
 
-    def arm(name: str, on: Iterable[str]) -> Arm:
-        off = dict.fromkeys(scenario.toggles.vary, False)
-        return Arm(name, {**off, **dict.fromkeys(on, True), **scenario.toggles.hold})
+    def arm(names: Iterable[str]) -> Arm:
+        return Arm("+".join(names) or "none", {**baseline, **dict.fromkeys(names, True)})
 
-    none = arm("none", ())
-    found = [Contrast(scenario.name, NOISE_FLOOR, none, none)]
-    for name, a, b in _DESIGNS[design](factors):
-        side_a = arm("+".join(a), a) if a else none
-        found.append(Contrast(scenario.name, name, side_a, arm("+".join(b), b)))
+    none = arm(())
+    found = [Contrast(NOISE_FLOOR, none, none)]
+    for name, a, b in _DESIGNS[design](tuple(varied)):
+        found.append(Contrast(name, arm(a), arm(b)))
     return found
 
 

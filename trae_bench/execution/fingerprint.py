@@ -3,27 +3,21 @@
 Everything here happens after the measured process has ended.
 """
 
-import errno
 import hashlib
 import json
 import os
 import re
 import stat
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trae_bench._util.bounded_io import first_bytes
-from trae_bench.model.sample import ChildReport, SessionAnswer, SessionLog
-from trae_bench.scenario import Normalise, Oracle
+from trae_bench.model.sample import AgentAnswer, SessionLog
+from trae_bench.scenario import Normalise
 from trae_bench.scenario.loader import ignored
 
 Clean = Callable[[str], str]
 """Takes out of a text what may legitimately differ between two runs."""
-
-AgentAnswer = ChildReport | SessionAnswer
-"""What a subject says of one session: whether it succeeded, and its final text."""
 
 MAX_CLEANED = 16 * 1024 * 1024
 """Bytes; a file larger than this is compared as it is."""
@@ -76,39 +70,6 @@ def workspace_digest(root: Path, ignore: Iterable[str], clean: Clean) -> str:
 def combined(digests: Sequence[str]) -> str:
     """One digest for several sessions, in their order; a single one's is its own."""
     return digests[0] if len(digests) == 1 else _digest(" ".join(digests).encode())
-
-
-def wrong_in(oracle: Oracle, root: Path, report: AgentAnswer | None) -> str | None:
-    """What the oracle's `files` and `final_text` find wrong; its command is not run here.
-
-    A subject without a report has no final text to look at.
-    """
-    for relative, expected in oracle.files.items():
-        try:
-            found = _left(root, relative, len(expected.encode()) + 1)
-        except OSError as error:
-            return f"oracle: {relative}: {error.strerror}"
-        if found != expected.encode():
-            return f"oracle: {relative} is not as expected"
-    if report is not None:
-        if not report.success:
-            return "the agent says itself that it did not succeed"
-        if oracle.final_text not in report.final_text:
-            return f"oracle: the final text does not contain {oracle.final_text!r}"
-    return None
-
-
-def told_command(command: str) -> str:
-    """An oracle's command for a sentence, on one line, and not all of a long one."""
-    return textwrap.shorten(command, 60, placeholder=" ...")
-
-
-def _left(root: Path, relative: str, most: int) -> bytes:
-    """What the agent left there; a link, which may lead anywhere, is no file."""
-    path = Path(os.path.realpath(root / relative))
-    if path != Path(os.path.realpath(root), relative):
-        raise OSError(errno.EINVAL, "no regular file, or below a link")
-    return first_bytes(path, most)
 
 
 def _cleaned_body(body: bytes, clean: Clean) -> Any:

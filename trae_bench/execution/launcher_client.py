@@ -16,10 +16,10 @@ from typing import IO
 import msgspec
 from msgspec import Struct
 
-from trae_bench._util.child_env import _inherited
+from trae_bench._util.child_env import inherited
 from trae_bench._util.child_output import last_words
 from trae_bench.errors import CannotMeasure
-from trae_bench.metrics import Usage
+from trae_bench.model.sample import ProcessResult
 
 REPORT_FD = 3
 """Where a child finds the pipe that it reports over."""
@@ -35,50 +35,6 @@ class Job(Struct, frozen=True, kw_only=True):
     report_fd: int = REPORT_FD
     cores: tuple[int, ...] = ()
     limits: dict[str, int] = {}
-
-
-class ProcessResult(Struct, frozen=True, kw_only=True):
-    """What became of a job."""
-
-    pid: int = 0
-    started: float = 0.0
-    ended: float = 0.0
-    exit_status: int | None = None
-    """Negative for a signal; None where the process never ran or never ended."""
-    user: float = 0.0
-    system: float = 0.0
-    max_rss: int = 0
-    minor_faults: int = 0
-    major_faults: int = 0
-    voluntary_switches: int = 0
-    involuntary_switches: int = 0
-    run_delay: float | None = None
-    written_bytes: int | None = None
-    write_syscalls: int | None = None
-    report: str = ""
-    """The report's bytes, one a character."""
-    report_cut: bool = False
-    timed_out: bool = False
-    problem: str | None = None
-    """Why there is no exit status."""
-
-    @property
-    def wrong(self) -> str | None:
-        """Why this end is no good one; None where it is."""
-        if self.timed_out:
-            return f"killed after {self.ended - self.started:.1f} s"
-        if self.exit_status is None:
-            return self.problem or "its end was not seen"
-        if self.exit_status == -signal.SIGKILL:
-            return "killed by SIGKILL, which the kernel sends where memory ends"
-        if self.exit_status < 0:
-            return f"killed by {_signal_name(-self.exit_status)}"
-        return f"exit status {self.exit_status}" if self.exit_status else None
-
-    def usage(self, floor: int) -> Usage:
-        """`floor` is the launcher's own high-water mark: no child's can be read below it."""
-        shared = {name: getattr(self, name) for name in Usage.__struct_fields__}
-        return Usage(**shared | {"max_rss": self.max_rss if self.max_rss > floor else None})
 
 
 class _Message(Struct, frozen=True):
@@ -98,8 +54,6 @@ class LauncherClient:
         self._control: socket.socket
         self._errors: IO[bytes]
         self._inbox = bytearray()
-        self.floor = 0
-        """Its memory high-water mark (bytes), as of the last jobs; children inherit it."""
 
     def run(self, jobs: Sequence[Job], seconds: float) -> tuple[ProcessResult, ...]:
         """Start all jobs back to back and sleep until all have ended; each gets `seconds`.
@@ -121,8 +75,7 @@ class LauncherClient:
         except BaseException:
             self.close()
             raise
-        self.floor = message.floor
-        return message.done
+        return tuple(_without_inherited_rss(result, message.floor) for result in message.done)
 
     def close(self) -> None:
         """End it, and with it whatever it still runs. A further `run` starts a new one."""
@@ -147,7 +100,7 @@ class LauncherClient:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
-                env=_inherited(),
+                env=inherited(),
                 cwd="/",
                 # Out of reach of the terminal's Ctrl-C: the bench decides what ends.
                 start_new_session=True,
@@ -179,11 +132,11 @@ class LauncherClient:
         return CannotMeasure(f"the process that starts the trials has died{words}")
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+def _without_inherited_rss(result: ProcessResult, floor: int) -> ProcessResult:
+    """Drop a peak memory that the child may have inherited from the launcher (`floor`, bytes)."""
+    if result.max_rss is None or result.max_rss > floor:
+        return result
+    return msgspec.structs.replace(result, max_rss=None)
 
 
 def _kill_groups(pids: Sequence[int]) -> None:
@@ -193,6 +146,3 @@ def _kill_groups(pids: Sequence[int]) -> None:
                 os.killpg(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 continue
-
-
-# -- what a child sees and says ---------------------------------------------------------

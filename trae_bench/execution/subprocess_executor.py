@@ -1,8 +1,8 @@
-"""Ways to run a trial: in a fresh process, and the scripted twin that runs nothing.
+"""Runs each trial in a fresh process.
 
-`SubprocessExecutor` prepares folders and a session at the provider, lets the launcher start the
-subject, and makes a `Sample` of what it left. All that is not the subject's own work lies
-before the spawn or after the exit.
+`SubprocessExecutor` prepares folders and sessions, lets the launcher run the subject, and
+builds a `Sample` from the result. All work of the harness happens before the spawn or after
+the exit.
 """
 
 import re
@@ -10,144 +10,73 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import msgspec
-from msgspec import Struct
 
 from trae_bench._util.bounded_io import first_bytes
 from trae_bench._util.child_env import environment
 from trae_bench._util.child_output import last_words, printable
 from trae_bench.execution import callgrind
-from trae_bench.execution.fingerprint import (
-    AgentAnswer,
-    Clean,
-    cleaner,
-    combined,
-    told_command,
-    transcript_digest,
-    workspace_digest,
-    wrong_in,
+from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient
+from trae_bench.execution.ports import Provider, Subject
+from trae_bench.execution.trial_result import (
+    SessionCheck,
+    TrialResult,
+    TrialSetup,
+    agent_error,
+    build_sample,
+    check_sessions,
 )
-from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient, ProcessResult
-from trae_bench.execution.workspace import lay_out, remove, room_for_trials
-from trae_bench.metrics import figures
-from trae_bench.model.experiment import Command, SessionEndpoint, Trial
-from trae_bench.model.sample import ChildReport, Sample, SessionAnswer, SessionLog, Status, of_trial
+from trae_bench.execution.workspace import create_home, lay_out, remove, room_for_trials
+from trae_bench.model.experiment import SessionEndpoint, Trial
+from trae_bench.model.sample import (
+    AgentAnswer,
+    ChildReport,
+    ProcessResult,
+    Sample,
+    SessionAnswer,
+    Status,
+    of_trial,
+)
 from trae_bench.scenario import Scenario
 
 FILE_LIMIT = 256 * 1024 * 1024
-"""Bytes; room for any honest file, and none for a flood that fills the disk."""
+"""Maximum bytes per output file."""
 MIN_MEMORY = 64 * 1024 * 1024
-"""Bytes below which not even an empty agent could work."""
+"""Smallest memory limit (bytes). Even an empty agent needs more."""
 MAX_STEPS = 10**9
-"""A report of more steps is nonsense, and no float would hold the largest of them."""
+"""Maximum steps in a report. A larger number is an invalid report."""
 MAX_PRINTED = 1024 * 1024
-"""Bytes of a command's output that are looked at."""
+"""Bytes of a command's output that are read."""
 COUNTS = "callgrind.out"
-"""In a trial's folder, where its instructions are counted."""
+"""File in a trial's folder for callgrind's instruction counts."""
 _OUT_OF_MEMORY = re.compile(
     "MemoryError|bad_alloc|ENOMEM|cannot allocate memory|out of memory", re.IGNORECASE
 )
-_ORACLES_AT_ONCE = 8
-_MAX_PROBLEM = 3000
 
 ScriptT = TypeVar("ScriptT")
-ScriptT_contra = TypeVar("ScriptT_contra", contravariant=True)
-
-
-class Provider(Protocol[ScriptT_contra]):
-    """Plays a script to a session. Raises `ProviderDown`."""
-
-    def register(self, session: str, script: ScriptT_contra, /) -> str:
-        """The base URL under which this session finds its provider."""
-        ...
-
-    def environ(self, session: str, /) -> dict[str, str]:
-        """What the subject's environment must say for it to find its provider there."""
-        ...
-
-    def collect(self, session: str, /) -> SessionLog:
-        """What the session asked; it is over from now on."""
-        ...
-
-
-class Subject(Protocol):
-    """What is measured: anything with a command line that talks to a provider."""
-
-    @property
-    def reports(self) -> bool:
-        """It writes a `ChildReport` to its report pipe; if not, its exit status must do."""
-        ...
-
-    def command(
-        self,
-        trial: Trial,
-        scenario: Scenario,
-        seats: Sequence[SessionEndpoint],
-        home: Path,
-        report_fd: int,
-    ) -> Command:
-        """Its command line for one trial, which is one process for all the `seats`, one a
-        session. May put files into `home`. Raises `CannotMeasure` for what it cannot do."""
-        ...
-
-
-# -- the executor -----------------------------------------------------------------------
-
-
-class _Prepared(Struct, frozen=True):
-    """A trial, ready to be started."""
-
-    trial: Trial
-    scenario: Scenario
-    sessions: tuple[str, ...]
-    """Their names at the provider; none where there is no session."""
-    seats: tuple[SessionEndpoint, ...]
-    folder: Path
-    job: Job
-
-    @property
-    def home(self) -> Path:
-        return self.folder / "home"
-
-
-class _Finished(Struct, frozen=True):
-    """A trial after its end, its answer not looked at yet."""
-
-    prepared: _Prepared
-    ended: ProcessResult
-    logs: tuple[SessionLog, ...]
-    report: ChildReport | None
-    told: tuple[AgentAnswer | None, ...]
-    """What was said of each seat's session; None where the subject does not say."""
-    status: Status
-    problem: str | None
-
-
-class _Answer(Struct, frozen=True):
-    """What became of one session, and whether that is right."""
-
-    workspace: str
-    """Digest."""
-    wrong: str | None
+_Prepared = tuple[TrialSetup, Job]
 
 
 class SubprocessExecutor(Generic[ScriptT]):
-    """Runs each trial in a new process; two trials at the same time, on one core.
+    """An `Executor` that starts each trial as a process. The two of a duet run concurrently.
 
-    `script` makes the provider's script of a scenario and the session's workspace.
-    `scratch` is a folder for this executor alone. `duet_core` is the core of both sides of
-    a duet; None leaves them to the kernel, and then their times are no duet's. `timeout`
-    (seconds) stands in for the scenario's own. `memory_limit` (bytes) bounds what each process
-    can write to of its own memory (Linux; address space that is only set aside is free, which
-    some runtimes need); without one, the kernel takes the trial first when memory ends.
-    `file_limit` (bytes) bounds each file that it writes, its log included. Folders of trials
-    that went wrong are moved to `keep`, those of all with `keep_all`.
+    script        builds the provider's script from a scenario and the session's workspace
+    scratch       a folder that only this executor uses
+    duet_core     the core that both sides of a duet share; without it they are not pinned, and
+                  their times are not comparable as a duet's
+    timeout       seconds per trial, in place of the scenario's own
+    memory_limit  bytes of data memory per process (`RLIMIT_DATA` on Linux); reserved address
+                  space is not counted, because some runtimes need it; without a limit, the
+                  kernel's out-of-memory killer selects the trial first
+    file_limit    maximum bytes per file that a trial writes, its log included
+    keep          folder that receives the folders of trials that are not correct, or of all
+                  trials with `keep_all`
 
-    Where a scenario wants several runs in one home, the last one is the sample, or the first
-    that went wrong. A trial that crashes, hangs or talks nonsense is a `Sample` that says so.
-    Raises `CannotMeasure` (or the provider's `ProviderDown`) where no further trial can work.
+    If a scenario asks for several runs in one home, the sample is the last run, or the first
+    that failed. A trial that crashes, hangs or writes an invalid report gives a `Sample` that
+    says so. Raises `CannotMeasure` or `ProviderDown` if no further trial can run.
     """
 
     def __init__(
@@ -194,80 +123,85 @@ class SubprocessExecutor(Generic[ScriptT]):
         self.close()
 
     def close(self) -> None:
-        """End the launcher; whatever runs is killed."""
+        """Stop the launcher, which kills every running trial."""
         self._launcher.close()
 
     def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
-        """One trial, or the two of a duet in the order of their slots."""
+        """Run one serial trial, or the two of a duet in the order of their slots."""
         with room_for_trials(str(self._scratch)):
             return self._run(trials)
 
     def _run(self, trials: Sequence[Trial]) -> list[Sample]:
         prepared = [self._prepare(trial, slot) for slot, trial in enumerate(trials)]
+        setups = [setup for setup, _ in prepared]
+        seconds = self._seconds(setups)
         try:
-            finished = self._play(prepared)
-            for _ in range(1, max(one.scenario.subject.runs for one in prepared)):
-                if all(one.status == "ok" for one in finished):
-                    for one in prepared:
-                        self._make_ready(one)
-                    finished = self._play(prepared)
-            answers = self._ask_oracles(finished)
-            samples = [self._sample(*both) for both in zip(finished, answers, strict=True)]
-            return [self._kept(*both) for both in zip(finished, samples, strict=True)]
+            results = self._play(prepared, seconds)
+            for _ in range(1, max(setup.scenario.subject.runs for setup in setups)):
+                if all(result.status == "ok" for result in results):
+                    for setup in setups:
+                        self._renew_workspaces(setup)
+                    results = self._play(prepared, seconds)
+            checks = check_sessions(results, self._launcher, seconds, self._limits)
+            return [self._sample(*pair) for pair in zip(results, checks, strict=True)]
         finally:
-            for one in prepared:
-                remove(one.folder)
+            for setup in setups:
+                remove(setup.folder)
 
-    def _play(self, prepared: Sequence[_Prepared]) -> list[_Finished]:
-        ended = self._launcher.run([one.job for one in prepared], self._seconds(prepared))
-        return [self._finish(*both) for both in zip(prepared, ended, strict=True)]
+    def _play(self, prepared: Sequence[_Prepared], seconds: float) -> list[TrialResult]:
+        processes = self._launcher.run([job for _, job in prepared], seconds)
+        return [
+            self._result(setup, process)
+            for (setup, _), process in zip(prepared, processes, strict=True)
+        ]
 
-    def _seconds(self, prepared: Sequence[_Prepared]) -> float:
+    def _seconds(self, setups: Sequence[TrialSetup]) -> float:
         if self._timeout is not None:
             return self._timeout
         return max(
-            one.scenario.timeout_seconds
-            * (callgrind.SLOWDOWN if one.trial.probe == "callgrind" else 1)
-            for one in prepared
+            setup.scenario.timeout_seconds
+            * (callgrind.SLOWDOWN if setup.trial.probe == "callgrind" else 1)
+            for setup in setups
         )
 
-    # -- before
+    # -- before the spawn
 
     def _prepare(self, trial: Trial, slot: int) -> _Prepared:
         scenario = self._scenarios[trial.scenario]
         self._sessions += 1
-        # Names of one length for all: a longer path would cost its side memory and time.
+        # All names have one length: a longer path would cost its side memory and time.
         name = f"{self._sessions:07}"
         folder = self._scratch / f"{slot}"
         remove(folder)
-        home = folder / "home"
-        (home / "tmp").mkdir(parents=True)
-        sessions, workspaces = _places(scenario, name, folder / "workspace")
+        home = create_home(folder)
+        sessions, workspaces = _session_places(scenario, name, folder / "workspace")
         urls = self._open_sessions(scenario, sessions, workspaces) or ("",)
-        seats = tuple(map(SessionEndpoint, urls, map(str, workspaces)))
-        command = self._subject.command(trial, scenario, seats, home, REPORT_FD)
-        counted = trial.probe == "callgrind"
+        endpoints = tuple(map(SessionEndpoint, urls, map(str, workspaces)))
+        command = self._subject.command(trial, scenario, endpoints, home, REPORT_FD)
+        argv = command.argv
+        if trial.probe == "callgrind":
+            argv = callgrind.wrapped(argv, folder / COUNTS)
         job = Job(
-            argv=callgrind.wrapped(command.argv, folder / COUNTS) if counted else command.argv,
+            argv=argv,
             env=environment(home) | self._provider_environ(sessions) | command.env,
             cwd=command.cwd,
             log=str(folder / "log"),
             cores=self._cores(trial),
             limits=self._limits,
         )
-        return _Prepared(trial, scenario, sessions, seats, folder, job)
+        return TrialSetup(trial, scenario, sessions, endpoints, folder), job
 
-    def _make_ready(self, prepared: _Prepared) -> None:
-        """For a further run in the same home, under the same addresses: fresh workspaces."""
-        workspaces = [Path(seat.workspace) for seat in prepared.seats]
+    def _renew_workspaces(self, setup: TrialSetup) -> None:
+        """Prepare another run with fresh workspaces, in the same home, at the same addresses."""
+        workspaces = [Path(endpoint.workspace) for endpoint in setup.endpoints]
         for workspace in workspaces:
             remove(workspace)
-        self._open_sessions(prepared.scenario, prepared.sessions, workspaces)
+        self._open_sessions(setup.scenario, setup.sessions, workspaces)
 
     def _open_sessions(
         self, scenario: Scenario, sessions: Sequence[str], workspaces: Sequence[Path]
     ) -> tuple[str, ...]:
-        """Lay out the workspaces, register the sessions; their base URLs."""
+        """Create the workspaces, register the sessions and return their base URLs."""
         for workspace in workspaces:
             workspace.mkdir(parents=True)
             lay_out(scenario.workspace, workspace)
@@ -277,104 +211,50 @@ class SubprocessExecutor(Generic[ScriptT]):
         )
 
     def _provider_environ(self, sessions: Sequence[str]) -> dict[str, str]:
-        # Sessions of one scenario differ in their names only.
+        # It is the same for all sessions of one scenario.
         return self._provider.environ(sessions[0]) if sessions else {}
 
     def _cores(self, trial: Trial) -> tuple[int, ...]:
-        # A serial trial may use every core, as it would in a user's hands.
+        # A serial trial may use every core, as in normal use.
         if trial.mode == "serial" or self._duet_core is None:
             return ()
         return (self._duet_core,)
 
-    # -- after
+    # -- after the exit
 
-    def _finish(self, prepared: _Prepared, ended: ProcessResult) -> _Finished:
-        logs = tuple(map(self._provider.collect, prepared.sessions))
+    def _result(self, setup: TrialSetup, process: ProcessResult) -> TrialResult:
+        logs = tuple(map(self._provider.collect, setup.sessions))
         report: ChildReport | None = None
-        told: tuple[AgentAnswer | None, ...] = (None,) * len(prepared.seats)
+        answers: tuple[AgentAnswer | None, ...] = (None,) * len(setup.endpoints)
         status: Status = "ok"
-        if (problem := ended.wrong) is not None:
-            status = "timeout" if ended.timed_out else "failed"
-        elif prepared.scenario.subject.command:
-            told = (SessionAnswer(True, _printed(prepared.folder / "log")),)
+        if (problem := process.failure) is not None:
+            status = "timeout" if process.timed_out else "failed"
+        elif setup.scenario.subject.command:
+            answers = (SessionAnswer(True, _printed(setup.folder / "log")),)
         elif self._subject.reports:
-            report, problem = _read_report(ended, len(prepared.seats))
-            report = _with_instructions(report, prepared.folder / COUNTS)
+            report, problem = _read_report(process, len(setup.endpoints))
+            report = _with_instructions(report, setup.folder / COUNTS)
             if report is None:
                 status = "garbage"
             elif report.error is not None:
-                status, problem = "failed", f"the subject gave up: {printable(report.error)}"
+                status, problem = "failed", agent_error(report)
             else:
-                told = report.sessions or (report,)
+                answers = report.sessions or (report,)
         if problem is not None:
-            words = last_words(prepared.folder / "log")
-            problem += self._memory_ended(problem + words) + words
-        return _Finished(prepared, ended, logs, report, told, status, problem)
+            output = last_words(setup.folder / "log")
+            problem += self._memory_hint(problem + output) + output
+        return TrialResult(setup, process, logs, report, answers, status, problem)
 
-    def _memory_ended(self, said: str) -> str:
-        """What to know of a trial that speaks of too little memory."""
+    def _memory_hint(self, text: str) -> str:
+        """Return the memory limit, if the text says that memory ran out."""
         limit = self._limits.get("RLIMIT_DATA")
-        if limit is None or not _OUT_OF_MEMORY.search(said):
+        if limit is None or not _OUT_OF_MEMORY.search(text):
             return ""
-        return f" (each process of a trial may take {limit / 1e9:.3g} GB here)"
+        return f" (the memory limit per process is {limit / 1e9:.3g} GB)"
 
-    def _ask_oracles(self, finished: Sequence[_Finished]) -> list[list[_Answer]]:
-        """For each trial the answers of its sessions; none where the trial is not ok."""
-        # The digests come first, for an oracle may leave files, too.
-        digests = [_workspaces(one) if one.status == "ok" else [] for one in finished]
-        wrong = [_wrong(one) if one.status == "ok" else [] for one in finished]
-        asked = [
-            (trial, session)
-            for trial, one in enumerate(finished)
-            for session, problem in enumerate(wrong[trial])
-            if one.prepared.scenario.oracle.command and problem is None
-        ]
-        for start in range(0, len(asked), _ORACLES_AT_ONCE):
-            now = asked[start : start + _ORACLES_AT_ONCE]
-            prepared = [(finished[trial].prepared, session) for trial, session in now]
-            jobs = [self._oracle_job(*one) for one in prepared]
-            seconds = self._seconds([one for one, _ in prepared])
-            all_ended = self._launcher.run(jobs, seconds)
-            for (trial, session), job, ended in zip(now, jobs, all_ended, strict=True):
-                if ended.wrong is not None:
-                    command = told_command(job.argv[-1])
-                    told = f"oracle: {ended.wrong} ({command}){last_words(Path(job.log))}"
-                    wrong[trial][session] = told
-        return [
-            [_Answer(*both) for both in zip(*each, strict=True)]
-            for each in zip(digests, wrong, strict=True)
-        ]
-
-    def _oracle_job(self, prepared: _Prepared, session: int) -> Job:
-        return Job(
-            argv=("sh", "-c", prepared.scenario.oracle.command),
-            env=environment(prepared.home),
-            cwd=prepared.seats[session].workspace,
-            log=str(prepared.folder / f"oracle-{session}.log"),
-            limits=self._limits,
-        )
-
-    def _sample(self, finished: _Finished, answers: Sequence[_Answer]) -> Sample:
-        trial, ended, ok = finished.prepared.trial, finished.ended, finished.status == "ok"
-        wrong = [answer.wrong for answer in answers if answer.wrong is not None]
-        usage = ended.usage(self._launcher.floor)
-        problem = finished.problem or _first_wrong(wrong, len(answers))
-        correct = 1 - len(wrong) / len(answers) if answers else None
-        return Sample(
-            **of_trial(trial),
-            status=finished.status,
-            started=ended.started,
-            exit_status=ended.exit_status,
-            pid=ended.pid,
-            metrics=figures(usage, finished.logs, finished.report, correct) if ok else {},
-            transcript=_transcript(finished) if ok else "",
-            workspace=combined([answer.workspace for answer in answers]) if ok else "",
-            correct=ok and not wrong,
-            problem=problem[:_MAX_PROBLEM] if problem else None,
-        )
-
-    def _kept(self, finished: _Finished, sample: Sample) -> Sample:
-        """Move the trial's folder out of the way of the next one, if it is wanted."""
+    def _sample(self, result: TrialResult, checks: Sequence[SessionCheck]) -> Sample:
+        """Build the sample. Move the trial's folder to `keep`, if it is to be kept."""
+        sample = build_sample(result, checks)
         if self._keep is None or (sample.correct and not self._keep_all):
             return sample
         kind = sample.mode if sample.probe == "plain" else f"{sample.mode}-{sample.probe}"
@@ -382,19 +262,18 @@ class SubprocessExecutor(Generic[ScriptT]):
         target = self._keep / re.sub(r"[^\w.-]+", "_", name)
         remove(target)
         self._keep.mkdir(parents=True, exist_ok=True)
-        shutil.move(finished.prepared.folder, target)
+        shutil.move(result.setup.folder, target)
         if sample.problem is None:
             return sample
         return msgspec.structs.replace(sample, problem=f"{sample.problem}\nkept in {target}")
 
 
-# -- what lies around a trial -----------------------------------------------------------
+def _session_places(
+    scenario: Scenario, name: str, root: Path
+) -> tuple[tuple[str, ...], list[Path]]:
+    """Return the names of the sessions at the provider, and a workspace for each.
 
-
-def _places(scenario: Scenario, name: str, root: Path) -> tuple[tuple[str, ...], list[Path]]:
-    """Names of the sessions at the provider, and a workspace for each.
-
-    Where something else is done in place of a session, there is one workspace and no session.
+    A scenario without a session (a plain command, an install) still has one workspace.
     """
     if not scenario.subject.has_session:
         return (), [root]
@@ -404,89 +283,46 @@ def _places(scenario: Scenario, name: str, root: Path) -> tuple[tuple[str, ...],
     return tuple(f"{name}-{number}" for number in numbers), [root / number for number in numbers]
 
 
-def _read_report(ended: ProcessResult, sessions: int) -> tuple[ChildReport | None, str | None]:
-    if ended.report_cut:
-        return None, "its report does not end"
-    if not ended.report:
-        return None, "it ended without a report"
+def _read_report(process: ProcessResult, sessions: int) -> tuple[ChildReport | None, str | None]:
+    """Decode a child's report. Return either the report or the problem."""
+    if process.report_cut:
+        return None, "the report is too long"
+    if not process.report:
+        return None, "the process exited without a report"
     try:
-        report = msgspec.json.decode(ended.report.encode("latin-1"), type=ChildReport)
+        report = msgspec.json.decode(process.report.encode("latin-1"), type=ChildReport)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return None, f"its report is not one: {error}"
+        return None, f"invalid report: {error}"
     if not 0 <= report.steps <= MAX_STEPS:
-        return None, f"its report is not one: {report.steps} steps"
-    told = len(report.sessions) or 1
-    if told != sessions:
-        return None, f"its report is not one: it tells of {told} of {sessions} sessions"
+        return None, f"invalid report: {report.steps} steps"
+    reported = len(report.sessions) or 1
+    if reported != sessions:
+        return None, f"invalid report: it covers {reported} of {sessions} sessions"
     return report, None
 
 
 def _with_instructions(report: ChildReport | None, counts: Path) -> ChildReport | None:
-    """What callgrind counted, beside the child's own counters."""
-    found = callgrind.instructions(counts)
-    if report is None or found is None:
+    """Add callgrind's count to the child's own counters."""
+    count = callgrind.instructions(counts)
+    if report is None or count is None:
         return report
-    return msgspec.structs.replace(report, counters=report.counters | {"instructions": found})
+    return msgspec.structs.replace(report, counters=report.counters | {"instructions": count})
 
 
 def _printed(log: Path) -> str:
     return printable(first_bytes(log, MAX_PRINTED))
 
 
-def _workspaces(finished: _Finished) -> list[str]:
-    prepared = finished.prepared
-    ignore = prepared.scenario.workspace.ignore
-    return [
-        workspace_digest(Path(seat.workspace), ignore, _cleaner(prepared, seat))
-        for seat in prepared.seats
-    ]
-
-
-def _transcript(finished: _Finished) -> str:
-    prepared = finished.prepared
-    logs = finished.logs or (SessionLog((), 0, b""),)
-    return combined(
-        [
-            transcript_digest(log, told, _cleaner(prepared, seat))
-            for log, told, seat in zip(logs, finished.told, prepared.seats, strict=True)
-        ]
-    )
-
-
-def _wrong(finished: _Finished) -> list[str | None]:
-    prepared = finished.prepared
-    return [
-        wrong_in(prepared.scenario.oracle, Path(seat.workspace), told)
-        for seat, told in zip(prepared.seats, finished.told, strict=True)
-    ]
-
-
-def _first_wrong(wrong: Sequence[str], sessions: int) -> str | None:
-    if not wrong or sessions == 1:
-        return wrong[0] if wrong else None
-    return f"{len(wrong)} of {sessions} sessions are wrong, the first: {wrong[0]}"
-
-
-def _cleaner(prepared: _Prepared, seat: SessionEndpoint) -> Clean:
-    places = {"workspace": seat.workspace, "home": str(prepared.home)}
-    if seat.base_url:
-        places["provider"] = seat.base_url
-    return cleaner(places, prepared.scenario.normalise)
-
-
-# -- the scripted twin ------------------------------------------------------------------
-
-
 class ScriptedExecutor:
-    """Test twin: runs no process and has no clock; `answer` says what each trial gives.
+    """A fake for tests that starts no process and reads no clock.
 
-    An answer is the trial's metrics, or a whole `Sample` where more has to be said.
+    `answer` returns the metrics of a trial, or its whole `Sample`.
     """
 
     def __init__(self, answer: Callable[[Trial], Mapping[str, float] | Sample]) -> None:
         self._answer = answer
         self.batches: list[tuple[Trial, ...]] = []
-        """What was asked for, in order."""
+        """The trials of each call to `run`."""
 
     def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
         self.batches.append(tuple(trials))

@@ -28,6 +28,13 @@ def room_for_trials(place: str) -> Iterator[None]:
         ) from error
 
 
+def create_home(folder: Path) -> Path:
+    """Create the home folder of a trial, with its folder for temporary files."""
+    home = folder / "home"
+    (home / "tmp").mkdir(parents=True)
+    return home
+
+
 def lay_out(fixture: WorkspaceFixture, folder: Path) -> None:
     """Write generated files, then single ones, into an existing folder.
 

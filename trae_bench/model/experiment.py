@@ -62,26 +62,30 @@ class Arm(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Contrast(Struct, frozen=True, forbid_unknown_fields=True):
-    """The question "what does B change against A, on this scenario?"."""
+    """The question "what does side B change against side A?"."""
 
-    scenario: Name
     name: Name
     """The toggle that differs; `A/A` for the noise floor."""
     a: Arm
     b: Arm
 
 
-class Trial(Struct, frozen=True):
-    """One run of the subject in a fresh process."""
+class TrialKey(Struct, frozen=True):
+    """Where a trial, and its sample, belong in the plan."""
 
-    scenario: str
-    contrast: str
+    scenario: Name
+    contrast: Name
     mode: Mode
     pair: int
-    """Pair 0 warms the machine and is never counted."""
+    """Pair 0 warms the machine up and is never counted."""
     side: Side
     slot: int
-    """0 was started first, 1 second."""
+    """0 starts first, 1 second."""
+
+
+class Trial(TrialKey, frozen=True):
+    """One run of the subject in a fresh process."""
+
     arm: Arm
     seed: int
     probe: Probe = "plain"
@@ -118,17 +122,17 @@ class Cell(Struct, frozen=True, forbid_unknown_fields=True):
     """The contrast whose regressions its pairs are to confirm; taken only if there are any."""
 
 
-class Limits(Struct, frozen=True):
-    """When a session ends, if no verdict ends it earlier."""
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a run stops, if its verdicts do not stop it earlier."""
 
     budget: float | None = None
-    """Seconds for the whole run, the earlier parts of a resumed one included."""
+    """Seconds for the whole run, including the parts before it was resumed."""
     pairs: int | None = None
-    """Counted pairs that a cell takes at most; None is the last look of its rules."""
+    """Maximum counted pairs of a cell. None stands for the last look of its rules."""
     noise_pairs: int = 8
-    """Counted A/A pairs of each kind."""
+    """Counted A/A pairs of each mode and probe."""
     fixed: bool = False
-    """Every cell takes all its pairs, in turn; no verdict ends one earlier."""
-    precision: float | None = None
-    """A cell ends where the interval of each of its rows reaches so far (a fraction) to either
-    side, whatever its verdicts."""
+    """Every cell takes all its pairs in turn; no verdict stops one earlier."""
+    precision: Annotated[float, Meta(gt=0, le=1)] | None = None
+    """A cell stops when the interval of each of its rows is this narrow: a fraction to either
+    side. Verdicts then do not matter."""

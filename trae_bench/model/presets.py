@@ -1,24 +1,22 @@
-"""The kinds of run: which scenarios each takes, how long, and how sure. Data only."""
+"""The profiles of `trae-bench run`: scenarios and limits. Data only."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from msgspec import Struct
 
+from trae_bench.model.experiment import Limits
 from trae_bench.model.run import Header
 
 
 class Profile(Struct, frozen=True):
-    """A kind of run: how long, how sure."""
+    """A named set of scenarios and limits."""
 
     about: str
     scenarios: tuple[str, ...]
-    budget: float | None
-    """Seconds."""
-    pairs: int | None
-    noise_pairs: int
+    limits: Limits
     claimed: bool = True
-    """Verdicts may be claimed."""
+    """The run is long enough for verdicts."""
 
 
 DEFAULT_SCENARIOS = ("bugfix", "fan-out")
@@ -32,14 +30,18 @@ FULL_SCENARIOS = (
     *("api-sequential@tls", "api-sequential@tls-rtt10", "api-sequential@tls-rtt40"),
     *("api-burst", "api-burst@tls", "api-burst@tls-rtt40", "throughput", "streaming"),
 )
-"""What most rows of docs/performance.md are made from."""
+"""Most rows of docs/performance.md come from these."""
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
-        # Without verdicts there is nothing that A/A pairs could guard.
-        "smoke": Profile("2 pairs each, no verdicts", DEFAULT_SCENARIOS, 120.0, 2, 0, False),
-        "quick": Profile("at most 4:30 minutes", DEFAULT_SCENARIOS, 270.0, None, 8),
-        "full": Profile("until every question has its answer", FULL_SCENARIOS, None, None, 12),
+        # Without verdicts, A/A pairs have nothing to guard.
+        "smoke": Profile(
+            "2 pairs each, no verdicts", DEFAULT_SCENARIOS, Limits(120.0, 2, 0), False
+        ),
+        "quick": Profile("at most 4.5 minutes", DEFAULT_SCENARIOS, Limits(270.0)),
+        "full": Profile(
+            "until every comparison is settled", FULL_SCENARIOS, Limits(noise_pairs=12)
+        ),
     }
 )
 

@@ -17,41 +17,40 @@ class Interval(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Estimate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Effect of B against A on one metric, from `n` pairs.
+    """The effect of side B against side A on one metric, from `n` pairs.
 
-    `log_ratio` is the mean of ln(b/a), trimmed where the rule trims; `interval` is on the same
-    scale.
+    `log_ratio` is the mean of ln(b/a), trimmed if the rule trims. `interval` is on the same scale.
     """
 
     n: int
     log_ratio: float | None
-    """None where a value is zero or negative: there is no ratio, only `a`, `b`, `difference`."""
+    """None if a value is zero or negative; `a`, `b` and `difference` are still set."""
     sd: float
-    """Standard deviation of the pairs' log ratios, as observed (Winsorised where the rule trims);
-    0 where there is no ratio."""
+    """Sample standard deviation of the log ratios, Winsorized if the rule trims; 0 without a
+    ratio."""
     interval: Interval | None
-    """None where there is no ratio, or only one pair."""
+    """None without a ratio, or with only one pair."""
     a: float
     """Median of side A, in the metric's unit."""
     b: float
     difference: float
-    """Median of the pairs' b - a."""
+    """Median of b - a over the pairs."""
 
 
 class Judgement(Struct, frozen=True, forbid_unknown_fields=True):
-    """A verdict and what it rests on."""
+    """A verdict and its evidence."""
 
     verdict: Verdict
     look: int
-    """Number of pairs at which it was reached; 0 where it was never looked at."""
+    """Number of pairs at which it was reached; 0 if there was no look."""
     settled: bool
-    """A settled metric takes no more pairs."""
+    """The row needs no more pairs."""
     p: float
-    """Two-sided p-value of no effect at the last look."""
+    """Two-sided p-value at the last look; the null hypothesis is no effect."""
 
 
 class Pairs(Struct, frozen=True, forbid_unknown_fields=True):
-    """What became of the pairs of one contrast and mode; pair 0 is left out."""
+    """How many pairs of one contrast and mode count, and why others do not. Pair 0 is left out."""
 
     measured: int
     answers_differ: int
@@ -60,16 +59,16 @@ class Pairs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Confirmation(Struct, frozen=True, forbid_unknown_fields=True):
-    """What fresh pairs say of a regression that was found."""
+    """The result of the fresh pairs that check a regression."""
 
     stands: bool
-    """They show it, too. Where they do not, the row's verdict is `inconclusive`."""
+    """They show it as well. If not, the verdict of the row becomes `inconclusive`."""
     wanted: int
-    """Fresh pairs that it takes: as many as it took to find it."""
+    """Number of fresh pairs that it needs: as many as the regression took to find."""
     p: float
-    """One-sided p-value of no slowdown in these pairs; 1 where they are too few."""
+    """One-sided p-value of a slowdown in these pairs; 1 if they are too few."""
     estimate: Estimate | None
-    """From the first `wanted` of them; None without any."""
+    """From the first `wanted` pairs; None without any."""
     pairs: Pairs
 
 
@@ -86,30 +85,30 @@ class Comparison(Struct, frozen=True, forbid_unknown_fields=True):
     """Smallest effect worth a verdict (a fraction: 0.02 is 2 %)."""
     pairs: Pairs
     gated: bool = True
-    """Its verdict counts; that of A/A, or of a metric too noisy here, is for information only."""
+    """The verdict counts. A/A rows, and metrics that are too noisy here, are for information."""
     confirmation: Confirmation | None = None
-    """Of a regression found in a run that asks for one."""
+    """Set if the run checks regressions with fresh pairs."""
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True):
-    """When a row is looked at, and what a verdict takes. Raises `ValueError` if inconsistent."""
+    """When a row is looked at, and what a verdict needs. Raises `ValueError` if inconsistent."""
 
     name: str
     looks: tuple[int, ...]
-    """Numbers of pairs at which the t-test is made, rising, from 2 on. The last one is the end."""
+    """Numbers of pairs at which the t-test is made: at least 2, increasing. The last one ends."""
     threshold: float
-    """Smallest mean effect that is worth a verdict (fraction)."""
+    """Smallest mean effect that gets a verdict (fraction)."""
     margin: float
-    """Effects within ±margin (fraction) count as none; more than `threshold`."""
+    """Equivalence margin: effects within ±margin (fraction) count as none. Above `threshold`."""
     alpha: float = 0.01
-    """False regressions allowed in a whole run, all gated rows and looks together (and as
-    many false improvements)."""
+    """Family-wise error rate of false regressions in a whole run, over all gated rows and looks;
+    the same again for false improvements."""
     alpha_equivalence: float = 0.05
-    """Chance, for one row, to be called equivalent with the true effect on the margin."""
+    """Probability that one row is called equivalent if its true effect is on the margin."""
     trim: float = 0.0
-    """Share of the pairs left out at each end, for noise with outliers; 0 is the plain mean."""
+    """Fraction of the pairs trimmed at each end, for noise with outliers; 0 is the plain mean."""
     exact_at: int = 0
-    """At this many pairs, sides that have not varied are compared exactly; 0 is never."""
+    """From this many pairs on, sides without variation are compared exactly; 0 is never."""
 
     def __post_init__(self) -> None:
         rising = all(m < n for m, n in zip((1, *self.looks), self.looks, strict=False))
@@ -120,32 +119,35 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def level(self) -> float:
-        """One-sided error allowed at one look, before it is shared among the family."""
+        """One-sided error rate at one look, before it is divided among the family."""
         return self.alpha / len(self.looks)
 
     @property
     def stops(self) -> tuple[int, ...]:
-        """Every number of pairs at which something may be settled."""
+        """Every number of pairs at which a row can be settled."""
         return tuple(sorted({*self.looks, self.exact_at} - {0}))
 
 
 Reliability = Literal["gated", "too noisy", "sides differ"]
-"""What A/A pairs say of a metric. gated: its verdicts count. too noisy: they are for information
-and take no part in the run's family. sides differ: equal sides do not come out equal, so no
-verdict can be trusted, and none is given."""
+"""What A/A pairs say about a metric.
+
+    gated         its verdicts count
+    too noisy     its verdicts are for information and not part of the run's family
+    sides differ  equal sides differ significantly, so no verdict is given
+"""
 
 
 class NoiseEstimate(Struct, frozen=True, forbid_unknown_fields=True):
-    """What A/A pairs say of this machine, for one metric of one scenario."""
+    """What A/A pairs say about this machine, for one metric of one scenario."""
 
     scenario: str
     metric: str
     pairs: int
     sd: float
-    """Standard deviation of a pair's log ratio."""
+    """Standard deviation of the log ratio of a pair."""
     mean: float
-    """Mean log ratio of the two equal sides; far from 0 where the sides are not treated alike."""
+    """Mean log ratio of the two equal sides; far from 0 if the sides are not treated alike."""
     smallest_effect: float
-    """Smallest effect (a fraction) that gets a verdict here; found with 95 % power at the last
-    look where the noise sets it, not the rule."""
-    standing: Reliability = "gated"
+    """Smallest effect (a fraction) that gets a verdict here: the threshold of the rule or, if
+    larger, the minimum detectable effect at the last look with 95 % power."""
+    reliability: Reliability = "gated"

@@ -4,74 +4,79 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from trae_bench.model.experiment import Cell, Metric, Mode, Name, Text
+from trae_bench.model.experiment import Cell, Limits, Metric, Mode, Name, Switches, Text
 from trae_bench.model.result import Comparison, NoiseEstimate, Rule
 from trae_bench.model.sample import Sample
 
 Stopped = Literal["done", "budget", "interrupted", "error"]
-"""Why a run ended."""
-
+"""Why a run ended. `done` means that no comparison needs another pair."""
 
 # Format history, of run files and journals together:
 #   1  (0.1.0)  the first.
+#   2  (0.2.0)  new metric names; the header holds what the cells are generated from, its limits
+#               in one object and each revision in one; the seal covers the samples as written.
 FORMAT: Literal["trae-bench run"] = "trae-bench run"
+VERSION: Literal[2] = 2
 
-
-VERSION: Literal[1] = 1
-
-
-Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-"""A whole number that every reader can hold, and a float come near."""
-
-
-Facts = Annotated[dict[Name, Text | Whole | float | bool | None], Meta(max_length=200)]
+Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""An integer that fits 64 bits, so that every reader can hold it."""
+Facts = Annotated[dict[Name, Text | Integer | float | bool | None], Meta(max_length=200)]
 
 
 class ScenarioUsed(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which scenario was run, and in what state it was."""
+    """A scenario of a run, and what its cells are generated from."""
 
-    asked: Text
-    """Its name, or the path to its file as it was given."""
+    requested: Text
+    """Its name, or the path of its file as the user gave it."""
     digest: Name
     """SHA-256 of its content; comments and layout of the file do not count."""
+    metrics: Annotated[tuple[Name, ...], Meta(max_length=500)]
+    varied: Annotated[tuple[Name, ...], Meta(max_length=100)]
+    """The toggles that the design varies; empty if two revisions are compared."""
+    baseline: Switches
+    """The toggles of side A: all varied ones are off."""
+    head: Switches | None = None
+    """The toggles of the head revision, if two revisions are compared."""
 
 
-class Compared(Struct, frozen=True, forbid_unknown_fields=True):
-    """Two revisions of the subject, where a run compares these and not toggles."""
+class RevisionId(Struct, frozen=True, forbid_unknown_fields=True):
+    """One revision of the subject."""
 
-    base: Name
-    """As `Arm.revision` has it."""
-    base_commit: Name
-    said: Text
-    """What the base was asked for as."""
-    head: Name
-    head_commit: Name
-    changed: bool
-    """Head has changes on top of its commit."""
+    name: Name
+    """As in `Arm.revision`."""
+    commit: Name
+    modified: bool
+    """The working tree has changes on top of the commit."""
+
+
+class RevisionPair(Struct, frozen=True, forbid_unknown_fields=True):
+    """The two revisions of the subject that a run compares instead of toggles."""
+
+    base: RevisionId
+    head: RevisionId
+    requested: Text
+    """The base as the user named it."""
     own_environments: bool = False
-    """Each side ran in an environment of its own, because they declare different dependencies."""
+    """Each side has its own environment, because their dependencies differ."""
     new: Annotated[dict[Name, Text], Meta(max_length=1000)] = {}
-    """Scenarios that only head can run, and what becomes of the base there."""
+    """Scenarios that only head can run, with the error of the base."""
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
-    """All that must be known beside the samples to run this again, or to go on."""
+    """All that is needed, besides the samples, to repeat a run or to resume it."""
 
     format: Literal["trae-bench run"]
-    version: Literal[1]
+    version: Literal[2]
     created: Name
     """ISO 8601, UTC."""
     command: Text
     """The command line as typed."""
     profile: Name
     seed: int
-    budget: float | None
-    """Seconds."""
-    pairs: int | None
-    """Counted pairs that a cell takes at most; None is the last look of its rules."""
-    noise_pairs: int
+    limits: Limits
     scenarios: Annotated[dict[Name, ScenarioUsed], Meta(max_length=1000)]
     cells: Annotated[tuple[Cell, ...], Meta(max_length=10_000)]
+    """Generated from `scenarios`, `design`, `filters` and `revisions`."""
     metrics: Annotated[dict[Name, Metric], Meta(max_length=500)]
     rules: dict[Mode, Rule]
     machine: Facts
@@ -80,30 +85,29 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     versions: Facts
     design: Name = "add-one"
     """Which arms are compared."""
-    precision: Annotated[float, Meta(gt=0, le=1)] | None = None
-    """Where given, cells ended at intervals so narrow (a fraction, to either side)."""
-    compared: Compared | None = None
+    filters: Annotated[tuple[Text, ...], Meta(max_length=50_000)] = ()
+    """Patterns of the comparisons that are planned; none stands for all."""
+    revisions: RevisionPair | None = None
 
 
 class Resumed(Struct, frozen=True, forbid_unknown_fields=True):
-    """A run was gone on with; times before and after have nothing to do with each other."""
+    """A run was resumed. Clock readings before and after are not comparable."""
 
     created: Name
     command: Text
 
 
 class RunFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """One run: what was asked, what was seen, what was concluded."""
+    """One run: what was asked, what was measured, what was concluded."""
 
     header: Header
     stopped: Stopped
-    """Why it ended; `done` is that no comparison would have taken another pair."""
     elapsed: float
     """Seconds of measuring."""
     noise: tuple[NoiseEstimate, ...]
     comparisons: tuple[Comparison, ...]
-    """Rows of the table. They follow from the samples; they are kept to be read by others."""
+    """Rows of the table. They follow from the samples and are kept for other readers."""
     samples: tuple[Sample, ...]
     resumed: tuple[Resumed, ...] = ()
     seal: Name = ""
-    """See `seal_of`."""
+    """See `trae_bench.storage.seal`."""

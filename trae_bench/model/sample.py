@@ -3,11 +3,13 @@
 Clock readings are CLOCK_MONOTONIC of the machine, comparable between its processes.
 """
 
+import signal
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
-from trae_bench.model.experiment import Mode, Name, Probe, Side, Text, Trial
+from trae_bench.model.experiment import Name, Probe, Text, Trial, TrialKey
 
 Status = Literal["ok", "failed", "timeout", "garbage", "interrupted"]
 
@@ -19,88 +21,154 @@ class RequestLog(Struct, frozen=True):
     """One request as the provider saw it."""
 
     arrived: float
-    """The last byte of the request was read (monotonic seconds)."""
+    """When the last byte of the request was read (monotonic seconds)."""
     replied: float
-    """The last byte of the reply was handed to the kernel."""
+    """When the last byte of the reply was handed to the kernel."""
     connection: int
     received: int
     """Bytes of the request's body."""
     sent: int
     """Bytes of the reply, head and body."""
     status: int
-    """0 where the client did not wait for it, or got no status."""
+    """HTTP status; 0 if the client disconnected first, or got no status."""
     stream: int = 0
     """Number of the HTTP/2 stream on its connection; 0 for HTTP/1.1."""
 
 
 class SessionLog(Struct, frozen=True):
-    """What the provider knows of one session."""
+    """The provider's log of one session."""
 
     requests: tuple[RequestLog, ...]
     connections: int
     last_body: bytes
     """Body of the last request: with full-history protocols, the whole transcript."""
     unexpected: int = 0
-    """Requests after the script had ended, or with an unknown path."""
+    """Requests after the end of the script, or with an unknown path."""
     cpu_seconds: float = 0.0
-    """CPU the provider spent while this session was open, all sessions together."""
+    """CPU time of the provider while this session was open, for all sessions together."""
     handshakes: int = 0
 
 
+class ProcessResult(Struct, frozen=True, kw_only=True):
+    """Resources that one process used, with the descendants it waited for, and how it ended.
+
+    None stands for a value that the system does not report.
+    """
+
+    pid: int = 0
+    """0 if the process did not start."""
+    started: float = 0.0
+    """Just before the spawn (monotonic seconds)."""
+    ended: float = 0.0
+    """The exit was noticed (monotonic seconds)."""
+    exit_status: int | None = None
+    """Negative for a signal. None if the process did not start or its end was not seen."""
+    user: float = 0.0
+    """CPU seconds in user code."""
+    system: float = 0.0
+    """CPU seconds in the kernel."""
+    max_rss: int | None = None
+    """Peak resident memory of the largest process (bytes)."""
+    minor_faults: int = 0
+    major_faults: int = 0
+    voluntary_switches: int = 0
+    involuntary_switches: int = 0
+    run_delay: float | None = None
+    """Seconds in which the main thread was runnable but not running."""
+    written_bytes: int | None = None
+    """Bytes passed to write calls on files, pipes and sockets."""
+    write_syscalls: int | None = None
+    report: str = ""
+    """The report's bytes, one per character (Latin-1)."""
+    report_cut: bool = False
+    """The report exceeded the size limit."""
+    timed_out: bool = False
+    problem: str | None = None
+    """Why there is no exit status."""
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds, user and system."""
+        return self.user + self.system
+
+    @property
+    def wall(self) -> float:
+        """Seconds from the spawn to the exit."""
+        return self.ended - self.started
+
+    @property
+    def failure(self) -> str | None:
+        """Why the process failed. None if its exit status is 0."""
+        if self.timed_out:
+            return f"killed after {self.wall:.1f} s"
+        if self.exit_status is None:
+            return self.problem or "its end was not seen"
+        if self.exit_status == -signal.SIGKILL:
+            return "killed by SIGKILL, which the kernel sends when memory runs out"
+        if self.exit_status < 0:
+            return f"killed by {_signal_name(-self.exit_status)}"
+        return f"exit status {self.exit_status}" if self.exit_status else None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 class SessionAnswer(Struct, frozen=True):
-    """What one session came to, as the child says it."""
+    """The result of one session, as the child reports it."""
 
     success: bool
     final_text: str
 
 
 class ChildReport(Struct, frozen=True):
-    """What the child says over its own pipe, after the work and before it exits."""
+    """What the child reports over a pipe, after the work and before it exits."""
 
     success: bool
-    """All sessions say that they succeeded."""
+    """All sessions succeeded."""
     final_text: str
     """Of the first session."""
     steps: int
     """Of all sessions."""
     error: str | None = None
-    """The first one, where any session gave up."""
+    """The error of the first session that failed."""
     counters: dict[str, float] = {}
-    """In-process figures: modules imported, longest stall of the loop, and so on."""
+    """In-process figures: modules imported, event-loop lag, and so on."""
     sessions: tuple[SessionAnswer, ...] = ()
-    """Each session's own answer, where the trial had several."""
+    """The answer of each session, if the trial had several."""
     memory: tuple[tuple[float, float], ...] = ()
-    """Moments (monotonic seconds) and the agent's own memory then (bytes), where it was watched."""
+    """Times (monotonic seconds) and the agent's memory at each (bytes), if it was sampled."""
 
 
-class Sample(Struct, frozen=True, forbid_unknown_fields=True):
-    """One trial, measured. Written to the journal the moment it is born."""
+AgentAnswer = ChildReport | SessionAnswer
+"""An agent's answer to one session: success and final text."""
 
-    scenario: Name
-    contrast: Name
-    mode: Mode
-    pair: int
-    side: Side
-    slot: int
+
+class Sample(TrialKey, frozen=True, forbid_unknown_fields=True):
+    """One measured trial. The journal gets it as soon as the trial ends."""
+
     arm: Name
     status: Status
     started: float
-    """Spawn of the process (monotonic seconds)."""
+    """When the process was spawned (monotonic seconds)."""
     exit_status: int | None
     pid: int
-    metrics: Values = {}
+    metrics: Values = msgspec.field(default_factory=dict)
     transcript: Name = ""
-    """Hex digest of requests, calls, results and final text; paths and clocks normalised."""
+    """Hex digest of requests, calls, results and final text, with normalised paths and times."""
     workspace: Name = ""
-    """Hex digest of the files that the session left."""
+    """Hex digest of the files after the session."""
     correct: bool = False
     """The scenario's oracle agrees."""
     problem: Text | None = None
-    """Why this sample is not ok, with the child's last lines."""
+    """Why this sample is not correct, with the last lines of the child's output."""
     probe: Probe = "plain"
 
 
 def of_trial(trial: Trial) -> dict[str, Any]:
-    """What a sample carries of its trial, as arguments of `Sample`."""
-    shared = ("scenario", "contrast", "mode", "pair", "side", "slot", "probe")
-    return {name: getattr(trial, name) for name in shared} | {"arm": trial.arm.name}
+    """The arguments of `Sample` that identify its trial."""
+    identity = {name: getattr(trial, name) for name in TrialKey.__struct_fields__}
+    return {**identity, "arm": trial.arm.name, "probe": trial.probe}

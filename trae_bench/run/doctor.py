@@ -1,6 +1,6 @@
-"""Looks at the machine: what disturbs it, what the provider costs, how noisy its pairs are.
+"""Examines the machine: what disturbs it, what the provider costs, how noisy its pairs are.
 
-Nothing is changed, and no special right is needed.
+It changes nothing and needs no special permission.
 """
 
 import time
@@ -9,8 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from trae_bench._util import host_facts
-from trae_bench._util.host_facts import HostFinding
+from trae_bench._util import cpu_affinity, host_facts
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import contrasts
 from trae_bench.metrics import taken
@@ -18,24 +17,26 @@ from trae_bench.model.experiment import Limits
 from trae_bench.model.result import NoiseEstimate
 from trae_bench.model.sample import Sample
 from trae_bench.provider.loopback import Loopback, ProviderCost
+from trae_bench.run import host_checks
+from trae_bench.run.host_checks import HostFinding
 from trae_bench.run.runner import Bench
 from trae_bench.run.scheduler import Scheduler
 from trae_bench.scenario import Scenario, parse
 from trae_bench.stats.analysis import comparisons, noise_floor
 
 PAIRS = 8
-"""Of each mode, by default."""
+"""Default number of pairs of each mode."""
 SECONDS = 40.0
-"""No pair is begun after that; a usual machine needs half of it."""
+"""No pair starts after this many seconds; a usual machine needs half of them."""
 FAMILY = 30
-"""Rows of a usual run: what the smallest effect is worked out for."""
+"""Rows of a usual run; the smallest detectable effect is computed for this family."""
 CALM_DUET, CALM_SERIAL = 0.04, 0.15
-"""Standard deviations of a pair up to which nothing is said: twice what a duet had on a machine
-that was left alone, and what serial pairs had there."""
+"""Standard deviations of a pair that need no advice: twice that of a duet on a quiet machine, and
+that of serial pairs there."""
 
 SCENARIO = """
 name = "noise"
-about = "Ten looks at a file: as much work as it takes to see how a pair of sessions scatters."
+about = "Ten views of a file: enough work to show how much pairs of sessions vary."
 task = "Read the notes ten times."
 metrics = ["cpu", "peak_rss", "wall"]
 timeout_seconds = 30.0
@@ -54,30 +55,30 @@ arguments = { command = "view", path = "{workspace}/notes.txt" }
 tool = "task_done"
 arguments = { summary = "Read." }
 """
-"""The shortest session that is still one of an agent; a toggle is named because one must be."""
+"""A short session. It varies a toggle only because a scenario must."""
 
 
 class Checkup(Struct, frozen=True):
-    """What was found."""
+    """The result of an examination."""
 
     machine: dict[str, Any]
     findings: tuple[HostFinding, ...]
     provider: ProviderCost
     noise: tuple[NoiseEstimate, ...]
-    """Empty where it was not measured."""
+    """Empty if it was not measured."""
     advice: tuple[str, ...]
-    """What the noise calls for."""
+    """What to do about the noise."""
 
 
 def checkup(bench: Bench, pairs: int = PAIRS) -> Checkup:
-    """Look at all of it; the noise by so many A/A pairs of each mode, 0 is not at all."""
+    """Examine the machine; the noise with `pairs` A/A pairs of each mode, not at all with 0."""
     with bench.lock():
-        with Loopback(pin=host_facts.provider_core()) as provider:
+        with Loopback(pin=cpu_affinity.provider_core()) as provider:
             cost = provider.measure_cost()
         floors = noise(bench, pairs) if pairs else ()
     return Checkup(
         machine=dict(host_facts.fingerprint()),
-        findings=tuple(host_facts.findings()),
+        findings=tuple(host_checks.findings()),
         provider=cost,
         noise=floors,
         advice=tuple(advice(floors)),
@@ -86,14 +87,16 @@ def checkup(bench: Bench, pairs: int = PAIRS) -> Checkup:
 
 def noise(bench: Bench, pairs: int) -> tuple[NoiseEstimate, ...]:
     """A/A pairs of a tiny session, duet and serial. Raises `BenchError`, `KeyboardInterrupt`."""
-    scenario, metrics = tiny(), taken(pinned=bool(host_facts.cores()))
-    floor_only = cells(scenario, contrasts(scenario)[:1], metrics)
+    scenario, metrics = tiny(), taken(pinned=bool(cpu_affinity.cores()))
+    baseline = dict.fromkeys(scenario.toggles.vary, False) | scenario.toggles.hold
+    noise_only = contrasts(scenario.toggles.vary, baseline)[:1]
+    planned = cells(scenario.name, scenario.metrics, noise_only, metrics)
     with bench.executor({scenario.name: scenario}) as executor:
         session = Scheduler(
-            floor_only,
+            planned,
             metrics,
             executor=executor,
-            sink=_Nowhere(),
+            sink=_NullSink(),
             clock=time.monotonic,
             seed=0,
             limits=Limits(budget=SECONDS, noise_pairs=pairs),
@@ -103,9 +106,9 @@ def noise(bench: Bench, pairs: int) -> tuple[NoiseEstimate, ...]:
     if ending.error is not None:
         raise ending.error
     if ending.stopped == "interrupted":
-        # There is no journal to go on with, and so nothing to keep.
+        # There is no journal, so there is nothing to resume.
         raise KeyboardInterrupt
-    rows = comparisons(ending.samples, floor_only, metrics)
+    rows = comparisons(ending.samples, planned, metrics)
     return tuple(noise_floor(rows, metrics, family=FAMILY))
 
 
@@ -116,27 +119,27 @@ def tiny() -> Scenario:
 def advice(floors: Sequence[NoiseEstimate]) -> Iterator[str]:
     """What to change, or to measure instead, on a machine with this noise."""
     for floor in floors:
-        if floor.standing == "sides differ":
+        if floor.reliability == "sides differ":
             yield (
-                f"{floor.metric}: two equal sides do not come out equal, so no verdict on it can "
-                "be trusted: something treats the second process unlike the first; close what "
-                "is running beside, and look again"
+                f"{floor.metric}: two equal sides differ, so no verdict on it can be trusted. "
+                "Something treats the second process differently from the first. Stop other "
+                "programs and run doctor again"
             )
     worst = {floor.metric: floor.sd for floor in floors}
     if worst.get("cpu", 0.0) > CALM_DUET:
         yield (
-            f"CPU time of a duet scatters by {worst['cpu']:.0%}, where {CALM_DUET / 2:.0%} is "
-            "usual: other processes share its core; stop them, or give the bench a core of its own"
+            f"CPU time in duets varies by {worst['cpu']:.0%}; {CALM_DUET / 2:.0%} is usual. "
+            "Other processes share its core: stop them, or reserve a core for trae-bench"
         )
     if worst.get("wall", 0.0) > CALM_SERIAL:
         yield (
-            f"wall times scatter by {worst['wall']:.0%}: judge by CPU time, and believe only "
-            "large differences in waiting; stop other work, or measure when the host is quiet"
+            f"wall times vary by {worst['wall']:.0%}. Judge by CPU time; only large differences "
+            "in waiting can be detected. Stop other work, or measure on a quiet host"
         )
 
 
-class _Nowhere:
-    """A sink for samples that only serve a checkup."""
+class _NullSink:
+    """Drops the samples: they only serve this check."""
 
-    def append(self, sample: Sample) -> None:
-        pass
+    def append(self, sample: Sample) -> Sample:
+        return sample

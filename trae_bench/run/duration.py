@@ -1,9 +1,9 @@
-"""About how long a plan takes: from what its scenarios took here before, else from their scripts.
+"""Estimates how long a plan takes: from earlier runs on this machine, else from its scripts.
 
-An estimate is for deciding between a coffee and an evening, no more: the script does not say
-what the tools cost, and nobody knows when a verdict will come. Of the shipped scenarios' pairs
-two in three were guessed to within a factor of two. Far too low comes out what costs more with
-every step: a diary of a thousand steps that is rewritten at each of them.
+The estimate is rough. A script does not say what its tools cost, and nobody knows at which look
+a verdict comes. Two in three pairs of the shipped scenarios were estimated to within a factor of
+two. Scenarios whose steps get slower are underestimated, such as a trajectory of a thousand
+steps that is rewritten at each step.
 """
 
 import math
@@ -23,41 +23,41 @@ from trae_bench.execution import callgrind
 from trae_bench.model.experiment import Cell, Mode, Probe
 from trae_bench.model.run import RunFile
 from trae_bench.run.planner import Plan
-from trae_bench.run.scheduler import seconds_taken
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import group, pair_outcome, rule_of
+from trae_bench.stats.stopping import seconds_taken
 from trae_bench.storage.run_file import read_run
 
-# Processor seconds, roughly, of the reference agent on a machine of 2026.
+# CPU seconds of agent_core, roughly, on a machine of 2026.
 START = 0.15
-"""Until an agent asks its first request."""
+"""Seconds before the first request."""
 STEP = 0.010
-"""Of one request and what is done with its reply."""
+"""Seconds for a request and the processing of its reply."""
 CALL = 0.004
-"""Of a tool call; a command may take any time beside that."""
-AROUND = 0.03
-"""Between two trials: folders, digests, the journal."""
+"""Seconds for a tool call, without the time that a command takes."""
+OVERHEAD = 0.03
+"""Seconds between two trials: folders, digests, the journal."""
 RETRY = 0.5
-"""Seconds that an agent waits before it tries again, where the reply does not say."""
+"""Seconds before an agent retries, if the reply does not say."""
 SLOWDOWN: Mapping[Probe, float] = {"tracemalloc": 4.0, "callgrind": float(callgrind.SLOWDOWN)}
 _SLEEP = re.compile(r"\bsleep (\d+(?:\.\d+)?)")
 
 MAX_FILES = 20
-"""Run files that are looked into, the newest first."""
+"""Maximum number of run files that are read, the newest first."""
 MAX_BYTES = 16 * 1024 * 1024
 
 
 class Span(Struct, frozen=True):
-    """Seconds."""
+    """Seconds: a lower and an upper estimate."""
 
-    least: float
-    """If every verdict comes at its first look."""
-    most: float
-    """If none comes before the last."""
+    minimum: float
+    """Every verdict comes at the first look."""
+    maximum: float
+    """No verdict comes before the last look."""
 
 
 class Kind(NamedTuple):
-    """Pairs that take about as long as each other."""
+    """Pairs of one kind take about the same time."""
 
     scenario: str
     mode: Mode
@@ -65,23 +65,23 @@ class Kind(NamedTuple):
 
 
 class DurationEstimate(Struct, frozen=True):
-    """Of a plan."""
+    """How long a plan takes."""
 
     cells: tuple[Span, ...]
-    """In the plan's order."""
+    """In the order of the plan."""
     total: Span
     guessed: tuple[str, ...]
-    """Scenarios that no earlier run tells of."""
+    """Scenarios without an earlier run."""
 
 
 def estimate(plan: Plan, results: Path) -> DurationEstimate:
-    """By the run files in the folder `results`, where these are of the same scenarios."""
+    """The duration of a plan, from the run files in `results` of the same scenarios."""
     seen = paces(plan, results)
     spans = [_span(cell, plan, seen) for cell in plan.cells]
     known = {kind.scenario for kind in seen}
     return DurationEstimate(
         cells=tuple(spans),
-        total=Span(sum(span.least for span in spans), sum(span.most for span in spans)),
+        total=Span(sum(span.minimum for span in spans), sum(span.maximum for span in spans)),
         guessed=tuple(name for name in plan.scenarios if name not in known),
     )
 
@@ -89,14 +89,14 @@ def estimate(plan: Plan, results: Path) -> DurationEstimate:
 def _span(cell: Cell, plan: Plan, seen: Mapping[Kind, float]) -> Span:
     kind = Kind(cell.scenario, cell.mode, cell.probe)
     pace = seen[kind] if kind in seen else guess(plan.scenarios[cell.scenario], cell)
-    most = plan.pairs_of(cell)
-    return Span(pace * min(most, _first_look(cell, plan)), pace * most)
+    pairs = plan.pairs_of(cell)
+    return Span(pace * min(pairs, _first_look(cell, plan)), pace * pairs)
 
 
 def _first_look(cell: Cell, plan: Plan) -> int:
-    """Pairs, the warming one included, at which all rows of a cell can be settled at once."""
+    """Pairs, including the warm-up pair, at which all rows of a cell can be settled."""
     if cell.confirms:
-        # Where nothing got slower there is nothing to confirm.
+        # Without a regression there is nothing to confirm.
         return 0
     if cell.contrast.name == NOISE_FLOOR or plan.limits.fixed:
         return plan.pairs_of(cell)
@@ -107,16 +107,16 @@ def _first_look(cell: Cell, plan: Plan) -> int:
 
 
 def guess(scenario: Scenario, cell: Cell) -> float:
-    """Seconds that a pair takes, by what the scenario says."""
+    """Seconds that a pair takes, estimated from the scenario."""
     work, wait = _trial(scenario)
     work *= SLOWDOWN.get(cell.probe, 1.0)
-    # The sides of a duet share one core, and wait together.
-    together = 2 * work + wait if cell.mode == "duet" else 2 * (work + wait)
-    return together + 2 * AROUND
+    # The sides of a duet share one core and wait at the same time.
+    seconds = 2 * work + wait if cell.mode == "duet" else 2 * (work + wait)
+    return seconds + 2 * OVERHEAD
 
 
 def _trial(scenario: Scenario) -> tuple[float, float]:
-    """Seconds of processor time, and of waiting, of a trial's process."""
+    """Seconds of CPU time, and of waiting, of a trial."""
     load, steps = scenario.load, sum(turn.repeat for turn in scenario.turns)
     calls = sum(turn.repeat * len(turn.calls) for turn in scenario.turns)
     wait = math.ceil(load.sessions / load.concurrency) * _waiting(scenario, steps)
@@ -129,7 +129,7 @@ def _trial(scenario: Scenario) -> tuple[float, float]:
 def _waiting(scenario: Scenario, steps: int) -> float:
     """Seconds that one session waits for the provider and for commands that sleep."""
     provider = scenario.provider
-    # A connection of its own for each request, as without a pool, costs a round trip more.
+    # A new connection for each request, as without a pool, costs another round trip.
     trips = (2 + provider.tls) * provider.rtt_seconds
     chunks = 0.0
     if provider.stream:
@@ -141,15 +141,15 @@ def _waiting(scenario: Scenario, steps: int) -> float:
         for call in turn.calls
         for seconds in _SLEEP.findall(str(call.arguments))
     )
-    again = sum(RETRY if one.retry_after is None else one.retry_after for one in provider.faults)
-    return steps * (provider.think_seconds + trips) + chunks + slept + again
+    retries = sum(RETRY if f.retry_after is None else f.retry_after for f in provider.faults)
+    return steps * (provider.think_seconds + trips) + chunks + slept + retries
 
 
 # -- from earlier runs ------------------------------------------------------------------
 
 
 def paces(plan: Plan, results: Path) -> dict[Kind, float]:
-    """Seconds a pair took in the newest run on this machine of each of the plan's scenarios."""
+    """Seconds that a pair took in the newest run of each scenario on this kind of machine."""
     here, found = host_facts.fingerprint(), dict[Kind, float]()
     for run in _runs(results):
         if any(run.header.machine.get(name) != here.get(name) for name in ("cpu", "cores")):
@@ -188,4 +188,4 @@ def _paces(run: RunFile) -> dict[Kind, float]:
         for a, b in pairs.values():
             if a is not None and b is not None and pair_outcome(a, b)[0] == "measured":
                 taken.setdefault(kind, []).append(seconds_taken((a, b)))
-    return {kind: fmean(seconds) + 2 * AROUND for kind, seconds in taken.items()}
+    return {kind: fmean(seconds) + 2 * OVERHEAD for kind, seconds in taken.items()}

@@ -11,42 +11,46 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from secrets import randbits
 
 import msgspec
 from msgspec import Struct
 
-from trae_bench._util import host_facts
-from trae_bench.design.limits import limits_of
+from trae_bench._util import code_version, cpu_affinity, host_facts
+from trae_bench.design.plan import revision_arms
 from trae_bench.errors import AnswersDiffer, BadRunFile, BenchError, CannotMeasure, UsageError
+from trae_bench.execution.executor_router import ExecutorRouter
 from trae_bench.execution.host_lock import HostLock
-from trae_bench.execution.in_process import ExecutorRouter, InProcessExecutor
+from trae_bench.execution.in_process import InProcessExecutor
+from trae_bench.execution.ports import Executor
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.execution.workspace import room_for_trials
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Arm, Trial
 from trae_bench.model.presets import is_claimed
-from trae_bench.model.run import FORMAT, VERSION, Compared, Header, Resumed, RunFile
+from trae_bench.model.run import (
+    FORMAT,
+    VERSION,
+    Header,
+    Resumed,
+    RevisionId,
+    RevisionPair,
+    RunFile,
+)
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
-from trae_bench.run.planner import Plan, RunRequest, Sides, for_cells, plan, scenario_of
-from trae_bench.run.scheduler import Ending, Executor, Listener, Scheduler
+from trae_bench.run.planner import Plan, RunRequest, digest, for_cells, plan, scenario_of
+from trae_bench.run.scheduler import Ending, Listener, Scheduler
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons, noise_floor, rule_of
-from trae_bench.storage.run_file import (
-    Contents,
-    Journal,
-    digest,
-    now,
-    read_journal,
-    read_run,
-    sealed,
-    write_run,
-)
-from trae_bench.subject.agent_core import PACKAGE, AgentCoreSubject, Place
+from trae_bench.storage.journal import Contents, Journal, read_journal, whole_pairs
+from trae_bench.storage.run_file import read_run, write_run
+from trae_bench.storage.seal import sealed
+from trae_bench.subject.agent_core import PACKAGE, AgentCoreSubject
 from trae_bench.subject.install.environments import Installs, provide
-from trae_bench.subject.revisions import Repository, Revision, interpreters
+from trae_bench.subject.revisions import Repository, Revision, with_interpreters
 from trae_bench.verdicts.gate import uneven
 
 Say = Callable[[str], None]
@@ -80,86 +84,86 @@ def read_result(run_file: Path) -> Result:
 # -- running ----------------------------------------------------------------------------
 
 
-def start(wish: RunRequest, out: Path | None, *, force: bool, bench: "Bench") -> Result:
-    """A new run. Raises `BenchError` where it could not begin."""
-    planned = plan(wish)
-    for why in planned.left_out:
-        bench.say(f"left out: {why}")
-    run_file = out or RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}-{wish.profile}.json"
+def start(request: RunRequest, out: Path | None, *, force: bool, bench: "Bench") -> Result:
+    """Run a new plan. Raises `BenchError` if it cannot start."""
+    planned = plan(request)
+    for reason in planned.left_out:
+        bench.say(f"left out: {reason}")
+    run_file = out or RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}-{request.profile}.json"
     if run_file.suffix != ".json":
-        # The journal's name is made from it, and a resumed run goes back from that.
-        raise UsageError(f"{run_file}: the name of a run file ends in .json")
+        # The journal's name is derived from it, and --resume derives it back.
+        raise UsageError(f"{run_file}: the name of a run file must end in .json")
     if run_file.exists() and not force:
         raise UsageError(f"{run_file} exists; name another file with --out, or give --force")
     with bench.lock():
         installed = bench.install(planned.scenarios)
-        compared = _compared(planned, bench)
-        header = _header(wish, planned, installed, compared)
+        revisions = _revisions(planned, bench)
+        header = _header(request, planned, installed, revisions)
         with Journal.create(journal_of(run_file), header, force=force) as journal:
             return bench.measure(header, planned.scenarios, journal, run_file)
 
 
-def _compared(planned: Plan, bench: "Bench") -> Compared | None:
-    """The two revisions, ready to run, and what only head can run."""
-    if planned.sides is None:
+def _revisions(planned: Plan, bench: "Bench") -> RevisionPair | None:
+    """The two revisions, ready to run, and the scenarios that only head can run."""
+    if planned.checkouts is None:
         return None
-    own = bench.lay_out(planned.sides.base, planned.sides.head)
-    new = bench.only_in_head(planned.scenarios, planned.sides)
+    pair = planned.checkouts.pair
+    own = bench.lay_out(planned.checkouts.base, planned.checkouts.head)
+    new = bench.only_in_head(planned, pair)
     for name, problem in new.items():
         bench.say(f"{name} is new, the base cannot run it: {problem.splitlines()[0]}")
-    return msgspec.structs.replace(planned.sides.compared, own_environments=own, new=new)
+    return msgspec.structs.replace(pair, own_environments=own, new=new)
 
 
 def _header(
-    wish: RunRequest, planned: Plan, installed: Mapping[str, str], compared: Compared | None
+    request: RunRequest,
+    planned: Plan,
+    installed: Mapping[str, str],
+    revisions: RevisionPair | None,
 ) -> Header:
-    new = () if compared is None else compared.new
-    planned_cells = tuple(cell for cell in planned.cells if cell.scenario not in new)
+    new = () if revisions is None else revisions.new
+    names = (name for used in planned.used.values() for name in used.metrics)
     return Header(
         format=FORMAT,
         version=VERSION,
         created=now(),
-        command=wish.command,
-        profile=wish.profile,
-        seed=randbits(32) if wish.seed is None else wish.seed,
-        budget=planned.limits.budget,
-        pairs=planned.limits.pairs,
-        noise_pairs=planned.limits.noise_pairs,
+        command=request.command,
+        profile=request.profile,
+        seed=randbits(32) if request.seed is None else request.seed,
+        limits=planned.limits,
         scenarios=planned.used,
-        cells=planned_cells,
-        metrics={name: planned.metrics[name] for cell in planned_cells for name in cell.metrics},
+        cells=tuple(cell for cell in planned.cells if cell.scenario not in new),
+        metrics={name: planned.metrics[name] for name in names},
         rules={metric.mode: rule_of(metric) for metric in METRICS.values()},
         machine=dict(host_facts.fingerprint()),
-        code=dict(host_facts.code_state()),
-        versions={**host_facts.versions(), **installed},
-        design=wish.design,
-        precision=wish.precision,
-        compared=compared,
+        code=dict(code_version.code_state()),
+        versions={**code_version.versions(), **installed},
+        design=request.design,
+        filters=request.filters,
+        revisions=revisions,
     )
 
 
-def resume(journal_file: Path, wish: RunRequest, out: Path | None, *, bench: "Bench") -> Result:
-    """Go on with a run that was interrupted. Raises `BenchError` where it cannot be.
-
-    Only the budget can be another one than before.
-    """
-    # Twice: no use to wait for the lock if it is none, and until then another may write to it.
+def resume(journal_file: Path, request: RunRequest, out: Path | None, *, bench: "Bench") -> Result:
+    """Resume an interrupted run. Only its budget can change. Raises `BenchError`."""
+    # Check first, before waiting for the lock; another process may still write until then.
     read_journal(journal_file)
     with bench.lock():
         contents = read_journal(journal_file)
         header = contents.header
         scenarios = _same_scenarios(journal_file, header)
         _same_state(journal_file, header, bench.install(scenarios))
-        if header.compared is not None:
-            _same_revisions(journal_file, header.compared, bench)
-        if wish.budget is not None:
-            header = msgspec.structs.replace(header, budget=wish.budget)
+        if header.revisions is not None:
+            _same_revisions(journal_file, header.revisions, bench)
+        if request.budget is not None:
+            limits = msgspec.structs.replace(header.limits, budget=request.budget)
+            header = msgspec.structs.replace(header, limits=limits)
         run_file = out or run_of(journal_file)
         if run_file.exists() and not _is_of(run_file, header):
-            raise UsageError(f"{run_file} exists and is another run's; name another with --out")
+            raise UsageError(f"{run_file} exists and is of another run; name another with --out")
         if contents.dropped:
-            bench.say("the journal ends within a pair, which is measured again")
-        with Journal.reopen(journal_file, contents, Resumed(now(), wish.command)) as journal:
+            bench.say("the journal ends within a pair; the pair is measured again")
+        with Journal.reopen(journal_file, contents, Resumed(now(), request.command)) as journal:
             return bench.measure(header, scenarios, journal, run_file, contents)
 
 
@@ -171,57 +175,62 @@ def run_of(journal_file: Path) -> Path:
     return journal_file.with_name(journal_file.name.removesuffix(JOURNAL_ENDING) + ".json")
 
 
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def _same_scenarios(journal_file: Path, header: Header) -> dict[str, Scenario]:
     found = {}
     for name, used in header.scenarios.items():
         try:
-            scenario = scenario_of(used.asked)
+            scenario = scenario_of(used.requested)
         except UsageError as error:
             raise UsageError(
-                f"{journal_file}: {error}; the journal names it as seen from the folder where the "
-                "run was begun: go on from there"
+                f"{journal_file}: {error}; the journal names it relative to the folder where the "
+                "run started: resume from there"
             ) from None
         if digest(scenario) != used.digest:
             raise UsageError(
-                f"{journal_file}: scenario {name!r} is not what it was when this run began; "
-                f"restore {used.asked} or start a new run"
+                f"{journal_file}: scenario {name!r} has changed since this run started; "
+                f"restore {used.requested} or start a new run"
             )
         found[name] = for_cells(scenario, header.cells)
     return found
 
 
 def _same_state(journal_file: Path, header: Header, installed: Mapping[str, str]) -> None:
-    """Samples of two machines, commits or sets of packages are not mixed in one run."""
+    """Refuse to mix samples of two machines, commits or sets of packages in one run."""
     before = (header.machine, {"commit": header.code.get("commit")}, header.versions)
     here = (
         host_facts.fingerprint(),
-        host_facts.code_state(),
-        {**host_facts.versions(), **installed},
+        code_version.code_state(),
+        {**code_version.versions(), **installed},
     )
     for old, new in zip(before, here, strict=True):
         for name, value in old.items():
             if name not in host_facts.CHANGING and new.get(name) != value:
                 raise UsageError(
-                    f"{journal_file}: {name} was {value!r} when this run began and is "
-                    f"{new.get(name)!r} now; go back to that, or start a new run"
+                    f"{journal_file}: {name} was {value!r} when this run started and is "
+                    f"{new.get(name)!r} now; restore that, or start a new run"
                 )
 
 
-def _told_state(commit: str, changed: bool) -> str:
-    return f"{commit[:12]}{' with changes that are in no commit' if changed else ''}"
+def _described(revision: RevisionId) -> str:
+    changes = " with uncommitted changes" if revision.modified else ""
+    return f"{revision.commit[:12]}{changes}"
 
 
-def _same_revisions(journal_file: Path, compared: Compared, bench: "Bench") -> None:
+def _same_revisions(journal_file: Path, pair: RevisionPair, bench: "Bench") -> None:
     repository = Repository.around(Path.cwd(), PACKAGE)
-    base = repository.at(repository.commit(compared.base_commit))
+    base = repository.at(repository.commit(pair.base.commit))
     head = repository.head()
-    if head.name != compared.head:
-        before = _told_state(compared.head_commit, compared.changed)
-        now = _told_state(head.commit, head.changed)
-        now = f"other such changes, on {head.commit[:12]}," if before == now else now
+    if head.name != pair.head.name:
+        before, after = _described(pair.head), _described(head)
+        if before == after:
+            after = f"{head.commit[:12]} with other uncommitted changes"
         raise UsageError(
-            f"{journal_file}: head was {before} when this run began and is {now} now; "
-            "go back to that, or start a new run"
+            f"{journal_file}: head was {before} when this run started and is {after} now; "
+            "restore that, or start a new run"
         )
     bench.lay_out(base, head)
 
@@ -235,7 +244,7 @@ def _is_of(run_file: Path, header: Header) -> bool:
 
 
 def scratch_of(run_file: Path) -> Path:
-    """Where the folders of all trials go, if they are kept."""
+    """The folder that keeps the folders of all trials, if they are kept."""
     return run_file.with_suffix(".scratch")
 
 
@@ -249,7 +258,7 @@ class Bench:
         self.listener = listener
         self._keep_scratch = keep_scratch
         self._installs = Installs()
-        self._places: dict[str, Place] = {}
+        self._revisions: dict[str, Revision] = {}
 
     def lock(self) -> HostLock:
         return HostLock(self.say)
@@ -269,21 +278,20 @@ class Bench:
 
         Raises `CannotMeasure`.
         """
-        pythons = interpreters(base, head, PACKAGE, self.say)
-        self._places = {
-            revision.name: Place(str(revision.folder), python)
-            for revision, python in zip((base, head), pythons, strict=True)
-        }
-        return pythons[0] != sys.executable
+        pair = with_interpreters(base, head, PACKAGE, self.say)
+        self._revisions = {revision.name: revision for revision in pair}
+        return pair[0].python != sys.executable
 
-    def only_in_head(self, scenarios: Mapping[str, Scenario], sides: Sides) -> dict[str, str]:
-        """Scenarios that head can run and the base cannot, by one trial each, with the base's
-        problem. What neither can run is no news: it is left to the session to tell."""
+    def only_in_head(self, planned: Plan, pair: RevisionPair) -> dict[str, str]:
+        """Scenarios that head can run and the base cannot, each with the error of the base.
+
+        One trial of each tells. A scenario that neither can run is left to the run to report.
+        """
         found = {}
-        with self.executor(scenarios) as executor:
-            for name, scenario in scenarios.items():
-                base, head = sides.arms(scenario)
-                # A machine's hiccup must not take a scenario out of the gate: hence twice.
+        with self.executor(planned.scenarios) as executor:
+            for name, used in planned.used.items():
+                base, head = revision_arms(used, pair)
+                # Twice, so that one failure by chance does not exclude a scenario from the gate.
                 problem = _trouble(executor, name, base) and _trouble(executor, name, base)
                 if problem and not _trouble(executor, name, head):
                     found[name] = problem
@@ -300,15 +308,15 @@ class Bench:
         """
         with (
             _scratch() as scratch,
-            Loopback(pin=host_facts.provider_core()) as provider,
+            Loopback(pin=cpu_affinity.provider_core()) as provider,
             SubprocessExecutor(
-                subject := AgentCoreSubject(self._installs, self._places, scratch),
+                subject := AgentCoreSubject(self._installs, self._revisions, scratch),
                 provider,
                 scenarios,
                 script=expand,
                 scratch=scratch,
-                duet_core=host_facts.duet_core(),
-                memory_limit=host_facts.memory_for_a_process(),
+                duet_core=cpu_affinity.duet_core(),
+                memory_limit=host_facts.process_memory_limit(),
                 keep=keep,
                 keep_all=keep is not None,
             ) as executor,
@@ -324,54 +332,51 @@ class Bench:
         run_file: Path,
         earlier: Contents | None = None,
     ) -> Result:
-        """Run the session and write the run file, whatever ended it."""
-        limits = limits_of(header)
+        """Measure and write the run file, whatever ended the run."""
         keep = scratch_of(run_file) if self._keep_scratch else None
         with self.executor(scenarios, keep) as executor:
-            session = Scheduler(
+            scheduler = Scheduler(
                 header.cells,
                 header.metrics,
                 executor=executor,
                 sink=journal,
                 clock=time.monotonic,
                 seed=header.seed,
-                limits=limits,
+                limits=header.limits,
                 listener=self.listener,
             )
-            if earlier is None:
-                ending = session.run()
-            else:
-                ending = session.run(earlier.samples, earlier.spent)
-        # The journal has the samples; those of a long run need not be in memory twice.
-        ending = msgspec.structs.replace(ending, samples=())
-        del session
-        run = conclude(header, read_journal(journal.path), ending)
+            ending = (
+                scheduler.run()
+                if earlier is None
+                else scheduler.run(earlier.samples, earlier.spent)
+            )
+        before = () if earlier is None else earlier.resumed
+        resumed = () if journal.resumed is None else (*before, journal.resumed)
+        run = conclude(header, ending, resumed)
         error = ending.error
-        if header.compared is None:
+        if header.revisions is None:
             error = error or nothing_shown(run) or untrusted(run)
-        written = False
         try:
-            # Only a run of this journal can be there: both callers have looked.
-            write_run(run_file, run, force=True)
-            written = True
+            # Only a run file of this journal can exist: both callers have checked.
+            run = write_run(run_file, run, force=True)
         except CannotMeasure as problem:
-            error = ending.error or problem
-        return Result(run, run_file, journal.path, error, written)
+            return Result(sealed(run), run_file, journal.path, ending.error or problem, False)
+        return Result(run, run_file, journal.path, error)
 
 
-def conclude(header: Header, contents: Contents, ending: Ending) -> RunFile:
-    """The run file of a journal."""
-    rows = comparisons(contents.samples, header.cells, header.metrics)
-    run = RunFile(
+def conclude(header: Header, ending: Ending, resumed: tuple[Resumed, ...] = ()) -> RunFile:
+    """The run of these samples, without a seal."""
+    samples = whole_pairs(ending.samples)
+    rows = comparisons(samples, header.cells, header.metrics)
+    return RunFile(
         header=header,
         stopped=ending.stopped,
         elapsed=ending.elapsed,
         noise=tuple(noise_floor(rows, header.metrics)),
         comparisons=tuple(rows),
-        samples=contents.samples,
-        resumed=contents.resumed,
+        samples=samples,
+        resumed=resumed,
     )
-    return sealed(run)
 
 
 def nothing_shown(run: RunFile) -> BenchError | None:
@@ -399,7 +404,7 @@ def nothing_shown(run: RunFile) -> BenchError | None:
 def untrusted(run: RunFile) -> BenchError | None:
     """Why a metric of this run cannot be judged at all: its equal sides do not come out equal."""
     for floor in run.noise:
-        if floor.standing == "sides differ":
+        if floor.reliability == "sides differ":
             return CannotMeasure(
                 f"{uneven(floor)}; no verdict on it can be trusted, see `trae-bench doctor`"
             )

@@ -1,7 +1,15 @@
-"""Drives a plan: decides which pair comes next, hands it to an executor, keeps each sample.
+"""Runs a plan: decides which pair runs next, hands it to an executor, stores each sample.
 
-Pure of I/O: trials leave through `Executor`, samples through `Sink`, events through
-`Listener`, and the time comes from the clock that is handed in.
+It does no I/O itself. Trials go to an `Executor`, samples to a `Sink`, events to a `Listener`,
+and the time comes from a clock that is passed in.
+
+The order of pairs:
+
+1. Confirmation pairs of a regression, because a regression must not end unconfirmed.
+2. The scenario that comes first: its A/A pairs, which decide how its other pairs are judged.
+3. The first look of each cell, cell by cell, so that verdicts come early.
+4. The further looks, those with the fewest pairs first. Rows that are settled, or that would
+   very likely stay open until their last look, take no more pairs.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +21,8 @@ from msgspec import Struct
 from trae_bench.design.cells import trials
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import BenchError
-from trae_bench.model.experiment import Cell, Limits, Metric, Trial
+from trae_bench.execution.ports import Executor
+from trae_bench.model.experiment import Cell, Limits, Metric
 from trae_bench.model.run import Stopped
 from trae_bench.model.sample import Sample
 from trae_bench.stats.analysis import (
@@ -23,34 +32,27 @@ from trae_bench.stats.analysis import (
     key_of,
     pair_outcome,
     rows_for,
+    rule_of,
     stops,
     to_confirm,
     wanted,
 )
-from trae_bench.stats.stopping import GIVE_UP, NOISE_SHARE, asking, target
+from trae_bench.stats.stopping import GIVE_UP, NOISE_SHARE, asking, seconds_taken, target
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
 
 
-class Executor(Protocol):
-    """Runs one trial, or two at the same time, and says what came of it.
-
-    A trial that crashes, hangs or talks nonsense is a `Sample` that says so. Raises
-    `BenchError` only where no further trial can work either.
-    """
-
-    def run(self, trials: Sequence[Trial]) -> Sequence[Sample]: ...
-
-
 class Sink(Protocol):
-    """Where a sample goes the moment it is born. Raises `BenchError` where it cannot be kept."""
+    """Stores each sample as soon as its trial has ended. Raises `BenchError` if it cannot."""
 
-    def append(self, sample: Sample) -> None: ...
+    def append(self, sample: Sample) -> Sample:
+        """The sample as it was stored."""
+        ...
 
 
 class Progress(Struct, frozen=True):
-    """Where a session stands, just before a pair is run."""
+    """The state of a run just before a pair starts."""
 
     pairs: int
     """Counted pairs so far, over all cells."""
@@ -60,34 +62,34 @@ class Progress(Struct, frozen=True):
     cells: int
     elapsed: float
     left: float
-    """Seconds until every open cell has its next verdict, or the budget is spent."""
+    """Seconds until every open cell has its next look, or the budget is spent."""
 
 
 class Listener:
-    """Told what happens; every method does nothing here."""
+    """Receives the events of a run. Every method does nothing here."""
 
     def pair_starts(self, progress: Progress) -> None:
         """A pair is about to run."""
 
     def pair_lost(self, cell: Cell, pair: int, reason: str) -> None:
-        """A pair counts for nothing."""
+        """A pair does not count."""
 
     def cell_given_up(self, cell: Cell, reason: str) -> None:
-        """Too many pairs of a cell were lost; it takes no more."""
+        """A cell takes no more pairs, because too many of its pairs were lost."""
 
 
 class Ending(Struct, frozen=True):
-    """What a session leaves."""
+    """The result of a scheduler."""
 
     samples: tuple[Sample, ...]
-    """Every sample, those handed in first."""
+    """Every sample; those of an interrupted run that was resumed come first."""
     stopped: Stopped
     elapsed: float
     error: BenchError | None = None
 
 
 class _CellState:
-    """What the session remembers of one cell. One that confirms another waits until it is asked."""
+    """The progress of one cell. A cell that confirms another stays closed until it is needed."""
 
     def __init__(
         self,
@@ -95,17 +97,21 @@ class _CellState:
         order: int,
         limits: Limits,
         metrics: Mapping[str, Metric],
-        awaited: bool,
+        is_gated: bool,
     ) -> None:
         self.cell = cell
         self.order = order
-        self.awaited = awaited
-        """Its regressions are to be confirmed, so its last look counts, too."""
+        self.is_gated = is_gated
+        """A regression here needs confirmation pairs."""
         self.is_noise = cell.contrast.name == NOISE_FLOOR
         self.stops = () if limits.fixed or cell.confirms else stops(cell, metrics)
         self.target = 0 if cell.confirms else target(cell, limits, metrics)
+        self._first_look = max(
+            (rule_of(metrics[name]).stops[0] for name in cell.metrics), default=0
+        )
+        """Counted pairs at which every row of the cell can have a verdict."""
         self.attempts = 0
-        """Pairs tried, the warming pair 0 included."""
+        """Pairs tried, including the warm-up pair 0."""
         self.counted = 0
         self.lost = 0
         self.looked_at = 0
@@ -114,10 +120,10 @@ class _CellState:
         self.open = bool(cell.metrics) and not cell.confirms
 
     @property
-    def due(self) -> bool:
-        """It may be settled as it is; nobody has looked."""
-        asks = (self.open or self.awaited) and not self.is_noise
-        return asks and self.counted in self.stops and self.counted != self.looked_at
+    def is_due(self) -> bool:
+        """Whether it is at a look that was not evaluated yet."""
+        needs_look = (self.open or self.is_gated) and not self.is_noise
+        return needs_look and self.counted in self.stops and self.counted != self.looked_at
 
     @property
     def next_look(self) -> int:
@@ -126,33 +132,38 @@ class _CellState:
         return self.target if self.is_noise or not ahead else min(ahead)
 
     @property
+    def looks_taken(self) -> int:
+        """Looks so far, from the first at which every row can have a verdict."""
+        return sum(self._first_look <= n <= self.counted for n in self.stops)
+
+    @property
     def missing(self) -> int:
-        """Pairs to the next look; the warming pair is one of them where it is still to come."""
-        if self.due:
+        """Pairs to the next look, including the warm-up pair."""
+        if self.is_due:
             return 0
         return self.next_look - self.counted + (self.attempts == 0)
 
-    def note(self, number: int, found: PairOutcome) -> None:
-        """A pair has been run, whenever that was."""
+    def record(self, number: int, outcome: PairOutcome) -> None:
+        """Count a pair that was run."""
         self.attempts = max(self.attempts, number + 1)
-        if found != "measured":
+        if outcome != "measured":
             self.lost += 1
         elif number > 0:
             self.counted += 1
 
-    def ask(self, pairs: int) -> None:
-        """Take fresh pairs until there are so many."""
+    def request(self, pairs: int) -> None:
+        """Take confirmation pairs up to this number."""
         if pairs > self.target:
             self.target = pairs
-            self.open = self.counted < pairs and not self.hopeless
+            self.open = self.counted < pairs and not self.is_failing
 
     @property
-    def hopeless(self) -> bool:
+    def is_failing(self) -> bool:
         return self.lost - self.counted >= GIVE_UP
 
 
 class Scheduler:
-    """One run of a plan."""
+    """Runs one plan."""
 
     def __init__(
         self,
@@ -174,11 +185,9 @@ class Scheduler:
         self._seed = seed
         self._limits = limits
         self._listener = listener or Listener()
-        confirmed = {
-            key_of(cell)._replace(contrast=cell.confirms) for cell in cells if cell.confirms
-        }
+        gated = {key_of(cell)._replace(contrast=cell.confirms) for cell in cells if cell.confirms}
         self._states = {
-            key_of(cell): _CellState(cell, order, limits, metrics, key_of(cell) in confirmed)
+            key_of(cell): _CellState(cell, order, limits, metrics, key_of(cell) in gated)
             for order, cell in enumerate(cells)
         }
         self._samples: list[Sample] = []
@@ -186,14 +195,13 @@ class Scheduler:
         self._started = 0.0
 
     def run(self, earlier: Sequence[Sample] = (), spent: float = 0.0) -> Ending:
-        """Take pairs until all is settled or a limit is reached.
+        """Take pairs until every row is settled or a limit is reached.
 
-        `earlier` are the samples of an interrupted run, in whole pairs, and `spent` the
-        seconds that they took. Ctrl-C and errors of the bench end the session; what was
-        measured is kept either way.
+        `earlier` are the samples of an interrupted run, in whole pairs, and `spent` is the number
+        of seconds that they took. Ctrl-C and a `BenchError` end the run; its samples are kept.
         """
         self._elapsed_before, self._started = spent, self._clock()
-        self._remember(earlier)
+        self._restore(earlier)
         stopped: Stopped
         error: BenchError | None = None
         try:
@@ -206,21 +214,16 @@ class Scheduler:
             stopped, error = "error", problem
         return Ending(tuple(self._samples), stopped, self._elapsed(), error)
 
-    def _elapsed(self) -> float:
-        return self._elapsed_before + self._clock() - self._started
+    # -- pairs
 
-    def _remaining(self) -> float:
-        budget = self._limits.budget
-        return float("inf") if budget is None else budget - self._elapsed()
-
-    def _remember(self, earlier: Sequence[Sample]) -> None:
+    def _restore(self, earlier: Sequence[Sample]) -> None:
         self._samples.extend(earlier)
         for key, pairs in group(earlier).items():
             state = self._states[key]
             for number, (a, b) in sorted(pairs.items()):
-                state.note(number, pair_outcome(a, b)[0])
+                state.record(number, pair_outcome(a, b)[0])
                 state.seconds += seconds_taken(s for s in (a, b) if s is not None)
-            self._close_exhausted(state)
+            self._close_finished(state)
 
     def _take_pair(self, state: _CellState) -> None:
         number = state.attempts
@@ -228,103 +231,128 @@ class Scheduler:
         before = self._clock()
         samples = self._run(state.cell, number)
         state.seconds += self._clock() - before
-        found, reason = pair_outcome(samples[0], samples[1])
-        state.note(number, found)
-        if found != "measured":
+        outcome, reason = pair_outcome(samples[0], samples[1])
+        state.record(number, outcome)
+        if outcome != "measured":
             self._listener.pair_lost(state.cell, number, reason)
-        self._close_exhausted(state)
+        self._close_finished(state)
 
     def _run(self, cell: Cell, number: int) -> list[Sample]:
-        """One pair: side A's sample, then side B's, each kept as soon as it is there."""
+        """Run one pair and store each sample. The samples of side A and side B."""
         pair = trials(cell, number, self._seed)
         batches = [pair] if cell.mode == "duet" else [(trial,) for trial in pair]
         taken: list[Sample] = []
         for batch in batches:
             for sample in self._executor.run(batch):
-                self._sink.append(sample)
-                self._samples.append(sample)
-                taken.append(sample)
+                stored = self._sink.append(sample)
+                self._samples.append(stored)
+                taken.append(stored)
         return sorted(taken, key=lambda sample: sample.side)
 
-    def _look(self) -> None:
-        """Look at all the data; close each cell with nothing left to find out, and ask for fresh
-        pairs where there is a regression to confirm."""
-        rows = comparisons(self._samples, self._cells, self._metrics)
-        unsettled, found = asking(rows, self._limits), to_confirm(rows)
-        for state in self._states.values():
-            state.looked_at = state.counted
-            if state.cell.confirms:
-                state.ask(wanted(state.cell, found))
-                continue
-            settled = unsettled.isdisjoint(rows_for(state.cell))
-            if not state.is_noise and state.counted and settled:
-                state.open = False
-
-    def _close_exhausted(self, state: _CellState) -> None:
-        if state.hopeless:
+    def _close_finished(self, state: _CellState) -> None:
+        if state.is_failing:
             reason = f"{state.lost} of its {state.attempts} pairs were lost"
             self._listener.cell_given_up(state.cell, reason)
             state.open = False
         elif state.counted >= state.target:
             state.open = False
 
-    def _next(self) -> _CellState | None:
-        """The open cell that gets the next pair; None where nothing more fits the budget.
+    # -- what comes next
 
-        Verdicts are asked for only when a pair would be taken that they could save, which is
-        once all cells have got as far: a look is at all the data, and costs accordingly. Where a
-        regression needs fresh pairs it is asked for at once, while there is time for them.
+    def _next(self) -> _CellState | None:
+        """The cell that takes the next pair; None if no pair fits the budget.
+
+        Verdicts are computed from all data, so they are computed only if a pair could be saved.
         """
-        self._end_noise()
+        self._close_noise()
         state = self._pick()
-        at_once = any(each.due and each.awaited for each in self._states.values())
-        # At the end always: what needs fresh pairs must be asked for, wherever a cell stopped.
-        if state is None or state.due or at_once:
+        gated_is_due = any(s.is_due and s.is_gated for s in self._states.values())
+        # At the end always: a cell that stopped anywhere may need confirmation pairs.
+        if state is None or state.is_due or gated_is_due:
             self._look()
             state = self._pick()
         return state
 
-    def _pick(self) -> _CellState | None:
-        """A/A cells first, because their spread guards every verdict. Then fresh pairs for what
-        was found, while there is time for them. Then the cells that can still reach their next
-        look within the budget, fewest pairs first: pairs spread over twenty cells none of which
-        gets a verdict would serve nobody. Where the numbers of pairs are fixed it is the other
-        way round: the effects need them all.
-        """
-        remaining, paces = self._remaining(), self._paces()
-        fitting = [
-            state for state in self._states.values() if state.open and paces[state] <= remaining
-        ]
-        if not fitting:
-            return None
-        noise = [state for state in fitting if state.is_noise]
-        pool = noise or fitting
-        if not noise and not self._limits.fixed:
-            confirming = [state for state in fitting if state.cell.confirms]
-            pool = (
-                _reachable(confirming, paces, remaining)
-                or _reachable(fitting, paces, remaining)
-                or confirming
-                or fitting
-            )
-        return min(pool, key=lambda state: (state.attempts, state.order))
-
-    def _end_noise(self) -> None:
-        """No A/A pair is taken after the first other one: what guards the verdicts must stand
-        before there is anything to judge.
-        """
-        noise = [state for state in self._states.values() if state.is_noise]
-        # Until another pair is taken all of the time is theirs, also of a run that is resumed.
-        budget, spent = self._limits.budget, self._elapsed()
-        others_began = any(s.attempts for s in self._states.values() if not s.is_noise)
-        others_wait = len(noise) < len(self._states)
-        if others_began or (others_wait and budget is not None and spent > NOISE_SHARE * budget):
-            for state in noise:
+    def _look(self) -> None:
+        """Compute all verdicts; close settled cells and request confirmation pairs."""
+        rows = comparisons(self._samples, self._cells, self._metrics)
+        unsettled, found = asking(rows, self._limits, self._metrics), to_confirm(rows)
+        for state in self._states.values():
+            state.looked_at = state.counted
+            if state.cell.confirms:
+                state.request(wanted(state.cell, found))
+                continue
+            settled = unsettled.isdisjoint(rows_for(state.cell))
+            if not state.is_noise and state.counted and settled:
                 state.open = False
 
+    def _pick(self) -> _CellState | None:
+        """The open cell whose pair comes next, of those that the budget allows.
+
+        Fixed numbers of pairs are taken in turn: the effects of a design need all of its cells.
+        """
+        paces = self._paces()
+        remaining = self._remaining()
+        open_states = [s for s in self._states.values() if s.open]
+        confirming = [s for s in open_states if s.cell.confirms and paces[s] <= remaining]
+        if confirming:
+            return min(confirming, key=lambda s: (s.missing * paces[s], s.order))
+        remaining -= self._reserved(paces)
+        fitting = [s for s in open_states if not s.cell.confirms and paces[s] <= remaining]
+        if not fitting:
+            return None
+        noise = [s for s in fitting if s.is_noise]
+        if self._limits.fixed:
+            return min(noise or fitting, key=lambda s: (s.attempts, s.order))
+        others = [s for s in fitting if not s.is_noise]
+        pool = _reachable(others, paces, remaining) or others
+        if not pool:
+            return min(noise, key=lambda s: (s.attempts, s.order))
+        best = min(pool, key=lambda s: (s.looks_taken, s.next_look, s.order))
+        # The A/A pairs of a scenario come before its other pairs.
+        own_noise = [s for s in noise if s.cell.scenario == best.cell.scenario]
+        return min(own_noise, key=lambda s: (s.attempts, s.order), default=best)
+
+    def _close_noise(self) -> None:
+        """End the A/A pairs of a scenario before its other pairs, and when their time is spent.
+
+        The noise must be known before there is anything to judge.
+        """
+        budget = self._limits.budget
+        seconds = sum(s.seconds for s in self._states.values())
+        noise = sum(s.seconds for s in self._states.values() if s.is_noise)
+        # A pair takes time besides its processes, which a resumed run does not know.
+        spent = self._elapsed() * noise / seconds if seconds else 0.0
+        others = [s for s in self._states.values() if not s.is_noise]
+        started = {s.cell.scenario for s in others if s.attempts}
+        too_long = bool(others) and budget is not None and spent > NOISE_SHARE * budget
+        for state in self._states.values():
+            if state.is_noise and (too_long or state.cell.scenario in started):
+                state.open = False
+
+    # -- time
+
+    def _elapsed(self) -> float:
+        return self._elapsed_before + self._clock() - self._started
+
+    def _remaining(self) -> float:
+        budget = self._limits.budget
+        return float("inf") if budget is None else budget - self._elapsed()
+
+    def _reserved(self, paces: "Mapping[_CellState, float]") -> float:
+        """Seconds to keep for confirmation pairs, if each gated cell in progress regresses."""
+        return sum(
+            (state.next_look + 1) * paces[state]
+            for state in self._states.values()
+            if state.is_gated and state.open and state.attempts
+        )
+
     def _paces(self) -> "dict[_CellState, float]":
-        """Seconds a pair takes: as seen in the cell, else in pairs of its scenario that are taken
-        alike, else in any of its scenario, else 0."""
+        """Seconds that a pair of each cell takes.
+
+        They come from its own pairs, else from similar pairs of its scenario, else from any pairs
+        of its scenario, else they are 0.
+        """
         seen: dict[tuple[str, ...], list[float]] = {}
         for state in self._states.values():
             if state.attempts:
@@ -341,7 +369,7 @@ class Scheduler:
     def _progress(self, state: _CellState, number: int) -> Progress:
         open_states = [s for s in self._states.values() if s.open]
         paces = self._paces()
-        wanted = sum(s.missing * paces[s] for s in open_states)
+        needed = sum(s.missing * paces[s] for s in open_states)
         return Progress(
             pairs=sum(s.counted for s in self._states.values()),
             cell=state.cell,
@@ -349,31 +377,29 @@ class Scheduler:
             open_cells=len(open_states),
             cells=len(self._states),
             elapsed=self._elapsed(),
-            left=max(0.0, min(wanted, self._remaining())),
+            left=max(0.0, min(needed, self._remaining())),
         )
 
 
 def _kinds(cell: Cell) -> tuple[tuple[str, ...], ...]:
-    """What its pace is like, the nearest first."""
+    """The kinds of pairs that take about as long as those of a cell, the most similar first."""
     return (cell.scenario, cell.mode, cell.probe), (cell.scenario,)
 
 
 def _reachable(
-    states: Sequence[_CellState], paces: Mapping[_CellState, float], remaining: float
+    states: Iterable[_CellState], paces: Mapping[_CellState, float], remaining: float
 ) -> list[_CellState]:
-    """The cells, nearest look first, whose next looks together fit `remaining` seconds."""
+    """The cells whose next looks together fit into `remaining` seconds, the cheapest first.
+
+    Pairs spread over twenty cells that never reach a look would serve nobody.
+    """
     found = []
-    for state in sorted(states, key=lambda state: (state.next_look, state.order)):
+    for state in sorted(states, key=lambda s: (s.looks_taken, s.missing * paces[s], s.order)):
         cost = state.missing * paces[state]
+        if state.is_gated and not state.attempts:
+            # Its confirmation pairs must fit as well; those of started cells are reserved.
+            cost += (state.next_look + 1) * paces[state]
         if cost <= remaining:
             remaining -= cost
             found.append(state)
     return found
-
-
-def seconds_taken(samples: Iterable[Sample]) -> float:
-    """Roughly how long these took: a duet's sides ran together."""
-    walls = [(s.mode, s.metrics.get("wall", 0.0)) for s in samples]
-    if any(mode == "duet" for mode, _ in walls):
-        return max((wall for _, wall in walls), default=0.0)
-    return sum(wall for _, wall in walls)

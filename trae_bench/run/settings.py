@@ -1,4 +1,4 @@
-"""What a project settles once: the table `[tool.trae-bench]` of its pyproject.toml.
+"""The settings of a project: the table `[tool.trae-bench]` of its pyproject.toml.
 
     [tool.trae-bench]
     default-branch = "main"
@@ -9,8 +9,8 @@
     cpu = 0.03
     wall = 0.10
 
-Options on the command line go before it. It is read strictly, for a key that is misspelt would
-settle nothing without a word.
+Options on the command line override it. It is read strictly, because a misspelt key would have
+no effect and no message.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,6 +24,7 @@ from msgspec import Meta, Struct
 from trae_bench._util.toml_positions import TomlPath
 from trae_bench.errors import UsageError
 from trae_bench.metrics import METRICS
+from trae_bench.model.aliases import current_metric
 from trae_bench.model.experiment import Metric
 from trae_bench.scenario import ALL, find
 from trae_bench.scenario.diagnostics import Diagnostic, error_at, raise_for, suggestion
@@ -40,20 +41,20 @@ Fraction = Annotated[float, Meta(gt=0, lt=1)]
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
-    """The table `[tool.trae-bench]`; whatever it leaves out is as if there were no table."""
+    """The table `[tool.trae-bench]`. Every key has a default."""
 
     default_branch: Annotated[str, Meta(min_length=1)] | None = None
-    """The branch that changes go to, and are compared with; git is asked where it is left out."""
+    """The branch that changes are merged into, and compared with. By default git tells."""
     scenarios: tuple[str, ...] = ()
-    """Names, or paths to .toml files, that are run where the command names none."""
+    """Names, or paths of .toml files, to run if the command names none."""
     profile: Literal["smoke", "quick", "full"] | None = None
-    """The kind of run where the command names none."""
+    """The profile if the command names none."""
     thresholds: dict[str, Fraction] = {}
-    """By metric, the smallest effect that is worth a verdict, as a fraction: 0.03 is 3 %.
+    """The smallest effect of each metric that gets a verdict, as a fraction: 0.03 is 3 %.
 
-    It can ask for more than the metric's rule does, never for less: smaller effects are not
-    told from the layout of a build, however many pairs there are. For counts that are compared
-    exactly, differences up to it are none.
+    It can be larger than the threshold of the metric's rule, not smaller: smaller effects cannot
+    be told from the memory layout of a build, with any number of pairs. For counts that are
+    compared exactly, differences up to it are ignored.
     """
 
 
@@ -66,10 +67,10 @@ class _Project(Struct, frozen=True):
 
 
 def load(folder: Path) -> Settings:
-    """Of the project that a folder belongs to: from the nearest pyproject.toml with the table, in
-    this folder or above, but not above a repository's root. `Settings()` where there is none.
+    """The settings of the project that a folder belongs to; the defaults if it has none.
 
-    Raises `UsageError`: `file:line: path: what, and the remedy`.
+    They come from the nearest pyproject.toml with the table, in this folder or above it, up to
+    the root of the repository. Raises `UsageError`: `file:line: path: problem; remedy`.
     """
     folder = folder.absolute()
     for place in (folder, *folder.parents):
@@ -84,19 +85,20 @@ def load(folder: Path) -> Settings:
 
 
 def parse(text: str, source: str = FILE) -> Settings:
-    """Of a pyproject.toml's text. Raises `UsageError`."""
+    """The settings in the text of a pyproject.toml. Raises `UsageError`."""
     document = read_toml(text, source)
     try:
         settings = msgspec.convert(document, _Project).tool.trae_bench
     except msgspec.ValidationError as error:
-        path, problem = _exactly(explain(str(error), _Project), document)
+        path, problem = _located(explain(str(error), _Project), document)
         raise error_at(source, text, path, problem) from error
-    raise_for(list(_wrong(settings)), source, text)
-    return settings
+    raise_for(list(_problems(settings)), source, text)
+    thresholds = {current_metric(name): value for name, value in settings.thresholds.items()}
+    return msgspec.structs.replace(settings, thresholds=thresholds)
 
 
 def apply(settings: Settings, metrics: Mapping[str, Metric]) -> dict[str, Metric]:
-    """The metrics, those with a threshold of the project's own with it."""
+    """The metrics, with the thresholds of the project."""
     return {
         name: msgspec.structs.replace(metric, threshold=settings.thresholds[name])
         if name in settings.thresholds
@@ -106,12 +108,12 @@ def apply(settings: Settings, metrics: Mapping[str, Metric]) -> dict[str, Metric
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of the table, for editors; committed as `settings.schema.json`."""
+    """JSON Schema (2020-12) of the table; `trae-bench schema settings` prints it."""
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "trae-bench settings",
     }
-    # By way of JSON, for a default of () is an empty array there.
+    # By way of JSON, where a default of () is an empty array.
     found: dict[str, Any] = msgspec.json.decode(
         msgspec.json.encode(head | msgspec.json.schema(Settings))
     )
@@ -128,8 +130,8 @@ def _table(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _exactly(finding: Diagnostic, document: Mapping[str, Any]) -> Diagnostic:
-    """Which threshold it is that is wrong; msgspec says only that one is."""
+def _located(finding: Diagnostic, document: Mapping[str, Any]) -> Diagnostic:
+    """Names the wrong threshold; msgspec says only that one is wrong."""
     if finding[0] != THRESHOLDS:
         return finding
     for name, value in _table(document[TABLE[0]][TABLE[1]]["thresholds"]).items():
@@ -141,11 +143,11 @@ def _exactly(finding: Diagnostic, document: Mapping[str, Any]) -> Diagnostic:
     return finding
 
 
-def _wrong(settings: Settings) -> Iterator[Diagnostic]:
+def _problems(settings: Settings) -> Iterator[Diagnostic]:
     for index, name in enumerate(settings.scenarios):
         if name in settings.scenarios[:index]:
-            yield (*TABLE, "scenarios", index), f"{name!r} is named twice; drop one"
-        # A path is seen from the folder where the command is given.
+            yield (*TABLE, "scenarios", index), f"{name!r} is listed twice; remove one"
+        # A path is relative to the folder where the command runs.
         if name != ALL and not name.endswith(".toml"):
             try:
                 find(name)
@@ -153,9 +155,9 @@ def _wrong(settings: Settings) -> Iterator[Diagnostic]:
                 yield (*TABLE, "scenarios", index), str(error)
     for name, threshold in settings.thresholds.items():
         path: TomlPath = (*THRESHOLDS, name)
-        metric = METRICS.get(name)
+        metric = METRICS.get(current_metric(name))
         if metric is None:
             yield path, f"no metric {name!r}{suggestion(name, METRICS)}"
         elif metric.mode != "exact" and threshold < own_threshold(metric):
             own = own_threshold(metric)
-            yield path, f"{threshold:g} is less than {own:g}, from which on {name} gets verdicts"
+            yield path, f"{threshold:g} is less than {own:g}, the smallest threshold of {name}"

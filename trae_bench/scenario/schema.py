@@ -30,7 +30,7 @@ def json_schema() -> dict[str, Any]:
 
 def write_json_schema(path: Path | None = None) -> None:
     """Refresh the committed schema after a change of the records above."""
-    path = path or Path(__file__).resolve().parents[1] / "scenario.schema.json"
+    path = path or Path(__file__).resolve().parents[2] / "docs/schemas/scenario.schema.json"
     path.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
 
 

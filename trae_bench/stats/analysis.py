@@ -271,7 +271,7 @@ def noise_floor(
         floor
         for floor in found
         if floor is not None
-        and (metrics[floor.metric].mode != "exact" or floor.standing != "gated")
+        and (metrics[floor.metric].mode != "exact" or floor.reliability != "gated")
     ]
 
 
@@ -286,7 +286,7 @@ def _floor(row: Comparison, found: Estimate, metric: Metric, family: int) -> Noi
         sd=found.sd,
         mean=found.log_ratio,
         smallest_effect=max(row.threshold, smallest_effect(min(found.sd, MAX_NOISE), rule, family)),
-        standing=standing(found, metric, family),
+        reliability=standing(found, metric, family),
     )
 
 
@@ -308,7 +308,7 @@ def shows_from(
 
 def leans(floor: NoiseEstimate) -> bool:
     """Whether a metric is not gated for the mean of equal sides, though their spread is small."""
-    return floor.standing == "too noisy" and floor.smallest_effect <= MAX_THRESHOLD
+    return floor.reliability == "too noisy" and floor.smallest_effect <= MAX_THRESHOLD
 
 
 def standing(floor: Estimate | None, metric: Metric, family: int) -> Reliability:

@@ -1,46 +1,113 @@
-"""When a cell needs no more pairs. Pure."""
+"""When a cell needs no more pairs. Pure.
+
+The scheduler asks this before each pair, and `verify` asks it of a finished run.
+"""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import NormalDist
 
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.experiment import Cell, Limits, Metric
 from trae_bench.model.result import Comparison
-from trae_bench.stats.analysis import (
-    RowKey,
-    key_of_row,
-    stops,
-)
+from trae_bench.model.sample import Sample
+from trae_bench.stats.analysis import RowKey, key_of_row, rule_of, stops
+from trae_bench.stats.decision import t_quantile
 
 GIVE_UP = 3
-"""A cell is closed where its lost pairs outnumber the counted ones by this, so after the first
-three if none works: more of them would burn the budget."""
-
+"""A cell closes when its lost pairs outnumber its counted pairs by this many: after the first
+three pairs if none works. More of them would waste the budget."""
 
 NOISE_SHARE = 1 / 3
-"""Of the budget, at most this goes into A/A pairs."""
+"""Maximum share of the budget for A/A pairs."""
+
+MIN_CHANCE = 0.2
+"""A row takes no more pairs if the chance that it is settled at its last look is below this."""
 
 
 def target(cell: Cell, limits: Limits, metrics: Mapping[str, Metric]) -> int:
-    """Counted pairs that this cell takes at most."""
+    """Maximum number of counted pairs of a cell."""
     noise = cell.contrast.name == NOISE_FLOOR
     last = limits.noise_pairs if noise else max(stops(cell, metrics), default=0)
     return last if limits.pairs is None else min(last, limits.pairs)
 
 
+def asking(
+    rows: Sequence[Comparison], limits: Limits, metrics: Mapping[str, Metric]
+) -> set[RowKey]:
+    """The rows that need more pairs. A row without values does not: more pairs have none either."""
+    family = family_of(rows)
+    return {
+        key_of_row(row)
+        for row in rows
+        if row.estimate is not None
+        and not answered(row, limits)
+        and not is_hopeless(row, limits, metrics[row.metric], family)
+    }
+
+
 def answered(row: Comparison, limits: Limits) -> bool:
-    """This row asks for no more pairs."""
+    """Whether this row has its answer: a verdict or, if asked for, a precise interval."""
     if limits.fixed:
         return False
     if limits.precision is None or row.estimate is None or row.estimate.log_ratio is None:
         return row.judgement.settled
     interval = row.estimate.interval
-    reach = 2 * math.log1p(limits.precision)
-    return interval is not None and interval.high - interval.low <= reach
+    width = 2 * math.log1p(limits.precision)
+    return interval is not None and interval.high - interval.low <= width
 
 
-def asking(rows: Iterable[Comparison], limits: Limits) -> set[RowKey]:
-    """Rows that ask for more pairs. One without any value does not: more pairs have none either."""
-    return {
-        key_of_row(row) for row in rows if row.estimate is not None and not answered(row, limits)
-    }
+# -- futility ---------------------------------------------------------------------------
+
+
+def is_hopeless(row: Comparison, limits: Limits, metric: Metric, family: int) -> bool:
+    """Whether more pairs of a row would very likely be wasted: see `settling_chance`."""
+    if limits.fixed or limits.precision is not None or row.judgement.settled:
+        return False
+    chance = settling_chance(row, limits, metric, family)
+    return chance is not None and chance < MIN_CHANCE
+
+
+def settling_chance(row: Comparison, limits: Limits, metric: Metric, family: int) -> float | None:
+    """The probability that a row gets a verdict at its last look, if its effect is as estimated.
+
+    None before the first look, and if no look is left. This is the conditional power under the
+    current trend of Lan, Simon and Halperin (Stochastically curtailed tests in long-term clinical
+    trials, Sequential Analysis 1, 1982), with the observed variance taken as known. Stopping for
+    futility only removes verdicts, so it cannot add false ones.
+    """
+    rule, estimate = rule_of(metric), row.estimate
+    last = max((n for n in rule.looks if limits.pairs is None or n <= limits.pairs), default=0)
+    if estimate is None or estimate.log_ratio is None or not rule.looks[0] <= estimate.n < last:
+        return None
+    error = estimate.sd / math.sqrt(last)
+    df = last - 1 - 2 * int(rule.trim * last)
+    different = max(math.log1p(row.threshold), t_quantile(rule.level / max(family, 1), df) * error)
+    margin = math.log1p(row.threshold + rule.margin - rule.threshold)
+    tail = rule.alpha_equivalence / len(rule.looks)
+    equivalent = margin - t_quantile(tail, df) * error
+    # The mean at the last look: only the pairs that are still to come vary.
+    spread = estimate.sd * math.sqrt(last - estimate.n) / last
+    if not spread:
+        return 1.0
+    mean = NormalDist(estimate.log_ratio, spread)
+    chance = 1 - mean.cdf(different) + mean.cdf(-different)
+    if equivalent > 0:
+        chance += mean.cdf(min(equivalent, different)) - mean.cdf(-min(equivalent, different))
+    return min(1.0, chance)
+
+
+def family_of(rows: Iterable[Comparison]) -> int:
+    """The number of gated rows, without A/A rows."""
+    return sum(row.gated and row.contrast != NOISE_FLOOR for row in rows)
+
+
+# -- time -------------------------------------------------------------------------------
+
+
+def seconds_taken(samples: Iterable[Sample]) -> float:
+    """Roughly how long these samples took. The sides of a duet ran at the same time."""
+    walls = [(sample.mode, sample.metrics.get("wall", 0.0)) for sample in samples]
+    if any(mode == "duet" for mode, _ in walls):
+        return max((wall for _, wall in walls), default=0.0)
+    return sum(wall for _, wall in walls)

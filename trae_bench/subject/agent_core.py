@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-
-from msgspec import Struct
+from typing import TYPE_CHECKING
 
 from trae_bench._util import bounded_io
 from trae_bench.errors import CannotMeasure
@@ -19,6 +18,9 @@ from trae_bench.model.experiment import Command, SessionEndpoint, Trial
 from trae_bench.model.sample import ChildReport
 from trae_bench.scenario import Extras, Protocol, Scenario
 from trae_bench.subject.install.environments import Installs
+
+if TYPE_CHECKING:
+    from trae_bench.subject.revisions import Revision
 
 PACKAGE = "agent_core"
 _RUN_WORKER = "from trae_bench.execution.worker import main; main()"
@@ -81,14 +83,6 @@ def _fields(of: ast.ClassDef) -> Iterator[str]:
                 yield name
 
 
-class Place(Struct, frozen=True):
-    """A revision of the agent, laid out."""
-
-    folder: str
-    python: str
-    """The interpreter that runs it."""
-
-
 def extras() -> frozenset[str]:
     """The names of its optional dependencies."""
     from trae_bench.subject.install.requirements import declared
@@ -123,13 +117,13 @@ class AgentCoreSubject:
     def __init__(
         self,
         installs: Installs | None = None,
-        places: Mapping[str, Place] = MappingProxyType({}),
+        revisions: Mapping[str, "Revision"] = MappingProxyType({}),
         scratch: Path | None = None,
     ) -> None:
         self._python_path = _folders_to_add()
         self._installs = installs or Installs()
-        self._places = places
-        self._worker_path = _worker_alone(scratch) if places and scratch else ""
+        self._revisions = revisions
+        self._worker_path = _worker_alone(scratch) if revisions and scratch else ""
 
     def command(
         self,
@@ -151,7 +145,7 @@ class AgentCoreSubject:
             path = home / "work.json"
             path.write_text(json.dumps(errand), encoding="utf-8")
             argv = (_RUN_WORKER, str(path))
-        python, folders = self._place(trial.arm.revision)
+        python, folders = self._python(trial.arm.revision)
         return Command(
             # -P: a module of the workspace must not take the place of one of ours.
             argv=(python, "-P", "-c", *argv),
@@ -159,14 +153,14 @@ class AgentCoreSubject:
             cwd=seats[0].workspace,
         )
 
-    def _place(self, revision: str | None) -> tuple[str, str]:
+    def _python(self, revision: str | None) -> tuple[str, str]:
         """The interpreter, and its PYTHONPATH."""
         if revision is None:
             return sys.executable, self._python_path
-        place = self._places.get(revision)
-        if place is None:
-            raise CannotMeasure(f"no revision {revision!r} is laid out; start a new run")
-        return place.python, os.pathsep.join((place.folder, self._worker_path))
+        found = self._revisions.get(revision)
+        if found is None:
+            raise CannotMeasure(f"no revision {revision!r} is checked out; start a new run")
+        return found.python, os.pathsep.join((str(found.folder), self._worker_path))
 
     async def perform(
         self, trial: Trial, scenario: Scenario, seat: SessionEndpoint, home: Path

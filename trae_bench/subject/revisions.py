@@ -22,10 +22,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from trae_bench._util import bounded_io
 from trae_bench._util.child_env import environment, outside_hooks
 from trae_bench.errors import CannotMeasure, UsageError
+from trae_bench.model.run import RevisionId
 from trae_bench.subject.install.environments import (
     NotMade,
     Workshop,
@@ -54,15 +56,12 @@ _COMMENT = re.compile(r"(^|\s)#.*")
 """In a lock, as pip has it."""
 
 
-class Revision(Struct, frozen=True):
-    """One state of the subject, laid out."""
+class Revision(RevisionId, frozen=True):
+    """One revision of the subject, checked out into a folder."""
 
-    name: str
-    """The first digits of its commit, or of a digest of its files where they differ from that."""
-    commit: str
-    changed: bool
-    """It has changes that are not committed."""
     folder: Path
+    python: str = sys.executable
+    """The interpreter that runs it; see `with_interpreters`."""
 
 
 class _Entry(Struct, frozen=True):
@@ -323,13 +322,14 @@ def _digest(folder: Path) -> str:
 # -- what they run in -------------------------------------------------------------------
 
 
-def interpreters(
+def with_interpreters(
     base: Revision, head: Revision, package: str, say: Callable[[str], None]
-) -> tuple[str, str]:
-    """The Python of each side; byte-code is made for it. Raises `CannotMeasure`.
+) -> tuple[Revision, Revision]:
+    """Choose the interpreter of each revision, and compile the revision's byte-code with it.
 
-    It is the one that runs this, unless the two declare different dependencies and head locks
-    its own: then each side gets an environment of its own, and both are made in the same way.
+    The interpreter is the one that runs this code, unless the revisions declare different
+    dependencies and head has a lock file. Then each revision gets an environment, and both
+    environments are made in the same way. Raises `CannotMeasure`.
     """
     pythons = (sys.executable, sys.executable)
     if _declared(base.folder) != _declared(head.folder) and (head.folder / CONSTRAINTS).is_file():
@@ -337,7 +337,7 @@ def interpreters(
     for python, revision in zip(pythons, (base, head), strict=True):
         used(revision.folder)
         _compile(python, revision.folder)
-    return pythons
+    return replace(base, python=pythons[0]), replace(head, python=pythons[1])
 
 
 def _declared(folder: Path) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ from statistics import median
 
 from trae_bench.metrics import METRICS
 from trae_bench.model.run import RunFile
-from trae_bench.storage.run_file import BROKEN_SEAL, seal_fits
+from trae_bench.storage.seal import BROKEN_SEAL, seal_fits
 
 NEAR = 0.2
 """Share of the agent's CPU time from which on the provider's own is told."""

@@ -52,7 +52,7 @@ class GateResult(Struct, frozen=True):
 
 def outcome(run: RunFile, *, claimed: bool = True) -> GateResult:
     """`claimed` is off where a run was too short for verdicts."""
-    gates = run.header.compared is not None
+    gates = run.header.revisions is not None
     if run.stopped == "interrupted":
         return GateResult("interrupted", gates=gates)
     rows = [row for row in run.comparisons if row.contrast != NOISE_FLOOR]
@@ -99,7 +99,7 @@ def _worse(rows: Iterable[Comparison]) -> GateResult | None:
 def _lost(run: RunFile, rows: Sequence[Comparison]) -> GateResult | None:
     """Too many pairs of a comparison were lost, or equal sides do not come out equal."""
     lost = tuple(row for row in rows if not_measured(row) is not None)
-    reasons = [uneven(floor) for floor in run.noise if floor.standing == "sides differ"]
+    reasons = [uneven(floor) for floor in run.noise if floor.reliability == "sides differ"]
     if not any(row.pairs.measured for row in rows) and not lost and not _all_new(run):
         reasons.append("no pair was measured")
     return GateResult("not measured", lost, tuple(reasons)) if lost or reasons else None
@@ -122,7 +122,7 @@ def _undecided(rows: Sequence[Comparison], claimed: bool) -> GateResult | None:
 
 def _all_new(run: RunFile) -> bool:
     """There is nothing that the base could be asked."""
-    compared = run.header.compared
+    compared = run.header.revisions
     return compared is not None and bool(compared.new) and not run.header.cells
 
 

@@ -11,7 +11,8 @@ from trae_bench.cli import main
 from trae_bench.errors import BenchError
 from trae_bench.scenario import load
 from trae_bench.scenario.importers.trae_trajectory import read_trajectory
-from trae_bench.storage.run_file import read_journal, read_run
+from trae_bench.storage.journal import read_journal
+from trae_bench.storage.run_file import read_run
 from trae_bench.verdicts.claims import load as load_claims
 
 READERS: list[Callable[[Path], object]] = [
@@ -37,7 +38,7 @@ def test_no_input_is_waited_for_or_read_without_end(
     else:
         with path.open("wb") as file:
             file.truncate(1 << 40)
-    said = "larger than" if kind == "holes" else "no regular file"
+    said = "larger than" if kind == "holes" else "not a regular file"
     with pytest.raises((OSError, BenchError), match=said):
         read(path)
 
@@ -51,7 +52,7 @@ def test_no_command_waits_for_a_pipe_that_lies_there(
     os.mkfifo(tmp_path / "p")
     assert main([str(tmp_path / "p") if word == "PIPE" else word for word in argv]) in (2, 4)
     heard = capsys.readouterr()
-    assert "no regular file" in heard.out + heard.err
+    assert "not a regular file" in heard.out + heard.err
 
 
 def test_a_guide_that_is_a_pipe_is_not_waited_for(
@@ -60,7 +61,7 @@ def test_a_guide_that_is_a_pipe_is_not_waited_for(
     os.mkfifo(tmp_path / "p")
     (tmp_path / "r.json").write_text("{}")
     assert main(["report", str(tmp_path / "r.json"), "--guide", str(tmp_path / "p")]) == 2
-    assert "no regular file" in capsys.readouterr().err
+    assert "not a regular file" in capsys.readouterr().err
 
 
 def test_what_the_shell_opened_for_us_may_be_a_pipe() -> None:

@@ -24,6 +24,7 @@ from trae_bench.cli.run import DESIGNS, PROFILES
 from trae_bench.design.contrasts import NOISE_FLOOR, design_names
 from trae_bench.errors import AnswersDiffer, BadRunFile, CannotMeasure, UsageError
 from trae_bench.execution.host_lock import HostLock
+from trae_bench.execution.ports import Executor
 from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.model import presets
 from trae_bench.model.experiment import Trial
@@ -32,9 +33,10 @@ from trae_bench.model.sample import Sample
 from trae_bench.report.text import markdown
 from trae_bench.run import runner
 from trae_bench.run.runner import Bench, RunRequest
-from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
+from trae_bench.storage import journal as journal_
 from trae_bench.storage import run_file as store
+from trae_bench.storage import seal
 
 ROOT = Path(__file__).resolve().parents[3]
 # -- light imports
@@ -290,10 +292,10 @@ def test_journal_and_run_file_hold_the_same_samples(tiny: Path) -> None:
     assert result.error is None
     written = store.read_run(out)
     assert written == result.run
-    assert written.samples == store.read_journal(result.journal).samples
+    assert written.samples == journal_.read_journal(result.journal).samples
     assert len(written.samples) == 4 * 4 * 2
     assert written.header.seed == 1
-    assert written.header.scenarios["tiny"].asked == "tiny.toml"
+    assert written.header.scenarios["tiny"].requested == "tiny.toml"
     jsonschema.validate(json.loads(out.read_text()), store.schema())
 
 
@@ -412,16 +414,16 @@ def test_a_stored_run_cannot_choose_a_scenario_file(
 ) -> None:
     """An oracle runs a command, so an untrusted run file could run any command."""
     result = runner.start(wish(pairs=3), Path("r.json"), force=False, bench=ScriptedBench(fine))
-    used = {"tiny": ScenarioUsed(asked, "0" * 64)}
+    used = {"tiny": ScenarioUsed(asked, "0" * 64, ("cpu",), (), {})}
     header = msgspec.structs.replace(result.run.header, scenarios=used)
     run = msgspec.structs.replace(result.run, header=header)
-    store.write_run(Path("stored.json"), store.sealed(run), force=True)
+    store.write_run(Path("stored.json"), seal.sealed(run), force=True)
     assert main(["run", "--compare", "stored.json", "--dry-run"]) == 2
     assert f"'{asked}' does not ship" in capsys.readouterr().err
     assert main(["run", "tiny.toml", "--compare", "stored.json", "--dry-run"]) == 0
     # The error comes before the first pair.
     assert main(["run", "cli-help", "--compare", "stored.json"]) == 2
-    assert "the stored run is of tiny" in capsys.readouterr().err
+    assert "the stored run has tiny" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["--help", "-x", "--dry-run", "-"])
@@ -448,7 +450,7 @@ def test_precision_cannot_be_combined_with_a_fixed_design(
 ) -> None:
     args = ["run", "two.toml", "--design", "fraction", "--precision", "0.01"]
     assert main(args) == 2
-    assert "--repeat-until cannot go with --design fraction" in capsys.readouterr().err
+    assert "--precision does not work with --design fraction" in capsys.readouterr().err
     assert main(["run", "two.toml", "--dry-run", "--precision", "0.01"]) == 0
 
 
@@ -541,7 +543,7 @@ def test_a_run_of_a_changed_scenario_is_not_resumed(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     tiny.write_text(TINY.replace("Say that", "Whisper that"))
     before = journal.read_bytes()
-    with pytest.raises(UsageError, match=r"'tiny' is not what it was.*start a new run"):
+    with pytest.raises(UsageError, match=r"'tiny' has changed.*start a new run"):
         runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
     assert journal.read_bytes() == before
 
@@ -568,7 +570,7 @@ def test_a_run_with_an_unknown_metric_is_not_resumed(tiny: Path) -> None:
 def test_a_resumed_run_does_not_overwrite_the_file_of_another_run(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     Path("r.json").write_text("{}")
-    with pytest.raises(UsageError, match="another run's"):
+    with pytest.raises(UsageError, match="of another run"):
         runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
@@ -580,7 +582,7 @@ def test_a_run_that_exceeded_its_budget_resumes_with_a_longer_one(tiny: Path) ->
     assert "give a longer --budget" in str(spent.error)
     more = runner.resume(spent.journal, wish(budget=1e9), None, bench=ScriptedBench(fine))
     assert more.run.stopped == "done"
-    assert more.run.header.budget == 1e9
+    assert more.run.header.limits.budget == 1e9
 
 
 def test_a_scenario_that_does_not_exercise_the_toggle_is_left_out(tiny: Path) -> None:
@@ -589,7 +591,7 @@ def test_a_scenario_that_does_not_exercise_the_toggle_is_left_out(tiny: Path) ->
     result = runner.start(asked, Path("r.json"), force=False, bench=bench)
     assert result.run.header.scenarios.keys() == {"tiny"}
     (said,) = bench.said
-    assert said.startswith("left out: fan-out cannot feel batched_trajectory, only ")
+    assert said.startswith("left out: fan-out does not exercise batched_trajectory, only ")
 
 
 def test_resume_refuses_a_file_that_is_not_a_journal(tiny: Path) -> None:
@@ -712,13 +714,13 @@ def test_a_killed_run_can_be_resumed(tiny: Path, number: signal.Signals) -> None
         assert "--resume r.journal.jsonl" in out
         assert store.read_run(Path("r.json")).stopped == "interrupted"
 
-    reported = store.read_journal(journal).samples
+    reported = journal_.read_journal(journal).samples
     away = tiny.parent / "away"
     away.mkdir()
     with bench_process("run", "--resume", str(journal.resolve()), cwd=away) as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "go on from there" in err
+    assert "resume from there" in err
     with bench_process("run", "--resume", str(journal), "--json") as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err

@@ -16,7 +16,7 @@ def scenario(*metrics: str) -> Scenario:
 
 def made(*metrics: str) -> list[Cell]:
     found = scenario(*metrics)
-    return cells(found, contrasts(found), METRICS)
+    return cells(found.name, found.metrics, contrasts(["x"], {"x": False}), METRICS)
 
 
 CELL = made("cpu")[1]

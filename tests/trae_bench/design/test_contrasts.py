@@ -15,30 +15,28 @@ from trae_bench.design.contrasts import (
     half,
 )
 from trae_bench.errors import UsageError
-from trae_bench.scenario import Scenario, ToggleUse
+from trae_bench.model.experiment import Contrast
 
 SEVEN = ("a", "b", "c", "d", "e", "f", "g")
 
 
-def scenario(*vary: str, **hold: bool) -> Scenario:
-    return Scenario("bugfix", "", "", turns=(), toggles=ToggleUse(vary, hold), metrics=())
+def made(*varied: str, design: str = "add-one", **held: bool) -> list[Contrast]:
+    return contrasts(varied, {**dict.fromkeys(varied, False), **held}, design)
 
 
-def on_sides(
-    found: Scenario, design: str, only: tuple[str, ...] = ()
-) -> dict[str, tuple[set[str], set[str]]]:
+def on_sides(design: str, *varied: str) -> dict[str, tuple[set[str], set[str]]]:
     """Toggles that are on in A and in B, by contrast."""
     return {
         one.name: (
             {name for name, on in one.a.toggles.items() if on},
             {name for name, on in one.b.toggles.items() if on},
         )
-        for one in contrasts(found, design=design, only=only)
+        for one in made(*varied, design=design)
     }
 
 
 def test_add_one() -> None:
-    assert on_sides(scenario("x", "y"), "add-one") == {
+    assert on_sides("add-one", "x", "y") == {
         NOISE_FLOOR: (set(), set()),
         "x": (set(), {"x"}),
         "y": (set(), {"y"}),
@@ -46,7 +44,7 @@ def test_add_one() -> None:
 
 
 def test_remove_one() -> None:
-    assert on_sides(scenario("x", "y", "z"), "remove-one") == {
+    assert on_sides("remove-one", "x", "y", "z") == {
         NOISE_FLOOR: (set(), set()),
         "x@last": ({"y", "z"}, {"x", "y", "z"}),
         "y@last": ({"x", "z"}, {"x", "y", "z"}),
@@ -55,41 +53,35 @@ def test_remove_one() -> None:
 
 
 def test_both_asks_also_for_the_whole() -> None:
-    found = on_sides(scenario("x", "y"), "both")
+    found = on_sides("both", "x", "y")
     assert list(found) == [NOISE_FLOOR, "x", "y", "x@last", "y@last", "all"]
     assert found["all"] == (set(), {"x", "y"})
-    assert list(on_sides(scenario("x"), "both")) == [NOISE_FLOOR, "x"]
+    assert list(on_sides("both", "x")) == [NOISE_FLOOR, "x"]
 
 
 @pytest.mark.parametrize("design", design_names())
 def test_every_arm_is_a_full_vector_with_what_is_held(design: str) -> None:
-    found = contrasts(scenario("x", "y", "z", u=True, v=False), only=("x", "y"), design=design)
+    found = made("x", "y", design=design, z=False, u=True, v=False)
     assert found[0].name == NOISE_FLOOR
     assert found[0].a == found[0].b
     for one in found:
-        assert one.scenario == "bugfix"
         for arm in (one.a, one.b):
             assert set(arm.toggles) == {"x", "y", "z", "u", "v"}
             assert (arm.toggles["u"], arm.toggles["v"], arm.toggles["z"]) == (True, False, False)
     assert len({one.name for one in found}) == len(found)
 
 
-def test_held_wins_over_varied() -> None:
-    assert on_sides(scenario("x", x=False), "add-one")["x"] == (set(), set())
-
-
-def test_only() -> None:
-    assert list(on_sides(scenario("x", "y"), "add-one", only=("y",))) == [NOISE_FLOOR, "y"]
-    assert on_sides(scenario("x", "y"), "add-one", only=("elsewhere",)) == {}
+def test_nothing_varied_gives_no_contrast() -> None:
+    assert on_sides("add-one") == {}
 
 
 def test_unknown_design_names_the_known() -> None:
     with pytest.raises(UsageError, match=r"'twice'.*add-one.*factorial"):
-        contrasts(scenario("x"), design="twice")
+        made("x", design="twice")
 
 
 def test_fraction_of_seven_takes_sixteen_arms() -> None:
-    found = on_sides(scenario(*SEVEN), "fraction")
+    found = on_sides("fraction", *SEVEN)
     assert len(found) == 16
     assert found["a+e+f+g"] == (set(), {"a", "e", "f", "g"})
 

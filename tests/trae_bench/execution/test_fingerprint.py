@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.execution.fingerprint import cleaner, transcript_digest, workspace_digest, wrong_in
+from trae_bench.execution.fingerprint import cleaner, transcript_digest, workspace_digest
+from trae_bench.execution.oracle import check_result
 from trae_bench.execution.workspace import remove
 from trae_bench.model.sample import ChildReport, RequestLog, SessionLog
 from trae_bench.scenario import Normalise, Oracle
@@ -186,7 +187,7 @@ def test_a_large_file_is_compared_as_it_is(tmp_path: Path, monkeypatch: pytest.M
 def test_what_the_oracle_finds(
     tmp_path: Path, oracle: Oracle, told: ChildReport | None, words: str | None
 ) -> None:
-    found = wrong_in(oracle, tree(tmp_path / "root"), told)
+    found = check_result(oracle, tree(tmp_path / "root"), told)
     assert found is None if words is None else words in str(found)
 
 
@@ -212,8 +213,8 @@ def test_what_is_no_file_within_the_workspace_is_not_read(tmp_path: Path, put: s
         with where.open("wb") as file:
             file.write(b"one")
             file.truncate(1 << 40)
-    said = "not as expected" if put == "long" else "no regular file"
-    found = wrong_in(Oracle(files={"sub/a.txt": "one"}), root, None)
+    said = "not as expected" if put == "long" else "not a regular file"
+    found = check_result(Oracle(files={"sub/a.txt": "one"}), root, None)
     assert said in str(found)
 
 

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from tests.trae_bench.fakes import figures
-from trae_bench.execution.in_process import ExecutorRouter, InProcessExecutor
+from trae_bench.execution.executor_router import ExecutorRouter
+from trae_bench.execution.in_process import InProcessExecutor
 from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.model.experiment import Arm, SessionEndpoint, Side, Trial
 from trae_bench.model.sample import ChildReport, Sample
@@ -132,7 +133,10 @@ def test_the_agent_sees_no_environment_of_the_user(
     [
         (Oracle(final_text="other"), "does not contain 'other'"),
         (Oracle(files={"out": "other"}), "out is not as expected"),
-        (Oracle(command="echo why; exit 3"), "exit status 3 (echo why; exit 3); why"),
+        (
+            Oracle(command="echo why; exit 3"),
+            "exit status 3 (echo why; exit 3); its last lines:\nwhy",
+        ),
     ],
 )
 def test_a_wrong_answer_is_no_good_sample(tmp_path: Path, oracle: Oracle, problem: str) -> None:

@@ -189,7 +189,7 @@ def test_each_probe_gets_a_cell_of_its_own() -> None:
     names = ("cpu", "uss_end", "wall", "python_peak", "uss_start", "instructions", "requests")
     scenario = Scenario("work", "", "", (Turn(),), ToggleUse(vary=("fast",)), names)
     arm = Arm("none", {})
-    planned = cells(scenario, [Contrast("work", "fast", arm, arm)], METRICS)
+    planned = cells(scenario.name, scenario.metrics, [Contrast("fast", arm, arm)], METRICS)
     assert [(cell.mode, cell.probe, cell.metrics) for cell in planned] == [
         ("duet", "plain", ("cpu", "requests")),
         ("serial", "plain", ("wall",)),

@@ -340,7 +340,7 @@ def test_memory_ends_at_the_memory_limit(make: Make) -> None:
     sample = run_one(make(Script("bytearray(200 << 20)", python=True), memory_limit=128 * MIB))
     assert sample.status == "failed"
     assert "MemoryError" in str(sample.problem)
-    assert "each process of a trial may take 0.134 GB here" in str(sample.problem)
+    assert "the memory limit per process is 0.134 GB" in str(sample.problem)
 
 
 def test_memory_that_is_only_set_aside_is_no_memory(make: Make) -> None:
@@ -650,7 +650,7 @@ def test_the_share_of_wrong_sessions_is_told(make: Make) -> None:
 def test_a_report_that_forgets_a_session_is_garbage(make: Make) -> None:
     sample = run_one(make(Script(told("a", "b"), reports=True), small=scenario(load=THREE)))
     assert sample.status == "garbage"
-    assert "it tells of 2 of 3 sessions" in str(sample.problem)
+    assert "it covers 2 of 3 sessions" in str(sample.problem)
 
 
 @pytest.mark.parametrize("differing", ["text", "file", "nothing"])

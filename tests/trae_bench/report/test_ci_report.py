@@ -19,6 +19,7 @@ from trae_bench.cli import main
 from trae_bench.cli.common import say_where
 from trae_bench.errors import AnswersDiffer, CannotMeasure
 from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.ports import Executor
 from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_workflow, for_workflow_property
 from trae_bench.report.text import markdown, unmeasured
@@ -31,7 +32,6 @@ from trae_bench.report.text.ci import (
 )
 from trae_bench.report.text.junit import junit
 from trae_bench.run import runner
-from trae_bench.run.scheduler import Executor
 from trae_bench.scenario import Scenario
 from trae_bench.storage import run_file as store
 from trae_bench.storage.run_file import write_run
@@ -187,7 +187,7 @@ def test_what_lost_too_many_pairs_does_not_pass() -> None:
     assert outcome(found).kind == "not measured"
     assert "equivalent" in {row.judgement.verdict for row in found.comparisons}
     assert set(map(tuple, cases(found).values())) == {("error",)}
-    toggles = replace(found, header=replace(found.header, compared=None))
+    toggles = replace(found, header=replace(found.header, revisions=None))
     assert set(map(tuple, cases(toggles).values())) == {("skipped",)}
     one = gate(lost={("head", 2): "crash"})
     assert set(map(tuple, cases(one).values())) == {()}
@@ -207,7 +207,7 @@ def test_a_failure_tells_its_figures() -> None:
 
 
 def test_each_suite_tells_how_noisy_its_scenario_was() -> None:
-    floors = [replace(floor, standing="too noisy") for floor in run().noise]
+    floors = [replace(floor, reliability="too noisy") for floor in run().noise]
     others = [replace(floor, scenario="other") for floor in floors]
     root = ElementTree.fromstring(junit(replace(run(), noise=(*floors, *others))))
     noise, noisy = root[0][0]
@@ -324,7 +324,7 @@ def test_reports_are_written_before_the_exit_whatever_it_is(
     [
         (["--toggle", "no_such"], 2, "no toggle"),
         (["--compare", "none.json"], 2, "no such run file"),
-        (["--out", "run.txt"], 2, "ends in .json"),
+        (["--out", "run.txt"], 2, "must end in .json"),
     ],
 )
 def test_what_came_to_nothing_is_told_where_an_older_report_lay(
@@ -518,12 +518,12 @@ def test_verify_ends_in_4_where_one_file_does_not_hold(
     out = capsys.readouterr().out
     assert "good.json: consistent" in out
     assert "commit: 0123456789" in out
-    assert "verify cannot detect: samples that were made up" in out
+    assert "verify cannot detect: samples that were invented" in out
     assert main(["verify", str(good), str(bad), str(none)]) == 4
     out = capsys.readouterr().out
     assert "good.json: consistent" in out
     assert "bad.json: NOT consistent" in out
-    assert "wrong: seal: does not fit" in out
+    assert "wrong: seal: does not match" in out
     assert "none.json: not a valid run file" in " ".join(out.split())
     assert "verify cannot detect" in out
     assert main(["verify", str(none)]) == 4

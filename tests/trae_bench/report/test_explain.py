@@ -12,14 +12,14 @@ from tests.trae_bench.runs import COMPARED, EFFECTS, gate, honest, plan
 from trae_bench.cli import main
 from trae_bench.design.cells import CONFIRMING, confirming
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.design.limits import limits_of
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Cell
 from trae_bench.model.run import RunFile
 from trae_bench.report.text.explanation import Explanation, explain, headline, rows, story, text
 from trae_bench.stats.analysis import RowKey, rows_of
 from trae_bench.stats.decision import estimate
-from trae_bench.storage.run_file import sealed, write_run
+from trae_bench.storage.run_file import write_run
+from trae_bench.storage.seal import sealed
 
 
 def told(run: RunFile, contrast: str, metric: str) -> str:
@@ -28,7 +28,7 @@ def told(run: RunFile, contrast: str, metric: str) -> str:
 
 
 def found(run: RunFile, contrast: str, metric: str) -> Explanation:
-    return explain(run, RowKey("work", contrast, metric), limits_of(run.header))
+    return explain(run, RowKey("work", contrast, metric), run.header.limits)
 
 
 RUNS = {
@@ -50,7 +50,7 @@ def test_every_row_is_explained_as_it_was_judged(name: str) -> None:
     concluded = {RowKey(r.scenario, r.contrast, r.metric): r for r in run.comparisons}
     assert rows(run) == list(concluded)
     for key, row in concluded.items():
-        explained = explain(run, key, limits_of(run.header))
+        explained = explain(run, key, run.header.limits)
         assert explained.row == row
         assert explained.in_the_file == row.judgement.verdict
         assert explained.pairs.counted == row.pairs.measured
@@ -123,7 +123,9 @@ def test_revisions_are_told_as_such() -> None:
     shown = told(run, "faster", "cpu")
     assert "Side A, base, is revision v1; side B, head, v2." in shown
     assert "Medians: base " in shown
-    shown = told(gate(compared=replace(COMPARED, changed=True)), "head", "cpu")
+    shown = told(
+        gate(revisions=replace(COMPARED, head=replace(COMPARED.head, modified=True))), "head", "cpu"
+    )
     assert "Base is aaaaaaa (main), head is bbbbbbb with changes." in shown
 
 
@@ -241,7 +243,7 @@ def test_equal_sides_that_differ_forbid_every_verdict() -> None:
 
 def test_no_verdict_is_claimed_from_few_pairs() -> None:
     run = RUNS["smoke"]
-    explained = explain(run, RowKey("work", "faster", "cpu"), limits_of(run.header), claimed=False)
+    explained = explain(run, RowKey("work", "faster", "cpu"), run.header.limits, claimed=False)
     assert headline(explained).endswith(": no verdict is claimed")
     assert "too few pairs" in story(explained)["Why it ended so"][-1]
 
@@ -293,7 +295,7 @@ def test_a_verdict_that_the_samples_do_not_give_is_told() -> None:
 def test_a_stranger_gets_nothing_through() -> None:
     (one, *_) = plan(("faster",))
     arm = replace(one.contrast.a, toggles={NASTY: True, "x" * 200: False})
-    contrast = replace(one.contrast, scenario=NASTY, name=NASTY, b=arm)
+    contrast = replace(one.contrast, name=NASTY, b=arm)
     nasty_cell = replace(one, scenario=NASTY, contrast=contrast, metrics=(NASTY,))
     metric = replace(METRICS["cpu"], name=NASTY, unit=NASTY, about=NASTY)
     run = honest()
@@ -301,7 +303,7 @@ def test_a_stranger_gets_nothing_through() -> None:
     bad = replace(first, scenario=NASTY, contrast=NASTY, status="failed", problem=NASTY)
     header = replace(run.header, cells=(nasty_cell,), metrics={NASTY: metric})
     run = replace(run, header=header, samples=(bad,), comparisons=())
-    explained = explain(run, RowKey(NASTY, NASTY, NASTY), limits_of(header))
+    explained = explain(run, RowKey(NASTY, NASTY, NASTY), header.limits)
     shown = text(explained)
     assert "Pair 1 was lost" in " ".join(shown.split())
     assert not FORBIDDEN.search(shown.replace("\n", ""))
@@ -310,7 +312,7 @@ def test_a_stranger_gets_nothing_through() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_story_fits(width: int) -> None:
     for key in rows(RUNS["noisy"]):
-        shown = text(explain(RUNS["noisy"], key, limits_of(RUNS["noisy"].header)), width)
+        shown = text(explain(RUNS["noisy"], key, RUNS["noisy"].header.limits), width)
         assert max(map(len, shown.splitlines())) <= width
 
 

@@ -203,7 +203,7 @@ def test_revisions_have_names_of_their_own() -> None:
 
 
 def test_a_gate_is_told_in_its_sentence_and_its_details() -> None:
-    found = gate(1.1, compared=replace(COMPARED, new={"later": "no such toggle"}))
+    found = gate(1.1, revisions=replace(COMPARED, new={"later": "no such toggle"}))
     told = unescape(page([Source("run.json", found)]))
     assert f"<h1>{gate_text.sentence(found)}</h1>" in told
     details = list(gate_text.details(found))
@@ -221,7 +221,7 @@ def test_what_is_not_gated_does_not_stand_out_in_a_gate() -> None:
 def _of_revisions(one: Cell) -> Cell:
     a, b = Arm("base", {}, "base"), Arm("head", {}, "head")
     contrast = one.contrast
-    return replace(one, contrast=Contrast(contrast.scenario, contrast.name, a, b))
+    return replace(one, contrast=Contrast(contrast.name, a, b))
 
 
 def test_a_run_of_nothing_has_a_page() -> None:
@@ -490,7 +490,7 @@ def test_whole_numbers_stay_whole() -> None:
         if "peak_rss" in each["metrics"]
         for value in each["metrics"]["peak_rss"]["a"]
     ]
-    assert all(isinstance(value, int) and value >= 31_000_000 for value in values)
+    assert all(isinstance(value, int) and value >= 30_998_528 for value in values)
 
 
 # -- harmless
@@ -585,11 +585,7 @@ def test_names_without_end_are_cut() -> None:
 
 def test_a_page_of_any_number_of_rows_is_bounded() -> None:
     rows = [replace(row, scenario=f"s{n}") for n in range(500) for row in run().comparisons]
-    cells = [
-        replace(one, scenario=f"s{n}", contrast=replace(one.contrast, scenario=f"s{n}"))
-        for n in range(500)
-        for one in run().header.cells
-    ]
+    cells = [replace(one, scenario=f"s{n}") for n in range(500) for one in run().header.cells]
     head = replace(run().header, cells=tuple(cells))
     made = page([Source("run.json", replace(run(), header=head, comparisons=tuple(rows)))])
     assert len(rows_of(made)) == table.MAX_ROWS

@@ -104,7 +104,7 @@ def test_lost_pairs_of_a_probe_are_told_apart() -> None:
 
 def test_metrics_that_are_too_noisy_are_all_named() -> None:
     names = [f"metric-{n}" for n in range(20)]
-    floor = replace(run().noise[0], smallest_effect=0.2, standing="too noisy")
+    floor = replace(run().noise[0], smallest_effect=0.2, reliability="too noisy")
     noisy = tuple(replace(floor, metric=name) for name in names)
     header = replace(
         run().header, metrics=run().header.metrics | dict.fromkeys(names, METRICS["cpu"])

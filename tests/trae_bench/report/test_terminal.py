@@ -353,7 +353,8 @@ def test_the_noise_line_allows_for_the_pairs_of_the_run() -> None:
     (floor,) = (each for each in whole.noise if each.metric == "cpu")
 
     def least(pairs: int | None, design: str = "add-one") -> float | None:
-        header = msgspec.structs.replace(whole.header, pairs=pairs, design=design)
+        limits = msgspec.structs.replace(whole.header.limits, pairs=pairs)
+        header = msgspec.structs.replace(whole.header, limits=limits, design=design)
         return effect_shown(msgspec.structs.replace(whole, header=header), floor)
 
     assert least(None) == least(60) == least(100) == floor.smallest_effect

@@ -25,10 +25,9 @@ from tests.trae_bench.runs import COMPARED, gate, honest
 from trae_bench.cli import main
 from trae_bench.cli.stored import EXPORTS
 from trae_bench.design.contrasts import NOISE_FLOOR, design_names
-from trae_bench.design.limits import limits_of
 from trae_bench.errors import BadRunFile, BenchError
 from trae_bench.model.presets import PROFILES
-from trae_bench.model.run import RunFile
+from trae_bench.model.run import RevisionId, RunFile
 from trae_bench.model.sample import Sample
 from trae_bench.report import escape
 from trae_bench.report.export import FORMATS, export
@@ -38,8 +37,10 @@ from trae_bench.report.text import gate as gate_text
 from trae_bench.report.text import run_diff as across_text
 from trae_bench.report.text.junit import junit
 from trae_bench.run.runner import Result, journal_of
+from trae_bench.storage import journal as journal_
 from trae_bench.storage import run_file as store
-from trae_bench.storage.run_file import Journal, sealed
+from trae_bench.storage.journal import Journal
+from trae_bench.storage.seal import sealed
 from trae_bench.storage.verify import origin, verify
 from trae_bench.verdicts.run_diff import compare_runs
 
@@ -83,8 +84,9 @@ def document() -> Any:
 def of_revisions() -> RunFile:
     """With all that a gate can tell of: regressions confirmed, a lost pair, a new scenario."""
     new = {"later": "no such toggle"}
-    compared = msgspec.structs.replace(COMPARED, own_environments=True, changed=True, new=new)
-    return gate(1.1, compared=compared, lost={("head", 3): "crash"})
+    head = msgspec.structs.replace(COMPARED.head, modified=True)
+    compared = msgspec.structs.replace(COMPARED, own_environments=True, head=head, new=new)
+    return gate(1.1, revisions=compared, lost={("head", 3): "crash"})
 
 
 @cache
@@ -157,7 +159,7 @@ def shown(run: RunFile) -> dict[str, str]:
 
 
 def in_terminal(run: RunFile) -> list[str]:
-    metrics, limits = run.header.metrics, limits_of(run.header)
+    metrics, limits = run.header.metrics, run.header.limits
     return [
         terminal.table(run.comparisons, metrics, width=100),
         terminal.run_table(run, width=200),
@@ -214,9 +216,10 @@ def test_what_is_planted_in_every_text_acts_nowhere(document: Callable[[], Any])
 
 def test_what_only_a_gate_has_is_planted_too() -> None:
     made = planted(document_of_revisions(), lambda text: text[:40] + PLANT)
-    compared = msgspec.convert(made, RunFile).header.compared
+    compared = msgspec.convert(made, RunFile).header.revisions
     assert compared is not None
     texts = texts_of(list(msgspec.structs.astuple(compared)))
+    texts = [text for text in texts if text not in RevisionId.__struct_fields__]
     assert len(texts) == 7
     assert all(PLANT in text for text in texts)
 
@@ -316,8 +319,8 @@ def small() -> Any:
 
 @cache
 def small_of_revisions() -> Any:
-    compared = of_revisions().header.compared
-    made = gate(1.5, compared=compared, noise=0.001, pairs=8, noise_pairs=2)
+    compared = of_revisions().header.revisions
+    made = gate(1.5, revisions=compared, noise=0.001, pairs=8, noise_pairs=2)
     return json.loads(msgspec.json.encode(made))
 
 
@@ -434,7 +437,7 @@ def test_a_changed_journal_is_read_or_refused(folder: Path, data: st.DataObject)
     path = folder / "changed.jsonl"
     path.write_text("\n".join(lines) + "\n")
     try:
-        contents = store.read_journal(path)
+        contents = journal_.read_journal(path)
     except BadRunFile as error:
         assert str(path) in str(error)
         return

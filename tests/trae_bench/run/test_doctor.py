@@ -67,9 +67,9 @@ def test_a_real_pair_is_right() -> None:
     ("floors", "said"),
     [
         ([floor("cpu", 0.018), floor("wall", 0.12)], []),
-        ([floor("cpu", 0.09)], ["CPU time of a duet scatters by 9%"]),
-        ([floor("wall", 0.28, "too noisy")], ["wall times scatter by 28%"]),
-        ([floor("cpu", 0.01, "sides differ")], ["cpu: two equal sides do not come out equal"]),
+        ([floor("cpu", 0.09)], ["CPU time in duets varies by 9%"]),
+        ([floor("wall", 0.28, "too noisy")], ["wall times vary by 28%"]),
+        ([floor("cpu", 0.01, "sides differ")], ["cpu: two equal sides differ"]),
     ],
 )
 def test_advice(floors: list[NoiseEstimate], said: list[str]) -> None:

@@ -18,7 +18,7 @@ from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.experiment import Mode, Probe, Trial
 from trae_bench.run import duration as room
 from trae_bench.run import runner
-from trae_bench.run.duration import AROUND, START, Kind, estimate, guess, paces
+from trae_bench.run.duration import OVERHEAD, START, Kind, estimate, guess, paces
 from trae_bench.run.planner import Plan, plan
 from trae_bench.scenario import (
     Fault,
@@ -30,7 +30,8 @@ from trae_bench.scenario import (
     ToggleUse,
     Turn,
 )
-from trae_bench.storage.run_file import read_run, sealed, write_run
+from trae_bench.storage.run_file import read_run, write_run
+from trae_bench.storage.seal import sealed
 
 WALLS = {"duet": 2.0, "serial": 3.0}
 
@@ -69,7 +70,7 @@ def seconds(scenario: Scenario, mode: Mode = "serial", probe: Probe = "plain") -
 def test_what_is_waited_for_takes_its_time(changes: dict[str, Any], longer_by: float) -> None:
     load = changes.get("load", Load())
     work = load.sessions * 10 * 2 * room.STEP
-    longer = seconds(replace(SHORT, **changes)) - 2 * (START + AROUND)
+    longer = seconds(replace(SHORT, **changes)) - 2 * (START + OVERHEAD)
     assert longer == pytest.approx(longer_by + work)
 
 
@@ -83,15 +84,15 @@ def test_commands_that_sleep_are_waited_for() -> None:
 def test_a_duet_works_twice_and_waits_once() -> None:
     idle = replace(SHORT, provider=ProviderConditions(think_seconds=1.0))
     work = START + 10 * room.STEP
-    assert seconds(idle, "duet") == pytest.approx(10 + 2 * work + 2 * AROUND)
-    assert seconds(idle) == pytest.approx(20 + 2 * work + 2 * AROUND)
+    assert seconds(idle, "duet") == pytest.approx(10 + 2 * work + 2 * OVERHEAD)
+    assert seconds(idle) == pytest.approx(20 + 2 * work + 2 * OVERHEAD)
 
 
 def test_further_runs_and_probes_take_longer() -> None:
-    plain = seconds(SHORT) - 2 * AROUND
+    plain = seconds(SHORT) - 2 * OVERHEAD
     twice = replace(SHORT, subject=SubjectSetup(runs=2))
-    assert seconds(twice) - 2 * AROUND == pytest.approx(2 * plain)
-    counted = seconds(SHORT, probe="callgrind") - 2 * AROUND
+    assert seconds(twice) - 2 * OVERHEAD == pytest.approx(2 * plain)
+    counted = seconds(SHORT, probe="callgrind") - 2 * OVERHEAD
     assert counted == pytest.approx(room.SLOWDOWN["callgrind"] * plain)
 
 
@@ -104,9 +105,9 @@ def test_a_plan_takes_the_pairs_of_its_first_looks_or_of_its_last() -> None:
     assert len(about.cells) == len(found.cells)
     for one, span in zip(found.cells, about.cells, strict=True):
         pace = guess(found.scenarios["bugfix"], one)
-        assert span.least == pytest.approx(9 * pace)
-        assert span.most == pytest.approx(found.pairs_of(one) * pace)
-    assert about.total.least == pytest.approx(sum(span.least for span in about.cells))
+        assert span.minimum == pytest.approx(9 * pace)
+        assert span.maximum == pytest.approx(found.pairs_of(one) * pace)
+    assert about.total.minimum == pytest.approx(sum(span.minimum for span in about.cells))
     assert about.guessed == ("bugfix",)
 
 
@@ -117,7 +118,9 @@ def test_where_no_verdict_comes_early_both_are_the_same(
     found = asked(scenarios=("bugfix",), **changes)
     for one, span in zip(found.cells, estimate(found, Path("nowhere")).cells, strict=True):
         assert (
-            span.least == span.most == pytest.approx(pairs * guess(found.scenarios["bugfix"], one))
+            span.minimum
+            == span.maximum
+            == pytest.approx(pairs * guess(found.scenarios["bugfix"], one))
         )
 
 
@@ -126,9 +129,9 @@ def test_to_confirm_a_regression_takes_nothing_at_least_and_as_long_again_at_mos
     toggles = [one for one in found.cells if one.contrast.name != NOISE_FLOOR]
     again = replace(found, cells=(*found.cells, *map(confirming, toggles)))
     once, twice = (estimate(each, Path("nowhere")) for each in (found, again))
-    assert twice.total.least == pytest.approx(once.total.least)
-    as_long = [span.most for span in once.cells[-len(toggles) :]]
-    assert [span.most for span in twice.cells[-len(toggles) :]] == as_long
+    assert twice.total.minimum == pytest.approx(once.total.minimum)
+    as_long = [span.maximum for span in once.cells[-len(toggles) :]]
+    assert [span.maximum for span in twice.cells[-len(toggles) :]] == as_long
 
 
 # -- from earlier runs
@@ -148,8 +151,8 @@ def test_pairs_take_what_they_took_before(tiny: Path) -> None:
     out = an_earlier_run()
     found = paces(asked(), out.parent)
     assert found == {
-        Kind("tiny", "duet", "plain"): pytest.approx(3.0 + 2 * AROUND),
-        Kind("tiny", "serial", "plain"): pytest.approx(3.0 + 4.5 + 2 * AROUND),
+        Kind("tiny", "duet", "plain"): pytest.approx(3.0 + 2 * OVERHEAD),
+        Kind("tiny", "serial", "plain"): pytest.approx(3.0 + 4.5 + 2 * OVERHEAD),
     }
     assert estimate(asked(), out.parent).guessed == ()
 
@@ -164,10 +167,10 @@ def test_the_newest_run_counts(tiny: Path) -> None:
     write_run(newer, sealed(replace(run, samples=twice)), force=True)
     os.utime(older, (1, 1))
     found = paces(asked(), newer.parent)
-    assert found[Kind("tiny", "duet", "plain")] == pytest.approx(6.0 + 2 * AROUND)
+    assert found[Kind("tiny", "duet", "plain")] == pytest.approx(6.0 + 2 * OVERHEAD)
     os.utime(newer, (0, 0))
     found = paces(asked(), newer.parent)
-    assert found[Kind("tiny", "duet", "plain")] == pytest.approx(3.0 + 2 * AROUND)
+    assert found[Kind("tiny", "duet", "plain")] == pytest.approx(3.0 + 2 * OVERHEAD)
 
 
 def test_another_scenario_another_machine_and_no_run_file_tell_nothing(
@@ -218,5 +221,5 @@ def test_the_estimate_as_json(tiny: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["run", "tiny.toml", "--dry-run", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["seconds"]["cells"]) == len(found["cells"])
-    assert 0 < found["seconds"]["total"]["least"] < found["seconds"]["total"]["most"]
+    assert 0 < found["seconds"]["total"]["minimum"] < found["seconds"]["total"]["maximum"]
     assert found["seconds"]["guessed"] == ["tiny"]

@@ -19,7 +19,8 @@ from tests.trae_bench.fakes import TINY
 from trae_bench._util import host_facts
 from trae_bench.cli import main
 from trae_bench.run import runner
-from trae_bench.storage.run_file import read_journal, read_run
+from trae_bench.storage.journal import read_journal
+from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -63,7 +64,7 @@ def test_a_journal_that_never_began_says_what_to_do(
 
 def test_a_run_bounds_the_memory_of_what_it_starts(tiny: Path) -> None:
     """Seen by the oracle's shell, which is started like any trial."""
-    limit = host_facts.memory_for_a_process()
+    limit = host_facts.process_memory_limit()
     assert limit is not None
     oracle = f"[oracle]\ncommand = 'test \"$(ulimit -d)\" = {limit // 1024}'\n"
     tiny.write_text(TINY.replace("[[turns]]\n[[", f"{oracle}[[turns]]\n[[", 1))
@@ -74,15 +75,15 @@ def test_a_run_bounds_the_memory_of_what_it_starts(tiny: Path) -> None:
 def test_half_the_memory_is_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     gib = 1 << 30
     monkeypatch.setattr(host_facts, "_memory", lambda: {"MemTotal": 8 * gib})
-    monkeypatch.setattr(host_facts, "_number", lambda path: None)
-    assert host_facts.memory_for_a_process() == 4 * gib
-    monkeypatch.setattr(host_facts, "_number", lambda path: 2 * gib)
-    assert host_facts.memory_for_a_process() == gib
+    monkeypatch.setattr(host_facts, "read_number", lambda path: None)
+    assert host_facts.process_memory_limit() == 4 * gib
+    monkeypatch.setattr(host_facts, "read_number", lambda path: 2 * gib)
+    assert host_facts.process_memory_limit() == gib
     monkeypatch.setattr(host_facts, "_memory", lambda: {"MemTotal": gib // 2})
-    assert host_facts.memory_for_a_process() == host_facts.MIN_MEMORY
+    assert host_facts.process_memory_limit() == host_facts.MIN_MEMORY
     monkeypatch.setattr(host_facts, "_memory", dict)
-    monkeypatch.setattr(host_facts, "_number", lambda path: None)
-    assert host_facts.memory_for_a_process() is None
+    monkeypatch.setattr(host_facts, "read_number", lambda path: None)
+    assert host_facts.process_memory_limit() is None
 
 
 # -- the wall clock
@@ -116,7 +117,9 @@ def test_a_clock_that_was_set_back_between_two_stretches_is_odd_and_no_more(
     Path("r.json").unlink()
     assert main(["run", "--resume", "r.journal.jsonl", "--budget", "60"]) == 0
     found = verify(read_run(Path("r.json")))
-    assert [(finding.weight, finding.place) for finding in found] == [("odd", "resumed[0].created")]
+    assert [(finding.severity, finding.place) for finding in found] == [
+        ("odd", "resumed[0].created")
+    ]
 
 
 # -- disks
@@ -194,7 +197,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_run_goes_on_when_there_is_ro
     """
     with small_disk(disk, "20k", script) as done:
         assert "first 4" in done.stdout, done.stderr
-        assert "No space left on device; free some space or name a file" in done.stderr
+        assert "No space left on device; free some space, or name a file" in done.stderr
         assert "Traceback" not in done.stderr
         assert "second 0" in done.stdout, done.stderr
     held, run = read_journal(Path("full.jsonl")).samples, read_run(Path("r.json"))
@@ -316,5 +319,5 @@ def test_ten_thousand_samples_would_leave_the_bench_small() -> None:
     few, more = long_run(200), long_run(1000)
     each = (more["peak_memory"] - few["peak_memory"]) / 800
     assert few["peak_memory"] + 9800 * each < 150_000_000
-    # At 8, 12, 16, 20 and 24 pairs, all cells together, and at the end.
-    assert more["looks"] == 6
+    # Each of the cells at its first look, then all together.
+    assert more["looks"] <= 16

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.trae_bench.cli.test_cli import ScriptedBench, fine, wish
 from tests.trae_bench.fakes import TINY, cell
 from tests.trae_bench.runs import honest, plan
-from trae_bench._util import host_facts
+from trae_bench._util import cpu_affinity
 from trae_bench.cli import main
 from trae_bench.design.cells import confirming, only
 from trae_bench.design.contrasts import NOISE_FLOOR
@@ -23,7 +23,8 @@ from trae_bench.metrics import METRICS, taken
 from trae_bench.model.experiment import Cell
 from trae_bench.run import planner, runner
 from trae_bench.run.doctor import noise
-from trae_bench.scenario import Scenario, catalogue, find, load, split
+from trae_bench.run.planner import digest
+from trae_bench.scenario import Scenario, catalogue, find, load, parse, split
 from trae_bench.stats.decision import RULES
 from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
@@ -100,7 +101,7 @@ def test_a_pattern_that_matches_nothing_is_refused_with_near_names(
 
 
 def test_a_run_of_some_comparisons_is_gone_on_with(tiny: Path) -> None:
-    asked = wish(only=("tiny/*/wall",), pairs=2)
+    asked = wish(filters=("tiny/*/wall",), pairs=2)
     result = runner.start(asked, Path("r.json"), force=False, bench=ScriptedBench(fine))
     assert rows(result.run.header.cells) == {
         ("tiny", NOISE_FLOOR, "wall"),
@@ -155,7 +156,7 @@ def test_each_toggle_that_a_scenario_cannot_feel_is_named(
 ) -> None:
     asked = ("--toggle", "batched_trajectory", "--toggle", "config_cache")
     assert left_out(capsys, "tiny.toml", *asked) == [
-        "tiny cannot feel config_cache, only batched_trajectory"
+        "tiny does not exercise config_cache, only batched_trajectory"
     ]
     assert left_out(capsys, "tiny.toml") == []
 
@@ -214,7 +215,7 @@ def test_a_vendors_sdk_is_the_protocols(tiny: Path, bare: None) -> None:
 def test_a_scenario_that_lacks_a_package_is_left_out_before_the_run(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = "needs what is not installed here (trustme); pip install 'trae-bench[tls]'"
+    told = "needs packages that are not installed (trustme); pip install 'trae-bench[tls]'"
     assert left_out(capsys, "tiny.toml", "api-burst@tls") == [f"api-burst@tls {told}"]
     assert main(["run", "api-burst@tls"]) == 2
     assert f"nothing to compare: api-burst@tls {told}" in capsys.readouterr().err
@@ -243,7 +244,7 @@ def test_a_metric_that_respx_cannot_measure_is_refused_with_the_reason(
 @pytest.fixture
 def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on macOS, where there is no os.sched_setaffinity."""
-    monkeypatch.setattr(host_facts, "cores", lambda: ())
+    monkeypatch.setattr(cpu_affinity, "cores", lambda: ())
 
 
 def test_only_duets_are_taken_otherwise_where_nothing_can_be_pinned() -> None:
@@ -293,5 +294,15 @@ BATCHED_CPU = ("batched_trajectory", "cpu")
 def test_serial_cpu_times_of_a_machine_that_pins_do_not_hold_together() -> None:
     serial = taken(pinned=False)
     free = honest(cells=(cell(NOISE_FLOOR, "serial"), cell("fast", "serial")), metrics=serial)
-    wrong = [finding for finding in verify(free) if finding.weight == "wrong"]
-    assert "mode is 'serial', in this release 'duet'" in wrong[0].said
+    wrong = [finding for finding in verify(free) if finding.severity == "wrong"]
+    assert "mode is 'serial', in this release 'duet'" in wrong[0].problem
+
+
+def test_a_scenarios_digest_is_of_its_content() -> None:
+    text = (
+        'name = "x"\nabout = "a"\ntask = "t"\nmetrics = ["cpu"]\n'
+        '[toggles]\nvary = ["fast"]\n[[turns]]\n[[turns.calls]]\ntool = "task_done"\n'
+    )
+    first = parse(text)
+    assert digest(first) == digest(parse(f"# a comment\n\n{text}"))
+    assert digest(first) != digest(parse(text.replace('"t"', '"u"')))

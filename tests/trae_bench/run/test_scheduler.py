@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from random import Random
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_a_clear_effect_takes_eight_pairs_and_a_warming_one() -> None:
     assert len(counts(ending.samples)) == len(PLAN)
 
 
-def test_noise_cells_come_first_then_the_cell_with_fewest_pairs() -> None:
+def test_noise_comes_first_then_the_first_look_of_each_cell() -> None:
     executor = ScriptedExecutor(figures(effect=0.5))
     session(executor).run()
 
@@ -94,7 +95,11 @@ def test_noise_cells_come_first_then_the_cell_with_fewest_pairs() -> None:
     noise = [place for place in order if place[0] == NOISE_FLOOR]
     assert order[: len(noise)] == noise
     rest = order[len(noise) :]
-    assert [place[2] for place in rest] == sorted(place[2] for place in rest)
+    first_looks = [place for place in rest if place[2] <= 8]
+    assert rest[: len(first_looks)] == first_looks
+    assert [key for key, _ in groupby(first_looks, key=lambda place: place[:2])] == [
+        (cell.contrast.name, cell.mode) for cell in PLAN if cell.contrast.name != NOISE_FLOOR
+    ]
 
 
 def test_a_duet_goes_out_together_and_a_serial_pair_one_by_one() -> None:

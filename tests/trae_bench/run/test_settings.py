@@ -58,7 +58,7 @@ WRONG = {
     "scenarios = 'bugfix'": (2, "scenarios", "expected an array"),
     "scenarios = [\n  'a',\n  3]": (4, "scenarios[1]", "expected a string"),
     "scenarios = ['bugfix',\n 'bugfx']": (3, "scenarios[1]", "did you mean bugfix"),
-    "scenarios = ['bugfix', 'fan-out',\n 'bugfix']": (3, "scenarios[2]", "named twice"),
+    "scenarios = ['bugfix', 'fan-out',\n 'bugfix']": (3, "scenarios[2]", "listed twice"),
     "thresholds = 3": (2, "thresholds", "expected a table"),
     "[tool.trae-bench.thresholds]\nwall = 0.2\ncpuu = 0.2": (4, "cpuu", "did you mean cpu"),
     "[tool.trae-bench.thresholds]\nwall = 0.2\ncpu = 3": (4, "cpu", "0.03 is 3 %"),
@@ -136,7 +136,7 @@ def test_thresholds_go_to_their_metrics_and_nowhere_else() -> None:
 
 
 def published() -> Any:
-    return json.loads((ROOT / "trae_bench" / "settings.schema.json").read_text("utf-8"))
+    return json.loads((ROOT / "docs/schemas/settings.schema.json").read_text("utf-8"))
 
 
 def test_the_published_schema_is_current() -> None:
@@ -169,5 +169,5 @@ def test_this_projects_own_settings_are_right() -> None:
 
 
 if __name__ == "__main__":
-    target = ROOT / "trae_bench" / "settings.schema.json"
+    target = ROOT / "docs/schemas/settings.schema.json"
     target.write_text(json.dumps(settings.schema(), indent=2) + "\n", encoding="utf-8")

@@ -53,7 +53,7 @@ def test_a_scenario_names_what_there_is(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(catalogue()))
 def test_a_file_says_what_it_can_show_and_fits_a_screen(name: str) -> None:
     text = find(name).read_text()
-    assert text.startswith("#:schema ../trae_bench/scenario.schema.json\n")
+    assert text.startswith("#:schema ../docs/schemas/scenario.schema.json\n")
     assert len(text.splitlines()) <= A_SCREEN or name in A_STORY
     scenario = scenario_of(name)
     assert 150 < len(scenario.about) < 700

@@ -435,7 +435,7 @@ def test_arguments_have_a_bottom(deep: int) -> None:
 
 
 def test_the_committed_schema_is_current() -> None:
-    committed = Path(trae_bench.__file__).with_name("scenario.schema.json")
+    committed = Path(trae_bench.__file__).parents[1] / "docs/schemas/scenario.schema.json"
     assert json.loads(committed.read_text()) == json.loads(json.dumps(json_schema())), (
         "refresh it: python -c 'from trae_bench.scenario import *; write_json_schema()'"
     )

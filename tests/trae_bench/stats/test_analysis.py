@@ -255,14 +255,14 @@ def test_a_usual_machine_is_gated() -> None:
     rows = aa_rows(scattered(0.018, bias=0.005))
     assert row(rows, "fast", "cpu").gated
     assert not row(rows, NOISE_FLOOR, "cpu").gated
-    assert [floor.standing for floor in noise_floor(rows, METRICS)] == ["gated"]
+    assert [floor.reliability for floor in noise_floor(rows, METRICS)] == ["gated"]
 
 
 def test_what_shows_only_large_effects_is_for_information() -> None:
     rows = aa_rows(scattered(0.3))
     found = row(rows, "fast", "cpu")
     assert (found.gated, found.judgement.verdict) == (False, "improvement")
-    assert [floor.standing for floor in noise_floor(rows, METRICS)] == ["too noisy"]
+    assert [floor.reliability for floor in noise_floor(rows, METRICS)] == ["too noisy"]
 
 
 def test_nothing_is_judged_where_equal_sides_come_out_unlike() -> None:
@@ -270,7 +270,7 @@ def test_nothing_is_judged_where_equal_sides_come_out_unlike() -> None:
     found = row(rows, "fast", "cpu")
     assert (found.gated, found.judgement.verdict) == (False, "not measured")
     assert found.judgement.settled
-    assert [floor.standing for floor in noise_floor(rows, METRICS)] == ["sides differ"]
+    assert [floor.reliability for floor in noise_floor(rows, METRICS)] == ["sides differ"]
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_counts_that_differ_in_equal_sides_are_not_judged() -> None:
     rows = aa_rows([(10.0, 11.0)] * 8, "connections", [(10.0, 11.0)] * 8)
     assert row(rows, "fast", "connections").judgement.verdict == "not measured"
     (floor,) = noise_floor(rows, METRICS)
-    assert floor.standing == "sides differ"
+    assert floor.reliability == "sides differ"
     assert noise_floor(aa_rows([(10.0, 10.0)] * 8, "connections"), METRICS) == []
 
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from trae_bench.design.contrasts import contrasts
 from trae_bench.model.experiment import Arm, Contrast
-from trae_bench.scenario import Scenario, ToggleUse
 from trae_bench.stats.attribution import (
     Attribution,
     Effect,
@@ -58,9 +57,9 @@ def rows(
 ) -> list[tuple[Contrast, Row]]:
     """Pairs of every contrast of a design; `noise` goes round the contrasts."""
     draw = draw or Random(1)
-    scenario = Scenario("s", "", "", turns=(), toggles=ToggleUse(tuple(LETTERS[:k])), metrics=())
+    toggles = LETTERS[:k]
     found = []
-    for number, contrast in enumerate(contrasts(scenario, design=design)):
+    for number, contrast in enumerate(contrasts(toggles, dict.fromkeys(toggles, False), design)):
         sd = noise[number % len(noise)]
         effect = level(on_in(contrast.b), terms) - level(on_in(contrast.a), terms)
         b = tuple(math.exp(effect + draw.gauss(0, sd)) for _ in range(n))
@@ -261,7 +260,7 @@ def test_a_run_that_confirms_is_kept_out_of_the_fit() -> None:
     if not any(on_in(contrast.b) == on for contrast, _ in found):
         contrast, row = found[-1]
         whole = Arm("+".join("abcde"), dict.fromkeys("abcde", True))
-        found.append((Contrast("s", whole.name, contrast.a, whole), row))
+        found.append((Contrast(whole.name, contrast.a, whole), row))
     others = [(c, r) for c, r in found if on_in(c.b) != on]
     (whole_of,) = (c for c, _ in found if on_in(c.b) == on)
     wild = (whole_of, Row(a=(1.0,) * 4, b=(math.exp(5.0),) * 4, rule=DUET_V1))
@@ -466,7 +465,7 @@ def test_a_design_of_no_machine_is_not_fitted() -> None:
     none = Arm("none", dict.fromkeys(names, False))
     pairs = [
         (
-            Contrast("s", name, none, Arm(name, {**none.toggles, name: True})),
+            Contrast(name, none, Arm(name, {**none.toggles, name: True})),
             Row(a=(1.0, 1.0), b=(0.5, 0.5)),
         )
         for name in names

@@ -19,7 +19,8 @@ from trae_bench.cli import main
 from trae_bench.errors import BadRunFile
 from trae_bench.model.run import RunFile
 from trae_bench.storage.baselines import keep, kept, place, read_base
-from trae_bench.storage.run_file import read_run, sealed, write_run
+from trae_bench.storage.run_file import read_run, write_run
+from trae_bench.storage.seal import sealed
 
 FACTS: Mapping[str, Any] = {
     "system": "Linux",
@@ -123,8 +124,8 @@ def _edited(run: RunFile) -> RunFile:
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        (_edited(of()), "contradicts itself"),
-        (of(code={"commit": "0123456789", "dirty": True}), "not committed"),
+        (_edited(of()), "inconsistent"),
+        (of(code={"commit": "0123456789", "dirty": True}), "uncommitted"),
         (of(profile="smoke", pairs=2, noise_pairs=2), "too short"),
         (gate(), "compares two commits"),
     ],

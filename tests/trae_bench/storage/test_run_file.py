@@ -16,16 +16,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trae_bench.fakes import cell, sample
+from tests.trae_bench.runs import used
+from trae_bench._util.atomic_write import write_whole
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
 from trae_bench.metrics import METRICS
-from trae_bench.model.run import FORMAT, VERSION, Header, Resumed, RunFile, ScenarioUsed
+from trae_bench.model.experiment import Limits
+from trae_bench.model.run import FORMAT, VERSION, Header, Resumed, RunFile
 from trae_bench.model.sample import Sample
-from trae_bench.scenario import parse
 from trae_bench.stats.analysis import comparisons, noise_floor
 from trae_bench.stats.decision import RULES
+from trae_bench.storage import journal as journal_
 from trae_bench.storage import run_file as store
-from trae_bench.storage.run_file import Journal
+from trae_bench.storage import seal
+from trae_bench.storage.journal import Journal
 
 ROOT = Path(__file__).resolve().parents[3]
 CELLS = (cell(NOISE_FLOOR), cell("fast"), cell("fast", "serial", ("wall",)))
@@ -39,10 +43,8 @@ def header(**changes: Any) -> Header:
         command="trae-bench run",
         profile="quick",
         seed=1,
-        budget=270.0,
-        pairs=None,
-        noise_pairs=8,
-        scenarios={"work": ScenarioUsed("work", "0" * 64)},
+        limits=Limits(budget=270.0),
+        scenarios=used(CELLS),
         cells=CELLS,
         metrics={name: METRICS[name] for name in ("cpu", "wall")},
         rules=RULES,
@@ -86,7 +88,7 @@ def journal_with(path: Path, samples: list[Sample]) -> Path:
 
 def test_a_journal_gives_back_its_header_and_samples(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "sub" / "j.jsonl", pairs(3))
-    contents = store.read_journal(path)
+    contents = journal_.read_journal(path)
 
     assert contents.header == header()
     assert list(contents.samples) == pairs(3)
@@ -122,7 +124,7 @@ def test_a_journal_cut_anywhere_is_still_a_journal(
     size = first_line + cut % (len(data) - first_line + 1)
     path.write_bytes(data[:size])
 
-    contents = store.read_journal(path)
+    contents = journal_.read_journal(path)
 
     whole = data[:size].count(b"\n") - 1
     assert list(contents.samples) == pairs(3)[: whole - whole % 2]
@@ -130,29 +132,29 @@ def test_a_journal_cut_anywhere_is_still_a_journal(
     with Journal.reopen(path, contents, Resumed("later", "trae-bench run --resume")) as journal:
         for each in pairs(3)[len(contents.samples) :]:
             journal.append(each)
-    again = store.read_journal(path)
+    again = journal_.read_journal(path)
     assert list(again.samples) == pairs(3)
     assert len(again.resumed) == 1
 
 
 def test_time_between_stretches_is_not_counted(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "j.jsonl", pairs(2))
-    contents = store.read_journal(path)
+    contents = journal_.read_journal(path)
     assert contents.spent == 12.0  # from 0 to 10, and 2 of wall
 
     with Journal.reopen(path, contents, Resumed("later", "again")) as journal:
         for each in pairs(3)[4:]:
             journal.append(msgspec.structs.replace(each, started=5000.0))
-    assert store.read_journal(path).spent == 14.0
+    assert journal_.read_journal(path).spent == 14.0
 
 
 def test_a_journal_is_no_run_file_nor_the_other_way_round(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "j.jsonl", pairs(2))
-    with pytest.raises(BadRunFile, match="a journal, no run file; `trae-bench run --resume"):
+    with pytest.raises(BadRunFile, match="a journal, not a run file; `trae-bench run --resume"):
         store.read_run(path)
     store.write_run(tmp_path / "run.json", run_file())
-    with pytest.raises(BadRunFile, match="a run file, whose run is over"):
-        store.read_journal(tmp_path / "run.json")
+    with pytest.raises(BadRunFile, match="this is a run file, and its run is over"):
+        journal_.read_journal(tmp_path / "run.json")
 
 
 def test_a_pair_takes_as_long_as_its_longer_side(tmp_path: Path) -> None:
@@ -160,7 +162,7 @@ def test_a_pair_takes_as_long_as_its_longer_side(tmp_path: Path) -> None:
     long, short = (sample(side, 0, metrics={"wall": 5.0}) for side in ("A", "B"))
     short = msgspec.structs.replace(short, metrics={"wall": 1.0})
     path = journal_with(tmp_path / "j.jsonl", [long, short])
-    assert store.read_journal(path).spent == 5.0
+    assert journal_.read_journal(path).spent == 5.0
 
 
 @pytest.mark.parametrize(
@@ -187,9 +189,9 @@ def test_a_journal_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "j.jsonl", pairs(1))
     with pytest.raises(UsageError, match="--resume"):
         Journal.create(path, header())
-    assert list(store.read_journal(path).samples) == pairs(1)
+    assert list(journal_.read_journal(path).samples) == pairs(1)
     Journal.create(path, header(), force=True).close()
-    assert store.read_journal(path).samples == ()
+    assert journal_.read_journal(path).samples == ()
 
 
 def test_a_journal_below_a_file_is_refused_as_what_it_is(tmp_path: Path) -> None:
@@ -218,11 +220,11 @@ def test_a_journal_that_cannot_begin_is_closed_and_leaves_nothing(tmp_path: Path
 
 def test_a_journal_that_cannot_go_on_is_closed_and_stays_as_it_was(tmp_path: Path) -> None:
     path, before = journal_with(tmp_path / "j.jsonl", pairs(2)), Watched.closed
-    contents = store.read_journal(path)
+    contents = journal_.read_journal(path)
     with pytest.raises(CannotMeasure, match="does not fit"):
         Watched.reopen(path, contents, Resumed("later", "x" * 8001))
     assert Watched.closed == before + 1
-    assert store.read_journal(path) == contents
+    assert journal_.read_journal(path) == contents
 
 
 @pytest.mark.parametrize(
@@ -241,34 +243,34 @@ def test_a_broken_line_is_named(tmp_path: Path, line: bytes, said: str) -> None:
     path = journal_with(tmp_path / "j.jsonl", pairs(1))
     path.write_bytes(path.read_bytes() + line + b"\n" + b"{}\n")
     with pytest.raises(BadRunFile, match=rf"j\.jsonl:4: .*({said})"):
-        store.read_journal(path)
+        journal_.read_journal(path)
 
 
 def test_where_the_first_line_is_none_there_is_no_journal(tmp_path: Path) -> None:
     path = tmp_path / "checks.toml"
     path.write_text('name = "checks"\nabout = "no journal"\n')
     with pytest.raises(BadRunFile, match=r"checks\.toml:1: not a journal of trae-bench") as caught:
-        store.read_journal(path)
+        journal_.read_journal(path)
     assert "good" not in str(caught.value)
 
 
 def test_the_same_sample_twice_is_named(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "j.jsonl", [*pairs(1), pairs(1)[0]])
     with pytest.raises(BadRunFile, match=r":4: the same sample as in line 2"):
-        store.read_journal(path)
+        journal_.read_journal(path)
 
 
 def test_a_sample_of_no_planned_cell_is_named(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "j.jsonl", [*pairs(1), sample("A", 2, contrast="stranger")])
-    with pytest.raises(BadRunFile, match=":4: a sample that the plan has no place for"):
-        store.read_journal(path)
+    with pytest.raises(BadRunFile, match=":4: this sample is not in the plan"):
+        journal_.read_journal(path)
 
 
 def test_a_plan_without_its_metrics_is_named(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     Journal.create(path, header(metrics={"cpu": METRICS["cpu"]})).close()
     with pytest.raises(BadRunFile, match="the plan names 'wall'"):
-        store.read_journal(path)
+        journal_.read_journal(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"no newline", b"{}\n", b'{"sample":'])
@@ -276,7 +278,7 @@ def test_what_is_no_journal_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "j.jsonl"
     path.write_bytes(content)
     with pytest.raises(BadRunFile, match=r"j\.jsonl:1: "):
-        store.read_journal(path)
+        journal_.read_journal(path)
 
 
 def test_a_figure_that_json_cannot_hold_does_not_get_into_the_file(tmp_path: Path) -> None:
@@ -287,15 +289,15 @@ def test_a_figure_that_json_cannot_hold_does_not_get_into_the_file(tmp_path: Pat
                 journal.append(sample(metrics={"cpu": figure}))
         journal.append(sample("A"))
         journal.append(sample("B"))
-    assert len(store.read_journal(path).samples) == 2
+    assert len(journal_.read_journal(path).samples) == 2
 
 
 def test_a_long_story_is_cut_to_its_end(tmp_path: Path) -> None:
     story = sample("A", status="failed", problem="x" * 100_000 + "the end")
     path = journal_with(tmp_path / "j.jsonl", [story, sample("B")])
-    kept = store.read_journal(path).samples[0].problem
+    kept = journal_.read_journal(path).samples[0].problem
     assert kept is not None
-    assert len(kept) == store.MAX_PROBLEM
+    assert len(kept) == journal_.MAX_PROBLEM
     assert kept.endswith("the end")
 
 
@@ -307,7 +309,7 @@ import resource, signal, sys
 from pathlib import Path
 from tests.trae_bench.storage.test_run_file import header, pairs
 from trae_bench.errors import CannotMeasure
-from trae_bench.storage.run_file import Journal
+from trae_bench.storage.journal import Journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path({str(path)!r})
 with Journal.create(path, header()) as journal:
@@ -326,7 +328,7 @@ with Journal.create(path, header()) as journal:
     assert str(path) in done.stdout
     assert "--out" in done.stdout
     assert path.read_bytes().endswith(b"\n")
-    assert list(store.read_journal(path).samples) == pairs(1)
+    assert list(journal_.read_journal(path).samples) == pairs(1)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -343,7 +345,7 @@ def test_a_device_without_space(tmp_path: Path) -> None:
 def test_a_run_file_gives_back_the_run(tmp_path: Path) -> None:
     path = tmp_path / "new" / "run.json"
     store.write_run(path, run_file())
-    assert store.read_run(path) == run_file()
+    assert store.read_run(path) == seal.sealed(run_file())
     assert [p.name for p in path.parent.iterdir()] == ["run.json"]
 
 
@@ -360,7 +362,7 @@ def test_a_run_file_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     store.write_run(path, run_file())
     with pytest.raises(UsageError, match="--force"):
         store.write_run(path, run_file([]))
-    assert store.read_run(path) == run_file()
+    assert store.read_run(path) == seal.sealed(run_file())
     store.write_run(path, run_file([]), force=True)
     assert store.read_run(path).samples == ()
 
@@ -373,7 +375,7 @@ def test_a_run_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) ->
         store.write_run(path, bad, force=True)
     with pytest.raises(CannotMeasure, match="--out"):
         store.write_run(path / "below-a-file.json", run_file())
-    assert store.read_run(path) == run_file()
+    assert store.read_run(path) == seal.sealed(run_file())
 
 
 @pytest.mark.parametrize("kind", ["device", "pipe", "link"])
@@ -387,7 +389,7 @@ def test_what_is_no_file_is_written_to_and_stays(tmp_path: Path, kind: str) -> N
         path.symlink_to("/dev/null" if kind == "device" else target)
         target.write_text("old")
     mode = path.lstat().st_mode
-    store.write_whole(path, [b"one", b"two"])
+    write_whole(path, [b"one", b"two"])
     assert path.lstat().st_mode == mode
     assert Path("/dev/null").is_char_device()
     if kind == "link":
@@ -413,25 +415,24 @@ def document() -> Any:
 
 
 def test_a_run_file_fits_the_published_schema() -> None:
-    jsonschema.validate(document(), json.loads((ROOT / "trae_bench/run.schema.json").read_text()))
+    jsonschema.validate(document(), json.loads((ROOT / "docs/schemas/run.schema.json").read_text()))
 
 
 def test_the_published_schema_is_current() -> None:
-    """Made with `python -m tests.trae_bench.storage.test_run_file`."""
-    assert json.loads((ROOT / "trae_bench/run.schema.json").read_text()) == store.schema()
+    """Made with `trae-bench schema run`."""
+    assert json.loads((ROOT / "docs/schemas/run.schema.json").read_text()) == store.schema()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda p: p.name)
 def test_committed_run_files_are_run_files(path: Path) -> None:
-    jsonschema.validate(json.loads(path.read_text()), store.schema())
-    store.read_run(path)
+    assert seal.seal_fits(store.read_run(path))
 
 
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
         (("header", "format"), "something else", "not a run file"),
-        (("header", "version"), 2, "version 2"),
+        (("header", "version"), 3, "version 3"),
         (("header", "seed"), "1", r"header\.seed"),
         (("header", "extra"), 1, "extra"),
         (("elapsed",), None, r"elapsed"),
@@ -510,22 +511,9 @@ def test_a_small_file_of_countless_values_is_refused(tmp_path: Path) -> None:
     assert grown < 200_000  # kB
 
 
-def test_a_scenarios_digest_is_of_its_content() -> None:
-    text = (
-        'name = "x"\nabout = "a"\ntask = "t"\nmetrics = ["cpu"]\n'
-        '[toggles]\nvary = ["fast"]\n[[turns]]\n[[turns.calls]]\ntool = "task_done"\n'
-    )
-    first = parse(text)
-    assert store.digest(first) == store.digest(parse(f"# a comment\n\n{text}"))
-    assert store.digest(first) != store.digest(parse(text.replace('"t"', '"u"')))
-
-
 @pytest.mark.parametrize("precision", [-2.0, 0.0, 3.0])
 def test_a_precision_that_is_none_is_refused(precision: float) -> None:
     with pytest.raises(msgspec.ValidationError, match="precision"):
-        msgspec.json.decode(msgspec.json.encode(header(precision=precision)), type=Header)
-
-
-if __name__ == "__main__":
-    target = ROOT / "trae_bench/run.schema.json"
-    target.write_text(json.dumps(store.schema(), indent=2, ensure_ascii=False) + "\n")
+        msgspec.json.decode(
+            msgspec.json.encode(header(limits=Limits(precision=precision))), type=Header
+        )

@@ -12,7 +12,8 @@ import agent_core
 from agent_core.config_cache import PlainConfig
 from agent_core.toggles import Toggles
 from trae_bench.errors import CannotMeasure
-from trae_bench.execution.subprocess_executor import Subject, SubprocessExecutor
+from trae_bench.execution.ports import Subject
+from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Arm, Mode, SessionEndpoint, Side, Trial
 from trae_bench.model.sample import Sample
@@ -326,10 +327,10 @@ def test_a_revision_may_not_tell_its_toggles(tmp_path: Path, code: bytes) -> Non
     assert toggles_at(tmp_path) is None
 
 
-def test_a_revision_that_is_not_laid_out_is_told(tmp_path: Path) -> None:
+def test_an_unknown_revision_is_an_error(tmp_path: Path) -> None:
     """A journal of a stranger may name one."""
     seats = (SessionEndpoint("http://127.0.0.1:1", str(tmp_path)),)
-    with pytest.raises(CannotMeasure, match="no revision 'x' is laid out"):
+    with pytest.raises(CannotMeasure, match="no revision 'x' is checked out"):
         AgentCoreSubject().command(
             replace(trial(), arm=Arm("x", {}, "x")), SMALL, seats, tmp_path, 3
         )

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.trae_bench.mutations import HEADS, commit, git, repository
-from trae_bench._util.host_facts import code_state
+from trae_bench._util.code_version import code_state
 from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.subject import revisions
 from trae_bench.subject.install.environments import Installer
-from trae_bench.subject.revisions import NAME_LENGTH, Repository, Revision, interpreters
+from trae_bench.subject.revisions import NAME_LENGTH, Repository, Revision, with_interpreters
 
 PACKAGE = "agent_core"
 PROJECT = '[project]\nname = "trae-bench"\ndependencies = []\n[project.optional-dependencies]\n'
@@ -111,7 +111,7 @@ def test_both_sides_lie_at_paths_of_one_length(checkout: Path, cache: Path) -> N
     base = around(checkout).at(git(checkout, "rev-parse", "HEAD"))
     HEADS["an import"](checkout)
     head = around(checkout).head()
-    assert (base.changed, head.changed) == (False, True)
+    assert (base.modified, head.modified) == (False, True)
     assert base.commit == head.commit
     assert base.folder.parent == head.folder.parent == cache
     assert len(base.folder.name) == len(head.folder.name) == len(base.commit)
@@ -131,7 +131,7 @@ def test_an_unchanged_head_is_its_commit(checkout: Path) -> None:
     (checkout / "notes.txt").write_text("not of the subject")
     head = around(checkout).head()
     assert head == around(checkout).at(sha)
-    assert (head.name, head.changed) == (sha[:NAME_LENGTH], False)
+    assert (head.name, head.modified) == (sha[:NAME_LENGTH], False)
 
 
 def test_what_is_not_committed_is_copied_as_it_is(checkout: Path) -> None:
@@ -255,7 +255,7 @@ def test_byte_code_is_made_anew(tmp_path: Path, cache: Path) -> None:
     py_compile.compile(str(source), str(planted), doraise=True)
     honest = planted.read_bytes()
     planted.write_bytes(honest[:16] + marshal.dumps(compile("import antigravity", "x", "exec")))
-    interpreters(base, head, PACKAGE, print)
+    with_interpreters(base, head, PACKAGE, print)
     assert b"antigravity" not in planted.read_bytes()
 
 
@@ -343,7 +343,8 @@ def test_each_side_gets_an_environment_where_they_declare_different_ones(
     monkeypatch.setattr(revisions, "available", lambda: installers)
     said: list[str] = []
     base, head = laid_out(tmp_path / "base", base_lock), laid_out(tmp_path / "head", head_lock)
-    pythons = interpreters(base, head, PACKAGE, said.append)
+    pair = with_interpreters(base, head, PACKAGE, said.append)
+    pythons = tuple(revision.python for revision in pair)
     assert bool(said) == own
     assert (pythons == (sys.executable, sys.executable)) == (not own)
     if base_lock is not None and own:
@@ -362,10 +363,10 @@ def test_an_environment_that_cannot_be_made_is_told(
     installers = [Installer("broken 1.0", ("false",), ("false",))]
     monkeypatch.setattr(revisions, "available", lambda: installers)
     with pytest.raises(CannotMeasure, match=r"cannot be made: broken 1\.0: exit status 1"):
-        interpreters(base, head, PACKAGE, lambda text: None)
+        with_interpreters(base, head, PACKAGE, lambda text: None)
     monkeypatch.setattr(revisions, "available", list)
     with pytest.raises(CannotMeasure, match="neither uv nor pip"):
-        interpreters(base, head, PACKAGE, lambda text: None)
+        with_interpreters(base, head, PACKAGE, lambda text: None)
 
 
 @pytest.mark.parametrize(
@@ -387,7 +388,7 @@ def test_a_broken_declaration_is_named(
     base, head = laid_out(tmp_path / "base", None), laid_out(tmp_path / "head", "a==1\n")
     (base.folder / name).write_bytes(data)
     with pytest.raises(CannotMeasure, match=r"base/(pyproject|constraints)|^a: 'b'"):
-        interpreters(base, head, PACKAGE, lambda text: None)
+        with_interpreters(base, head, PACKAGE, lambda text: None)
 
 
 @pytest.mark.parametrize(
@@ -414,5 +415,5 @@ def test_nothing_of_a_revision_is_built(
     base = laid_out(tmp_path / "base", lock, dependencies)
     head = laid_out(tmp_path / "head", "a==2 # not @ an address\n")
     with pytest.raises(CannotMeasure, match=said):
-        interpreters(base, head, PACKAGE, lambda text: None)
+        with_interpreters(base, head, PACKAGE, lambda text: None)
     assert not run.exists()

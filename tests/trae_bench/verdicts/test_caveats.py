@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from tests.trae_bench.runs import honest
 from trae_bench.model.run import RunFile
-from trae_bench.storage.run_file import sealed
+from trae_bench.storage.seal import sealed
 from trae_bench.verdicts.caveats import MAX_TOLD, NEAR, notes
 
 PLAIN = honest(toggles=("faster",))
@@ -33,7 +33,7 @@ def with_provider(share: float, scenarios: int = 1) -> RunFile:
 
 def test_a_run_that_was_changed_is_told_wherever_it_is_shown() -> None:
     (said,) = notes(replace(honest(), elapsed=1e6))
-    assert said.startswith("Not to be relied on: its seal does not fit")
+    assert said.startswith("Not to be relied on: its seal does not match")
 
 
 def test_a_plain_run_needs_no_notes() -> None:

@@ -51,7 +51,7 @@ def cells(scenario: str = "work", toggles: tuple[str, ...] = ("faster",)) -> tup
     none = Arm("none", off)
     pairs = [(NOISE_FLOOR, none), *((name, Arm(name, {**off, name: True})) for name in toggles)]
     return tuple(
-        Cell(scenario, Contrast(scenario, name, none, b), mode, metrics)
+        Cell(scenario, Contrast(name, none, b), mode, metrics)
         for name, b in pairs
         for mode, metrics in (("duet", DUET), ("serial", SERIAL))
     )
@@ -138,7 +138,7 @@ def test_a_run_that_was_changed_bears_nothing_out(
     path = tmp_path / "run.json"
     write_run(path, replace(honest(), elapsed=1e6))
     assert main(["claims", str(path)]) == 4
-    assert "its seal does not fit" in capsys.readouterr().err
+    assert "its seal does not match" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,16 @@ from msgspec.structs import replace
 from tests.properties import examples
 from tests.trae_bench.fakes import cell
 from tests.trae_bench.report.test_untrusted import PLANT, document, harmless, planted
-from tests.trae_bench.runs import TOGGLES, honest
+from tests.trae_bench.runs import TOGGLES, honest, scenario_used
 from trae_bench.cli import main
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.metrics import METRICS
-from trae_bench.model.run import RunFile, ScenarioUsed
+from trae_bench.model.run import RunFile
 from trae_bench.model.sample import Sample
 from trae_bench.report.text import markdown
 from trae_bench.report.text import run_diff as across_text
-from trae_bench.storage.run_file import read_run, sealed, write_run
+from trae_bench.storage.run_file import read_run, write_run
+from trae_bench.storage.seal import sealed
 from trae_bench.verdicts import run_diff
 from trae_bench.verdicts.run_diff import (
     OTHER_KIND,
@@ -319,7 +320,7 @@ def test_few_pairs_claim_nothing() -> None:
 
 def test_another_scenario_of_the_same_name_is_not_compared() -> None:
     run = honest()
-    other = with_header(run, scenarios={"work": ScenarioUsed("work", "1" * 64)})
+    other = with_header(run, scenarios={"work": replace(scenario_used("work"), digest="1" * 64)})
     found = compare_runs(run, other)
     (change,) = found.changes
     assert (change.kind, change.note) == ("incompatible", "the scenario has changed")
@@ -525,7 +526,9 @@ def test_the_report_is_written_before_the_refusal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = stored(tmp_path / "base.json", honest())
-    other = with_header(honest(), scenarios={"work": ScenarioUsed("work", "1" * 64)})
+    other = with_header(
+        honest(), scenarios={"work": replace(scenario_used("work"), digest="1" * 64)}
+    )
     head = stored(tmp_path / "head.json", other)
     comment = tmp_path / "comment.md"
     assert main(["compare", base, head, "--markdown", str(comment)]) == 4

@@ -142,9 +142,14 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     yield "Machine", machine_name(header.machine)
     versions = sorted(header.versions.items(), key=lambda item: (item[0] != "trae-bench", item[0]))
     yield "Versions", ", ".join(f"{name} {version}" for name, version in versions)
-    limits = [f"profile {header.profile}", f"design {header.design}", f"seed {header.seed}"]
-    limits += [f"budget {header.budget:g} s"] if header.budget is not None else []
-    limits += [f"at most {count(header.pairs, 'pair')} each"] if header.pairs is not None else []
+    plan, limits = header.limits, [f"profile {header.profile}", f"design {header.design}"]
+    limits += [f"seed {header.seed}"]
+    limits += [f"budget {plan.budget:g} s"] if plan.budget is not None else []
+    limits += (
+        [f"at most {count(header.limits.pairs, 'pair')} each"]
+        if header.limits.pairs is not None
+        else []
+    )
     yield "Plan", ", ".join(limits)
     if source.run.resumed:
         yield "Resumed", ", ".join(each.created for each in source.run.resumed[:MAX_LISTED])

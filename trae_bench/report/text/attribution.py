@@ -51,7 +51,7 @@ def of_run(run: RunFile) -> Attributions:
         header.cells,
         header.metrics,
         fixed=is_fixed(header.design),
-        most_pairs=header.pairs,
+        most_pairs=header.limits.pairs,
     )
 
 

@@ -31,14 +31,14 @@ def annotations(run: RunFile, *, claimed: bool = True) -> list[str]:
     errors = [_line("error", "answers differ", _reason(row)) for row in _once(differ)]
     changes = [_change(run, row) for row in worse]
     warnings = []
-    if run.header.compared is None:
+    if run.header.revisions is None:
         warnings += [_line("warning", "regression", change) for change in changes]
     else:
         errors += [_line("error", "regression", change) for change in changes]
     verdict = headline(run, claimed=claimed)
     if verdict == NOTHING_MEASURED or outcome(run, claimed=claimed).kind == "not measured":
         # A gate that could not be measured fails its job.
-        level, lines = ("warning", warnings) if run.header.compared is None else ("error", errors)
+        level, lines = ("warning", warnings) if run.header.revisions is None else ("error", errors)
         lines.append(_line(level, "not measured", verdict))
     open_rows = [row for row in rows if row.judgement.verdict == "inconclusive"]
     if claimed and open_rows:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.experiment import Arm, Cell, Limits, Metric, Mode
 from trae_bench.model.result import Comparison, Confirmation, Interval, NoiseEstimate, Rule, Verdict
-from trae_bench.model.run import Compared, RunFile
+from trae_bench.model.run import RevisionPair, RunFile
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.gate import revisions
 from trae_bench.report.text.listing import bullets, columns, count
@@ -97,7 +97,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     names: tuple[str, str]
     a: Arm
     b: Arm
-    compared: Compared | None
+    compared: RevisionPair | None
     """The revisions, where these are the sides."""
     pairs: Taken
     rule: Rule
@@ -146,7 +146,7 @@ def explain(run: RunFile, key: RowKey, limits: Limits, *, claimed: bool = True) 
         names=side_names(run),
         a=cell.contrast.a,
         b=cell.contrast.b,
-        compared=header.compared,
+        compared=header.revisions,
         pairs=pairs,
         rule=row.rule,
         margin=bounds_of(row, len(row.a))[1],
@@ -412,7 +412,7 @@ def _gated(found: Explanation) -> str:
         return "This row is gated: its verdict counts, and it has its share of the level."
     if found.row.contrast == NOISE_FLOOR:
         return "This row is not gated, for its sides are equal: its verdict is for information."
-    if floor is not None and floor.standing == "sides differ":
+    if floor is not None and floor.reliability == "sides differ":
         return "This row is not gated: equal sides do not come out equal, so nothing is judged."
     least = percent(max(MAX_THRESHOLD, found.metric.threshold or 0.0))
     if floor is not None and leans(floor):
@@ -492,7 +492,7 @@ def _conclusion(found: Explanation) -> Iterator[str]:
     row = found.row
     if row.estimate is None:
         yield "Without a pair that counts there is nothing to judge: not measured."
-    elif found.floor and found.floor.standing == "sides differ" and row.contrast != NOISE_FLOOR:
+    elif found.floor and found.floor.reliability == "sides differ" and row.contrast != NOISE_FLOOR:
         yield (
             f"Both sides of the A/A pairs are the same, and yet B is {signed(found.floor.mean)} % "
             "off A. That is no chance, so that no verdict on this metric can be trusted: not "

@@ -6,7 +6,7 @@ Plain text, safe for a terminal; whoever puts it elsewhere escapes it once more.
 from collections.abc import Iterator
 
 from trae_bench.model.result import Comparison, Confirmation
-from trae_bench.model.run import Compared, RunFile
+from trae_bench.model.run import RevisionPair, RunFile
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.terminal import quantity
 from trae_bench.verdicts.gate import GateResult, answers_differ, not_measured, outcome, percent_off
@@ -38,7 +38,7 @@ def sentence(run: RunFile, *, claimed: bool = True) -> str:
 
 def details(run: RunFile) -> Iterator[str]:
     """What a reader must know beside the table, one line each."""
-    compared = run.header.compared
+    compared = run.header.revisions
     if compared is None:
         return
     yield revisions(compared)
@@ -64,16 +64,16 @@ def not_confirmed(again: Confirmation) -> str:
     return f"not confirmed by {again.wanted} fresh pairs (p = {again.p:.2g})"
 
 
-def revisions(compared: Compared) -> str:
+def revisions(compared: RevisionPair) -> str:
     """What was compared, by the names that commits have."""
-    head = f"{short(compared.head_commit)}{' with changes' if compared.changed else ''}"
-    base = f"{short(compared.base_commit)} ({for_terminal(compared.said, 60)})"
+    head = f"{short(compared.head.commit)}{' with changes' if compared.head.modified else ''}"
+    base = f"{short(compared.base.commit)} ({for_terminal(compared.requested, 60)})"
     return f"Base is {base}, head is {head}."
 
 
 def base_name(run: RunFile) -> str:
-    compared = run.header.compared
-    return short(compared.base_commit) if compared is not None else ""
+    compared = run.header.revisions
+    return short(compared.base.commit) if compared is not None else ""
 
 
 def short(commit: str) -> str:

@@ -29,11 +29,11 @@ def junit(run: RunFile, *, claimed: bool = True) -> str:
     """The document. `claimed` is off where a run was too short for verdicts: all skipped."""
     rows = sorted(compared(run), key=lambda row: row.scenario)
     # Where the job fails for that, nobody must see a green report beside it.
-    failed = run.header.compared and outcome(run, claimed=claimed).kind == "not measured"
+    failed = run.header.revisions and outcome(run, claimed=claimed).kind == "not measured"
     lost = "error" if failed else "skipped"
     found = [(row, *_outcome(run, row, claimed, lost)) for row in rows]
     kinds = [kind for _, kind, _ in found]
-    new = run.header.compared.new if run.header.compared is not None else {}
+    new = run.header.revisions.new if run.header.revisions is not None else {}
     kinds += ["skipped"] * len(new)
     suites = (
         _suite(run, scenario, list(of_scenario), claimed)

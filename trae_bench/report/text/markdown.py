@@ -59,7 +59,7 @@ def comment(run: RunFile, *, claimed: bool = True) -> str:
 
 def headline(run: RunFile, *, claimed: bool = True) -> str:
     """The verdict on the whole run, in a few words; safe for a terminal."""
-    if run.header.compared is not None:
+    if run.header.revisions is not None:
         return gate_text.sentence(run, claimed=claimed)
     rows = compared(run)
     if any(row.pairs.answers_differ and not row.pairs.measured for row in rows):
@@ -87,7 +87,7 @@ def compared(run: RunFile) -> list[Comparison]:
 
 def heeded(run: RunFile) -> list[Comparison]:
     """Rows whose verdicts are told: in a gate only those that are gated."""
-    return [row for row in compared(run) if row.gated or run.header.compared is None]
+    return [row for row in compared(run) if row.gated or run.header.revisions is None]
 
 
 def _standing_out(run: RunFile, claimed: bool) -> list[str]:

@@ -163,7 +163,7 @@ def _shown(run: RunFile, floor: NoiseEstimate) -> str:
     """What a metric with this noise is good for; empty where no single rows are tested."""
     if (effect := effect_shown(run, floor)) is None:
         return ""
-    if floor.standing == "gated":
+    if floor.reliability == "gated":
         return f"shows effects from {percent(effect)}"
     return f"for information only in {for_terminal(floor.scenario, 40)}"
 
@@ -174,7 +174,7 @@ def effect_shown(run: RunFile, floor: NoiseEstimate) -> float | None:
     if is_fixed(header.design):
         return None
     family = sum(row.contrast != NOISE_FLOOR for row in run.comparisons)
-    return shows_from(floor, header.metrics[floor.metric], family, header.pairs)
+    return shows_from(floor, header.metrics[floor.metric], family, header.limits.pairs)
 
 
 def noise_table(
@@ -196,7 +196,7 @@ def cells_of_floor(floor: NoiseEstimate, least: float | None) -> tuple[str, ...]
         percent(floor.sd),
         f"{100 * math.expm1(min(floor.mean, MAX_LOG)):+.2f} %",
         "-" if least is None else percent(least),
-        floor.standing,
+        floor.reliability,
     )
 
 
@@ -209,7 +209,7 @@ def standing_lines(floors: Sequence[NoiseEstimate]) -> list[str]:
     return [
         f"{what}: {', '.join(names)}"
         for standing, what in told.items()
-        if (names := [_floor_name(floor) for floor in floors if floor.standing == standing])
+        if (names := [_floor_name(floor) for floor in floors if floor.reliability == standing])
     ]
 
 

@@ -316,8 +316,8 @@ class Workshop:
         log = prefix.with_name(f"log-{len(list(prefix.parent.iterdir()))}")
         job = Job(argv=tuple(argv), env=_environment(), cwd=str(prefix.parent), log=str(log))
         (ended,) = launcher.run([job], STEP_SECONDS)
-        if ended.wrong is not None and ended.exit_status != may_end:
-            raise NotMade(f"{ended.wrong}{last_words(log)}")
+        if ended.failure is not None and ended.exit_status != may_end:
+            raise NotMade(f"{ended.failure}{last_words(log)}")
 
 
 def _missing(prefix: Path, asked: "Sequence[Requirement]") -> list[str]:

@@ -1,0 +1,43 @@
+"""The commit of a checkout and the versions of packages."""
+
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from trae_bench._util import code_version
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
+
+
+def test_the_state_of_the_checkout(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "module.py").write_text("x = 1\n")
+    assert code_version.code_state(package) == {}
+    git(tmp_path, "init", "-q")
+    # Not tracked: it may be an installed package within somebody else's checkout.
+    assert code_version.code_state(package) == {}
+    git(tmp_path, "add", ".")
+    assert code_version.code_state(package) == {}
+    git(tmp_path, "commit", "-q", "-m", "first")
+    clean = code_version.code_state(package)
+    assert clean["dirty"] is False
+    assert len(str(clean["commit"])) == 40
+    (tmp_path / "beside").write_text("")
+    assert code_version.code_state(package) == clean | {"dirty": True}
+
+
+def test_no_git_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert code_version.code_state() == {}
+
+
+def test_versions_name_this_package_and_what_is_installed() -> None:
+    found = code_version.versions()
+    assert found["trae-bench"]
+    assert found["msgspec"] == msgspec.__version__

@@ -1,0 +1,73 @@
+"""Which code takes part in a run: the commit of this checkout and the package versions."""
+
+import subprocess
+from pathlib import Path
+
+from trae_bench import __version__
+from trae_bench._util.child_env import outside_hooks
+from trae_bench._util.host_facts import Fact
+
+_GIT_SECONDS = 10.0
+_PACKAGES = (
+    "anthropic",
+    "click",
+    "google-genai",
+    "h2",
+    "httpcore",
+    "httpx",
+    "httpx2",
+    "msgspec",
+    "ollama",
+    "openai",
+    "psutil",
+    "pytest",
+    "respx",
+)
+
+
+def code_state(folder: Path | None = None) -> dict[str, Fact]:
+    """Return the commit of this checkout, and whether the working tree differs from it.
+
+    `folder` is the package's folder. The result is empty if git is not installed or does not
+    track that folder, as for an installed package.
+    """
+    folder = folder or Path(__file__).resolve().parents[1]
+    # An installed package may lie inside a checkout of another project.
+    if not _git(folder, "ls-files", "--", "."):
+        return {}
+    commit = _git(folder, "rev-parse", "--verify", "HEAD")
+    if not commit:
+        return {}
+    top = Path(_git(folder, "rev-parse", "--show-toplevel"))
+    return {"commit": commit, "dirty": bool(_git(top, "status", "--porcelain"))}
+
+
+def versions() -> dict[str, Fact]:
+    """Return the installed versions of the packages that take part in a run."""
+    # The import takes about 30 ms, mostly for email headers. Only a run needs it.
+    from importlib import metadata
+
+    found: dict[str, Fact] = {"trae-bench": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """Return git's output, or an empty string if it fails."""
+    command = ["git", "-C", str(folder), "--no-optional-locks", *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            env=outside_hooks(),
+            capture_output=True,
+            timeout=_GIT_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode(errors="replace").strip()

@@ -1,0 +1,176 @@
+"""What both executors do after a trial: check its sessions and build its `Sample`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from trae_bench._util.child_output import printable
+from trae_bench.execution import oracle
+from trae_bench.execution.fingerprint import (
+    Clean,
+    cleaner,
+    combined,
+    transcript_digest,
+    workspace_digest,
+)
+from trae_bench.execution.launcher_client import LauncherClient
+from trae_bench.metrics import figures
+from trae_bench.model.experiment import SessionEndpoint, Trial
+from trae_bench.model.sample import (
+    AgentAnswer,
+    ChildReport,
+    ProcessResult,
+    Sample,
+    SessionLog,
+    Status,
+    of_trial,
+)
+from trae_bench.scenario import Scenario
+
+_MAX_PARALLEL_ORACLES = 8
+_MAX_PROBLEM = 3000
+"""Characters of a sample's problem."""
+
+
+class TrialSetup(Struct, frozen=True):
+    """A trial's scenario, folder and sessions."""
+
+    trial: Trial
+    scenario: Scenario
+    sessions: tuple[str, ...]
+    """Names at the provider. Empty if the scenario runs no session."""
+    endpoints: tuple[SessionEndpoint, ...]
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        """The trial's home folder, which all its sessions share."""
+        return self.folder / "home"
+
+
+class TrialResult(Struct, frozen=True):
+    """A trial after its process has ended, before its sessions are checked."""
+
+    setup: TrialSetup
+    process: ProcessResult
+    logs: tuple[SessionLog, ...]
+    report: ChildReport | None
+    answers: tuple[AgentAnswer | None, ...]
+    """One per endpoint. None if the subject reports no answer."""
+    status: Status
+    problem: str | None
+
+
+class SessionCheck(Struct, frozen=True):
+    """The workspace of one session, and whether its result is correct."""
+
+    workspace: str
+    """Digest."""
+    problem: str | None
+
+
+def agent_error(report: ChildReport) -> str | None:
+    """Return why the agent stopped, if it reports an error."""
+    return None if report.error is None else f"the subject gave up: {printable(report.error)}"
+
+
+def check_sessions(
+    results: Sequence[TrialResult],
+    launcher: LauncherClient,
+    seconds: float,
+    limits: Mapping[str, int],
+) -> list[list[SessionCheck]]:
+    """Return one check per session of each trial. A trial that is not ok has no checks.
+
+    Each oracle command has `seconds` to finish. Raises `CannotMeasure` if the launcher dies.
+    """
+    # An oracle may create files, so the digests come first.
+    digests = [_workspaces(result) if result.status == "ok" else [] for result in results]
+    problems = [_problems(result) if result.status == "ok" else [] for result in results]
+    pending = [
+        (trial, session)
+        for trial, result in enumerate(results)
+        for session, problem in enumerate(problems[trial])
+        if result.setup.scenario.oracle.command and problem is None
+    ]
+    for start in range(0, len(pending), _MAX_PARALLEL_ORACLES):
+        batch = pending[start : start + _MAX_PARALLEL_ORACLES]
+        jobs = [
+            oracle.command_job(
+                (setup := results[trial].setup).scenario.oracle,
+                setup.endpoints[session].workspace,
+                setup.home,
+                setup.folder / f"oracle-{session}.log",
+                limits,
+            )
+            for trial, session in batch
+        ]
+        processes = launcher.run(jobs, seconds)
+        for (trial, session), job, process in zip(batch, jobs, processes, strict=True):
+            problems[trial][session] = oracle.command_problem(job, process)
+    return [
+        [SessionCheck(*pair) for pair in zip(*columns, strict=True)]
+        for columns in zip(digests, problems, strict=True)
+    ]
+
+
+def build_sample(result: TrialResult, checks: Sequence[SessionCheck]) -> Sample:
+    """Build the sample of a trial from its measurements and the checks of its sessions."""
+    process, ok = result.process, result.status == "ok"
+    wrong = [check.problem for check in checks if check.problem is not None]
+    problem = result.problem or _first_problem(wrong, len(checks))
+    correct = 1 - len(wrong) / len(checks) if checks else None
+    return Sample(
+        **of_trial(result.setup.trial),
+        status=result.status,
+        started=process.started,
+        exit_status=process.exit_status,
+        pid=process.pid,
+        metrics=figures(process, result.logs, result.report, correct) if ok else {},
+        transcript=_transcript(result) if ok else "",
+        workspace=combined([check.workspace for check in checks]) if ok else "",
+        correct=ok and not wrong,
+        problem=problem[:_MAX_PROBLEM] if problem else None,
+    )
+
+
+def _workspaces(result: TrialResult) -> list[str]:
+    setup = result.setup
+    ignore = setup.scenario.workspace.ignore
+    return [
+        workspace_digest(Path(endpoint.workspace), ignore, _cleaner(setup, endpoint))
+        for endpoint in setup.endpoints
+    ]
+
+
+def _problems(result: TrialResult) -> list[str | None]:
+    setup = result.setup
+    return [
+        oracle.check_result(setup.scenario.oracle, Path(endpoint.workspace), answer)
+        for endpoint, answer in zip(setup.endpoints, result.answers, strict=True)
+    ]
+
+
+def _transcript(result: TrialResult) -> str:
+    setup = result.setup
+    logs = result.logs or (SessionLog((), 0, b""),)
+    return combined(
+        [
+            transcript_digest(log, answer, _cleaner(setup, endpoint))
+            for log, answer, endpoint in zip(logs, result.answers, setup.endpoints, strict=True)
+        ]
+    )
+
+
+def _cleaner(setup: TrialSetup, endpoint: SessionEndpoint) -> Clean:
+    places = {"workspace": endpoint.workspace, "home": str(setup.home)}
+    if endpoint.base_url:
+        places["provider"] = endpoint.base_url
+    return cleaner(places, setup.scenario.normalise)
+
+
+def _first_problem(problems: Sequence[str], sessions: int) -> str | None:
+    if not problems or sessions == 1:
+        return problems[0] if problems else None
+    return f"{len(problems)} of {sessions} sessions are wrong, the first: {problems[0]}"

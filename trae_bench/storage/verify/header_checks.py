@@ -1,0 +1,111 @@
+"""Checks of a run file's header: seal, dates, definitions and planned cells."""
+
+from datetime import UTC, datetime, timedelta
+
+from trae_bench.design.plan import planned_cells
+from trae_bench.errors import UsageError
+from trae_bench.metrics import METRICS, taken
+from trae_bench.model.experiment import Cell
+from trae_bench.model.run import Header, RunFile
+from trae_bench.stats.decision import RULES
+from trae_bench.storage.seal import seal_fits
+from trae_bench.storage.verify.inconsistency import Inconsistencies, Inconsistency, Severity
+
+FIRST_DAY = datetime(2025, 1, 1, tzinfo=UTC)
+CLOCKS_DIFFER = timedelta(days=1)
+
+
+def check_seal(run: RunFile) -> Inconsistencies:
+    if not run.seal:
+        yield Inconsistency("wrong", "seal", "missing: not written by trae-bench, or removed")
+    elif not seal_fits(run):
+        yield Inconsistency("wrong", "seal", "does not match: something was changed after the run")
+
+
+def check_dates(run: RunFile, today: datetime) -> Inconsistencies:
+    last = FIRST_DAY
+    parts = [("header.created", run.header.created)]
+    parts += [(f"resumed[{n}].created", one.created) for n, one in enumerate(run.resumed)]
+    for place, text in parts:
+        date = _date(text)
+        if date is None:
+            yield Inconsistency("wrong", place, f"{text!r} is not a time with a time zone")
+        elif date > today + CLOCKS_DIFFER:
+            yield Inconsistency("wrong", place, f"{text} is in the future")
+        elif date < last:
+            # Between two parts a clock may be set back, by hours.
+            set_back = last != FIRST_DAY and last - date < CLOCKS_DIFFER
+            severity: Severity = "odd" if set_back else "wrong"
+            yield Inconsistency(severity, place, f"{text} is before {last.isoformat()}")
+        else:
+            last = date
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        date = datetime.fromisoformat(text)
+        return date.astimezone(UTC) if date.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def check_definitions(run: RunFile) -> Inconsistencies:
+    """Metrics and rules are those of this release; other ones give verdicts another meaning."""
+    # A machine that cannot pin processes measures in serial pairs what duets are for.
+    as_taken = taken(pinned=bool(run.header.machine.get("cores_usable")))
+    for name, metric in run.header.metrics.items():
+        place = f"header.metrics[{name!r}]"
+        known = METRICS.get(name)
+        if known is None:
+            yield Inconsistency("odd", place, "this release has no such metric")
+            continue
+        if metric.mode == as_taken[name].mode:
+            known = as_taken[name]
+        for field in ("name", "unit", "better", "mode", "probe"):
+            here, there = getattr(known, field), getattr(metric, field)
+            if here != there:
+                yield Inconsistency(
+                    "wrong", place, f"{field} is {there!r}, in this release {here!r}"
+                )
+        if metric.threshold is not None:
+            problem = f"only effects from {metric.threshold:g} on got a verdict"
+            yield Inconsistency("odd", place, problem)
+    for mode in sorted({m.mode for m in run.header.metrics.values()} - run.header.rules.keys()):
+        yield Inconsistency("wrong", "header.rules", f"there is none for {mode} metrics")
+    for mode, rule in run.header.rules.items():
+        if rule != RULES[mode]:
+            problem = "not the rule of this release, so verdicts cannot be recomputed"
+            yield Inconsistency("wrong", f"header.rules[{mode!r}]", f"{rule.name} is {problem}")
+
+
+def check_cells(header: Header) -> Inconsistencies:
+    """The cells are those that the rest of the header generates."""
+    try:
+        expected = planned_cells(
+            header.scenarios,
+            header.metrics,
+            header.limits,
+            design=header.design,
+            filters=header.filters,
+            revisions=header.revisions,
+        )
+    except UsageError as error:
+        yield Inconsistency("wrong", "header", f"generates no plan: {error}")
+        return
+    if len(expected) != len(header.cells):
+        problem = f"{len(header.cells)} cells, the header generates {len(expected)}"
+        yield Inconsistency("wrong", "header.cells", problem)
+    for number, (cell, planned) in enumerate(zip(header.cells, expected, strict=False)):
+        if cell != planned:
+            problem = f"is {_described(cell)}, the header generates {_described(planned)}"
+            yield Inconsistency("wrong", f"header.cells[{number}]", problem)
+
+
+def _described(cell: Cell) -> str:
+    a, b = cell.contrast.a, cell.contrast.b
+    sides = f"{a.name} against {b.name}" if a.name != b.name else f"{a.name} with {b.toggles}"
+    confirms = f", confirming {cell.confirms}" if cell.confirms else ""
+    return (
+        f"{cell.scenario}/{cell.contrast.name} ({cell.mode}, {cell.probe}; {sides}; "
+        f"{', '.join(cell.metrics)}{confirms})"
+    )

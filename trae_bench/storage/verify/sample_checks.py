@@ -1,0 +1,229 @@
+"""Checks of a run file's samples: against the plan, the clock and what is possible."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
+
+from msgspec import Struct
+
+from trae_bench.design.cells import trials
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.metrics import METRICS
+from trae_bench.model.run import RunFile
+from trae_bench.model.sample import Sample
+from trae_bench.stats.analysis import CellKey, group, key_of, key_of_sample
+from trae_bench.storage.verify.inconsistency import Inconsistencies, Inconsistency
+
+CLOCK_SLACK = 0.005
+"""Seconds by which a process may seem to start before the previous one has ended."""
+CPU_SLACK = 0.05
+"""Seconds. Some kernels count CPU time in ticks of 4 to 10 ms, in two accounts."""
+MIN_RSS = 1_000_000
+"""Bytes. No process that speaks HTTP is smaller."""
+PAGE = 4096
+"""Bytes. The kernel counts resident memory in pages of this size or a multiple of it."""
+NOT_WHOLE = frozenset({"step_overhead_growth", "correct_results"})
+"""Metrics without a unit that are not counts."""
+MAY_SHRINK = frozenset({"memory_growth", "memory_per_hour"})
+
+
+def check_places(run: RunFile) -> Inconsistencies:
+    """The plan and the seed have a place for each sample, and each place has one sample."""
+    cells = {key_of(cell): cell for cell in run.header.cells}
+    planned: dict[tuple[CellKey, int], dict[str, tuple[int, str]]] = {}
+    seen = set()
+    for number, sample in enumerate(run.samples):
+        place, key = f"samples[{number}]", key_of_sample(sample)
+        if key not in cells:
+            yield Inconsistency("wrong", place, "is not in the plan")
+            continue
+        if (key, sample.pair, sample.side) in seen:
+            yield Inconsistency(
+                "wrong", place, f"pair {sample.pair} has its side {sample.side} twice"
+            )
+        seen.add((key, sample.pair, sample.side))
+        if (key, sample.pair) not in planned:
+            pair = trials(cells[key], sample.pair, run.header.seed)
+            planned[key, sample.pair] = {trial.side: (trial.slot, trial.arm.name) for trial in pair}
+        slot, arm = planned[key, sample.pair][sample.side]
+        if sample.slot != slot:
+            problem = f"started in slot {sample.slot}, the plan and the seed say {slot}"
+            yield Inconsistency("wrong", place, problem)
+        if sample.arm != arm:
+            yield Inconsistency("wrong", place, f"is of arm {sample.arm!r}, its side is {arm!r}")
+
+
+def check_order(run: RunFile) -> Inconsistencies:
+    """The pairs of a cell are numbered from 0 in order, without a gap, and have both sides. The A/A
+    pairs of a scenario come before its other pairs."""
+    started = set[str]()
+    for number, sample in enumerate(run.samples):
+        if sample.contrast != NOISE_FLOOR:
+            started.add(sample.scenario)
+        elif sample.scenario in started:
+            yield Inconsistency(
+                "odd", f"samples[{number}]", "an A/A pair that was taken after other pairs"
+            )
+    last: dict[CellKey, int] = {}
+    for number, sample in enumerate(run.samples):
+        before = last.setdefault(key_of_sample(sample), 0)
+        if sample.pair < before:
+            problem = f"pair {sample.pair} was taken after pair {before} of the same cell"
+            yield Inconsistency("wrong", f"samples[{number}]", problem)
+        last[key_of_sample(sample)] = max(sample.pair, before)
+    for key, pairs in group(run.samples).items():
+        place = f"pairs of {key.scenario}, {key.contrast} ({key.mode})"
+        numbers = sorted(pairs)
+        if numbers[0] != 0:
+            yield Inconsistency("wrong", place, f"start with {numbers[0]}")
+        for before, after in pairwise(numbers):
+            if after != before + 1:
+                yield Inconsistency("wrong", place, f"{before} is followed by {after}")
+        for number in numbers:
+            if None in pairs[number]:
+                yield Inconsistency("wrong", place, f"{number} has only one side")
+
+
+class _Batch(Struct, frozen=True):
+    """Samples that ran at the same time: one, or the two of a duet."""
+
+    number: int
+    """Of the first sample."""
+    start: float
+    end: float
+
+
+def check_clock(run: RunFile) -> Inconsistencies:
+    """Samples ran one after the other, the sides of a duet together, within the elapsed time."""
+    batches = []
+    for number, samples in _together(run.samples):
+        place = f"samples[{number}]"
+        first, last = samples[0], samples[-1]
+        if last.started < first.started:
+            yield Inconsistency("wrong", place, "slot 1 started before slot 0")
+        if len(samples) > 1 and first.pid == last.pid:
+            yield Inconsistency("wrong", place, f"both sides ran in process {first.pid}")
+        if len(samples) > 1 and "wall" in first.metrics and last.started >= _end(first):
+            yield Inconsistency("wrong", place, "one side ended before the other started")
+        ends = (_end(sample) for sample in samples)
+        batches.append(_Batch(number, first.started, max(ends)))
+    breaks = len(run.resumed)
+    for before, after in pairwise(batches):
+        if after.start < before.start and breaks:
+            # Resumed after the machine was rebooted: its clock started again at 0.
+            breaks -= 1
+        elif after.start < before.end - CLOCK_SLACK:
+            problem = f"started {before.end - after.start:.3g} s before the previous sample ended"
+            yield Inconsistency("wrong", f"samples[{after.number}]", problem)
+    yield from _spent(run, batches)
+
+
+def _together(samples: Sequence[Sample]) -> Iterator[tuple[int, list[Sample]]]:
+    def batch(item: tuple[int, Sample]) -> tuple[object, ...]:
+        number, sample = item
+        own = number if sample.mode == "serial" else -1
+        return (*key_of_sample(sample), sample.pair, own)
+
+    for _, items in groupby(enumerate(samples), key=batch):
+        both = list(items)
+        yield both[0][0], [sample for _, sample in both]
+
+
+def _end(sample: Sample) -> float:
+    return sample.started + max(0.0, sample.metrics.get("wall", 0.0))
+
+
+def _spent(run: RunFile, batches: Sequence[_Batch]) -> Inconsistencies:
+    if not batches:
+        return
+    minimum = sum(batch.end - batch.start for batch in batches)
+    if not run.resumed:
+        minimum = max(minimum, batches[-1].end - batches[0].start)
+    if run.elapsed < minimum - CLOCK_SLACK:
+        problem = f"{run.elapsed:.6g} s, but the samples took {minimum:.6g} s"
+        yield Inconsistency("wrong", "elapsed", problem)
+    if min(batch.start for batch in batches) < 0:
+        yield Inconsistency("wrong", "samples", "started before the clock was at 0")
+
+
+_DIGEST = re.compile(r"\S+")
+
+
+def check_answers(run: RunFile) -> Inconsistencies:
+    """Status, exit status, digests and problem agree."""
+    for number, sample in enumerate(run.samples):
+        place = f"samples[{number}]"
+        digests = [_DIGEST.fullmatch(text) for text in (sample.transcript, sample.workspace)]
+        if sample.status == "ok":
+            if sample.exit_status != 0:
+                yield Inconsistency("wrong", place, f"ok with exit status {sample.exit_status}")
+            if not all(digests):
+                yield Inconsistency("wrong", place, "ok without a digest of its answer")
+            if sample.correct != (sample.problem is None):
+                yield Inconsistency("wrong", place, "is correct and has a problem, or neither")
+        elif sample.correct or any(digests):
+            yield Inconsistency("wrong", place, f"{sample.status}, but has a digest of an answer")
+        elif sample.problem is None:
+            yield Inconsistency("wrong", place, f"{sample.status}, but has no problem")
+
+
+def check_figures(run: RunFile) -> Inconsistencies:
+    """No figure is impossible, by itself or next to the others of its sample."""
+    cores = run.header.machine.get("cores")
+    max_cores = cores if isinstance(cores, int) and cores > 0 else 4096
+    memory = run.header.machine.get("memory")
+    max_rss = memory if isinstance(memory, int) and memory > 0 else math.inf
+    for number, sample in enumerate(run.samples):
+        for problem in _impossible(sample.metrics, max_cores, max_rss):
+            yield Inconsistency("wrong", f"samples[{number}].metrics", problem)
+    for number, samples in _together(run.samples):
+        # Both sides of a duet share one core if processes can be pinned.
+        if len(samples) < 2 or not run.header.machine.get("cores_usable"):
+            continue
+        cpu = sum(sample.metrics.get("cpu", 0.0) for sample in samples)
+        span = max(map(_end, samples)) - samples[0].started
+        if cpu > span * 1.05 + CPU_SLACK:
+            problem = f"{cpu:.4g} s of CPU time in {span:.4g} s on one core"
+            yield Inconsistency("odd", f"samples[{number}]", problem)
+
+
+def _impossible(metrics: Mapping[str, float], cores: int, max_rss: float) -> Iterator[str]:
+    for name, value in metrics.items():
+        known = METRICS.get(name)
+        counted = known is not None and known.unit in ("", "B") and name not in NOT_WHOLE
+        if value < 0 and name not in MAY_SHRINK:
+            yield f"{name} is negative"
+        elif counted and value != int(value):
+            yield f"{name} is {value:.17g}, which is not a whole number"
+        if name in ("peak_rss", "agent_rss") and not MIN_RSS < value <= max_rss:
+            yield f"{name} is {value:.6g} bytes"
+        if name == "peak_rss" and value % PAGE:
+            yield f"{name} is {value:.17g} bytes, which is not a multiple of a page"
+    cpu, wall = metrics.get("cpu"), metrics.get("wall")
+    if cpu is not None and "cpu_user" in metrics and "cpu_system" in metrics:
+        parts = metrics["cpu_user"] + metrics["cpu_system"]
+        if not math.isclose(cpu, parts, rel_tol=1e-9):
+            yield f"cpu is {cpu:.6g} s, its parts sum to {parts:.6g} s"
+    if wall is None:
+        return
+    if cpu is not None and cpu > wall * cores * 1.01 + CPU_SLACK:
+        yield f"{cpu:.4g} s of CPU time in {wall:.4g} s on {cores} cores"
+    for part in ("time_to_first_request", "time_to_first_answer", "blocked"):
+        seconds = metrics.get(part, 0.0)
+        if seconds > max(wall, 0.0) + CLOCK_SLACK:
+            yield f"{part} is {seconds:.4g} s of {wall:.4g} s"
+    steps = metrics.get("steps_per_second", 0.0) * wall
+    if not math.isclose(steps, round(steps), rel_tol=1e-6, abs_tol=1e-6):
+        yield f"steps_per_second and wall give {steps:.6g} steps, which is not a whole number"
+
+
+def check_copies(run: RunFile) -> Inconsistencies:
+    """No two samples have the same wall time: clocks have nanoseconds, so one is a copy."""
+    first: dict[float, int] = {}
+    for number, sample in enumerate(run.samples):
+        if (wall := sample.metrics.get("wall")) is None:
+            continue
+        if (earlier := first.setdefault(wall, number)) != number:
+            problem = f"has the same wall time as samples[{earlier}], {wall:.17g} s"
+            yield Inconsistency("wrong", f"samples[{number}].metrics", problem)
