@@ -1,7 +1,7 @@
-"""A reference agent core: every optimisation real, measurable, and behind one toggle.
+"""A reference agent. Each optimisation has a baseline and a toggle, so it can be measured.
 
-Importing this package is silent and light: no file, no network, no third-party module.
-The rooms are imported by name (`from agent_core.build import run_task`).
+Importing this package prints nothing, reads no file and imports no third-party module.
+Import the modules by name: `from agent_core.build import run_task`.
 """
 
 __version__ = "0.1.0"

@@ -1,8 +1,8 @@
-"""The one place that knows the HTTP library: a single connection, and what went wrong on it.
+"""The only module that uses the HTTP library: one connection, and its errors.
 
-It stands on httpcore, the transport inside httpx, and not on `httpx.AsyncClient`.
-Measured against one loopback server (Python 3.11, ms per request, one session; sessions
-per second at 100 sessions of 10 requests with 50 ms of think time):
+It uses httpcore, the transport inside httpx, instead of `httpx.AsyncClient`. Measured on
+one loopback server (Python 3.11; ms per request in one session; sessions per second with
+100 sessions of 10 requests and 50 ms of think time):
 
     httpx.AsyncClient, shared           0.70 ms     70/s
     httpx.AsyncClient, one a session    0.70 ms    106/s
@@ -10,12 +10,11 @@ per second at 100 sessions of 10 requests with 50 ms of think time):
     httpcore.AsyncConnectionPool        0.50 ms    129/s
     httpcore.AsyncHTTPConnection        0.30 ms    157/s
 
-The pool of httpx looks at every connection and every waiting request each time a request
-begins or ends; `connection_pool.py` hands out single connections instead. What patches
-httpcore (respx does) still sees every request, and importing httpcore takes half of the
-time that httpx takes.
+httpcore's pool scans every connection and waiting request whenever a request begins or
+ends. `loop_pools.py` hands out single connections instead. Tools that patch httpcore, such
+as respx, still see every request. Importing httpcore takes half as long as importing httpx.
 
-Nothing here retries, and nothing here keeps a key.
+This module neither retries nor stores an API key.
 """
 
 import logging
@@ -31,11 +30,11 @@ import httpcore
 from msgspec import Struct
 
 from agent_core.errors import ConfigError, ConnectionFailedError
-from agent_core.retries import Failed
+from agent_core.retries import AttemptFailed
 
 
 class Target(Struct, frozen=True):
-    """A request's address, taken apart once."""
+    """A request's address, parsed once."""
 
     url: httpcore.URL
     host: bytes
@@ -45,41 +44,42 @@ class Target(Struct, frozen=True):
         return self.url.scheme == b"https"
 
     @property
-    def place(self) -> str:
-        """The origin, for people; it holds no secret, as a path or a query may."""
+    def origin(self) -> str:
+        """The origin, for messages and pool keys. Unlike a path or a query, it holds no secret."""
         return f"{self.url.scheme.decode()}://{self.host.decode()}"
 
 
 class Call(Struct, frozen=True):
-    """One request as it goes out."""
+    """One request."""
 
     to: Target
     headers: list[tuple[bytes, bytes]]
-    """All but `host` and the body's length."""
+    """All headers except `host` and `content-length`."""
     body: bytes
     timeouts: dict[str, float | None]
-    """Seconds for one "connect", one "read", one "write", and for a place in the "pool"; None
-    waits for ever."""
+    """Seconds for each "connect", "read" and "write", and for a free slot in the "pool". None
+    means no limit.
+    """
     method: bytes = b"POST"
     safe_to_repeat: bool = True
-    """Whether it may be sent again though it may have arrived."""
+    """Whether it may be sent again even if it may have arrived."""
     repeat_timeouts: bool = True
-    """False where a timeout is how long the caller will wait, and no sign of a broken server."""
+    """False if a timeout is the caller's limit and not a sign of a broken server."""
 
 
 class StaleConnection(Exception):
-    """A kept-alive connection was already closed: nothing of a reply had arrived."""
+    """A kept-alive connection was already closed. Nothing of a response arrived."""
 
 
 class NotAvailable(Exception):
-    """The connection takes no more requests at this time."""
+    """The connection takes no more requests for now."""
 
 
 Trace = Callable[[str, Mapping[str, Any]], Awaitable[None]]
 
 
 def target(url: str) -> Target:
-    """Raises `ValueError` for what is no http or https URL."""
+    """Raises `ValueError` if `url` is not an http or https URL."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("the address must begin with http:// or https:// and name a host")
@@ -100,14 +100,16 @@ def target(url: str) -> Target:
 
 
 _CONTEXTS: dict[bool, ssl.SSLContext] = {}
-"""One a process for each value of `http2`: httpcore sets the context's ALPN list on every
-connect, and reading the certificates takes some 25 ms."""
+"""The process's TLS contexts, by `http2`. There are two, because httpcore sets the ALPN list
+of the context on every connect. Reading the certificates takes about 25 ms.
+"""
 
 
 def ssl_context(*, http2: bool) -> ssl.SSLContext:
-    """The shared context, made when the first https address is used.
+    """The shared TLS context, created at the first use.
 
-    `SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured, as httpx does. Raises `ConfigError`.
+    Honours `SSL_CERT_FILE` and `SSL_CERT_DIR`, as httpx does. Raises `ConfigError` if they
+    cannot be used.
     """
     if http2 not in _CONTEXTS:
         _CONTEXTS[http2] = _new_context()
@@ -118,41 +120,41 @@ def _new_context() -> ssl.SSLContext:
     if file := os.environ.get("SSL_CERT_FILE"):
         try:
             return ssl.create_default_context(cafile=file)
-        except OSError as error:  # ssl.SSLError is one
+        except OSError as error:  # includes ssl.SSLError
             raise ConfigError(
-                f"SSL_CERT_FILE={file}: no certificates can be read there"
+                f"SSL_CERT_FILE={file}: cannot read certificates"
                 f" ({error.strerror or error}); correct or unset it."
             ) from None
     if folder := os.environ.get("SSL_CERT_DIR"):
         return ssl.create_default_context(capath=folder)
-    import certifi  # only for https without certificates of one's own
+    import certifi  # needed only for https with the default certificates
 
     return ssl.create_default_context(cafile=certifi.where())
 
 
 @cache
 def http2_possible() -> bool:
-    """Whether h2 is installed; it is imported with the first HTTP/2 connection."""
+    """Whether h2 is installed. It is imported with the first HTTP/2 connection."""
     return find_spec("h2") is not None
 
 
 def connector(
     to: Target, *, http2: bool, keepalive: float, shared_tls: bool = True
 ) -> Callable[[], httpcore.AsyncConnectionInterface]:
-    """Makes unconnected connections to one origin, through a proxy where the environment
-    names one. `keepalive` is in seconds.
+    """A factory of unconnected connections to the origin of `to`.
 
-    Without `shared_tls`, each connection reads the certificates into a TLS context of its
-    own, as a client does that is made anew for every request. Raises `ConfigError` where
-    certificates or proxy cannot be used.
+    It uses the proxy that the environment names. `keepalive` is in seconds. Without
+    `shared_tls`, each connection reads the certificates into its own TLS context, like a
+    client created for every request. Raises `ConfigError` if the certificates or the proxy
+    cannot be used.
     """
     if http2:
         _keep_headers_out_of_the_log()
     proxy = _proxy(to)
 
     def factory(context: ssl.SSLContext | None) -> httpcore.AsyncConnectionPool:
-        # This pool never carries a request: it is httpcore's public way to make a single
-        # connection that may lead through a proxy.
+        # This pool never sends a request. It is httpcore's public API for a single
+        # connection with proxy support.
         return httpcore.AsyncConnectionPool(
             ssl_context=context, http2=http2, keepalive_expiry=keepalive, proxy=proxy
         )
@@ -164,7 +166,7 @@ def connector(
 
 
 def _keep_headers_out_of_the_log() -> None:
-    """HTTP/2's header library logs every header it encodes, and with them the key."""
+    """The library hpack logs every header that it encodes, including the API key."""
     log = logging.getLogger("hpack")
     log.setLevel(max(log.level, logging.INFO))
 
@@ -172,7 +174,7 @@ def _keep_headers_out_of_the_log() -> None:
 def _proxy(to: Target) -> httpcore.Proxy | None:
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return None
-    from urllib.request import getproxies, proxy_bypass  # slow to import, and seldom needed
+    from urllib.request import getproxies, proxy_bypass  # slow to import and rarely needed
 
     host = to.host.decode()
     proxies = getproxies()
@@ -184,12 +186,12 @@ def _proxy(to: Target) -> httpcore.Proxy | None:
         return _proxy_at(address if "//" in address else f"http://{address}")
     except ValueError as error:
         name = f"{scheme if proxies.get(scheme) else 'all'}_proxy".upper()
-        # Without the address, which may hold a password.
-        raise ConfigError(f"{name} names no proxy that can be used: {error}.") from None
+        # Without the address, which may contain a password.
+        raise ConfigError(f"{name} is not a usable proxy address: {error}.") from None
 
 
 def _proxy_at(address: str) -> httpcore.Proxy:
-    """Raises `ValueError`, which quotes nothing of `address`."""
+    """Raises `ValueError`. Its message does not quote `address`."""
     parts = urlsplit(address)
     socks = parts.scheme in ("socks5", "socks5h") and find_spec("socksio") is not None
     if parts.scheme not in ("http", "https") and not socks:
@@ -197,7 +199,7 @@ def _proxy_at(address: str) -> httpcore.Proxy:
     try:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
-        raise ValueError("its port is no number up to 65535") from None
+        raise ValueError("its port must be a number up to 65535") from None
     if not parts.hostname:
         raise ValueError("it has no host")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -214,7 +216,7 @@ _BROKEN = (
 
 
 class Exchange:
-    """One request's answer; the body is still on the connection until `read` or `close`."""
+    """A response whose body stays on the connection until `read` or `close`."""
 
     def __init__(
         self,
@@ -236,23 +238,25 @@ class Exchange:
         self._open = True
 
     async def read(self) -> None:
-        """The whole body into `body`. Raises `Failed`."""
+        """Reads the whole body into `body`. Raises `AttemptFailed`."""
         try:
             self.body = b"".join([chunk async for chunk in self._response.aiter_stream()])
         except _BROKEN as error:
-            raise Failed(_broke_off(error), again=self._safe_to_repeat) from error
+            raise AttemptFailed(_interrupted(error), retryable=self._safe_to_repeat) from error
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body as it arrives. Raises `ConnectionFailedError`: some of it has been seen,
-        so only who asked can decide to ask again."""
+        """Yields the body as it arrives. Raises `ConnectionFailedError`.
+
+        The caller has already seen a part of the body, so only the caller can retry.
+        """
         try:
             async for chunk in self._response.aiter_stream():
                 yield chunk
         except _BROKEN as error:
-            raise ConnectionFailedError(_broke_off(error)) from error
+            raise ConnectionFailedError(_interrupted(error)) from error
 
     async def close(self) -> None:
-        """Gives the connection back, whole or not; a second call does nothing."""
+        """Releases the connection. A second call does nothing."""
         if self._open:
             self._open = False
             try:
@@ -261,8 +265,8 @@ class Exchange:
                 await self._release()
 
 
-def _broke_off(error: Exception) -> str:
-    return f"The connection broke off in the middle of a reply: {_reason(error)}"
+def _interrupted(error: Exception) -> str:
+    return f"The connection broke in the middle of a reply: {_reason(error)}"
 
 
 async def send(
@@ -272,28 +276,28 @@ async def send(
     reused: bool,
     trace: Trace | None,
 ) -> httpcore.Response:
-    """Sends `call` and waits for the head of its answer.
+    """Sends `call` and waits for the response headers.
 
-    Raises `NotAvailable`, `StaleConnection` (only where `reused`), and `Failed` for
-    everything else that keeps an answer from coming.
+    Raises `NotAvailable`, `StaleConnection` (only if `reused`), or `AttemptFailed` for any
+    other failure.
     """
     try:
         return await connection.handle_async_request(_http_request(call, trace))
     except httpcore.ConnectionNotAvailable:
         raise NotAvailable from None
     except httpcore.LocalProtocolError:
-        # From None, and without its text: h11 quotes the header it refuses, and with it a key.
-        raise Failed("A header of the request is not valid HTTP", again=False) from None
+        # From None and without the text, because h11 quotes the header, which may hold a key.
+        raise AttemptFailed("A header of the request is not valid HTTP", retryable=False) from None
     except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError) as error:
-        said = f"No connection to {call.to.place}: {_reason(error)}"
-        again = _worth_connecting(error) and _worth_waiting(error, call)
-        raise Failed(said, again=again) from error
+        reason = f"No connection to {call.to.origin}: {_reason(error)}"
+        retryable = _may_reconnect(error) and _may_repeat(error, call)
+        raise AttemptFailed(reason, retryable=retryable) from error
     except _BROKEN as error:
         if reused and not isinstance(error, httpcore.TimeoutException):
             raise StaleConnection from error
-        said = f"No reply from {call.to.place}: {_reason(error)}"
-        again = call.safe_to_repeat and _worth_waiting(error, call)
-        raise Failed(said, again=again) from error
+        reason = f"No reply from {call.to.origin}: {_reason(error)}"
+        retryable = call.safe_to_repeat and _may_repeat(error, call)
+        raise AttemptFailed(reason, retryable=retryable) from error
 
 
 def _http_request(call: Call, trace: Trace | None) -> httpcore.Request:
@@ -309,12 +313,12 @@ def _http_request(call: Call, trace: Trace | None) -> httpcore.Request:
     )
 
 
-def _worth_waiting(error: Exception, call: Call) -> bool:
+def _may_repeat(error: Exception, call: Call) -> bool:
     return call.repeat_timeouts or not isinstance(error, httpcore.TimeoutException)
 
 
-def _worth_connecting(error: Exception) -> bool:
-    """Whether connecting again may help: not where the certificate is the trouble."""
+def _may_reconnect(error: Exception) -> bool:
+    """False if the certificate is the cause: a new connection would fail the same way."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):

@@ -1,6 +1,6 @@
-"""The loop: ask the model, run what it calls, tell it the results, until it is done.
+"""The agent loop: ask the model, run its tool calls, return the results, repeat.
 
-It knows the ports and nothing behind them.
+It depends on the protocols in `ports.py` only.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ You are a software engineer at work in a folder of files. You act by calling too
 Calls that do not depend on each other belong into one reply.
 """
 
-_GO_ON = "No tool was called. Go on with the task, or call task_done if it is complete."
+_CONTINUE = "No tool was called. Go on with the task, or call task_done if it is complete."
 
 
 class Agent:
-    """One model, its tools and its diary; `run` is one session."""
+    """One model with its tools and recorder. `run` is one session."""
 
     def __init__(
         self,
@@ -49,11 +49,11 @@ class Agent:
         self._system_prompt = system_prompt
 
     async def run(self, task: str) -> Outcome:
-        """Works on `task` until the model is done, the steps are spent, or something fails.
+        """Works on `task` until the model is done, the steps run out, or something fails.
 
-        A failure that the error tree knows becomes the outcome. A cancellation, or a
-        defect, is raised again after the diary is finished. The tools are closed always;
-        the model belongs to the caller.
+        An `AgentError` becomes the outcome. Any other exception, and cancellation, is raised
+        again after the recorder has finished. The tools are always closed; the caller closes
+        the model.
         """
         session = _Session(
             [Message("system", self._system_prompt), Message("user", task)],
@@ -63,7 +63,7 @@ class Agent:
         try:
             outcome = await self._recorded(task, session)
         except BaseException as error:
-            stopped = not isinstance(error, Exception)  # from outside: a signal, a cancellation
+            stopped = not isinstance(error, Exception)  # a signal or a cancellation
             reason = "interrupted" if stopped else str(error) or type(error).__name__
             with contextlib.suppress(RecordingError):  # the first failure is the one to report
                 session.record_failure(reason)
@@ -85,7 +85,7 @@ class Agent:
         try:
             await self._recorder.finish(outcome.success, outcome.final_text or None)
         except RecordingError as error:
-            # The first failure is the one to report; without one, this is it.
+            # An earlier failure takes precedence over this one.
             return session.outcome("error", outcome.final_text, outcome.error or str(error))
         return outcome
 
@@ -100,23 +100,25 @@ class Agent:
                 # Like Trae Agent: the calls beside task_done are not run.
                 session.end_step([])
                 return session.outcome("task_done", reply.message.text)
-            results = await self._dispatch.run(calls, self._catalog, session.ended) if calls else []
+            results = (
+                await self._dispatch.run(calls, self._catalog, session.add_result) if calls else []
+            )
             session.end_step(results)
             if results:
                 session.history += [Message("tool", result=result) for result in results]
             else:
-                session.history.append(Message("user", _GO_ON))
+                session.history.append(Message("user", _CONTINUE))
         return session.outcome("max_steps")
 
     def _is_done(self, call: ToolCall) -> bool:
         try:
             return self._catalog.get(call.name).spec.name == "task_done"
-        except ToolError:  # an unknown name, which the dispatch will say
+        except ToolError:  # an unknown tool, which the dispatcher reports
             return False
 
 
 class _Session:
-    """What grows during a run: the history, the step under way, the tokens."""
+    """The state of a run: the history, the current step, the tokens."""
 
     def __init__(
         self, history: list[Message], recorder: Recorder, tool_names: Sequence[str]
@@ -126,29 +128,29 @@ class _Session:
         self._recorder = recorder
         self._tool_names = tool_names
         self._usage = Usage()
-        self._said = 0  # how many messages the model has been sent, or has sent
+        self._exchanged = 0  # messages that the model has received or sent
         self._new: list[Message] = []
         self._reply: Reply | None = None
-        self._results: list[ToolResult] = []  # of the step under way, as they come
+        self._results: list[ToolResult] = []  # of the current step, in order of completion
         self._open = False
 
     def begin_step(self) -> None:
         self.steps += 1
-        self._new = self.history[self._said :]
+        self._new = self.history[self._exchanged :]
         self._reply = None
         self._results = []
         self._open = True
 
     def take(self, reply: Reply) -> None:
-        """The model's answer: into the history and the diary."""
+        """Adds the model's answer to the history and records it."""
         self._reply = reply
         self._usage += reply.usage
         self.history.append(reply.message)
-        self._said = len(self.history)
+        self._exchanged = len(self.history)
         self._recorder.interaction(self._new, reply, self._tool_names)
 
-    def ended(self, result: ToolResult) -> None:
-        """One call's result, while others may still run."""
+    def add_result(self, result: ToolResult) -> None:
+        """Called with each result as soon as it is available."""
         self._results.append(result)
 
     def end_step(self, results: Sequence[ToolResult]) -> None:
@@ -156,7 +158,7 @@ class _Session:
         self._recorder.step(self.steps, "completed", self._new, self._reply, results)
 
     def record_failure(self, reason: str) -> None:
-        """Notes the step under way, where there is one, as failed, with what was done in it."""
+        """Records the current step, if any, as failed, with the results so far."""
         if self._open:
             self._open = False
             calls = self._reply.message.calls if self._reply else ()

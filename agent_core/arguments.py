@@ -1,9 +1,9 @@
-"""Do a call's arguments fit the tool's schema? In words that a model can act on."""
+"""Checks a call's arguments against the tool's JSON Schema. A model reads the messages."""
 
 from collections.abc import Mapping
 from typing import Any
 
-_KINDS: dict[str, tuple[type, ...]] = {
+_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
     "number": (int, float),
@@ -14,11 +14,11 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
-def fitting(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+def without_null_options(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
     """`arguments` without the optional ones that are null.
 
-    Strict schemas make every argument required and the optional ones nullable, so null is
-    how a model leaves one out; it stays where the schema itself allows null.
+    Strict schemas make every argument required and the optional ones nullable, so a model
+    omits an argument by sending null. Null stays if the schema itself allows it.
     """
     fields, required = schema.get("properties", {}), schema.get("required", ())
     return {
@@ -27,39 +27,41 @@ def fitting(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str
         if value is not None
         or name in required
         or name not in fields
-        or "null" in _kinds(fields[name])
+        or "null" in _types(fields[name])
     }
 
 
-def problems(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
-    """Each misfit as a clause; none where the arguments fit."""
+def schema_violations(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
+    """One clause per violation; empty if the arguments are valid."""
     fields: Mapping[str, Any] = schema.get("properties", {})
-    found = [f"'{name}' is missing" for name in schema.get("required", ()) if name not in arguments]
+    required = schema.get("required", ())
+    violations = [f"'{name}' is missing" for name in required if name not in arguments]
     for name, value in arguments.items():
         if name in fields:
-            found += _misfits(f"'{name}'", value, fields[name])
+            violations += _violations(f"'{name}'", value, fields[name])
         elif schema.get("additionalProperties") is False:
             known = ", ".join(fields) or "none"
-            found.append(f"'{name}' is not an argument (arguments: {known})")
-    return found
+            violations.append(f"'{name}' is not an argument (arguments: {known})")
+    return violations
 
 
-def _misfits(what: str, value: Any, field: Mapping[str, Any]) -> list[str]:
-    kinds = _kinds(field)
+def _violations(what: str, value: Any, field: Mapping[str, Any]) -> list[str]:
+    kinds = _types(field)
     if kinds and not any(_is(value, kind) for kind in kinds):
-        return [f"{what} has to be {_named(' or '.join(kinds))}, not {_named(_kind_of(value))}"]
+        expected, actual = _with_article(" or ".join(kinds)), _with_article(_type_of(value))
+        return [f"{what} must be {expected}, not {actual}"]
     if "enum" in field and value not in field["enum"]:
-        return [f"{what} has to be one of {', '.join(field['enum'])}, not {value!r:.100}"]
+        return [f"{what} must be one of {', '.join(field['enum'])}, not {value!r:.100}"]
     if "items" in field and isinstance(value, list):
         return [
-            misfit
+            violation
             for index, item in enumerate(value)
-            for misfit in _misfits(f"{what}[{index}]", item, field["items"])
+            for violation in _violations(f"{what}[{index}]", item, field["items"])
         ]
     return []
 
 
-def _kinds(field: Mapping[str, Any]) -> tuple[str, ...]:
+def _types(field: Mapping[str, Any]) -> tuple[str, ...]:
     kind = field.get("type", ())
     return (kind,) if isinstance(kind, str) else tuple(kind)
 
@@ -68,14 +70,14 @@ def _is(value: Any, kind: str) -> bool:
     # In Python a bool is an int; in JSON it is not.
     if isinstance(value, bool):
         return kind == "boolean"
-    return isinstance(value, _KINDS[kind])
+    return isinstance(value, _TYPES[kind])
 
 
-def _kind_of(value: Any) -> str:
-    return next((kind for kind in _KINDS if _is(value, kind)), type(value).__name__)
+def _type_of(value: Any) -> str:
+    return next((kind for kind in _TYPES if _is(value, kind)), type(value).__name__)
 
 
-def _named(kind: str) -> str:
+def _with_article(kind: str) -> str:
     if kind == "null":
         return kind
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

@@ -1,7 +1,6 @@
-"""The composition root: every optimisation is picked here, and nowhere else.
+"""Builds an agent from settings and toggles. Only this module reads toggles.
 
-Each choice is one expression with the optimised body first and the baseline second; the
-two stand side by side in their own module.
+Each choice is one expression, the optimised implementation first and the baseline second.
 """
 
 import os
@@ -12,26 +11,26 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from agent_core.agent import Agent
+from agent_core.catalogs import EagerCatalog, LazyCatalog
 from agent_core.config import (
     Overrides,
     ProviderSettings,
     Settings,
-    effective,
+    effective_settings,
     is_address,
-    nearest,
     split_url,
+    suggestion,
 )
-from agent_core.config_cache import CachedConfig, PlainConfig
-from agent_core.config_file import place_of
-from agent_core.connection_pool import ConnectionPoolManager, FreshConnections
+from agent_core.config_file import location_of
+from agent_core.config_sources import CachedConfig, PlainConfig
+from agent_core.connections import FreshConnections
 from agent_core.dispatch import ParallelDispatch, SequentialDispatch
-from agent_core.dynamic_imports import import_installed_sdks, load_llm_client
 from agent_core.errors import ConfigError, ToolError
 from agent_core.files import BlockingFiles, ThreadedFiles
-from agent_core.lazy_tools import EagerCatalog, LazyCatalog
 from agent_core.messages import Outcome
 from agent_core.models.history import FullHistory, IncrementalHistory
 from agent_core.models.wire import open_model
+from agent_core.pooled_connections import PooledConnections
 from agent_core.ports import (
     Catalog,
     ConfigSource,
@@ -45,6 +44,7 @@ from agent_core.ports import (
 from agent_core.providers import PROVIDERS
 from agent_core.recorders import Recorders
 from agent_core.redaction import Redactor
+from agent_core.sdks import import_installed_sdks, load_llm_client
 from agent_core.shell import EventShell, PollingShell
 from agent_core.toggles import Toggles
 from agent_core.tools import TOOLS, find
@@ -70,30 +70,29 @@ async def run_task(
     confined: bool = True,
     environ: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Works on `task` in the folder `workspace`, and says how it ended.
+    """Works on `task` in the folder `workspace` and returns the outcome.
 
-    Without `settings`, they come from the file `config`, or from the one that
-    `TRAE_CONFIG_FILE` names, under those of `environ` (`os.environ` unless given). With
-    `settings`, the environment is asked only where `environ` is given. The other
-    arguments are over both. `toggles` as a whole is taken as it is; a mapping sets some
-    switches, and the settings decide the rest.
+    Without `settings`, they come from the file `config` or the one named by
+    `TRAE_CONFIG_FILE`, and `environ` (default `os.environ`) overrides them. With `settings`,
+    only an explicit `environ` overrides them. The other arguments override both. A `Toggles`
+    object is used as it is; a mapping sets some toggles, and the settings decide the others.
 
-    Raises `ConfigError` and `MissingDependencyError`; what goes wrong with the provider or
-    the recording is in the outcome.
+    Raises `ConfigError` and `MissingDependencyError`. Failures of the provider or the
+    recording are in the outcome.
     """
     if environ is None:
         environ = os.environ if settings is None else {}
     if settings is None:
         settings = load_settings(config, environ, toggles)
-    said = Overrides(
+    overrides = Overrides(
         provider=provider, model=model, base_url=base_url, api_key=api_key, max_steps=max_steps
     )
-    in_force = effective(settings, environ, said)
+    in_force = effective_settings(settings, environ, overrides)
     async with open_agent(
         in_force,
         workspace=workspace,
         trajectory=trajectory,
-        toggles=toggles_in_force(in_force, toggles),
+        toggles=effective_toggles(in_force, toggles),
         scripted_model=scripted_model,
         listener=listener,
         confined=confined,
@@ -106,7 +105,7 @@ def load_settings(
     environ: Mapping[str, str],
     toggles: Toggles | Mapping[str, bool] | None = None,
 ) -> Settings:
-    """The settings of the file `config`, or of the one the environment names, or the defaults.
+    """The settings of `config`, or of the file that the environment names, or the defaults.
 
     Raises `ConfigError` and `MissingDependencyError`.
     """
@@ -114,24 +113,26 @@ def load_settings(
     path = config or (Path(named) if named else None)
     if path is None:
         return Settings()
-    # Settings may decide other toggles, so this one is known before there are any.
-    known = toggles_in_force(Settings(), toggles)
+    # Settings can change other toggles, but not the one that decides how to load them.
+    known = effective_toggles(Settings(), toggles)
     source: ConfigSource = CachedConfig(environ) if known.config_cache else PlainConfig()
     return source.load(path)
 
 
-def toggles_in_force(settings: Settings, said: Toggles | Mapping[str, bool] | None) -> Toggles:
-    """What was said, over what the settings say, over everything on.
+def effective_toggles(
+    settings: Settings, requested: Toggles | Mapping[str, bool] | None
+) -> Toggles:
+    """`requested` over the settings over the defaults, which are all on.
 
-    `settings` are those that `effective` gave, so that the environment is in them.
+    `settings` is the result of `effective_settings`, which includes the environment.
     """
-    if isinstance(said, Toggles):
-        return said
+    if isinstance(requested, Toggles):
+        return requested
     chosen = Toggles(
         parallel_tools=settings.model_parameters.parallel_tool_calls,
         lazy_tools=settings.performance_settings.lazy_tool_loading is not False,
     )
-    return chosen.with_(**(said or {}))
+    return chosen.with_(**(requested or {}))
 
 
 @asynccontextmanager
@@ -145,10 +146,10 @@ async def open_agent(
     listener: Recorder | None = None,
     confined: bool = True,
 ) -> AsyncIterator[Agent]:
-    """An agent with everything it needs, which is closed in reverse order at the end.
+    """Opens an agent and its parts. They are closed in reverse order on exit.
 
-    `settings` are those that `effective` gave. A `scripted_model` stays open: whoever
-    made it closes it. Raises `ConfigError` and `MissingDependencyError`.
+    `settings` is the result of `effective_settings`. The caller closes a `scripted_model`.
+    Raises `ConfigError` and `MissingDependencyError`.
     """
     toggles = toggles or Toggles()
     async with AsyncExitStack() as stack:
@@ -167,7 +168,7 @@ async def open_agent(
             model,
             catalog,
             dispatch,
-            Recorders(*(each for each in (recorder, listener) if each is not None)),
+            Recorders(*(r for r in (recorder, listener) if r is not None)),
             provider=settings.default_provider,
             model_name=settings.model_parameters.model,
             max_steps=settings.max_steps,
@@ -182,10 +183,10 @@ def _open_catalog(settings: Settings, toggles: Toggles, context: ToolContext) ->
 
 
 def _open_model(settings: Settings, toggles: Toggles, stack: AsyncExitStack) -> Model:
-    """The model of the default provider; the stack closes it, and what it stands on."""
+    """The model of the default provider. `stack` closes the model and its connections."""
     kind, entry = settings.provider_kind, _complete(settings)
     if not toggles.native_client:
-        # An SDK encodes the whole history by itself, so `incremental_history` has no say.
+        # An SDK encodes the whole history itself, so `incremental_history` has no effect.
         client = load_llm_client(kind, entry, reuse_connections=toggles.connection_pool)
         stack.push_async_callback(client.close)
         return client
@@ -193,7 +194,7 @@ def _open_model(settings: Settings, toggles: Toggles, stack: AsyncExitStack) -> 
     size = settings.performance_settings.connection_pool_size
     retries, shared_tls = entry.max_retries, toggles.shared_tls
     connections: Connections = (
-        ConnectionPoolManager(max_connections=size, max_retries=retries, shared_tls=shared_tls)
+        PooledConnections(max_connections=size, max_retries=retries, shared_tls=shared_tls)
         if toggles.connection_pool
         else FreshConnections(max_retries=retries, shared_tls=shared_tls)
     )
@@ -202,12 +203,15 @@ def _open_model(settings: Settings, toggles: Toggles, stack: AsyncExitStack) -> 
 
 
 def _complete(settings: Settings) -> ProviderSettings:
-    """The default provider's entry. Raises `ConfigError` where a model or a key is missing, or
-    where address or key cannot be used."""
+    """The default provider's entry.
+
+    Raises `ConfigError` if the model or the key is missing, or if the address or the key is
+    invalid.
+    """
     name, entry = settings.default_provider, settings.model_parameters
     if not entry.model:
         raise ConfigError(
-            f"No model is named for {name}; name one with --model (model= in Python), or set"
+            f"No model is set for {name}; use --model (model= in Python), or set"
             f" model_providers.{name}.model."
         )
     if entry.base_url and not is_address(entry.base_url):
@@ -217,15 +221,15 @@ def _complete(settings: Settings) -> ProviderSettings:
         )
     if entry.base_url and "@" in split_url(entry.base_url).netloc:
         raise ConfigError(
-            f"The base_url of {name} holds a user name, and none would be sent; take it out."
+            f"The base_url of {name} contains a user name, which is never sent; remove it."
         )
     if not (entry.api_key.isascii() and entry.api_key.isprintable()):
         raise ConfigError(
-            f"The API key of {name} holds a line break or another character that no HTTP header"
-            " can; set it anew."
+            f"The API key of {name} contains a line break or another character that an HTTP"
+            " header cannot contain; set it again."
         )
     known = PROVIDERS[settings.provider_kind]
-    # A server of one's own, at an address of its own, may want no key.
+    # A server at a custom address may need no key.
     if not entry.api_key and not entry.base_url and settings.provider_kind != "ollama":
         raise ConfigError(
             f"No API key for {name}; set the environment variable {known.key_env[0]} or"
@@ -234,13 +238,13 @@ def _complete(settings: Settings) -> ProviderSettings:
     return entry
 
 
-def check(settings: Settings, path: Path | None = None, *, said: str | None = None) -> None:
-    """Raises `ConfigError` for settings that no session can begin with.
+def check(settings: Settings, path: Path | None = None, *, requested: str | None = None) -> None:
+    """Raises `ConfigError` if no session can start with these settings.
 
-    A model and a key may be missing: a later command line or environment may have them. See
-    `check_names` for `path` and `said`.
+    The model and the key may be missing, because the command line or the environment can
+    still supply them. See `check_known_names` for the other arguments.
     """
-    check_names(settings, path, said=said)
+    check_known_names(settings, path, requested=requested)
     entry = settings.model_parameters
     known = replace(entry, model=entry.model or "unnamed", api_key=entry.api_key or "unknown")
     providers = {**settings.model_providers, settings.default_provider: known}
@@ -248,39 +252,42 @@ def check(settings: Settings, path: Path | None = None, *, said: str | None = No
     open_model(kind, entry, FreshConnections())
 
 
-def check_names(settings: Settings, path: Path | None = None, *, said: str | None = None) -> None:
-    """Raises `ConfigError` for a tool, or for a provider in force, that there is not.
+def check_known_names(
+    settings: Settings, path: Path | None = None, *, requested: str | None = None
+) -> None:
+    """Raises `ConfigError` for an unknown tool or an unknown default provider.
 
-    `path` is the file that the settings are from, and `said` the provider that was chosen over
-    it. Entries that are not in force may be of any provider.
+    `path` is the file of the settings. `requested` is the provider that replaces the file's
+    default, if any. Entries other than the default provider's are not checked.
     """
     name = settings.default_provider
     try:
-        settings.provider_kind  # noqa: B018 - only to hear what is wrong with it
+        settings.provider_kind  # noqa: B018 - raises for an unknown provider
     except ConfigError as error:
-        ways = [("default_provider",), ("model_providers", name)]
+        candidates = [("default_provider",), ("model_providers", name)]
         if settings.model_parameters.provider:
-            ways = [("model_providers", name, "provider")]
-        elif said:
+            candidates = [("model_providers", name, "provider")]
+        elif requested:
             raise
-        raise ConfigError(f"{place_of(path, *ways) if path else ''}{error}") from None
+        location = location_of(path, *candidates) if path else ""
+        raise ConfigError(f"{location}{error}") from None
     for name in settings.tools:
         try:
             find(TOOLS, name)
         except ToolError as error:
-            ways = [("tools",), ("agents", "trae_agent", "tools")]
-            place = place_of(path, *ways) if path else "tools: "
-            raise ConfigError(f"{place}{error}{nearest(name, TOOLS)}") from None
+            candidates = [("tools",), ("agents", "trae_agent", "tools")]
+            location = location_of(path, *candidates) if path else "tools: "
+            raise ConfigError(f"{location}{error}{suggestion(name, TOOLS)}") from None
 
 
 def redactor_for(settings: Settings) -> Redactor:
-    """Knows the keys of `settings`, and the secrets of this process's environment.
+    """A redactor for the keys in `settings` and the secrets in the process environment.
 
-    Tools inherit the environment, and may show what is in it.
+    Tools inherit the environment and may print it.
     """
     entries = settings.model_providers.values()
     return Redactor.of_environment(
-        os.environ, [each for entry in entries for each in entry.secrets]
+        os.environ, [secret for entry in entries for secret in entry.secrets]
     )
 
 
@@ -288,13 +295,13 @@ def _recorder(settings: Settings, toggles: Toggles, trajectory: Path | None) -> 
     if trajectory is None:
         return None
     redactor, performance = redactor_for(settings), settings.performance_settings
-    kept = performance.max_trajectory_interactions
+    max_interactions = performance.max_trajectory_interactions
     if not toggles.batched_trajectory:
-        return TrajectoryRecorder(trajectory, max_interactions=kept, redactor=redactor)
+        return TrajectoryRecorder(trajectory, max_interactions=max_interactions, redactor=redactor)
     return OptimizedTrajectoryRecorder(
         trajectory,
         batch_size=performance.trajectory_batch_size,
-        max_interactions=kept,
+        max_interactions=max_interactions,
         background_io=performance.trajectory_background_io,
         redactor=redactor,
     )

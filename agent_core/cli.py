@@ -1,7 +1,7 @@
 """The command line: `agent-core run | show-config | tools | doctor | recover`.
 
-Only this module prints and exits. Everything that takes time to import is imported by
-the command that needs it, so that `--help` is quick.
+Only this module prints and exits. Commands import slow modules themselves, so that
+`--help` is fast.
 
 Exit codes: 0 success, 1 the session failed, 2 wrong usage or configuration,
 130 interrupted.
@@ -41,21 +41,21 @@ Examples:
 
 
 class _Commands(click.Group):
-    """Turns this project's errors into one sentence and an exit code."""
+    """Turns an `AgentError` into one sentence and an exit code."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         try:
             return super().main(*args, **extra)
-        except OSError as error:  # what click does not know: the disk behind `> file` is full
-            _say(f"Error: {error.filename or 'the output'}: {error.strerror or error}")
-            sys.stdout = None  # see `_say`
+        except OSError as error:  # click does not handle a full disk behind `> file`
+            _print_error(f"Error: {error.filename or 'the output'}: {error.strerror or error}")
+            sys.stdout = None  # see `_print_error`
             raise SystemExit(EXIT_FAILED) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # outside a session, which cleans up before it ends
-            _say("Interrupted.")
+        except KeyboardInterrupt:  # outside a session; a session handles signals itself
+            _print_error("Interrupted.")
             raise SystemExit(EXIT_INTERRUPTED) from None
         except (ConfigError, MissingDependencyError) as error:
             _exit_with(error, EXIT_USAGE)
@@ -64,17 +64,16 @@ class _Commands(click.Group):
 
 
 def _exit_with(error: AgentError, code: int) -> NoReturn:
-    _say(f"Error: {error}")
+    _print_error(f"Error: {error}")
     raise SystemExit(code)
 
 
-def _say(text: str) -> None:
-    """A line on standard error; nothing where nobody reads it any more (`2>&1 | head`)."""
+def _print_error(text: str) -> None:
+    """Prints a line on standard error. Ignores a closed reader (`2>&1 | head`)."""
     try:
         click.echo(text, err=True)
     except OSError:
-        # As if it had been closed from the start (`2>&-`); else Python tries once more at
-        # the end, and makes exit code 120 of it.
+        # Otherwise Python flushes it again at exit and returns exit code 120.
         sys.stderr = None
 
 
@@ -85,22 +84,24 @@ def _say(text: str) -> None:
 )
 @click.version_option(agent_core.__version__, prog_name="agent-core")
 def main() -> None:
-    """A small, fast agent: it works on a task in a folder, with a model and tools.
+    """A small, fast agent. It works on a task in a folder, with a model and tools.
 
     Settings come from the command line, then the environment, then the config file.
-    Keys come from the environment (OPENAI_API_KEY, ANTHROPIC_API_KEY, GOOGLE_API_KEY, ...)
-    or the config file; not from the command line, which other users can read.
+    API keys come from the environment (OPENAI_API_KEY, ANTHROPIC_API_KEY, GOOGLE_API_KEY, ...)
+    or the config file. There is no option for a key, because other users can read command lines.
     """
 
 
 # ---------------------------------------------------------------------------- options
 
 
-def _switches(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> dict[str, bool]:
-    """`("lazy_tools=off",)` as `{"lazy_tools": False}`."""
+def _parse_toggles(
+    ctx: click.Context, param: click.Parameter, values: Sequence[str]
+) -> dict[str, bool]:
+    """Parses `("lazy_tools=off",)` to `{"lazy_tools": False}`."""
     if not values:
         return {}
-    from agent_core.config import nearest
+    from agent_core.config import suggestion
     from agent_core.toggles import Toggles
 
     switches = {}
@@ -111,51 +112,52 @@ def _switches(ctx: click.Context, param: click.Parameter, values: Sequence[str])
         if name not in Toggles.names():
             known = ", ".join(Toggles.names())
             raise click.BadParameter(
-                f"No toggle {name!r}.{nearest(name, Toggles.names())} Known: {known}."
+                f"No toggle {name!r}.{suggestion(name, Toggles.names())} Known: {known}."
             )
         switches[name] = word == "on"
     return switches
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which settings are in force."""
+    """Adds the options that change settings."""
     for option in (
         click.option(
             "--toggle",
             "switches",
             multiple=True,
             metavar="NAME=on|off",
-            callback=_switches,
-            help="Switch one optimisation; `agent-core doctor` lists them. May be repeated.",
+            callback=_parse_toggles,
+            help="Set a toggle; `agent-core doctor` lists them. Repeatable.",
         ),
-        click.option("--max-steps", type=click.IntRange(min=1), help="Steps before giving up."),
-        click.option("--base-url", metavar="URL", help="Where the provider is reached."),
-        click.option("--model", "-m", metavar="NAME", help="The model to ask."),
-        click.option("--provider", "-p", metavar="NAME", help="The provider to ask."),
+        click.option("--max-steps", type=click.IntRange(min=1), help="Maximum number of steps."),
+        click.option("--base-url", metavar="URL", help="Address of the provider."),
+        click.option("--model", "-m", metavar="NAME", help="Model to use."),
+        click.option("--provider", "-p", metavar="NAME", help="Provider to use."),
         click.option(
             "--config",
             "-c",
             type=click.Path(path_type=Path, dir_okay=False),
-            help="Config file, JSON or YAML. Else TRAE_CONFIG_FILE, else trae_config.yaml or"
-            " trae_config.json in the current folder.",
+            help="Config file, JSON or YAML. Default: TRAE_CONFIG_FILE, then trae_config.yaml"
+            " or trae_config.json in the current folder.",
         ),
     ):
         command = option(command)
     return command
 
 
-def _in_force(
-    config: Path | None, switches: Mapping[str, bool], **said: Any
+def _effective_settings(
+    config: Path | None, switches: Mapping[str, bool], **options: Any
 ) -> "tuple[Path | None, Settings, Toggles]":
-    """The config file that is used, the settings and the toggles of one invocation."""
-    from agent_core.build import check_names, load_settings, toggles_in_force
-    from agent_core.config import Overrides, effective
-    from agent_core.config_file import find_config
+    """The config file, the settings and the toggles of this invocation."""
+    from agent_core.build import check_known_names, effective_toggles, load_settings
+    from agent_core.config import Overrides, effective_settings
+    from agent_core.config_file import find_config_file
 
-    path = config or find_config(os.environ, Path.cwd())
-    settings = effective(load_settings(path, os.environ, switches), os.environ, Overrides(**said))
-    check_names(settings, path, said=said["provider"])
-    return path, settings, toggles_in_force(settings, switches)
+    path = config or find_config_file(os.environ, Path.cwd())
+    loaded = load_settings(path, os.environ, switches)
+    settings = effective_settings(loaded, os.environ, Overrides(**options))
+    check_known_names(settings, path, requested=options["provider"])
+    return path, settings, effective_toggles(settings, switches)
 
 
 # -------------------------------------------------------------------------------- run
@@ -176,17 +178,17 @@ def _in_force(
     "-w",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     default=".",
-    help="The folder to work in; the current one unless given.",
+    help="Folder to work in. Default: the current folder.",
 )
 @click.option(
     "--trajectory",
     "-t",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where to record the session; trajectories/trajectory_TIME.json unless given.",
+    help="Trajectory file. Default: trajectories/trajectory_TIME.json.",
 )
-@click.option("--no-trajectory", is_flag=True, help="Record nothing.")
+@click.option("--no-trajectory", is_flag=True, help="Write no trajectory.")
 @click.option("--unconfined", is_flag=True, help="Let file tools leave the workspace.")
-@click.option("--quiet", "-q", is_flag=True, help="No line for each step.")
+@click.option("--quiet", "-q", is_flag=True, help="Print no line per step.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def run(
     task: str | None,
@@ -199,43 +201,43 @@ def run(
     quiet: bool,
     as_json: bool,
     switches: dict[str, bool],
-    **said: Any,
+    **options: Any,
 ) -> None:
     """Work on TASK in the workspace.
 
-    The answer goes to standard output, one line for each step to standard error. Exit
+    Prints the answer to standard output and one line per step to standard error. Exit
     codes: 0 success, 1 the session failed, 2 wrong usage or configuration, 130 interrupted
-    (the trajectory is complete then, too).
+    (the trajectory is still complete).
     """
     if (task is None) == (task_file is None):
         raise click.UsageError("Give either a TASK or --file.")
     if no_trajectory and trajectory is not None:
         raise click.UsageError("Give either --trajectory or --no-trajectory.")
     from agent_core.build import redactor_for, run_task
-    from agent_core.trajectory_format import usual_path
+    from agent_core.trajectory_format import default_path
 
-    _, settings, toggles = _in_force(config, switches, **said)
-    asked = _text_of(task_file) if task is None else task
-    if not asked.strip():
-        raise click.UsageError("The task is empty. Say what to do, in TASK or in the --file.")
+    _, settings, toggles = _effective_settings(config, switches, **options)
+    text = _text_of(task_file) if task is None else task
+    if not text.strip():
+        raise click.UsageError("The task is empty. Describe it in TASK or in the --file.")
     redactor = redactor_for(settings)
-    record = None if no_trajectory else trajectory or usual_path()
-    outcome = _run_to_the_end(
+    record = None if no_trajectory else trajectory or default_path()
+    outcome = _run_until_signal(
         run_task(
-            asked,
+            text,
             settings=settings,
             workspace=workspace,
             trajectory=record,
             toggles=toggles,
-            listener=None if quiet else _Steps(redactor),
+            listener=None if quiet else _StepPrinter(redactor),
             confined=not unconfined,
         )
     )
-    _show(outcome, record, redactor, as_json=as_json)
+    _print_outcome(outcome, record, redactor, as_json=as_json)
 
 
 def _text_of(task_file: Any) -> str:
-    """The task in the open `task_file`. Raises `click.BadParameter`."""
+    """The contents of `task_file`. Raises `click.BadParameter`."""
     try:
         return str(task_file.read())
     except UnicodeDecodeError:
@@ -243,16 +245,16 @@ def _text_of(task_file: Any) -> str:
         raise click.BadParameter(message, param_hint="'--file'") from None
 
 
-def _run_to_the_end(work: "Coroutine[Any, Any, Outcome]") -> "Outcome | None":
-    """The outcome, or None where SIGINT, SIGTERM or SIGHUP came first.
+def _run_until_signal(work: "Coroutine[Any, Any, Outcome]") -> "Outcome | None":
+    """The outcome, or None after SIGINT, SIGTERM or SIGHUP.
 
-    The first signal cancels the work, which then cleans up; a second one ends the process.
+    The first signal cancels the work, which then cleans up. A second signal ends the process.
     """
     import asyncio
     import signal
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under `nohup`
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` ignores it
         numbers.append(signal.SIGHUP)
 
     async def supervised() -> "Outcome | None":
@@ -274,15 +276,15 @@ def _run_to_the_end(work: "Coroutine[Any, Any, Outcome]") -> "Outcome | None":
     return asyncio.run(supervised())
 
 
-def _show(
+def _print_outcome(
     outcome: "Outcome | None", record: Path | None, redactor: "Redactor", *, as_json: bool
 ) -> NoReturn:
     import msgspec
 
     if record is not None and record.exists():
-        _say(f"Trajectory: {record}")
+        _print_error(f"Trajectory: {record}")
     if outcome is None:
-        _say("Interrupted.")
+        _print_error("Interrupted.")
         raise SystemExit(EXIT_INTERRUPTED)
     if as_json:
         click.echo(msgspec.json.encode(redactor.tree(msgspec.to_builtins(outcome))))
@@ -290,12 +292,12 @@ def _show(
         click.echo(redactor.text(outcome.final_text))
     if not outcome.success:
         reason = outcome.error or f"stopped by {outcome.stop} after {outcome.steps} steps"
-        _say(redactor.text(f"Failed: {reason}"))
+        _print_error(redactor.text(f"Failed: {reason}"))
     raise SystemExit(EXIT_SUCCESS if outcome.success else EXIT_FAILED)
 
 
-class _Steps:
-    """Says each step in a line on standard error. Satisfies `ports.Recorder`."""
+class _StepPrinter:
+    """Prints a line per step on standard error. Satisfies `ports.Recorder`."""
 
     def __init__(self, redactor: "Redactor") -> None:
         self._redactor = redactor
@@ -306,7 +308,7 @@ class _Steps:
     def interaction(
         self, new_messages: "Sequence[Message]", reply: "Reply", tools: Sequence[str]
     ) -> None:
-        """The step says it all."""
+        """Prints nothing: `step` has the same information."""
 
     def step(
         self,
@@ -317,34 +319,34 @@ class _Steps:
         results: "Sequence[ToolResult]",
         error: str | None = None,
     ) -> None:
-        said = [f"{each.name}{'' if each.ok else ' (failed)'}" for each in results]
-        if reply and not results:  # `task_done`, whose batch is not run
-            said = [call.name for call in reply.message.calls]
+        names = [f"{r.name}{'' if r.ok else ' (failed)'}" for r in results]
+        if reply and not results:  # the calls of a `task_done` reply are not run
+            names = [call.name for call in reply.message.calls]
         tokens = f"  {reply.usage.input_tokens}+{reply.usage.output_tokens} tokens" if reply else ""
-        what = error or ", ".join(said) or state
-        failed = bool(error) or any(not each.ok for each in results)
-        self._line(f"step {number}: {what}{tokens}", fg="yellow" if failed else None)
+        summary = error or ", ".join(names) or state
+        failed = bool(error) or any(not r.ok for r in results)
+        self._line(f"step {number}: {summary}{tokens}", fg="yellow" if failed else None)
 
     async def finish(self, success: bool, final_result: str | None) -> None:
         self._line("done" if success else "not done", fg="green" if success else "red")
 
     def _line(self, text: str, **style: Any) -> None:
         text = self._redactor.text(text)
-        # There may be no standard error at all (`2>&-`).
+        # `sys.stderr` is None if it is closed (`2>&-`).
         plain = "NO_COLOR" in os.environ or not (sys.stderr and sys.stderr.isatty())
-        _say(text if plain else click.style(text, **style))
+        _print_error(text if plain else click.style(text, **style))
 
 
-# ---------------------------------------------------------------------------- looking
+# --------------------------------------------------------------------------- reports
 
 
 @main.command("show-config")
 @_with_settings
-def show_config(config: Path | None, switches: dict[str, bool], **said: Any) -> None:
-    """Show the settings in force as JSON, keys masked."""
+def show_config(config: Path | None, switches: dict[str, bool], **options: Any) -> None:
+    """Show the effective settings as JSON, with keys masked."""
     import msgspec
 
-    path, settings, toggles = _in_force(config, switches, **said)
+    path, settings, toggles = _effective_settings(config, switches, **options)
     shown = {
         "file": None if path is None else str(path),
         "settings": _without_keys(settings),
@@ -356,18 +358,18 @@ def show_config(config: Path | None, switches: dict[str, bool], **said: Any) -> 
 def _without_keys(settings: "Settings") -> dict[str, Any]:
     import msgspec
 
-    from agent_core.config import masked, without_credentials
+    from agent_core.config import masked, strip_credentials
 
     shown: dict[str, Any] = msgspec.to_builtins(settings)
     for entry in shown["model_providers"].values():
         entry["api_key"] = masked(entry["api_key"])
-        entry["base_url"] = entry["base_url"] and without_credentials(entry["base_url"])
+        entry["base_url"] = entry["base_url"] and strip_credentials(entry["base_url"])
     return shown
 
 
 @main.command()
 def tools() -> None:
-    """List the tools, and what each is for."""
+    """List the tools with a short description."""
     from agent_core.tools import TOOLS
 
     width = max(map(len, TOOLS))
@@ -378,18 +380,18 @@ def tools() -> None:
 @main.command(short_help="Report on configuration, cache, dependencies and tools.")
 @_with_settings
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def doctor(config: Path | None, switches: dict[str, bool], as_json: bool, **said: Any) -> None:
+def doctor(config: Path | None, switches: dict[str, bool], as_json: bool, **options: Any) -> None:
     """Report on configuration, cache, dependencies, connections, tools and toggles.
 
-    Figures of connections and tools count this process only, so they are those of a fresh
-    start. Exit code 2 where the configuration cannot be used.
+    Connection and tool statistics are those of this process, which has just started. Exits
+    with 2 if the configuration is invalid.
     """
     from agent_core.config import Overrides
-    from agent_core.config_file import find_config
+    from agent_core.config_file import find_config_file
     from agent_core.diagnosis import diagnose
 
-    path = config or find_config(os.environ, Path.cwd())
-    report = diagnose(path, os.environ, switches, Overrides(**said))
+    path = config or find_config_file(os.environ, Path.cwd())
+    report = diagnose(path, os.environ, switches, Overrides(**options))
     if as_json:
         import msgspec
 
@@ -403,14 +405,14 @@ def doctor(config: Path | None, switches: dict[str, bool], as_json: bool, **said
 def _report_lines(report: Mapping[str, Any]) -> list[str]:
     configuration, cache = report["configuration"], report["configuration_cache"]
     dependencies, pool = report["dependencies"], report["connection_pool"]
-    tools, keys = report["tools"], [name for name, there in report["keys"].items() if there]
+    tools, keys = report["tools"], [name for name, found in report["keys"].items() if found]
     sections: dict[str, list[str]] = {
         f"agent-core {report['version']} on Python {report['python']}": [],
         "Configuration": [
             f"File: {configuration['file'] or 'none'}",
             f"Config load: {configuration['load_ms']}ms",
             f"Provider: {configuration['provider']}, model: {configuration['model'] or 'none'}",
-            f"Keys at hand: {', '.join(keys) or 'none'}",
+            f"Keys found: {', '.join(keys) or 'none'}",
             *([f"Problem: {configuration['problem']}"] if configuration["problem"] else []),
         ],
         "Configuration cache": [
@@ -440,22 +442,22 @@ def _report_lines(report: Mapping[str, Any]) -> list[str]:
         ],
     }
     return [
-        line
+        text
         for title, lines in sections.items()
-        for line in (title, *(f"  {each}" for each in lines), "")
+        for text in (title, *(f"  {line}" for line in lines), "")
     ]
 
 
-@main.command(short_help="Make a trajectory of a killed session's journal.")
+@main.command(short_help="Make a trajectory from a killed session's journal.")
 @click.argument("journal", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
     "--output",
     "-o",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where to write it; beside the journal unless given.",
+    help="Trajectory file. Default: next to the journal.",
 )
 def recover(journal: Path, output: Path | None) -> None:
-    """Make a trajectory of the JOURNAL (.jsonl) that a killed session left behind."""
+    """Make a trajectory from the JOURNAL (.jsonl) of a killed session."""
     from agent_core import trajectory_recorder
 
     click.echo(trajectory_recorder.recover(journal, output))

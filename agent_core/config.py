@@ -1,7 +1,6 @@
-"""The settings records, and what environment and command line change in them.
+"""The settings records, and how the environment and the command line override them.
 
-Priority: command line, then environment, then file (`config_file.py`), then the defaults
-below.
+Priority: command line, environment, file (`config_file.py`), defaults.
 """
 
 import re
@@ -17,25 +16,25 @@ from agent_core.providers import PROVIDERS
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Seconds = Annotated[float, Meta(ge=0)]
 
 
 class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One entry of `model_providers`. Its `repr` shows no key."""
+    """One entry of `model_providers`. Its `repr` masks the key."""
 
     provider: str | None = None
-    """Whose client this is, where the entry's own name is none of `providers.PROVIDERS`."""
+    """The provider's name, if the entry's own name is not in `providers.PROVIDERS`."""
     api_key: str = ""
     model: str = ""
     base_url: str | None = None
     api_version: str | None = None
     protocol: str | None = None
-    """Wire protocol, where it is not the provider's usual one (`openai_chat`, ...)."""
+    """The wire protocol, if it is not the provider's default (`openai_chat`, ...)."""
     max_tokens: AtLeastOne = 4096
     temperature: Temperature | None = None
-    top_p: Share | None = None
+    top_p: Fraction | None = None
     top_k: NotNegative | None = None
     parallel_tool_calls: bool = True
     max_retries: NotNegative = 10
@@ -43,21 +42,21 @@ class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must never be shown: the key, and what the URL carries beside the address."""
+        """The key, and the credentials and query values in the URL. They must not be displayed."""
         address = split_url(self.base_url or "")
-        found = {self.api_key, address.password or "", unquote(address.password or "")}
-        found |= {value for _, value in parse_qsl(address.query)}
-        return tuple(sorted(found - {""}))
+        values = {self.api_key, address.password or "", unquote(address.password or "")}
+        values |= {value for _, value in parse_qsl(address.query)}
+        return tuple(sorted(values - {""}))
 
     def __repr__(self) -> str:
         values = {name: getattr(self, name) for name in self.__struct_fields__}
         values["api_key"] = masked(self.api_key)
-        values["base_url"] = self.base_url and without_credentials(self.base_url)
+        values["base_url"] = self.base_url and strip_credentials(self.base_url)
         return f"ProviderSettings({', '.join(f'{k}={v!r}' for k, v in values.items())})"
 
 
 class PerformanceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`performance_settings`: the guide's keys, each in force."""
+    """`performance_settings`, with the guide's keys."""
 
     trajectory_batch_size: AtLeastOne = 5
     trajectory_background_io: bool = True
@@ -66,11 +65,11 @@ class PerformanceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     lazy_tool_loading: bool | None = None
     """None leaves the choice to the toggle `lazy_tools`."""
     config_cache_ttl: Seconds = 3600
-    """Seconds for which a cached configuration is trusted; 0 turns the cache off."""
+    """Seconds a cached configuration is valid. 0 disables the cache."""
 
 
 class LakeviewSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Read so that Trae Agent's files load; this agent has no Lakeview."""
+    """Accepted so that Trae Agent's files load. It has no effect: there is no Lakeview here."""
 
     model: str | None = None
     model_provider: str | None = None
@@ -78,7 +77,7 @@ class LakeviewSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole config file, validated."""
+    """The validated contents of a config file."""
 
     default_provider: str = "openai"
     max_steps: AtLeastOne = 20
@@ -96,27 +95,27 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def model_parameters(self) -> ProviderSettings:
-        """The default provider's entry; the defaults where the file has none."""
+        """The default provider's entry, or the defaults if the file has none."""
         return self.model_providers.get(self.default_provider, ProviderSettings())
 
     @property
     def provider_kind(self) -> str:
-        """Whose client the default provider needs, a name in `providers.PROVIDERS`.
+        """The provider to use, a name in `providers.PROVIDERS`.
 
-        Raises `ConfigError`.
+        Raises `ConfigError` for an unknown provider.
         """
         kind = self.model_parameters.provider or self.default_provider
         if kind not in PROVIDERS:
             raise ConfigError(
-                f"Unknown provider {kind!r}.{nearest(kind, PROVIDERS)} Known: "
-                f"{', '.join(PROVIDERS)}; an entry of another name says "
-                f"model_providers.{self.default_provider}.provider itself."
+                f"Unknown provider {kind!r}.{suggestion(kind, PROVIDERS)} Known: "
+                f"{', '.join(PROVIDERS)}. For an entry with another name, set "
+                f"model_providers.{self.default_provider}.provider."
             )
         return kind
 
 
 class Overrides(Struct, frozen=True, kw_only=True):
-    """What a command line says; None leaves the setting as it is."""
+    """Values from the command line. None keeps the setting."""
 
     provider: str | None = None
     model: str | None = None
@@ -129,18 +128,18 @@ class Overrides(Struct, frozen=True, kw_only=True):
 
 
 def masked(key: str) -> str:
-    """A key as it may be shown: that it is there, and nothing of it."""
+    """Shows that a key is set, without any part of it."""
     return "****" if key else ""
 
 
-def without_credentials(url: str) -> str:
-    """`url` without user, password and query, each of which may be a secret."""
+def strip_credentials(url: str) -> str:
+    """`url` without user, password and query, which may be secret."""
     parts = split_url(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def split_url(url: str) -> SplitResult:
-    """The parts of `url`; all of them empty where it is no URL at all."""
+    """The parts of `url`, all empty if it cannot be parsed."""
     try:
         return urlsplit(url)
     except ValueError:
@@ -148,7 +147,7 @@ def split_url(url: str) -> SplitResult:
 
 
 def is_address(url: str) -> bool:
-    """Whether `url` is http or https and names a host, and a port only if there is such a one."""
+    """Whether `url` is http or https, names a host, and has a valid port if any."""
     parts = split_url(url)
     try:
         named, port = _is_host(parts.hostname or ""), parts.port
@@ -158,15 +157,15 @@ def is_address(url: str) -> bool:
 
 
 def _is_host(name: str) -> bool:
-    """Raises `ValueError` for some names that are none."""
-    if name.isascii():  # without the codec, whose tables are a third of a megabyte
+    """Raises `ValueError` for some invalid names."""
+    if name.isascii():  # avoids the idna codec, whose tables take a third of a megabyte
         return all(0 < len(label) < 64 for label in name.removesuffix(".").split("."))
     return bool(name.encode("idna"))
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?`, or nothing where no known word is near."""
-    import difflib  # only ever needed for an error: kept out of every start
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?`, or an empty string if no known word is similar."""
+    import difflib  # needed only for error messages
 
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
@@ -185,28 +184,28 @@ _WORDS = {"on": True, "yes": True, "true": True, "1": True}
 _WORDS |= {"off": False, "no": False, "false": False, "0": False}
 
 
-def effective(
+def effective_settings(
     settings: Settings, environ: Mapping[str, str], overrides: Overrides | None = None
 ) -> Settings:
-    """The settings in force: `overrides` over `environ` over `settings`.
+    """`settings` overridden by `environ`, then by `overrides`.
 
-    The result's `default_provider` is the one that was chosen, and its entry in
-    `model_providers` is there and complete. Raises `ConfigError`.
+    In the result, `default_provider` is the selected provider and `model_providers` has its
+    complete entry. Raises `ConfigError`.
     """
-    said = overrides or Overrides()
-    chosen = said.provider or settings.default_provider
-    entries = {chosen: ProviderSettings(), **settings.model_providers}
+    overrides = overrides or Overrides()
+    selected = overrides.provider or settings.default_provider
+    entries = {selected: ProviderSettings(), **settings.model_providers}
     providers = {name: _from_environment(name, entry, environ) for name, entry in entries.items()}
-    providers[chosen] = _changed(
-        providers[chosen],
-        model=said.model or None,
-        base_url=said.base_url or None,
-        api_key=(said.api_key or "").strip() or None,
+    providers[selected] = _with_values(
+        providers[selected],
+        model=overrides.model or None,
+        base_url=overrides.base_url or None,
+        api_key=(overrides.api_key or "").strip() or None,
     )
-    result = _changed(
+    result = _with_values(
         settings,
-        default_provider=chosen,
-        max_steps=said.max_steps,
+        default_provider=selected,
+        max_steps=overrides.max_steps,
         model_providers=providers,
         performance_settings=_performance(settings.performance_settings, environ),
     )
@@ -218,9 +217,9 @@ def effective(
 _Record = TypeVar("_Record", bound=Struct)
 
 
-def _changed(record: _Record, **changes: Any) -> _Record:
-    said = {name: value for name, value in changes.items() if value is not None}
-    return msgspec.structs.replace(record, **said)
+def _with_values(record: _Record, **changes: Any) -> _Record:
+    given = {name: value for name, value in changes.items() if value is not None}
+    return msgspec.structs.replace(record, **given)
 
 
 def _from_environment(
@@ -228,25 +227,25 @@ def _from_environment(
 ) -> ProviderSettings:
     prefix = re.sub(r"\W", "_", name).upper()
     variables = PROVIDERS[name].key_env if name in PROVIDERS else (f"{prefix}_API_KEY",)
-    # A key from a file of its own often brings that file's last newline.
-    said = (environ.get(each, "").strip() for each in variables)
+    # A key that was read from a file often ends with a newline.
+    keys = (environ.get(variable, "").strip() for variable in variables)
     parallel = environ.get("TRAE_PARALLEL_TOOLS")
-    return _changed(
+    return _with_values(
         entry,
-        api_key=next(filter(None, said), entry.api_key.strip()),
+        api_key=next(filter(None, keys), entry.api_key.strip()),
         base_url=environ.get(f"{prefix}_BASE_URL") or None,
         parallel_tool_calls=_boolean("TRAE_PARALLEL_TOOLS", parallel) if parallel else None,
     )
 
 
 def _performance(settings: PerformanceSettings, environ: Mapping[str, str]) -> PerformanceSettings:
-    found: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for variable, field in _PERFORMANCE_VARIABLES.items():
         if value := environ.get(variable):
             boolean = field in ("trajectory_background_io", "lazy_tool_loading")
             given: Any = _boolean(variable, value) if boolean else value
-            found[field] = _performance_field(variable, field, given)
-    return _changed(settings, **found)
+            changes[field] = _performance_field(variable, field, given)
+    return _with_values(settings, **changes)
 
 
 def _performance_field(variable: str, field: str, given: Any) -> Any:
@@ -267,7 +266,7 @@ def _boolean(variable: str, value: str) -> bool:
 
 
 def cache_ttl(environ: Mapping[str, str]) -> float | None:
-    """What `TRAE_CONFIG_CACHE_TTL` says, in seconds; needed before any file is read."""
+    """`TRAE_CONFIG_CACHE_TTL` in seconds, or None. Needed before any file is read."""
     value = environ.get("TRAE_CONFIG_CACHE_TTL")
     if not value:
         return None

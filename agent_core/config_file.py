@@ -1,9 +1,9 @@
-"""Config files: JSON or YAML, in the guide's shape or in Trae Agent's, to `Settings`.
+"""Reads config files: JSON or YAML, in the guide's or Trae Agent's shape, into `Settings`.
 
-The suffix says which: `.json`, `.yaml`, `.yml`. JSON may carry `//` and `/* */` comments,
-as the guide's examples do; trailing commas stay errors. Trae Agent's shape is known by
-its tables `agents` and `models`. A key that is not known is an error, because a misspelt
-setting that is silently dropped looks like a setting that does not work.
+The suffix (`.json`, `.yaml`, `.yml`) selects the format. JSON may contain `//` and `/* */`
+comments, as in the guide; trailing commas are errors. Trae Agent's shape has the tables
+`agents` and `models`. An unknown key is an error, because a misspelt setting would
+otherwise be ignored silently.
 """
 
 import os
@@ -17,19 +17,19 @@ from msgspec import Struct
 
 from agent_core.config import (
     AtLeastOne,
+    Fraction,
     LakeviewSettings,
     NotNegative,
     PerformanceSettings,
     ProviderSettings,
     Settings,
-    Share,
     Temperature,
-    nearest,
+    suggestion,
 )
 from agent_core.errors import ConfigError, MissingDependencyError
 
 DEFAULT_FILES = ("trae_config.yaml", "trae_config.yml", "trae_config.json")
-"""Where a command line looks when no file is named, in this order."""
+"""Files that the command line looks for if none is named, in this order."""
 
 
 # --------------------------------------------------------------------- Trae Agent's shape
@@ -47,11 +47,11 @@ class _TraeModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: str
     max_tokens: AtLeastOne = 4096
     temperature: Temperature | None = None
-    top_p: Share | None = None
+    top_p: Fraction | None = None
     top_k: NotNegative | None = None
     max_retries: NotNegative = 10
     parallel_tool_calls: bool = True
-    # Read and without effect:
+    # Accepted without effect:
     supports_tool_calling: bool = True
     candidate_count: int | None = None
     stop_sequences: tuple[str, ...] | None = None
@@ -92,30 +92,30 @@ _RECORDS: dict[type[Struct], dict[str, type[Struct]]] = {
         "$.lakeview": LakeviewSettings,
     },
 }
-"""Which record msgspec was reading, by the path that it reports."""
+"""The record that msgspec reads, by the path in its error message."""
 
 
-class _Wrong(Exception):
-    """A value that cannot stay, and where it stands; becomes a `ConfigError` with its line."""
+class _InvalidValue(Exception):
+    """An invalid value and its path. Becomes a `ConfigError` with a line number."""
 
-    def __init__(self, where: tuple[str, ...], message: str) -> None:
-        self.where = where
+    def __init__(self, path: tuple[str, ...], message: str) -> None:
+        self.path = path
         super().__init__(message)
 
 
 def _from_trae(file: _TraeFile) -> Settings:
-    """The settings that Trae Agent's three-table shape stands for."""
+    """Converts Trae Agent's three-table shape."""
     if file.allow_mcp_servers:
-        raise _Wrong(
+        raise _InvalidValue(
             ("allow_mcp_servers",), "MCP servers are not supported; remove allow_mcp_servers."
         )
-    agent = _named(file.agents, "trae_agent", ("agents",), "agent")
-    chosen = _named(file.models, agent.model, ("agents", "trae_agent", "model"), "model")
+    agent = _lookup(file.agents, "trae_agent", ("agents",), "agent")
+    chosen = _lookup(file.models, agent.model, ("agents", "trae_agent", "model"), "model")
     models = {model.model_provider: model for model in reversed(file.models.values())}
     models[chosen.model_provider] = chosen
     for name, model in file.models.items():
-        place = ("models", name, "model_provider")
-        _named(file.model_providers, model.model_provider, place, "model provider")
+        path = ("models", name, "model_provider")
+        _lookup(file.model_providers, model.model_provider, path, "model provider")
     providers = {
         name: _merged(entry, models.get(name)) for name, entry in file.model_providers.items()
     }
@@ -134,10 +134,10 @@ def _from_trae(file: _TraeFile) -> Settings:
 _Entry = TypeVar("_Entry")
 
 
-def _named(table: Mapping[str, _Entry], name: str, place: tuple[str, ...], what: str) -> _Entry:
+def _lookup(table: Mapping[str, _Entry], name: str, path: tuple[str, ...], what: str) -> _Entry:
     if name not in table:
         known = ", ".join(table) or "none"
-        raise _Wrong(place, f"No {what} {name!r}.{nearest(name, table)} Known: {known}.")
+        raise _InvalidValue(path, f"No {what} {name!r}.{suggestion(name, table)} Known: {known}.")
     return table[name]
 
 
@@ -153,30 +153,30 @@ def _merged(entry: _TraeProvider, model: _TraeModel | None) -> ProviderSettings:
 
 
 def parse_settings(data: bytes, path: Path) -> Settings:
-    """The settings in `data`, the bytes of the file `path`; its suffix says how to read them.
+    """The settings in `data`, the contents of the file `path`. Its suffix selects the format.
 
-    Raises `ConfigError`, which names file, line, field and remedy and shows no
-    key, and `MissingDependencyError` for YAML where PyYAML is not installed.
+    Raises `ConfigError`, which names file, line, field and remedy and shows no key. Raises
+    `MissingDependencyError` for YAML if PyYAML is not installed.
     """
-    text = _decoded(data, path)
+    text = _decode(data, path)
     reader = _reader(path)
     raw = reader.parse(text, path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected an object with settings, got {type(raw).__name__}.")
     try:
         if "agents" in raw or "models" in raw:
-            return _from_trae(_converted(raw, _TraeFile))
-        # Trae Agent's JSON may have them, and tokens in them, which nothing here should keep.
+            return _from_trae(_convert(raw, _TraeFile))
+        # Trae Agent's JSON may have MCP servers with tokens. Do not keep them.
         raw.pop("mcp_servers", None)
-        return _converted(raw, Settings)
-    except _Wrong as wrong:
-        line = reader.line(text, tuple(re.sub(r"\[\d+\]$", "", part) for part in wrong.where))
+        return _convert(raw, Settings)
+    except _InvalidValue as error:
+        line = reader.line(text, tuple(re.sub(r"\[\d+\]$", "", part) for part in error.path))
         place = f"{path}, line {line}" if line else str(path)
-        field = ".".join(wrong.where) or "the top level"
-        raise ConfigError(f"{place}, {field}: {wrong}") from None
+        field = ".".join(error.path) or "the top level"
+        raise ConfigError(f"{place}, {field}: {error}") from None
 
 
-def _decoded(data: bytes, path: Path) -> str:
+def _decode(data: bytes, path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -184,37 +184,39 @@ def _decoded(data: bytes, path: Path) -> str:
         raise ConfigError(f"{path}, line {line}: not UTF-8; save the file as UTF-8.") from None
 
 
-def _converted(raw: dict[str, Any], shape: type[_Shape]) -> _Shape:
+def _convert(raw: dict[str, Any], shape: type[_Shape]) -> _Shape:
     try:
         return msgspec.convert(raw, shape)
     except msgspec.ValidationError as error:
-        raise _explained(str(error), raw, shape) from None
+        raise _invalid_value(str(error), raw, shape) from None
 
 
-def _explained(error: str, raw: dict[str, Any], shape: type[_Shape]) -> _Wrong:
-    """What msgspec says, in our words and with the place that it leaves half open."""
+def _invalid_value(error: str, raw: dict[str, Any], shape: type[_Shape]) -> _InvalidValue:
+    """Translates msgspec's message and completes its path."""
     message, _, place = error.partition(" - at `")
     _, is_key, table = place.partition("key` in `")
     pattern = (table if is_key else place).rstrip("`") or "$"
-    where: tuple[str, ...] = _where(raw, shape, message, pattern)
+    path: tuple[str, ...] = _complete_path(raw, shape, message, pattern)
     if is_key:
-        return _Wrong(where, "a key in it is no text; put it in quotes.")
+        return _InvalidValue(path, "a key in it is not a string; put it in quotes.")
     if message.startswith("Object missing required field"):
-        return _Wrong(where, f"{message}; add it.")
+        return _InvalidValue(path, f"{message}; add it.")
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", message, re.DOTALL)
     if unknown is None:
-        return _Wrong(where, f"{message}; correct the value.")
+        return _InvalidValue(path, f"{message}; correct the value.")
     known = _RECORDS[shape][pattern].__struct_fields__
-    return _Wrong(
-        (*where, unknown[1]),
-        f"unknown key.{nearest(unknown[1], known)} Known here: {', '.join(known)}.",
+    return _InvalidValue(
+        (*path, unknown[1]),
+        f"unknown key.{suggestion(unknown[1], known)} Known here: {', '.join(known)}.",
     )
 
 
-def _where(raw: dict[str, Any], shape: type[Struct], message: str, pattern: str) -> tuple[str, ...]:
-    """The path that msgspec means by `pattern`, whose `[...]` stands for a key it does not name.
+def _complete_path(
+    raw: dict[str, Any], shape: type[Struct], message: str, pattern: str
+) -> tuple[str, ...]:
+    """The path that msgspec means by `pattern`, which has `[...]` in place of a key.
 
-    The key is found by reading the table again with one entry at a time.
+    Finds the key by converting the table with one entry at a time.
     """
     table, hidden, rest = pattern.removeprefix("$").strip(".").partition("[...]")
     if not hidden:
@@ -243,7 +245,7 @@ class _Json:
             raise ConfigError(f"{path}{self._complaint(self._plain(text), error)}") from None
 
     def _plain(self, text: str) -> str:
-        """`text` with blanks for its comments, so that every line keeps its number."""
+        """`text` with comments replaced by spaces, so that line numbers stay the same."""
         if "//" not in text and "/*" not in text:
             return text
         return self._TOKEN.sub(lambda match: self._blank(match[0]), text)
@@ -254,30 +256,30 @@ class _Json:
 
     @staticmethod
     def _complaint(text: str, error: Exception) -> str:
-        import json  # slower than msgspec, but it knows the line: asked only once all is lost
+        import json  # slower than msgspec, but reports the line
 
         try:
             json.loads(text)
-        except json.JSONDecodeError as found:
-            return f", line {found.lineno}, column {found.colno}: not valid JSON: {found.msg}."
+        except json.JSONDecodeError as bad:
+            return f", line {bad.lineno}, column {bad.colno}: not valid JSON: {bad.msg}."
         except RecursionError:
             return ": nested too deeply."
-        # It takes what JSON does not have (`NaN`); then msgspec says why, and often where.
+        # `json` accepts `NaN`, which is not JSON. msgspec gives the reason and often the place.
         problem, _, at = str(error).removeprefix("JSON is malformed: ").partition(" (byte ")
         line = text.encode().count(b"\n", 0, int(at.rstrip(")"))) + 1 if at else None
         place = f", line {line}" if line else ""
         return f"{place}: not valid JSON: {problem.partition(' - at')[0]}."
 
-    def line(self, text: str, where: tuple[str, ...]) -> int | None:
-        """The line of the key that `where` leads to."""
-        wanted = list(where)
+    def line(self, text: str, keys: tuple[str, ...]) -> int | None:
+        """The line of the key at the path `keys`."""
+        wanted = list(keys)
         for path, start in self._keys(text):
             if path == wanted:
                 return text.count("\n", 0, start) + 1
-        return self.line(text, where[:-1]) if where else None
+        return self.line(text, keys[:-1]) if keys else None
 
     def _keys(self, text: str) -> Iterator[tuple[list[str], int]]:
-        """Every key of every object, with the keys that lead to it."""
+        """Every key of every object: its path and its position in `text`."""
         path: list[str] = []
         for match in self._TOKEN.finditer(text):
             token = match[0]
@@ -291,26 +293,26 @@ class _Json:
 
 
 class _Yaml:
-    """YAML, by PyYAML, which is an extra."""
+    """YAML. Needs PyYAML, which is an extra."""
 
     def parse(self, text: str, path: Path) -> Any:
         yaml = self._library(path)
         try:
             return yaml.load(text, Loader=self._loader(yaml))
         except yaml.YAMLError as error:
-            # Not str(error): it quotes the file around the place, and with it perhaps a key.
+            # Not str(error), which quotes the surrounding text and with it perhaps a key.
             mark = getattr(error, "problem_mark", None)
             place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
             problem = getattr(error, "problem", None) or "it cannot be read"
             raise ConfigError(f"{path}{place}: not valid YAML: {problem}.") from None
         except RecursionError:
             raise ConfigError(f"{path}: nested too deeply.") from None
-        except Exception:  # whatever PyYAML's constructors raise for a value not of its tag
+        except Exception:  # PyYAML's constructors raise anything for a value of the wrong tag
             raise ConfigError(f"{path}: not valid YAML: a tag does not fit its value.") from None
 
     @staticmethod
     def _loader(yaml: Any) -> Any:
-        """PyYAML's safe loader, to which a date is text: `api_version: 2024-10-21`."""
+        """PyYAML's safe loader, but it reads a date as text: `api_version: 2024-10-21`."""
         base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         resolvers = {
             first: [entry for entry in entries if not entry[0].endswith(":timestamp")]
@@ -321,23 +323,23 @@ class _Yaml:
     @staticmethod
     def _library(path: Path) -> Any:
         try:
-            import yaml  # an extra, and slow to import: only for a file that needs it
+            import yaml  # optional and slow to import
         except ModuleNotFoundError:
             install = "pip install 'trae-bench[yaml]'"
             raise MissingDependencyError(f"The file {path}", "PyYAML", install) from None
         return yaml
 
-    def line(self, text: str, where: tuple[str, ...]) -> int | None:
-        """The line of the key that `where` leads to, or of the last key that is there."""
+    def line(self, text: str, keys: tuple[str, ...]) -> int | None:
+        """The line of the key at the path `keys`, or of its last part that exists."""
         import yaml
 
         node, line = yaml.compose(text, Loader=self._loader(yaml)), None
-        for name in where:
+        for name in keys:
             pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-            found = [(key, value) for key, value in pairs if key.value == name]
-            if not found:
+            matches = [(key, value) for key, value in pairs if key.value == name]
+            if not matches:
                 break
-            key, node = found[-1]
+            key, node = matches[-1]
             line = key.start_mark.line + 1
         return line
 
@@ -348,14 +350,14 @@ def _reader(path: Path) -> _Json | _Yaml:
         return _Json()
     if suffix in (".yaml", ".yml"):
         return _Yaml()
-    raise ConfigError(f"{path}: unknown kind of file; name it .json, .yaml or .yml.")
+    raise ConfigError(f"{path}: unknown file type; name it .json, .yaml or .yml.")
 
 
 def read_config_file(path: Path) -> tuple[bytes, int]:
-    """The bytes of one coherent state of `path`, and its mtime in ns. Raises `ConfigError`.
+    """The bytes of one consistent state of `path`, and its mtime in ns.
 
-    The file is looked at before and after it is read, through the one open descriptor;
-    where it changed meanwhile it is read again.
+    Compares the status of the open file before and after reading, and reads again if it
+    changed. Raises `ConfigError`.
     """
     try:
         for _ in range(8):
@@ -370,20 +372,20 @@ def read_config_file(path: Path) -> tuple[bytes, int]:
         raise ConfigError(
             f"{path}: cannot be read ({reason}); check --config or TRAE_CONFIG_FILE."
         ) from None
-    raise ConfigError(f"{path}: is being written again and again; try once it is at rest.")
+    raise ConfigError(f"{path}: keeps changing while it is read; try again later.")
 
 
-def place_of(path: Path, *ways: tuple[str, ...]) -> str:
-    """Where a setting stands, to begin an error with: the first of `ways` that `path` has."""
-    reader, text = _reader(path), _decoded(read_config_file(path)[0], path)
-    for way in ways:
-        if line := reader.line(text, way):
-            return f"{path}, line {line}, {'.'.join(way)}: "
+def location_of(path: Path, *candidates: tuple[str, ...]) -> str:
+    """A prefix for an error: the file, and line and path of the first of `candidates` in it."""
+    reader, text = _reader(path), _decode(read_config_file(path)[0], path)
+    for candidate in candidates:
+        if line := reader.line(text, candidate):
+            return f"{path}, line {line}, {'.'.join(candidate)}: "
     return f"{path}: "
 
 
-def find_config(environ: Mapping[str, str], folder: Path) -> Path | None:
-    """The file that `TRAE_CONFIG_FILE` names, else the first of `DEFAULT_FILES` in `folder`."""
+def find_config_file(environ: Mapping[str, str], folder: Path) -> Path | None:
+    """The file named by `TRAE_CONFIG_FILE`, else the first of `DEFAULT_FILES` in `folder`."""
     if named := environ.get("TRAE_CONFIG_FILE"):
         return Path(named)
     return next((path for name in DEFAULT_FILES if (path := folder / name).is_file()), None)

@@ -1,4 +1,4 @@
-"""What `agent-core doctor` tells: the guide's performance report, as plain data."""
+"""The report of `agent-core doctor`: the guide's performance report as plain data."""
 
 import platform
 from collections.abc import Mapping
@@ -7,23 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import agent_core
-from agent_core.build import check, toggles_in_force
-from agent_core.config import Overrides, Settings, effective
-from agent_core.config_cache import CachedConfig, ConfigLoadTimer, cache_directory
-from agent_core.connection_pool import pool_metrics
-from agent_core.dynamic_imports import get_dependency_report
+from agent_core.build import check, effective_toggles
+from agent_core.config import Overrides, Settings, effective_settings
+from agent_core.config_sources import CachedConfig, cache_directory
+from agent_core.connection_metrics import pool_metrics
 from agent_core.errors import ConfigError, MissingDependencyError
-from agent_core.lazy_tools import OptimizedToolManager
+from agent_core.guide.config_cache import ConfigLoadTimer
+from agent_core.guide.dynamic_imports import get_dependency_report
+from agent_core.guide.lazy_tools import OptimizedToolManager
 from agent_core.providers import PROVIDERS
 from agent_core.toggles import ABOUT
 
 
 def diagnose(
-    config: Path | None, environ: Mapping[str, str], switches: Mapping[str, bool], said: Overrides
+    config: Path | None,
+    environ: Mapping[str, str],
+    switches: Mapping[str, bool],
+    overrides: Overrides,
 ) -> dict[str, Any]:
-    """Every section of the report. Imports no SDK and opens no connection.
+    """All sections of the report. Imports no SDK and opens no connection.
 
-    A configuration that cannot be used is a finding, and no error.
+    An invalid configuration is reported as a problem and raises no error.
     """
     source = CachedConfig(environ)
     settings = Settings()
@@ -31,11 +35,11 @@ def diagnose(
     with ConfigLoadTimer() as timer:
         try:
             loaded = settings if config is None else source.load(config)
-            settings = effective(loaded, environ, said)
-            check(settings, config, said=said.provider)
+            settings = effective_settings(loaded, environ, overrides)
+            check(settings, config, requested=overrides.provider)
         except (ConfigError, MissingDependencyError) as error:
             problem = str(error)
-    toggles = toggles_in_force(settings, switches).as_dict()
+    toggles = effective_toggles(settings, switches).as_dict()
     return {
         "version": agent_core.__version__,
         "python": platform.python_version(),
@@ -62,6 +66,6 @@ def diagnose(
 
 
 def _has_key(name: str, settings: Settings, environ: Mapping[str, str]) -> bool:
-    """Whether a key is at hand, in the file or in the environment; never which."""
+    """Whether the file or the environment has a key for this provider."""
     entry = settings.model_providers.get(name)
     return bool(entry and entry.api_key) or any(map(environ.get, PROVIDERS[name].key_env))

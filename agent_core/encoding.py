@@ -1,4 +1,4 @@
-"""JSON as bytes, the same bytes for the same data, whoever asks."""
+"""Deterministic JSON encoding: equal data gives equal bytes."""
 
 from typing import Any
 
@@ -8,23 +8,22 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def encode_json(value: Any) -> bytes:
-    """`value` as compact UTF-8 JSON, keys in their order.
+    """`value` as compact UTF-8 JSON. Dictionary keys keep their order.
 
-    Half a surrogate pair has no UTF-8 form, and a tool's output may hold one (a file
-    name that is no text, say). It becomes "?", because one odd character must not end
-    a session.
+    A lone surrogate has no UTF-8 form, but tool output may contain one, for instance in a
+    file name. It becomes "?", because one bad character must not end a session.
     """
     try:
         return _ENCODER.encode(value)
     except UnicodeEncodeError:
-        return _ENCODER.encode(_scrubbed(value))
+        return _ENCODER.encode(_without_surrogates(value))
 
 
-def _scrubbed(value: Any) -> Any:
+def _without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
-        return {_scrubbed(key): _scrubbed(item) for key, item in value.items()}
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_scrubbed(item) for item in value]
+        return [_without_surrogates(item) for item in value]
     return value

@@ -1,24 +1,24 @@
-"""Everything that `agent_core` raises on purpose.
+"""Every error that `agent_core` raises deliberately.
 
     AgentError
     ├── ConfigError               a setting is wrong; names file, field and remedy
-    ├── MissingDependencyError    an SDK is not installed; carries the pip line
-    ├── ToolError                 a tool cannot do what was asked; the model is told
-    ├── RecordingError            the trajectory cannot be written (a full disk, say)
-    └── ProviderError             the model did not answer as it should
+    ├── MissingDependencyError    a package is not installed; has the pip command
+    ├── ToolError                 a tool cannot do what was asked; the model reads it
+    ├── RecordingError            the trajectory cannot be written, e.g. on a full disk
+    └── ProviderError             the provider did not return a valid reply
         ├── AuthenticationError   401, 403
-        ├── InvalidRequestError   other 4xx: repeating will not help
-        ├── RateLimitError        429; `retry_after` where the provider named it
-        ├── OverloadedError       5xx, 529
+        ├── InvalidRequestError   other 4xx; not worth retrying
+        ├── RateLimitError        429; has `retry_after` if the provider sent it
+        ├── OverloadedError       408, 5xx
         ├── ConnectionFailedError no connection, reset, timeout
-        └── MalformedReplyError   the reply is not what the protocol promises
+        └── MalformedReplyError   the reply violates the protocol
 
-The command line turns each into one sentence and an exit code; nothing else prints.
+The command line turns each into one sentence and an exit code.
 """
 
 
 class AgentError(Exception):
-    """Base of the tree."""
+    """Base class of all errors here."""
 
 
 class ConfigError(AgentError):
@@ -26,7 +26,7 @@ class ConfigError(AgentError):
 
 
 class MissingDependencyError(AgentError, ImportError):
-    """A provider's SDK was asked for and is not installed."""
+    """An optional package is needed and not installed."""
 
     def __init__(self, provider: str, package: str, install_command: str) -> None:
         self.provider = provider
@@ -47,7 +47,7 @@ class RecordingError(AgentError):
 
 
 class ProviderError(AgentError):
-    """The model did not answer as it should."""
+    """The provider did not return a valid reply."""
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         self.status = status
@@ -55,11 +55,11 @@ class ProviderError(AgentError):
 
 
 class AuthenticationError(ProviderError):
-    """The provider does not accept the key."""
+    """The provider rejects the API key."""
 
 
 class InvalidRequestError(ProviderError):
-    """The provider rejects the request; sending it again will not help."""
+    """The provider rejects the request. A retry does not help."""
 
 
 class RateLimitError(ProviderError):
@@ -71,7 +71,7 @@ class RateLimitError(ProviderError):
 
 
 class OverloadedError(ProviderError):
-    """The provider is ill or overloaded; a later try may succeed."""
+    """The provider is overloaded or failing. A retry may succeed."""
 
     def __init__(
         self, message: str, *, status: int | None = None, retry_after: float | None = None
@@ -81,8 +81,8 @@ class OverloadedError(ProviderError):
 
 
 class ConnectionFailedError(ProviderError):
-    """The provider could not be reached, or the connection broke."""
+    """The provider is unreachable, or the connection broke."""
 
 
 class MalformedReplyError(ProviderError):
-    """The provider's reply is not what its protocol promises."""
+    """The provider's reply violates its protocol."""

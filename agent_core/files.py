@@ -1,9 +1,9 @@
-"""Text files for the tools: `BlockingFiles` on the loop, `ThreadedFiles` off it.
+r"""Text files for the tools: `BlockingFiles` on the event loop, `ThreadedFiles` off it.
 
-Both give the same text and leave the same bytes. Text goes in and out with "\\n" line
-ends; a file whose lines all end in CRLF keeps them, and a file that mixes line ends is
-handed over as it is. Encodings are told apart by byte order mark, else UTF-8, else
-Latin-1, which can hold any byte; a write keeps the encoding that the file has.
+Both return the same text and write the same bytes. Tools see "\n" line ends. A file whose
+lines all end in CRLF keeps them; a file with mixed line ends is passed through unchanged.
+The encoding is the one of the byte order mark, else UTF-8, else Latin-1, which accepts any
+byte. A write keeps the file's encoding.
 """
 
 import asyncio
@@ -21,34 +21,34 @@ from agent_core.ports import Lines
 
 T = TypeVar("T")
 
-_MARKS = (
+_BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 
 INLINE_LIMIT = 128 * 1024
-"""Bytes up to which `ThreadedFiles` stays on the loop.
+"""Bytes up to which `ThreadedFiles` stays on the event loop.
 
-Measured on two cores: a thread hop costs 0.04 ms on an idle machine and 0.4 ms in a busy
-agent; reading and decoding costs 0.01 ms at 2 KiB, 0.18 ms at 128 KiB, 1.7 ms at 1 MiB.
-Below this size the hop costs more than the pause that it saves.
+Measured on two cores: a thread switch costs 0.04 ms on an idle machine and 0.4 ms in a
+busy agent. Reading and decoding takes 0.01 ms at 2 KiB, 0.18 ms at 128 KiB and 1.7 ms at
+1 MiB. Below this size, the switch costs more than the pause.
 """
 
 CHUNK = 256 * 1024
-"""Bytes that a streamed read holds at a time."""
+"""Bytes per chunk of a streamed read."""
 
 
 class Style(Struct, frozen=True):
-    """How a file spells its text."""
+    """A file's encoding, byte order mark and line ends."""
 
     codec: str = "utf-8"
-    mark: bytes = b""
+    bom: bytes = b""
     crlf: bool = False
 
 
 class BlockingFiles:
-    """Whole files read and written where they stand, on the event loop, as Trae Agent does."""
+    """Reads and writes whole files in place, on the event loop, as Trae Agent does."""
 
     async def read(self, path: Path) -> str:
         return _read(path)
@@ -61,7 +61,7 @@ class BlockingFiles:
 
 
 class ThreadedFiles:
-    """Large files off the event loop, ranges streamed, every write an atomic replace.
+    """Handles large files off the event loop, streams ranges, and replaces files atomically.
 
     `inline_limit` and `chunk` are in bytes.
     """
@@ -87,13 +87,13 @@ class ThreadedFiles:
             await _off_loop(lambda: _replace(path, text))
 
     def _is_small(self, path: Path, *, missing: bool = False) -> bool:
-        """Whether the file is small enough for the loop; `missing` answers where there is none."""
+        """Whether the event loop may handle the file. `missing` is the answer for no file."""
         try:
             return path.stat().st_size <= self._inline_limit
         except FileNotFoundError:
             return missing
         except OSError:
-            return True  # the operation itself says what is wrong, and says it at once
+            return True  # the operation then fails at once, with its own error
 
 
 async def _off_loop(work: Callable[[], T]) -> T:
@@ -101,9 +101,9 @@ async def _off_loop(work: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        # A thread cannot be called back, and the caller's lock on the path must outlast it.
+        # A thread cannot be cancelled, and the caller must hold its lock until it ends.
         await asyncio.wait([future])
-        future.exception()  # looked at, so that the loop does not report it as forgotten
+        future.exception()  # retrieved, so that asyncio does not log it
         raise
 
 
@@ -120,27 +120,27 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _require_file(path: Path) -> None:
-    # A pipe or a device could keep a reader for ever.
+    # A read from a pipe or a device could block forever.
     if not stat.S_ISREG(path.stat().st_mode):
         raise _not_a_file(path)
 
 
 def _decode(data: bytes) -> tuple[str, Style]:
-    mark, codec = _mark_of(data)
+    bom, codec = _bom_of(data)
     try:
-        text = data[len(mark) :].decode(codec)
+        text = data[len(bom) :].decode(codec)
     except UnicodeDecodeError:
-        mark, codec = b"", "latin-1"
+        bom, codec = b"", "latin-1"
         text = data.decode(codec)
     pairs = text.count("\r\n")
     crlf = 0 < pairs == text.count("\n") == text.count("\r")
-    return text.replace("\r\n", "\n") if crlf else text, Style(codec, mark, crlf)
+    return text.replace("\r\n", "\n") if crlf else text, Style(codec, bom, crlf)
 
 
-def _mark_of(data: bytes) -> tuple[bytes, str]:
-    for mark, codec in _MARKS:
-        if data.startswith(mark):
-            return mark, codec
+def _bom_of(data: bytes) -> tuple[bytes, str]:
+    for bom, codec in _BOMS:
+        if data.startswith(bom):
+            return bom, codec
     return b"", "utf-8"
 
 
@@ -148,17 +148,17 @@ def _encode(text: str, style: Style, path: Path) -> bytes:
     if style.crlf:
         text = text.replace("\r\n", "\n").replace("\n", "\r\n")
     try:
-        return style.mark + text.encode(style.codec)
+        return style.bom + text.encode(style.codec)
     except UnicodeEncodeError as error:
-        found = f"U+{ord(text[error.start]):04X}"
+        character = f"U+{ord(text[error.start]):04X}"
         raise ToolError(
-            f"{path} is {style.codec} text, which cannot hold the character {found}."
+            f"{path} is {style.codec} text, which cannot contain the character {character}."
             " Nothing was written."
         ) from error
 
 
 def _encode_like_present(path: Path, text: str) -> tuple[bytes, os.stat_result | None]:
-    """The bytes for `path` in the style that it has now, and its status; None where it is new."""
+    """The bytes for `path` in its current style, and its status, which is None for a new file."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -171,11 +171,11 @@ def _encode_like_present(path: Path, text: str) -> tuple[bytes, os.stat_result |
 
 
 def _target(path: Path) -> Path:
-    """The file behind `path`: a symbolic link stays one, what it names is written."""
+    """The file behind `path`. A write to a symbolic link changes the file it points to."""
     return Path(os.path.realpath(path))
 
 
-def _make_room(path: Path) -> None:
+def _make_folder(path: Path) -> None:
     _target(path).parent.mkdir(parents=True, exist_ok=True)
 
 
@@ -183,18 +183,18 @@ def _write_in_place(path: Path, text: str) -> None:
     try:
         data, status = _encode_like_present(path, text)
         if status is None:
-            _make_room(path)
+            _make_folder(path)
         path.write_bytes(data)
     except OSError as error:
         raise _failure("write", path, error) from error
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes `path` so that a reader sees the old file or the new one, never a part."""
+    """Writes `path` so that a reader sees the old file or the new one, never a mix."""
     try:
         data, status = _encode_like_present(path, text)
         if status is None:
-            _make_room(path)
+            _make_folder(path)
         target = _target(path)
         if status is not None and not _is_replaceable(target, status):
             target.write_bytes(data)
@@ -205,11 +205,10 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _is_replaceable(target: Path, status: os.stat_result) -> bool:
-    """Whether a new file under the same name would be the same file to everybody.
+    """Whether a new file of this name is equivalent to the old one.
 
-    Not where other hard links lead to it, where it is a device, where the file itself
-    forbids writing (then the plain write reports that), nor where its folder takes no
-    new files or its owner is somebody else.
+    False for hard links, devices and files of another owner. False also if the file or its
+    folder is read-only; the plain write then reports that.
     """
     return (
         stat.S_ISREG(status.st_mode)
@@ -223,7 +222,7 @@ def _is_replaceable(target: Path, status: os.stat_result) -> bool:
 def _swap_in(target: Path, data: bytes, status: os.stat_result | None) -> None:
     draft = target.with_name(f".{os.urandom(8).hex()}.tmp")
     try:
-        # Mode 666 is narrowed by the umask, as for any new file.
+        # The umask applies, as for any new file.
         with draft.open("xb") as file:
             file.write(data)
             if status is not None:
@@ -236,17 +235,17 @@ def _swap_in(target: Path, data: bytes, status: os.stat_result | None) -> None:
 
 def _select_lines(text: str, first: int, last: int | None, limit: int) -> Lines:
     lines = text.split("\n")
-    chosen = "\n".join(lines[max(first - 1, 0) : last])
-    return Lines(chosen[:limit], len(chosen), len(lines))
+    selected = "\n".join(lines[max(first - 1, 0) : last])
+    return Lines(selected[:limit], len(selected), len(lines))
 
 
 def _stream_lines(path: Path, first: int, last: int | None, limit: int, chunk: int) -> Lines:
     try:
         _require_file(path)
         with path.open("rb") as file:
-            mark, codec = _mark_of(file.read(4))
+            bom, codec = _bom_of(file.read(4))
         try:
-            return _scan(path, codec, len(mark), first, last, limit, chunk)
+            return _scan(path, codec, len(bom), first, last, limit, chunk)
         except UnicodeDecodeError:
             return _scan(path, "latin-1", 0, first, last, limit, chunk)
     except OSError as error:
@@ -256,11 +255,11 @@ def _stream_lines(path: Path, first: int, last: int | None, limit: int, chunk: i
 def _scan(
     path: Path, codec: str, start: int, first: int, last: int | None, limit: int, chunk: int
 ) -> Lines:
-    """`_select_lines` in one pass, holding a chunk and what is handed over only."""
+    """`_select_lines` in one pass. Holds one chunk and the selected text."""
     decoder = codecs.getincrementaldecoder(codec)()
     kept: list[str] = []
-    room = 2 * limit + 2  # should every character be a line end of two
-    length = chosen_returns = 0
+    max_kept = 2 * limit + 2  # every character may be a two-character line end
+    length = selected_returns = 0
     line, returns, pairs, after_return = 1, 0, 0, False
     with path.open("rb") as file:
         file.seek(start)
@@ -274,22 +273,22 @@ def _scan(
                 ends = text.count("\n")
                 if line + ends >= first and (last is None or line <= last):
                     piece = _overlap(text, line, first, last)
-                    kept.append(piece[: max(0, room - length)])
+                    kept.append(piece[: max(0, max_kept - length)])
                     length += len(piece)
-                    chosen_returns += piece.count("\r")
+                    selected_returns += piece.count("\r")
                 line += ends
             if not data:
                 break
-    chosen = "".join(kept)
+    selected = "".join(kept)
     if 0 < pairs == line - 1 == returns:
-        # The last chosen line's own "\n" is not among them, so its "\r" would stay behind.
-        chosen = chosen.replace("\r\n", "\n").removesuffix("\r")
-        length -= chosen_returns
-    return Lines(chosen[:limit], length, line)
+        # The selection ends before the "\n" of its last line, so a "\r" may remain.
+        selected = selected.replace("\r\n", "\n").removesuffix("\r")
+        length -= selected_returns
+    return Lines(selected[:limit], length, line)
 
 
 def _overlap(text: str, line: int, first: int, last: int | None) -> str:
-    """The part of `text`, which begins within line `line`, that lies in the wanted lines."""
+    """The part of `text` that is in lines `first` to `last`; `text` begins in line `line`."""
     if first <= line and last is None:
         return text
     pieces = text.split("\n")

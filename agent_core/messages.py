@@ -1,7 +1,7 @@
-"""The records that travel through the agent: frozen, typed, and free of behaviour.
+"""The records of a session: frozen, typed, without behaviour.
 
-A session is a growing list of `Message`. The model answers with a `Reply`; the calls
-in it become `ToolResult`s, which become messages again. `Outcome` is how it ended.
+A session is a growing list of `Message`. The model answers with a `Reply`; each call in
+it gives a `ToolResult`, which becomes a message. `Outcome` is the end of the session.
 """
 
 from typing import Any, Literal
@@ -13,26 +13,26 @@ Stop = Literal["task_done", "max_steps", "error"]
 
 
 class ToolSpec(Struct, frozen=True):
-    """What a model is told about a tool: enough to call it, without importing it."""
+    """The description of a tool that the model receives."""
 
     name: str
     description: str
     parameters: dict[str, Any]
-    """JSON Schema of the arguments (an object schema)."""
+    """JSON Schema of the arguments, an object schema."""
 
 
 class ToolCall(Struct, frozen=True):
-    """One call that the model asked for."""
+    """A call that the model requests."""
 
     id: str
     name: str
     arguments: dict[str, Any]
     malformed: str | None = None
-    """The arguments as sent, where they were no JSON object; then `arguments` is empty."""
+    """The arguments as received, if they are not a JSON object. `arguments` is then empty."""
 
 
 class ToolOutput(Struct, frozen=True):
-    """What a tool has to say after one execution."""
+    """The result of one execution of a tool."""
 
     ok: bool
     output: str = ""
@@ -40,7 +40,7 @@ class ToolOutput(Struct, frozen=True):
 
 
 class ToolResult(Struct, frozen=True):
-    """A tool's output tied to the call that asked for it."""
+    """A tool's output with the id of its call."""
 
     call_id: str
     name: str
@@ -50,7 +50,7 @@ class ToolResult(Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The result as the model reads it: the output, then the error where there is one."""
+        """The text that the model reads: the output, then any error."""
         if self.error is None:
             return self.output
         return f"{self.output}\n{self.error}" if self.output else self.error
@@ -59,7 +59,7 @@ class ToolResult(Struct, frozen=True):
 class Message(Struct, frozen=True):
     """One entry of the history.
 
-    `calls` is set on assistant messages only, `result` on tool messages only.
+    Only assistant messages have `calls`; only tool messages have a `result`.
     """
 
     role: Role
@@ -67,11 +67,11 @@ class Message(Struct, frozen=True):
     calls: tuple[ToolCall, ...] = ()
     result: ToolResult | None = None
     opaque: dict[str, Any] | None = None
-    """What one provider wants back unread with this message (thought signatures and the like)."""
+    """Provider data to send back unchanged with this message, e.g. thought signatures."""
 
 
 class Usage(Struct, frozen=True):
-    """Tokens, as the provider counted them."""
+    """Tokens as counted by the provider."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -90,7 +90,7 @@ class Usage(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """One answer of a model: an assistant message and what it cost."""
+    """A model's answer: an assistant message and its token usage."""
 
     message: Message
     usage: Usage = Usage()
@@ -99,7 +99,7 @@ class Reply(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """How a session ended."""
+    """The result of a session."""
 
     success: bool
     stop: Stop

@@ -1,8 +1,7 @@
-"""Every seam of the agent, on one page.
+"""The interfaces between the parts of the agent.
 
-The loop in `agent.py` knows these and nothing behind them. Each has a baseline and an
-optimised body, side by side in one module; `build.py` picks. Each has a scripted twin
-in the tests.
+The loop in `agent.py` depends on these only. Most have a baseline and an optimised
+implementation; `build.py` chooses one. The tests have a fake for each.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -26,12 +25,12 @@ class Model(Protocol):
 
 
 class Access(Struct, frozen=True):
-    """What one call touches, so that a dispatcher knows which calls are independent.
+    """The resources that one call uses. A dispatcher derives from it which calls are independent.
 
-    "files" and "shell" calls are never independent of each other (a shell command may
-    touch any file); "none" is independent of both. Within a domain, calls conflict where
-    one writes a name that the other reads or writes. A name covers all names below it
-    ("/w/src" covers "/w/src/a.py"), so that a folder stands for its files.
+    Calls of the domains "files" and "shell" always conflict with each other, because a
+    shell command may use any file. "none" conflicts with neither. Within a domain, two calls
+    conflict if one writes a name that the other reads or writes. A name includes all names
+    below it: "/w/src" includes "/w/src/a.py".
     """
 
     domain: Literal["none", "files", "shell"]
@@ -41,7 +40,7 @@ class Access(Struct, frozen=True):
 
 @runtime_checkable
 class Tool(Protocol):
-    """One thing that the model can do."""
+    """A tool that the model can call."""
 
     @property
     def spec(self) -> ToolSpec: ...
@@ -54,7 +53,7 @@ class Tool(Protocol):
 
 
 class Catalog(Protocol):
-    """The tools of a session. `get` raises `ToolError` for a name that it does not know."""
+    """The tools of a session. `get` raises `ToolError` for an unknown name."""
 
     def specs(self) -> Sequence[ToolSpec]: ...
 
@@ -63,55 +62,58 @@ class Catalog(Protocol):
     async def close(self) -> None: ...
 
 
-Ended = Callable[[ToolResult], None]
+OnResult = Callable[[ToolResult], None]
 
 
 class Dispatch(Protocol):
-    """Runs one reply's calls. One result for each call, in call order; never raises for a tool.
+    """Runs the calls of one reply and returns one result per call, in call order.
 
-    `ended` is told each result as soon as it is there, in any order: what an interrupted
-    batch has done is known, then, too.
+    A tool error becomes a failed result. `on_result` receives each result as soon as it is
+    available, in any order, so an interrupted batch is recorded as well.
     """
 
     async def run(
-        self, calls: Sequence[ToolCall], catalog: Catalog, ended: Ended = lambda result: None
+        self, calls: Sequence[ToolCall], catalog: Catalog, on_result: OnResult = lambda result: None
     ) -> Sequence[ToolResult]: ...
 
 
 class Lines(Struct, frozen=True):
-    """Some lines of a text file."""
+    """A range of lines of a text file."""
 
     text: str
-    """Where a limit was passed, their beginning."""
+    """Truncated at the character limit."""
     length: int
-    """How many characters they have in all."""
+    """Characters in the range before truncation."""
     count: int
-    """How many lines the file has."""
+    """Lines in the whole file."""
 
 
 class Files(Protocol):
-    """Text files: newlines and encoding survive a read and a write. Raises `ToolError`."""
+    """Reads and writes text files. Preserves newlines and encoding. Raises `ToolError`."""
 
     async def read(self, path: Path) -> str: ...
 
     async def read_lines(self, path: Path, first: int, last: int | None, limit: int) -> Lines:
-        """Lines `first` to `last` (from 1, inclusive; None: the end), up to `limit` characters."""
+        """Lines `first` to `last`, from 1, inclusive; at most `limit` characters.
+
+        A `last` of None is the end of the file.
+        """
         ...
 
     async def write(self, path: Path, text: str) -> None: ...
 
 
 class ShellResult(Struct, frozen=True):
-    """What one command left behind."""
+    """The result of one command."""
 
     output: str
     error: str
     exit_status: int | None
-    """None where the command was killed at its timeout."""
+    """None if the command was killed at its timeout."""
 
 
 class Shell(Protocol):
-    """One persistent shell. Raises `ToolError` where it cannot run a command at all."""
+    """A persistent shell. Raises `ToolError` if it cannot run a command."""
 
     async def run(self, command: str, timeout: float) -> ShellResult: ...
 
@@ -121,7 +123,7 @@ class Shell(Protocol):
 
 
 class ToolContext(Struct, frozen=True):
-    """All that a tool may need; the one argument of each tool's constructor."""
+    """What tools depend on: the only argument of each tool's constructor."""
 
     files: Files
     open_shell: Callable[[], Shell]
@@ -129,14 +131,14 @@ class ToolContext(Struct, frozen=True):
 
 
 class Recorder(Protocol):
-    """Writes the session's diary. Raises `RecordingError`."""
+    """Records the session. Raises `RecordingError`."""
 
     def start(self, task: str, provider: str, model: str, max_steps: int) -> None: ...
 
     def interaction(
         self, new_messages: Sequence[Message], reply: Reply, tools: Sequence[str]
     ) -> None:
-        """One exchange with the model; `new_messages` are those sent for the first time."""
+        """Records one exchange with the model. `new_messages` are those sent for the first time."""
         ...
 
     def step(
@@ -153,7 +155,7 @@ class Recorder(Protocol):
 
 
 class Request(Struct, frozen=True):
-    """One HTTP POST to a provider."""
+    """An HTTP POST to a provider."""
 
     provider: str
     url: str
@@ -163,7 +165,7 @@ class Request(Struct, frozen=True):
 
 
 class Response(Struct, frozen=True):
-    """The whole answer to a `Request`; any status."""
+    """A complete HTTP response of any status."""
 
     status: int
     headers: dict[str, str]
@@ -171,9 +173,9 @@ class Response(Struct, frozen=True):
 
 
 class Connections(Protocol):
-    """Carries requests. Narrow on purpose: a faster transport is one class.
+    """Sends requests. The interface is small, so that one class can replace the transport.
 
-    Retries what is safe to repeat; raises `ConnectionFailedError` when it gives up.
+    Retries what is safe to repeat, then raises `ConnectionFailedError`.
     """
 
     async def post(self, request: Request) -> Response: ...
@@ -181,7 +183,7 @@ class Connections(Protocol):
     def stream(
         self, request: Request
     ) -> AbstractAsyncContextManager[tuple[int, dict[str, str], AsyncIterator[bytes]]]:
-        """Status, headers and the body's chunks as they arrive."""
+        """Status, headers, and the body in chunks as they arrive."""
         ...
 
     def stats(self) -> dict[str, float]: ...
@@ -190,6 +192,6 @@ class Connections(Protocol):
 
 
 class ConfigSource(Protocol):
-    """Turns a config file into settings. Raises `ConfigError`."""
+    """Loads settings from a config file. Raises `ConfigError`."""
 
     def load(self, path: Path) -> Settings: ...

@@ -1,4 +1,4 @@
-"""Which wire protocol each provider speaks, at which address, and how it takes a key."""
+"""The providers: protocol, address, and how each takes an API key."""
 
 from urllib.parse import urlencode
 
@@ -6,57 +6,57 @@ from msgspec import Struct
 
 
 class Provider(Struct, frozen=True, kw_only=True):
-    """How one provider is reached."""
+    """How to reach one provider."""
 
     protocol: str
     """A name in `agent_core.models.PROTOCOLS`."""
     base_url: str | None
-    """None where every customer has an address of his own."""
+    """None if each customer has a different address."""
     key_env: tuple[str, ...]
-    """Environment variables that may hold the key; the first one wins."""
+    """Environment variables that may hold the key. The first one set wins."""
     key_header: str = "authorization"
     extra_headers: dict[str, str] = {}
     deployments: bool = False
-    """True where the model is a part of the address and the query names a version (Azure)."""
+    """True if the path contains the model and the query a version, as on Azure."""
     api_version: str | None = None
     limit_field: str = "max_tokens"
-    """Chat Completions only: what the bound on the reply's length is called."""
+    """Chat Completions only: the name of the field that limits the reply's length."""
 
     def headers(self, api_key: str) -> dict[str, str]:
-        """What every request carries. The only place where a key is put into a request."""
+        """The headers of every request. The API key is added to a request only here."""
         if not api_key:
             return dict(self.extra_headers)
         value = f"Bearer {api_key}" if self.key_header == "authorization" else api_key
         return {self.key_header: value, **self.extra_headers}
 
     def rooted(self, base_url: str, model: str) -> str:
-        """The address under which the protocol's own path begins."""
+        """The base address of the protocol's own paths."""
         base_url = base_url.rstrip("/")
         if self.deployments and "/openai" not in base_url:
             return f"{base_url}/openai/deployments/{model}"
         return base_url
 
     def versioned(self, url: str, api_version: str | None) -> str:
-        """`url` with the query that the provider wants."""
+        """`url` with the `api-version` query, if the provider requires one."""
         version = (api_version or self.api_version) if self.deployments else None
         return with_query(url, urlencode({"api-version": version}) if version else "")
 
 
 def without_query(base_url: str) -> tuple[str, str]:
-    """`base_url` without its query, and the query: paths are put on the one before the other."""
+    """Splits `base_url` into the address, to which paths are appended, and its query."""
     address, _, query = base_url.partition("#")[0].partition("?")
     return address, query
 
 
 def with_query(url: str, query: str) -> str:
-    """`url`, asked with `query` too."""
+    """`url` with `query` added."""
     return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
 
 
 PROVIDERS: dict[str, Provider] = {
-    # Chat Completions and not Responses, which Trae Agent uses: a base_url set for
-    # "openai" leads to some compatible server far more often than to OpenAI, and those
-    # speak Chat Completions. `protocol = "openai_responses"` picks the other.
+    # Trae Agent uses Responses for "openai". The default here is Chat Completions, because
+    # a base_url for "openai" mostly names a compatible server, which supports only that.
+    # `protocol = "openai_responses"` selects Responses.
     "openai": Provider(
         protocol="openai_chat",
         base_url="https://api.openai.com/v1",

@@ -1,4 +1,4 @@
-"""Several recorders as one, so that a session can be watched while it is recorded."""
+"""Combines several recorders, so that a session can be watched while it is recorded."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,9 @@ from agent_core.ports import Recorder
 
 
 class Recorders:
-    """Tells each recorder everything, in order; without any, nothing is kept.
+    """Forwards every event to each recorder, in order. Satisfies `ports.Recorder`.
 
-    Satisfies `ports.Recorder`. `finish` reaches every one of them, and then raises the
-    first error that it met.
+    `finish` calls every recorder and then raises the first error.
     """
 
     def __init__(self, *recorders: Recorder) -> None:
@@ -43,7 +42,7 @@ class Recorders:
         for recorder in self._recorders:
             try:
                 await recorder.finish(success, final_result)
-            except Exception as error:  # the others are finished too before it goes on
+            except Exception as error:  # raised after the others have finished
                 first = first or error
         if first is not None:
             raise first

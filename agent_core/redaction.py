@@ -1,4 +1,4 @@
-"""Keeps secrets out of everything that is written or shown."""
+"""Removes secrets from everything that is written or displayed."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,39 +7,39 @@ from typing import Any
 from agent_core.encoding import encode_json
 
 _SECRET_NAME = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
-_SHORTEST = 8
-"""Characters. A shorter "secret" is no key, and replacing it would maim ordinary text."""
+_MIN_LENGTH = 8
+"""Characters. A shorter value is not a key, and replacing it would damage ordinary text."""
 
-MARK = "[REDACTED]"
+REPLACEMENT = "[REDACTED]"
 
 
 class Redactor:
-    """Replaces known secrets by `[REDACTED]`. Its `repr` shows none."""
+    """Replaces known secrets by `[REDACTED]`. Its `repr` shows none of them."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        # The longest first: of two keys one may be the beginning of the other.
-        # Stripped too: a quoted header shows a key's last newline as a backslash and a letter.
+        # Longest first, because one key may be a prefix of another. Also stripped, because
+        # a quoted header shows a trailing newline of a key as an escape sequence.
         forms = (form for secret in secrets for form in (secret, secret.strip()))
-        known = {form for form in forms if len(form) >= _SHORTEST}
+        known = {form for form in forms if len(form) >= _MIN_LENGTH}
         self._secrets = sorted(known, key=lambda secret: (-len(secret), secret))
         self._encoded = [encode_json(secret)[1:-1] for secret in self._secrets]
 
     @classmethod
-    def of_environment(cls, environ: Mapping[str, str], also: Iterable[str] = ()) -> "Redactor":
-        """Knows the values of all variables that are named like a secret (`..._KEY`, ...)."""
+    def of_environment(cls, environ: Mapping[str, str], extra: Iterable[str] = ()) -> "Redactor":
+        """Knows the values of all variables with a secret's name, such as `..._KEY`."""
         values = (value for name, value in environ.items() if _SECRET_NAME.search(name))
-        return cls([*values, *also])
+        return cls([*values, *extra])
 
     def __repr__(self) -> str:
         return f"Redactor({len(self._secrets)} secrets)"
 
     def text(self, text: str) -> str:
         for secret in self._secrets:
-            text = text.replace(secret, MARK)
+            text = text.replace(secret, REPLACEMENT)
         return text
 
     def tree(self, value: Any) -> Any:
-        """A copy of JSON-like data, redacted in every string, also in keys."""
+        """A copy of JSON-like data with every string redacted, keys included."""
         if not self._secrets:
             return value
         if isinstance(value, str):
@@ -51,9 +51,9 @@ class Redactor:
         return value
 
     def touches(self, encoded: bytes) -> bool:
-        """Whether JSON bytes hold a secret. Quick, so that `tree` is walked only then.
+        """Whether encoded JSON contains a secret. Faster than `tree`, which is then rarely needed.
 
-        JSON escapes character by character, so a secret inside a longer string has the
-        bytes that it has alone.
+        JSON escapes each character separately, so a secret has the same bytes inside a longer
+        string.
         """
         return any(secret in encoded for secret in self._encoded)

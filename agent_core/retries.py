@@ -1,7 +1,6 @@
-"""When a request is worth sending again, and how long to wait before.
+"""Which requests to retry, and how long to wait first.
 
-Both bodies of the port `Connections` retry through here, so that a benchmark of one
-against the other compares connections and nothing else.
+Both transports use this module, so comparing them compares connections only.
 """
 
 import asyncio
@@ -18,11 +17,11 @@ from agent_core.errors import ConnectionFailedError
 _LOG = logging.getLogger(__name__)
 
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504, 529})
-"""Statuses that a later try may not meet again."""
+"""Statuses worth a retry."""
 
 
 class Clock(Struct, frozen=True):
-    """Time and chance, so that a test has neither."""
+    """Time and randomness, replaceable in tests."""
 
     now: Callable[[], float] = time.perf_counter
     """Monotonic seconds."""
@@ -34,11 +33,11 @@ class Clock(Struct, frozen=True):
 
 
 class BackOff(Struct, frozen=True):
-    """How often, and how patiently, to try again.
+    """How often to retry, and how long to wait.
 
-    Before retry number n (from 0) the wait is uniform between 0 and `base * 2**n`, at
-    most `cap` ("full jitter": many clients that failed together do not come back
-    together). Where the provider names a wait, that wait comes first.
+    The wait before retry n (from 0) is uniform between 0 and `base * 2**n`, at most `cap`.
+    This is "full jitter": clients that failed together do not retry together. A wait that
+    the provider requests is added to it.
     """
 
     retries: int = 10
@@ -46,24 +45,24 @@ class BackOff(Struct, frozen=True):
     """Seconds."""
     cap: float = 30.0
     """Seconds."""
-    patience: float = 120.0
-    """Seconds. A provider that asks for a longer wait gets no retry: its answer is final."""
+    max_requested_wait: float = 120.0
+    """Seconds. If the provider requests a longer wait, its answer is final."""
 
-    def delay(self, retry: int, asked: float | None, chance: float) -> float:
-        """Seconds to wait; `asked` is what the provider named."""
-        return (asked or 0.0) + chance * min(self.cap, self.base * 2.0**retry)
+    def delay(self, retry: int, requested: float | None, chance: float) -> float:
+        """Seconds to wait. `requested` is the provider's wait, `chance` is uniform in [0, 1)."""
+        return (requested or 0.0) + chance * min(self.cap, self.base * 2.0**retry)
 
 
-class Failed(Exception):
-    """One attempt came to nothing; `again` says whether another is safe and may help."""
+class AttemptFailed(Exception):
+    """One attempt failed. `retryable` says whether a retry is safe and may help."""
 
-    def __init__(self, reason: str, *, again: bool) -> None:
-        self.again = again
+    def __init__(self, reason: str, *, retryable: bool) -> None:
+        self.retryable = retryable
         super().__init__(reason)
 
 
 class Answer(Protocol):
-    """An HTTP answer whose body may still be on its way."""
+    """An HTTP response. Its body may not be read yet."""
 
     @property
     def status(self) -> int: ...
@@ -78,7 +77,7 @@ AnswerT = TypeVar("AnswerT", bound=Answer)
 
 
 class Retrier:
-    """Makes attempts until one is an answer to keep. Counts its retries."""
+    """Repeats attempts until one gives a final answer. Counts the retries."""
 
     def __init__(self, back_off: BackOff, clock: Clock) -> None:
         self._back_off = back_off
@@ -86,36 +85,36 @@ class Retrier:
         self.retried = 0
 
     async def run(self, attempt: Callable[[], Awaitable[AnswerT]]) -> AnswerT:
-        """The first answer that is not transient, or the last one.
+        """The first answer with a status that is not transient, or the last answer.
 
-        Raises `ConnectionFailedError` where the last attempt brought no answer at all.
+        Raises `ConnectionFailedError` if the last attempt gives no answer.
         """
         for retry in range(self._back_off.retries + 1):
             last = retry == self._back_off.retries
-            asked = None
+            requested = None
             try:
                 answer = await attempt()
-            except Failed as failure:
-                if last or not failure.again:
+            except AttemptFailed as failure:
+                if last or not failure.retryable:
                     tries = f" ({retry + 1} tries)" if retry else ""
                     raise ConnectionFailedError(f"{failure}{tries}") from failure.__cause__
                 reason = str(failure)
             else:
                 if last or answer.status not in TRANSIENT:
                     return answer
-                asked = retry_after(answer.headers, self._clock.wall())
-                if asked is not None and asked > self._back_off.patience:
+                requested = retry_after(answer.headers, self._clock.wall())
+                if requested is not None and requested > self._back_off.max_requested_wait:
                     return answer
                 await answer.close()
                 reason = f"The provider answered {answer.status}"
-            await self.pause(retry, reason, asked)
+            await self.pause(retry, reason, requested)
         raise AssertionError("the last attempt returns or raises")
 
-    async def pause(self, retry: int, reason: str, asked: float | None = None) -> None:
-        """Says why, and waits before retry number `retry` (from 0)."""
+    async def pause(self, retry: int, reason: str, requested: float | None = None) -> None:
+        """Logs `reason` and waits before retry number `retry` (from 0)."""
         self.retried += 1
-        wait = self._back_off.delay(retry, asked, self._clock.random())
-        # Silence for minutes would look like a program that hangs.
+        wait = self._back_off.delay(retry, requested, self._clock.random())
+        # Without output for minutes the program would seem to hang.
         _LOG.warning(
             "%s; retry %d of %d in %.1f s", reason, retry + 1, self._back_off.retries, wait
         )
@@ -123,16 +122,16 @@ class Retrier:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that the provider asks to wait: `retry-after-ms`, or `Retry-After` as seconds
-    or as a date. None where it names none, or nothing that can be read.
+    """Seconds to wait according to `retry-after-ms` or `Retry-After` (seconds or a date).
 
-    `headers` have lower-case names; `now` is in seconds since the epoch.
+    None if neither header is present and readable. Header names in `headers` are lower
+    case; `now` is in seconds since the epoch.
     """
     try:
         if milliseconds := headers.get("retry-after-ms"):
             return _wait(float(milliseconds) / 1000)
     except ValueError:
-        pass  # an unreadable hint is no hint; the standard header may still be there
+        pass  # unreadable; try the standard header
     value = headers.get("retry-after")
     if not value:
         return None
@@ -147,9 +146,9 @@ def _wait(seconds: float) -> float | None:
 
 
 def _until(date: str, now: float) -> float | None:
-    from email.utils import parsedate_to_datetime  # slow to import, and needed for a date only
+    from email.utils import parsedate_to_datetime  # slow to import and rarely needed
 
     try:
         return max(0.0, parsedate_to_datetime(date).timestamp() - now)
-    except (ValueError, OverflowError):  # no date, or one that no calendar has
+    except (ValueError, OverflowError):  # not a valid date
         return None

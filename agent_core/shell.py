@@ -1,9 +1,9 @@
-"""Persistent bash shells: `PollingShell` looks every 0.2 s, `EventShell` is woken by output.
+"""Persistent bash shells: `PollingShell` checks every 0.2 s, `EventShell` reacts to output.
 
-Both speak the same protocol with bash, so the same commands give the same bytes. Each
-command is followed by a mark on stdout (with the exit status) and one on stderr; whatever
-stands before both marks is the command's output. The marks carry a random token that is
-new for each command, inside bytes that bash's own traces never print.
+Both use the same protocol with bash, so the same commands give the same bytes. After each
+command, bash prints a marker on stdout (with the exit status) and one on stderr. Everything
+before the markers is the command's output. Each marker has a random token per command and
+bytes that bash's own traces never contain.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from agent_core.errors import ToolError
 from agent_core.ports import ShellResult
 
 POLL_INTERVAL = 0.2
-"""Seconds between two looks, as in Trae Agent."""
+"""Seconds between two checks, as in Trae Agent."""
 
-SHOWN = 16_000
-"""Characters of one stream that a result shows, half from the start and half from the end."""
+MAX_OUTPUT = 16_000
+"""Characters of one stream in a result: half from the start, half from the end."""
 
-_END = SHOWN // 2
-_END_BYTES = 4 * _END + 4  # UTF-8 takes at most four bytes a character; one may be cut
-_HELD = 16 * _END_BYTES  # how much a stream may hold before its middle is dropped
-_READ = 64 * 1024  # a pipe's usual capacity
-_LAST_READS = 64  # a background process may write for ever; what bash wrote comes first
-_OUT, _ERR = 98, 99  # duplicates of bash's own streams, where `exec >file` does not reach
+_HALF = MAX_OUTPUT // 2
+_HALF_BYTES = 4 * _HALF + 4  # UTF-8 has at most four bytes per character; one may be cut
+_MAX_HELD = 16 * _HALF_BYTES  # bytes a stream holds before its middle is dropped
+_READ_SIZE = 64 * 1024  # the usual capacity of a pipe
+_MAX_FINAL_READS = 64  # a background process may write forever; bash's own output comes first
+_OUT, _ERR = 98, 99  # duplicates of bash's streams, which `exec >file` does not redirect
 
 
 class _BashShell:
-    """What both shells share: all but the waiting."""
+    """The common part of both shells: everything except the waiting."""
 
     def __init__(self, cwd: Path) -> None:
         self._cwd = cwd
@@ -40,11 +40,11 @@ class _BashShell:
         self._busy = False
 
     async def run(self, command: str, timeout: float) -> ShellResult:
-        """Runs `command`, for `timeout` seconds at most.
+        """Runs `command` for at most `timeout` seconds.
 
-        Cancelled or out of time, it kills the shell with all that it started; the next
-        command gets a fresh one. Raises `ToolError` where bash cannot be started, where
-        `command` is no text for it, or where another command is still running.
+        After a cancellation or timeout, the shell and all its processes are killed and the next
+        command gets a new shell. Raises `ToolError` if bash cannot start, if `command` cannot be
+        encoded, or if another command is running.
         """
         if self._busy:
             raise ToolError("The shell is busy with another command.")
@@ -61,18 +61,18 @@ class _BashShell:
             self._busy = False
 
     async def restart(self) -> None:
-        """Ends the shell; the next command gets a fresh one."""
+        """Ends the shell. The next command gets a new one."""
         self._kill()
 
     async def close(self) -> None:
-        """Ends the shell with all that it started, and waits for it."""
+        """Ends the shell with all its processes and waits for it."""
         self._kill()
 
     async def _exchange(self, bash: "_Bash", script: bytes, seconds: float) -> ShellResult:
         try:
             async with asyncio.timeout(seconds):
                 await bash.send(script)
-                await self._ended(bash)
+                await self._wait_until_ended(bash)
         except TimeoutError:
             if not bash.ended():
                 self._kill()
@@ -88,8 +88,8 @@ class _BashShell:
             bash.exit_status, "The shell has ended; the next command gets a new one."
         )
 
-    async def _ended(self, bash: "_Bash") -> None:
-        """Returns when `bash.ended()` is true."""
+    async def _wait_until_ended(self, bash: "_Bash") -> None:
+        """Returns once `bash.ended()` is true."""
         raise NotImplementedError
 
     def _started(self) -> "_Bash":
@@ -110,9 +110,9 @@ class _BashShell:
 
 
 class PollingShell(_BashShell):
-    """Waits 0.2 s before each look, as Trae Agent does."""
+    """Waits 0.2 s before each check, as Trae Agent does."""
 
-    async def _ended(self, bash: "_Bash") -> None:
+    async def _wait_until_ended(self, bash: "_Bash") -> None:
         while True:
             await asyncio.sleep(POLL_INTERVAL)
             if bash.ended():
@@ -120,15 +120,15 @@ class PollingShell(_BashShell):
 
 
 class EventShell(_BashShell):
-    """Sleeps until the shell's output, or its end, wakes it."""
+    """Waits until the shell prints output or ends."""
 
-    async def _ended(self, bash: "_Bash") -> None:
+    async def _wait_until_ended(self, bash: "_Bash") -> None:
         while not bash.ended():
             await bash.changed()
 
 
 class _Bash:
-    """One bash process with its pipes, read whenever the loop finds output in them."""
+    """A bash process and its pipes. The event loop reads output as it arrives."""
 
     def __init__(self, cwd: Path) -> None:
         self._process = subprocess.Popen(
@@ -138,7 +138,7 @@ class _Bash:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            start_new_session=True,  # which all that it starts belongs to
+            start_new_session=True,  # identifies all processes that it starts
         )
         self._pipes = (self._process.stdin, self._process.stdout, self._process.stderr)
         self._stdin, out, err = (pipe.fileno() for pipe in self._pipes if pipe is not None)
@@ -152,7 +152,7 @@ class _Bash:
         os.write(self._stdin, b"exec %d>&1 %d>&2\n" % (_OUT, _ERR))
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Has `loop` watch the pipes; a shell may outlive the loop that it was started in."""
+        """Makes `loop` watch the pipes. A shell can outlive the loop that started it."""
         if loop is self._loop:
             return
         self._detach()
@@ -172,19 +172,19 @@ class _Bash:
 
     @property
     def exit_status(self) -> int | None:
-        """Of the last command; of the shell itself where that has ended."""
+        """Exit status of the last command, or of the shell if it has ended."""
         if self._out.status is not None:
             return self._out.status
         code = self._process.returncode
         return code if code is None or code >= 0 else 128 - code
 
     def expect(self, token: bytes) -> None:
-        """Makes ready for a command whose marks carry `token`."""
+        """Prepares for a command whose markers contain `token`."""
         for stream in self._streams.values():
             stream.expect(token)
 
     async def send(self, script: bytes) -> None:
-        """Writes `script`, or as much of it as bash takes before it ends."""
+        """Writes `script`. Stops if bash ends."""
         rest = memoryview(script)
         while rest and not self.exited():
             try:
@@ -205,23 +205,23 @@ class _Bash:
                 loop.remove_writer(self._stdin)
 
     def marked(self) -> bool:
-        """Whether both streams have come to their marks."""
+        """Whether both markers have arrived."""
         return self._out.status is not None and self._err.status is not None
 
     def exited(self) -> bool:
         return self._process.poll() is not None
 
     def ended(self) -> bool:
-        """Whether the command is over: both marks are there, or bash itself is gone."""
+        """Whether the command has ended: both markers are here, or bash itself has ended."""
         return self.marked() or self.exited()
 
     async def changed(self) -> None:
-        """Returns after the next mark or after bash's end."""
+        """Returns after the next marker, or after bash ends."""
         self._change.clear()
         if self._exit_fd is not None:
             await self._change.wait()
             return
-        with contextlib.suppress(TimeoutError):  # without pidfd, its end has to be looked for
+        with contextlib.suppress(TimeoutError):  # without pidfd, check whether bash has ended
             await asyncio.wait_for(self._change.wait(), POLL_INTERVAL / 4)
 
     def result(self, exit_status: int | None, note: str | None = None) -> ShellResult:
@@ -231,16 +231,16 @@ class _Bash:
         return ShellResult(self._out.text(), error, exit_status)
 
     def kill(self) -> None:
-        """Kills all that bash started, takes what is left in the pipes, and reaps bash.
+        """Kills all processes that bash started, reads the rest of the pipes, and reaps bash.
 
-        Does not await, so that it is complete also where the caller is being cancelled.
+        It does not await, so it completes even if the caller is being cancelled.
         """
         for group in _groups_of(self._process.pid):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
         self._process.wait()
         for fd in self._streams:
-            for _ in range(_LAST_READS):
+            for _ in range(_MAX_FINAL_READS):
                 if not self._read(fd):
                     break
         if self._loop is not None and not self._loop.is_closed():
@@ -251,12 +251,12 @@ class _Bash:
                 pipe.close()
         if self._exit_fd is not None:
             os.close(self._exit_fd)
-        self._change.set()  # whoever waits for this bash waits no longer
+        self._change.set()  # wakes a pending `changed`
 
     def _read(self, fd: int) -> bool:
-        """Takes one piece of output; False where there is none for now, or never again."""
+        """Reads a chunk of output. False if there is none now, or at the end of the stream."""
         try:
-            data = os.read(fd, _READ)
+            data = os.read(fd, _READ_SIZE)
         except BlockingIOError:
             return False
         if not data and self._loop is not None and not self._loop.is_closed():
@@ -271,70 +271,69 @@ class _Bash:
 
 
 class _Stream:
-    """One output stream, cut at the mark; a flood passes through without being kept."""
+    """One output stream, split at the marker. It keeps a bounded amount of output."""
 
     def __init__(self) -> None:
         self.status: int | None = None
-        """The exit status in the mark; None while there is no mark."""
-        self._mark = b""
+        """The exit status in the marker, or None before the marker."""
+        self._marker = b""
         self._held = bytearray()
         self._dropped = 0
         self._text = ""
 
     def expect(self, token: bytes) -> None:
-        """Begins a command. What a background process wrote meanwhile belongs to it."""
+        """Begins a command. Output of background processes since the last one is part of it."""
         self.status = None
-        self._mark = b"\1" + token + b":"
+        self._marker = b"\1" + token + b":"
 
     def feed(self, data: bytes) -> bool:
-        """Takes output in; True where it completes the mark."""
-        # A mark may have begun in what came before, and has at most this many bytes.
-        start = max(0, len(self._held) - len(self._mark) - 4)
+        """Adds output. Returns whether it completes the marker."""
+        # The marker may begin in earlier data; this is its maximum length.
+        start = max(0, len(self._held) - len(self._marker) - 4)
         self._held += data
-        found = bool(self._mark) and self._cut(start)
-        if len(self._held) > _HELD:
-            self._dropped += len(self._held) - 2 * _END_BYTES
-            del self._held[_END_BYTES:-_END_BYTES]
-        return found
+        complete = bool(self._marker) and self._cut(start)
+        if len(self._held) > _MAX_HELD:
+            self._dropped += len(self._held) - 2 * _HALF_BYTES
+            del self._held[_HALF_BYTES:-_HALF_BYTES]
+        return complete
 
     def _cut(self, start: int) -> bool:
-        begin = self._held.find(self._mark, start)
+        begin = self._held.find(self._marker, start)
         end = self._held.find(b"\2", begin) if begin >= 0 else -1
         if end < 0:
             return False
-        self.status = int(self._held[begin + len(self._mark) : end])
-        self._text = _shown(self._held[:begin], self._dropped)
-        self._mark, self._dropped = b"", 0
+        self.status = int(self._held[begin + len(self._marker) : end])
+        self._text = _clipped(self._held[:begin], self._dropped)
+        self._marker, self._dropped = b"", 0
         del self._held[: end + 1]
         return True
 
     def text(self) -> str:
-        """The command's output; all so far where its mark has not come."""
-        return self._text if self.status is not None else _shown(self._held, self._dropped)
+        """The command's output; before its marker, the output so far."""
+        return self._text if self.status is not None else _clipped(self._held, self._dropped)
 
 
-def _shown(held: bytearray, dropped: int) -> str:
-    """The text of a stream whose middle, `dropped` bytes, may be gone already."""
+def _clipped(held: bytearray, dropped: int) -> str:
+    """The text of a stream. `dropped` bytes are already missing from its middle."""
     if dropped:
-        head = held[:_END_BYTES].decode(errors="replace")[:_END]
-        tail = held[-_END_BYTES:].decode(errors="replace")[-_END:]
+        head = held[:_HALF_BYTES].decode(errors="replace")[:_HALF]
+        tail = held[-_HALF_BYTES:].decode(errors="replace")[-_HALF:]
     else:
         text = held.decode(errors="replace")
-        if len(text) <= SHOWN:
+        if len(text) <= MAX_OUTPUT:
             return text.removesuffix("\n")
-        head, tail = text[:_END], text[-_END:]
+        head, tail = text[:_HALF], text[-_HALF:]
     size = len(held) + dropped
     return f"{head}\n[... cut here: {size} bytes in all ...]\n{tail}".removesuffix("\n")
 
 
 def _script(command: str) -> tuple[bytes, bytes]:
-    """What bash is sent for `command`, and the token of its marks.
+    """The bash script for `command`, and the token of its markers.
 
-    `eval` keeps a command with a syntax error from swallowing the marks, and ends its
-    redirections with it. After such an error bash takes the next word for no keyword,
-    hence one group, parsed before the command runs, and a `:` before it. The marks' first
-    and last bytes stand here as escapes, and tracing goes to /dev/null, so that `set -x`
-    neither forges nor shows them.
+    `eval` ensures that a syntax error in the command does not consume the markers, and limits
+    the command's redirections. After such an error, bash does not recognise the next word as a
+    keyword, hence the leading `:` and a single group. The markers' first and last bytes are
+    escapes here, and tracing goes to /dev/null, so `set -x` neither prints nor forges them.
     """
     if "\0" in command:
         raise ToolError("A command cannot contain a NUL character.")
@@ -351,36 +350,36 @@ def _script(command: str) -> tuple[bytes, bytes]:
 
 
 def _groups_of(leader: int) -> set[int]:
-    """The process groups of the session that `leader` began, and of all below it.
+    """The process groups of the session of `leader`, and of all its descendants.
 
-    One group is not enough: `timeout`, `set -m` and `setsid` make groups of their own. What
-    left the session and lost its parent, as a daemon does, is not found; without /proc
-    nothing is but the leader's own group.
+    `timeout`, `set -m` and `setsid` create groups, so one group is not enough. A daemon that
+    left the session and lost its parent is not found. Without /proc, only the leader's own
+    group is found.
     """
     table = _process_table()
-    found = {pid for pid, (_, _, session) in table.items() if session == leader}
-    while below := {pid for pid, (parent, _, _) in table.items() if parent in found} - found:
-        found |= below
-    return {leader, *(table[pid][1] for pid in found)}
+    members = {pid for pid, (_, _, session) in table.items() if session == leader}
+    while below := {pid for pid, (parent, _, _) in table.items() if parent in members} - members:
+        members |= below
+    return {leader, *(table[pid][1] for pid in members)}
 
 
 def _process_table() -> dict[int, tuple[int, int, int]]:
-    """Parent, group and session of every process that can be seen."""
+    """Parent, group and session of every visible process."""
     try:
-        names = os.listdir("/proc")  # noqa: PTH208 - with pathlib all this takes six times as long
+        names = os.listdir("/proc")  # noqa: PTH208 - pathlib takes six times as long
     except FileNotFoundError:
         return {}
     table = {}
     for name in filter(str.isdecimal, names):
         with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb", 0) as file:  # noqa: PTH123
-            # The name before them may hold anything, also spaces and brackets.
+            # The process name before them may contain spaces and brackets.
             _, parent, group, session, *_ = file.read(1024).rpartition(b")")[2].split(None, 4)
             table[int(name)] = (int(parent), int(group), int(session))
     return table
 
 
 def _exit_fd(pid: int) -> int | None:
-    """A descriptor that becomes readable when the process ends; None where there are none."""
+    """A descriptor that becomes readable when the process ends. None if not supported."""
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):  # not Linux, or a sandbox without it

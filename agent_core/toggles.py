@@ -1,10 +1,10 @@
-"""The optimisations, each a switch. Read by `build.py` and by nothing else."""
+"""The toggles, one per optimisation. Only `build.py` reads them."""
 
 from msgspec import Struct
 
 
 class Toggles(Struct, frozen=True, kw_only=True):
-    """Which side of each optimisation is built; `True` is the optimised one.
+    """Selects the implementation for each optimisation; `True` is the optimised one.
 
     >>> Toggles.none().with_(lazy_tools=True).enabled()
     ('lazy_tools',)
@@ -24,16 +24,16 @@ class Toggles(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """All toggles, in the guide's order and then ours."""
+        """All toggles: the guide's, in its order, then the others."""
         return cls.__struct_fields__
 
     @classmethod
     def none(cls) -> "Toggles":
-        """Every optimisation off: the baseline."""
+        """All optimisations off: the baseline."""
         return cls(**dict.fromkeys(cls.names(), False))
 
     def with_(self, **changes: bool) -> "Toggles":
-        """A copy with some switches set. Raises `TypeError` for a name that is no toggle."""
+        """A copy with some toggles changed. Raises `TypeError` for an unknown name."""
         return type(self)(**{**self.as_dict(), **changes})
 
     def as_dict(self) -> dict[str, bool]:
@@ -48,12 +48,12 @@ ABOUT: dict[str, str] = {
     "async_file_io": "file work on the event loop | large files off the loop, atomic replace",
     "batched_trajectory": "the whole trajectory rewritten twice a step | appended in batches",
     "connection_pool": "a new connection for every request (synthetic) | kept-alive connections",
-    "lazy_tools": "every tool imported and built at start | each at its first execution",
+    "lazy_tools": "every tool imported and built at start | each tool at its first execution",
     "optional_deps": "every installed vendor SDK imported at start | only what the provider needs",
     "config_cache": "config parsed and validated at each start | a cache on disk, without secrets",
-    "native_client": "the vendor's SDK | our own wire client",
+    "native_client": "the vendor's SDK | the agent's own wire client",
     "incremental_history": "the whole history encoded at each step | each message encoded once",
-    "event_shell": "the shell polled every 0.2 s | woken by its output",
-    "shared_tls": "certificates read anew for every connection | one TLS context for all",
+    "event_shell": "the shell polled every 0.2 s | woken by output",
+    "shared_tls": "certificates read for every connection | one shared TLS context",
 }
-"""Baseline | optimised, one line a toggle."""
+"""One line per toggle: baseline | optimised."""

@@ -1,4 +1,4 @@
-"""Trae Agent's trajectory format: its records, and how they are laid out in the file."""
+"""Trae Agent's trajectory format: its records and the layout of the file."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -29,13 +29,16 @@ def result_record(result: ToolResult) -> dict[str, Any]:
 
 
 def message_records(message: Message) -> list[dict[str, Any]]:
-    """Trae Agent has one call or one result in a message, and a result comes from the user."""
+    """The records of one message.
+
+    Trae Agent allows one call or one result per message. A result has the role "user".
+    """
     if message.result is not None:
         return [{"role": "user", "content": None, "tool_result": result_record(message.result)}]
-    spoken = {"role": message.role, "content": message.text}
-    calls = [{**spoken, "tool_call": call_record(call)} for call in message.calls]
-    # The text goes with the first call, or it would be said once for each.
-    return [calls[0], *({**call, "content": None} for call in calls[1:])] if calls else [spoken]
+    record = {"role": message.role, "content": message.text}
+    calls = [{**record, "tool_call": call_record(call)} for call in message.calls]
+    # Only the first call carries the text, so that it is not repeated.
+    return [calls[0], *({**call, "content": None} for call in calls[1:])] if calls else [record]
 
 
 def all_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
@@ -101,8 +104,8 @@ def reply_record(reply: Reply) -> dict[str, Any]:
     }
 
 
-def blank(started: datetime | None = None) -> dict[str, Any]:
-    """A trajectory before anything has happened; its order is the file's."""
+def empty_trajectory(started: datetime | None = None) -> dict[str, Any]:
+    """An empty trajectory, with its fields in the order of the file."""
     return {
         "task": "",
         "start_time": started.isoformat() if started else "",
@@ -118,9 +121,8 @@ def blank(started: datetime | None = None) -> dict[str, Any]:
     }
 
 
-def usual_path() -> Path:
-    """Where a trajectory goes that nobody named; the microseconds keep sessions apart that
-    begin in the same second."""
+def default_path() -> Path:
+    """A new trajectory file. The microseconds distinguish sessions of the same second."""
     return Path("trajectories", f"trajectory_{datetime.now():%Y%m%d_%H%M%S_%f}.json")
 
 
@@ -131,10 +133,10 @@ def timestamp() -> str:
 def write_trajectory(
     out: BinaryIO, fields: dict[str, Any], interactions: Iterable[bytes], steps: Iterable[bytes]
 ) -> None:
-    """The trajectory as `json.dump(..., indent=2)` lays it out, one record at a time."""
+    """Writes the trajectory like `json.dump(..., indent=2)`, one record at a time."""
     lists = {"llm_interactions": interactions, "agent_steps": steps}
     before = b"{\n  "
-    for name in blank():
+    for name in empty_trajectory():
         out.write(before + encode_json(name) + b": ")
         if name in lists:
             _write_list(out, lists[name])
@@ -147,29 +149,29 @@ def write_trajectory(
 def _write_list(out: BinaryIO, records: Iterable[bytes]) -> None:
     before, after = b"[", b"[]"
     for record in records:
-        # A line break inside a string is written \n, so each one here is layout.
-        laid_out = msgspec.json.format(record, indent=2).replace(b"\n", b"\n    ")
-        out.write(before + b"\n    " + laid_out)
+        # Line breaks in strings are escaped, so these are all layout.
+        indented = msgspec.json.format(record, indent=2).replace(b"\n", b"\n    ")
+        out.write(before + b"\n    " + indented)
         before, after = b",", b"\n  ]"
     out.write(after)
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Readers of `path` see the old file or the new one and nothing between."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Replaces `path` atomically: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with unfinished.open("wb") as file:
+        with temporary.open("wb") as file:
             write(file)
-        unfinished.replace(path)
+        temporary.replace(path)
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
-def cannot_write(path: Path, error: OSError, *, lost: int = 0) -> RecordingError:
-    """The error for the file `path`: where records are lost, a journal, which has the others."""
+def write_error(path: Path, error: OSError, *, lost: int = 0) -> RecordingError:
+    """The error for `path`. With `lost` records, `path` is a journal that has the others."""
     reason = error.strerror or type(error).__name__
-    gone = (
-        f" {lost} records are lost; `agent-core recover {path}` saves the others." if lost else ""
+    loss = f" {lost} records are lost; `agent-core recover {path}` saves the others."
+    return RecordingError(
+        f"The trajectory {path} cannot be written: {reason}.{loss if lost else ''}"
     )
-    return RecordingError(f"The trajectory {path} cannot be written: {reason}.{gone}")

@@ -1,4 +1,4 @@
-"""A file of JSON lines that only grows, and the way from it to a trajectory."""
+"""An append-only file of JSON lines, and its conversion to a trajectory."""
 
 import logging
 import os
@@ -14,52 +14,56 @@ import msgspec
 
 from agent_core.encoding import encode_json
 from agent_core.errors import RecordingError
-from agent_core.trajectory_format import blank, cannot_write, replace_file, write_trajectory
+from agent_core.trajectory_format import (
+    empty_trajectory,
+    replace_file,
+    write_error,
+    write_trajectory,
+)
 
 _LOG = logging.getLogger(__name__)
 
 
 class Journal:
-    """A file of lines that only grows, and where asked for the thread that writes it.
+    """An append-only file of lines, optionally written by a background thread.
 
-    A new file: where `path` is there, left by a killed session or held by a living one,
-    another name is taken (`session.1.jsonl`), and logged. What goes in is bytes, which nobody
-    can change afterwards. After the first failed
-    write nothing more is written: a gap in the middle would look like a whole diary.
+    The file is always new. If `path` exists, from a killed or a running session, another name
+    is used (`session.1.jsonl`) and logged. Lines are bytes, which cannot change later. After a
+    failed write nothing more is written, because a gap would go unnoticed.
     """
 
     QUEUED_BATCHES = 64
-    """Then `append` waits for the disk."""
+    """`append` blocks once this many batches are queued."""
 
     def __init__(self, path: Path, *, batch_size: int, background: bool) -> None:
         self.path, self._fd = _new_file(path)
         self.records = self.kept = self.lost = self.writes = self.high_water = 0
         self.accepted = 0
-        """Bytes that came in."""
+        """Bytes appended."""
         self.size = 0
         """Bytes in the file."""
         self._batch_size = max(1, batch_size)
         self._batch: deque[bytes] = deque()
         self._queue: deque[bytes] = deque()
-        # Its lock is reentrant: a signal handler may flush in the very thread that is here.
-        self._changed = threading.Condition()
+        # Its lock is reentrant: a signal handler may flush in the thread that holds it.
+        self._with_values = threading.Condition()
         self._writing = False
         self._closing = False
         self._error: OSError | None = None
         self._thread: threading.Thread | None = None
         if background:
-            # A daemon, because the interpreter waits for other threads before it runs the
-            # exit handlers, one of which is what ends this thread.
+            # A daemon thread, because the interpreter joins other threads before it runs the
+            # exit handler that ends this one.
             self._thread = threading.Thread(target=self._run, name="trajectory", daemon=True)
             self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """Records that are not in the file yet."""
+        """Records not yet in the file."""
         return self.records - self.kept - self.lost
 
     def append(self, line: bytes) -> None:
-        """Raises `RecordingError` once a write has failed."""
+        """Raises `RecordingError` after a failed write."""
         self.check()
         self._batch.append(line)
         self.records += 1
@@ -69,38 +73,40 @@ class Journal:
             self.check()
 
     def flush(self) -> None:
-        """Returns when all lines are written. Raises `RecordingError`."""
+        """Waits until all lines are written. Raises `RecordingError`."""
         self._submit()
-        with self._changed:
-            # A signal handler may be here between a batch's arrival and the notice of it.
-            self._changed.notify_all()
+        with self._with_values:
+            # A signal handler may run between the arrival of a batch and its notification.
+            self._with_values.notify_all()
             while self._thread is not None and (self._queue or self._writing):
-                self._changed.wait()
+                self._with_values.wait()
         self.check()
 
     def close(self) -> None:
-        """Writes the rest and ends the thread; a second call does nothing. Raises nothing:
-        `check` says how it went."""
-        with self._changed:
+        """Writes the remaining lines and ends the thread. A second call does nothing.
+
+        Raises no error; see `check`.
+        """
+        with self._with_values:
             if self._closing:
                 return
             self._submit()
             self._closing = True
-            self._changed.notify_all()
+            self._with_values.notify_all()
         if self._thread is None:
             os.close(self._fd)
         elif self._thread is not threading.current_thread():
-            # The garbage collector may call this in any thread, the writer's among them.
+            # The garbage collector may call this in any thread, including the writer's.
             self._thread.join()
 
     def check(self) -> None:
-        """Raises `RecordingError` where lines were lost."""
+        """Raises `RecordingError` if lines were lost."""
         if self._error is not None:
-            raise cannot_write(self.path, self._error, lost=self.lost) from self._error
+            raise write_error(self.path, self._error, lost=self.lost) from self._error
 
     def _submit(self) -> None:
         lines = []
-        # Popped one at a time: a signal handler that flushes in between takes others.
+        # Popped one at a time, because a signal handler may flush in between.
         with suppress(IndexError):
             while True:
                 lines.append(self._batch.popleft())
@@ -111,29 +117,29 @@ class Journal:
         if self._thread is None:
             self._write(batch)
             return
-        with self._changed:
+        with self._with_values:
             while len(self._queue) >= self.QUEUED_BATCHES:
-                self._changed.wait()
+                self._with_values.wait()
             self._queue.append(batch)
             self.high_water = max(self.high_water, len(self._queue))
-            self._changed.notify_all()
+            self._with_values.notify_all()
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._with_values:
                 while not self._queue and not self._closing:
-                    self._changed.wait()
+                    self._with_values.wait()
                 if not self._queue:
                     os.close(self._fd)
                     return
                 batch = b"".join(self._queue)
                 self._queue.clear()
                 self._writing = True
-                self._changed.notify_all()
+                self._with_values.notify_all()
             self._write(batch)
-            with self._changed:
+            with self._with_values:
                 self._writing = False
-                self._changed.notify_all()
+                self._with_values.notify_all()
 
     def _write(self, data: bytes) -> None:
         if self._error is not None:
@@ -145,7 +151,7 @@ class Journal:
                 rest = rest[os.write(self._fd, rest) :]
         except OSError as error:
             self._error = error
-            # The disk is full: the lines that found room stay, the torn one goes.
+            # The disk is full: keep the complete lines, remove the partial one.
             kept = data.rfind(b"\n", 0, len(data) - len(rest)) + 1
             self.kept += data.count(b"\n", 0, kept)
             self.lost += data.count(b"\n", kept)
@@ -159,7 +165,7 @@ class Journal:
 
 
 def _new_file(path: Path) -> tuple[Path, int]:
-    """A file that was not there, `path` or one beside it, and its descriptor."""
+    """Creates a new file, `path` or a numbered variant of it. Returns its path and descriptor."""
     for number in count():
         free = path.with_stem(f"{path.stem}.{number}") if number else path
         with suppress(FileExistsError):
@@ -168,8 +174,8 @@ def _new_file(path: Path) -> tuple[Path, int]:
             break
     if free != path:
         _LOG.warning(
-            "%s is the journal of a session that did not end, or has not yet ended; it stays for"
-            " `agent-core recover`, and this session's is %s.",
+            "%s is the journal of another session, killed or still running. It stays for"
+            " `agent-core recover`; this session writes %s.",
             *(path, free),
         )
     return free, descriptor
@@ -178,16 +184,15 @@ def _new_file(path: Path) -> tuple[Path, int]:
 def recover(
     journal: Path, trajectory: Path | None = None, *, max_interactions: int | None = None
 ) -> Path:
-    """Makes the trajectory from a journal, whole or left by a killed process.
+    """Makes a trajectory from a journal, complete or left by a killed process.
 
-    A last line that was cut is left out. The trajectory stands beside the journal, under
-    the name that the session gave it, unless it is named; it is replaced in one piece. The
-    journal stays. Raises `RecordingError`, also for a file that no recorder began, and for
-    one file as both: whoever takes one for the other must not lose it.
+    Skips a truncated last line. The default for `trajectory` is the session's own name, next
+    to the journal. The file is replaced atomically; the journal stays. Raises
+    `RecordingError`, also if the file is not a journal or both paths are the same file.
     """
     try:
         contents = _Contents(journal, max_interactions)
-        trajectory = trajectory or contents.beside()
+        trajectory = trajectory or contents.default_trajectory()
         if trajectory.exists() and trajectory.samefile(journal):
             raise RecordingError(f"{journal} is the journal; name another file for the trajectory.")
 
@@ -198,9 +203,9 @@ def recover(
 
         replace_file(trajectory, write)
     except OSError as error:
-        raise cannot_write(trajectory or journal, error) from error
+        raise write_error(trajectory or journal, error) from error
     except msgspec.DecodeError as error:
-        raise RecordingError(f"{journal} is no journal of a trajectory: {error}.") from error
+        raise RecordingError(f"{journal} is not a trajectory journal: {error}.") from error
     return trajectory
 
 
@@ -212,21 +217,21 @@ _STEP = msgspec.json.Decoder(_Step)
 
 
 class _Contents:
-    """A journal, read in passes, so that a long session never stands in memory as a whole.
+    """A journal, read in several passes, so that memory use does not grow with its records.
 
-    `newest` is how many records of each kind are kept; None keeps all.
+    `newest` is the number of records of each kind to keep; None keeps all.
     """
 
     def __init__(self, journal: Path, newest: int | None) -> None:
         self._journal = journal
         self._newest = newest
-        self.fields = blank()
+        self.fields = empty_trajectory()
         self._counts = {b"interaction": 0, b"step": 0}
         self._numbers: list[int] = []
         self._summaries: dict[int, str] = {}
-        """By the place of the step, from 0."""
+        """By the index of the step."""
         if next(self._lines(), (b"", b""))[0] != b"start":
-            raise RecordingError(f"{journal} is no journal of a trajectory: it has no start.")
+            raise RecordingError(f"{journal} is not a trajectory journal: it has no start.")
         for kind, data in self._lines():
             if kind in self._counts:
                 self._counts[kind] += 1
@@ -237,27 +242,27 @@ class _Contents:
             else:
                 self.fields |= msgspec.json.decode(data)
 
-    def beside(self) -> Path:
-        """Where the trajectory belongs: not every one of them is called `.json`."""
+    def default_trajectory(self) -> Path:
+        """The default trajectory file. Its suffix is not always `.json`."""
         journal = self._journal
         if self.fields.get("file") == journal.stem:
             return journal.with_name(journal.stem)
         return journal.with_suffix(".json")
 
     def records(self, kind: bytes) -> Iterator[bytes]:
-        """The JSON of the records of a kind that are kept."""
-        first, place = self._first(self._counts[kind]), -1
-        for found, data in self._lines():
-            place += found == kind
-            if found == kind and place >= first:
-                summary = self._summaries.get(place) if kind == b"step" else None
+        """The JSON of the kept records of one kind."""
+        first, index = self._first(self._counts[kind]), -1
+        for line_kind, data in self._lines():
+            index += line_kind == kind
+            if line_kind == kind and index >= first:
+                summary = self._summaries.get(index) if kind == b"step" else None
                 yield data if summary is None else _with_summary(data, summary)
 
     def _first(self, count: int) -> int:
         return 0 if self._newest is None else max(0, count - self._newest)
 
     def _summarise(self, step_number: int, lakeview_summary: str) -> None:
-        """Belongs to the first step of its number among those kept when it was made."""
+        """Adds the summary to the first step of this number that was kept at that time."""
         first = self._first(len(self._numbers))
         with suppress(ValueError):
             self._summaries[self._numbers.index(step_number, first)] = lakeview_summary
@@ -265,8 +270,8 @@ class _Contents:
     def _lines(self) -> Iterator[tuple[bytes, bytes]]:
         with self._journal.open("rb") as file:
             for line in file:
-                head, found, data = line.partition(b',"data":')
-                if found and data.endswith(b"}\n"):
+                head, separator, data = line.partition(b',"data":')
+                if separator and data.endswith(b"}\n"):
                     yield head[len(b'{"kind":"') : -1], data[:-2]
 
 

@@ -1,13 +1,13 @@
-"""The session's diary, in Trae Agent's trajectory format.
+"""Records a session in Trae Agent's trajectory format.
 
-`TrajectoryRecorder` does what Trae Agent does: it keeps everything in memory and writes
-the whole file anew, in place, with every record. `OptimizedTrajectoryRecorder` appends
-each record once, as a line of JSON, to a journal beside the file and makes the same file
-from it at the end: the same as data, for `json` spells some floats otherwise (`1e+22`).
-A journal that a killed process left becomes a trajectory through `recover`.
+`TrajectoryRecorder` works like Trae Agent: it keeps everything in memory and rewrites the
+whole file with every record. `OptimizedTrajectoryRecorder` appends each record as a line of
+JSON to a journal next to the file, and builds the same file from it at the end. The files
+are equal as data; `json` spells some floats differently (`1e+22`). `recover` makes a
+trajectory from the journal of a killed process.
 
-Both keep known secrets out of every file, and with `max_interactions` both keep the
-newest that many interactions and the newest that many steps in the final file.
+Both redact known secrets. With `max_interactions`, the final file has only the newest
+interactions and the newest steps, that many of each.
 """
 
 import asyncio
@@ -26,25 +26,25 @@ from agent_core.errors import RecordingError
 from agent_core.messages import Message, Reply, ToolCall, ToolResult, ToolSpec
 from agent_core.redaction import Redactor
 from agent_core.trajectory_format import (
-    blank,
-    cannot_write,
+    default_path,
+    empty_trajectory,
     interaction_record,
     replace_file,
     step_record,
-    usual_path,
+    write_error,
     write_trajectory,
 )
 from agent_core.trajectory_journal import Journal, recover
 
 __all__ = ["OptimizedTrajectoryRecorder", "TrajectoryRecorder", "recover"]
 
-# ----------------------------------------------------------------- what both recorders do
+# ----------------------------------------------------------------------------- common part
 
 
-class _Diary(ABC):
-    """Both sets of names, the port's and Trae Agent's, onto five things that may happen.
+class RecorderBase(ABC):
+    """Implements the port and Trae Agent's method names on top of five abstract methods.
 
-    Raises `RecordingError` where nothing was started, and where a file cannot be written.
+    Raises `RecordingError` before `start`, and if a file cannot be written.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class _Diary(ABC):
         max_interactions: int | None,
         redactor: Redactor | None,
     ) -> None:
-        self.trajectory_path = Path(trajectory_path or usual_path())
+        self.trajectory_path = Path(trajectory_path or default_path())
         self.max_interactions = max_interactions
         self._redactor = Redactor.of_environment(os.environ) if redactor is None else redactor
         self._started: datetime | None = None
@@ -109,11 +109,11 @@ class _Diary(ABC):
     # ----------------------------------------------------------------- Trae Agent's names
 
     def start_recording(self, task: str, provider: str, model: str, max_steps: int) -> None:
-        """Begins a new trajectory; its file is there when this returns."""
+        """Begins a new trajectory. Its file exists when this returns."""
         self._started = datetime.now()
         self._provider = provider
         self._model = model
-        header = blank(self._started)
+        header = empty_trajectory(self._started)
         header |= {"task": task, "provider": provider, "model": model, "max_steps": max_steps}
         try:
             self._begin(self._redactor.tree(header))
@@ -159,12 +159,12 @@ class _Diary(ABC):
         )
 
     def update_lakeview(self, step_number: int, lakeview_summary: str) -> None:
-        """Adds a summary to the first step of this number."""
+        """Adds a summary to the first step with this number."""
         self._require_started()
         self._add_summary(step_number, self._redactor.text(lakeview_summary))
 
     def finalize_recording(self, success: bool, final_result: str | None = None) -> None:
-        """Completes the file. A second call, or one without a start, does nothing."""
+        """Completes the file. Does nothing if no recording is active."""
         if self._started is not None:
             self._end(self._ending(success, final_result))
 
@@ -186,17 +186,18 @@ class _Diary(ABC):
 
     def _require_started(self) -> None:
         if self._started is None:
-            raise RecordingError("Nothing is being recorded; call start_recording first.")
+            raise RecordingError("No recording is active; call start_recording first.")
 
 
 # ------------------------------------------------------------------------------- baseline
 
 
-class TrajectoryRecorder(_Diary):
-    """Trae Agent's way: the whole file rewritten in place at the start, twice a step and at
-    the end. A reader may find half a file, and a full disk costs what was there before.
+class TrajectoryRecorder(RecorderBase):
+    """Rewrites the whole file in place at the start, twice per step and at the end.
 
-    Where Trae Agent prints a warning when it cannot write, this raises `RecordingError`.
+    This is Trae Agent's way. A reader may see a partial file, and a full disk destroys the
+    previous contents. Trae Agent prints a warning if it cannot write; this class raises
+    `RecordingError`.
     """
 
     def __init__(
@@ -207,7 +208,7 @@ class TrajectoryRecorder(_Diary):
         redactor: Redactor | None = None,
     ) -> None:
         super().__init__(trajectory_path, max_interactions, redactor)
-        self._data = blank()
+        self._data = empty_trajectory()
         self._saves = 0
         self._bytes_written = 0
 
@@ -218,7 +219,7 @@ class TrajectoryRecorder(_Diary):
                 json.dump(self._data, file, indent=2, ensure_ascii=False)
                 self._bytes_written += file.tell()
         except OSError as error:
-            raise cannot_write(self.trajectory_path, error) from error
+            raise write_error(self.trajectory_path, error) from error
         self._saves += 1
 
     def get_statistics(self) -> dict[str, float]:
@@ -261,21 +262,20 @@ class TrajectoryRecorder(_Diary):
 # ------------------------------------------------------------------------------ optimised
 
 
-class OptimizedTrajectoryRecorder(_Diary):
-    """Each record encoded once and appended, `batch_size` of them in one write.
+class OptimizedTrajectoryRecorder(RecorderBase):
+    """Encodes each record once and appends it, `batch_size` records per write.
 
-    While the session runs, `trajectory_path` holds a valid trajectory without records,
-    and the journal beside it (`journal_path`) the records, a line each. A reader finds
-    whole lines at any moment; killed, the session loses the batch not yet written and
-    no more (the file survives the process, not a power cut). At the end the file is
-    replaced in one piece and the journal is removed.
+    During the session, `trajectory_path` is a valid trajectory without records, and the
+    journal (`journal_path`) has the records, one per line. A reader always sees whole lines. If
+    the session is killed, only the unwritten batch is lost. The data survives the process,
+    not a power failure. At the end the file is replaced atomically and the journal removed.
 
-    `background_io` has a thread write the batches, so that a slow disk does not hold up
-    the event loop. It costs a little CPU; on a fast disk nothing is won by it. The queue
-    between is bounded: who records faster than the disk takes it waits.
+    With `background_io`, a thread writes the batches, so a slow disk does not block the event
+    loop. This costs some CPU time and gains nothing on a fast disk. The queue is bounded:
+    recording waits if the disk is slower.
 
-    Works with and without an event loop. Dropped or left open at exit, it still writes
-    what it has and stops its thread; the journal then stays.
+    Works with and without an event loop. If it is dropped or still open at exit, it writes
+    its remaining records, stops its thread and leaves the journal.
     """
 
     def __init__(
@@ -296,32 +296,34 @@ class OptimizedTrajectoryRecorder(_Diary):
 
     @property
     def journal_path(self) -> Path:
-        """The journal's file; before the start, the one that is taken where it is free."""
+        """The journal. Before the start, its preferred name."""
         if self._journal is not None:
             return self._journal.path
         path = self.trajectory_path
         return path.with_suffix(".jsonl") if path.suffix == ".json" else Path(f"{path}.jsonl")
 
     def flush(self) -> None:
-        """Returns when everything recorded so far is in the journal. Safe in a signal handler."""
+        """Waits until every record is in the journal. Safe in a signal handler."""
         if self._journal is not None:
             self._journal.flush()
 
     async def save_trajectory_async(self) -> None:
-        """Brings the file up to now, while the recording goes on."""
+        """Updates the trajectory file while the recording continues."""
         if self._journal is not None:
             self.flush()
-            await _off_the_loop(self._convert, self._journal.accepted)
+            await _run_off_loop(self._convert, self._journal.accepted)
 
     async def finish(self, success: bool, final_result: str | None) -> None:
         if self._started is not None:
             size = self._journal.accepted if self._journal is not None else 0
             ending = self._ending(success, final_result)
-            await _off_the_loop(lambda: self._end(ending), size)
+            await _run_off_loop(lambda: self._end(ending), size)
 
     def cleanup(self) -> None:
-        """Writes what is there and stops the thread. Without `finalize_recording` before,
-        the journal stays, for `recover`."""
+        """Writes the remaining records and stops the thread.
+
+        Without a previous `finalize_recording`, the journal stays for `recover`.
+        """
         if self._journal is not None:
             self._journal.close()
 
@@ -350,8 +352,8 @@ class OptimizedTrajectoryRecorder(_Diary):
                 self.journal_path, batch_size=self.batch_size, background=self.background_io
             )
         except OSError as error:
-            raise cannot_write(self.trajectory_path, error) from error
-        # Holds the journal and not the recorder, or the recorder could never be dropped.
+            raise write_error(self.trajectory_path, error) from error
+        # References the journal, not the recorder, so that the recorder can be collected.
         weakref.finalize(self, self._journal.close)
         try:
             self._add("start", {**header, "file": self.trajectory_path.name})
@@ -394,13 +396,13 @@ class OptimizedTrajectoryRecorder(_Diary):
         recover(self.journal_path, self.trajectory_path, max_interactions=self.max_interactions)
 
 
-_LARGE = 256 * 1024
-"""Bytes. Converting less takes about a millisecond, and a thread is not worth its start."""
+_MIN_THREAD_SIZE = 256 * 1024
+"""Bytes. Converting less takes about a millisecond, less than a thread is worth."""
 
 
-async def _off_the_loop(work: Callable[[], None], size: int) -> None:
-    """Runs `work`, where it is large in a thread of its own that is gone afterwards."""
-    if size < _LARGE:
+async def _run_off_loop(work: Callable[[], None], size: int) -> None:
+    """Runs `work`, in a temporary thread if `size` is large."""
+    if size < _MIN_THREAD_SIZE:
         work()
         return
     loop = asyncio.get_running_loop()
@@ -410,7 +412,7 @@ async def _off_the_loop(work: Callable[[], None], size: int) -> None:
         failure: BaseException | None = None
         try:
             work()
-        except BaseException as error:  # raised again where it is awaited
+        except BaseException as error:  # raised again by the awaiting task
             failure = error
         loop.call_soon_threadsafe(done.set_result, failure)
 
@@ -419,7 +421,7 @@ async def _off_the_loop(work: Callable[[], None], size: int) -> None:
     try:
         failure = await asyncio.shield(done)
     finally:
-        # Also when cancelled: a diary that is being completed is completed.
+        # Also when cancelled: let the conversion complete.
         thread.join()
     if failure is not None:
         raise failure

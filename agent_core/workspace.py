@@ -1,4 +1,4 @@
-"""The folder that a session works in, and the guard at its fence."""
+"""The folder that a session works in."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from agent_core.errors import ToolError
 class Workspace:
     """Resolves the paths that a model names.
 
-    Confined (the default), a path that leads outside the root, through `..` or a
-    symbolic link, is refused with `ToolError`.
+    If `confined`, a path outside the root raises `ToolError`, also through `..` or a
+    symbolic link.
     """
 
     def __init__(self, root: Path, *, confined: bool = True) -> None:
@@ -17,12 +17,12 @@ class Workspace:
         self.confined = confined
 
     def resolve(self, path: str) -> Path:
-        """The absolute path meant by `path`, relative paths taken from the root."""
+        """The absolute path for `path`. Relative paths start at the root."""
         try:
             resolved = (self.root / path).resolve()
-        # What is raised for a loop of links or a NUL byte depends on the Python version.
+        # The exception for a link loop or a NUL byte depends on the Python version.
         except (OSError, RuntimeError, ValueError) as error:
-            raise ToolError(f"{path!r} cannot be a path: {error}") from None
+            raise ToolError(f"{path!r} is not a valid path: {error}") from None
         if self.confined and not resolved.is_relative_to(self.root):
             raise ToolError(f"{path} is outside the workspace {self.root}; use a path inside it.")
         return resolved

@@ -1,10 +1,10 @@
-"""What every test shares."""
+"""Hypothesis profiles and fixtures for all tests."""
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# No test judges by the clock: a machine may be busy. The second and third Python are brief, because
-# the properties were searched at length on the first.
+# No deadlines, because the machine may be busy. tox uses the brief profile on the second and third
+# Python, because the first one runs all examples.
 settings.register_profile(
     "thorough", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -14,5 +14,5 @@ settings.load_profile("thorough")
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Async tests run on asyncio, the only loop that the agent uses."""
+    """Run async tests on asyncio, the only event loop that the agent supports."""
     return "asyncio"

@@ -1,19 +1,19 @@
-"""How long a property is searched."""
+"""Hypothesis settings for a given number of examples."""
 
 from hypothesis import HealthCheck, settings
 
-USUAL = 100
-"""Examples that hypothesis tries where nothing is said."""
+DEFAULT_EXAMPLES = 100
+"""Default number of examples in hypothesis."""
 
 
 def examples(count: int, *, one_fixture: bool = False) -> settings:
-    """So many for one test; in a brief profile the same share of them as of all others.
+    """Return settings with `count` examples, scaled down in the brief profile.
 
-    `one_fixture` where all examples may share the fixtures of a test.
+    `one_fixture` allows all examples to share function-scoped fixtures.
     """
-    usual = settings.default
-    shared = (HealthCheck.function_scoped_fixture,) if one_fixture else ()
+    default = settings.default
+    suppressed = (HealthCheck.function_scoped_fixture,) if one_fixture else ()
     return settings(
-        max_examples=max(1, count * usual.max_examples // USUAL),
-        suppress_health_check=(*usual.suppress_health_check, *shared),
+        max_examples=max(1, count * default.max_examples // DEFAULT_EXAMPLES),
+        suppress_health_check=(*default.suppress_health_check, *suppressed),
     )

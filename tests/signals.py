@@ -1,4 +1,4 @@
-"""Tests that send a signal need somebody who hears it."""
+"""Skip tests of signals that this process ignores."""
 
 import signal
 
@@ -6,7 +6,9 @@ import pytest
 
 
 def needs(number: signal.Signals) -> None:
-    """Skips where whoever started the tests made them deaf to it, and so all that they start:
-    a shell does with SIGINT for what it runs in the background, `nohup` with SIGHUP."""
+    """Skip the test if this signal is ignored, because child processes inherit that.
+
+    Shells ignore SIGINT in background jobs, and `nohup` ignores SIGHUP.
+    """
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip(f"{number.name} is ignored here")

@@ -1,14 +1,13 @@
-"""The documents say what the committed runs and the commands say.
+"""Documents match the committed runs and the output of the commands.
 
-Between marks that are comments of Markdown stands what is rendered anew:
+Text between these Markdown comments is rendered:
 
-    <!-- run: results/NAME.json -->   the table of a run          <!-- end of run -->
-    <!-- output: trae-bench ... -->   what that command prints    <!-- end of output -->
-    <!-- study: NAME PATTERN -->      what that study tells of its raw data
-                                                                  <!-- end of study -->
-    <!-- commands -->                 the help of every command   <!-- end of commands -->
+    <!-- run: results/NAME.json -->   the table of a run             <!-- end of run -->
+    <!-- output: trae-bench ... -->   the output of a command        <!-- end of output -->
+    <!-- study: NAME PATTERN -->      a study's report of raw data   <!-- end of study -->
+    <!-- commands -->                 the help of every command      <!-- end of commands -->
 
-Pictures are drawn from the committed runs, too. `python -m tests.test_docs` writes all of it anew.
+Pictures are drawn from the committed runs. `python -m tests.test_docs` renders everything.
 """
 
 import io
@@ -36,7 +35,8 @@ from trae_bench.report.html import page
 from trae_bench.report.html.source import Source
 from trae_bench.report.plot import Shown, picture
 from trae_bench.report.text.terminal import closing, noise_lines, table
-from trae_bench.stats.analysis import comparisons, noise_floor
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.noise import noise_floor
 from trae_bench.storage.run_file import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,70 +48,70 @@ BLOCK = re.compile(
 )
 WIDTH = 80
 GUIDES = ("docs/performance.md", "docs/claims.md")
-"""Their tables have marks of their own: `trae-bench report --guide`."""
+"""Documents with tables rendered by `trae-bench report --guide`."""
 
 
 def rendered(document: Path) -> str:
-    """The document's text with every block as it should be."""
-    kinds = {
-        "run: ": table_of,
-        "output: trae-bench ": output_of,
-        "study: ": told_by_study,
-        "commands": help_of_all,
+    """Return the text of the document with all blocks rendered."""
+    renderers = {
+        "run: ": render_run,
+        "output: trae-bench ": render_output,
+        "study: ": render_study,
+        "commands": render_help,
     }
 
-    def block(found: re.Match[str]) -> str:
-        return f"{found[1]}{kinds[found[2]](found[3])}{found[4]}"
+    def block(match: re.Match[str]) -> str:
+        return f"{match[1]}{renderers[match[2]](match[3])}{match[4]}"
 
     return BLOCK.sub(block, document.read_text(encoding="utf-8"))
 
 
-def table_of(name: str) -> str:
+def render_run(name: str) -> str:
     run = read_run(ROOT / name)
-    shown = "\n".join(_parts(run))
-    return f"```text\n{shown}\n```\n{_source(run)}\n"
+    text = "\n".join(_run_lines(run))
+    return f"```text\n{text}\n```\n{_source(run)}\n"
 
 
-def output_of(arguments: str) -> str:
-    """What a command prints that reads and measures nothing, at the root of the repository."""
-    printed = io.StringIO()
-    with chdir(ROOT), redirect_stdout(printed), mock.patch.dict(os.environ, COLUMNS=str(WIDTH)):
+def render_output(arguments: str) -> str:
+    """Return the output of a command that does not measure, run in the root of the repository."""
+    stdout = io.StringIO()
+    with chdir(ROOT), redirect_stdout(stdout), mock.patch.dict(os.environ, COLUMNS=str(WIDTH)):
         code = main(shlex.split(arguments))
     assert code == 0, f"trae-bench {arguments} ended in {code}"
-    lines = (line.rstrip() for line in printed.getvalue().rstrip().split("\n"))
+    lines = (line.rstrip() for line in stdout.getvalue().rstrip().split("\n"))
     return "\n".join(["```text", f"$ trae-bench {arguments}", *lines, "```", ""])
 
 
-def told_by_study(arguments: str) -> str:
-    """The tables of a study that `--tell`s of raw data."""
+def render_study(arguments: str) -> str:
+    """Return the output of a study with `--report` and its raw data."""
     name, pattern = arguments.split()
     files = sorted(map(str, ROOT.glob(pattern)))
     study = import_module(f"tests.studies.{name}")
-    told = io.StringIO()
-    with chdir(ROOT), redirect_stdout(told):
-        study.main(["--tell", *files])
-    return f"{told.getvalue().rstrip()}\n"
+    stdout = io.StringIO()
+    with chdir(ROOT), redirect_stdout(stdout):
+        study.main(["--report", *files])
+    return f"{stdout.getvalue().rstrip()}\n"
 
 
-def help_of_all(_: str = "") -> str:
+def render_help(_: str = "") -> str:
     context = click.Context(
         cli, info_name="trae-bench", terminal_width=WIDTH, **cli.context_settings
     )
-    return "\n".join(_helps(context, cli))
+    return "\n".join(_help_sections(context, cli))
 
 
-def _helps(context: click.Context, command: click.Command) -> Iterator[str]:
-    """Of a command and, in the order of their names, of those below it."""
+def _help_sections(context: click.Context, command: click.Command) -> Iterator[str]:
+    """Yield the help of a command, then of its subcommands in alphabetical order."""
     yield f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            assert below is not None
-            inner = click.Context(below, parent=context, info_name=name, terminal_width=WIDTH)
-            yield from _helps(inner, below)
+            subcommand = command.get_command(context, name)
+            assert subcommand is not None
+            inner = click.Context(subcommand, parent=context, info_name=name, terminal_width=WIDTH)
+            yield from _help_sections(inner, subcommand)
 
 
-def _parts(run: RunFile) -> list[str]:
+def _run_lines(run: RunFile) -> list[str]:
     lines = [*noise_lines(run), "", table(run.comparisons, METRICS), "", closing(run)]
     return [line.rstrip() for part in lines for line in part.split("\n")]
 
@@ -127,15 +127,15 @@ def _source(run: RunFile) -> str:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_blocks_are_what_they_should_be(document: Path) -> None:
+def test_blocks_are_up_to_date(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
-    assert text == rendered(document), "run `python -m tests.test_docs` to write the blocks anew"
-    begun = len(re.findall(r"^<!-- (?:run: |output: |study: |commands -->)", text, re.MULTILINE))
-    assert begun == len(BLOCK.findall(text)), "a block without its end"
+    assert text == rendered(document), "run `python -m tests.test_docs` to render the blocks"
+    starts = len(re.findall(r"^<!-- (?:run: |output: |study: |commands -->)", text, re.MULTILINE))
+    assert starts == len(BLOCK.findall(text)), "a block has no end marker"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_lead_somewhere(document: Path) -> None:
+def test_linked_files_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     missing = [target for target in targets if not (document.parent / target).exists()]
@@ -152,37 +152,37 @@ def test_every_command_has_its_help_in_the_reference() -> None:
     assert not missing
 
 
-def helps() -> dict[str, str]:
-    """What each command says, by its name."""
-    named = (block.partition("\n") for block in help_of_all().removeprefix("## ").split("\n## "))
-    return {name: text for name, _, text in named}
+def help_by_command() -> dict[str, str]:
+    sections = render_help().removeprefix("## ").split("\n## ")
+    return {name: text for name, _, text in (section.partition("\n") for section in sections)}
 
 
-@pytest.mark.parametrize("name", helps())
-def test_every_help_has_examples_that_can_be_typed(name: str) -> None:
-    _, _, examples = helps()[name].replace("\\\n", "").partition("Examples:\n")
-    typed = re.findall(r"^ +trae-bench (.+?)(?:  .*)?$", examples, re.MULTILINE)
-    assert typed
-    for line in typed:
+@pytest.mark.parametrize("name", help_by_command())
+def test_every_help_has_valid_examples(name: str) -> None:
+    _, _, examples = help_by_command()[name].replace("\\\n", "").partition("Examples:\n")
+    command_lines = re.findall(r"^ +trae-bench (.+?)(?:  .*)?$", examples, re.MULTILINE)
+    assert command_lines
+    for line in command_lines:
         check_command(shlex.split(line))
 
 
 def test_help_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = help_of_all()
+    expected = render_help()
     monkeypatch.setenv("COLUMNS", "200")
-    assert help_of_all() == usual
+    assert render_help() == expected
 
 
 def commands_of(document: Path) -> list[list[str]]:
-    """Command lines of `trae-bench` in the blocks that a reader is to type."""
-    typed = re.findall(r"^ *```sh\n(.*?)^ *```$", document.read_text("utf-8"), re.DOTALL | re.M)
-    lines = [part.strip() for block in typed for line in block.splitlines()
+    """Return the arguments of all `trae-bench` commands in the shell blocks of a document."""
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", document.read_text("utf-8"), re.DOTALL | re.M)
+    lines = [part.strip() for block in blocks for line in block.splitlines()
              for part in line.split("&&")]  # fmt: skip
-    found = (shlex.split(line.split(">")[0], comments=True) for line in lines)
-    return [line[1:] for line in found if line and line[0].endswith("trae-bench")]
+    commands = (shlex.split(line.split(">")[0], comments=True) for line in lines)
+    return [words[1:] for words in commands if words and words[0].endswith("trae-bench")]
 
 
 def check_command(arguments: list[str]) -> None:
+    """Raise `click.UsageError` for an unknown option, and fail on a surplus argument."""
     command: click.Command = cli
     while isinstance(command, click.Group) and arguments:
         command = command.commands[arguments.pop(0)]
@@ -191,31 +191,30 @@ def check_command(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_commands_can_be_typed_as_they_stand(document: Path) -> None:
-    """No option that is not there, no argument too many."""
+def test_commands_are_valid(document: Path) -> None:
     for arguments in commands_of(document):
         check_command(arguments)
 
 
-def test_a_command_that_is_not_there_is_seen(tmp_path: Path) -> None:
+def test_an_invalid_option_is_detected(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```sh\ncd x && trae-bench run bugfix --no-such-option  # why\n```\n")
     assert commands_of(page) == [["run", "bugfix", "--no-such-option"]]
     with pytest.raises(click.NoSuchOption):
-        test_commands_can_be_typed_as_they_stand(page)
+        test_commands_are_valid(page)
 
 
 # -- pictures
 
 
-def noise_of_one_metric() -> bytes:
-    """Processor time of the A/A pairs that ran at once, and of those that took turns."""
+def draw_noise() -> bytes:
+    """Draw the CPU times of the A/A pairs, in duets and in serial pairs."""
     run = read_run(ROOT / "results" / "quick.json")
-    return picture({mode: _cpu_alone(run, mode) for mode in ("duet", "serial")}, "noise", "svg")
+    return picture({mode: _cpu_only(run, mode) for mode in ("duet", "serial")}, "noise", "svg")
 
 
-def _cpu_alone(run: RunFile, mode: Mode) -> RunFile:
-    """The run as if processor time had been all that was asked for, and taken so."""
+def _cpu_only(run: RunFile, mode: Mode) -> RunFile:
+    """Return the run reduced to the metric `cpu`, measured in this mode."""
     header = run.header
     metrics = {"cpu": replace(header.metrics["cpu"], mode=mode)}
     cells = tuple(
@@ -228,43 +227,43 @@ def _cpu_alone(run: RunFile, mode: Mode) -> RunFile:
     return replace(run, header=replace(header, cells=cells, metrics=metrics), noise=tuple(noise))
 
 
-def of_quick(kind: str, **shown: str) -> Callable[[], bytes]:
+def draw_quick(kind: str, **row: str) -> Callable[[], bytes]:
     def draw() -> bytes:
         run = read_run(ROOT / "results" / "quick.json")
-        return picture({"quick": run}, kind, "svg", Shown(**shown))  # type: ignore[arg-type]
+        return picture({"quick": run}, kind, "svg", Shown(**row))  # type: ignore[arg-type]
 
     return draw
 
 
 PICTURES = {
-    "effects.svg": of_quick("effects"),
-    "noise.svg": noise_of_one_metric,
-    "looks.svg": of_quick("pairs", scenario="bugfix", toggle="parallel_tools", metric="wall"),
+    "effects.svg": draw_quick("effects"),
+    "noise.svg": draw_noise,
+    "looks.svg": draw_quick("pairs", scenario="bugfix", toggle="parallel_tools", metric="wall"),
 }
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_pictures_are_those_of_the_committed_runs(name: str) -> None:
+def test_pictures_match_the_committed_runs(name: str) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     drawn, committed = PICTURES[name](), (ROOT / "docs" / name).read_bytes()
     if f"\nmatplotlib=={matplotlib.__version__}\n" in _read("constraints.txt"):
-        assert drawn == committed, "run `python -m tests.test_docs` to draw the pictures anew"
-    # Another version may place a line elsewhere, but the picture has the same parts.
-    assert _parts_of(drawn) == _parts_of(committed)
+        assert drawn == committed, "run `python -m tests.test_docs` to draw the pictures"
+    # Another version of matplotlib may move a line, but draws the same elements.
+    assert _group_ids(drawn) == _group_ids(committed)
 
 
-def page_of_the_full_run() -> str:
+def render_page() -> str:
     run = read_run(ROOT / "results" / "full.json")
     return page([Source("full.json", run, claimed=True)])
 
 
-def test_the_page_is_that_of_the_committed_run() -> None:
+def test_the_page_matches_the_committed_run() -> None:
     pytest.importorskip("jinja2")
-    assert page_of_the_full_run() == _read("docs/report.html"), "run `python -m tests.test_docs`"
+    assert render_page() == _read("docs/report.html"), "run `python -m tests.test_docs`"
 
 
-def _parts_of(svg: bytes) -> list[str]:
-    return [each.get("id", "") for each in ElementTree.fromstring(svg).iter("{*}g")]
+def _group_ids(svg: bytes) -> list[str]:
+    return [group.get("id", "") for group in ElementTree.fromstring(svg).iter("{*}g")]
 
 
 def _read(name: str) -> str:
@@ -276,7 +275,7 @@ if __name__ == "__main__":
         path.write_text(rendered(path), encoding="utf-8")
     for name, draw in PICTURES.items():
         (ROOT / "docs" / name).write_bytes(draw())
-    (ROOT / "docs/report.html").write_text(page_of_the_full_run(), encoding="utf-8")
+    (ROOT / "docs/report.html").write_text(render_page(), encoding="utf-8")
     with chdir(ROOT):
         runs = sorted(map(str, Path("results").glob("*.json")))
         sys.exit(max(main(["report", *runs, "--guide", guide]) for guide in GUIDES))

@@ -1,8 +1,8 @@
-"""Correct before fast: whatever is switched on, the same session gives the same answer.
+"""Every combination of toggles gives the same answer in the same session.
 
-Random scripts are played by the real agent against the real loopback provider, once with
-every toggle off and once with a random vector. The transcript that the provider saw, the
-files left behind, and the recorded trajectory must be the same.
+agent_core runs random scripts against the loopback provider, once with every toggle off and once
+with random toggles. The transcript at the provider, the files in the workspace and the recorded
+trajectory must be equal.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ def calls(draw: st.DrawFn) -> ScriptedCall:
     if kind == "bash":
         command = draw(st.sampled_from([f"cat {name}", f"echo hi >> {name}", "cd sub", "false"]))
         arguments = {"command": command} | draw(st.sampled_from([{}, {"session": "two"}]))
-        if "session" in arguments:  # named sessions are declared independent: keep them so
+        if "session" in arguments:  # named sessions must be independent
             arguments["command"] = "echo aside; exit 3"
         return ScriptedCall(tool="bash", arguments=arguments)
     if kind == "think":
@@ -77,7 +77,7 @@ def provider() -> Iterator[Loopback]:
 
 
 class Played:
-    """What one session left: all of it comparable."""
+    """Comparable results of one session."""
 
     def __init__(self, provider: Loopback, name: str, turns: list[Turn], toggles: Toggles) -> None:
         with tempfile.TemporaryDirectory() as home:
@@ -97,17 +97,18 @@ class Played:
             log = provider.collect(name)
             self.outcome = outcome
             self.requests = len(log.requests)
-            self.transcript = json.loads(plain(log.last_body.decode(), home))
+            self.transcript = json.loads(normalize(log.last_body.decode(), home))
             self.files = {
                 str(path.relative_to(workspace)): path.read_bytes()
                 for path in sorted(workspace.rglob("*"))
                 if path.is_file()
             }
             recorded = (Path(home) / "trajectory.json").read_text(encoding="utf-8")
-            self.trajectory = without_times(json.loads(plain(recorded, home)))
+            self.trajectory = without_times(json.loads(normalize(recorded, home)))
 
 
-def plain(text: str, home: str) -> str:
+def normalize(text: str, home: str) -> str:
+    """Replace the home folder and the session name."""
     return re.sub(r"s/(base|other)-\d+/", "s/SESSION/", text.replace(home, "HOME"))
 
 
@@ -140,18 +141,18 @@ counter = iter(range(10**9))
 
 @examples(25, one_fixture=True)
 @given(turns=TURNS, vector=VECTORS)
-def test_every_toggle_vector_gives_one_answer(
+def test_every_toggle_vector_gives_the_same_answer(
     provider: Loopback, turns: list[Turn], vector: dict[str, bool]
 ) -> None:
     if importlib.util.find_spec("openai") is None:
         vector["native_client"] = True
     base = Toggles.none().with_(native_client=vector["native_client"], event_shell=True)
     number = next(counter)
-    one = Played(provider, f"base-{number}", turns, base)
-    two = Played(provider, f"other-{number}", turns, Toggles(**vector))
-    assert one.outcome == two.outcome
-    assert one.outcome.success
-    assert one.requests == two.requests == len(turns) + 1
-    assert one.transcript == two.transcript
-    assert one.files == two.files
-    assert one.trajectory == two.trajectory
+    off = Played(provider, f"base-{number}", turns, base)
+    other = Played(provider, f"other-{number}", turns, Toggles(**vector))
+    assert off.outcome == other.outcome
+    assert off.outcome.success
+    assert off.requests == other.requests == len(turns) + 1
+    assert off.transcript == other.transcript
+    assert off.files == other.files
+    assert off.trajectory == other.trajectory

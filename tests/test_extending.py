@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md do what the page says."""
+"""The examples of docs/extending.md work."""
 
 import re
 import sys
@@ -20,12 +20,12 @@ PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 
 
 def blocks(section: str, language: str) -> list[str]:
-    """Code of one language under one heading."""
+    """Return the code blocks of one language under a heading."""
     (text,) = [part for part in PAGE.split("\n## ") if part.startswith(f"{section}\n")]
     return re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
 
 
-def test_the_scenario_is_one(tmp_path: Path) -> None:
+def test_the_scenario_is_valid(tmp_path: Path) -> None:
     (text,) = blocks("A scenario", "toml")
     path = tmp_path / "checks.toml"
     path.write_text(text)
@@ -34,12 +34,13 @@ def test_the_scenario_is_one(tmp_path: Path) -> None:
     assert scenario.oracle.final_text == scenario.turns[-1].text
 
 
-def test_the_lines_of_the_toggle_are_the_agents_own() -> None:
-    for line, home in zip(blocks("A toggle", "python"), ("toggles.py", "build.py"), strict=True):
-        assert line.strip() in (ROOT / "agent_core" / home).read_text(encoding="utf-8")
+def test_the_lines_of_the_toggle_match_agent_core() -> None:
+    modules = ("toggles.py", "build.py")
+    for line, module in zip(blocks("A toggle", "python"), modules, strict=True):
+        assert line.strip() in (ROOT / "agent_core" / module).read_text(encoding="utf-8")
 
 
-def test_every_file_and_name_that_the_page_speaks_of_is_there() -> None:
+def test_every_mentioned_file_and_class_exists() -> None:
     files = re.findall(r"`((?:agent_core|trae_bench|tests)/[\w./]+)`", PAGE)
     assert files
     assert [name for name in files if not (ROOT / name).exists()] == []
@@ -48,7 +49,7 @@ def test_every_file_and_name_that_the_page_speaks_of_is_there() -> None:
     assert "class EventShell" in shell
 
 
-def test_the_metric_finds_its_figure() -> None:
+def test_the_metric_computes_its_value() -> None:
     (code,) = blocks("A metric", "python")
     names = dict(vars(metrics))
     exec(code, names)
@@ -61,16 +62,16 @@ def test_the_metric_finds_its_figure() -> None:
 
 
 def test_another_agent_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, use = blocks("A subject", "python")
+    code, usage_example = blocks("A subject", "python")
     names: dict[str, Any] = {}
     exec(code, names)
     script = tmp_path / "agent.py"
     script.write_text(OTHER_AGENT)
     command = [sys.executable, str(script), "{base_url}", "{task}"]
-    shown = names["compare"](SMALL, command, command, 1)
-    assert "small / new version  (1 duet pair)" in shown
-    assert "inconclusive" in shown
-    assert shown.split()[:3] == ["metric", "old", "new"]
+    table = names["compare"](SMALL, command, command, 1)
+    assert "small / new version  (1 duet pair)" in table
+    assert "inconclusive" in table
+    assert table.split()[:3] == ["metric", "old", "new"]
     names["compare"] = lambda scenario, old, new, pairs: (scenario.name, old, new[-1], pairs)
-    exec(use, names)
+    exec(usage_example, names)
     assert "('api-sequential', ['my-agent', " in capsys.readouterr().out

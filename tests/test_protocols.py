@@ -1,8 +1,7 @@
-"""One script, one transcript: whatever the protocol, the transport, and streamed or not.
+"""One script gives one transcript for every protocol and transport, streamed or not.
 
-The real agent plays random scripts against the real loopback server and in process against
-respx. What it recorded must be the same everywhere; what it sent must be the same wherever
-the protocol is.
+agent_core runs random scripts against the loopback server and, in process, against respx. The
+recorded trajectories must all be equal. The requests must be equal for each protocol.
 """
 
 import asyncio
@@ -27,8 +26,7 @@ from tests.properties import examples
 from tests.test_equal_answers import TURNS, scenario, without_times
 from trae_bench.model.sample import SessionLog
 from trae_bench.provider.loopback import Loopback
-from trae_bench.provider.protocol_streams import stream_turns
-from trae_bench.provider.protocols import encode_turns
+from trae_bench.provider.protocols import encode_turns, stream_turns
 from trae_bench.provider.respx_mock import RespxProvider
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script, expand
 from trae_bench.scenario import Protocol, ProviderConditions, ScriptedCall, Turn
@@ -41,12 +39,12 @@ PROVIDERS: dict[Protocol, str] = {
     "gemini": "google",
     "ollama_chat": "ollama",
 }
-OF_THE_PROTOCOL = {"provider", "finish_reason", "usage"}
-OF_THE_STREAM = {"stream", "stream_options"}
+PROTOCOL_KEYS = {"provider", "finish_reason", "usage"}
+STREAM_KEYS = {"stream", "stream_options"}
 
 
-class Way(NamedTuple):
-    """How one script is played."""
+class Setup(NamedTuple):
+    """Protocol and transport of one session."""
 
     protocol: Protocol
     transport: str
@@ -55,7 +53,7 @@ class Way(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What it came to."""
+    """Comparable results of one session."""
 
     outcome: tuple[bool, str, int]
     trajectory: Any
@@ -73,17 +71,17 @@ def loopback() -> Iterator[Loopback]:
 counter = iter(range(10**9))
 
 
-def play(loopback: Loopback, turns: list[Turn], way: Way) -> Played:
-    if way.transport == "loopback":
-        return played_at(loopback, turns, way)
+def play(loopback: Loopback, turns: list[Turn], setup: Setup) -> Played:
+    if setup.transport == "loopback":
+        return play_at(loopback, turns, setup)
     with RespxProvider() as provider:
-        return played_at(provider, turns, way)
+        return play_at(provider, turns, setup)
 
 
-def played_at(provider: Loopback | RespxProvider, turns: list[Turn], way: Way) -> Played:
+def play_at(provider: Loopback | RespxProvider, turns: list[Turn], setup: Setup) -> Played:
     name = f"s-{next(counter)}"
     conditions = ProviderConditions(
-        protocol=way.protocol, stream=way.stream, chunk_characters=way.chunk_characters
+        protocol=setup.protocol, stream=setup.stream, chunk_characters=setup.chunk_characters
     )
     with tempfile.TemporaryDirectory() as home:
         workspace = Path(home) / "workspace"
@@ -91,13 +89,13 @@ def played_at(provider: Loopback | RespxProvider, turns: list[Turn], way: Way) -
         (workspace / "a.txt").write_text("alpha\nbeta\n")
         script = Script(expand(scenario(turns), workspace).turns, conditions)
         base_url = provider.register(name, script)
-        kind = PROVIDERS[way.protocol]
+        kind = PROVIDERS[setup.protocol]
         entry = ProviderSettings(
             api_key="sk-not-a-key",
             model="scripted",
             base_url=base_url,
-            protocol=way.protocol,
-            stream=way.stream,
+            protocol=setup.protocol,
+            stream=setup.stream,
         )
         outcome = asyncio.run(
             run_task(
@@ -112,9 +110,9 @@ def played_at(provider: Loopback | RespxProvider, turns: list[Turn], way: Way) -
         recorded = (Path(home) / "trajectory.json").read_text(encoding="utf-8")
         return Played(
             (outcome.success, outcome.final_text, outcome.steps),
-            without(OF_THE_PROTOCOL, without_times(json.loads(recorded.replace(home, "HOME")))),
+            without(PROTOCOL_KEYS, without_times(json.loads(recorded.replace(home, "HOME")))),
             len(log.requests),
-            sent(log, home),
+            last_request(log, home),
             {
                 str(path.relative_to(workspace)): path.read_bytes()
                 for path in sorted(workspace.rglob("*"))
@@ -123,11 +121,11 @@ def played_at(provider: Loopback | RespxProvider, turns: list[Turn], way: Way) -
         )
 
 
-def sent(log: SessionLog, home: str) -> Any:
+def last_request(log: SessionLog, home: str) -> Any:
     assert log.unexpected == 0
     assert {entry.status for entry in log.requests} == {200}
     text = re.sub(r"s/s-\d+/", "s/SESSION/", log.last_body.decode().replace(home, "HOME"))
-    return without(OF_THE_STREAM, json.loads(text))
+    return without(STREAM_KEYS, json.loads(text))
 
 
 def without(keys: set[str], value: Any) -> Any:
@@ -138,40 +136,44 @@ def without(keys: set[str], value: Any) -> Any:
     return value
 
 
-def assert_one_transcript(played: dict[Way, Played]) -> None:
-    (first, one), *others = played.items()
-    for way, other in others:
-        assert other.outcome == one.outcome, (first, way)
-        assert other.trajectory == one.trajectory, (first, way)
-        assert other.requests == one.requests, (first, way)
-        assert other.files == one.files, (first, way)
+def assert_one_transcript(played: dict[Setup, Played]) -> None:
+    (first, expected), *others = played.items()
+    for setup, actual in others:
+        assert actual.outcome == expected.outcome, (first, setup)
+        assert actual.trajectory == expected.trajectory, (first, setup)
+        assert actual.requests == expected.requests, (first, setup)
+        assert actual.files == expected.files, (first, setup)
     for protocol in PROTOCOLS:
-        bodies = [each.last_body for way, each in played.items() if way.protocol == protocol]
+        bodies = [
+            result.last_body for setup, result in played.items() if setup.protocol == protocol
+        ]
         assert all(body == bodies[0] for body in bodies), protocol
 
 
-ALL_WAYS = [
-    Way(protocol, transport, stream)
+ALL_SETUPS = [
+    Setup(protocol, transport, stream)
     for protocol in PROTOCOLS
     for transport in ("loopback", "respx")
     for stream in (False, True)
 ]
-SOME = st.tuples(*(st.sampled_from(ALL_WAYS[n : n + 4]) for n in range(0, len(ALL_WAYS), 4)))
+ONE_PER_PROTOCOL = st.tuples(
+    *(st.sampled_from(ALL_SETUPS[n : n + 4]) for n in range(0, len(ALL_SETUPS), 4))
+)
 
 
 @examples(30, one_fixture=True)
-@given(turns=TURNS, ways=SOME, chunk=st.integers(1, 60))
+@given(turns=TURNS, setups=ONE_PER_PROTOCOL, chunk=st.integers(1, 60))
 def test_random_scripts_give_one_transcript(
-    loopback: Loopback, turns: list[Turn], ways: tuple[Way, ...], chunk: int
+    loopback: Loopback, turns: list[Turn], setups: tuple[Setup, ...], chunk: int
 ) -> None:
-    """Each protocol once, by a way of its own, and the first one by another way too."""
-    first = ways[0]
+    """Runs each protocol with a random setup, and the first one also with the other stream mode."""
+    first = setups[0]
     other = first._replace(stream=not first.stream)
-    chosen = [way._replace(chunk_characters=chunk) for way in (*ways, other)]
-    assert_one_transcript({way: play(loopback, turns, way) for way in chosen})
+    chosen = [setup._replace(chunk_characters=chunk) for setup in (*setups, other)]
+    assert_one_transcript({setup: play(loopback, turns, setup) for setup in chosen})
 
 
-def test_one_script_by_all_ways(loopback: Loopback) -> None:
+def test_one_script_with_all_setups(loopback: Loopback) -> None:
     edit = {"command": "create", "path": "{workspace}/new.txt", "file_text": "é😀\n"}
     turns = [
         Turn(
@@ -184,12 +186,12 @@ def test_one_script_by_all_ways(loopback: Loopback) -> None:
         Turn(text="I only talk."),
         Turn(calls=(call("bash", command="cat new.txt"), call("no_such_tool", x=[{"y": None}]))),
     ]
-    played = {way: play(loopback, turns, way) for way in ALL_WAYS}
+    played = {setup: play(loopback, turns, setup) for setup in ALL_SETUPS}
     assert len(played) == 20
     assert_one_transcript(played)
-    (one, *_) = played.values()
-    assert one.outcome == (True, "done", 4)
-    assert one.files["new.txt"] == "é😀\n".encode()
+    (first, *_) = played.values()
+    assert first.outcome == (True, "done", 4)
+    assert first.files["new.txt"] == "é😀\n".encode()
 
 
 def call(tool: str, **arguments: Any) -> ScriptedCall:
@@ -202,8 +204,8 @@ def test_respx_opens_no_socket(loopback: Loopback, monkeypatch: pytest.MonkeyPat
 
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, refuse)
-    ways = [way for way in ALL_WAYS if way.transport == "respx"]
-    assert {play(loopback, [], way).outcome for way in ways} == {(True, "done", 1)}
+    setups = [setup for setup in ALL_SETUPS if setup.transport == "respx"]
+    assert {play(loopback, [], setup).outcome for setup in setups} == {(True, "done", 1)}
 
 
 # -- the codecs ---------------------------------------------------------------------------
@@ -232,10 +234,10 @@ PLAYED = st.builds(
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @examples(60)
 @given(turn=PLAYED, size=st.integers(1, 40), cut=st.integers(1, 50))
-def test_a_streamed_reply_is_the_whole_one(
+def test_a_streamed_reply_equals_the_whole_one(
     protocol: Protocol, turn: PlayedTurn, size: int, cut: int
 ) -> None:
-    """Read by agent_core's codecs, however the bytes arrive."""
+    """agent_core's codecs decode the stream in chunks of any size."""
     script = Script((turn,), ProviderConditions(protocol=protocol, chunk_characters=size))
     whole = codec_named(protocol, PROVIDERS[protocol], Parameters(model="m"))
     reply = whole.decode(encode_turns(script)[0])

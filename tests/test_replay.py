@@ -1,4 +1,4 @@
-"""A recorded trajectory, made a scenario and played again, gives that trajectory again."""
+"""A trajectory that is converted to a scenario and replayed gives the same trajectory."""
 
 import asyncio
 import json
@@ -24,17 +24,17 @@ from trae_bench.scenario import Scenario, Turn, WorkspaceFixture, find, load, pa
 from trae_bench.scenario.importers.trae_trajectory import read_trajectory, recorded, text_files
 
 
-def play(played: Scenario, folder: Path) -> Path:
-    """Play it in `folder`; the trajectory."""
+def play(scenario: Scenario, folder: Path) -> Path:
+    """Run the scenario in `folder` and return the path of its trajectory."""
     workspace, trajectory = folder / "workspace", folder / "trajectory.json"
     workspace.mkdir(parents=True)
-    lay_out(played.workspace, workspace)
+    lay_out(scenario.workspace, workspace)
     with RespxProvider() as provider:
-        base_url = provider.register("s", expand(played, workspace))
+        base_url = provider.register("s", expand(scenario, workspace))
         entry = ProviderSettings(api_key="sk-not-a-key", model="scripted", base_url=base_url)
         outcome = asyncio.run(
             run_task(
-                played.task.replace("{workspace}", str(workspace)),
+                scenario.task.replace("{workspace}", str(workspace)),
                 settings=Settings(max_steps=50, model_providers={"openai": entry}),
                 workspace=workspace,
                 trajectory=trajectory,
@@ -45,54 +45,58 @@ def play(played: Scenario, folder: Path) -> Path:
     return trajectory
 
 
-def told(trajectory: Path, clean: Callable[[str], str] = str) -> Any:
-    """The trajectory, but for its clocks and its place."""
+def content(trajectory: Path, clean: Callable[[str], str] = str) -> Any:
+    """Return the trajectory without timestamps and paths."""
     text = trajectory.read_text(encoding="utf-8").replace(str(trajectory.parent), "HOME")
     return without_times(json.loads(clean(text)))
 
 
-def again(first: Path, name: str) -> Scenario:
+def scenario_from(first: Path, name: str) -> Scenario:
+    """Convert a trajectory to a scenario."""
     workspace = first.parent / "workspace"
     files = text_files(first.parent / "start")
-    made = recorded(read_trajectory(first), name, toggles=(), workspace=str(workspace), files=files)
-    assert made.notes == ()
-    return parse(made.text)
+    converted = recorded(
+        read_trajectory(first), name, toggles=(), workspace=str(workspace), files=files
+    )
+    assert converted.notes == ()
+    return parse(converted.text)
 
 
-def keep_start(played: Scenario, folder: Path) -> None:
+def save_workspace(scenario: Scenario, folder: Path) -> None:
+    """Write the initial workspace to `folder/start`."""
     (folder / "start").mkdir(parents=True)
-    lay_out(played.workspace, folder / "start")
+    lay_out(scenario.workspace, folder / "start")
 
 
 @pytest.mark.parametrize("name", ["bugfix", "fan-out"])
-def test_a_shipped_scenario_played_recorded_and_played(tmp_path: Path, name: str) -> None:
+def test_replay_of_a_shipped_scenario(tmp_path: Path, name: str) -> None:
     original = load(find(name))
-    keep_start(original, tmp_path / "one")
+    save_workspace(original, tmp_path / "one")
     first = play(original, tmp_path / "one")
-    second = play(again(first, name), tmp_path / "two")
+    second = play(scenario_from(first, name), tmp_path / "two")
 
     def without_clocks(text: str) -> str:
         for rule in original.normalise:
             text = re.sub(rule.pattern, rule.replace, text)
         return text
 
-    assert told(second, without_clocks) == told(first, without_clocks)
+    assert content(second, without_clocks) == content(first, without_clocks)
 
 
 @examples(15, one_fixture=True)
 @given(turns=TURNS)
 def test_random_sessions(turns: list[Turn]) -> None:
-    spoken = [turn for turn in turns if turn.text or turn.calls]
+    not_empty = [turn for turn in turns if turn.text or turn.calls]
     with tempfile.TemporaryDirectory() as home:
         one, two = Path(home, "one"), Path(home, "two")
-        original = scenario(spoken)
+        original = scenario(not_empty)
         (one / "start").mkdir(parents=True)
         (one / "start" / "a.txt").write_text("alpha\n")
         first = play(with_file(original), one)
-        second = play(again(first, "random"), two)
-        assert told(second) == told(first)
+        second = play(scenario_from(first, "random"), two)
+        assert content(second) == content(first)
 
 
-def with_file(played: Scenario) -> Scenario:
+def with_file(scenario: Scenario) -> Scenario:
     fixture = WorkspaceFixture(files={"a.txt": "alpha\n"})
-    return msgspec.structs.replace(played, workspace=fixture)
+    return msgspec.structs.replace(scenario, workspace=fixture)

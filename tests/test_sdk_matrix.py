@@ -1,8 +1,8 @@
-"""Five protocols, whole and streamed, read by the vendors' own SDKs over real sockets.
+"""The vendors' SDKs decode the replies of the scripted provider in five protocols.
 
-What the scripted provider says is only as good as what an SDK makes of it: text, calls with
-their ids and arguments, the reason for the end, and the counts. An SDK that is not installed
-skips its rows.
+Each SDK receives whole and streamed replies over real sockets. The tests compare text, calls with
+their ids and arguments, finish reason, and token counts. Rows of SDKs that are not installed are
+skipped.
 """
 
 import json
@@ -29,22 +29,22 @@ TURNS = {
 SECOND = PlayedTurn("And a second reply.")
 
 
-class Heard(NamedTuple):
-    """What an SDK made of one reply."""
+class SdkReply(NamedTuple):
+    """One reply as an SDK decodes it."""
 
     text: str
     calls: list[tuple[str, str, dict[str, Any]]]
     """Id, name, arguments."""
     tokens: tuple[int, int]
-    """In, cached ones with them, and out."""
+    """Input tokens, including cached ones, and output tokens."""
     finish: str
 
 
-Ask = Callable[[str, bool], Heard]
-"""Asks the provider at a base URL once, streamed or not."""
+Request = Callable[[str, bool], SdkReply]
+"""Sends one request to a base URL, streamed or not."""
 
 
-def openai_chat(base_url: str, stream: bool) -> Heard:
+def openai_chat(base_url: str, stream: bool) -> SdkReply:
     openai = pytest.importorskip("openai")
     with openai.OpenAI(base_url=base_url, api_key="k", max_retries=0) as client:
         question: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -62,10 +62,10 @@ def openai_chat(base_url: str, stream: bool) -> Heard:
         for call in message.tool_calls or ()
     ]
     tokens = (usage.prompt_tokens, usage.completion_tokens)
-    return Heard(message.content or "", calls, tokens, reply.choices[0].finish_reason)
+    return SdkReply(message.content or "", calls, tokens, reply.choices[0].finish_reason)
 
 
-def openai_responses(base_url: str, stream: bool) -> Heard:
+def openai_responses(base_url: str, stream: bool) -> SdkReply:
     openai = pytest.importorskip("openai")
     with openai.OpenAI(base_url=base_url, api_key="k", max_retries=0) as client:
         if stream:
@@ -81,10 +81,10 @@ def openai_responses(base_url: str, stream: bool) -> Heard:
         if item.type == "function_call"
     ]
     tokens = (reply.usage.input_tokens, reply.usage.output_tokens)
-    return Heard(reply.output_text, calls, tokens, reply.status)
+    return SdkReply(reply.output_text, calls, tokens, reply.status)
 
 
-def anthropic_messages(base_url: str, stream: bool) -> Heard:
+def anthropic_messages(base_url: str, stream: bool) -> SdkReply:
     anthropic = pytest.importorskip("anthropic")
     question: Any = {
         "model": "m",
@@ -101,10 +101,10 @@ def anthropic_messages(base_url: str, stream: bool) -> Heard:
     tokens = (usage.input_tokens + usage.cache_read_input_tokens, usage.output_tokens)
     text = "".join(block.text for block in reply.content if block.type == "text")
     calls = [(b.id, b.name, b.input) for b in reply.content if b.type == "tool_use"]
-    return Heard(text, calls, tokens, reply.stop_reason)
+    return SdkReply(text, calls, tokens, reply.stop_reason)
 
 
-def gemini(base_url: str, stream: bool) -> Heard:
+def gemini(base_url: str, stream: bool) -> SdkReply:
     genai = pytest.importorskip("google.genai")
     options = genai.types.HttpOptions(base_url=base_url)
     with closing(genai.Client(api_key="k", http_options=options)) as client:
@@ -114,7 +114,7 @@ def gemini(base_url: str, stream: bool) -> Heard:
     parts = [part for chunk in chunks for part in chunk.candidates[0].content.parts]
     found = [part.function_call for part in parts if part.function_call]
     usage = chunks[-1].usage_metadata
-    return Heard(
+    return SdkReply(
         "".join(part.text or "" for part in parts),
         [(call.id, call.name, call.args) for call in found],
         (usage.prompt_token_count, usage.candidates_token_count),
@@ -122,7 +122,7 @@ def gemini(base_url: str, stream: bool) -> Heard:
     )
 
 
-def ollama_chat(base_url: str, stream: bool) -> Heard:
+def ollama_chat(base_url: str, stream: bool) -> SdkReply:
     ollama = pytest.importorskip("ollama")
     client = ollama.Client(host=base_url)
     question = [{"role": "user", "content": "hi"}]
@@ -130,16 +130,16 @@ def ollama_chat(base_url: str, stream: bool) -> Heard:
         answer = client.chat(model="m", messages=question, stream=stream)
         chunks = list(answer) if stream else [answer]
     found = [call for chunk in chunks for call in chunk.message.tool_calls or ()]
-    return Heard(
+    return SdkReply(
         "".join(chunk.message.content or "" for chunk in chunks),
-        # The service gives calls no ids, and the SDK passes none on.
+        # The protocol has no call ids.
         [("", call.function.name, dict(call.function.arguments)) for call in found],
         (chunks[-1].prompt_eval_count, chunks[-1].eval_count),
         chunks[-1].done_reason,
     )
 
 
-MATRIX: dict[Protocol, Ask] = {
+MATRIX: dict[Protocol, Request] = {
     "openai_chat": openai_chat,
     "openai_responses": openai_responses,
     "anthropic_messages": anthropic_messages,
@@ -153,7 +153,7 @@ FINISHES: dict[Protocol, tuple[str, str]] = {
     "gemini": ("STOP", "STOP"),
     "ollama_chat": ("stop", "stop"),
 }
-"""With calls, and without."""
+"""Finish reasons with and without calls."""
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def provider() -> Iterator[Loopback]:
         yield running
 
 
-def test_the_matrix_is_whole() -> None:
+def test_the_matrix_is_complete() -> None:
     assert set(MATRIX) == set(FINISHES) == set(get_args(Protocol))
 
 

@@ -1,18 +1,18 @@
-"""What is measured, and how each figure is worked out from what was seen.
+"""The metrics, and how each is computed from the observations of a trial.
 
-One line of the table below is one metric: what it means, how it must be taken, what
-disturbs it, and the function that finds it in an `Observation`. Everything is seen from
-outside the subject (the launcher's accounts, the provider's log), so that it means the
-same for any agent, except where `about` says that the child reports it.
+Each entry of the table gives a metric's meaning, mode and disturbances, and the function that
+computes it from an `Observation`. The values come from outside the subject (the kernel's
+accounting, the provider's log), so that they mean the same for every agent. The exceptions are
+metrics that "the child reports".
 
-A sample carries every figure that could be worked out, whatever its trial's mode;
-whoever compares takes a metric only from trials of the mode that it asks for.
+A sample holds every metric that can be computed, whatever the trial's mode. A comparison uses a
+metric only from trials of the metric's mode.
 """
 
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,31 +21,30 @@ from trae_bench.model.experiment import Better, Metric, Probe
 from trae_bench.model.sample import ChildReport, ProcessResult, RequestLog, SessionLog
 
 TAIL_STEPS = 20
-"""Steps from which the tail and the growth of the self time say anything."""
+"""Minimum steps for a tail percentile or a growth of the step overhead."""
 EDGE_STEPS = 10
-"""Steps at either end of a session that the growth compares."""
-MIN_WATCHED = 10
-"""Looks at the memory from which a slope says anything."""
-STATED_RATE = 1800.0
-"""Steps an hour, one every two seconds, for which growth is told by the hour."""
+"""Steps at each end of a session that the growth compares."""
+MIN_MEMORY_SAMPLES = 10
+"""Minimum memory samples for a slope."""
+STEPS_PER_HOUR = 1800.0
+"""Steps per hour that `memory_per_hour` assumes: one every two seconds."""
 
 
 Requests = tuple[RequestLog, ...]
 
 
 class Observation(Struct, frozen=True):
-    """All that is known of one trial after its end."""
+    """The data of one trial, from which its metrics are computed."""
 
     process: ProcessResult
     sessions: tuple[Requests, ...]
-    """Requests of each session that asked anything, in order of arrival; the session that
-    asked first comes first."""
+    """The requests of each session that made any, by arrival. Sessions are in order of start."""
     connections: int
     handshakes: int
     provider_cpu: float
     report: ChildReport | None
     correct: float | None
-    """Share of the sessions with which the oracle agrees."""
+    """Fraction of the sessions that the oracle accepts."""
 
     @classmethod
     def of(
@@ -55,6 +54,7 @@ class Observation(Struct, frozen=True):
         report: ChildReport | None,
         correct: float | None,
     ) -> "Observation":
+        """Combine the process, the provider's logs and the child's report."""
         ordered = [sorted(log.requests, key=_arrived) for log in logs if log.requests]
         ordered.sort(key=lambda requests: requests[0].arrived)
         return cls(
@@ -62,8 +62,8 @@ class Observation(Struct, frozen=True):
             sessions=tuple(map(tuple, ordered)),
             connections=_connections(logs),
             handshakes=_handshakes(logs),
-            # Each log counts what the provider spent for all; the last session to be
-            # registered does not count the registering of the others.
+            # Each log has the provider's CPU for all sessions since its own registration. The
+            # smallest does not include the registration of the others.
             provider_cpu=min((log.cpu_seconds for log in logs), default=0.0),
             report=report,
             correct=correct,
@@ -71,40 +71,39 @@ class Observation(Struct, frozen=True):
 
     @property
     def requests(self) -> Requests:
-        """Of all sessions, in order of arrival."""
+        """The requests of all sessions, by arrival."""
         if len(self.sessions) == 1:
             return self.sessions[0]
-        return tuple(sorted((one for each in self.sessions for one in each), key=_arrived))
+        return tuple(sorted(chain.from_iterable(self.sessions), key=_arrived))
 
     @property
     def step_overheads(self) -> list[float]:
-        """For each step but a session's last: from the reply's last byte to the next request's."""
+        """Seconds from a reply's last byte to the last byte of the session's next request."""
         pairs = (pair for requests in self.sessions for pair in pairwise(requests))
         return [max(0.0, later.arrived - earlier.replied) for earlier, later in pairs]
 
     @property
     def steps(self) -> int:
-        """As the child counts them, else one for each request."""
+        """Steps as the child reports them, otherwise the number of requests."""
         return self.report.steps if self.report is not None else len(self.requests)
 
 
 Measure = Callable[[Observation], float | None]
-"""A figure, or None where there is nothing to work it out from."""
+"""Computes a metric. None if the observation does not have the data."""
 
 
-def figures(
+def compute_metrics(
     process: ProcessResult,
     logs: Sequence[SessionLog],
     report: ChildReport | None,
     correct: float | None = None,
 ) -> dict[str, float]:
-    """Every metric of the table that this trial tells something about, by name.
+    """Compute every metric for which the trial has data, by name.
 
-    `logs` are the provider's, one a session; `correct` is the share of the sessions with
-    which the oracle agrees.
+    `logs` has one log per session. `correct` is the fraction of sessions that the oracle accepts.
     """
-    seen = Observation.of(process, logs, report, correct)
-    values = ((name, measure(seen)) for name, measure in _MEASURES.items())
+    observation = Observation.of(process, logs, report, correct)
+    values = ((name, measure(observation)) for name, measure in _MEASURES.items())
     return {
         name: float(value) for name, value in values if value is not None and math.isfinite(value)
     }
@@ -115,89 +114,95 @@ def _arrived(request: RequestLog) -> float:
 
 
 def _connections(logs: Sequence[SessionLog]) -> int:
-    """Sessions of one process may share a connection, which is counted once."""
+    """Count connections once that several sessions of a process share."""
     if len(logs) == 1:
         return logs[0].connections
     return len({request.connection for log in logs for request in log.requests})
 
 
 def _handshakes(logs: Sequence[SessionLog]) -> int:
-    """Each session counts those of its own connections, which it may share."""
+    """Count handshakes once on connections that several sessions share."""
     if len(logs) == 1:
         return logs[0].handshakes
     secure = (log for log in logs if log.handshakes)
     return len({request.connection for log in secure for request in log.requests})
 
 
-def _first_request(seen: Observation) -> float | None:
-    return seen.sessions[0][0].arrived - seen.process.started if seen.sessions else None
+def _first_request(observation: Observation) -> float | None:
+    return (
+        observation.sessions[0][0].arrived - observation.process.started
+        if observation.sessions
+        else None
+    )
 
 
-def _first_answer(seen: Observation) -> float | None:
-    if not seen.sessions:
+def _first_answer(observation: Observation) -> float | None:
+    if not observation.sessions:
         return None
-    first, *later = seen.sessions[0]
-    done = later[0].arrived if later else seen.process.ended
-    return done - seen.process.started - (first.replied - first.arrived)
+    first, *later = observation.sessions[0]
+    done = later[0].arrived if later else observation.process.ended
+    return done - observation.process.started - (first.replied - first.arrived)
 
 
-def _self_time(seen: Observation) -> float | None:
-    return sum(seen.step_overheads) if seen.step_overheads else None
+def _session_overhead(observation: Observation) -> float | None:
+    return sum(observation.step_overheads) if observation.step_overheads else None
 
 
-def _self_time_per_step(seen: Observation) -> float | None:
-    return _median(seen.step_overheads)
+def _step_overhead(observation: Observation) -> float | None:
+    return _median(observation.step_overheads)
 
 
-def _self_time_p95(seen: Observation) -> float | None:
-    times = sorted(seen.step_overheads)
+def _step_overhead_p95(observation: Observation) -> float | None:
+    times = sorted(observation.step_overheads)
     if len(times) < TAIL_STEPS:
         return None
     return times[math.ceil(0.95 * len(times)) - 1]
 
 
-def _self_time_growth(seen: Observation) -> float | None:
-    times = seen.step_overheads
-    if len(times) < TAIL_STEPS or len(seen.sessions) > 1:
+def _step_overhead_growth(observation: Observation) -> float | None:
+    times = observation.step_overheads
+    if len(times) < TAIL_STEPS or len(observation.sessions) > 1:
         return None
     first, last = _median(times[:EDGE_STEPS]), _median(times[-EDGE_STEPS:])
     return last / first if first and last is not None else None
 
 
-def _blocked(seen: Observation) -> float | None:
-    process = seen.process
+def _blocked(observation: Observation) -> float | None:
+    process = observation.process
     if process.run_delay is None:
         return None
     return max(0.0, process.wall - process.cpu - process.run_delay)
 
 
-def _steps_per_second(seen: Observation) -> float | None:
-    return seen.steps / seen.process.wall if seen.process.wall > 0 else None
+def _steps_per_second(observation: Observation) -> float | None:
+    return observation.steps / observation.process.wall if observation.process.wall > 0 else None
 
 
-def _sessions_per_second(seen: Observation) -> float | None:
-    if not seen.requests:
+def _sessions_per_second(observation: Observation) -> float | None:
+    if not observation.requests:
         return None
-    seconds = max(request.replied for request in seen.requests) - seen.requests[0].arrived
-    return len(seen.sessions) / seconds if seconds > 0 else None
+    seconds = (
+        max(request.replied for request in observation.requests) - observation.requests[0].arrived
+    )
+    return len(observation.sessions) / seconds if seconds > 0 else None
 
 
-def _memory_per_step(seen: Observation) -> float | None:
-    """Slope (bytes) of the agent's own memory over the steps done, by least squares.
+def _memory_slope(observation: Observation) -> float | None:
+    """Return the least-squares slope of the agent's private memory (bytes per step).
 
-    The first tenth of the session is left out, in which things are loaded and pools filled.
+    The first tenth of the steps is left out, because modules are loaded and pools filled then.
     """
-    arrived = [request.arrived for request in seen.requests]
-    watched = seen.report.memory if seen.report is not None else ()
+    arrived = [request.arrived for request in observation.requests]
+    samples = observation.report.memory if observation.report is not None else ()
     if len(arrived) < TAIL_STEPS:
         return None
-    begun = arrived[len(arrived) // 10]
+    start = arrived[len(arrived) // 10]
     points = [
         (bisect_right(arrived, moment), size)
-        for moment, size in watched
-        if begun <= moment <= arrived[-1]
+        for moment, size in samples
+        if start <= moment <= arrived[-1]
     ]
-    if len(points) < MIN_WATCHED:
+    if len(points) < MIN_MEMORY_SAMPLES:
         return None
     mean_step = sum(step for step, _ in points) / len(points)
     spread = sum((step - mean_step) ** 2 for step, _ in points)
@@ -209,29 +214,29 @@ def _memory_per_step(seen: Observation) -> float | None:
     )
 
 
-def _memory_growth(seen: Observation) -> float | None:
-    found = _memory_per_step(seen)
-    return None if found is None else round(1000 * found)
+def _memory_growth(observation: Observation) -> float | None:
+    slope = _memory_slope(observation)
+    return None if slope is None else round(1000 * slope)
 
 
-def _memory_per_hour(seen: Observation) -> float | None:
-    found = _memory_per_step(seen)
-    return None if found is None else round(STATED_RATE * found)
+def _memory_per_hour(observation: Observation) -> float | None:
+    slope = _memory_slope(observation)
+    return None if slope is None else round(STEPS_PER_HOUR * slope)
 
 
-def _provider_cpu(seen: Observation) -> float | None:
-    return seen.provider_cpu if seen.sessions else None
+def _provider_cpu(observation: Observation) -> float | None:
+    return observation.provider_cpu if observation.sessions else None
 
 
 def _counter(name: str) -> Measure:
-    def reported(seen: Observation) -> float | None:
-        return None if seen.report is None else seen.report.counters.get(name)
+    def reported(observation: Observation) -> float | None:
+        return None if observation.report is None else observation.report.counters.get(name)
 
     return reported
 
 
 def _median(values: Sequence[float]) -> float | None:
-    # The statistics module costs more to import than this whole module.
+    # Importing `statistics` takes longer than importing this module.
     if not values:
         return None
     ordered, middle = sorted(values), len(values) // 2
@@ -240,9 +245,9 @@ def _median(values: Sequence[float]) -> float | None:
     return (ordered[middle - 1] + ordered[middle]) / 2
 
 
-_SHARED_CORE = "a second side on the same core, so never from a duet"
-_TREE = "processes that the subject starts and does not wait for are not in it"
-_SPEED = "the machine's speed at the moment, by ten percent and more from one second to the next"
+_SHARED_CORE = "a second side on the same core, so it is never taken from a duet"
+_TREE = "processes that the subject starts and does not wait for are not counted"
+_SPEED = "changes of the host's speed, ten percent and more from one second to the next"
 
 _Meter = tuple[Metric, Measure]
 
@@ -280,90 +285,91 @@ _TABLE: tuple[_Meter, ...] = (
     _duet(
         "cpu",
         "s",
-        lambda seen: seen.process.cpu,
-        about="processor time, user and system, of the subject and the processes it waited for",
-        disturbed_by=f"{_TREE}; cache misses that the other side of a duet causes",
+        lambda o: o.process.cpu,
+        about="CPU time, user and system, of the subject and the processes it waited for",
+        disturbed_by=f"{_TREE}; cache misses caused by the other side of a duet",
     ),
     _duet(
         "cpu_user",
         "s",
-        lambda seen: seen.process.user,
-        about="the part of cpu spent in user code",
+        lambda o: o.process.user,
+        about="the part of cpu in user code",
         disturbed_by=_TREE,
     ),
     _duet(
         "cpu_system",
         "s",
-        lambda seen: seen.process.system,
-        about="the part of cpu spent in the kernel",
-        disturbed_by=f"{_TREE}; kernels that charge by ticks split user and system roughly",
+        lambda o: o.process.system,
+        about="the part of cpu in the kernel",
+        disturbed_by=f"{_TREE}; kernels that account by ticks split user and system roughly",
     ),
     _duet(
         "peak_rss",
         "B",
-        lambda seen: seen.process.max_rss,
-        about="most resident memory that any single process of the subject's tree had at once",
-        disturbed_by="a tool larger than the agent hides the agent (see agent_rss); left out where "
-        "it is no more than the launcher's own, which Linux counts into its children's; the "
-        "kernel's count is off by up to 128 KiB",
+        lambda o: o.process.max_rss,
+        about="peak resident memory of the largest single process in the subject's tree",
+        disturbed_by="a tool larger than the agent hides the agent (see agent_rss); left out if it "
+        "does not exceed the launcher's peak, which its children inherit on Linux; the kernel's "
+        "count is off by up to 128 KiB",
     ),
     _duet(
         "agent_rss",
         "B",
         _counter("agent_rss"),
-        about="most resident memory of the agent's own process, tools left out, as the child "
+        about="peak resident memory of the agent's process without its tools, as the child "
         "reports it",
-        disturbed_by="memory that is needed between the report and the exit",
+        disturbed_by="memory used between the report and the exit is not counted",
     ),
     _serial(
         "wall",
         "s",
-        lambda seen: seen.process.wall,
-        about="from the spawn to the exit; the model's think time is in it",
+        lambda o: o.process.wall,
+        about="time from the spawn to the exit, including the model's think time",
         disturbed_by=_SPEED,
     ),
     _serial(
         "time_to_first_request",
         "s",
         _first_request,
-        about="from the spawn to the first request's last byte at the provider",
-        disturbed_by=f"{_SPEED}; a cold file cache; what is put off until later is not in it",
+        about="time from the spawn to the last byte of the first request at the provider",
+        disturbed_by=f"{_SPEED}; a cold file cache; work that the agent defers is not included",
     ),
     _serial(
         "time_to_first_answer",
         "s",
         _first_answer,
-        about="from the spawn until the first reply is worked off, its tools loaded and run: to "
-        "the second request, or the exit; the first reply's think time is taken away",
-        disturbed_by=f"{_SPEED}; a cold file cache; the first step's tools",
+        about="time from the spawn to the second request, or the exit, without the first reply's "
+        "think time: the first step, its tools loaded and run",
+        disturbed_by=f"{_SPEED}; a cold file cache; the tools of the first step",
     ),
     _serial(
         "session_overhead",
         "s",
-        _self_time,
-        about="all steps' time between a reply's last byte and the next request's, tools included",
-        disturbed_by=f"{_SPEED}; the tools' own time",
+        _session_overhead,
+        about="sum over the steps of the time from a reply's last byte to the next request's, "
+        "tools included",
+        disturbed_by=f"{_SPEED}; the run time of the tools",
     ),
     _serial(
         "step_overhead",
         "s",
-        _self_time_per_step,
-        about="median over the steps of the time between a reply's last byte and the next "
-        "request's, tools included",
-        disturbed_by=f"{_SPEED}; the tools' own time",
+        _step_overhead,
+        about="median over the steps of the time from a reply's last byte to the next request's, "
+        "tools included",
+        disturbed_by=f"{_SPEED}; the run time of the tools",
     ),
     _serial(
         "step_overhead_p95",
         "s",
-        _self_time_p95,
-        about=f"95th percentile of the steps' self time, from {TAIL_STEPS} steps on",
-        disturbed_by="the same as step_overhead; few steps make a poor tail",
+        _step_overhead_p95,
+        about=f"95th percentile of the step overhead, for {TAIL_STEPS} steps or more",
+        disturbed_by="as step_overhead; few steps give an imprecise tail",
     ),
     _serial(
         "step_overhead_growth",
         "",
-        _self_time_growth,
-        about=f"median self time of the last {EDGE_STEPS} steps over that of the first "
+        _step_overhead_growth,
+        about=f"median step overhead of the last {EDGE_STEPS} steps divided by that of the first "
         f"{EDGE_STEPS}, in a single session of {TAIL_STEPS} steps or more; 1 is no growth",
         disturbed_by="steps that do different work; lazy loading in the first steps",
     ),
@@ -371,49 +377,48 @@ _TABLE: tuple[_Meter, ...] = (
         "blocked",
         "s",
         _blocked,
-        about="wall less cpu less the time the main thread could have run and was not let: waiting "
-        "for the model, for tools, for timers; 0 where several processes compute at once",
-        disturbed_by="the provider's own speed; processor time of threads side by side",
+        about="wall minus cpu minus the time in which the main thread was runnable but not "
+        "running: waiting for the model, tools and timers; 0 if several processes compute at once",
+        disturbed_by="the speed of the provider; CPU time of parallel threads",
     ),
     _serial(
         "steps_per_second",
         "1/s",
         _steps_per_second,
-        about="steps over wall; steps as the child counts them, else the requests",
-        disturbed_by=f"{_SPEED}; a short session is mostly its start",
+        about="steps divided by wall; steps as the child reports them, otherwise the requests",
+        disturbed_by=f"{_SPEED}; a short session is mostly start-up",
     ),
     _serial(
         "sessions_per_second",
         "1/s",
         _sessions_per_second,
-        about="sessions over the time from the first request of all to the last reply, so that "
-        "the start is not in it",
-        disturbed_by=f"{_SPEED}; few sessions at a time are mostly waiting",
+        about="sessions divided by the time from the first request to the last reply, without "
+        "start-up",
+        disturbed_by=f"{_SPEED}; few concurrent sessions mostly wait",
     ),
     _serial(
         "provider_cpu",
         "s",
         _provider_cpu,
-        about="processor time that the scripted provider spent on this trial; where it comes near "
-        "cpu, the provider is part of what is measured",
-        disturbed_by="the provider's process is shared with the other side of a duet",
+        about="CPU time that the scripted provider spent on this trial; if it is close to cpu, the "
+        "provider affects the results",
+        disturbed_by="the other side of a duet, which shares the provider's process",
     ),
     _serial(
         "event_loop_lag_max",
         "s",
         _counter("event_loop_lag_max"),
-        about="longest time for which the event loop let nothing else run, as the child reports "
-        "it; only where the scenario names it, because looking costs processor time",
-        disturbed_by=f"{_SPEED}; resolution is the heartbeat's 5 ms",
+        about="longest delay of a 5 ms heartbeat on the event loop, as the child reports it; only "
+        "if the scenario names it, because the heartbeat costs CPU time",
+        disturbed_by=f"{_SPEED}; a resolution of 5 ms",
     ),
     _serial(
         "event_loop_lag_p99",
         "s",
         _counter("event_loop_lag_p99"),
-        about="99th percentile of what somebody who wants the event loop every 5 ms has to wait "
-        "for it, those included who want it during a stall, as the child reports it; only where "
-        "the scenario names it",
-        disturbed_by=f"{_SPEED}; resolution is the heartbeat's 5 ms",
+        about="99th percentile of the heartbeat's delays, including beats due during a stall, as "
+        "the child reports it; only if the scenario names it",
+        disturbed_by=f"{_SPEED}; a resolution of 5 ms",
     ),
     (
         Metric(
@@ -421,30 +426,28 @@ _TABLE: tuple[_Meter, ...] = (
             "",
             "higher",
             "exact",
-            "share of the sessions with which the oracle agrees; a pair that is not wholly correct "
-            "is void, so it is 1 in all that is compared and tells only of single samples",
+            "fraction of the sessions that the oracle accepts; it is 1 in every comparison, "
+            "because pairs with a wrong session do not count",
         ),
-        lambda seen: seen.correct,
+        lambda o: o.correct,
     ),
-    _exact(
-        "requests", "", lambda seen: len(seen.requests), about="requests that the provider answered"
-    ),
+    _exact("requests", "", lambda o: len(o.requests), about="requests that the provider answered"),
     _exact(
         "connections",
         "",
-        lambda seen: seen.connections,
+        lambda o: o.connections,
         about="connections that the provider accepted",
     ),
     _exact(
         "handshakes",
         "",
-        lambda seen: seen.handshakes,
+        lambda o: o.handshakes,
         about="TLS handshakes that the provider completed",
     ),
     _exact(
         "request_bytes",
         "B",
-        lambda seen: sum(request.received for request in seen.requests),
+        lambda o: sum(request.received for request in o.requests),
         about="bytes of all request bodies",
         disturbed_by="clocks and other texts of changing length in tool output",
     ),
@@ -458,150 +461,148 @@ _TABLE: tuple[_Meter, ...] = (
         "install_size",
         "B",
         _counter("install_size"),
-        about="bytes in the files of a fresh environment with what the agent needs, less those of "
-        "an empty one; byte-code is not in it",
-        disturbed_by="the installer; the length of the cache folder's path, which scripts carry",
+        about="bytes of the files in a fresh environment with the agent's requirements, minus "
+        "those of an empty environment; without byte-code",
+        disturbed_by="the installer; the length of the cache folder's path, which scripts contain",
     ),
     _exact(
         "bytecode_size",
         "B",
         _counter("bytecode_size"),
-        about="bytes that byte-code adds to install_size once every module is compiled",
-        disturbed_by="the version of Python",
+        about="bytes that byte-code adds to install_size when every module is compiled",
+        disturbed_by="the Python version",
     ),
     _exact(
         "closure_size",
         "B",
         _counter("closure_size"),
-        about="bytes that the installed distributions list as theirs (RECORD), byte-code left out; "
-        "of what is installed beside the bench where no environment could be made",
+        about="bytes of the files in the RECORD lists of the installed distributions, without "
+        "byte-code; of the current environment if no fresh one could be made",
     ),
     _exact(
         "unrecorded_size",
         "B",
         _counter("unrecorded_size"),
-        about="bytes in which install_size and closure_size differ, file by file: 0 unless an "
-        "installer leaves or takes what no list tells of",
+        about="sum of the file-by-file differences (bytes) between install_size and closure_size: "
+        "0 unless an installer adds or removes unlisted files",
     ),
     _exact(
         "distributions",
         "",
         _counter("distributions"),
-        about="distributions that are installed for the agent",
+        about="distributions installed for the agent",
     ),
     _duet(
         "bytes_written",
         "B",
-        lambda seen: seen.process.written_bytes,
-        about="bytes handed to write calls, to files, pipes and sockets alike (Linux)",
-        disturbed_by=f"{_TREE}; numbers of changing length in what is written",
+        lambda o: o.process.written_bytes,
+        about="bytes passed to write calls on files, pipes and sockets (Linux)",
+        disturbed_by=f"{_TREE}; written numbers of varying length",
     ),
     _duet(
         "write_syscalls",
         "",
-        lambda seen: seen.process.write_syscalls,
-        about="write calls, to files, pipes and sockets alike (Linux)",
-        disturbed_by=f"{_TREE}; pipes that fill up at another moment",
+        lambda o: o.process.write_syscalls,
+        about="write calls on files, pipes and sockets (Linux)",
+        disturbed_by=f"{_TREE}; when pipes fill up",
     ),
     _serial(
         "context_switches",
         "",
-        lambda seen: seen.process.voluntary_switches,
-        about="times the subject and the processes it waited for went to sleep of their own accord",
-        disturbed_by="data that arrives a little sooner or later",
+        lambda o: o.process.voluntary_switches,
+        about="voluntary context switches of the subject and the processes it waited for",
+        disturbed_by="when data arrives",
     ),
     _duet(
         "minor_faults",
         "",
-        lambda seen: seen.process.minor_faults,
-        about="pages mapped without reading the disk: new memory, mostly",
+        lambda o: o.process.minor_faults,
+        about="pages mapped without reading the disk, mostly new memory",
         disturbed_by=f"{_TREE}; the kernel's choice of huge pages",
     ),
     _duet(
         "major_faults",
         "",
-        lambda seen: seen.process.major_faults,
-        about="pages that had to be read from disk",
-        disturbed_by="the file cache: nearly all of it comes from what ran before",
+        lambda o: o.process.major_faults,
+        about="pages read from disk",
+        disturbed_by="the file cache, so mostly what ran before",
     ),
     _duet(
         "uss_start",
         "B",
         _counter("uss_start"),
-        about="memory that only the agent's process has, once its code is loaded (Linux; trials of "
-        "its own)",
-        disturbed_by="libraries that no other process maps just now are counted in",
+        about="unique set size of the agent's process after its imports (Linux; separate trials)",
+        disturbed_by="libraries that no other process maps at the moment are counted",
         probe="memory",
     ),
     _duet(
         "uss_end",
         "B",
         _counter("uss_end"),
-        about="memory that only the agent's process has, at the end of all sessions (Linux; trials "
-        "of its own)",
-        disturbed_by="libraries that no other process maps just now are counted in",
+        about="unique set size of the agent's process at the end of all sessions (Linux; separate "
+        "trials)",
+        disturbed_by="libraries that no other process maps at the moment are counted",
         probe="memory",
     ),
     _duet(
         "memory_growth",
         "B",
         _memory_growth,
-        about="growth of the agent's own memory in 1000 steps: slope over the steps, the first "
-        f"tenth left out, from {TAIL_STEPS} steps on (Linux; trials of its own)",
-        disturbed_by="memory that the allocator takes in large pieces: short sessions say little",
+        about="growth of the agent's private memory per 1000 steps: slope over the steps without "
+        f"the first tenth, for {TAIL_STEPS} steps or more (Linux; separate trials)",
+        disturbed_by="large blocks that the allocator requests: short sessions are imprecise",
         probe="memory",
     ),
     _duet(
         "memory_per_hour",
         "B",
         _memory_per_hour,
-        about="memory_growth in an hour of one step every two seconds",
-        disturbed_by="the same as memory_growth",
+        about="memory_growth per hour at one step every two seconds",
+        disturbed_by="as memory_growth",
         probe="memory",
     ),
     _duet(
         "python_peak",
         "B",
         _counter("python_peak"),
-        about="most bytes that Python's allocators held at once, by tracemalloc (trials of "
-        "its own)",
-        disturbed_by="memory that C libraries take by themselves is not in it",
+        about="peak bytes held by Python's allocators, from tracemalloc (separate trials)",
+        disturbed_by="memory that C libraries allocate directly is not counted",
         probe="tracemalloc",
     ),
     _duet(
         "python_held",
         "B",
         _counter("python_held"),
-        about="bytes that Python's allocators hold at the end of all sessions, by tracemalloc "
-        "(trials of its own)",
-        disturbed_by="memory that C libraries take by themselves is not in it",
+        about="bytes held by Python's allocators at the end of all sessions, from tracemalloc "
+        "(separate trials)",
+        disturbed_by="memory that C libraries allocate directly is not counted",
         probe="tracemalloc",
     ),
     _exact(
         "instructions",
         "",
         _counter("instructions"),
-        about="instructions of the agent's own process, its tools left out, counted by valgrind's "
-        "callgrind where that is installed (trials of its own, some fifty times as long)",
-        disturbed_by="waiting loops; it says nothing of caches, of waiting or of the kernel's work",
+        about="instructions of the agent's process without its tools, counted by valgrind's "
+        "callgrind if it is installed (separate trials, about fifty times slower)",
+        disturbed_by="waiting loops; caches, waiting and kernel code are not counted",
         probe="callgrind",
     ),
 )
 
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric, _ in _TABLE}
-"""Every metric by its name."""
+"""All metrics by name."""
 _MEASURES: Mapping[str, Measure] = {metric.name: measure for metric, measure in _TABLE}
 
 
 def taken(*, pinned: bool) -> dict[str, Metric]:
-    """Every metric as it is taken where processes can be pinned to a core, or cannot.
+    """Return all metrics in the mode that the host supports.
 
-    Two sides that do not share a core are no duet: what a duet would be for is then taken one
-    side after the other.
+    If processes cannot be pinned to a shared core, duets are not possible, and their metrics
+    are taken in serial trials.
     """
     serial = {name: replace(m, mode="serial") for name, m in METRICS.items() if m.mode == "duet"}
     return dict(METRICS) if pinned else {**METRICS, **serial}
 
 
-ASKED_FOR = frozenset({"event_loop_lag_max", "event_loop_lag_p99"})
-"""Metrics that disturb others: taken only where the scenario names them."""
+OPT_IN_METRICS = frozenset({"event_loop_lag_max", "event_loop_lag_p99"})
+"""Metrics whose measurement disturbs others. Taken only if the scenario names them."""

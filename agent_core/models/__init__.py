@@ -1,6 +1,6 @@
-"""The wire protocols, one module each, straight on `ports.Connections`.
+"""The wire protocols, one module each, on top of `ports.Connections`.
 
-Importing this package imports no codec: `codec_named` loads the one that is asked for.
+This package imports no codec; `codec_named` imports the one it returns.
 """
 
 from importlib import import_module
@@ -21,11 +21,11 @@ PROTOCOLS: dict[str, str] = {
     "gemini": "agent_core.models.gemini:Gemini",
     "ollama_chat": "agent_core.models.ollama_chat:OllamaChat",
 }
-"""Each protocol's codec."""
+"""`module:Class` of each protocol's codec."""
 
 
 def codec_named(protocol: str, provider: str, parameters: "Parameters") -> "Codec":
-    """The codec for one session. Raises `ConfigError`."""
+    """A codec for one session. Raises `ConfigError` for an unknown protocol."""
     if protocol not in PROTOCOLS:
         raise ConfigError(f"Unknown protocol {protocol!r}. Known: {', '.join(PROTOCOLS)}.")
     module, _, name = PROTOCOLS[protocol].partition(":")

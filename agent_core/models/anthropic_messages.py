@@ -1,4 +1,4 @@
-"""Anthropic's Messages."""
+"""Anthropic's Messages protocol."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -14,12 +14,12 @@ from agent_core.models.codec import (
     Refused,
     ServerSentEvents,
     TokenCount,
-    counted,
-    cut,
+    arguments_object,
     decoded,
     opaque_items,
-    sent_arguments,
+    token_count,
     tool_call,
+    truncated_stream,
     without_none,
 )
 
@@ -69,8 +69,9 @@ _EVENT = msgspec.json.Decoder(_Event)
 
 
 class AnthropicMessages:
-    """Messages: blocks of content, the system text apart, all results of a step in one
-    message of the user's."""
+    """Messages made of content blocks. The system text is a separate field, and all results of a
+    step are in one user message.
+    """
 
     protocol: ClassVar[str] = "anthropic_messages"
     list_field: ClassVar[str] = "messages"
@@ -81,7 +82,7 @@ class AnthropicMessages:
         self.parameters = parameters
 
     def url(self, base_url: str) -> str:
-        # The vendor's own clients are given an address without the version.
+        # The vendor's clients take an address without the version.
         return f"{base_url}/messages" if base_url.endswith("/v1") else f"{base_url}/v1/messages"
 
     def envelope(self, system: Sequence[str], tools: Sequence[ToolSpec]) -> dict[str, Any]:
@@ -123,55 +124,55 @@ class AnthropicMessages:
     def splitter(self) -> ServerSentEvents:
         return ServerSentEvents()
 
-    def fold(self) -> "MessagesFold":
-        return MessagesFold()
+    def reply_builder(self) -> "MessagesReplyBuilder":
+        return MessagesReplyBuilder()
 
 
-class MessagesFold:
-    """Events to a reply, block by block."""
+class MessagesReplyBuilder:
+    """Builds a reply from events, block by block."""
 
     def __init__(self) -> None:
         self._start = _Body()
         self._usage = _Usage()
         self._blocks: dict[int, dict[str, Any]] = {}
         self._arguments: dict[int, list[str]] = {}
-        """What came of each call's input, which is JSON in pieces."""
+        """The streamed pieces of each call's input, which is JSON."""
         self._stop: str | None = None
         self._complete = False
 
     def add(self, event: bytes) -> None:
-        found = decoded(event, _EVENT)
-        if found.type == "error":
-            error = found.error or _Error()
+        parsed = decoded(event, _EVENT)
+        if parsed.type == "error":
+            error = parsed.error or _Error()
             raise Refused(error.message, kind=error.type)
-        if found.type == "message_start" and found.message is not None:
-            self._start = found.message
-            self._count(found.message.usage)
-        elif found.type == "content_block_start" and found.content_block is not None:
-            self._blocks[found.index] = found.content_block
-        elif found.type == "content_block_delta" and found.delta is not None:
-            self._extend(found.index, found.delta)
-        elif found.type == "message_delta":
-            self._stop = found.delta.stop_reason if found.delta else None
-            self._count(found.usage)
-        elif found.type == "message_stop":
+        if parsed.type == "message_start" and parsed.message is not None:
+            self._start = parsed.message
+            self._count(parsed.message.usage)
+        elif parsed.type == "content_block_start" and parsed.content_block is not None:
+            self._blocks[parsed.index] = parsed.content_block
+        elif parsed.type == "content_block_delta" and parsed.delta is not None:
+            self._extend(parsed.index, parsed.delta)
+        elif parsed.type == "message_delta":
+            self._stop = parsed.delta.stop_reason if parsed.delta else None
+            self._count(parsed.usage)
+        elif parsed.type == "message_stop":
             self._complete = True
 
     def reply(self) -> Reply:
         if not self._complete:
-            raise cut()
+            raise truncated_stream()
         order = sorted(self._blocks)
         blocks = [self._blocks[index] for index in order]
         arguments = {
-            place: "".join(self._arguments[index])
-            for place, index in enumerate(order)
+            position: "".join(self._arguments[index])
+            for position, index in enumerate(order)
             if index in self._arguments
         }
         return _reply(blocks, self._usage, self._stop, self._start.model, arguments)
 
     def _extend(self, index: int, delta: _Delta) -> None:
         if index not in self._blocks:
-            raise MalformedReplyError("The stream continues a block that it never began.")
+            raise MalformedReplyError("The stream continues a block that was not started.")
         block = self._blocks[index]
         if delta.type == "input_json_delta":
             self._arguments.setdefault(index, []).append(delta.partial_json)
@@ -180,7 +181,7 @@ class MessagesFold:
                 block[field] = block.get(field, "") + added
 
     def _count(self, usage: _Usage | None) -> None:
-        """The last number of each kind stands: the counts in `message_delta` are totals."""
+        """Keeps the last number of each kind: the counts in `message_delta` are totals."""
         for field in _Usage.__struct_fields__:
             if usage is not None and (number := getattr(usage, field)) is not None:
                 setattr(self._usage, field, number)
@@ -191,12 +192,12 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
         result = message.result
         block = {"type": "tool_result", "tool_use_id": result.call_id, "content": result.text}
         return [block if result.ok else {**block, "is_error": True}]
-    # A text block without text is refused by the provider.
+    # The provider rejects a text block without text.
     blocks: list[dict[str, Any]] = []
     if message.text.strip():
         blocks.append({"type": "text", "text": message.text})
     blocks += (
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": sent_arguments(call)}
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments_object(call)}
         for call in message.calls
     )
     return blocks
@@ -209,19 +210,19 @@ def _reply(
     model: str | None,
     arguments: dict[int, str],
 ) -> Reply:
-    """`arguments` holds the streamed input of calls, by the place of their block."""
+    """`arguments` has the streamed input of calls, by the index of their block."""
     texts: list[str] = []
     calls: list[ToolCall] = []
     thoughts = False
-    for place, block in enumerate(blocks):
+    for index, block in enumerate(blocks):
         if block.get("type") == "text":
             texts.append(str(block.get("text") or ""))
         elif block.get("type") == "tool_use":
-            calls.append(_call(block, arguments.get(place)))
-            block["input"] = sent_arguments(calls[-1])
+            calls.append(_call(block, arguments.get(index)))
+            block["input"] = arguments_object(calls[-1])
         else:
             thoughts = True
-    # Thinking must come back signed, in its place among the other blocks.
+    # Thinking blocks must be sent back signed and in their original order.
     opaque = {AnthropicMessages.protocol: blocks} if thoughts else None
     message = Message("assistant", "".join(texts), tuple(calls), opaque=opaque)
     return Reply(message, _usage(usage or _Usage()), stop or "", model or "")
@@ -239,8 +240,8 @@ def _call(block: dict[str, Any], streamed: str | None) -> ToolCall:
 
 def _usage(usage: _Usage) -> Usage:
     return Usage(
-        input_tokens=counted(usage.input_tokens),
-        output_tokens=counted(usage.output_tokens),
-        cache_creation_input_tokens=counted(usage.cache_creation_input_tokens),
-        cache_read_input_tokens=counted(usage.cache_read_input_tokens),
+        input_tokens=token_count(usage.input_tokens),
+        output_tokens=token_count(usage.output_tokens),
+        cache_creation_input_tokens=token_count(usage.cache_creation_input_tokens),
+        cache_read_input_tokens=token_count(usage.cache_read_input_tokens),
     )

@@ -1,7 +1,7 @@
-"""What a wire protocol is: pure functions between our records and a provider's JSON.
+"""The interface of a wire protocol: functions between our records and a provider's JSON.
 
-A codec does no I/O and keeps no state. Encoding goes through plain data (`envelope`,
-`entry`), so that `history.py` alone decides when bytes are made and which are kept.
+A codec does no I/O and has no mutable state. It encodes to plain data (`envelope`, `entry`);
+`history.py` alone turns that into bytes and decides which bytes to keep.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from agent_core.errors import MalformedReplyError
 from agent_core.messages import Message, Reply, ToolCall, ToolSpec
 
 LOCAL_ID = "local-"
-"""How the id of a call begins that the provider did not name itself."""
+"""Prefix of a call id that this agent assigned, because the provider sent none."""
 
 
 class Parameters(Struct, frozen=True, kw_only=True):
-    """What every request of a session says besides its history."""
+    """The settings of every request in a session."""
 
     model: str
     max_tokens: int = 4096
@@ -32,49 +32,49 @@ class Parameters(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, settings: ProviderSettings) -> "Parameters":
-        """What the settings say of it."""
+        """The parameters in `settings`."""
         return cls(**{name: getattr(settings, name) for name in cls.__struct_fields__})
 
 
 class Entry(NamedTuple):
-    """One message's share of the history list; no items where it has none."""
+    """One message's items in the history list. There may be none."""
 
     role: str
     items: list[Any]
 
 
 class Splitter(Protocol):
-    """Cuts a byte stream into events, wherever the chunks end."""
+    """Splits a byte stream into events, independent of chunk boundaries."""
 
     def feed(self, chunk: bytes) -> list[bytes]: ...
 
     def end(self) -> list[bytes]:
-        """What was still waiting for its end when the stream closed."""
+        """The incomplete event left at the end of the stream, if any."""
         ...
 
 
-class Fold(Protocol):
-    """Puts a streamed reply together."""
+class ReplyBuilder(Protocol):
+    """Builds a reply from streamed events."""
 
     def add(self, event: bytes) -> None:
         """Raises `MalformedReplyError` and `Refused`."""
         ...
 
     def reply(self) -> Reply:
-        """Raises `MalformedReplyError` where the stream stopped before its end."""
+        """Raises `MalformedReplyError` if the stream ended too early."""
         ...
 
 
 class Codec(Protocol):
-    """One protocol, set up for one session."""
+    """One protocol, configured for one session."""
 
     protocol: ClassVar[str]
     list_field: ClassVar[str]
-    """The request's field that holds the history; it is written last."""
+    """The request field with the history. It is written last."""
     grouped: ClassVar[str | None]
-    """Where neighbours of one role share a message: the field that holds its parts."""
+    """The field for the parts of a message, if consecutive entries of one role share a message."""
     lifts_system: ClassVar[bool]
-    """True where system texts stand in the envelope and not in the history list."""
+    """True if system texts are in the envelope and not in the history list."""
 
     @property
     def parameters(self) -> Parameters: ...
@@ -91,13 +91,14 @@ class Codec(Protocol):
 
     def splitter(self) -> Splitter: ...
 
-    def fold(self) -> Fold: ...
+    def reply_builder(self) -> ReplyBuilder: ...
 
 
 class Refused(Exception):
-    """The provider says no inside an answer of status 200; `WireModel` turns it into an error.
+    """The provider reports an error in a response of status 200.
 
-    `kind` is the provider's own word for what is wrong, `status` its number, where given.
+    `kind` is the provider's error type and `status` its error number, if present. `WireModel`
+    converts it to a `ProviderError`.
     """
 
     def __init__(self, detail: str, *, kind: str = "", status: int | None = None) -> None:
@@ -106,31 +107,31 @@ class Refused(Exception):
         super().__init__(detail)
 
 
-class WrongShape(MalformedReplyError):
-    """A whole JSON document that is no reply; asked again, the provider would say it again."""
+class UnexpectedShape(MalformedReplyError):
+    """A complete JSON document that is not a reply. A retry would give the same."""
 
 
 class StreamDecoder:
-    """A streamed body, chunk by chunk, to a reply."""
+    """Decodes a streamed body, chunk by chunk, to a reply."""
 
     def __init__(self, codec: Codec) -> None:
         self._splitter = codec.splitter()
-        self._fold = codec.fold()
+        self._builder = codec.reply_builder()
 
     def feed(self, chunk: bytes) -> None:
         """Raises `MalformedReplyError` and `Refused`."""
         for event in self._splitter.feed(chunk):
-            self._fold.add(event)
+            self._builder.add(event)
 
     def finish(self) -> Reply:
-        """Raises `MalformedReplyError` where the body was cut, and `Refused`."""
+        """Raises `MalformedReplyError` for a truncated body, and `Refused`."""
         for event in self._splitter.end():
-            self._fold.add(event)
-        return self._fold.reply()
+            self._builder.add(event)
+        return self._builder.reply()
 
 
 class ServerSentEvents:
-    """`data:` lines, joined up to a blank line. Event names repeat what the data says."""
+    """Joins `data:` lines up to a blank line. Ignores event names, which repeat the data."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -141,8 +142,8 @@ class ServerSentEvents:
         return [event for line in lines if (event := self._line(line.removesuffix(b"\r")))]
 
     def end(self) -> list[bytes]:
-        # Some servers leave out the last blank line; a body cut inside its last event
-        # leaves no valid JSON there and is found out by its reader.
+        # Some servers omit the last blank line. A body truncated inside its last event
+        # leaves invalid JSON here, which the decoder rejects.
         return [event for event in (*self.feed(b"\n"), self._line(b"")) if event]
 
     def _line(self, line: bytes) -> bytes | None:
@@ -157,7 +158,7 @@ class ServerSentEvents:
 
 
 class JsonLines:
-    """One JSON document a line."""
+    """One JSON document per line."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -174,50 +175,50 @@ ShapeT = TypeVar("ShapeT")
 
 
 def decoded(body: bytes, decoder: "msgspec.json.Decoder[ShapeT]") -> ShapeT:
-    """`body` as the decoder's type. Raises `MalformedReplyError`, which quotes no content."""
+    """Decodes `body`. Raises `MalformedReplyError`, which quotes no content."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise WrongShape(f"The reply has an unexpected shape: {error}.") from None
+        raise UnexpectedShape(f"The reply has an unexpected shape: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedReplyError(
-            f"The reply is no complete JSON document ({len(body)} bytes)."
+            f"The reply is not a complete JSON document ({len(body)} bytes)."
         ) from None
 
 
 TokenCount = int | float | None
-"""As providers write it; some write 12.0."""
+"""Some providers send 12.0."""
 
 
-def counted(tokens: TokenCount) -> int:
-    """Zero where the provider said nothing."""
+def token_count(tokens: TokenCount) -> int:
+    """0 if the provider sent no count."""
     return int(tokens or 0)
 
 
-def cut() -> MalformedReplyError:
-    """The error for a stream that stopped before the protocol's own end."""
-    return MalformedReplyError("The stream was cut before the reply was complete.")
+def truncated_stream() -> MalformedReplyError:
+    """The error for a stream that ended before the protocol's end marker."""
+    return MalformedReplyError("The stream ended before the reply was complete.")
 
 
-class CallNames:
-    """Names the calls that a provider left nameless: unique in one session."""
+class CallIds:
+    """Assigns ids, unique in a session, to calls without one."""
 
     def __init__(self) -> None:
-        self._given = 0
+        self._assigned = 0
 
-    def given(self, reply: Reply) -> Reply:
-        """`reply`, each call of it with an id."""
+    def assign(self, reply: Reply) -> Reply:
+        """`reply` with an id for each call."""
         if all(call.id for call in reply.message.calls):
             return reply
         calls = []
         for call in reply.message.calls:
-            self._given += not call.id
-            calls.append(replace(call, id=call.id or f"{LOCAL_ID}{self._given}"))
+            self._assigned += not call.id
+            calls.append(replace(call, id=call.id or f"{LOCAL_ID}{self._assigned}"))
         return replace(reply, message=replace(reply.message, calls=tuple(calls)))
 
 
 def function_tool(spec: ToolSpec) -> dict[str, Any]:
-    """A tool as Chat Completions names it, and Ollama after it."""
+    """A tool in the format of Chat Completions and Ollama."""
     function = {
         "name": spec.name,
         "description": spec.description,
@@ -227,7 +228,7 @@ def function_tool(spec: ToolSpec) -> dict[str, Any]:
 
 
 def tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
-    """A call from arguments that came as text; none at all stand for an empty object."""
+    """A call whose arguments arrived as text. An empty text is an empty object."""
     if not arguments.strip():
         return ToolCall(call_id, name, {})
     try:
@@ -236,19 +237,19 @@ def tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
         return ToolCall(call_id, name, {}, malformed=arguments)
 
 
-def sent_arguments(call: ToolCall) -> dict[str, Any]:
-    """The arguments as an object, for protocols that take nothing else."""
+def arguments_object(call: ToolCall) -> dict[str, Any]:
+    """The arguments as an object, for protocols that accept nothing else."""
     return call.arguments if call.malformed is None else {"INVALID_JSON": call.malformed}
 
 
 def opaque_items(message: Message, protocol: str) -> list[Any] | None:
-    """The items that `protocol` wants back as it sent them.
+    """The items to send back to `protocol` unchanged. They replace the whole message.
 
-    They stand for the whole message; who edits a message leaves its `opaque` behind.
+    A copy of a message with other contents must not copy `opaque`.
     """
     return message.opaque.get(protocol) if message.opaque else None
 
 
 def without_none(**fields: Any) -> dict[str, Any]:
-    """`fields` that have a value."""
+    """`fields` without those that are None."""
     return {name: value for name, value in fields.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What a provider's refusal becomes in our tree of errors."""
+"""Converts a provider's errors to this package's errors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from agent_core.models.codec import Refused
 from agent_core.redaction import Redactor
 
 _MAX_DETAIL = 500
-"""Characters of a provider's own words that go into a message."""
+"""Characters of the provider's text in a message."""
 
 _STATUS_BY_KIND = {
     "authentication_error": 401,
@@ -35,10 +35,10 @@ _STATUS_BY_KIND = {
     "unavailable": 503,
     "timeout_error": 504,
 }
-"""The words that stand in for a status where the status was 200, lower case."""
+"""The status for an error type in a response of status 200, lower case."""
 
 
-def answered(
+def error_for_status(
     provider: str,
     status: int,
     headers: Mapping[str, str],
@@ -46,55 +46,55 @@ def answered(
     redactor: Redactor,
     retry_after: float | None,
 ) -> ProviderError:
-    """The error for an answer of any status but 200."""
+    """The error for a response with a status other than 200."""
     detail = _detail(body)
     if 300 <= status < 400:
         detail = f"a redirect to {headers.get('location', 'nowhere')}; correct base_url"
-    # Redacted before it is cut: half a key is no longer known for one.
+    # Redacted before it is truncated: half a key would not be recognised.
     return _error(provider, status, redactor.text(detail)[:_MAX_DETAIL], retry_after)
 
 
-def refused(provider: str, refusal: Refused, redactor: Redactor) -> ProviderError:
+def error_for_refusal(provider: str, refusal: Refused, redactor: Redactor) -> ProviderError:
     """The error for a refusal that came with status 200."""
     status = status_of(refusal)
     detail = redactor.text(str(refusal))[:_MAX_DETAIL]
     if status is None:
-        said = f"{refusal.kind}: {detail}" if refusal.kind else detail
-        return ProviderError(f"{provider} gave up on its reply: {redactor.text(said)}")
+        reason = f"{refusal.kind}: {detail}" if refusal.kind else detail
+        return ProviderError(f"{provider} ended its reply with an error: {redactor.text(reason)}")
     return _error(provider, status, detail, None)
 
 
 def status_of(refusal: Refused) -> int | None:
-    """The status that the refusal would have had as an answer of its own; None: none known."""
+    """The HTTP status that matches the refusal, or None if unknown."""
     return refusal.status or _STATUS_BY_KIND.get(refusal.kind.lower())
 
 
 def _error(provider: str, status: int, detail: str, retry_after: float | None) -> ProviderError:
-    said = f"{provider} answered {status}: {detail}" if detail else f"{provider} answered {status}"
+    text = f"{provider} answered {status}: {detail}" if detail else f"{provider} answered {status}"
     if status in (401, 403):
-        return AuthenticationError(f"{said}. Check the API key.", status=status)
+        return AuthenticationError(f"{text}. Check the API key.", status=status)
     if status == 429:
-        return RateLimitError(said, status=status, retry_after=retry_after)
+        return RateLimitError(text, status=status, retry_after=retry_after)
     if status == 408 or status >= 500:
-        return OverloadedError(said, status=status, retry_after=retry_after)
-    return InvalidRequestError(said, status=status)
+        return OverloadedError(text, status=status, retry_after=retry_after)
+    return InvalidRequestError(text, status=status)
 
 
 def _detail(body: bytes) -> str:
-    """The provider's own sentence, or what it sent instead."""
+    """The provider's message, or the body if it has none."""
     try:
-        said = _sentence(msgspec.json.decode(body))
+        text = _message_in(msgspec.json.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        said = body.decode("utf-8", "replace")
-    return " ".join(said.split())
+        text = body.decode("utf-8", "replace")
+    return " ".join(text.split())
 
 
-def _sentence(value: Any) -> str:
+def _message_in(value: Any) -> str:
     """The message in the shapes that providers use: {"error": {"message"}}, a list of it, ..."""
     if isinstance(value, list) and value:
-        return _sentence(value[0])
+        return _message_in(value[0])
     if isinstance(value, dict):
         for name in ("error", "message", "detail"):
             if value.get(name):
-                return _sentence(value[name])
+                return _message_in(value[name])
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()

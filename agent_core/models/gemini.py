@@ -1,4 +1,4 @@
-"""Google's generateContent."""
+"""Google's generateContent protocol."""
 
 import re
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from agent_core.models.codec import (
     Refused,
     ServerSentEvents,
     TokenCount,
-    counted,
-    cut,
+    arguments_object,
     decoded,
     opaque_items,
-    sent_arguments,
+    token_count,
     tool_call,
+    truncated_stream,
     without_none,
 )
 
@@ -55,7 +55,7 @@ class _Error(Struct, rename="camel"):
 
 
 class _Body(Struct, rename="camel"):
-    """A whole reply, or one chunk of a streamed one; both have the same shape."""
+    """A whole reply, or one chunk of a streamed one: both have the same shape."""
 
     candidates: list[_Candidate] | None = None
     usage_metadata: _Usage | None = None
@@ -68,8 +68,9 @@ _BODY = msgspec.json.Decoder(_Body)
 
 
 class Gemini:
-    """generateContent: parts under a role; a call and its result know each other by name,
-    and by an id where the provider gave one."""
+    """generateContent: parts under a role. A result refers to its call by name, and by id if the
+    provider sent one.
+    """
 
     protocol: ClassVar[str] = "gemini"
     list_field: ClassVar[str] = "contents"
@@ -115,21 +116,21 @@ class Gemini:
         return Entry("user", _parts(message))
 
     def decode(self, body: bytes) -> Reply:
-        fold = GeminiFold()
-        fold.add(body)
-        if fold.empty:
+        builder = GeminiReplyBuilder()
+        builder.add(body)
+        if builder.empty:
             raise MalformedReplyError("The reply has no candidates.")
-        return fold.made()
+        return builder.current()
 
     def splitter(self) -> ServerSentEvents:
         return ServerSentEvents()
 
-    def fold(self) -> "GeminiFold":
-        return GeminiFold()
+    def reply_builder(self) -> "GeminiReplyBuilder":
+        return GeminiReplyBuilder()
 
 
-class GeminiFold:
-    """Chunks to a reply: parts follow each other, counts are totals."""
+class GeminiReplyBuilder:
+    """Builds a reply from chunks: parts are appended, counts are totals."""
 
     def __init__(self) -> None:
         self.empty = True
@@ -156,18 +157,18 @@ class GeminiFold:
 
     def reply(self) -> Reply:
         if not self._finish:
-            raise cut()
-        return self.made()
+            raise truncated_stream()
+        return self.current()
 
-    def made(self) -> Reply:
-        """The reply from what is there."""
+    def current(self) -> Reply:
+        """The reply from the chunks so far."""
         texts = [
             str(part.get("text") or "")
             for part in self._parts
             if "functionCall" not in part and not part.get("thought")
         ]
         calls = tuple(_call(part["functionCall"]) for part in self._parts if "functionCall" in part)
-        # A signature must come back in the very part it came in.
+        # A signature must be sent back in the same part.
         signed = any("thoughtSignature" in part for part in self._parts)
         opaque = {Gemini.protocol: self._parts} if signed else None
         message = Message("assistant", "".join(texts), calls, opaque=opaque)
@@ -179,21 +180,21 @@ def _parts(message: Message) -> list[dict[str, Any]]:
         result = message.result
         field = "output" if result.ok else "error"
         response = {"name": result.name, "response": {field: result.text}}
-        return [{"functionResponse": _identified(result.call_id) | response}]
+        return [{"functionResponse": _id_field(result.call_id) | response}]
     parts: list[dict[str, Any]] = [{"text": message.text}] if message.text else []
     for call in message.calls:
-        said = {"name": call.name, "args": sent_arguments(call)}
-        parts.append({"functionCall": _identified(call.id) | said})
+        function = {"name": call.name, "args": arguments_object(call)}
+        parts.append({"functionCall": _id_field(call.id) | function})
     return parts
 
 
-def _identified(call_id: str) -> dict[str, Any]:
+def _id_field(call_id: str) -> dict[str, Any]:
     return {} if call_id.startswith(LOCAL_ID) or not call_id else {"id": call_id}
 
 
 def _call(call: Any) -> ToolCall:
     if not isinstance(call, dict):
-        raise MalformedReplyError("A functionCall is no object.")
+        raise MalformedReplyError("A functionCall is not an object.")
     call_id, name, arguments = (
         str(call.get("id") or ""),
         str(call.get("name") or ""),
@@ -206,9 +207,10 @@ def _call(call: Any) -> ToolCall:
 
 def _usage(usage: _Usage) -> Usage:
     return Usage(
-        input_tokens=counted(usage.prompt_token_count),
-        # Thoughts are billed as output and not counted among the candidates.
-        output_tokens=counted(usage.candidates_token_count) + counted(usage.thoughts_token_count),
-        cache_read_input_tokens=counted(usage.cached_content_token_count),
-        reasoning_tokens=counted(usage.thoughts_token_count),
+        input_tokens=token_count(usage.prompt_token_count),
+        # Thoughts are billed as output, but the candidates' count excludes them.
+        output_tokens=token_count(usage.candidates_token_count)
+        + token_count(usage.thoughts_token_count),
+        cache_read_input_tokens=token_count(usage.cached_content_token_count),
+        reasoning_tokens=token_count(usage.thoughts_token_count),
     )

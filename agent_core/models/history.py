@@ -1,8 +1,8 @@
-"""The request's body: the whole history, made anew or continued.
+"""Builds request bodies: the whole history, encoded again or extended.
 
-A session resends its history with every step. `FullHistory` builds and encodes all of it
-each time, as an SDK does; `IncrementalHistory` encodes a message when it is new and keeps
-the bytes. Both give the same bytes.
+Every request contains the whole history. `FullHistory` builds and encodes all of it each
+time, as an SDK does. `IncrementalHistory` encodes each message once and keeps the bytes.
+Both give the same bytes.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from agent_core.models.codec import Codec
 
 
 class History(Protocol):
-    """Makes request bodies."""
+    """Builds request bodies."""
 
     def body(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> bytes: ...
 
@@ -27,7 +27,7 @@ def _system_texts(codec: Codec, history: Sequence[Message]) -> list[str]:
 
 
 class FullHistory:
-    """One document from all messages, at every step."""
+    """Encodes all messages at every step."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -36,7 +36,7 @@ class FullHistory:
         return encode_json(self.document(history, tools))
 
     def document(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> dict[str, Any]:
-        """The body as plain data, for an SDK that does its own encoding."""
+        """The body as plain data, for an SDK that encodes it itself."""
         document = self._codec.envelope(_system_texts(self._codec, history), tools)
         document[self._codec.list_field] = self._items(history)
         return document
@@ -54,29 +54,28 @@ class FullHistory:
         return items
 
 
-class _Mark(NamedTuple):
-    """Where the history list stood after one message."""
+class _Boundary(NamedTuple):
+    """The state of the encoded list after one message."""
 
     length: int
     role: str
-    """Role of the group that is still open; "" where none is."""
+    """Role of the open group, or "" if none is open."""
 
 
-_START = _Mark(0, "")
+_START = _Boundary(0, "")
 
 
 class IncrementalHistory:
-    """Each message is encoded once; a step costs what is new, and one copy of the bytes.
+    """Encodes each message once. A step costs the new messages and one copy of the bytes.
 
-    Messages are frozen, so a message that is the same object has the same bytes. From
-    the first one that is another object (an edited or shortened history) all is encoded
-    again.
+    Messages are frozen, so the same object has the same bytes. From the first message that is
+    a different object (an edited or shortened history), everything is encoded again.
     """
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._seen: list[Message] = []
-        self._marks: list[_Mark] = []
+        self._boundaries: list[_Boundary] = []
         self._list = bytearray()
         self._tools: Sequence[ToolSpec] | None = None
         self._system: list[str] = []
@@ -99,32 +98,32 @@ class IncrementalHistory:
         return b"".join((self._head, self._list, end, b"]}"))
 
     @property
-    def _last(self) -> _Mark:
-        return self._marks[-1] if self._marks else _START
+    def _last(self) -> _Boundary:
+        return self._boundaries[-1] if self._boundaries else _START
 
     def _common(self, history: Sequence[Message]) -> int:
-        """How many messages at the start are the ones already encoded."""
+        """The number of leading messages that are already encoded."""
         both = min(len(self._seen), len(history))
         if all(map(is_, self._seen, history)):
             return both
         return next(i for i in range(both) if self._seen[i] is not history[i])
 
     def _forget(self, kept: int) -> None:
-        del self._seen[kept:], self._marks[kept:]
+        del self._seen[kept:], self._boundaries[kept:]
         del self._list[self._last.length :]
 
     def _append(self, message: Message) -> None:
         role, parts = self._codec.entry(message)
         before = self._last.role
         if parts:
-            self._list += self._joint(before, role)
+            self._list += self._separator(before, role)
             self._list += encode_json(parts)[1:-1]
             before = role if self._codec.grouped else ""
         self._seen.append(message)
-        self._marks.append(_Mark(len(self._list), before))
+        self._boundaries.append(_Boundary(len(self._list), before))
 
-    def _joint(self, before: str, role: str) -> bytes:
-        """What stands between the list so far and the next parts."""
+    def _separator(self, before: str, role: str) -> bytes:
+        """The bytes between the list so far and the next parts."""
         comma = b"," if self._list else b""
         if self._codec.grouped is None or before == role:
             return comma

@@ -1,4 +1,4 @@
-"""Ollama's native chat."""
+"""Ollama's native chat protocol."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -14,13 +14,13 @@ from agent_core.models.codec import (
     Parameters,
     Refused,
     TokenCount,
-    counted,
-    cut,
+    arguments_object,
     decoded,
     function_tool,
     opaque_items,
-    sent_arguments,
+    token_count,
     tool_call,
+    truncated_stream,
     without_none,
 )
 
@@ -42,7 +42,7 @@ class _Message(Struct):
 
 
 class _Body(Struct):
-    """A whole reply, or one line of a streamed one; both have the same shape."""
+    """A whole reply, or one line of a streamed one: both have the same shape."""
 
     message: _Message | None = None
     model: str | None = None
@@ -57,7 +57,7 @@ _BODY = msgspec.json.Decoder(_Body)
 
 
 class OllamaChat:
-    """Ollama's chat: arguments are objects, results go by the tool's name."""
+    """Ollama's chat: arguments are objects, and a result refers to its tool by name."""
 
     protocol: ClassVar[str] = "ollama_chat"
     list_field: ClassVar[str] = "messages"
@@ -68,7 +68,7 @@ class OllamaChat:
         self.parameters = parameters
 
     def url(self, base_url: str) -> str:
-        # Trae Agent's settings carry the address of Ollama's OpenAI-like interface.
+        # Trae Agent's settings have the address of Ollama's OpenAI-compatible interface.
         return f"{base_url.removesuffix('/v1')}/api/chat"
 
     def envelope(self, system: Sequence[str], tools: Sequence[ToolSpec]) -> dict[str, Any]:
@@ -88,21 +88,21 @@ class OllamaChat:
         return Entry(message.role, opaque_items(message, self.protocol) or [_encoded(message)])
 
     def decode(self, body: bytes) -> Reply:
-        fold = OllamaFold()
-        fold.add(body)
-        if fold.empty:
+        builder = OllamaReplyBuilder()
+        builder.add(body)
+        if builder.empty:
             raise MalformedReplyError("The reply has no message.")
-        return fold.made()
+        return builder.current()
 
     def splitter(self) -> JsonLines:
         return JsonLines()
 
-    def fold(self) -> "OllamaFold":
-        return OllamaFold()
+    def reply_builder(self) -> "OllamaReplyBuilder":
+        return OllamaReplyBuilder()
 
 
-class OllamaFold:
-    """Lines to a reply; the last one is `done` and has the counts."""
+class OllamaReplyBuilder:
+    """Builds a reply from lines. The last one has `done` and the token counts."""
 
     def __init__(self) -> None:
         self.empty = True
@@ -124,11 +124,11 @@ class OllamaFold:
 
     def reply(self) -> Reply:
         if not self._last.done:
-            raise cut()
-        return self.made()
+            raise truncated_stream()
+        return self.current()
 
-    def made(self) -> Reply:
-        """The reply from what is there."""
+    def current(self) -> Reply:
+        """The reply from the lines so far."""
         last, text, thinking = self._last, "".join(self._text), "".join(self._thinking)
         message = Message("assistant", text, tuple(self._calls))
         if thinking:
@@ -137,7 +137,8 @@ class OllamaFold:
                 "assistant", text, message.calls, opaque={OllamaChat.protocol: [sent_back]}
             )
         usage = Usage(
-            input_tokens=counted(last.prompt_eval_count), output_tokens=counted(last.eval_count)
+            input_tokens=token_count(last.prompt_eval_count),
+            output_tokens=token_count(last.eval_count),
         )
         return Reply(message, usage, last.done_reason or "", last.model or "")
 
@@ -152,7 +153,7 @@ def _encoded(message: Message) -> dict[str, Any]:
     encoded: dict[str, Any] = {"role": message.role, "content": message.text}
     if message.calls:
         encoded["tool_calls"] = [
-            {"function": {"name": call.name, "arguments": sent_arguments(call)}}
+            {"function": {"name": call.name, "arguments": arguments_object(call)}}
             for call in message.calls
         ]
     return encoded

@@ -1,4 +1,4 @@
-"""OpenAI's Chat Completions, spoken also by Azure, OpenRouter, Doubao and many local servers."""
+"""OpenAI's Chat Completions, also used by Azure, OpenRouter, Doubao and many local servers."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -15,11 +15,11 @@ from agent_core.models.codec import (
     Refused,
     ServerSentEvents,
     TokenCount,
-    counted,
-    cut,
     decoded,
     function_tool,
+    token_count,
     tool_call,
+    truncated_stream,
     without_none,
 )
 
@@ -81,8 +81,8 @@ _BODY = msgspec.json.Decoder(_Body)
 class OpenAIChat:
     """Chat Completions.
 
-    `limit_field` names the bound on the reply's length: OpenAI's and Azure's newer models
-    want `max_completion_tokens`, everybody else knows `max_tokens` only.
+    `limit_field` is the field that limits the reply's length. Newer models of OpenAI and Azure
+    require `max_completion_tokens`; other servers know only `max_tokens`.
     """
 
     protocol: ClassVar[str] = "openai_chat"
@@ -105,7 +105,7 @@ class OpenAIChat:
             fields |= {"stream": True, "stream_options": {"include_usage": True}}
         if tools:
             fields["tools"] = [function_tool(spec) for spec in tools]
-            # True is every server's default, and not every server knows the field.
+            # True is the default everywhere, and some servers do not know the field.
             if not p.parallel_tool_calls:
                 fields["parallel_tool_calls"] = False
         return fields
@@ -129,12 +129,12 @@ class OpenAIChat:
     def splitter(self) -> ServerSentEvents:
         return ServerSentEvents()
 
-    def fold(self) -> "ChatFold":
-        return ChatFold()
+    def reply_builder(self) -> "ChatReplyBuilder":
+        return ChatReplyBuilder()
 
 
-class ChatFold:
-    """Deltas to a reply."""
+class ChatReplyBuilder:
+    """Builds a reply from deltas."""
 
     def __init__(self) -> None:
         self._text: list[str] = []
@@ -161,7 +161,7 @@ class ChatFold:
 
     def reply(self) -> Reply:
         if not (self._done or self._finish):
-            raise cut()
+            raise truncated_stream()
         calls = tuple(call.complete() for call in self._calls)
         message = Message("assistant", "".join(self._text), calls)
         return Reply(message, _usage(self._usage), self._finish, self._model)
@@ -169,8 +169,8 @@ class ChatFold:
     def _partial(self, delta: _Call) -> "_PartialCall":
         """The call that `delta` continues, or a new one.
 
-        An id begins a call; its index continues it. Some servers give no index, and
-        some give every call the index 0.
+        An id starts a call and its index continues it. Some servers send no index, and some send
+        index 0 for every call.
         """
         same = [call for call in self._calls if call.index == delta.index]
         if same and (not delta.id or same[-1].id in ("", delta.id)):
@@ -258,8 +258,8 @@ def _usage(usage: _Usage | None) -> Usage:
     prompt = usage.prompt_tokens_details or _PromptDetails()
     completion = usage.completion_tokens_details or _CompletionDetails()
     return Usage(
-        input_tokens=counted(usage.prompt_tokens),
-        output_tokens=counted(usage.completion_tokens),
-        cache_read_input_tokens=counted(prompt.cached_tokens),
-        reasoning_tokens=counted(completion.reasoning_tokens),
+        input_tokens=token_count(usage.prompt_tokens),
+        output_tokens=token_count(usage.completion_tokens),
+        cache_read_input_tokens=token_count(prompt.cached_tokens),
+        reasoning_tokens=token_count(completion.reasoning_tokens),
     )

@@ -1,4 +1,4 @@
-"""OpenAI's Responses: a flat list of items, calls and their outputs among them."""
+"""OpenAI's Responses protocol: a flat list of items, including calls and their outputs."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -15,11 +15,11 @@ from agent_core.models.codec import (
     Refused,
     ServerSentEvents,
     TokenCount,
-    counted,
-    cut,
     decoded,
     opaque_items,
+    token_count,
     tool_call,
+    truncated_stream,
     without_none,
 )
 
@@ -73,7 +73,7 @@ _LAST = ("response.completed", "response.incomplete", "response.failed")
 
 
 class OpenAIResponses:
-    """Responses, with the whole history resent, as Trae Agent does."""
+    """Responses. Sends the whole history each time, as Trae Agent does."""
 
     protocol: ClassVar[str] = "openai_responses"
     list_field: ClassVar[str] = "input"
@@ -107,14 +107,14 @@ class OpenAIResponses:
     def splitter(self) -> ServerSentEvents:
         return ServerSentEvents()
 
-    def fold(self) -> "ResponsesFold":
-        return ResponsesFold()
+    def reply_builder(self) -> "ResponsesReplyBuilder":
+        return ResponsesReplyBuilder()
 
 
-class ResponsesFold:
-    """The last event holds the whole reply; the ones before are for who wants to watch.
+class ResponsesReplyBuilder:
+    """Builds a reply from the last event, which contains all of it.
 
-    Some compatible servers leave the output out of it; then the finished items count.
+    Some compatible servers omit the output there; then the finished items are used.
     """
 
     def __init__(self) -> None:
@@ -124,18 +124,18 @@ class ResponsesFold:
     def add(self, event: bytes) -> None:
         if event == b"[DONE]":
             return
-        found = decoded(event, _EVENT)
-        if found.type == "error":
-            error = found.error or _Error(found.code, found.message)
+        parsed = decoded(event, _EVENT)
+        if parsed.type == "error":
+            error = parsed.error or _Error(parsed.code, parsed.message)
             raise Refused(error.message or "", kind=error.code or "")
-        if found.type == "response.output_item.done" and found.item is not None:
-            self._items[found.output_index] = found.item
-        elif found.type in _LAST:
-            self._body = found.response
+        if parsed.type == "response.output_item.done" and parsed.item is not None:
+            self._items[parsed.output_index] = parsed.item
+        elif parsed.type in _LAST:
+            self._body = parsed.response
 
     def reply(self) -> Reply:
         if self._body is None:
-            raise cut()
+            raise truncated_stream()
         if not self._body.output:
             self._body.output = [self._items[index] for index in sorted(self._items)]
         return _reply(self._body)
@@ -147,7 +147,7 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
         "name": spec.name,
         "description": spec.description,
         "parameters": spec.parameters,
-        # True is this endpoint's default and wants every argument to be required.
+        # True is this endpoint's default and requires every argument.
         "strict": False,
     }
 
@@ -192,7 +192,7 @@ def _reply(body: _Body) -> Reply:
             calls.append(tool_call(str(item.get("call_id") or ""), name, arguments))
         else:
             reasoned = True
-    # Reasoning is accepted back only together with the very items that followed it.
+    # The provider accepts reasoning only with the items that followed it.
     opaque = {OpenAIResponses.protocol: body.output} if reasoned else None
     message = Message("assistant", "".join(texts), tuple(calls), opaque=opaque)
     return Reply(message, _usage(body.usage), _finish(body), body.model or "")
@@ -221,8 +221,8 @@ def _usage(usage: _Usage | None) -> Usage:
     read = usage.input_tokens_details or _InputDetails()
     written = usage.output_tokens_details or _OutputDetails()
     return Usage(
-        input_tokens=counted(usage.input_tokens),
-        output_tokens=counted(usage.output_tokens),
-        cache_read_input_tokens=counted(read.cached_tokens),
-        reasoning_tokens=counted(written.reasoning_tokens),
+        input_tokens=token_count(usage.input_tokens),
+        output_tokens=token_count(usage.output_tokens),
+        cache_read_input_tokens=token_count(read.cached_tokens),
+        reasoning_tokens=token_count(written.reasoning_tokens),
     )

@@ -1,4 +1,4 @@
-"""A model spoken to over the wire: a codec and a history on any `Connections`."""
+"""A model on top of the wire protocol: a codec and a history over any `Connections`."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -8,22 +8,22 @@ from agent_core.errors import ConfigError, ConnectionFailedError, MalformedReply
 from agent_core.messages import Message, Reply, ToolSpec
 from agent_core.models import PROVIDERS, codec_named
 from agent_core.models.codec import (
-    CallNames,
+    CallIds,
     Codec,
     Parameters,
     Refused,
     StreamDecoder,
-    WrongShape,
+    UnexpectedShape,
 )
-from agent_core.models.failures import answered, refused, status_of
+from agent_core.models.failures import error_for_refusal, error_for_status, status_of
 from agent_core.models.history import History, IncrementalHistory
 from agent_core.ports import Connections, Request
 from agent_core.providers import with_query, without_query
 from agent_core.redaction import Redactor
 from agent_core.retries import TRANSIENT, BackOff, Clock, Retrier, retry_after
 
-REPEATS = 2
-"""How often a reply that broke off in its middle is asked for again, at most."""
+MAX_REPEATS = 2
+"""How often to repeat a request whose reply was interrupted."""
 
 
 Ask = Callable[[Request], Awaitable[Reply]]
@@ -32,10 +32,9 @@ Ask = Callable[[Request], Awaitable[Reply]]
 class WireModel:
     """Satisfies `ports.Model`.
 
-    `Connections` repeats what failed before a reply began. A reply that began and broke
-    off (a cut stream, truncated JSON) is asked for again here, where it is known to be
-    unfinished: nobody has seen any of it yet. So is one that turns out to be a refusal for
-    the moment, with the same patience that a status of that kind gets.
+    `Connections` retries failures before a reply began. This class repeats a request whose
+    reply was interrupted (a broken stream, truncated JSON), because no part of it has
+    been used. It also retries a transient refusal of status 200, like the HTTP status.
     """
 
     def __init__(
@@ -58,36 +57,36 @@ class WireModel:
         self._url = url
         self._headers = {"content-type": "application/json", **headers}
         self._redactor = redactor or Redactor()
-        self._names = CallNames()
+        self._ids = CallIds()
         self._retries = max_retries
         self._retrier = Retrier(BackOff(retries=max_retries), clock or Clock())
 
     async def reply(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> Reply:
-        """Raises `ProviderError`; no message of it holds a key."""
+        """Raises `ProviderError`. Its message contains no key."""
         body = self._history.body(history, tools)
         request = Request(self._provider, self._url, self._headers, body)
         ask = self._streamed if self._codec.parameters.stream else self._whole
         try:
-            return self._names.given(await self._repeated(ask, request))
+            return self._ids.assign(await self._repeated(ask, request))
         except Refused as refusal:
-            raise refused(self._provider, refusal, self._redactor) from None
+            raise error_for_refusal(self._provider, refusal, self._redactor) from None
         except MalformedReplyError as error:
             raise MalformedReplyError(f"{self._provider}: {error}") from None
 
     async def close(self) -> None:
-        """Nothing of its own; the connections belong to whoever opened them."""
+        """Does nothing. The caller closes the connections."""
 
     async def _repeated(self, ask: Ask, request: Request) -> Reply:
-        repeats, refusals = min(REPEATS, self._retries), 0
+        repeats, refusals = min(MAX_REPEATS, self._retries), 0
         while True:
             try:
                 return await ask(request)
-            except WrongShape:
+            except UnexpectedShape:
                 raise
-            except (MalformedReplyError, _BrokeOff) as error:
+            except (MalformedReplyError, _StreamInterrupted) as error:
                 if repeats:
                     repeats -= 1
-                elif isinstance(error, _BrokeOff):
+                elif isinstance(error, _StreamInterrupted):
                     raise ConnectionFailedError(str(error)) from error.__cause__
                 else:
                     raise
@@ -95,7 +94,7 @@ class WireModel:
                 status = status_of(refusal)
                 if status not in TRANSIENT or refusals == self._retries:
                     raise
-                # In the number alone there can be no key.
+                # Only the number is logged, because the text could contain a key.
                 await self._retrier.pause(refusals, f"The provider answered {status}")
                 refusals += 1
 
@@ -110,22 +109,22 @@ class WireModel:
                 self._check(status, headers, await _joined(chunks))
             try:
                 if headers.get("content-type", "").startswith("application/json"):
-                    # Some servers answer in one piece, whatever they are asked.
+                    # Some servers ignore the request for a stream.
                     return self._codec.decode(await _joined(chunks))
                 decoder = StreamDecoder(self._codec)
                 async for chunk in chunks:
                     decoder.feed(chunk)
             except ConnectionFailedError as error:
-                raise _BrokeOff(str(error)) from error
+                raise _StreamInterrupted(str(error)) from error
             return decoder.finish()
 
     def _check(self, status: int, headers: dict[str, str], body: bytes) -> None:
         if status != 200:
             wait = retry_after(headers, time.time())
-            raise answered(self._provider, status, headers, body, self._redactor, wait)
+            raise error_for_status(self._provider, status, headers, body, self._redactor, wait)
 
 
-class _BrokeOff(Exception):
+class _StreamInterrupted(Exception):
     """The connection failed after the reply had begun."""
 
 
@@ -141,10 +140,9 @@ def open_model(
     history: Callable[[Codec], History] = IncrementalHistory,
     clock: Clock | None = None,
 ) -> WireModel:
-    """The model that `settings` describe. Raises `ConfigError`.
+    """The model for `settings`. Raises `ConfigError`.
 
-    `provider` is a name in `PROVIDERS`; where an entry of the file has a name of its own,
-    that is its `provider` and not its name.
+    `provider` is a name in `PROVIDERS`. For an entry with a custom name, pass its `provider`.
     """
     if provider not in PROVIDERS:
         raise ConfigError(f"Unknown provider {provider!r}. Known: {', '.join(PROVIDERS)}.")

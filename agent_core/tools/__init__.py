@@ -1,8 +1,8 @@
-"""The table of tools: what a model is told about each, and where its body is.
+"""The table of tools: the description of each for the model, and its class.
 
-Everything that a request needs is data on this page, so that building one imports no
-tool. Names and schemas are Trae Agent's, with two additions: `session` of bash, and
-relative paths, which are taken from the workspace.
+Everything that a request needs is in this table, so building one imports no tool. Names and
+schemas are Trae Agent's, with two additions: the `session` of bash, and relative paths,
+which start at the workspace.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class ToolEntry(Struct, frozen=True):
 
     spec: ToolSpec
     path: str
-    """`module:Class`; the class is built with one argument, a `ToolContext`."""
+    """`module:Class`. The class takes one argument, a `ToolContext`."""
     aliases: tuple[str, ...] = ()
 
     @property
@@ -36,12 +36,12 @@ class ToolEntry(Struct, frozen=True):
 
 
 def plain_name(name: str) -> str:
-    """A tool's name without what models get wrong about it: case and underscores."""
+    """A tool's name without case and underscores, which models often get wrong."""
     return name.lower().replace("_", "")
 
 
 def find(table: Mapping[str, ToolEntry], name: str) -> ToolEntry:
-    """The row called `name`. Raises `ToolError`, which lists the known names."""
+    """The entry for `name`. Raises `ToolError`, which lists the known names."""
     if name in table:
         return table[name]
     wanted = plain_name(name)
@@ -192,7 +192,7 @@ TOOLS: dict[str, ToolEntry] = {
         ToolEntry(_SEARCH, "agent_core.tools.code_search:CodeSearchTool"),
     )
 }
-"""Every tool, by its name."""
+"""Every tool by name."""
 
 tools_registry = TOOLS
-"""The table under Trae Agent's name for it."""
+"""Trae Agent's name for `TOOLS`."""

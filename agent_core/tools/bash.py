@@ -1,4 +1,4 @@
-"""`bash`: commands in persistent shells."""
+"""The tool `bash`: commands in persistent shells."""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from agent_core.ports import Access, Shell, ShellResult, ToolContext
 from agent_core.tools import TOOLS
 
 TIMEOUT = 120.0
-"""Seconds that one command may take, as in Trae Agent."""
+"""Seconds per command, as in Trae Agent."""
 
 
 class BashTool:
-    """Named shells, each opened at its first use; one command at a time in each."""
+    """Named shells, each opened at its first use. Each runs one command at a time."""
 
     spec = TOOLS["bash"].spec
 
@@ -52,7 +52,7 @@ def _session(arguments: Mapping[str, Any]) -> str:
 
 
 def _output(result: ShellResult) -> ToolOutput:
-    """The result as the model reads it; a failing command always says so."""
+    """The text for the model. A failing command always has an error."""
     parts = [result.error] if result.error else []
     if result.exit_status:
         parts.append(f"[exit status {result.exit_status}]")

@@ -1,4 +1,4 @@
-"""`ckg`: Python functions, classes and methods by name, read with `ast`."""
+"""The tool `ckg`: finds Python functions, classes and methods by name, using `ast`."""
 
 import ast
 import asyncio
@@ -23,16 +23,16 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 class Hit(Struct, frozen=True):
-    """One definition: where it is, and its source."""
+    """One definition."""
 
     where: str
     body: str
 
 
 class CodeSearchTool:
-    """Reads the files afresh at each call: an index would have to notice every edit.
+    """Reads the files at each call, because an index would have to track every edit.
 
-    A file that does not contain the name as text is never parsed, which leaves few.
+    Only files that contain the name as text are parsed.
     """
 
     spec = TOOLS["ckg"].spec
@@ -53,14 +53,14 @@ class CodeSearchTool:
         hits: list[Hit] = []
         skipped: list[str] = []
         for path in _sources(root):
-            # Parsing holds the loop for one file at most.
+            # Parsing blocks the event loop for one file at most.
             await asyncio.sleep(0)
             try:
                 text = await self._files.read(path)
                 if name in text:
                     hits += _hits(path, text, kind, name)
             except (ToolError, SyntaxError, ValueError, RecursionError, MemoryError):
-                # One broken file should not hide the others; the answer names it.
+                # One broken file must not hide the others. The report names it.
                 skipped.append(str(path))
         return ToolOutput(
             True, clip(_report(kind, name, hits, skipped, arguments.get("print_body") is not False))
@@ -71,7 +71,7 @@ class CodeSearchTool:
 
 
 def _sources(root: Path) -> Iterator[Path]:
-    """Python files in a fixed order; hidden folders and links are left out."""
+    """Python files in a fixed order, without hidden folders and links."""
     if root.is_file():
         yield root
         return
@@ -85,9 +85,9 @@ def _sources(root: Path) -> Iterator[Path]:
 
 def _hits(path: Path, text: str, kind: str, name: str) -> list[Hit]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the searched code does badly is not our news
+        warnings.simplefilter("ignore")  # warnings about the searched code
         tree = ast.parse(text)
-    lines = list(io.StringIO(text, newline=None))  # cut where Python cuts, unlike `splitlines`
+    lines = list(io.StringIO(text, newline=None))  # Python's line ends, unlike `splitlines`
     return [
         _hit(path, lines, node, owners)
         for node, owners in _definitions(tree, ())
@@ -98,7 +98,7 @@ def _hits(path: Path, text: str, kind: str, name: str) -> list[Hit]:
 def _definitions(
     tree: ast.AST, owners: tuple[Definition, ...]
 ) -> Iterator[tuple[Definition, tuple[Definition, ...]]]:
-    """Each definition below `tree` with those that it stands in, outermost first."""
+    """Each definition below `tree` with its enclosing definitions, outermost first."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, Definition):
             yield node, owners

@@ -1,4 +1,4 @@
-"""`str_replace_based_edit_tool`: view, create and edit text files."""
+"""The tool `str_replace_based_edit_tool`: view, create and edit text files."""
 
 import os
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ from agent_core.ports import Access, ToolContext
 from agent_core.tools import TOOLS
 from agent_core.tools.paths import LIMIT, clip, editing, names
 
-_AROUND = 4
+_CONTEXT_LINES = 4
 """Lines shown before and after an edit."""
 
-_NAMED = 20
-"""Lines named where a text to replace is not unique."""
+_MAX_NAMED_LINES = 20
+"""Line numbers listed if `old_str` is not unique."""
 
 
 class EditTool:
-    """Trae Agent's editor. Each edit holds its file's lock from the read to the write."""
+    """Trae Agent's editor. An edit holds the lock of its file from the read to the write."""
 
     spec = TOOLS["str_replace_based_edit_tool"].spec
 
@@ -63,18 +63,18 @@ class EditTool:
         lines = await self._files.read_lines(path, first, last, LIMIT)
         if first > lines.count or (last is not None and last > lines.count):
             raise ToolError(
-                f"view_range {view_range} does not fit: the file has {lines.count} lines."
+                f"view_range {view_range} is out of range: the file has {lines.count} lines."
             )
         return f"{path} with line numbers:\n{_numbered(clip(lines.text, lines.length), first)}"
 
     async def _create(self, path: Path, arguments: Mapping[str, Any]) -> str:
-        text = _need(arguments, "file_text")
+        text = _required(arguments, "file_text")
         _require_new(path)
         await self._files.write(path, text)
         return f"Created {path}."
 
     async def _str_replace(self, path: Path, arguments: Mapping[str, Any]) -> str:
-        old = _need(arguments, "old_str")
+        old = _required(arguments, "old_str")
         new = arguments.get("new_str") or ""
         if not old:
             raise ToolError("'old_str' is empty; use 'insert' to add text.")
@@ -85,41 +85,41 @@ class EditTool:
         if text.find(old, at + 1) >= 0:
             raise ToolError(
                 f"Nothing was replaced: old_str occurs more than once in {path}, in lines"
-                f" {_lines_of(text, old)}. Give more of what surrounds the place."
+                f" {_lines_of(text, old)}. Include more of the surrounding text."
             )
         changed = text[:at] + new + text[at + len(old) :]
         await self._files.write(path, changed)
-        return f"Edited {path}. The place now:\n{_around(changed, at, at + len(new))}"
+        return f"Edited {path}. Result:\n{_around(changed, at, at + len(new))}"
 
     async def _insert(self, path: Path, arguments: Mapping[str, Any]) -> str:
-        after: int = _need(arguments, "insert_line")
-        new: str = _need(arguments, "new_str")
+        after: int = _required(arguments, "insert_line")
+        new: str = _required(arguments, "new_str")
         lines = (await self._files.read(path)).split("\n")
         if not 0 <= after <= len(lines):
-            raise ToolError(f"insert_line {after} does not fit: it may be 0 to {len(lines)}.")
+            raise ToolError(f"insert_line {after} is out of range: use 0 to {len(lines)}.")
         before = "".join(f"{line}\n" for line in lines[:after])
         changed = "\n".join([*lines[:after], *new.split("\n"), *lines[after:]])
         await self._files.write(path, changed)
         start = min(len(before), len(changed))
-        return f"Edited {path}. The place now:\n{_around(changed, start, start + len(new))}"
+        return f"Edited {path}. Result:\n{_around(changed, start, start + len(new))}"
 
 
-def _need(arguments: Mapping[str, Any], name: str) -> Any:
+def _required(arguments: Mapping[str, Any], name: str) -> Any:
     if arguments.get(name) is None:
         raise ToolError(f"'{name}' is missing; the command '{arguments['command']}' needs it.")
     return arguments[name]
 
 
 def _range(view_range: list[int]) -> tuple[int, int | None]:
-    """First and last line; None is the end. Raises `ToolError` for what is no range."""
+    """First and last line; None is the end. Raises `ToolError` for an invalid range."""
     match view_range:
         case [first, -1] if first >= 1:
             return first, None
         case [first, last] if 1 <= first <= last:
             return first, last
     raise ToolError(
-        f"view_range {view_range} is no range: give [first, last], counted from 1,"
-        " or [first, -1] for all that follows."
+        f"view_range {view_range} is invalid: use [first, last], counted from 1,"
+        " or [first, -1] to the end."
     )
 
 
@@ -129,22 +129,22 @@ def _numbered(text: str, first: int) -> str:
 
 
 def _around(text: str, start: int, end: int) -> str:
-    """The lines from offset `start` to `end`, and some on either side."""
-    first = max(text.count("\n", 0, start) - _AROUND, 0)
-    last = text.count("\n", 0, end) + _AROUND
-    chosen = "\n".join(text.split("\n")[first : last + 1])
-    return _numbered(clip(chosen), first + 1)
+    """The lines from offset `start` to `end`, with some context."""
+    first = max(text.count("\n", 0, start) - _CONTEXT_LINES, 0)
+    last = text.count("\n", 0, end) + _CONTEXT_LINES
+    selected = "\n".join(text.split("\n")[first : last + 1])
+    return _numbered(clip(selected), first + 1)
 
 
 def _lines_of(text: str, old: str) -> str:
     """The numbers of the first lines in which `old` begins."""
     numbers: list[int] = []
-    line, seen, at = 1, 0, text.find(old)
-    while at >= 0 and len(numbers) < _NAMED:
-        line += text.count("\n", seen, at)
+    line, scanned, at = 1, 0, text.find(old)
+    while at >= 0 and len(numbers) < _MAX_NAMED_LINES:
+        line += text.count("\n", scanned, at)
         if line not in numbers:
             numbers.append(line)
-        seen, at = at, text.find(old, at + 1)
+        scanned, at = at, text.find(old, at + 1)
     more = " and more" if at >= 0 else ""
     return ", ".join(map(str, numbers)) + more
 
@@ -155,15 +155,15 @@ def _require_new(path: Path) -> None:
 
 
 def _listing(folder: Path) -> str | None:
-    """Paths of what is in `folder`, sorted, two levels deep, no hidden ones; None for a file."""
+    """The sorted paths in `folder`, two levels deep, without hidden ones. None for a file."""
     if not folder.is_dir():
         return None
-    found: list[str] = []
+    paths: list[str] = []
     for entry in _visible(folder):
-        found.append(entry.path)
+        paths.append(entry.path)
         if entry.is_dir(follow_symlinks=False):
-            found += [inner.path for inner in _visible(entry.path)]
-    return "\n".join(found)
+            paths += [inner.path for inner in _visible(entry.path)]
+    return "\n".join(paths)
 
 
 def _visible(folder: Path | str) -> list[os.DirEntry[str]]:
@@ -171,5 +171,5 @@ def _visible(folder: Path | str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
     except PermissionError:
-        return []  # one closed folder should not hide its neighbours
+        return []  # an unreadable folder must not hide the others
     return sorted(shown, key=lambda entry: entry.name)

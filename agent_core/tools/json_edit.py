@@ -1,4 +1,4 @@
-"""`json_edit_tool`: view and edit JSON files by JSONPath."""
+"""The tool `json_edit_tool`: view and edit JSON files by JSONPath."""
 
 import json
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from agent_core.tools.paths import clip, editing, names
 
 
 class JSONEditTool:
-    """Edits data, not text: the file is parsed, changed and written anew.
+    """Parses the file, changes the data and writes the file again.
 
-    What was not asked for stays what it was: numbers keep their spelling.
+    Numbers that are not edited keep their spelling.
     """
 
     spec = TOOLS["json_edit_tool"].spec
@@ -38,7 +38,7 @@ class JSONEditTool:
         indent = None if arguments.get("pretty_print") is False else 2
         if operation == "view":
             data = _loads(await self._files.read(path), path)
-            return ToolOutput(True, clip(_dumps(_chosen(data, steps), indent)))
+            return ToolOutput(True, clip(_dumps(_matches(data, steps), indent)))
         if not arguments.get("json_path"):
             raise ToolError(f"'json_path' is missing; the operation '{operation}' needs it.")
         if operation != "remove" and "value" not in arguments:
@@ -60,17 +60,19 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 class _Number(str):
-    """A number as the file spells it, which a float could not always give back (`1e400`)."""
+    """A number as spelled in the file, because a float may not preserve it (`1e400`)."""
 
 
 def _loads(text: str, path: Path) -> Any:
     def as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        parsed = dict(pairs)
+        if len(parsed) < len(pairs):
             keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ToolError(f"{path} has the key '{twice}' twice in one object; edit it as text.")
-        return found
+            duplicate = next(key for key in keys if keys.count(key) > 1)
+            raise ToolError(
+                f"{path} has the key '{duplicate}' twice in one object; edit it as text."
+            )
+        return parsed
 
     try:
         return json.loads(
@@ -87,7 +89,7 @@ def _loads(text: str, path: Path) -> Any:
 
 
 def _dumps(data: Any, indent: int | None, margin: str = "\n") -> str:
-    """`data` as `json.dumps` lays it out; `margin` is what stands before its closing bracket."""
+    """Lays out `data` like `json.dumps`. `margin` precedes the closing bracket."""
     if isinstance(data, _Number):
         return data
     if not data or not isinstance(data, dict | list):
@@ -104,16 +106,16 @@ def _dumps(data: Any, indent: int | None, margin: str = "\n") -> str:
     return f"{opening}{inner}{f',{inner}'.join(items)}{margin}{closing}"
 
 
-def _chosen(data: Any, steps: list[Step]) -> Any:
-    """What `view` shows: one match as it is, several as a list."""
-    found = find(data, steps)
-    if not found:
+def _matches(data: Any, steps: list[Step]) -> Any:
+    """The data that `view` shows: one match as it is, several as a list."""
+    matches = find(data, steps)
+    if not matches:
         raise _no_match()
-    return found[0] if len(found) == 1 and True not in steps else found
+    return matches[0] if len(matches) == 1 and True not in steps else matches
 
 
 def _apply(operation: str, data: Any, steps: list[Step], value: Any) -> tuple[Any, int]:
-    """The data after the operation, and how many places changed."""
+    """The data after the operation, and the number of changed places."""
     if not steps:
         if operation == "set":
             return value, 1
@@ -124,13 +126,13 @@ def _apply(operation: str, data: Any, steps: list[Step], value: Any) -> tuple[An
         raise ToolError(
             f"Unknown operation '{operation}'. Known operations: view, set, add, remove."
         )
-    found = places(data, steps)
-    if not found:
+    matches = places(data, steps)
+    if not matches:
         raise _no_match()
-    # From the back, so that a removed item does not shift those that are still to go.
-    for place in reversed(found):
+    # From the end, so that a removal does not shift the remaining indices.
+    for place in reversed(matches):
         _put(place, value) if operation == "set" else _drop(place)
-    return data, len(found)
+    return data, len(matches)
 
 
 def _put(place: Place, value: Any) -> None:
@@ -156,7 +158,7 @@ def _add(data: Any, steps: list[Step], value: Any) -> int:
             raise ToolError("'add' takes a key in an object, or an index in an array.")
         elif key != -1 and not -len(parent) <= key <= len(parent):
             raise ToolError(
-                f"The index {key} does not fit: the array has {len(parent)} items; -1 is its end."
+                f"The index {key} is out of range: the array has {len(parent)} items; -1 appends."
             )
     for parent in parents:
         if isinstance(parent, dict):

@@ -1,4 +1,4 @@
-"""The part of JSONPath that `json_edit_tool` speaks: $ .name ['name'] [index] .* [*]."""
+"""The subset of JSONPath in `json_edit_tool`: $ .name ['name'] [index] .* [*]."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _STEP = re.compile(
 
 
 class Place(Struct, frozen=True):
-    """One child of one container: where a value is, or, for `add`, where it will be."""
+    """One child of a container. For `add`, it need not exist yet."""
 
     parent: Any
     key: str | int
@@ -29,7 +29,7 @@ class Place(Struct, frozen=True):
 
 
 def parse(path: str) -> list[Step]:
-    """The steps of `path`. Raises `ToolError` where it is not in the part spoken here."""
+    """The steps of `path`. Raises `ToolError` for unsupported syntax."""
     rest = path.strip()
     at = 1 if rest.startswith("$") else 0
     if at == 0 and rest and rest[0] not in ".[":
@@ -39,7 +39,7 @@ def parse(path: str) -> list[Step]:
         match = _STEP.match(rest, at)
         if match is None:
             raise ToolError(
-                f"json_path '{path}' is not understood from '{rest[at:]}' on. Paths are made of"
+                f"json_path '{path}' is invalid from '{rest[at:]}' on. Paths consist of"
                 " .name, ['name'], [index], .* and [*]."
             )
         steps.append(_step(match))
@@ -59,19 +59,19 @@ def _step(match: re.Match[str]) -> Step:
 
 
 def find(data: Any, steps: list[Step]) -> list[Any]:
-    """The values at `steps`; `data` itself where there are none."""
+    """The values at `steps`, or `data` itself if there are none."""
     return [data] if not steps else [place.value() for place in places(data, steps)]
 
 
 def places(data: Any, steps: list[Step]) -> list[Place]:
-    """The existing places at `steps`, of which there is at least one step."""
+    """The existing places at `steps`, which must not be empty."""
     return [
         Place(parent, key) for parent in find(data, steps[:-1]) for key in _keys(parent, steps[-1])
     ]
 
 
 def _keys(container: Any, step: Step) -> Iterator[str | int]:
-    """The keys of `container` that `step` names and that exist."""
+    """The existing keys of `container` that match `step`."""
     if isinstance(container, dict):
         if step is True:
             yield from container

@@ -1,4 +1,4 @@
-"""How the file tools name, guard and cut: what they share."""
+"""Names, locks and output limits of the file tools."""
 
 import asyncio
 import stat
@@ -6,21 +6,21 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 LIMIT = 16_000
-"""Characters of one result that a model is shown."""
+"""Characters of one result for the model."""
 
 _locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
 
 def names(path: Path) -> frozenset[str]:
-    """The names that a file goes by, for `Access`: its path, and its inode where it has more."""
+    """The names of a file for `Access`: its path, and its inode if it has several hard links."""
     return frozenset({str(path), _identity(path)})
 
 
 def editing(path: Path) -> asyncio.Lock:
-    """The lock of one file: who holds it may read, change and write.
+    """The lock of one file. Its holder may read, change and write the file.
 
-    One table for the process, since files belong to nobody: two tools, or two sessions,
-    that edit one file exclude each other. A lock lives while somebody holds or awaits it.
+    There is one table per process, so two tools or sessions that edit one file exclude each
+    other. A lock exists while it is held or awaited.
     """
     key = (id(asyncio.get_running_loop()), _identity(path))
     lock = _locks.get(key)
@@ -30,8 +30,8 @@ def editing(path: Path) -> asyncio.Lock:
 
 
 def _identity(path: Path) -> str:
-    # Only a file with several hard links goes by its inode: such a file is written in
-    # place, so its inode lasts, while an atomic replace gives every other file a new one.
+    # Only a file with several hard links is identified by its inode. It is written in
+    # place and keeps the inode; an atomic replace gives any other file a new one.
     try:
         status = path.stat()
     except OSError:
@@ -42,14 +42,14 @@ def _identity(path: Path) -> str:
 
 
 def clip(text: str, length: int | None = None) -> str:
-    """The beginning of `text`, with a note where more follows.
+    """The beginning of `text`, with a note if more follows.
 
-    `length` says how many characters there are in all, where `text` lacks the end of them.
+    `length` is the total number of characters, if `text` is already truncated.
     """
     length = length or len(text)
     if length <= LIMIT:
         return text
     return (
-        f"{text[:LIMIT]}\n[Cut here: {length} characters in all. Search with `grep -n` and"
-        " view the lines that matter with view_range.]"
+        f"{text[:LIMIT]}\n[Cut here: {length} characters in total. Search with `grep -n` and"
+        " view the relevant lines with view_range.]"
     )

@@ -1,4 +1,4 @@
-"""`sequentialthinking`: a place for numbered thoughts."""
+"""The tool `sequentialthinking`: numbered thoughts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from agent_core.tools import TOOLS
 
 
 class SequentialThinkingTool:
-    """Counts thoughts and remembers the branches' names; the thoughts stay in the history."""
+    """Counts thoughts and keeps the branches' names. The thoughts stay in the history."""
 
     spec = TOOLS["sequentialthinking"].spec
 

@@ -1,4 +1,4 @@
-"""`task_done`: the model says that it has finished."""
+"""The tool `task_done`: the model reports that it has finished."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from agent_core.tools import TOOLS
 
 
 class TaskDoneTool:
-    """Ends a session. The loop looks at the name; the body is there for direct callers."""
+    """Ends a session. The loop checks the name; this class serves direct callers."""
 
     spec = TOOLS["task_done"].spec
 

@@ -1,4 +1,4 @@
-"""Scripted twins of the agent's ports: they do what the test says, and remember."""
+"""Fakes of the agent's interfaces. They follow a script and record their calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ def reply(text: str = "", *calls: ToolCall) -> Reply:
 
 
 class ScriptedModel:
-    """Answers with `turns`, one after the other; an exception among them is raised."""
+    """Returns `turns` in order. An exception among them is raised."""
 
     def __init__(self, *turns: Reply | BaseException) -> None:
         self._turns = list(turns)
@@ -40,7 +40,7 @@ class ScriptedModel:
 
 
 class ListRecorder:
-    """Keeps each entry as a tuple; raises `failing[method]` where there is one."""
+    """Stores each entry as a tuple. Raises `failing[method]` if present."""
 
     def __init__(self, **failing: Exception) -> None:
         self.entries: list[tuple[Any, ...]] = []
@@ -84,7 +84,7 @@ Body = Callable[[Mapping[str, Any]], Awaitable[ToolOutput]]
 
 
 class ScriptedTool:
-    """Runs `body`; touches what `access` says."""
+    """Runs `body`. `access` is what it reports as its access."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class ScriptedTool:
 
 
 class DictCatalog:
-    """The given tools, by their exact names."""
+    """The given tools, by exact name."""
 
     def __init__(self, tools: Iterable[Tool]) -> None:
         self.tools = {tool.spec.name: tool for tool in tools}
@@ -130,9 +130,9 @@ class DictCatalog:
 
 
 class ScriptedShell:
-    """A shell without bash. Its commands: `append NAME TEXT`, `link NAME TARGET`, `show NAME`.
+    """A shell without bash. Commands: `append NAME TEXT`, `link NAME TARGET`, `show NAME`.
 
-    Between any two touches of the disk it lets others run, so that a missing lock shows.
+    It yields between any two file operations, so that a missing lock becomes visible.
     """
 
     def __init__(self, root: Path) -> None:

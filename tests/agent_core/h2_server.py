@@ -1,4 +1,4 @@
-"""An HTTP/2 server that says back what it is told."""
+"""An HTTP/2 server that echoes the request body."""
 
 import asyncio
 import ssl
@@ -11,7 +11,7 @@ from h2.events import DataReceived, StreamEnded
 
 
 class H2Server:
-    """Counts connections, and those on which a request came."""
+    """Counts connections, and connections with a request."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -24,7 +24,7 @@ class H2Server:
         return f"https://localhost:{self.port}/v1"
 
     def go_away(self) -> None:
-        """Ends every connection the way a server does that is being replaced."""
+        """Ends every connection with GOAWAY, like a server that shuts down."""
         for connection, writer in self.open:
             connection.close_connection()
             writer.write(connection.data_to_send())
@@ -67,7 +67,7 @@ class H2Server:
 
 @asynccontextmanager
 async def serving_h2(tls: ssl.SSLContext) -> AsyncIterator[H2Server]:
-    """A server on a port that the kernel chose, until the block ends."""
+    """A server on a free port for the duration of the block."""
     tls.set_alpn_protocols(["h2"])
     h2 = H2Server()
     server = await asyncio.start_server(h2.serve, "localhost", 0, ssl=tls)

@@ -1,4 +1,4 @@
-"""Random histories, replies and tools, shared by the tests of models and recorders."""
+"""Hypothesis strategies for histories, replies and tools."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ RESULTS = st.builds(ToolResult, IDS, NAMES, st.booleans(), TEXTS, st.none() | TE
 
 
 def messages() -> st.SearchStrategy[Message]:
-    """One message of any role, in any order: an encoder has no opinion on who speaks next."""
+    """A message of any role. Any order is valid, because an encoder does not check roles."""
     return st.one_of(
         st.builds(Message, st.sampled_from(["system", "user"]), TEXTS),
         st.builds(Message, st.just("assistant"), TEXTS, st.lists(CALLS, max_size=3).map(tuple)),

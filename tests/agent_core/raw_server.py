@@ -1,4 +1,4 @@
-"""A server that does to its clients what the test says: answer, hang up, reset, stall."""
+"""A scripted server that can answer, hang up, reset or stall."""
 
 import asyncio
 import socket
@@ -13,8 +13,8 @@ from msgspec import Struct
 End = Literal["keep", "close", "reset", "stall"]
 
 
-class Asked(Struct, frozen=True):
-    """One request as it came in."""
+class ReceivedRequest(Struct, frozen=True):
+    """A received request."""
 
     number: int
     """From 0, over all connections."""
@@ -26,28 +26,28 @@ class Asked(Struct, frozen=True):
 
 
 class Step(Struct, frozen=True):
-    """What the server does about one request."""
+    """The server's reaction to one request."""
 
     sends: bytes = b""
     then: End = "keep"
     after: float = 0.0
-    """Seconds before it sends."""
+    """Seconds before sending."""
 
 
-Script = Callable[[Asked], Step]
+Script = Callable[[ReceivedRequest], Step]
 
 
 def http(body: bytes = b"{}", status: int = 200, **headers: str) -> bytes:
-    """A whole answer; `retry_after=...` becomes the header `retry-after`."""
+    """A complete response. `retry_after=...` becomes the header `retry-after`."""
     fields = {"content-length": str(len(body)), **headers}
     lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items()]
     return f"HTTP/1.1 {status} Any\r\n{''.join(lines)}\r\n".encode() + body
 
 
 def answers(*steps: Step | bytes) -> Script:
-    """One step a request, in order; the last one for ever."""
+    """One step per request, in order. The last one repeats."""
 
-    def script(asked: Asked) -> Step:
+    def script(asked: ReceivedRequest) -> Step:
         step = steps[min(asked.number, len(steps) - 1)]
         return step if isinstance(step, Step) else Step(step)
 
@@ -55,15 +55,15 @@ def answers(*steps: Step | bytes) -> Script:
 
 
 class RawServer:
-    """What was asked, on which connection, and how much at once."""
+    """Records requests, their connections and the maximum concurrency."""
 
     def __init__(self, script: Script, scheme: str) -> None:
         self._script = script
         self._scheme = scheme
-        self.asked: list[Asked] = []
+        self.asked: list[ReceivedRequest] = []
         self.connections = 0
         self.at_once = 0
-        self.most_at_once = 0
+        self.max_concurrent = 0
         self.writers: set[asyncio.StreamWriter] = set()
         self.first = asyncio.Event()
         """Set with the first request."""
@@ -74,7 +74,7 @@ class RawServer:
         return f"{self._scheme}://localhost:{self.port}/v1"
 
     async def hang_up(self) -> None:
-        """Closes every connection, between requests."""
+        """Closes every connection between requests."""
         for writer in tuple(self.writers):
             writer.close()
             await writer.wait_closed()
@@ -92,7 +92,9 @@ class RawServer:
             self.writers.discard(writer)
             writer.close()
 
-    async def _request(self, reader: asyncio.StreamReader, connection: int) -> Asked | None:
+    async def _request(
+        self, reader: asyncio.StreamReader, connection: int
+    ) -> ReceivedRequest | None:
         line = await reader.readline()
         if not line:
             return None
@@ -102,12 +104,14 @@ class RawServer:
             headers[name.lower()] = value.strip()
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         self.first.set()
-        self.asked.append(Asked(len(self.asked), connection, line.decode().strip(), headers, body))
+        self.asked.append(
+            ReceivedRequest(len(self.asked), connection, line.decode().strip(), headers, body)
+        )
         return self.asked[-1]
 
     async def _answer(self, step: Step, writer: asyncio.StreamWriter) -> bool:
         self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.max_concurrent = max(self.max_concurrent, self.at_once)
         try:
             await asyncio.sleep(step.after)
             writer.write(step.sends)
@@ -125,7 +129,7 @@ class RawServer:
 
 @asynccontextmanager
 async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
-    """A server on a port that the kernel chose, until the block ends."""
+    """A server on a free port for the duration of the block."""
     raw = RawServer(script, "https" if tls else "http")
     server = await asyncio.start_server(raw.serve, "localhost", 0, ssl=tls, family=socket.AF_INET)
     raw.port = server.sockets[0].getsockname()[1]
@@ -135,6 +139,6 @@ async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIte
         server.close()
         for writer in tuple(raw.writers):
             writer.transport.abort()
-        # One turn for each layer, so that no transport is left to the garbage collector.
+        # One loop iteration per layer, so that every transport is closed.
         for _ in range(5):
             await asyncio.sleep(0)

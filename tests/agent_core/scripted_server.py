@@ -1,4 +1,4 @@
-"""A provider of a few lines: scripted HTTP answers on a loopback socket."""
+"""A small provider: scripted HTTP responses on a loopback socket."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 
 class Answer(Struct, frozen=True):
-    """One scripted answer; an empty `body` with status 0 closes the connection instead."""
+    """A scripted response. An empty `body` with status 0 closes the connection instead."""
 
     body: bytes = b""
     status: int = 200
@@ -18,8 +18,8 @@ class Answer(Struct, frozen=True):
     headers: dict[str, str] = {}
 
 
-class Seen(Struct, frozen=True):
-    """One request as it came in."""
+class ReceivedRequest(Struct, frozen=True):
+    """A received request."""
 
     path: str
     headers: dict[str, str]
@@ -32,11 +32,11 @@ class Seen(Struct, frozen=True):
 
 
 class ScriptedServer:
-    """Answers in the scripted order, whatever is asked."""
+    """Answers in the scripted order, regardless of the request."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
         self._answers = iter(answers)
-        self.seen: list[Seen] = []
+        self.seen: list[ReceivedRequest] = []
         self.connections = 0
         self.port = 0
 
@@ -51,21 +51,21 @@ class ScriptedServer:
             while (head := await _head(reader)) is not None:
                 path, headers = head
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
-                self.seen.append(Seen(path, headers, body, connection))
+                self.seen.append(ReceivedRequest(path, headers, body, connection))
                 answer = next(self._answers)
                 if not answer.status:
                     break
                 writer.write(_encoded(answer))
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client left, or the test is over
+            pass  # the client disconnected, or the test has ended
         finally:
             writer.close()
 
 
 @asynccontextmanager
 async def scripted_server(*answers: Answer) -> AsyncIterator[ScriptedServer]:
-    """A server on a port of its own for one test."""
+    """A server on a free port for one test."""
     scripted = ScriptedServer(answers)
     server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
     scripted.port = server.sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""The loop: what it asks, what it runs, what it writes down, and how it ends."""
+"""The agent loop: requests, tool calls, recording, and how a session ends."""
 
 import asyncio
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ async def forbidden(arguments: Mapping[str, Any]) -> ToolOutput:
 
 
 class Bench:
-    """An agent with its twins at hand."""
+    """An agent with its fakes."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Bench:
         return await self.agent.run("do it")
 
 
-async def test_a_session_from_task_to_task_done() -> None:
+async def test_session_runs_until_task_done() -> None:
     bench = Bench(
         reply("", call("echo", id="a", text="1"), call("echo", id="b", text="2")),
         reply("finished", call("task_done")),
@@ -75,7 +75,7 @@ async def test_a_session_from_task_to_task_done() -> None:
     assert texts == ["echo 1", "echo 2"]
 
 
-async def test_the_diary_holds_each_message_once() -> None:
+async def test_each_message_is_recorded_once() -> None:
     bench = Bench(
         reply("", call("echo", id="a", text="1")),
         reply("", call("echo", id="b", text="2")),
@@ -102,7 +102,7 @@ async def test_the_diary_holds_each_message_once() -> None:
 
 
 @pytest.mark.parametrize("dispatch", [SequentialDispatch(), ParallelDispatch()])
-async def test_task_done_stops_the_batch(dispatch: Dispatch) -> None:
+async def test_calls_beside_task_done_are_not_run(dispatch: Dispatch) -> None:
     bench = Bench(
         reply("done", call("echo", id="a", text="1"), call("task_done", id="b")), dispatch=dispatch
     )
@@ -111,21 +111,21 @@ async def test_task_done_stops_the_batch(dispatch: Dispatch) -> None:
     assert bench.recorder.of("step")[0][4] == ()
 
 
-async def test_a_reply_without_calls_is_answered() -> None:
+async def test_reply_without_calls_gets_a_reminder() -> None:
     bench = Bench(reply("I think I am done"), reply("yes", call("task_done")))
     assert (await bench.run()).steps == 2
     answer = bench.model.asked[1][-1]
     assert answer.role == "user" and "task_done" in answer.text
 
 
-async def test_steps_are_bounded() -> None:
+async def test_session_stops_after_max_steps() -> None:
     bench = Bench(*[reply("", call("echo", text="x"))] * 3, max_steps=3)
     outcome = await bench.run()
     assert (outcome.success, outcome.stop, outcome.steps) == (False, "max_steps", 3)
     assert bench.recorder.entries[-1] == ("finish", False, None)
 
 
-async def test_a_provider_error_is_the_outcome_after_the_diary_is_finished() -> None:
+async def test_provider_error_becomes_the_outcome_and_the_recording_is_finished() -> None:
     bench = Bench(reply("", call("echo", text="x")), ConnectionFailedError("line is dead"))
     outcome = await bench.run()
     assert outcome == Outcome(False, "error", "", 2, Usage(10, 1), "line is dead")
@@ -136,7 +136,7 @@ async def test_a_provider_error_is_the_outcome_after_the_diary_is_finished() -> 
 
 
 @pytest.mark.parametrize("method", ["start", "interaction", "step", "finish"])
-async def test_a_full_disk_ends_the_session_with_its_message(method: str) -> None:
+async def test_full_disk_ends_the_session_with_an_error(method: str) -> None:
     recorder = ListRecorder(**{method: RecordingError("disk full")})
     bench = Bench(reply("finished", call("task_done")), recorder=recorder)
     outcome = await bench.run()
@@ -144,14 +144,14 @@ async def test_a_full_disk_ends_the_session_with_its_message(method: str) -> Non
     assert bench.catalog.closed == 1
 
 
-async def test_a_failed_session_is_reported_before_a_failed_finish() -> None:
+async def test_session_error_takes_precedence_over_a_finish_error() -> None:
     recorder = ListRecorder(finish=RecordingError("disk full"))
     outcome = await Bench(ConnectionFailedError("line is dead"), recorder=recorder).run()
     assert outcome.error == "line is dead"
 
 
 @pytest.mark.parametrize("dispatch", [SequentialDispatch(), ParallelDispatch()])
-async def test_cancellation_finishes_the_diary_and_closes_the_tools(dispatch: Dispatch) -> None:
+async def test_cancellation_finishes_the_recording_and_closes_the_tools(dispatch: Dispatch) -> None:
     started = asyncio.Event()
 
     async def hang(arguments: Mapping[str, Any]) -> ToolOutput:
@@ -170,12 +170,12 @@ async def test_cancellation_finishes_the_diary_and_closes_the_tools(dispatch: Di
     assert bench.recorder.of("step")[-1][:2] == (1, "error")
     assert bench.recorder.of("step")[-1][-1] == "interrupted"
     done = [result.output for result in bench.recorder.of("step")[-1][4]]
-    assert done == ["echo a", "echo b"], "what was done before is told"
+    assert done == ["echo a", "echo b"], "results from before the interruption are recorded"
     assert bench.recorder.entries[-1] == ("finish", False, None)
     assert bench.catalog.closed == 1
 
 
-async def test_a_defect_is_raised_after_the_diary_is_finished() -> None:
+async def test_unexpected_exception_is_raised_after_the_recording_is_finished() -> None:
     bench = Bench(ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
         await bench.run()
@@ -189,7 +189,7 @@ async def test_malformed_and_unknown_calls_do_not_end_the_session() -> None:
         reply("", call("task_done")),
     )
     assert (await bench.run()).success
-    told = [message.result for message in bench.model.asked[1] if message.result]
-    assert [result.ok for result in told] == [False, False]
-    assert "{oops" in told[0].text
-    assert "Known tools: echo, task_done" in told[1].text
+    results = [message.result for message in bench.model.asked[1] if message.result]
+    assert [result.ok for result in results] == [False, False]
+    assert "{oops" in results[0].text
+    assert "Known tools: echo, task_done" in results[1].text

@@ -1,4 +1,4 @@
-"""The composition root: which part each toggle picks, what is in force, and the closing."""
+"""`build`: what each toggle selects, which settings apply, and how parts are closed."""
 
 import json
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from agent_core import build
-from agent_core.build import load_settings, open_agent, run_task, toggles_in_force
-from agent_core.config import PerformanceSettings, ProviderSettings, Settings, effective
-from agent_core.connection_pool import ConnectionPoolManager
+from agent_core.build import effective_toggles, load_settings, open_agent, run_task
+from agent_core.config import PerformanceSettings, ProviderSettings, Settings, effective_settings
 from agent_core.dynamic_imports import check_provider_availability
 from agent_core.errors import ConfigError, MissingDependencyError
 from agent_core.messages import Outcome
+from agent_core.pooled_connections import PooledConnections
 from agent_core.toggles import Toggles
 from agent_core.trajectory_recorder import OptimizedTrajectoryRecorder
 from tests.agent_core.fakes import ListRecorder, ScriptedModel, call, reply
@@ -25,7 +25,7 @@ PARTS = {
     "parallel_tools": ("ParallelDispatch", "SequentialDispatch"),
     "async_file_io": ("ThreadedFiles", "BlockingFiles"),
     "batched_trajectory": ("OptimizedTrajectoryRecorder", "TrajectoryRecorder"),
-    "connection_pool": ("ConnectionPoolManager", "FreshConnections"),
+    "connection_pool": ("PooledConnections", "FreshConnections"),
     "lazy_tools": ("LazyCatalog", "EagerCatalog"),
     "optional_deps": (None, "import_installed_sdks"),
     "config_cache": ("CachedConfig", "PlainConfig"),
@@ -34,8 +34,8 @@ PARTS = {
     "event_shell": ("EventShell", "PollingShell"),
     "shared_tls": (None, None),
 }
-"""What `build` calls for each toggle: the optimised body, the baseline. `shared_tls` is a
-switch of the connections; `test_connection_pool.py` has both sides of it."""
+"""What `build` calls for each toggle: the optimised implementation, the baseline.
+`shared_tls` is an argument of the transports; see `test_connections.py`."""
 
 DONE = {
     "choices": [
@@ -84,7 +84,7 @@ def working_model() -> ScriptedModel:
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names in `PARTS` that `build` has called, each doing what it does."""
+    """The names in `PARTS` that `build` has called."""
     names: list[str] = []
 
     def spy(name: str, real: Any) -> Any:
@@ -99,13 +99,13 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_every_toggle_has_its_parts() -> None:
+def test_every_toggle_has_an_entry_in_parts() -> None:
     assert tuple(PARTS) == Toggles.names()
 
 
 @pytest.mark.parametrize("toggle", PARTS)
 @pytest.mark.parametrize("on", [True, False])
-async def test_a_toggle_picks_one_body_and_not_the_other(
+async def test_toggle_selects_exactly_one_implementation(
     toggle: str, on: bool, called: list[str], tmp_path: Path
 ) -> None:
     if toggle == "native_client" and not on and not check_provider_availability("openai"):
@@ -134,7 +134,7 @@ async def test_a_toggle_picks_one_body_and_not_the_other(
 
 
 @pytest.mark.parametrize("toggles", [Toggles(), Toggles.none().with_(native_client=True)])
-async def test_either_side_does_the_same_work(toggles: Toggles, tmp_path: Path) -> None:
+async def test_both_implementations_do_the_same_work(toggles: Toggles, tmp_path: Path) -> None:
     outcome = await run_task(
         "work",
         settings=settings_for(),
@@ -150,7 +150,7 @@ async def test_either_side_does_the_same_work(toggles: Toggles, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("config", "environ", "said", "expected"),
+    ("config", "environ", "arguments", "expected"),
     [
         ({}, {}, None, (True, True)),
         ({"parallel_tool_calls": False}, {}, None, (False, True)),
@@ -163,23 +163,23 @@ async def test_either_side_does_the_same_work(toggles: Toggles, tmp_path: Path) 
         ({}, {}, Toggles.none(), (False, False)),
     ],
 )
-def test_what_is_said_wins_over_environment_over_config(
+def test_arguments_override_environment_overrides_config(
     config: dict[str, bool],
     environ: dict[str, str],
-    said: Toggles | Mapping[str, bool] | None,
+    arguments: Toggles | Mapping[str, bool] | None,
     expected: tuple[bool, bool],
 ) -> None:
     entry = ProviderSettings(parallel_tool_calls=config.get("parallel_tool_calls", True))
     performance = PerformanceSettings(lazy_tool_loading=config.get("lazy_tool_loading"))
     settings = Settings(model_providers={"openai": entry}, performance_settings=performance)
-    toggles = toggles_in_force(effective(settings, environ), said)
+    toggles = effective_toggles(effective_settings(settings, environ), arguments)
     assert (toggles.parallel_tools, toggles.lazy_tools) == expected
 
 
 # ------------------------------------------------------------------------------ settings
 
 
-async def test_the_guides_recorder_settings_reach_the_recorder(
+async def test_performance_settings_reach_the_recorder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: dict[str, Any] = {}
@@ -198,20 +198,20 @@ async def test_the_guides_recorder_settings_reach_the_recorder(
     assert (seen["batch_size"], seen["background_io"], seen["max_interactions"]) == (7, False, 9)
 
 
-async def test_the_guides_pool_size_reaches_the_pool(
+async def test_connection_pool_size_reaches_the_pool(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: dict[str, Any] = {}
-    real = ConnectionPoolManager
+    real = PooledConnections
     monkeypatch.setattr(
-        build, "ConnectionPoolManager", lambda **kwargs: seen.update(kwargs) or real(**kwargs)
+        build, "PooledConnections", lambda **kwargs: seen.update(kwargs) or real(**kwargs)
     )
     async with open_agent(settings_for(connection_pool_size=3), workspace=tmp_path):
         pass
     assert (seen["max_connections"], seen["max_retries"]) == (3, 0)
 
 
-async def test_settings_that_are_handed_in_are_not_changed_by_the_environment(
+async def test_environment_does_not_change_passed_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere.invalid")
@@ -221,7 +221,7 @@ async def test_settings_that_are_handed_in_are_not_changed_by_the_environment(
     assert len(server.seen) == 1
 
 
-async def test_arguments_are_over_environment_over_the_named_file(tmp_path: Path) -> None:
+async def test_arguments_override_environment_overrides_file(tmp_path: Path) -> None:
     config = tmp_path / "c.json"
     config.write_text('{"model_providers": {"openai": {"api_key": "in-file", "model": "file"}}}')
     async with scripted_server(Answer(json.dumps(DONE).encode())) as server:
@@ -231,21 +231,21 @@ async def test_arguments_are_over_environment_over_the_named_file(tmp_path: Path
             "OPENAI_BASE_URL": "http://elsewhere.invalid",
         }
         outcome = await run_task(
-            "x", environ=environ, base_url=f"{server.url}/v1", model="said", workspace=tmp_path
+            "x", environ=environ, base_url=f"{server.url}/v1", model="override", workspace=tmp_path
         )
     assert outcome.success
-    assert server.seen[0].json["model"] == "said"
+    assert server.seen[0].json["model"] == "override"
     assert server.seen[0].headers["authorization"] == "Bearer in-environment"
 
 
-def test_without_a_file_the_defaults_are_the_settings() -> None:
+def test_defaults_apply_without_a_file() -> None:
     assert load_settings(None, {}) == Settings()
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (Settings(), "No model is named for openai; name one with --model .model= in Python."),
+        (Settings(), "No model is set for openai; use --model .model= in Python."),
         (
             Settings(
                 default_provider="google", model_providers={"google": ProviderSettings(model="m")}
@@ -265,19 +265,19 @@ def test_without_a_file_the_defaults_are_the_settings() -> None:
         (settings_for("http://[broken"), "must begin with http:// or https://"),
         (settings_for("http://127.0.0.1:99999999/v1"), "a port is a number up to 65535"),
         (settings_for("http:///v1"), "and name a host"),
-        (settings_for("http://user:pw@host/v1"), "holds a user name"),
-        (settings_with_key("sk-not\na-key"), "API key of openai holds a line break"),
-        (settings_with_key("sk-ключ"), "another character that no HTTP header can"),
+        (settings_for("http://user:pw@host/v1"), "contains a user name"),
+        (settings_with_key("sk-not\na-key"), "API key of openai contains a line break"),
+        (settings_with_key("sk-ключ"), "another character that an HTTP header cannot"),
     ],
 )
-async def test_what_is_missing_is_named_with_its_remedy(
+async def test_missing_settings_are_reported_with_a_remedy(
     settings: Settings, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         await run_task("x", settings=settings, workspace=tmp_path)
 
 
-async def test_an_sdk_that_is_asked_for_and_missing_is_named(tmp_path: Path) -> None:
+async def test_missing_sdk_is_reported(tmp_path: Path) -> None:
     if check_provider_availability("openai"):
         pytest.skip("the SDK is installed")
     with pytest.raises(MissingDependencyError, match="trae-bench"):
@@ -289,7 +289,7 @@ async def test_an_sdk_that_is_asked_for_and_missing_is_named(tmp_path: Path) -> 
 # ------------------------------------------------------------------------------- closing
 
 
-async def test_a_listener_hears_what_the_recorder_hears(tmp_path: Path) -> None:
+async def test_listener_receives_the_recorders_events(tmp_path: Path) -> None:
     listener = ListRecorder()
     await run_task(
         "work",
@@ -299,15 +299,15 @@ async def test_a_listener_hears_what_the_recorder_hears(tmp_path: Path) -> None:
         listener=listener,
     )
     assert listener.kinds() == ["start", "interaction", "step", "interaction", "step", "finish"]
-    assert names_in(tmp_path) == ["made.txt"], "nothing is recorded where no path is given"
+    assert names_in(tmp_path) == ["made.txt"], "no path, no recording"
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-async def test_parts_are_closed_in_reverse_order_also_after_an_error(
+async def test_parts_are_closed_in_reverse_order_even_after_an_error(
     pooled: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     closed: list[str] = []
-    for name in ("ConnectionPoolManager", "FreshConnections", "LazyCatalog"):
+    for name in ("PooledConnections", "FreshConnections", "LazyCatalog"):
         real = getattr(build, name).close
 
         async def close(self: Any, name: str = name, real: Any = real) -> None:
@@ -319,10 +319,10 @@ async def test_parts_are_closed_in_reverse_order_also_after_an_error(
     with pytest.raises(RuntimeError, match="in the middle"):
         async with open_agent(settings_for(), workspace=tmp_path, toggles=toggles):
             raise RuntimeError("in the middle")
-    assert closed == ["ConnectionPoolManager" if pooled else "FreshConnections", "LazyCatalog"]
+    assert closed == ["PooledConnections" if pooled else "FreshConnections", "LazyCatalog"]
 
 
-async def test_a_provider_that_fails_is_the_outcome_and_leaves_a_whole_trajectory(
+async def test_provider_failure_leaves_a_complete_trajectory(
     tmp_path: Path,
 ) -> None:
     refused = Answer(b'{"error": {"message": "no"}}', status=401)
@@ -338,7 +338,7 @@ async def test_a_provider_that_fails_is_the_outcome_and_leaves_a_whole_trajector
     assert json.loads((tmp_path / "t.json").read_text())["success"] is False
 
 
-async def test_file_tools_leave_the_workspace_only_where_told(tmp_path: Path) -> None:
+async def test_file_tools_leave_the_workspace_only_if_unconfined(tmp_path: Path) -> None:
     outside, inside = tmp_path / "outside.txt", tmp_path / "inside"
     inside.mkdir()
     for confined in (True, False):

@@ -1,4 +1,4 @@
-"""The command line, as its users meet it: processes, signals, exit codes."""
+"""The command line in real processes: output, signals, exit codes."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def clean(home: Path, **extra: str) -> dict[str, str]:
-    """An environment without this machine's own settings."""
+    """An environment without settings of this machine."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     root = str(Path(__file__).parents[2])
     return {**kept, "HOME": str(home), "PYTHONPATH": root, "OPENAI_API_KEY": "sk-planted", **extra}
@@ -80,7 +80,7 @@ async def finished(home: Path, *arguments: str, **extra: str) -> tuple[int | Non
 
 
 def invoke(*arguments: str, **environ: str) -> Result:
-    """A command that needs no process of its own."""
+    """Runs a command in this process."""
     names = [name for name in os.environ if name.startswith("TRAE_") or name.endswith("_API_KEY")]
     return CliRunner().invoke(main, arguments, env={**dict.fromkeys(names), **environ})
 
@@ -88,7 +88,7 @@ def invoke(*arguments: str, **environ: str) -> Result:
 # -------------------------------------------------------------------------------- import
 
 
-async def test_help_imports_nothing_that_takes_time(home: Path) -> None:
+async def test_help_imports_no_slow_module(home: Path) -> None:
     program = (
         "import sys; from click.testing import CliRunner; before = set(sys.modules);"
         "from agent_core.cli import main; out = CliRunner().invoke(main, ['--help']).output;"
@@ -113,7 +113,7 @@ def test_every_command_has_help(command: str) -> None:
 # ----------------------------------------------------------------------------------- run
 
 
-async def test_a_session_from_the_command_line(home: Path) -> None:
+async def test_session_from_the_command_line(home: Path) -> None:
     async with scripted_server(*SESSION) as server:
         code, out, err = await finished(
             home, "run", "greet", "--model", "m", "--base-url", f"{server.url}/v1"
@@ -122,14 +122,14 @@ async def test_a_session_from_the_command_line(home: Path) -> None:
     assert (home / "made.txt").read_text() == "hello\n"
     assert "step 1: bash  7+3 tokens" in err.splitlines()
     assert "step 2: task_done  7+3 tokens" in err.splitlines()
-    assert "\x1b" not in err, "no colour where there is no terminal"
+    assert "\x1b" not in err, "no colour without a terminal"
     (trajectory,) = (home / "trajectories").iterdir()
     assert str(trajectory.relative_to(home)) in err
     assert json.loads(trajectory.read_text())["task"] == "greet"
     assert server.seen[0].headers["authorization"] == "Bearer sk-planted"
 
 
-async def test_a_session_without_standard_error(home: Path) -> None:
+async def test_session_without_standard_error(home: Path) -> None:
     async with scripted_server(*SESSION) as server:
         command = f"exec {sys.executable} -m agent_core run x -m m --base-url {server.url}/v1 2>&-"
         process = await asyncio.create_subprocess_shell(
@@ -139,7 +139,7 @@ async def test_a_session_without_standard_error(home: Path) -> None:
     assert (process.returncode, out) == (0, b"It is done.\n")
 
 
-async def test_a_session_goes_on_when_nobody_reads_standard_error_any_more(home: Path) -> None:
+async def test_session_continues_after_standard_error_is_closed(home: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     async with scripted_server(*SESSION) as server:
@@ -159,7 +159,7 @@ async def test_a_session_goes_on_when_nobody_reads_standard_error_any_more(home:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("arguments", ["--help", "tools", "show-config"])
-async def test_a_full_disk_behind_standard_output_is_one_sentence(
+async def test_full_disk_behind_standard_output_prints_one_sentence(
     home: Path, arguments: str
 ) -> None:
     process = await asyncio.create_subprocess_shell(
@@ -172,14 +172,14 @@ async def test_a_full_disk_behind_standard_output_is_one_sentence(
     assert (process.returncode, err) == (1, b"Error: the output: No space left on device\n")
 
 
-async def test_the_command_line_is_over_the_environment(home: Path) -> None:
+async def test_command_line_overrides_the_environment(home: Path) -> None:
     async with scripted_server(*SESSION) as server:
         arguments = ["run", "x", "-m", "m", "--base-url", f"{server.url}/v1"]
         code, _, err = await finished(home, *arguments, OPENAI_BASE_URL="http://127.0.0.1:9")
     assert code == 0, err
 
 
-async def test_json_is_the_whole_of_standard_output(home: Path) -> None:
+async def test_json_output_is_the_only_standard_output(home: Path) -> None:
     (home / "task.md").write_text("from a file")
     async with scripted_server(*SESSION) as server:
         url = f"{server.url}/v1"
@@ -194,7 +194,7 @@ async def test_json_is_the_whole_of_standard_output(home: Path) -> None:
     assert server.seen[0].json["messages"][1]["content"] == "from a file"
 
 
-async def test_a_session_that_fails_has_exit_code_1(home: Path) -> None:
+async def test_failed_session_has_exit_code_1(home: Path) -> None:
     async with scripted_server(
         Answer(b'{"error": {"message": "no such key sk-planted"}}', 401)
     ) as server:
@@ -206,7 +206,7 @@ async def test_a_session_that_fails_has_exit_code_1(home: Path) -> None:
     assert "sk-planted" not in err + (home / "t.json").read_text()
 
 
-async def test_too_few_steps_are_a_failure_that_says_so(home: Path) -> None:
+async def test_max_steps_failure_is_reported(home: Path) -> None:
     async with scripted_server(SESSION[0]) as server:
         url = f"{server.url}/v1"
         arguments = ["run", "x", "-m", "m", "--base-url", url, "--max-steps", "1"]
@@ -215,7 +215,7 @@ async def test_too_few_steps_are_a_failure_that_says_so(home: Path) -> None:
     assert "stopped by max_steps after 1 steps" in err
 
 
-async def test_the_config_file_of_the_folder_is_used(home: Path) -> None:
+async def test_config_file_in_the_current_folder_is_used(home: Path) -> None:
     async with scripted_server(*SESSION) as server:
         entry = {"model": "from-file", "base_url": f"{server.url}/v1"}
         config = {"model_providers": {"openai": entry}, "max_steps": 2}
@@ -230,12 +230,12 @@ async def test_the_config_file_of_the_folder_is_used(home: Path) -> None:
     ("arguments", "message"),
     [
         (["run"], "Give either a TASK or --file."),
-        (["run", "x"], "No model is named for openai"),
+        (["run", "x"], "No model is set for openai"),
         (["run", "x", "-m", "m", "-p", "opnai"], "Did you mean 'openai'?"),
         (["run", "x", "-m", "m", "-p", "anthropic"], "ANTHROPIC_API_KEY"),
         (["run", "x", "--toggle", "lazy_tool=off"], "Did you mean 'lazy_tools'?"),
         (["run", "x", "--toggle", "lazy_tools=maybe"], "NAME=on or NAME=off"),
-        (["run", ""], "The task is empty. Say what to do"),
+        (["run", ""], "The task is empty. Describe it in TASK"),
         (["run", " \n", "-m", "m"], "The task is empty."),
         (["run", "x", "--config", "none.json"], "none.json: cannot be read"),
         (["run", "x", "--workspace", "/nowhere"], "/nowhere"),
@@ -257,20 +257,20 @@ def test_wrong_usage_has_exit_code_2_and_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_config_file_that_cannot_be_read_may_be_the_environments() -> None:
+def test_unreadable_config_file_from_the_environment_is_reported() -> None:
     result = invoke("show-config", TRAE_CONFIG_FILE="zz.json")
     assert result.exit_code == 2
     assert "check --config or TRAE_CONFIG_FILE." in result.output
 
 
-def test_an_empty_task_file_is_refused(home: Path) -> None:
+def test_empty_task_file_is_rejected(home: Path) -> None:
     (home / "task.md").write_text("\n \n")
     result = invoke("run", "-f", str(home / "task.md"), "-m", "m")
     assert result.exit_code == 2
     assert "The task is empty." in result.output
 
 
-def test_a_task_file_that_is_not_utf_8_is_named(home: Path) -> None:
+def test_task_file_that_is_not_utf_8_is_rejected(home: Path) -> None:
     (home / "task.md").write_bytes(b"gr\xfc\xdfe")
     config = home / "c.json"
     config.write_text("{}")
@@ -283,13 +283,13 @@ def test_a_task_file_that_is_not_utf_8_is_named(home: Path) -> None:
 
 
 def living(marker: str) -> list[psutil.Process]:
-    """The processes whose command line holds `marker`."""
-    found = []
+    """The processes whose command line contains `marker`."""
+    matching = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = process.info["cmdline"] or []
         if marker in line and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process)
-    return found
+            matching.append(process)
+    return matching
 
 
 async def until(condition: Any) -> None:
@@ -300,7 +300,7 @@ async def until(condition: Any) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("toggles", [[], [f"{name}=off" for name in Toggles.names()]])
-async def test_a_signal_in_mid_step_leaves_a_whole_trajectory_and_no_process(
+async def test_signal_during_a_step_leaves_a_complete_trajectory_and_no_process(
     number: signal.Signals, toggles: list[str], home: Path
 ) -> None:
     needs(number)
@@ -324,7 +324,7 @@ async def test_a_signal_in_mid_step_leaves_a_whole_trajectory_and_no_process(
     assert recorded["agent_steps"][-1]["state"] == "error"
 
 
-async def test_a_session_under_nohup_outlives_its_terminal(home: Path) -> None:
+async def test_session_under_nohup_survives_sighup(home: Path) -> None:
     gate = f"gate.{os.getpid()}"
     os.mkfifo(home / gate)
     step = answer({"name": "bash", "arguments": json.dumps({"command": f"cat {gate}"})})
@@ -345,13 +345,13 @@ async def test_a_session_under_nohup_outlives_its_terminal(home: Path) -> None:
     assert (process.returncode, out) == (0, b"It is done.\n"), err
 
 
-async def test_an_interrupt_before_the_session_has_its_exit_code_too(home: Path) -> None:
-    os.mkfifo(home / "task")  # whose reader waits until somebody writes
+async def test_interrupt_before_the_session_has_exit_code_130(home: Path) -> None:
+    os.mkfifo(home / "task")  # a reader blocks until there is a writer
 
     def writer() -> int | None:
         try:
             return os.open(home / "task", os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:  # nobody reads yet
+        except OSError:  # no reader yet
             return None
 
     writers: list[int] = []
@@ -363,7 +363,7 @@ async def test_an_interrupt_before_the_session_has_its_exit_code_too(home: Path)
     assert (process.returncode, err) == (130, b"Interrupted.\n")
 
 
-async def test_a_killed_session_is_recovered_from_its_journal(home: Path) -> None:
+async def test_killed_session_is_recovered_from_its_journal(home: Path) -> None:
     marker = f"62.{os.getpid()}"
     steps = [STEPS[0]] * 6 + [
         {"name": "bash", "arguments": json.dumps({"command": f"sleep {marker}"})}
@@ -374,14 +374,14 @@ async def test_a_killed_session_is_recovered_from_its_journal(home: Path) -> Non
             await until(lambda: living(marker))
             process.kill()
             await process.wait()
-    for orphan in living(marker):  # nobody can clean up after SIGKILL
+    for orphan in living(marker):  # SIGKILL allows no cleanup
         orphan.kill()
     code, out, _ = await finished(home, "recover", "t.jsonl", "--output", "saved.json")
     assert (code, out) == (0, "saved.json\n")
     assert len(json.loads((home / "saved.json").read_text())["agent_steps"]) == 6
 
 
-async def test_a_disk_that_fills_up_ends_the_session_and_keeps_what_was_recorded(
+async def test_full_disk_ends_the_session_and_keeps_the_records(
     home: Path,
 ) -> None:
     flood = answer({"name": "bash", "arguments": '{"command": "seq 2000"}'})
@@ -406,17 +406,17 @@ async def test_a_disk_that_fills_up_ends_the_session_and_keeps_what_was_recorded
     assert saved["end_time"] == ""
 
 
-def test_a_trajectory_is_not_recovered_over_itself(home: Path) -> None:
+def test_trajectory_is_not_recovered_onto_itself(home: Path) -> None:
     (home / "t.json").write_text('{"task": "precious"}')
     result = invoke("recover", str(home / "t.json"))
     assert result.exit_code == 1
     assert (home / "t.json").read_text() == '{"task": "precious"}'
 
 
-# ------------------------------------------------------------------------------- looking
+# ------------------------------------------------------------------------------ reports
 
 
-def test_show_config_is_json_and_shows_no_key(tmp_path: Path) -> None:
+def test_show_config_prints_json_without_keys(tmp_path: Path) -> None:
     config = tmp_path / "c.json"
     url = "https://user:sk-planted@host/v1?key=sk-planted"
     entry = {"api_key": "sk-planted", "model": "m", "base_url": url}
@@ -438,7 +438,7 @@ def test_show_config_is_json_and_shows_no_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [["show-config"], ["run", "x", "--model", "m"]])
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('{\n"tools": ["bash",\n"bsh"]}', ", line 2, tools: Unknown tool 'bsh'."),
         ('{\n"tools": ["bsh"]}', "Did you mean 'bash'?"),
@@ -460,8 +460,8 @@ def test_show_config_is_json_and_shows_no_key(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_name_that_there_is_not_is_told_with_its_place(
-    command: list[str], text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_unknown_name_is_reported_with_its_location(
+    command: list[str], text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = tmp_path / "c.json"
@@ -469,10 +469,10 @@ def test_a_name_that_there_is_not_is_told_with_its_place(
     result = invoke(*command, "--config", str(config), OPENAI_API_KEY="k")
     assert result.exit_code == 2
     assert f"Error: {config}, line " in result.output
-    assert told in result.output
+    assert message in result.output
 
 
-def test_the_file_is_not_blamed_for_a_provider_that_the_command_line_names(tmp_path: Path) -> None:
+def test_unknown_provider_from_the_command_line_has_no_file_location(tmp_path: Path) -> None:
     config = tmp_path / "c.json"
     config.write_text('{"default_provider": "mine", "model_providers": {"theirs": {}}}')
     result = invoke("show-config", "--config", str(config), "--provider", "opnai")
@@ -480,7 +480,7 @@ def test_the_file_is_not_blamed_for_a_provider_that_the_command_line_names(tmp_p
     assert invoke("show-config", "--config", str(config), "-p", "openai").exit_code == 0
 
 
-def test_an_entry_of_another_name_is_as_good_as_its_provider(tmp_path: Path) -> None:
+def test_entry_with_a_custom_name_uses_its_provider(tmp_path: Path) -> None:
     config = tmp_path / "c.json"
     entries = '{"mine": {"provider": "openai", "base_url": "http://h"}, "old": {"provider": "x"}}'
     config.write_text(
@@ -496,7 +496,7 @@ def test_tools_lists_every_tool() -> None:
     assert all(len(line.split()) > 3 for line in lines)
 
 
-def test_doctor_tells_what_the_guides_report_tells(
+def test_doctor_has_the_contents_of_the_guides_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -518,7 +518,7 @@ def test_doctor_tells_what_the_guides_report_tells(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('{"max_stepps": 3}', "Did you mean 'max_steps'"),
         ('{"tools": ["bash", "bsh"]}', "c.json, line 1, tools: Unknown tool 'bsh'"),
@@ -528,12 +528,10 @@ def test_doctor_tells_what_the_guides_report_tells(
         ('{"default_provider": "mine"}', "Unknown provider 'mine'"),
     ],
 )
-def test_doctor_reports_a_configuration_that_cannot_be_used(
-    text: str, told: str, tmp_path: Path
-) -> None:
+def test_doctor_reports_an_invalid_configuration(text: str, message: str, tmp_path: Path) -> None:
     config = tmp_path / "c.json"
     config.write_text(text)
     result = invoke("doctor", "--config", str(config))
     assert result.exit_code == 2
-    assert told in result.output
-    assert "Connection pool" in result.output, "the rest of the report is there, too"
+    assert message in result.output
+    assert "Connection pool" in result.output, "the rest of the report is printed"

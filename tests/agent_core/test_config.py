@@ -1,4 +1,4 @@
-"""The settings in force: environment and command line over the file, and no key shown."""
+"""The effective settings, and the masking of keys."""
 
 import subprocess
 import sys
@@ -13,9 +13,9 @@ from agent_core.config import (
     ProviderSettings,
     Settings,
     cache_ttl,
-    effective,
+    effective_settings,
     is_address,
-    without_credentials,
+    strip_credentials,
 )
 from agent_core.errors import ConfigError
 from agent_core.providers import PROVIDERS
@@ -36,13 +36,13 @@ FILE = Settings(
         config_cache_ttl=60,
     ),
 )
-"""What a file said."""
+"""Settings of a file."""
 
 
 # -------------------------------------------------------------------------------- secrets
 
 
-def test_no_repr_shows_a_key_or_a_password_in_a_url() -> None:
+def test_repr_shows_no_key_and_no_password() -> None:
     entry = ProviderSettings(
         api_key="sk-planted", base_url="https://user:sk-planted@host/v1?key=sk-planted"
     )
@@ -54,10 +54,10 @@ def test_no_repr_shows_a_key_or_a_password_in_a_url() -> None:
     assert "https://host/v1" in repr(entry)
 
 
-def test_a_url_without_credentials_stays_as_it_is() -> None:
-    assert without_credentials("http://127.0.0.1:8/v1/a@b") == "http://127.0.0.1:8/v1/a@b"
-    assert without_credentials("http://[::1]:8/v1") == "http://[::1]:8/v1"
-    assert without_credentials("http://[broken/sk-planted") == ""
+def test_url_without_credentials_is_unchanged() -> None:
+    assert strip_credentials("http://127.0.0.1:8/v1/a@b") == "http://127.0.0.1:8/v1/a@b"
+    assert strip_credentials("http://[::1]:8/v1") == "http://[::1]:8/v1"
+    assert strip_credentials("http://[broken/sk-planted") == ""
 
 
 @pytest.mark.parametrize(
@@ -69,57 +69,61 @@ def test_a_url_without_credentials_stays_as_it_is() -> None:
         ("http://[broken", {"key"}),
     ],
 )
-def test_what_is_secret_in_an_entry(url: str | None, secrets: set[str]) -> None:
+def test_secrets_of_an_entry(url: str | None, secrets: set[str]) -> None:
     assert set(ProviderSettings(api_key="key", base_url=url).secrets) == secrets
     assert ProviderSettings().secrets == ()
 
 
-# ------------------------------------------------------------- environment, command line
+# --------------------------------------------------------- environment and command line
 
 
-def test_the_environment_is_over_the_file_and_the_command_line_over_both() -> None:
+def test_command_line_overrides_environment_overrides_file() -> None:
     settings = FILE
     environ = {"ANTHROPIC_API_KEY": "from-env", "ANTHROPIC_BASE_URL": "http://env"}
 
-    assert effective(settings, {}).model_parameters.api_key == "your_key"
-    assert effective(settings, environ).model_parameters.api_key == "from-env"
-    assert effective(settings, environ).model_parameters.base_url == "http://env"
-    said = Overrides(api_key="said", base_url="http://said", model="m", max_steps=3)
-    result = effective(settings, environ, said)
-    assert result.model_parameters.api_key == "said"
-    assert result.model_parameters.base_url == "http://said"
+    assert effective_settings(settings, {}).model_parameters.api_key == "your_key"
+    assert effective_settings(settings, environ).model_parameters.api_key == "from-env"
+    assert effective_settings(settings, environ).model_parameters.base_url == "http://env"
+    overrides = Overrides(api_key="override", base_url="http://override", model="m", max_steps=3)
+    result = effective_settings(settings, environ, overrides)
+    assert result.model_parameters.api_key == "override"
+    assert result.model_parameters.base_url == "http://override"
     assert (result.model_parameters.model, result.max_steps) == ("m", 3)
-    assert result.model_parameters.max_tokens == 4096, "what nobody overrides stays"
+    assert result.model_parameters.max_tokens == 4096, "other settings are unchanged"
 
 
 @pytest.mark.parametrize(
     ("provider", "variable"),
-    [(name, each) for name in PROVIDERS for each in PROVIDERS[name].key_env],
+    [(name, variable) for name in PROVIDERS for variable in PROVIDERS[name].key_env],
 )
-def test_every_provider_takes_key_and_url_from_its_variables(provider: str, variable: str) -> None:
+def test_every_provider_reads_key_and_url_from_its_variables(provider: str, variable: str) -> None:
     environ = {variable: "key", f"{provider.upper()}_BASE_URL": "http://url"}
-    result = effective(Settings(), environ, Overrides(provider=provider))
+    result = effective_settings(Settings(), environ, Overrides(provider=provider))
     assert result.default_provider == result.provider_kind == provider
     assert result.model_parameters.api_key == "key"
     assert result.model_parameters.base_url == "http://url"
 
 
-def test_one_entrys_variables_never_reach_another_of_the_same_kind() -> None:
+def test_variables_of_one_entry_do_not_affect_another() -> None:
     gateway = ProviderSettings(provider="openai", base_url="http://elsewhere")
     settings = Settings(default_provider="my-gateway", model_providers={"my-gateway": gateway})
-    result = effective(settings, {"OPENAI_API_KEY": "secret", "OPENAI_BASE_URL": "http://o"})
+    result = effective_settings(
+        settings, {"OPENAI_API_KEY": "secret", "OPENAI_BASE_URL": "http://o"}
+    )
     assert result.model_parameters == gateway
-    assert effective(settings, {"MY_GATEWAY_API_KEY": "k"}).model_parameters.api_key == "k"
+    assert effective_settings(settings, {"MY_GATEWAY_API_KEY": "k"}).model_parameters.api_key == "k"
 
 
-def test_a_key_has_no_space_around_it() -> None:
+def test_key_is_stripped() -> None:
     settings = Settings(model_providers={"openai": ProviderSettings(api_key="in-file\n")})
-    assert effective(settings, {}).model_parameters.api_key == "in-file"
+    assert effective_settings(settings, {}).model_parameters.api_key == "in-file"
     environ = {"OPENAI_API_KEY": "in-environment\r\n"}
-    assert effective(settings, environ).model_parameters.api_key == "in-environment"
-    assert effective(settings, {"OPENAI_API_KEY": "\n"}).model_parameters.api_key == "in-file"
-    said = Overrides(api_key=" said\n")
-    assert effective(settings, environ, said).model_parameters.api_key == "said"
+    assert effective_settings(settings, environ).model_parameters.api_key == "in-environment"
+    assert (
+        effective_settings(settings, {"OPENAI_API_KEY": "\n"}).model_parameters.api_key == "in-file"
+    )
+    overrides = Overrides(api_key=" override\n")
+    assert effective_settings(settings, environ, overrides).model_parameters.api_key == "override"
 
 
 @pytest.mark.parametrize(
@@ -141,12 +145,12 @@ def test_a_key_has_no_space_around_it() -> None:
         ("", False),
     ],
 )
-def test_what_is_an_address(url: str, whether: bool) -> None:
+def test_address_validation(url: str, whether: bool) -> None:
     assert is_address(url) is whether
 
 
 @given(st.text("ab.-", max_size=8))
-def test_a_plain_host_is_what_the_codec_says_it_is(host: str) -> None:
+def test_ascii_host_check_agrees_with_the_idna_codec(host: str) -> None:
     try:
         named = bool(host.encode("idna"))
     except UnicodeError:
@@ -154,7 +158,7 @@ def test_a_plain_host_is_what_the_codec_says_it_is(host: str) -> None:
     assert is_address(f"http://{host}/") is named
 
 
-def test_a_plain_host_costs_no_codec() -> None:
+def test_ascii_host_does_not_import_the_idna_codec() -> None:
     code = "import sys, agent_core.config as c; c.is_address('http://a.b/v1'); print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -174,20 +178,24 @@ def test_a_plain_host_costs_no_codec() -> None:
         ("TRAE_LAZY_LOADING", "yes", "lazy_tool_loading", True),
     ],
 )
-def test_every_performance_variable_of_the_guide_is_in_force(
+def test_every_performance_variable_of_the_guide_has_an_effect(
     variable: str, value: str, field: str, expected: object
 ) -> None:
     settings = FILE
-    result = effective(settings, {variable: value}).performance_settings
+    result = effective_settings(settings, {variable: value}).performance_settings
     assert getattr(result, field) == expected
-    untouched = effective(settings, {variable: ""}).performance_settings
-    assert untouched == settings.performance_settings, "an empty variable says nothing"
+    untouched = effective_settings(settings, {variable: ""}).performance_settings
+    assert untouched == settings.performance_settings, "an empty variable has no effect"
 
 
-def test_trae_parallel_tools_is_over_every_providers_own_setting() -> None:
+def test_trae_parallel_tools_overrides_every_provider() -> None:
     settings = FILE
-    assert effective(settings, {"TRAE_PARALLEL_TOOLS": "true"}).model_parameters.parallel_tool_calls
-    off = effective(settings, {"TRAE_PARALLEL_TOOLS": "false"}, Overrides(provider="ollama"))
+    assert effective_settings(
+        settings, {"TRAE_PARALLEL_TOOLS": "true"}
+    ).model_parameters.parallel_tool_calls
+    off = effective_settings(
+        settings, {"TRAE_PARALLEL_TOOLS": "false"}, Overrides(provider="ollama")
+    )
     assert not off.model_parameters.parallel_tool_calls
     assert not off.model_providers["openai"].parallel_tool_calls
 
@@ -203,20 +211,20 @@ def test_trae_parallel_tools_is_over_every_providers_own_setting() -> None:
         ("TRAE_LAZY_LOADING", "2"),
     ],
 )
-def test_a_wrong_variable_is_named_with_its_value(variable: str, value: str) -> None:
+def test_invalid_variable_is_reported_with_its_value(variable: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"{variable}='{value}'.*correct or unset it"):
-        effective(Settings(), {variable: value})
+        effective_settings(Settings(), {variable: value})
 
 
-def test_wrong_overrides_are_errors() -> None:
+def test_invalid_overrides_are_errors() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
-        effective(Settings(), {}, Overrides(max_steps=0))
-    chosen = effective(Settings(), {}, Overrides(provider="opnai"))
+        effective_settings(Settings(), {}, Overrides(max_steps=0))
+    chosen = effective_settings(Settings(), {}, Overrides(provider="opnai"))
     with pytest.raises(ConfigError, match="Did you mean 'openai'"):
         _ = chosen.provider_kind
 
 
-def test_the_cache_ttl_is_known_before_any_file() -> None:
+def test_cache_ttl_needs_no_file() -> None:
     assert cache_ttl({}) is None
     assert cache_ttl({"TRAE_CONFIG_CACHE_TTL": "5"}) == 5.0
     with pytest.raises(ConfigError, match="TRAE_CONFIG_CACHE_TTL"):

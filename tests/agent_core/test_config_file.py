@@ -1,4 +1,4 @@
-"""Config files of both formats and both shapes, and what is said of a wrong one."""
+"""Config files of both formats and both shapes, and their errors."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.config import PerformanceSettings, ProviderSettings, Settings
-from agent_core.config_file import find_config, parse_settings, read_config_file
+from agent_core.config_file import find_config_file, parse_settings, read_config_file
 from agent_core.errors import ConfigError, MissingDependencyError
 
 GUIDE = """\
@@ -99,7 +99,7 @@ def complaint(text: str, name: str = "trae_config.json") -> str:
 # --------------------------------------------------------------------------------- shapes
 
 
-def test_the_guides_example_loads_with_its_comments_and_every_key_in_force() -> None:
+def test_guides_example_loads_with_comments_and_all_keys() -> None:
     settings = json_settings(GUIDE)
 
     assert settings.default_provider == "anthropic"
@@ -125,7 +125,7 @@ def test_the_guides_example_loads_with_its_comments_and_every_key_in_force() -> 
     )
 
 
-def test_trae_agents_yaml_becomes_the_same_records() -> None:
+def test_trae_agent_yaml_gives_the_same_records() -> None:
     settings = yaml_settings(TRAE)
 
     assert settings.default_provider == "anthropic"
@@ -139,14 +139,14 @@ def test_trae_agents_yaml_becomes_the_same_records() -> None:
     assert gateway.base_url == "https://gateway.example/v1"
 
 
-def test_both_formats_hold_both_shapes() -> None:
+def test_both_formats_support_both_shapes() -> None:
     yaml = pytest.importorskip("yaml")
     assert json_settings(json.dumps(yaml.safe_load(TRAE))) == yaml_settings(TRAE)
     plain = "default_provider: ollama\nmodel_providers:\n  ollama: {model: llama}\n"
     assert yaml_settings(plain).model_parameters.model == "llama"
 
 
-def test_keys_of_trae_agent_that_mean_nothing_here_are_read() -> None:
+def test_trae_agent_keys_without_effect_are_accepted() -> None:
     extra = "    supports_tool_calling: true\n    candidate_count: 1\n    stop_sequences: [x]\n"
     text = TRAE.replace("    max_tokens: 8192\n", f"    max_tokens: 8192\n{extra}")
     assert yaml_settings(text) == yaml_settings(TRAE)
@@ -154,20 +154,20 @@ def test_keys_of_trae_agent_that_mean_nothing_here_are_read() -> None:
     assert json_settings(GUIDE.replace("{", servers, 1)) == json_settings(GUIDE)
 
 
-def test_a_date_in_yaml_is_text() -> None:
+def test_yaml_date_is_text() -> None:
     text = "model_providers:\n  azure: {api_version: 2024-10-21, model: 2024-13-45}\n"
     entry = yaml_settings(text).model_providers["azure"]
     assert (entry.api_version, entry.model) == ("2024-10-21", "2024-13-45")
 
 
-def test_an_agent_takes_the_model_it_names_among_several_of_one_provider() -> None:
+def test_agent_uses_the_model_it_names() -> None:
     text = TRAE.replace("model_provider: gateway", "model_provider: anthropic")
     assert yaml_settings(text).model_parameters.model == "claude-sonnet-4-20250514"
 
 
-def test_an_empty_object_is_all_defaults() -> None:
+def test_empty_object_gives_the_defaults() -> None:
     assert json_settings("{}") == Settings()
-    assert json_settings("\ufeff{}") == Settings(), "a byte order mark is no part of the text"
+    assert json_settings("\ufeff{}") == Settings(), "a byte order mark is skipped"
 
 
 # --------------------------------------------------------------------------------- errors
@@ -186,9 +186,7 @@ def test_an_empty_object_is_all_defaults() -> None:
         ("60\n", "60,\n", ["not valid JSON"]),  # the line depends on Python's version
     ],
 )
-def test_a_json_mistake_is_named_with_file_line_and_field(
-    old: str, new: str, parts: list[str]
-) -> None:
+def test_json_error_has_file_line_and_field(old: str, new: str, parts: list[str]) -> None:
     text = complaint(GUIDE.replace(old, new, 1))
     assert all(part in text for part in ["trae_config.json", *parts]), text
 
@@ -203,58 +201,56 @@ def test_a_json_mistake_is_named_with_file_line_and_field(
         ("servers: []", "servers: [x]", ["line 32", "MCP"]),
         ("tools: [bash", "tools: {bash", ["line 6", "not valid YAML"]),
         ("tools: [bash", "tools: [3", ["line 6", "agents.trae_agent.tools[0]", "`str`"]),
-        ("  quick:", "  4:", ["models:", "a key in it is no text; put it in quotes"]),
-        ("    max_tokens", "    4: 5\n    max_tokens", ["models.strong:", "no text"]),
+        ("  quick:", "  4:", ["models:", "a key in it is not a string; put it in quotes"]),
+        ("    max_tokens", "    4: 5\n    max_tokens", ["models.strong:", "not a string"]),
         ("trae_agent:", "trae_agen:", ["line 1", "No agent 'trae_agent'", "trae_agen"]),
     ],
 )
-def test_a_yaml_mistake_is_named_with_file_line_and_field(
-    old: str, new: str, parts: list[str]
-) -> None:
+def test_yaml_error_has_file_line_and_field(old: str, new: str, parts: list[str]) -> None:
     text = complaint(TRAE.replace(old, new, 1), "trae_config.yaml")
     assert all(part in text for part in ["trae_config.yaml", *parts]), text
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('{"tools": [],\n "max_steps": NaN}', ", line 2: not valid JSON: invalid character."),
         ('{"max_steps": 1e400}', ": not valid JSON: Number out of range."),
         ("[" * 100_000, ": nested too deeply."),
     ],
 )
-def test_what_only_one_json_reader_takes_is_a_mistake_like_any_other(text: str, told: str) -> None:
-    assert complaint(text) == f"trae_config.json{told}"
+def test_json_that_only_one_parser_accepts_is_an_error(text: str, message: str) -> None:
+    assert complaint(text) == f"trae_config.json{message}"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("max_steps: !!int many", ": not valid YAML: a tag does not fit its value."),
         ("tools: !!timestamp now", ": not valid YAML: a tag does not fit its value."),
         (f"a: {'[' * 3_000}{']' * 3_000}", ", line 1, a: unknown key."),
     ],
 )
-def test_what_pyyaml_stumbles_over_is_a_mistake_like_any_other(text: str, told: str) -> None:
-    assert complaint(text, "a.yaml").startswith(f"a.yaml{told}")
+def test_yaml_that_pyyaml_fails_on_is_an_error(text: str, message: str) -> None:
+    assert complaint(text, "a.yaml").startswith(f"a.yaml{message}")
 
 
-def test_pyyaml_without_its_c_part_nests_less_deeply(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deep_nesting_without_libyaml_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("yaml.CSafeLoader", raising=False)
     assert complaint("[" * 3_000, "a.yaml") == "a.yaml: nested too deeply."
 
 
-def test_a_table_that_is_missing_is_named() -> None:
+def test_missing_table_is_reported() -> None:
     text = complaint("models: {}", "trae_config.yaml")
     assert "the top level: Object missing required field `agents`; add it." in text
 
 
-def test_the_line_is_that_of_the_field_not_of_its_namesake() -> None:
+def test_line_is_not_that_of_a_field_with_the_same_name() -> None:
     text = '{"tools": ["model"],\n "model_providers": {\n"a": {"model": "m"},\n"b": {"model": 1}}}'
     assert "line 4, model_providers.b.model" in complaint(text)
 
 
-def test_what_is_no_object_or_no_text_is_refused() -> None:
+def test_file_that_is_not_an_object_or_not_text_is_rejected() -> None:
     assert "expected an object" in complaint("[]")
     with pytest.raises(ConfigError, match="line 2: not UTF-8"):
         parse_settings(b'{\n"model": "\xff"}', Path("a.json"))
@@ -262,7 +258,7 @@ def test_what_is_no_object_or_no_text_is_refused() -> None:
         parse_settings(b"{}", Path("a.ini"))
 
 
-def test_no_error_shows_the_key_beside_the_mistake() -> None:
+def test_error_does_not_show_a_key_near_it() -> None:
     broken = 'model_providers:\n  openai: {api_key: "sk-planted", model: [}\n'
     assert "sk-planted" not in complaint(broken, "a.yaml")
     wrong_type = (
@@ -273,14 +269,14 @@ def test_no_error_shows_the_key_beside_the_mistake() -> None:
     assert "sk-planted" not in complaint('{"model_providers": {"openai": "sk-planted"')
 
 
-def test_yaml_without_its_library_names_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yaml_without_pyyaml_gives_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(MissingDependencyError) as caught:
         yaml_settings(TRAE)
     assert caught.value.install_command == "pip install 'trae-bench[yaml]'"
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.json: cannot be read \(No such file"):
         read_config_file(tmp_path / "nothing.json")
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -288,7 +284,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 @given(st.text())
-def test_any_text_parses_or_is_a_config_error(text: str) -> None:
+def test_any_text_parses_or_raises_config_error(text: str) -> None:
     for name in ("a.json", "a.yaml"):
         try:
             parse_settings(text.encode("utf-8", "surrogatepass"), Path(name))
@@ -297,17 +293,17 @@ def test_any_text_parses_or_is_a_config_error(text: str) -> None:
 
 
 @given(st.text(), st.text(alphabet='/* \n\\"a'))
-def test_comments_are_blanks_and_strings_are_not_comments(value: str, comment: str) -> None:
+def test_comments_become_spaces_and_strings_are_unchanged(value: str, comment: str) -> None:
     comment = comment.replace("\n", "").replace("*", "")
     text = json.dumps({"default_provider": value})
     for spelled in (f"//{comment}\n{text}", f"{text}/*{comment} */", f"{text[:-1]}//{comment}\n}}"):
         assert json_settings(spelled).default_provider == value
 
 
-def test_the_config_file_is_the_named_one_else_the_first_default(tmp_path: Path) -> None:
-    assert find_config({}, tmp_path) is None
+def test_config_file_is_the_named_one_or_the_first_default(tmp_path: Path) -> None:
+    assert find_config_file({}, tmp_path) is None
     (tmp_path / "trae_config.json").write_text("{}")
-    assert find_config({}, tmp_path) == tmp_path / "trae_config.json"
+    assert find_config_file({}, tmp_path) == tmp_path / "trae_config.json"
     (tmp_path / "trae_config.yaml").write_text("{}")
-    assert find_config({}, tmp_path) == tmp_path / "trae_config.yaml"
-    assert find_config({"TRAE_CONFIG_FILE": "x.json"}, tmp_path) == Path("x.json")
+    assert find_config_file({}, tmp_path) == tmp_path / "trae_config.yaml"
+    assert find_config_file({"TRAE_CONFIG_FILE": "x.json"}, tmp_path) == Path("x.json")

@@ -1,4 +1,4 @@
-"""Two ways to run a batch, one answer."""
+"""Sequential and parallel dispatch give the same results."""
 
 import asyncio
 import tempfile
@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_core.catalogs import EagerCatalog, LazyCatalog
 from agent_core.dispatch import ParallelDispatch, SequentialDispatch, conflict
 from agent_core.errors import ToolError
 from agent_core.files import BlockingFiles, ThreadedFiles
-from agent_core.lazy_tools import EagerCatalog, LazyCatalog
 from agent_core.messages import ToolCall, ToolOutput, ToolResult
 from agent_core.ports import Access, Catalog, Dispatch, ToolContext
 from agent_core.workspace import Workspace
@@ -56,7 +56,7 @@ def test_conflict(one: Access | None, other: Access | None, expected: bool) -> N
 
 
 class Watch:
-    """A tool that remembers who ran beside whom; `key` names what a call writes."""
+    """A tool that records which calls overlap. `key` is the name that a call writes."""
 
     def __init__(self) -> None:
         self.running: set[str] = set()
@@ -85,7 +85,7 @@ def watch_call(me: str, key: str, **more: Any) -> ToolCall:
     return call("watch", id=me, me=me, key=key, **more)
 
 
-async def test_independent_calls_run_side_by_side_and_conflicting_ones_do_not() -> None:
+async def test_only_independent_calls_run_concurrently() -> None:
     watch = Watch()
     calls = [watch_call("1", "x"), watch_call("2", "y"), watch_call("3", "x", turns=1)]
     results = await ParallelDispatch().run(calls, DictCatalog([watch.tool()]))
@@ -94,13 +94,13 @@ async def test_independent_calls_run_side_by_side_and_conflicting_ones_do_not() 
     assert "3" not in watch.beside["1"]
 
 
-async def test_results_come_in_call_order_whoever_ends_first() -> None:
+async def test_results_are_in_call_order() -> None:
     calls = [watch_call(str(n), f"k{n}", turns=20 - n) for n in range(6)]
     results = await ParallelDispatch().run(calls, DictCatalog([Watch().tool()]))
     assert [result.call_id for result in results] == [str(n) for n in range(6)]
 
 
-async def test_the_limit_holds() -> None:
+async def test_limit_is_respected() -> None:
     watch = Watch()
     calls = [watch_call(str(n), f"k{n}", turns=n % 4 + 1) for n in range(12)]
     most = 0
@@ -115,13 +115,13 @@ async def test_the_limit_holds() -> None:
     assert most == 3
 
 
-def test_a_limit_below_one_is_refused() -> None:
+def test_limit_below_one_is_rejected() -> None:
     with pytest.raises(ValueError, match="limit"):
         ParallelDispatch(limit=0)
 
 
-async def test_a_waiting_call_holds_back_later_ones_that_conflict_with_it() -> None:
-    """x waits for both; y comes after x, so it may not overtake although y1 has ended."""
+async def test_waiting_call_blocks_later_conflicting_calls() -> None:
+    """x waits for both. y must stay behind x, although y1 has ended."""
     watch = Watch()
     tool = ScriptedTool(
         "watch", watch.body, lambda a: Access("files", writes=frozenset(a["key"].split()))
@@ -136,7 +136,7 @@ async def test_a_waiting_call_holds_back_later_ones_that_conflict_with_it() -> N
 
 
 @BOTH
-async def test_whatever_goes_wrong_becomes_that_calls_result(dispatch: Dispatch) -> None:
+async def test_error_becomes_the_calls_result(dispatch: Dispatch) -> None:
     async def fail(arguments: Mapping[str, Any]) -> ToolOutput:
         raise {"tool": ToolError("no such thing"), "bug": KeyError("k")}[arguments["how"]]
 
@@ -177,20 +177,20 @@ SCHEMA = {
 
 @BOTH
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({}, "'text' is missing"),
-        ({"text": 3}, "'text' has to be a string, not an integer"),
-        ({"text": "a", "count": True}, "'count' has to be an integer, not a boolean"),
-        ({"text": "a", "count": 1.5}, "'count' has to be an integer, not a number"),
-        ({"text": "a", "mode": "x"}, "'mode' has to be one of fast, slow, not 'x'"),
-        ({"text": "a", "pair": [1, "b"]}, "'pair'[1] has to be an integer, not a string"),
+        ({"text": 3}, "'text' must be a string, not an integer"),
+        ({"text": "a", "count": True}, "'count' must be an integer, not a boolean"),
+        ({"text": "a", "count": 1.5}, "'count' must be an integer, not a number"),
+        ({"text": "a", "mode": "x"}, "'mode' must be one of fast, slow, not 'x'"),
+        ({"text": "a", "pair": [1, "b"]}, "'pair'[1] must be an integer, not a string"),
         ({"text": "a", "txt": 1}, "'txt' is not an argument (arguments: text, count, mode, pair"),
-        ({"text": None, "any": 3}, "'text' has to be a string, not null; 'any' has to be a string"),
+        ({"text": None, "any": 3}, "'text' must be a string, not null; 'any' must be a string"),
     ],
 )
-async def test_misfitting_arguments_are_told(
-    dispatch: Dispatch, arguments: dict[str, Any], told: str
+async def test_invalid_arguments_are_reported(
+    dispatch: Dispatch, arguments: dict[str, Any], message: str
 ) -> None:
     async def never(arguments: Mapping[str, Any]) -> ToolOutput:
         raise AssertionError("not to be run")
@@ -199,10 +199,10 @@ async def test_misfitting_arguments_are_told(
     other = call("t", id="2", text="a", none=1)
     result, _ = await dispatch.run([ToolCall("1", "t", arguments), other], catalog)
     assert not result.ok
-    assert told in result.text
+    assert message in result.text
 
 
-async def test_null_leaves_an_optional_argument_out_unless_null_is_a_value() -> None:
+async def test_null_omits_an_optional_argument_unless_null_is_valid() -> None:
     async def say(arguments: Mapping[str, Any]) -> ToolOutput:
         return ToolOutput(True, repr(dict(arguments)))
 
@@ -212,7 +212,7 @@ async def test_null_leaves_an_optional_argument_out_unless_null_is_a_value() -> 
     assert result.output == "{'text': 'a', 'any': None}"
 
 
-async def test_cancellation_cancels_all_and_waits_for_them() -> None:
+async def test_cancellation_cancels_all_calls_and_waits() -> None:
     begun, cleaned = asyncio.Event(), []
 
     async def hang(arguments: Mapping[str, Any]) -> ToolOutput:
@@ -235,7 +235,7 @@ async def test_cancellation_cancels_all_and_waits_for_them() -> None:
     assert sorted(cleaned) == [0, 1, 2]
 
 
-# The property: the same results and the same files, whatever the batch.
+# Property: equal results and equal files for any batch.
 
 EDIT = "str_replace_based_edit_tool"
 NAMES = st.sampled_from([*FILES, "code.py", "link.txt", "d/new.txt", "../outside.txt"])
@@ -301,19 +301,19 @@ def prepare(root: Path) -> None:
 
 
 def left(root: Path) -> dict[str, str]:
-    found = {}
+    contents = {}
     for path in sorted(root.rglob("*")):
         kind = f"-> {path.readlink()}" if path.is_symlink() else ""
         if path.is_file():
-            found[str(path.relative_to(root))] = kind + path.read_text()
-    return found
+            contents[str(path.relative_to(root))] = kind + path.read_text()
+    return contents
 
 
 def play(
     dispatch: Dispatch, lazy: bool, batch: Sequence[ToolCall], root: Path
 ) -> tuple[list[ToolResult], dict[str, str]]:
     async def session() -> list[ToolResult]:
-        # A hop for every read and write: what can come in between, comes in between.
+        # A thread switch for every read and write, to provoke interleaving.
         files = ThreadedFiles(inline_limit=-1, chunk=3) if lazy else BlockingFiles()
         context = ToolContext(files, lambda: ScriptedShell(root), Workspace(root))
         catalog: Catalog = LazyCatalog(context) if lazy else EagerCatalog(context)
@@ -329,7 +329,7 @@ def play(
 
 @examples(100)
 @given(st.data())
-def test_parallel_gives_what_sequential_gives(data: st.DataObject) -> None:
+def test_parallel_and_sequential_give_equal_results(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve() / "w"
         root.mkdir()
@@ -380,7 +380,7 @@ def edit(command: str, path: str, **rest: Any) -> ToolCall:
         ),
     ],
 )
-def test_order_is_kept_where_it_matters(tmp_path: Path, batch: list[ToolCall]) -> None:
+def test_conflicting_calls_keep_their_order(tmp_path: Path, batch: list[ToolCall]) -> None:
     expected = play(SequentialDispatch(), False, batch, tmp_path)
     assert play(ParallelDispatch(), True, batch, tmp_path) == expected
     assert all(result.ok for result in expected[0] if result.name == EDIT)

@@ -1,4 +1,4 @@
-"""docs/agent-core.md names everything that there is, and its examples work."""
+"""docs/agent-core.md is complete, and its examples work."""
 
 import re
 from pathlib import Path
@@ -46,11 +46,11 @@ def options() -> set[str]:
         options() - {"--toggle", "--help"},
     ],
 )
-def test_nothing_is_left_out(known: set[str]) -> None:
+def test_every_option_and_name_is_documented(known: set[str]) -> None:
     assert set(known) <= NAMES
 
 
-def test_what_is_named_is_there() -> None:
+def test_documented_names_exist() -> None:
     rows = re.findall(r"^\| `agent_core\.(\w+)` \| (.*?) \|", TEXT, re.MULTILINE)
     modules = (config_cache, connection_pool, dynamic_imports, lazy_tools, recorder)
     homes = {module.__name__.rpartition(".")[2]: module for module in modules}
@@ -61,13 +61,13 @@ def test_what_is_named_is_there() -> None:
 
 
 @pytest.mark.parametrize("language", ["json", "yaml"])
-def test_the_configurations_load(language: str) -> None:
+def test_documented_configurations_load(language: str) -> None:
     texts = [text for kind, text in BLOCKS if kind == language]
     assert texts
     for text in texts:
         assert parse_settings(text.encode(), Path(f"c.{language}")).model_parameters.model
 
 
-def test_the_program_compiles_and_imports() -> None:
+def test_documented_program_compiles() -> None:
     (program,) = [text for kind, text in BLOCKS if kind == "python"]
     exec(compile(program, "agent-core.md", "exec"), {"__name__": "example"})

@@ -1,4 +1,4 @@
-"""Which SDKs are there, found out without importing any."""
+"""Which SDKs are installed, determined without importing them."""
 
 import importlib.util
 import subprocess
@@ -10,22 +10,21 @@ import pytest
 
 from agent_core.config import ProviderSettings
 from agent_core.dynamic_imports import (
-    SDKS,
     check_provider_availability,
     get_dependency_report,
-    import_installed_sdks,
     load_llm_client,
     validate_all_providers,
 )
 from agent_core.errors import AgentError, ConfigError, MissingDependencyError
 from agent_core.providers import PROVIDERS
+from agent_core.sdks import SDKS, import_installed_sdks
 
 PARAMETERS = ProviderSettings(api_key="sk-x", model="m", base_url="http://127.0.0.1:9/v1")
 
 
 @pytest.fixture
 def no_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the base installation, whatever this one has."""
+    """Simulates the base installation."""
     installed = {sdk.module for sdk in SDKS.values()}
     real = importlib.util.find_spec
 
@@ -37,7 +36,7 @@ def no_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def broken_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An `ollama` that is installed and cannot be imported."""
+    """Installs an `ollama` that cannot be imported."""
     (tmp_path / "ollama.py").write_text("from os import nothing_of_this_name\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "ollama", raising=False)
@@ -50,7 +49,7 @@ def test_every_provider_has_an_sdk() -> None:
 
 @pytest.mark.usefixtures("no_sdk")
 @pytest.mark.parametrize("provider", SDKS)
-def test_a_missing_sdk_is_an_error_with_the_pip_line(provider: str) -> None:
+def test_missing_sdk_raises_an_error_with_the_pip_command(provider: str) -> None:
     assert check_provider_availability(provider) is False
     with pytest.raises(MissingDependencyError) as caught:
         load_llm_client(provider, PARAMETERS)
@@ -62,7 +61,7 @@ def test_a_missing_sdk_is_an_error_with_the_pip_line(provider: str) -> None:
     assert isinstance(error, AgentError)
 
 
-def test_every_install_command_names_an_extra_that_exists() -> None:
+def test_every_install_command_names_an_existing_extra() -> None:
     import tomllib
 
     project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())[
@@ -74,9 +73,9 @@ def test_every_install_command_names_an_extra_that_exists() -> None:
         assert sdk.install_command == f"pip install '{project['name']}[{sdk.extra}]'"
 
 
-def test_asking_imports_no_sdk() -> None:
+def test_availability_check_imports_no_sdk() -> None:
     program = (
-        "import sys; from agent_core.dynamic_imports import *;"
+        "import sys; from agent_core.dynamic_imports import *; from agent_core.sdks import SDKS;"
         "[check_provider_availability(p) for p in SDKS]; get_dependency_report();"
         "print([sdk.module for sdk in SDKS.values() if sdk.module in sys.modules])"
     )
@@ -85,7 +84,7 @@ def test_asking_imports_no_sdk() -> None:
 
 
 @pytest.mark.usefixtures("no_sdk")
-def test_the_report_has_the_guides_keys() -> None:
+def test_report_has_the_guides_keys() -> None:
     report = get_dependency_report()
     assert report.keys() == {
         "available_providers",
@@ -113,7 +112,7 @@ def test_report_and_check_agree() -> None:
 
 
 @pytest.mark.usefixtures("no_sdk")
-def test_without_sdks_there_is_nothing_to_import_and_nothing_is_valid() -> None:
+def test_no_sdk_is_imported_or_valid_without_sdks() -> None:
     assert import_installed_sdks() == ()
     assert validate_all_providers() == dict.fromkeys(SDKS, False)
 
@@ -121,13 +120,13 @@ def test_without_sdks_there_is_nothing_to_import_and_nothing_is_valid() -> None:
 @pytest.mark.parametrize(
     "ask", [check_provider_availability, lambda p: load_llm_client(p, PARAMETERS)]
 )
-def test_an_unknown_provider_is_an_error_with_the_nearest_name(ask: object) -> None:
+def test_unknown_provider_is_an_error_with_a_suggestion(ask: object) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'anthropic'"):
         ask("antropic")  # type: ignore[operator]
 
 
 @pytest.mark.usefixtures("broken_sdk")
-def test_an_sdk_that_does_not_fit_is_not_called_missing() -> None:
+def test_incompatible_sdk_is_not_reported_as_missing() -> None:
     assert check_provider_availability("ollama") is True
     with pytest.raises(ConfigError, match=r"pip install -U 'trae-bench\[ollama\]'"):
         load_llm_client("ollama", PARAMETERS)
@@ -136,15 +135,16 @@ def test_an_sdk_that_does_not_fit_is_not_called_missing() -> None:
 
 
 @pytest.mark.parametrize("provider", SDKS)
-def test_what_is_available_can_really_be_built(provider: str) -> None:
+def test_available_sdk_can_be_built(provider: str) -> None:
     pytest.importorskip(SDKS[provider].module)
     load_llm_client(provider, PARAMETERS)
     assert validate_all_providers()[provider] is True
 
 
-def test_the_eager_side_imports_every_installed_sdk() -> None:
+def test_baseline_imports_every_installed_sdk() -> None:
     program = (
-        "import sys; from agent_core.dynamic_imports import *; done = import_installed_sdks();"
+        "import sys; from agent_core.sdks import *; from agent_core.dynamic_imports import *;"
+        "done = import_installed_sdks();"
         "assert all(name in sys.modules for name in done);"
         "print(sorted(done) == sorted({SDKS[p].module for p in get_dependency_report()"
         "['available_providers']}))"

@@ -1,4 +1,4 @@
-"""Two ways to read and write, the same text and the same bytes."""
+"""`BlockingFiles` and `ThreadedFiles` read the same text and write the same bytes."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ CONTENTS = st.one_of(
 
 
 def run(work: object) -> object:
-    """The result of a coroutine, or the error's text."""
+    """The result of a coroutine, or the text of its error."""
     try:
         return asyncio.run(work)  # type: ignore[arg-type]
     except ToolError as error:
@@ -63,7 +63,7 @@ def threaded(chunk: int) -> ThreadedFiles:
 @example(b"a\r\nb\n", 1, 2, 9, 2)
 @example(b"\xef\xbb\xbfa\r\n\xff", 1, None, 9, 2)
 @example(b"\r\n" * 9, 1, None, 4, 3)
-def test_both_read_the_same(
+def test_both_implementations_read_the_same(
     content: bytes, first: int, last: int | None, limit: int, chunk: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -81,15 +81,15 @@ def test_both_read_the_same(
 
 @given(CONTENTS | st.none(), TEXTS)
 @example(b"caf\xe9\r\n", "€\n")
-def test_both_leave_the_same_bytes(content: bytes | None, text: str) -> None:
+def test_both_implementations_write_the_same_bytes(content: bytes | None, text: str) -> None:
     left = []
     for files in (BlockingFiles(), ThreadedFiles(), threaded(3)):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "f")
             if content is not None:
                 path.write_bytes(content)
-            said = run(files.write(path, text))
-            left.append((str(said).replace(folder, ""), path.read_bytes(), names(Path(folder))))
+            message = run(files.write(path, text))
+            left.append((str(message).replace(folder, ""), path.read_bytes(), names(Path(folder))))
     assert left[0] == left[1] == left[2]
 
 
@@ -97,7 +97,7 @@ def test_both_leave_the_same_bytes(content: bytes | None, text: str) -> None:
 @example(b"a\r\nb\r\n")
 @example("\ufeffa\r\n".encode("utf-16-be"))
 @example(b"\xff\xfea")
-def test_writing_what_was_read_changes_nothing(content: bytes) -> None:
+def test_read_and_write_round_trip(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "f")
         path.write_bytes(content)
@@ -118,7 +118,7 @@ def test_writing_what_was_read_changes_nothing(content: bytes) -> None:
     ],
     ids=["crlf", "mixed", "utf-8 mark", "latin-1 and crlf", "utf-16"],
 )
-async def test_an_edit_keeps_the_files_style(
+async def test_edit_keeps_encoding_and_line_ends(
     tmp_path: Path, files: Files, before: bytes, after: bytes
 ) -> None:
     path = tmp_path / "f"
@@ -129,10 +129,12 @@ async def test_an_edit_keeps_the_files_style(
 
 
 @BOTH
-async def test_text_that_the_encoding_cannot_hold_is_refused(tmp_path: Path, files: Files) -> None:
+async def test_text_outside_the_encoding_is_rejected(tmp_path: Path, files: Files) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"caf\xe9")
-    with pytest.raises(ToolError, match=r"latin-1 text, which cannot hold the character U\+20AC"):
+    with pytest.raises(
+        ToolError, match=r"latin-1 text, which cannot contain the character U\+20AC"
+    ):
         await files.write(path, "5 €")
     with pytest.raises(ToolError, match=r"U\+D800"):
         await files.write(tmp_path / "new", "\ud800")
@@ -141,13 +143,17 @@ async def test_text_that_the_encoding_cannot_hold_is_refused(tmp_path: Path, fil
 
 
 @BOTH
-async def test_what_is_no_file_is_refused(tmp_path: Path, files: Files) -> None:
+async def test_path_that_is_not_a_file_is_rejected(tmp_path: Path, files: Files) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    for path, said in ((tmp_path, "is a folder"), (pipe, "neither"), (tmp_path / "no", "No such")):
-        with pytest.raises(ToolError, match=said):
+    for path, message in (
+        (tmp_path, "is a folder"),
+        (pipe, "neither"),
+        (tmp_path / "no", "No such"),
+    ):
+        with pytest.raises(ToolError, match=message):
             await files.read(path)
-        with pytest.raises(ToolError, match=said):
+        with pytest.raises(ToolError, match=message):
             await files.read_lines(path, 1, 2, 9)
     with pytest.raises(ToolError, match="is a folder"):
         await files.write(tmp_path, "x")
@@ -181,8 +187,8 @@ async def test_mode_links_and_missing_folders(tmp_path: Path, files: Files) -> N
     assert dangling.is_symlink()
 
 
-async def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
-    """The reader that opened the old file keeps it whole: the name moves, the file does not."""
+async def test_reader_never_sees_a_partial_file(tmp_path: Path) -> None:
+    """A reader that opened the old file keeps it: the name moves, the file does not change."""
     path = tmp_path / "f"
     path.write_text("old " * 100_000)
     for inline_limit in (10_000_000, -1):
@@ -193,7 +199,7 @@ async def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
         assert path.read_text() == f"new{inline_limit}"
 
 
-async def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
+async def test_failed_write_keeps_the_old_file_and_no_temporary(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_text("old")
     taken = tmp_path / "folder"
@@ -206,8 +212,8 @@ async def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path: Path) -
     assert path.read_text() == "old"
 
 
-async def test_a_cancelled_write_ends_before_its_caller_goes_on(tmp_path: Path) -> None:
-    """A pipe stands for a slow disk: the writing thread waits in it until somebody reads."""
+async def test_cancelled_write_completes_before_its_caller_continues(tmp_path: Path) -> None:
+    """A pipe simulates a slow disk: the writing thread blocks until the pipe is read."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writing = asyncio.create_task(ThreadedFiles(inline_limit=-1).write(pipe, "x" * 10))
@@ -215,14 +221,14 @@ async def test_a_cancelled_write_ends_before_its_caller_goes_on(tmp_path: Path) 
     writing.cancel()
     await asyncio.sleep(0.05)
     ended_early = writing.done()
-    assert await asyncio.to_thread(pipe.read_text) == "x" * 10  # frees the thread in any case
+    assert await asyncio.to_thread(pipe.read_text) == "x" * 10  # always unblocks the thread
     assert not ended_early
     with pytest.raises(asyncio.CancelledError):
         await writing
 
 
 async def test_large_ranges_are_streamed(tmp_path: Path) -> None:
-    """Peak memory of a range is some chunks, whatever the file's size."""
+    """The peak memory of a range is a few chunks, independent of the file's size."""
     path = tmp_path / "big"
     path.write_text("0123456789abcde\n" * 500_000)
     files = ThreadedFiles(chunk=64 * 1024)

@@ -1,7 +1,7 @@
-"""The guide's code, adapted in its import lines only, does what the guide says.
+"""The guide's code works with only its import lines changed.
 
-Where a snippet of the guide uses a name that it never defines (`data`, `tools_registry`,
-`MissingDependencyError`), the test supplies it.
+The test supplies names that a snippet uses without defining them: `data`,
+`tools_registry`, `MissingDependencyError`.
 """
 
 import ast
@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from agent_core import config_cache, connection_pool
-from agent_core.build import run_task, toggles_in_force
-from agent_core.config import ProviderSettings, effective
-from agent_core.config_cache import PlainConfig
+from agent_core.build import effective_toggles, run_task
+from agent_core.config import ProviderSettings, effective_settings
+from agent_core.config_cache import ConfigurationCache
+from agent_core.config_sources import PlainConfig
+from agent_core.connection_metrics import ConnectionPoolMetrics, pool_metrics
 from agent_core.connection_pool import ConnectionPoolManager
 from agent_core.dynamic_imports import MissingDependencyError, check_provider_availability
+from agent_core.guide import config_cache
 from agent_core.providers import PROVIDERS
 from agent_core.tools import tools_registry
 from tests.agent_core.fakes import ScriptedModel, call, reply
@@ -68,7 +70,7 @@ CONFIG = """\
 
 
 def adapted(snippet: str) -> str:
-    """The snippet with this package's names in its import lines, and nothing else changed."""
+    """The snippet with its import lines changed to this package."""
     return re.sub(
         r"^(\s*)from trae_agent\.utils\.(\w+?)(_optimized)? import",
         r"\1from agent_core.\2 import",
@@ -78,7 +80,7 @@ def adapted(snippet: str) -> str:
 
 
 async def play(snippet: str, **names: Any) -> dict[str, Any]:
-    """Runs the snippet, `await` at its top level included; its names afterwards."""
+    """Runs the snippet, with top-level `await`. Returns its names."""
     code = compile(adapted(snippet), "guide", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     space: dict[str, Any] = {"__name__": "guide", **names}
     running = eval(code, space)
@@ -89,19 +91,19 @@ async def play(snippet: str, **names: Any) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the guide's config file, and nothing of this machine's settings."""
+    """An empty folder with the guide's config file, and an environment without other settings."""
     for name in [*PROVIDERS, "trae"]:
         for suffix in ("_API_KEY", "_BASE_URL"):
             monkeypatch.delenv(name.upper() + suffix, raising=False)
     monkeypatch.setenv("TRAE_CACHE_DIR", str(tmp_path / "cache"))
-    config_cache._shared.cache_clear()
-    monkeypatch.setattr(connection_pool, "pool_metrics", connection_pool.ConnectionPoolMetrics())
+    config_cache._process_cache.cache_clear()
+    monkeypatch.setattr(pool_metrics, "__dict__", vars(ConnectionPoolMetrics()))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "trae_config.json").write_text(CONFIG)
     return tmp_path
 
 
-# ------------------------------------------------------------------------ the seven, usage
+# -------------------------------------------------------------- the seven optimisations
 
 
 async def test_3_optimized_trajectory_recording(folder: Path) -> None:
@@ -131,7 +133,7 @@ conservative = OptimizedTrajectoryRecorder(
 async def test_4_connection_pooling(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scripted_server(Answer(b'{"ok": true}'), Answer(b'{"ok": true}')) as server:
         here = replace(PROVIDERS["openai"], base_url=f"{server.url}/v1")
-        monkeypatch.setitem(PROVIDERS, "openai", here)  # the guide's own would leave this machine
+        monkeypatch.setitem(PROVIDERS, "openai", here)  # the guide's address is not local
         space = await play(
             """
 from trae_agent.utils.connection_pool import ConnectionPoolManager
@@ -156,7 +158,7 @@ client = await ConnectionPoolManager.get_client(
     assert [seen.path for seen in server.seen] == ["/v1/chat/completions"] * 2
     assert "authorization" not in server.seen[0].headers
     assert server.seen[1].headers["authorization"] == "Bearer your-key"
-    assert server.seen[0].connection != server.seen[1].connection, "one key, one connection"
+    assert server.seen[0].connection != server.seen[1].connection, "separate connections per key"
 
 
 async def test_5_lazy_tool_instantiation(capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,7 +258,7 @@ print(f"Cache hit rate: {stats['hit_rate_percent']}%")
 # ------------------------------------------------------------------------- whole examples
 
 
-async def test_the_complete_performance_setup(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_complete_performance_setup(capsys: pytest.CaptureFixture[str]) -> None:
     space = await play(
         """
 # example_optimized_setup.py
@@ -310,7 +312,7 @@ if __name__ == "__main__":
         assert out == "Please install: pip install 'trae-bench[anthropic]'\n"
 
 
-async def test_the_performance_monitor(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_performance_monitor(capsys: pytest.CaptureFixture[str]) -> None:
     space = await play("""
 # performance_monitor.py
 from trae_agent.utils.config_cache import get_config_cache_stats
@@ -381,7 +383,7 @@ config_cache.optimize_cache()
 """,
         tools_registry=tools_registry,
         provider="openai",
-        config_cache=config_cache.ConfigurationCache(),
+        config_cache=ConfigurationCache(),
     )
     tools, pool = capsys.readouterr().out.splitlines()
     assert ast.literal_eval(tools)["loading_performance"]["instantiated_tools"] == 0
@@ -391,8 +393,8 @@ config_cache.optimize_cache()
 # -------------------------------------------------------------------------- configuration
 
 
-def test_the_guides_fragments_of_configuration_load(folder: Path) -> None:
-    """Both carry comments, which are accepted."""
+def test_configuration_fragments_of_the_guide_load(folder: Path) -> None:
+    """Both contain comments, which are accepted."""
     usage = folder / "usage.json"
     usage.write_text("""\
 // In trae_config.json - disable if needed
@@ -437,11 +439,11 @@ export TRAE_LAZY_LOADING=false
 """
 
 
-def test_every_variable_of_the_guide_is_in_force(folder: Path) -> None:
-    """The guide's list of variables, with values that are not the defaults."""
+def test_every_variable_of_the_guide_has_an_effect(folder: Path) -> None:
+    """The guide's variables, with values that differ from the defaults."""
     environ = dict(re.findall(r'^export (\w+)="?([\w-]+)"?$', ENVIRONMENT, re.MULTILINE))
     assert len(environ) == 9
-    settings = effective(PlainConfig().load(folder / "trae_config.json"), environ)
+    settings = effective_settings(PlainConfig().load(folder / "trae_config.json"), environ)
     performance = settings.performance_settings
     assert performance.config_cache_ttl == 1800
     assert performance.trajectory_batch_size == 6
@@ -449,16 +451,16 @@ def test_every_variable_of_the_guide_is_in_force(folder: Path) -> None:
     assert performance.trajectory_background_io is False
     for name in ("openai", "anthropic"):
         assert settings.model_providers[name].api_key == f"{name}-key"
-    google = effective(replace(settings, default_provider="google"), environ)
+    google = effective_settings(replace(settings, default_provider="google"), environ)
     assert google.model_parameters.api_key == "google-key"
-    assert toggles_in_force(settings, None).enabled() == tuple(
+    assert effective_toggles(settings, None).enabled() == tuple(
         name
-        for name in toggles_in_force(settings, None).names()
+        for name in effective_toggles(settings, None).names()
         if name not in ("parallel_tools", "lazy_tools")
     )
 
 
-async def test_the_guides_configuration_runs_a_session(folder: Path) -> None:
+async def test_configuration_of_the_guide_runs_a_session(folder: Path) -> None:
     outcome = await run_task(
         "say hello",
         config=folder / "trae_config.json",

@@ -1,4 +1,4 @@
-"""Full and incremental histories: one request, two ways to make its bytes."""
+"""Full and incremental histories give the same request bytes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ each_protocol = pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
 
 
 def counting(protocol: str) -> tuple[Codec, Counter[str]]:
-    """A codec, and how often it was asked for an entry and for an envelope."""
+    """A codec and its numbers of calls to `entry` and `envelope`."""
     counts: Counter[str] = Counter()
     usual: type[Any] = type(CODECS[protocol])
 
@@ -42,16 +42,16 @@ def counting(protocol: str) -> tuple[Codec, Counter[str]]:
 
 @each_protocol
 @given(history=HISTORIES, cuts=st.lists(st.integers(0, 8), max_size=4), data=st.data())
-def test_same_bytes_for_any_history(
+def test_both_histories_give_the_same_bytes(
     protocol: str, history: list[Message], cuts: list[int], data: st.DataObject
 ) -> None:
     """At each length, in any order of lengths, and after any message was replaced."""
     incremental = IncrementalHistory(CODECS[protocol])
     full = FullHistory(CODECS[protocol])
-    for cut in [*sorted(cuts), *reversed(cuts), len(history)]:
-        tools = TOOLS[: cut % 3]
-        body = incremental.body(history[:cut], tools)
-        assert body == full.body(history[:cut], tools)
+    for cut_short in [*sorted(cuts), *reversed(cuts), len(history)]:
+        tools = TOOLS[: cut_short % 3]
+        body = incremental.body(history[:cut_short], tools)
+        assert body == full.body(history[:cut_short], tools)
         assert list(msgspec.json.decode(body))[-1] == CODECS[protocol].list_field
     if history:
         place = data.draw(st.integers(0, len(history) - 1))
@@ -60,7 +60,7 @@ def test_same_bytes_for_any_history(
 
 
 @each_protocol
-def test_a_step_encodes_what_is_new(protocol: str) -> None:
+def test_step_encodes_only_new_messages(protocol: str) -> None:
     codec, counts = counting(protocol)
     incremental = IncrementalHistory(codec)
     history = [Message("system", "s"), Message("user", "u")]
@@ -72,8 +72,8 @@ def test_a_step_encodes_what_is_new(protocol: str) -> None:
     assert counts == {"entry": len(history) - 2, "envelope": 1}
 
 
-def test_an_equal_but_other_message_is_encoded_again() -> None:
-    """`True == 1` in Python and not in JSON, so equality is not enough."""
+def test_equal_but_different_message_is_encoded_again() -> None:
+    """`True == 1` in Python but not in JSON, so equality is not sufficient."""
     codec = CODECS["openai_chat"]
     one = Message("assistant", "", (ToolCall("c", "bash", {"x": 1}),))
     true = Message("assistant", "", (ToolCall("c", "bash", {"x": True}),))
@@ -83,7 +83,7 @@ def test_an_equal_but_other_message_is_encoded_again() -> None:
     assert incremental.body([true], ()) == FullHistory(codec).body([true], ())
 
 
-def test_new_tools_are_noticed() -> None:
+def test_changed_tools_are_encoded_again() -> None:
     incremental = IncrementalHistory(CODECS["openai_chat"])
     history = [Message("user", "u")]
     assert b'"tools"' not in incremental.body(history, ())
@@ -91,7 +91,7 @@ def test_new_tools_are_noticed() -> None:
     assert b'"task_done"' not in incremental.body(history, TOOLS[:1])
 
 
-def test_half_a_surrogate_pair_does_not_end_the_session() -> None:
+def test_lone_surrogate_does_not_end_the_session() -> None:
     history = [Message("tool", result=ToolResult("c", "bash", True, "name \udcff end"))]
     for body in (
         IncrementalHistory(CODECS["openai_chat"]).body(history, ()),

@@ -1,4 +1,4 @@
-"""From a provider's bytes to a reply, whole, streamed, split and cut."""
+"""From a provider's bytes to a reply: whole, streamed, split and truncated."""
 
 import json
 import re
@@ -30,14 +30,16 @@ def streamed(protocol: str, *chunks: bytes) -> Reply:
 
 
 @each_protocol
-def test_whole(protocol: str) -> None:
+def test_whole_reply(protocol: str) -> None:
     wire = WIRES[protocol]
     assert codec(protocol).decode(wire.whole) == wire.means
 
 
 @each_protocol
 @given(cuts=st.lists(st.integers(0, 5000), max_size=12), crlf=st.booleans())
-def test_streamed_however_it_is_split(protocol: str, cuts: list[int], crlf: bool) -> None:
+def test_streamed_reply_for_any_chunk_boundaries(
+    protocol: str, cuts: list[int], crlf: bool
+) -> None:
     wire = WIRES[protocol]
     body = wire.streamed.replace(b"\n", b"\r\n") if crlf else wire.streamed
     edges = [0, *sorted(cuts), len(body)]
@@ -46,14 +48,14 @@ def test_streamed_however_it_is_split(protocol: str, cuts: list[int], crlf: bool
 
 
 @each_protocol
-def test_streamed_byte_by_byte(protocol: str) -> None:
+def test_streamed_reply_byte_by_byte(protocol: str) -> None:
     wire = WIRES[protocol]
     assert streamed(protocol, *(bytes([byte]) for byte in wire.streamed)) == wire.means
 
 
 @each_protocol
-def test_a_cut_stream_is_no_reply(protocol: str) -> None:
-    """At every byte: an error, or, after the end that the protocol names, all of it."""
+def test_truncated_stream_is_not_a_reply(protocol: str) -> None:
+    """Truncated at each byte: an error, or the complete reply after the protocol's end marker."""
     wire = WIRES[protocol]
     whole = 0
     for end in range(len(wire.streamed)):
@@ -69,7 +71,7 @@ def test_a_cut_stream_is_no_reply(protocol: str) -> None:
 
 
 @each_protocol
-def test_truncated_json_is_no_reply(protocol: str) -> None:
+def test_truncated_json_is_not_a_reply(protocol: str) -> None:
     whole = WIRES[protocol].whole
     for end in range(len(whole)):
         with pytest.raises(MalformedReplyError):
@@ -78,13 +80,13 @@ def test_truncated_json_is_no_reply(protocol: str) -> None:
 
 @each_protocol
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"null", b'"text"', b"\xff", b"[" * 10_000])
-def test_what_is_no_reply_at_all(protocol: str, body: bytes) -> None:
+def test_invalid_bodies_are_not_replies(protocol: str, body: bytes) -> None:
     with pytest.raises(MalformedReplyError):
         codec(protocol).decode(body)
 
 
 @each_protocol
-def test_token_counts_may_be_written_as_floats(protocol: str) -> None:
+def test_token_counts_may_be_floats(protocol: str) -> None:
     whole = re.sub(rb'((?:[Tt]okens?|Count|_count)": ?\d+)', rb"\1.0", WIRES[protocol].whole)
     assert whole != WIRES[protocol].whole
     reply = codec(protocol).decode(whole)
@@ -92,7 +94,7 @@ def test_token_counts_may_be_written_as_floats(protocol: str) -> None:
     assert isinstance(reply.usage.input_tokens, int)
 
 
-# Arguments that are no JSON object: the call is kept, with the words it came with.
+# Arguments that are not a JSON object: the call keeps the original text.
 
 CHAT = {"id": "c", "function": {"name": "bash", "arguments": "{oops"}}
 MALFORMED: dict[str, tuple[Any, str]] = {
@@ -130,23 +132,23 @@ MALFORMED: dict[str, tuple[Any, str]] = {
 
 
 @each_protocol
-def test_malformed_arguments_are_the_calls_and_not_the_sessions(protocol: str) -> None:
-    body, said = MALFORMED[protocol]
+def test_malformed_arguments_do_not_end_the_session(protocol: str) -> None:
+    body, text = MALFORMED[protocol]
     (call,) = codec(protocol).decode(json.dumps(body).encode()).message.calls
-    assert call == ToolCall("c", "bash", {}, malformed=said)
+    assert call == ToolCall("c", "bash", {}, malformed=text)
 
 
-def test_arguments_cut_by_the_token_limit_are_malformed_in_a_stream() -> None:
+def test_arguments_truncated_by_the_token_limit_are_malformed() -> None:
     body = WIRES["anthropic_messages"].streamed
     start = b'"partial_json": "'
-    cut = (
+    cut_short = (
         body[: body.rindex(start) + len(start)] + b'"}}\n\n' + b'data: {"type":"message_stop"}\n\n'
     )
-    (call,) = streamed("anthropic_messages", cut).message.calls
+    (call,) = streamed("anthropic_messages", cut_short).message.calls
     assert call.malformed == '{"command'
 
 
-# A refusal inside an answer of status 200.
+# A refusal in a response of status 200.
 
 REFUSALS: dict[str, tuple[Any, str]] = {
     "openai_chat": ({"error": {"message": "no", "type": "server_error"}}, "server_error"),
@@ -164,7 +166,7 @@ REFUSALS: dict[str, tuple[Any, str]] = {
 
 
 @each_protocol
-def test_a_refusal_is_told_from_a_reply(protocol: str) -> None:
+def test_refusal_is_distinguished_from_a_reply(protocol: str) -> None:
     body, kind = REFUSALS[protocol]
     with pytest.raises(Refused, match="no") as caught:
         codec(protocol).decode(json.dumps(body).encode())
@@ -172,7 +174,7 @@ def test_a_refusal_is_told_from_a_reply(protocol: str) -> None:
 
 
 @each_protocol
-def test_a_refusal_in_the_middle_of_a_stream(protocol: str) -> None:
+def test_refusal_in_the_middle_of_a_stream(protocol: str) -> None:
     body, _ = REFUSALS[protocol]
     if protocol == "openai_responses":
         body = {"type": "response.failed", "response": body}
@@ -182,7 +184,7 @@ def test_a_refusal_in_the_middle_of_a_stream(protocol: str) -> None:
         streamed(protocol, line)
 
 
-# Servers that are nearly compatible.
+# Servers that are almost compatible.
 
 
 def chunk(**call: Any) -> bytes:

@@ -213,7 +213,7 @@ def test_ollama_chat() -> None:
         ("anthropic_messages", "tool_choice", {"type": "auto", "disable_parallel_tool_use": True}),
     ],
 )
-def test_parallel_calls_are_forbidden_where_the_provider_can(
+def test_parallel_calls_are_disabled_if_the_provider_supports_it(
     protocol: str, field: str, value: Any
 ) -> None:
     assert field not in document(protocol)
@@ -221,8 +221,8 @@ def test_parallel_calls_are_forbidden_where_the_provider_can(
 
 
 @pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
-def test_what_the_provider_wants_back_comes_back(protocol: str) -> None:
-    """Reasoning and signatures return as they came, in their places."""
+def test_opaque_items_are_sent_back(protocol: str) -> None:
+    """Reasoning and signatures are sent back unchanged and in order."""
     codec = codec_named(protocol, "some", PARAMETERS)
     message = codec.decode(WIRES[protocol].whole).message
     if message.opaque is None:
@@ -239,13 +239,13 @@ def test_what_the_provider_wants_back_comes_back(protocol: str) -> None:
     )
 
 
-def test_an_id_that_the_provider_did_not_give_is_not_sent_to_it() -> None:
+def test_local_ids_are_not_sent() -> None:
     named = Message("assistant", "", (ToolCall(f"{LOCAL_ID}1", "bash", {}),))
     (part,) = codec_named("gemini", "google", PARAMETERS).entry(named).items
     assert part == {"functionCall": {"name": "bash", "args": {}}}
 
 
-def test_anthropic_gets_no_empty_text() -> None:
+def test_anthropic_receives_no_empty_text() -> None:
     codec = codec_named("anthropic_messages", "anthropic", PARAMETERS)
     assert codec.entry(Message("user", " \n")).items == []
     assert codec.entry(Message("assistant", "", (ToolCall("c", "bash", {}),))).items == [
@@ -288,14 +288,14 @@ def test_anthropic_gets_no_empty_text() -> None:
         ),
     ],
 )
-def test_addresses(provider: str, base_url: str | None, stream: bool, url: str) -> None:
+def test_request_urls(provider: str, base_url: str | None, stream: bool, url: str) -> None:
     known = PROVIDERS[provider]
     codec = codec_named(known.protocol, provider, Parameters(model="m", stream=stream))
     root = known.rooted(base_url or known.base_url or "", "m")
     assert known.versioned(codec.url(root), None) == url
 
 
-def test_how_a_key_travels() -> None:
+def test_api_key_headers() -> None:
     headers = {name: PROVIDERS[name].headers("the-key") for name in PROVIDERS}
     assert headers["openai"] == {"authorization": "Bearer the-key"}
     assert headers["azure"] == {"api-key": "the-key"}
@@ -304,19 +304,19 @@ def test_how_a_key_travels() -> None:
     assert PROVIDERS["openai"].headers("") == {}
 
 
-def test_the_bound_on_the_reply_has_two_names() -> None:
+def test_max_tokens_field_per_provider() -> None:
     for provider, field in (("openai", "max_completion_tokens"), ("openrouter", "max_tokens")):
         codec = codec_named("openai_chat", provider, PARAMETERS)
         assert codec.envelope([], [])[field] == 99
 
 
-def test_an_unknown_protocol_names_the_known_ones() -> None:
+def test_unknown_protocol_error_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="openai_responses"):
         codec_named("smoke signals", "openai", PARAMETERS)
 
 
 @pytest.mark.parametrize(
-    ("provider", "settings", "said"),
+    ("provider", "settings", "message"),
     [
         ("azure", ProviderSettings(), "base_url"),
         ("nobody", ProviderSettings(), "Known: openai"),
@@ -324,9 +324,11 @@ def test_an_unknown_protocol_names_the_known_ones() -> None:
         ("openai", ProviderSettings(protocol="x"), "Unknown protocol"),
     ],
 )
-def test_settings_that_lead_nowhere(provider: str, settings: ProviderSettings, said: str) -> None:
-    from agent_core.connection_pool import FreshConnections
+def test_invalid_addresses_are_rejected(
+    provider: str, settings: ProviderSettings, message: str
+) -> None:
+    from agent_core.connections import FreshConnections
     from agent_core.models.wire import open_model
 
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         open_model(provider, settings, FreshConnections())

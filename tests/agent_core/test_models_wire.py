@@ -1,4 +1,4 @@
-"""Models over real sockets: replies, refusals, and what breaks on the way."""
+"""Models over real sockets: replies, refusals and connection failures."""
 
 import json
 from collections.abc import AsyncIterator
@@ -10,7 +10,6 @@ import pytest
 import respx
 
 from agent_core.config import ProviderSettings
-from agent_core.connection_pool import ConnectionPoolManager
 from agent_core.errors import (
     AuthenticationError,
     ConnectionFailedError,
@@ -24,7 +23,8 @@ from agent_core.messages import Message
 from agent_core.models import PROVIDERS
 from agent_core.models.history import FullHistory, IncrementalHistory
 from agent_core.models.wire import WireModel, open_model
-from agent_core.redaction import MARK
+from agent_core.pooled_connections import PooledConnections
+from agent_core.redaction import REPLACEMENT
 from tests.agent_core.histories import TOOLS
 from tests.agent_core.raw_server import RawServer, Script, Step, answers, http, serving
 from tests.agent_core.test_retries import Time
@@ -59,8 +59,8 @@ async def speaking(
     """A model whose server follows the script."""
     async with serving(script) as server:
         clock = Time().clock
-        connections = ConnectionPoolManager(max_retries=retries, clock=clock)
-        said = ProviderSettings(
+        connections = PooledConnections(max_retries=retries, clock=clock)
+        settings = ProviderSettings(
             api_key=KEY,
             model="m-1",
             base_url=server.url,
@@ -68,7 +68,7 @@ async def speaking(
             max_retries=retries,
             **settings,
         )
-        model = open_model(PROVIDER_OF[protocol], said, connections, clock=clock)
+        model = open_model(PROVIDER_OF[protocol], settings, connections, clock=clock)
         yield model, server
         await model.close()
         await connections.close()
@@ -80,7 +80,7 @@ def body_of(protocol: str, stream: bool) -> bytes:
 
 @each_protocol
 @whole_or_streamed
-async def test_a_reply(protocol: str, stream: bool) -> None:
+async def test_reply_over_a_socket(protocol: str, stream: bool) -> None:
     script = answers(http(body_of(protocol, stream)))
     async with speaking(script, protocol, stream=stream) as (model, server):
         assert await model.reply(HISTORY, TOOLS) == WIRES[protocol].means
@@ -96,18 +96,20 @@ async def test_a_reply(protocol: str, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_query_of_the_address_stays_behind_the_path(stream: bool) -> None:
+async def test_query_of_the_base_url_follows_the_path(stream: bool) -> None:
     async with serving(answers(http(body_of("gemini", stream)))) as server:
-        said = ProviderSettings(model="m-1", base_url=f"{server.url}/?token=a%2Fb", stream=stream)
-        async with ConnectionPoolManager(max_retries=0) as connections:
-            await open_model("google", said, connections).reply(HISTORY, TOOLS)
+        settings = ProviderSettings(
+            model="m-1", base_url=f"{server.url}/?token=a%2Fb", stream=stream
+        )
+        async with PooledConnections(max_retries=0) as connections:
+            await open_model("google", settings, connections).reply(HISTORY, TOOLS)
     (asked,) = server.asked
     method = "streamGenerateContent?alt=sse&" if stream else "generateContent?"
     assert asked.line == f"POST /v1/models/m-1:{method}token=a%2Fb HTTP/1.1"
 
 
 @each_protocol
-async def test_a_server_that_does_not_stream_is_understood(protocol: str) -> None:
+async def test_server_that_does_not_stream_is_supported(protocol: str) -> None:
     body = WIRES[protocol].whole
     script = answers(http(body, content_type="application/json; charset=utf-8"))
     async with speaking(script, protocol, stream=True) as (model, server):
@@ -116,11 +118,11 @@ async def test_a_server_that_does_not_stream_is_understood(protocol: str) -> Non
 
 
 @pytest.mark.parametrize("history", [FullHistory, IncrementalHistory])
-async def test_a_session_resends_what_was_said(history: Any) -> None:
+async def test_session_resends_its_history(history: Any) -> None:
     wire = WIRES["openai_chat"]
-    async with serving(answers(http(wire.whole))) as server, ConnectionPoolManager() as connections:
-        said = ProviderSettings(model="m-1", base_url=server.url)
-        model = open_model("openai", said, connections, history=history)
+    async with serving(answers(http(wire.whole))) as server, PooledConnections() as connections:
+        settings = ProviderSettings(model="m-1", base_url=server.url)
+        model = open_model("openai", settings, connections, history=history)
         growing = list(HISTORY)
         for _ in range(3):
             growing.append((await model.reply(growing, TOOLS)).message)
@@ -129,7 +131,7 @@ async def test_a_session_resends_what_was_said(history: Any) -> None:
     assert "authorization" not in server.asked[0].headers
 
 
-async def test_calls_without_an_id_get_one_of_their_own() -> None:
+async def test_calls_without_an_id_get_a_unique_id() -> None:
     calls = [{"function": {"name": "bash", "arguments": {}}}] * 2
     reply = {"message": {"role": "assistant", "content": "", "tool_calls": calls}, "done": True}
     script = answers(http(json.dumps(reply).encode()))
@@ -158,7 +160,7 @@ async def test_calls_without_an_id_get_one_of_their_own() -> None:
     ],
 )
 @whole_or_streamed
-async def test_statuses(status: int, kind: type[ProviderError], stream: bool) -> None:
+async def test_status_becomes_error(status: int, kind: type[ProviderError], stream: bool) -> None:
     body = json.dumps({"error": {"message": f"no,\n not with {KEY}"}}).encode()
     script = answers(http(body, status, retry_after="7"))
     async with speaking(script, stream=stream) as (model, _):
@@ -167,13 +169,13 @@ async def test_statuses(status: int, kind: type[ProviderError], stream: bool) ->
     error = caught.value
     assert type(error) is kind
     assert error.status == status
-    assert str(error).startswith(f"openai answered {status}: no, not with {MARK}")
+    assert str(error).startswith(f"openai answered {status}: no, not with {REPLACEMENT}")
     if isinstance(error, RateLimitError | OverloadedError):
         assert error.retry_after == 7.0
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b'[{"error": {"code": 400, "message": "bad field"}}]', "bad field"),
         (b'{"error": "no such model"}', "no such model"),
@@ -184,18 +186,18 @@ async def test_statuses(status: int, kind: type[ProviderError], stream: bool) ->
         (b"", "answered 400"),
         (b"x" * 10_000, "x" * 500),
         (b"[" * 100_000, "[" * 500),
-        (b"x" * 490 + KEY.encode(), "x" * 490 + MARK),
+        (b"x" * 490 + KEY.encode(), "x" * 490 + REPLACEMENT),
     ],
 )
-async def test_the_providers_own_words(body: bytes, said: str) -> None:
+async def test_providers_message_is_in_the_error(body: bytes, message: str) -> None:
     async with speaking(answers(http(body, 400))) as (model, _):
         with pytest.raises(InvalidRequestError) as caught:
             await model.reply(HISTORY, TOOLS)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value)) < 600
 
 
-async def test_a_redirect_names_the_remedy() -> None:
+async def test_redirect_error_names_the_remedy() -> None:
     script = answers(http(b"", 308, location="https://elsewhere.example/v1"))
     async with speaking(script) as (model, _):
         with pytest.raises(InvalidRequestError, match=r"elsewhere.example/v1; correct base_url"):
@@ -236,12 +238,12 @@ async def test_refusals_inside_a_stream(
         with pytest.raises(kind) as caught:
             await model.reply(HISTORY, TOOLS)
     assert type(caught.value) is kind
-    assert MARK in str(caught.value)
+    assert REPLACEMENT in str(caught.value)
     assert KEY not in str(caught.value)
     assert len(server.asked) == 1
 
 
-async def test_a_refusal_for_the_moment_inside_an_answer_is_asked_again() -> None:
+async def test_transient_refusal_in_a_reply_is_retried() -> None:
     busy = http(b'{"error": {"code": 429, "message": "slow down"}}')
     script = answers(busy, busy, http(WIRES["openai_chat"].whole))
     async with speaking(script, retries=2) as (model, server):
@@ -253,7 +255,7 @@ async def test_a_refusal_for_the_moment_inside_an_answer_is_asked_again() -> Non
     assert len(server.asked) == 3
 
 
-async def test_a_refusal_for_the_moment_inside_a_stream_is_asked_again() -> None:
+async def test_transient_refusal_in_a_stream_is_retried() -> None:
     event = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     script = answers(
         http(b"data: " + json.dumps(event).encode() + b"\n\n"),
@@ -264,7 +266,7 @@ async def test_a_refusal_for_the_moment_inside_a_stream_is_asked_again() -> None
     assert len(server.asked) == 2
 
 
-async def test_a_refusal_for_good_is_not_asked_again() -> None:
+async def test_permanent_refusal_is_not_retried() -> None:
     script = answers(http(b'{"error": {"code": 400, "message": "no"}}'))
     async with speaking(script, retries=2) as (model, server):
         with pytest.raises(InvalidRequestError):
@@ -272,12 +274,12 @@ async def test_a_refusal_for_good_is_not_asked_again() -> None:
     assert len(server.asked) == 1
 
 
-# --------------------------------------------------------------------------------- faults
+# ------------------------------------------------------------------------------- faults
 
 
 @each_protocol
 @whole_or_streamed
-async def test_a_reply_cut_in_half_is_asked_for_again(protocol: str, stream: bool) -> None:
+async def test_truncated_reply_is_retried(protocol: str, stream: bool) -> None:
     body = body_of(protocol, stream)
     torn = body[: len(body) // 2]
     script = answers(http(torn), Step(http(body)[: -len(body) // 2], "reset"), http(body))
@@ -288,7 +290,7 @@ async def test_a_reply_cut_in_half_is_asked_for_again(protocol: str, stream: boo
 
 @whole_or_streamed
 @pytest.mark.parametrize(("retries", "asked"), [(0, 1), (1, 2), (2, 3), (9, 3)])
-async def test_a_reply_that_is_always_cut(stream: bool, retries: int, asked: int) -> None:
+async def test_always_truncated_reply_is_an_error(stream: bool, retries: int, asked: int) -> None:
     body = body_of("openai_chat", stream)[:200]
     async with speaking(answers(http(body)), retries=retries, stream=stream) as (model, server):
         with pytest.raises(MalformedReplyError, match="openai"):
@@ -297,7 +299,7 @@ async def test_a_reply_that_is_always_cut(stream: bool, retries: int, asked: int
 
 
 @whole_or_streamed
-async def test_a_whole_reply_of_another_shape_is_not_asked_for_again(stream: bool) -> None:
+async def test_unexpected_shape_is_not_retried(stream: bool) -> None:
     body = b'{"choices": 5}'
     script = answers(http(b"data: " + body + b"\n\n" if stream else body))
     async with speaking(script, retries=2, stream=stream) as (model, server):
@@ -307,7 +309,7 @@ async def test_a_whole_reply_of_another_shape_is_not_asked_for_again(stream: boo
 
 
 @whole_or_streamed
-async def test_a_connection_that_always_breaks(stream: bool) -> None:
+async def test_connection_that_always_breaks(stream: bool) -> None:
     script = answers(Step(http(body_of("openai_chat", stream))[:-300], "reset"))
     async with speaking(script, retries=2, stream=stream) as (model, server):
         with pytest.raises(ConnectionFailedError, match="middle of a reply"):
@@ -315,7 +317,7 @@ async def test_a_connection_that_always_breaks(stream: bool) -> None:
     assert len(server.asked) == 3
 
 
-async def test_a_server_that_is_ill_for_a_while() -> None:
+async def test_server_that_recovers() -> None:
     script = answers(
         http(b"", 429, retry_after="1"),
         http(b"", 500),
@@ -328,10 +330,10 @@ async def test_a_server_that_is_ill_for_a_while() -> None:
 
 
 async def test_respx_sees_every_request() -> None:
-    """Functional tests of others can do without a server."""
-    said = ProviderSettings(api_key=KEY, model="m-1", base_url="https://mocked.example/v1")
-    async with ConnectionPoolManager() as connections:
-        model = open_model("openai", said, connections)
+    """Other projects can test this agent without a server."""
+    settings = ProviderSettings(api_key=KEY, model="m-1", base_url="https://mocked.example/v1")
+    async with PooledConnections() as connections:
+        model = open_model("openai", settings, connections)
         with respx.mock(using="httpcore") as mock:
             route = mock.post("https://mocked.example/v1/chat/completions")
             route.side_effect = [

@@ -1,4 +1,4 @@
-"""What is sent again, and when."""
+"""What is retried, and after which wait."""
 
 from email.utils import formatdate
 
@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.errors import ConnectionFailedError
-from agent_core.retries import BackOff, Clock, Failed, Retrier, retry_after
+from agent_core.retries import AttemptFailed, BackOff, Clock, Retrier, retry_after
 
 pytestmark = pytest.mark.anyio
 
 
 class Time:
-    """A clock that only remembers how long it should have slept."""
+    """A clock that records sleeps and returns at once."""
 
     def __init__(self, chance: float = 0.0, now: float = 0.0) -> None:
         self.slept: list[float] = []
@@ -36,20 +36,20 @@ class Answer:
 
 
 class Attempts:
-    """Gives out the scripted answers and failures."""
+    """Returns the scripted answers and raises the scripted failures."""
 
-    def __init__(self, *script: Answer | Failed) -> None:
+    def __init__(self, *script: Answer | AttemptFailed) -> None:
         self._script = list(script)
 
     async def __call__(self) -> Answer:
-        found = self._script.pop(0)
-        if isinstance(found, Failed):
-            raise found
-        return found
+        answer = self._script.pop(0)
+        if isinstance(answer, AttemptFailed):
+            raise answer
+        return answer
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 529])
-async def test_transient_statuses_are_tried_again(status: int) -> None:
+async def test_transient_statuses_are_retried(status: int) -> None:
     time, first = Time(chance=0.5), Answer(status)
     answer = await Retrier(BackOff(), time.clock).run(Attempts(first, Answer(200)))
     assert (answer.status, first.closed, time.slept) == (200, True, [0.25])
@@ -63,49 +63,51 @@ async def test_other_statuses_are_final(status: int) -> None:
     assert not time.slept
 
 
-async def test_the_last_answer_is_given_whatever_it_is() -> None:
+async def test_last_answer_is_returned_with_any_status() -> None:
     time, last = Time(chance=1.0), Answer(503)
     retrier = Retrier(BackOff(retries=3, cap=1.5), time.clock)
-    found = await retrier.run(Attempts(Answer(429), Answer(500), Answer(529), last))
-    assert found is last
+    answer = await retrier.run(Attempts(Answer(429), Answer(500), Answer(529), last))
+    assert answer is last
     assert time.slept == [0.5, 1.0, 1.5]
     assert retrier.retried == 3
 
 
-async def test_a_wait_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    """Ten silent retries look like a program that hangs."""
+async def test_wait_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a log, ten retries look like a hanging program."""
     retrier = Retrier(BackOff(retries=2), Time(chance=1.0).clock)
-    await retrier.run(Attempts(Failed("No way", again=True), Answer(503), Answer(200)))
+    await retrier.run(Attempts(AttemptFailed("No way", retryable=True), Answer(503), Answer(200)))
     assert caplog.messages == [
         "No way; retry 1 of 2 in 0.5 s",
         "The provider answered 503; retry 2 of 2 in 1.0 s",
     ]
 
 
-async def test_the_providers_wait_comes_before_our_own() -> None:
+async def test_requested_wait_is_added_to_the_back_off() -> None:
     time = Time(chance=1.0)
     await Retrier(BackOff(), time.clock).run(Attempts(Answer(429, retry_after="7"), Answer(200)))
     assert time.slept == [7.5]
 
 
-async def test_a_wait_that_nobody_would_wait_is_not_waited() -> None:
+async def test_too_long_a_requested_wait_is_not_retried() -> None:
     time, answer = Time(), Answer(429, retry_after="3600")
     assert await Retrier(BackOff(), time.clock).run(Attempts(answer)) is answer
     assert not time.slept
 
 
-async def test_what_is_safe_is_tried_again_until_it_is_enough() -> None:
+async def test_safe_failures_are_retried_up_to_the_limit() -> None:
     time = Time()
-    failures = [Failed("reset", again=True) for _ in range(3)]
+    failures = [AttemptFailed("reset", retryable=True) for _ in range(3)]
     with pytest.raises(ConnectionFailedError, match=r"reset \(3 tries\)"):
         await Retrier(BackOff(retries=2), time.clock).run(Attempts(*failures))
     assert len(time.slept) == 2
 
 
-async def test_what_is_not_safe_is_not_tried_again() -> None:
+async def test_unsafe_failure_is_not_retried() -> None:
     time = Time()
     with pytest.raises(ConnectionFailedError, match=r"half sent$"):
-        await Retrier(BackOff(), time.clock).run(Attempts(Failed("half sent", again=False)))
+        await Retrier(BackOff(), time.clock).run(
+            Attempts(AttemptFailed("half sent", retryable=False))
+        )
     assert not time.slept
 
 
@@ -114,7 +116,7 @@ async def test_what_is_not_safe_is_not_tried_again() -> None:
     chance=st.floats(0, 1, exclude_max=True),
     asked=st.none() | st.floats(0, 100),
 )
-def test_full_jitter_stays_in_its_bounds(retry: int, chance: float, asked: float | None) -> None:
+def test_full_jitter_stays_in_bounds(retry: int, chance: float, asked: float | None) -> None:
     back_off = BackOff()
     wait = back_off.delay(retry, asked, chance) - (asked or 0)
     assert -1e-9 <= wait <= min(back_off.cap, back_off.base * 2**retry)

@@ -1,6 +1,6 @@
-"""The vendors' SDKs against the wire clients: the same requests, the same replies.
+"""The vendors' SDKs and the wire clients send the same requests and read the same replies.
 
-Each test is skipped where its SDK is not installed, which is the usual case.
+Each test is skipped if its SDK is not installed.
 """
 
 import json
@@ -13,8 +13,7 @@ from msgspec.structs import replace
 
 from agent_core.build import run_task
 from agent_core.config import ProviderSettings, Settings
-from agent_core.connection_pool import FreshConnections
-from agent_core.dynamic_imports import SDKS, load_llm_client
+from agent_core.connections import FreshConnections
 from agent_core.errors import (
     AuthenticationError,
     ConfigError,
@@ -28,8 +27,9 @@ from agent_core.errors import (
 from agent_core.messages import Message, Reply, ToolCall, ToolResult
 from agent_core.models.wire import open_model
 from agent_core.ports import Model
+from agent_core.sdks import SDKS, load_llm_client
 from agent_core.tools import TOOLS
-from tests.agent_core.scripted_server import Answer, Seen, scripted_server
+from tests.agent_core.scripted_server import Answer, ReceivedRequest, scripted_server
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +59,7 @@ def chat(**message: Any) -> dict[str, Any]:
 
 CHAT = chat(
     role="assistant",
-    content="Seen.",
+    content="ReceivedRequest.",
     tool_calls=[
         {
             "id": "call_3",
@@ -80,7 +80,7 @@ RESPONSES = {
             "type": "message",
             "role": "assistant",
             "status": "completed",
-            "content": [{"type": "output_text", "text": "Seen.", "annotations": []}],
+            "content": [{"type": "output_text", "text": "ReceivedRequest.", "annotations": []}],
         },
         {
             "id": "f",
@@ -107,7 +107,7 @@ MESSAGES = {
     "stop_reason": "tool_use",
     "stop_sequence": None,
     "content": [
-        {"type": "text", "text": "Seen."},
+        {"type": "text", "text": "ReceivedRequest."},
         {"type": "tool_use", "id": "call_3", "name": CALL.name, "input": VIEW},
     ],
     "usage": {"input_tokens": 11, "output_tokens": 5, "cache_read_input_tokens": 2},
@@ -118,7 +118,7 @@ GEMINI = {
             "content": {
                 "role": "model",
                 "parts": [
-                    {"text": "Seen."},
+                    {"text": "ReceivedRequest."},
                     {"functionCall": {"id": "call_3", "name": CALL.name, "args": VIEW}},
                 ],
             },
@@ -134,7 +134,7 @@ OLLAMA = {
     "created_at": "2025-01-01T00:00:00Z",
     "message": {
         "role": "assistant",
-        "content": "Seen.",
+        "content": "ReceivedRequest.",
         "tool_calls": [{"function": {"name": CALL.name, "arguments": VIEW}}],
     },
     "done": True,
@@ -153,7 +153,7 @@ WHOLE = {
     "google": GEMINI,
     "ollama": OLLAMA,
 }
-"""A reply of each provider; `openai_responses` is openai with that protocol."""
+"""A reply of each provider. `openai_responses` is the provider openai with that protocol."""
 
 
 def settings_for(case: str, url: str, **changes: Any) -> tuple[str, ProviderSettings]:
@@ -172,8 +172,8 @@ def settings_for(case: str, url: str, **changes: Any) -> tuple[str, ProviderSett
 
 async def both(
     case: str, answers: list[Answer], history: list[Message] = HISTORY, **changes: Any
-) -> tuple[list[Reply], list[Seen]]:
-    """The reply over the SDK and the one over the wire, and the two requests."""
+) -> tuple[list[Reply], list[ReceivedRequest]]:
+    """The reply over the SDK, the one over the wire, and the two requests."""
     async with scripted_server(*answers, *answers) as server:
         provider, settings = settings_for(case, server.url, **changes)
         models: list[Model] = [
@@ -191,22 +191,22 @@ async def both(
 
 
 @pytest.mark.parametrize("case", WHOLE)
-async def test_the_sdk_sends_and_reads_what_the_wire_client_does(case: str) -> None:
+async def test_sdk_and_wire_client_send_and_read_the_same(case: str) -> None:
     (sdk, wire), (asked, expected) = await both(case, [Answer(json.dumps(WHOLE[case]).encode())])
     assert sdk == wire
-    assert (sdk.message.text, sdk.message.calls[0].arguments) == ("Seen.", VIEW)
+    assert (sdk.message.text, sdk.message.calls[0].arguments) == ("ReceivedRequest.", VIEW)
     assert sdk.usage.input_tokens == 11
     assert asked.path == expected.path
     assert as_ollama_sends(asked.json) == as_ollama_sends(expected.json)
     if case != "ollama":
         assert asked.json == expected.json
-    for request in (asked, expected):  # not always in the same header, but in one alone
+    for request in (asked, expected):  # the header may differ, but there is only one
         assert sum(KEY in value for value in request.headers.values()) == 1
         assert KEY not in request.path and KEY.encode() not in request.body
 
 
 def as_ollama_sends(body: dict[str, Any]) -> dict[str, Any]:
-    """`body` without the schema keywords that Ollama's SDK has no field for."""
+    """`body` without the schema keywords that Ollama's SDK does not support."""
     lost = ("additionalProperties", "minimum")
 
     def kept(value: Any) -> Any:
@@ -266,7 +266,7 @@ STREAMED: dict[str, Callable[[], Answer]] = {
         {
             "type": "content_block_delta",
             "index": 0,
-            "delta": {"type": "text_delta", "text": "Seen."},
+            "delta": {"type": "text_delta", "text": "ReceivedRequest."},
         },
         {"type": "content_block_stop", "index": 0},
         {"type": "content_block_start", "index": 1, "content_block": _BLOCK},
@@ -298,15 +298,15 @@ STREAMED: dict[str, Callable[[], Answer]] = {
 
 
 @pytest.mark.parametrize("case", STREAMED)
-async def test_streamed_replies_are_the_same_too(case: str) -> None:
+async def test_streamed_replies_are_equal(case: str) -> None:
     (sdk, wire), (asked, expected) = await both(case, [STREAMED[case]()], stream=True)
     assert sdk == wire
-    assert (sdk.message.text, sdk.message.calls[0].arguments) == ("Seen.", VIEW)
+    assert (sdk.message.text, sdk.message.calls[0].arguments) == ("ReceivedRequest.", VIEW)
     assert asked.path == expected.path
     assert as_ollama_sends(asked.json) == as_ollama_sends(expected.json)
 
 
-async def test_malformed_arguments_come_through_as_they_are() -> None:
+async def test_malformed_arguments_are_kept() -> None:
     function = {"name": "bash", "arguments": '{"command": '}
     broken = chat(
         role="assistant",
@@ -318,7 +318,7 @@ async def test_malformed_arguments_come_through_as_they_are() -> None:
     assert sdk.message.calls[0].malformed == '{"command": '
 
 
-async def test_calls_without_an_id_get_one_each() -> None:
+async def test_calls_without_an_id_get_one() -> None:
     nameless = {"message": {**OLLAMA["message"], "content": ""}}  # type: ignore[dict-item]
     (sdk, wire), _ = await both("ollama", [Answer(json.dumps({**OLLAMA, **nameless}).encode())])
     assert sdk == wire
@@ -330,7 +330,7 @@ async def test_calls_without_an_id_get_one_each() -> None:
 
 @pytest.mark.parametrize("case", WHOLE)
 @pytest.mark.parametrize("reuse", [True, False])
-async def test_connections_are_reused_or_made_anew(case: str, reuse: bool) -> None:
+async def test_connections_are_reused_or_new(case: str, reuse: bool) -> None:
     answer = Answer(json.dumps(WHOLE[case]).encode())
     async with scripted_server(answer, answer, answer) as server:
         provider, settings = settings_for(case, server.url)
@@ -344,13 +344,13 @@ async def test_connections_are_reused_or_made_anew(case: str, reuse: bool) -> No
 
 @pytest.mark.parametrize("case", ["openai", "anthropic"])
 @pytest.mark.parametrize("retries", [0, 1])
-async def test_the_sdk_retries_as_often_as_the_settings_say(case: str, retries: int) -> None:
+async def test_sdk_retries_max_retries_times(case: str, retries: int) -> None:
     ill = Answer(b'{"error": {"message": "ill"}}', 503, headers={"retry-after-ms": "1"})
     async with scripted_server(ill, Answer(json.dumps(WHOLE[case]).encode())) as server:
         provider, settings = settings_for(case, server.url, max_retries=retries)
         model = load_llm_client(provider, settings)
         if retries:
-            assert (await model.reply(HISTORY, SPECS)).message.text == "Seen."
+            assert (await model.reply(HISTORY, SPECS)).message.text == "ReceivedRequest."
         else:
             with pytest.raises(OverloadedError):
                 await model.reply(HISTORY, SPECS)
@@ -373,11 +373,11 @@ async def test_the_sdk_retries_as_often_as_the_settings_say(case: str, retries: 
         (529, OverloadedError),
     ],
 )
-async def test_a_refusal_is_the_same_error_as_over_the_wire(
+async def test_refusal_gives_the_same_error_as_over_the_wire(
     case: str, status: int, kind: type[ProviderError]
 ) -> None:
-    said = {"message": f"wrong key {KEY}", "code": status, "status": "X", "type": "error"}
-    body = {"error": said["message"]} if case == "ollama" else {"error": said, "type": "error"}
+    detail = {"message": f"wrong key {KEY}", "code": status, "status": "X", "type": "error"}
+    body = {"error": detail["message"]} if case == "ollama" else {"error": detail, "type": "error"}
     answer = Answer(json.dumps(body).encode(), status)
     async with scripted_server(answer, answer) as server:
         provider, settings = settings_for(case, server.url)
@@ -396,7 +396,7 @@ async def test_a_refusal_is_the_same_error_as_over_the_wire(
 
 
 @pytest.mark.parametrize("case", ["openai", "anthropic", "google"])
-async def test_the_wait_that_the_provider_asks_for_is_in_the_error(case: str) -> None:
+async def test_requested_wait_is_in_the_error(case: str) -> None:
     error = {"error": {"message": "slower", "code": 429, "status": "X"}}
     answer = Answer(json.dumps(error).encode(), 429, headers={"Retry-After": "7"})
     async with scripted_server(answer) as server:
@@ -408,7 +408,7 @@ async def test_the_wait_that_the_provider_asks_for_is_in_the_error(case: str) ->
 
 
 @pytest.mark.parametrize("case", ["openai", "anthropic", "google", "ollama"])
-async def test_a_reply_that_is_cut_or_empty_is_malformed(case: str) -> None:
+async def test_truncated_or_empty_reply_is_malformed(case: str) -> None:
     whole = json.dumps(WHOLE[case]).encode()
     for body in (whole[:-20], b"{}"):
         async with scripted_server(Answer(body)) as server:
@@ -429,7 +429,7 @@ async def test_a_reply_that_is_cut_or_empty_is_malformed(case: str) -> None:
         (b"[" * 100_000, "application/json"),
     ],
 )
-async def test_a_body_of_another_shape_is_malformed(case: str, body: bytes, kind: str) -> None:
+async def test_unexpected_shape_is_malformed(case: str, body: bytes, kind: str) -> None:
     async with scripted_server(Answer(body, kind=kind)) as server:
         model = load_llm_client(*settings_for(case, server.url))
         with pytest.raises(MalformedReplyError, match=f"^{case}: "):
@@ -439,7 +439,7 @@ async def test_a_body_of_another_shape_is_malformed(case: str, body: bytes, kind
 
 @pytest.mark.parametrize("case", ["openai", "anthropic", "google", "ollama"])
 @pytest.mark.parametrize("body", [b'{"error": {"message": "no"}}', b"[1]", b"[" * 100_000])
-async def test_no_body_of_a_refusal_is_a_traceback(case: str, body: bytes) -> None:
+async def test_any_refusal_body_gives_an_error(case: str, body: bytes) -> None:
     async with scripted_server(Answer(body, 400)) as server:
         model = load_llm_client(*settings_for(case, server.url))
         with pytest.raises(ProviderError):
@@ -447,9 +447,9 @@ async def test_no_body_of_a_refusal_is_a_traceback(case: str, body: bytes) -> No
         await model.close()
 
 
-async def test_an_error_event_is_the_same_error_as_over_the_wire() -> None:
-    said = {"type": "overloaded_error", "message": f"Overloaded, {KEY}"}
-    event = events({"type": "error", "error": said})
+async def test_error_event_gives_the_same_error_as_over_the_wire() -> None:
+    detail = {"type": "overloaded_error", "message": f"Overloaded, {KEY}"}
+    event = events({"type": "error", "error": detail})
     async with scripted_server(event, event) as server:
         provider, settings = settings_for("anthropic", server.url, stream=True)
         raised = []
@@ -465,7 +465,7 @@ async def test_an_error_event_is_the_same_error_as_over_the_wire() -> None:
 
 
 @pytest.mark.parametrize("case", WHOLE)
-async def test_a_query_of_the_address_is_sent_as_over_the_wire(case: str) -> None:
+async def test_query_of_the_base_url_is_sent_as_over_the_wire(case: str) -> None:
     answer = Answer(json.dumps(WHOLE[case]).encode())
     async with scripted_server(answer, answer) as server:
         provider, settings = settings_for(case, server.url)
@@ -483,7 +483,7 @@ async def test_a_query_of_the_address_is_sent_as_over_the_wire(case: str) -> Non
 
 
 @pytest.mark.parametrize("case", ["openai", "anthropic", "google", "ollama"])
-async def test_a_key_that_is_no_header_is_not_quoted(case: str) -> None:
+async def test_key_that_is_not_a_valid_header_is_not_quoted(case: str) -> None:
     async with scripted_server(Answer(b"{}")) as server:
         key = "sk-planted\nkey-0123456789"
         model = load_llm_client(*settings_for(case, server.url, api_key=key))
@@ -494,10 +494,10 @@ async def test_a_key_that_is_no_header_is_not_quoted(case: str) -> None:
     assert "0123456789" not in str(caught.value)
 
 
-async def test_an_sdk_that_cannot_be_set_up_is_a_wrong_configuration(
+async def test_sdk_that_cannot_be_set_up_raises_config_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def connect(_: object) -> None:  # as it does where SSL_CERT_FILE names no file
+    def connect(_: object) -> None:  # as with an invalid SSL_CERT_FILE
         raise FileNotFoundError("/secret/path")
 
     model = load_llm_client(*settings_for("openai", "https://127.0.0.1:9"))
@@ -509,9 +509,7 @@ async def test_an_sdk_that_cannot_be_set_up_is_a_wrong_configuration(
 
 @pytest.mark.parametrize("case", ["openai", "anthropic", "google", "ollama"])
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_server_that_hangs_up_or_is_not_there_is_a_failed_connection(
-    case: str, stream: bool
-) -> None:
+async def test_unreachable_server_raises_connection_failed(case: str, stream: bool) -> None:
     async with scripted_server(Answer(status=0)) as server:
         model = load_llm_client(*settings_for(case, server.url, stream=stream))
         with pytest.raises(ConnectionFailedError):
@@ -524,21 +522,21 @@ async def test_a_server_that_hangs_up_or_is_not_there_is_a_failed_connection(
 
 
 @pytest.mark.parametrize("case", ["openai", "anthropic"])
-async def test_a_stream_that_is_cut_is_malformed(case: str) -> None:
+async def test_truncated_stream_is_malformed(case: str) -> None:
     whole = STREAMED[case]()
-    cut = replace(whole, body=whole.body[: len(whole.body) // 2])
-    async with scripted_server(cut) as server:
+    cut_short = replace(whole, body=whole.body[: len(whole.body) // 2])
+    async with scripted_server(cut_short) as server:
         model = load_llm_client(*settings_for(case, server.url, stream=True))
         with pytest.raises(MalformedReplyError):
             await model.reply(HISTORY, SPECS)
         await model.close()
 
 
-# ------------------------------------------------------------------------ a whole session
+# --------------------------------------------------------------------- complete session
 
 
 @pytest.mark.parametrize("case", ["openai", "anthropic", "google"])
-async def test_a_session_has_one_transcript_on_either_side(case: str, tmp_path: Path) -> None:
+async def test_session_has_the_same_transcript_on_both_sides(case: str, tmp_path: Path) -> None:
     async with scripted_server(*[Answer(json.dumps(WHOLE[case]).encode())] * 6) as server:
         provider, entry = settings_for(case, server.url)
         settings = Settings(default_provider=provider, model_providers={provider: entry})

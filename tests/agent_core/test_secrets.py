@@ -1,4 +1,4 @@
-"""A planted key, and then a search for it in everything that a session leaves behind."""
+"""Plants keys and searches for them in everything that a session writes."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ def turn(text: str, *functions: tuple[str, str]) -> Answer:
 
 
 def script() -> list[Answer]:
-    """A model that meets the keys wherever it can: in tools, in errors, in its own words."""
+    """A model that repeats the keys in tool calls, errors and its text."""
     show = json.dumps(
         {"command": "echo $OTHER_API_KEY; cat config.json; echo $OTHER_API_KEY >&2; false"}
     )
@@ -62,7 +62,7 @@ def script() -> list[Answer]:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The one folder in which the keys may be: the tools find them in their config file."""
+    """The only folder that may contain the keys: the tools find them in its config file."""
     folder = tmp_path / "workspace"
     folder.mkdir()
     monkeypatch.setenv("OTHER_API_KEY", IN_ENVIRONMENT)
@@ -81,7 +81,7 @@ def write_config(workspace: Path, url: str) -> Path:
 
 
 def leaks(folder: Path, workspace: Path) -> list[str]:
-    """The files under `folder`, the workspace left out, that hold a planted secret."""
+    """The files under `folder`, except the workspace, that contain a planted secret."""
     return [
         f"{path}: {secret}"
         for path in folder.rglob("*")
@@ -111,7 +111,7 @@ async def test_no_key_in_trajectory_cache_log_error_or_outcome(
         )
     assert outcome.stop == "error"
     assert len(server.seen) == 2
-    assert IN_FILE in server.seen[0].headers["authorization"], "the provider alone gets the key"
+    assert IN_FILE in server.seen[0].headers["authorization"], "only the provider receives the key"
 
     recorded = (tmp_path / "session.json").read_text()
     assert recorded.count("[REDACTED]") >= 6
@@ -122,8 +122,8 @@ async def test_no_key_in_trajectory_cache_log_error_or_outcome(
         assert not [secret for secret in PLANTED if secret in text]
 
 
-async def test_the_journal_of_a_running_session_has_no_key(workspace: Path, tmp_path: Path) -> None:
-    found: list[str] = []
+async def test_journal_of_a_running_session_has_no_key(workspace: Path, tmp_path: Path) -> None:
+    leaked: list[str] = []
     journals: list[Path] = []
 
     class Looking:
@@ -134,7 +134,7 @@ async def test_the_journal_of_a_running_session_has_no_key(workspace: Path, tmp_
         def interaction(self, *arguments: Any) -> None: ...
 
         def step(self, *arguments: Any) -> None:
-            found.extend(leaks(tmp_path, workspace))
+            leaked.extend(leaks(tmp_path, workspace))
             journals.extend(written(tmp_path, "*.jsonl"))
 
         async def finish(self, *arguments: Any) -> None: ...
@@ -149,14 +149,14 @@ async def test_the_journal_of_a_running_session_has_no_key(workspace: Path, tmp_
             listener=Looking(),
         )
     assert journals
-    assert not found
+    assert not leaked
 
 
 async def test_no_key_on_the_console(workspace: Path, tmp_path: Path) -> None:
     final = turn(f"The keys are {IN_FILE} and {IN_ENVIRONMENT}.", ("task_done", "{}"))
     async with scripted_server(script()[0], final, *script()) as server:
         config = write_config(workspace, f"{server.url}/v1")
-        said = []
+        outputs = []
         for arguments in (
             ["run", "x", "--config", str(config), "-w", str(workspace)],
             ["run", "x", "--config", str(config), "-w", str(workspace), "--json"],
@@ -183,13 +183,13 @@ async def test_no_key_on_the_console(workspace: Path, tmp_path: Path) -> None:
                 stderr=asyncio.subprocess.STDOUT,
             )
             out, _ = await process.communicate()
-            said.append(out.decode())
-    assert "The keys are [REDACTED] and [REDACTED]." in said[0]
-    assert '"stop":"error"' in said[1]
-    assert '"api_key": "****"' in said[2]
-    for text in said[:-1]:
+            outputs.append(out.decode())
+    assert "The keys are [REDACTED] and [REDACTED]." in outputs[0]
+    assert '"stop":"error"' in outputs[1]
+    assert '"api_key": "****"' in outputs[2]
+    for text in outputs[:-1]:
         assert not [secret for secret in PLANTED if secret in text]
-    assert f"u:{IN_URL}@" not in said[-1]
+    assert f"u:{IN_URL}@" not in outputs[-1]
     assert not leaks(tmp_path, workspace)
 
 
@@ -204,7 +204,7 @@ async def test_no_key_on_the_console(workspace: Path, tmp_path: Path) -> None:
         ("a.yaml", "model_providers:\n  openai:\n   api_key: '%s'\n  - %s"),
     ],
 )
-def test_no_key_in_an_error_of_the_configuration(name: str, text: str, tmp_path: Path) -> None:
+def test_no_key_in_a_configuration_error(name: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(text % (IN_FILE, IN_FILE))
     with pytest.raises(ConfigError) as caught:

@@ -1,4 +1,4 @@
-"""Two ways to wait for bash, the same bytes. All with real processes."""
+"""Both shells give the same bytes, tested with real processes."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent_core.errors import ToolError
 from agent_core.ports import Shell, ShellResult
-from agent_core.shell import SHOWN, EventShell, PollingShell, _Stream
+from agent_core.shell import MAX_OUTPUT, EventShell, PollingShell, _Stream
 
 pytestmark = pytest.mark.anyio
 
@@ -37,22 +37,22 @@ async def outcomes(kind: Callable[[Path], Shell], folder: Path, *script: str) ->
 
 
 def nap(number: int) -> str:
-    """Seconds to sleep, the same in no other run of these tests on this machine."""
+    """A number of seconds to sleep that is unique on this machine."""
     return f"{number}.{os.getpid()}"
 
 
 def alive(marker: str) -> list[int]:
-    """Processes whose command line holds `marker`, zombies left out."""
-    found = []
+    """Processes whose command line contains `marker`, without zombies."""
+    pids = []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             if marker in (folder / "cmdline").read_text(errors="replace"):
-                found.append(int(folder.name))
-    return found
+                pids.append(int(folder.name))
+    return pids
 
 
 async def started(marker: str, count: int = 1) -> None:
-    """Waits for that many such processes; a fork takes a moment to become its program."""
+    """Waits for that many such processes."""
     for _ in range(1000):
         if len(alive(marker)) >= count:
             return
@@ -69,7 +69,7 @@ def has_children() -> bool:
 
 
 async def gone(marker: str) -> bool:
-    """Whether all those processes end; a killed one takes a moment to leave the table."""
+    """Whether all these processes end within the timeout."""
     for _ in range(200):
         if not alive(marker):
             return True
@@ -104,14 +104,14 @@ ODD = (
 
 
 @pytest.mark.parametrize("script", [STATE, ODD], ids=["state", "odd"])
-async def test_both_give_the_same_bytes(tmp_path: Path, script: tuple[str, ...]) -> None:
+async def test_both_shells_give_the_same_bytes(tmp_path: Path, script: tuple[str, ...]) -> None:
     polling, event = await asyncio.gather(
         outcomes(PollingShell, tmp_path, *script), outcomes(EventShell, tmp_path, *script)
     )
     assert polling == event
 
 
-async def test_a_shell_keeps_its_state(tmp_path: Path) -> None:
+async def test_shell_keeps_its_state(tmp_path: Path) -> None:
     assert await outcomes(EventShell, tmp_path, *STATE) == [
         ShellResult("", "", 0),
         ShellResult("/\n1\nf2", "", 0),
@@ -120,26 +120,26 @@ async def test_a_shell_keeps_its_state(tmp_path: Path) -> None:
     ]
 
 
-async def test_odd_commands_end_and_say_what_they_did(tmp_path: Path) -> None:
-    said = dict(zip(ODD, await outcomes(EventShell, tmp_path, *ODD), strict=True))
-    assert said[ODD[0]] == ShellResult("out", f"err\n{ENDED}", 3)
-    assert said["echo ${X:-fresh}"].output == "fresh"
-    assert said["kill -9 $$"] == ShellResult("", ENDED, 137)
-    assert said["set -e; false"] == ShellResult("", ENDED, 1)
-    assert "unexpected EOF" in said["echo 'open"].error
-    assert said["echo 'open"].exit_status == 2
-    assert said["if true; then echo still; fi"] == ShellResult("still", "", 0)
-    assert said["cat; read x; echo $?"] == ShellResult("1", "", 0)
-    assert said["echo back"] == ShellResult("back", "", 0)
-    assert said["set -x; echo traced"] == ShellResult("traced", "++ echo traced", 0)
-    assert said["# nothing"] == said[""] == ShellResult("", "", 0)
-    assert said["printf 'two\\n\\n'"].output == "two\n"
-    assert said["cat <<END\n$((1 + 1))\nEND"].output == "2"
-    assert said[ODD[-1]].output == "\x01\N{REPLACEMENT CHARACTER}("
+async def test_unusual_commands_end_with_their_output(tmp_path: Path) -> None:
+    results = dict(zip(ODD, await outcomes(EventShell, tmp_path, *ODD), strict=True))
+    assert results[ODD[0]] == ShellResult("out", f"err\n{ENDED}", 3)
+    assert results["echo ${X:-fresh}"].output == "fresh"
+    assert results["kill -9 $$"] == ShellResult("", ENDED, 137)
+    assert results["set -e; false"] == ShellResult("", ENDED, 1)
+    assert "unexpected EOF" in results["echo 'open"].error
+    assert results["echo 'open"].exit_status == 2
+    assert results["if true; then echo still; fi"] == ShellResult("still", "", 0)
+    assert results["cat; read x; echo $?"] == ShellResult("1", "", 0)
+    assert results["echo back"] == ShellResult("back", "", 0)
+    assert results["set -x; echo traced"] == ShellResult("traced", "++ echo traced", 0)
+    assert results["# nothing"] == results[""] == ShellResult("", "", 0)
+    assert results["printf 'two\\n\\n'"].output == "two\n"
+    assert results["cat <<END\n$((1 + 1))\nEND"].output == "2"
+    assert results[ODD[-1]].output == "\x01\N{REPLACEMENT CHARACTER}("
 
 
 @BOTH
-async def test_background_processes_do_not_hold_a_command_up(
+async def test_background_processes_do_not_delay_a_command(
     tmp_path: Path, kind: Callable[[Path], Shell]
 ) -> None:
     async with opened(kind, tmp_path) as shell:
@@ -154,7 +154,7 @@ async def test_background_processes_do_not_hold_a_command_up(
 
 
 @BOTH
-async def test_a_timeout_kills_the_group_and_the_next_command_finds_a_fresh_shell(
+async def test_timeout_kills_the_group_and_starts_a_new_shell(
     tmp_path: Path, kind: Callable[[Path], Shell]
 ) -> None:
     async with opened(kind, tmp_path) as shell:
@@ -170,7 +170,7 @@ async def test_a_timeout_kills_the_group_and_the_next_command_finds_a_fresh_shel
 @pytest.mark.parametrize(
     "command", ["timeout 600 {}", "(set -m; {} & wait)", "setsid {}; true", "sh -c '{} & wait'"]
 )
-async def test_processes_with_a_group_of_their_own_are_killed_too(
+async def test_processes_in_other_groups_are_killed(
     tmp_path: Path, kind: Callable[[Path], Shell], command: str
 ) -> None:
     async with opened(kind, tmp_path) as shell:
@@ -181,17 +181,17 @@ async def test_processes_with_a_group_of_their_own_are_killed_too(
     assert await gone(f"sleep\0{nap(76)}")
 
 
-async def test_what_runs_beside_the_shell_is_left_alone(tmp_path: Path) -> None:
+async def test_unrelated_processes_are_not_killed(tmp_path: Path) -> None:
     beside = await asyncio.create_subprocess_exec("sleep", nap(77))
     async with opened(EventShell, tmp_path) as shell:
         await shell.run(f"set -m; sleep {nap(78)} & :", 10)
         await started(f"sleep\0{nap(78)}")
     assert await gone(f"sleep\0{nap(78)}")
     beside.terminate()
-    assert await beside.wait() == -15, "and not -9: nobody had killed it"
+    assert await beside.wait() == -15, "terminated by the test, not killed with SIGKILL"
 
 
-async def test_a_command_that_ends_between_the_last_look_and_the_timeout_has_ended(
+async def test_command_that_ends_just_before_the_timeout_has_ended(
     tmp_path: Path,
 ) -> None:
     async with opened(PollingShell, tmp_path) as shell:
@@ -225,7 +225,7 @@ async def test_closing_ends_a_running_command(
     await shell.close()
 
 
-async def test_closing_reaps_so_that_its_time_is_counted(tmp_path: Path) -> None:
+async def test_closing_reaps_the_shell(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     async with opened(EventShell, tmp_path) as shell:
         await shell.run("for ((i = 0; i < 200000; i++)); do :; done", 60)
@@ -234,7 +234,9 @@ async def test_closing_reaps_so_that_its_time_is_counted(tmp_path: Path) -> None
 
 
 @BOTH
-async def test_a_flood_is_cut_and_not_kept(tmp_path: Path, kind: Callable[[Path], Shell]) -> None:
+async def test_large_output_is_truncated_and_not_kept(
+    tmp_path: Path, kind: Callable[[Path], Shell]
+) -> None:
     async with opened(kind, tmp_path) as shell:
         await shell.run(":", 10)
         tracemalloc.start()
@@ -244,27 +246,27 @@ async def test_a_flood_is_cut_and_not_kept(tmp_path: Path, kind: Callable[[Path]
         finally:
             tracemalloc.stop()
     full = "".join(f"{n}\n" for n in range(1, 1_000_001))
-    half = SHOWN // 2
+    half = MAX_OUTPUT // 2
     note = f"\n[... cut here: {len(full)} bytes in all ...]\n"
     assert result.output == (full[:half] + note + full[-half:]).removesuffix("\n")
     assert result.error == "1\n2\n3"
     assert peak < 4_000_000 < len(full)
 
 
-@pytest.mark.parametrize("count", [SHOWN, SHOWN + 1, 200_000])
-async def test_characters_are_not_cut_in_two(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize("count", [MAX_OUTPUT, MAX_OUTPUT + 1, 200_000])
+async def test_characters_are_not_split(tmp_path: Path, count: int) -> None:
     (result,) = await outcomes(
         EventShell, tmp_path, f"head -c {count} /dev/zero | sed 's/\\x00/\N{GRINNING FACE}/g'"
     )
-    if count == SHOWN:
-        assert result.output == "\N{GRINNING FACE}" * SHOWN
+    if count == MAX_OUTPUT:
+        assert result.output == "\N{GRINNING FACE}" * MAX_OUTPUT
     else:
-        face = "\N{GRINNING FACE}" * (SHOWN // 2)
+        face = "\N{GRINNING FACE}" * (MAX_OUTPUT // 2)
         assert result.output == f"{face}\n[... cut here: {4 * count} bytes in all ...]\n{face}"
 
 
 async def test_output_cannot_forge_the_end_of_a_command(tmp_path: Path) -> None:
-    """All that a command can learn of its mark, printed back."""
+    """Prints everything that a command can learn about its marker."""
     nosy = (
         'trap \'echo "$BASH_COMMAND"; echo "$BASH_COMMAND" >&2\' DEBUG; set -xv; echo here;'
         " printf '\\001%032d:0\\002' 0; tr '\\0' '\\n' </proc/$$/cmdline; sleep 0.1; echo end"
@@ -276,19 +278,19 @@ async def test_output_cannot_forge_the_end_of_a_command(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(1, 40), max_size=12), st.sampled_from([b"", b"\1", b"\1t", b"\2x\n"]))
-def test_it_does_not_matter_how_the_output_arrives(cuts: list[int], text: bytes) -> None:
-    arriving, stream, found = text + b"\1token:17\2late", _Stream(), 0
+def test_chunk_boundaries_do_not_matter(cuts: list[int], text: bytes) -> None:
+    arriving, stream, completed = text + b"\1token:17\2late", _Stream(), 0
     stream.expect(b"token")
     for size in [*cuts, len(arriving)]:
-        found += stream.feed(arriving[:size])
+        completed += stream.feed(arriving[:size])
         arriving = arriving[size:]
-    assert (found, stream.status) == (1, 17)
+    assert (completed, stream.status) == (1, 17)
     assert stream.text() == text.decode().removesuffix("\n")
     stream.expect(b"next")
     assert stream.text() == "late"
 
 
-async def test_long_commands_pass(tmp_path: Path) -> None:
+async def test_long_commands_are_accepted(tmp_path: Path) -> None:
     word = "x" * 300_000
     (result,) = await outcomes(EventShell, tmp_path, f"w={word}; echo ${{#w}}")
     assert result == ShellResult("300000", "", 0)
@@ -302,7 +304,7 @@ async def test_late_output_belongs_to_the_next_command(tmp_path: Path) -> None:
         assert (await shell.run("echo now >go; wait; echo next", 10)).output == "late\nnext"
 
 
-async def test_what_cannot_be_run_is_a_tool_error(tmp_path: Path) -> None:
+async def test_command_that_cannot_run_raises_tool_error(tmp_path: Path) -> None:
     shell = EventShell(tmp_path / "missing")
     with pytest.raises(ToolError, match="Cannot start bash"):
         await shell.run("true", 10)
@@ -324,7 +326,7 @@ async def test_nothing_starts_before_the_first_command(tmp_path: Path) -> None:
     await shell.close()
 
 
-def test_a_shell_outlives_the_loop_that_started_it(tmp_path: Path) -> None:
+def test_shell_outlives_the_loop_that_started_it(tmp_path: Path) -> None:
     shell = EventShell(tmp_path)
     asyncio.run(shell.run("X=kept", 10))
     assert asyncio.run(shell.run("echo $X", 10)).output == "kept"

@@ -1,4 +1,4 @@
-"""`str_replace_based_edit_tool`, on both kinds of files."""
+"""`str_replace_based_edit_tool` with both kinds of files."""
 
 import asyncio
 from pathlib import Path
@@ -50,28 +50,28 @@ async def test_view_numbers_lines(tmp_path: Path, tool: EditTool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("view_range", "told"),
+    ("view_range", "message"),
     [
-        ([0, 1], "is no range"),
-        ([2, 1], "is no range"),
-        ([1], "is no range"),
+        ([0, 1], "is invalid: use"),
+        ([2, 1], "is invalid: use"),
+        ([1], "is invalid: use"),
         ([1, 9], "the file has 2 lines"),
         ([5, -1], "the file has 2 lines"),
     ],
 )
-async def test_a_wrong_range_is_told(
-    tmp_path: Path, tool: EditTool, view_range: list[int], told: str
+async def test_invalid_range_is_reported(
+    tmp_path: Path, tool: EditTool, view_range: list[int], message: str
 ) -> None:
     (tmp_path / "f").write_text("a\nb")
-    with pytest.raises(ToolError, match=told):
+    with pytest.raises(ToolError, match=message):
         await edit(tool, "view", "f", view_range=view_range)
 
 
-async def test_a_long_file_is_cut(tmp_path: Path, tool: EditTool) -> None:
+async def test_long_file_is_truncated(tmp_path: Path, tool: EditTool) -> None:
     (tmp_path / "f").write_text("x" * 20_000)
     shown = await edit(tool, "view", "f")
     assert shown.count("x") < 16_050
-    assert "20000 characters in all" in shown
+    assert "20000 characters in total" in shown
 
 
 async def test_view_lists_a_folder_two_levels_deep(tmp_path: Path, tool: EditTool) -> None:
@@ -84,7 +84,7 @@ async def test_view_lists_a_folder_two_levels_deep(tmp_path: Path, tool: EditToo
         await edit(tool, "view", tmp_path, view_range=[1, 2])
 
 
-async def test_create_makes_folders_and_refuses_an_existing_file(
+async def test_create_makes_folders_and_rejects_an_existing_file(
     tmp_path: Path, tool: EditTool
 ) -> None:
     await edit(tool, "create", "new/f", file_text="text\r\n")
@@ -109,7 +109,7 @@ async def test_str_replace(tmp_path: Path, tool: EditTool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "told"),
+    ("old", "message"),
     [
         ("nowhere", "does not occur"),
         ("same", "more than once in .*, in lines 1, 3"),
@@ -117,12 +117,12 @@ async def test_str_replace(tmp_path: Path, tool: EditTool) -> None:
         (None, "'old_str' is missing"),
     ],
 )
-async def test_a_replacement_that_is_not_unique_changes_nothing(
-    tmp_path: Path, tool: EditTool, old: str | None, told: str
+async def test_ambiguous_replacement_changes_nothing(
+    tmp_path: Path, tool: EditTool, old: str | None, message: str
 ) -> None:
     path = tmp_path / "f"
     path.write_text("same\nother\nsame same\n")
-    with pytest.raises(ToolError, match=told):
+    with pytest.raises(ToolError, match=message):
         await edit(tool, "str_replace", path, old_str=old, new_str="x")
     assert path.read_text() == "same\nother\nsame same\n"
 
@@ -140,13 +140,15 @@ async def test_insert(tmp_path: Path, tool: EditTool, line: int, expected: str) 
 
 
 @pytest.mark.parametrize("line", [-1, 4])
-async def test_insert_outside_the_file_is_told(tmp_path: Path, tool: EditTool, line: int) -> None:
+async def test_insert_outside_the_file_is_reported(
+    tmp_path: Path, tool: EditTool, line: int
+) -> None:
     (tmp_path / "f").write_text("a\nb\n")
-    with pytest.raises(ToolError, match="may be 0 to 3"):
+    with pytest.raises(ToolError, match="use 0 to 3"):
         await edit(tool, "insert", "f", insert_line=line, new_str="x")
 
 
-async def test_the_workspace_is_a_fence(
+async def test_paths_outside_the_workspace_are_rejected(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, tool: EditTool, files: Files
 ) -> None:
     outside = tmp_path_factory.mktemp("outside") / "secret"
@@ -169,8 +171,8 @@ async def test_the_workspace_is_a_fence(
     assert "key" in await edit(open_tool, "view", outside)
 
 
-async def test_concurrent_edits_of_one_file_lose_none(tmp_path: Path, tool: EditTool) -> None:
-    """Eight at a time, straight at the tool: no dispatcher keeps them apart."""
+async def test_concurrent_edits_of_one_file_are_all_kept(tmp_path: Path, tool: EditTool) -> None:
+    """Eight concurrent calls to the tool itself, without a dispatcher."""
     path = tmp_path / "f"
     for _ in range(5):
         path.write_text("".join(f"<{n}>\n" for n in range(8)))
@@ -180,9 +182,7 @@ async def test_concurrent_edits_of_one_file_lose_none(tmp_path: Path, tool: Edit
         assert path.read_text() == "".join(f"({n})\n" for n in range(8))
 
 
-async def test_two_tools_and_two_names_share_one_files_lock(
-    tmp_path: Path, context: ToolContext
-) -> None:
+async def test_lock_is_shared_by_tools_and_hard_links(tmp_path: Path, context: ToolContext) -> None:
     path = tmp_path / "f.json"
     path.write_text('{"a": "<0>", "b": 0}')
     (tmp_path / "twin.json").hardlink_to(path)
@@ -196,7 +196,7 @@ async def test_two_tools_and_two_names_share_one_files_lock(
     assert path.read_text() == '{\n  "a": "<10>",\n  "b": 9\n}'
 
 
-def test_access_names_the_file_behind_a_link(tmp_path: Path, tool: EditTool) -> None:
+def test_access_names_the_target_of_a_link(tmp_path: Path, tool: EditTool) -> None:
     (tmp_path / "f").touch()
     (tmp_path / "link").symlink_to("f")
     target = frozenset({str(tmp_path.resolve() / "f")})

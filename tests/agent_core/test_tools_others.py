@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Shells:
-    """Opens scripted shells and remembers them."""
+    """Opens scripted shells and keeps a list of them."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -51,7 +51,7 @@ def context(tmp_path: Path, shells: Shells) -> ToolContext:
 # bash
 
 
-async def test_bash_says_what_failed(tmp_path: Path, context: ToolContext) -> None:
+async def test_bash_reports_failures(tmp_path: Path, context: ToolContext) -> None:
     real = ToolContext(context.files, lambda: EventShell(tmp_path), context.workspace)
     bash = BashTool(real, timeout=0.3)
     assert await bash.execute({"command": "echo a; echo b >&2"}) == ToolOutput(True, "a", "b")
@@ -74,7 +74,7 @@ async def test_one_session_runs_one_command_at_a_time(
     assert [shell.most_running for shell in shells.opened] == [1, 1]
 
 
-async def test_restart_close_and_use_again(context: ToolContext, shells: Shells) -> None:
+async def test_shell_works_after_restart_and_close(context: ToolContext, shells: Shells) -> None:
     bash = BashTool(context)
     assert shells.opened == []
     await bash.execute({"command": "show x", "restart": True})
@@ -136,7 +136,7 @@ async def test_json_edits(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"operation": "set", "json_path": "$.gone", "value": 1}, "Nothing in the file matches"),
         ({"operation": "set", "json_path": "$.list[7]", "value": 1}, "Nothing in the file matches"),
@@ -145,19 +145,19 @@ async def test_json_edits(
         ({"operation": "add", "json_path": "$.name.x", "value": 1}, "takes a key in an object"),
         ({"operation": "add", "json_path": "$.list[*]", "value": 1}, "not '\\*'"),
         ({"operation": "add", "json_path": "$.list[4]", "value": 1}, "index 4 .* has 3 items"),
-        ({"operation": "add", "json_path": "$.list[-4]", "value": 1}, "index -4 does not fit"),
+        ({"operation": "add", "json_path": "$.list[-4]", "value": 1}, "index -4 is out of range"),
         ({"operation": "remove", "json_path": "$"}, "below the root"),
         ({"operation": "set", "value": 1}, "'json_path' is missing"),
         ({"operation": "set", "json_path": "$.name"}, "'value' is missing"),
-        ({"operation": "view", "json_path": "$..name"}, "not understood from '..name'"),
-        ({"operation": "view", "json_path": "$.list[1:2]"}, r"not understood from '\[1:2\]'"),
+        ({"operation": "view", "json_path": "$..name"}, "is invalid from '..name'"),
+        ({"operation": "view", "json_path": "$.list[1:2]"}, r"is invalid from '\[1:2\]'"),
         ({"operation": "dance", "json_path": "$.name", "value": 1}, "Unknown operation 'dance'"),
     ],
 )
-async def test_json_misfits_change_nothing(
-    tmp_path: Path, context: ToolContext, arguments: dict[str, Any], told: str
+async def test_invalid_json_edits_change_nothing(
+    tmp_path: Path, context: ToolContext, arguments: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ToolError, match=told):
+    with pytest.raises(ToolError, match=message):
         await change(context, tmp_path / "f", **arguments)
     assert json.loads((tmp_path / "f").read_text()) == DATA
 
@@ -183,9 +183,7 @@ async def test_json_views_and_layout(tmp_path: Path, context: ToolContext) -> No
         await tool.execute({"operation": "view", "file_path": "/etc/passwd"})
 
 
-async def test_json_keeps_what_it_was_not_asked_to_change(
-    tmp_path: Path, context: ToolContext
-) -> None:
+async def test_json_edit_keeps_other_values(tmp_path: Path, context: ToolContext) -> None:
     tool, path = JSONEditTool(context), tmp_path / "f.json"
     change = {"operation": "set", "file_path": "f.json", "json_path": "$.v", "value": 2.5}
     kept = '"a": [1e400, -0, 12345678901234567890.5, 1.10, NaN]'
@@ -206,7 +204,7 @@ JSON = st.recursive(
 
 
 @given(JSON, st.sampled_from([None, 2]))
-def test_json_is_laid_out_as_pythons_own(data: Any, indent: int | None) -> None:
+def test_json_layout_equals_json_dumps(data: Any, indent: int | None) -> None:
     text = json.dumps(data, indent=indent, ensure_ascii=False)
     assert _dumps(_loads(text, Path("f")), indent) == text
 
@@ -219,8 +217,8 @@ async def test_thoughts_are_counted(context: ToolContext) -> None:
     thought = {"thought": "t", "next_thought_needed": True, "thought_number": 1}
     await tool.execute({**thought, "total_thoughts": 2})
     branch = {"branch_from_thought": 1, "branch_id": "b", "thought_number": 3}
-    said = await tool.execute({**thought, **branch, "total_thoughts": 2})
-    assert json.loads(said.output.partition("Status:\n")[2]) == {
+    output = await tool.execute({**thought, **branch, "total_thoughts": 2})
+    assert json.loads(output.output.partition("Status:\n")[2]) == {
         "thought_number": 3,
         "total_thoughts": 3,
         "next_thought_needed": True,
@@ -231,7 +229,7 @@ async def test_thoughts_are_counted(context: ToolContext) -> None:
         await tool.execute({**thought, "thought_number": 0, "total_thoughts": 2})
 
 
-async def test_task_done_says_so(context: ToolContext) -> None:
+async def test_task_done_output(context: ToolContext) -> None:
     tool = TaskDoneTool(context)
     assert await tool.execute({}) == ToolOutput(True, "Task done.")
     assert tool.access({}) == Access("none")
@@ -273,10 +271,10 @@ async def test_code_search(tmp_path: Path, context: ToolContext) -> None:
     for folder in (".git", "__pycache__"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.py").write_text(CODE)
-    found = await search(context, "search_function", "find")
-    assert found.startswith("function 'find': 2 found.\n")
-    assert f"1. {path}:3-6\n@cache\ndef find(x):" in found
-    assert f"2. {path}:10-11 in Box.find\n        def find():" in found
+    report = await search(context, "search_function", "find")
+    assert report.startswith("function 'find': 2 found.\n")
+    assert f"1. {path}:3-6\n@cache\ndef find(x):" in report
+    assert f"2. {path}:10-11 in Box.find\n        def find():" in report
     method = await search(context, "search_class_method", "find", print_body=False)
     assert method == f"method 'find': 1 found.\n1. {path}:9-12 in Box"
     box = await search(context, "search_class", "Box", path="code.py", print_body=False)
@@ -290,9 +288,9 @@ async def test_code_search_survives_broken_files(tmp_path: Path, context: ToolCo
     (tmp_path / "bad.py").write_text("def find(:")
     (tmp_path / "odd.py").write_text("def find():\n    return '\\d'\n")
     (tmp_path / "link.py").symlink_to("/etc/passwd")
-    found = await search(context, "search_function", "find")
-    assert "1 found" in found and "odd.py:1-2" in found
-    assert f"Not readable as Python: {tmp_path}/bad.py." in found
+    report = await search(context, "search_function", "find")
+    assert "1 found" in report and "odd.py:1-2" in report
+    assert f"Not readable as Python: {tmp_path}/bad.py." in report
     with pytest.raises(ToolError, match="does not exist"):
         await search(context, "search_function", "x", path="no")
     with pytest.raises(ToolError, match="outside"):
@@ -302,8 +300,8 @@ async def test_code_search_survives_broken_files(tmp_path: Path, context: ToolCo
 # the table
 
 
-def test_the_schemas_are_trae_agents() -> None:
-    """Names, types and required arguments as Trae Agent sends them; `session` is ours."""
+def test_schemas_equal_trae_agents() -> None:
+    """Names, types and required arguments are Trae Agent's, except for `session`."""
     shapes = {
         name: (
             {key: field["type"] for key, field in entry.parameters["properties"].items()},

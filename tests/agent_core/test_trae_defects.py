@@ -1,6 +1,6 @@
-"""What was wrong in Trae Agent and in the guide's fork, and is not to come back.
+"""Regression tests for defects of Trae Agent and of the guide's fork.
 
-Here are the defects that no other test is about; each test is named after its defect.
+Each test is named after a defect that no other test covers.
 """
 
 import asyncio
@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from agent_core import dynamic_imports, shell
-from agent_core.build import run_task, toggles_in_force
+from agent_core import sdks, shell
+from agent_core.build import effective_toggles, run_task
+from agent_core.catalogs import LazyCatalog
 from agent_core.cli import main
-from agent_core.config import ProviderSettings, Settings, effective
+from agent_core.config import ProviderSettings, Settings, effective_settings
 from agent_core.dispatch import ParallelDispatch
-from agent_core.dynamic_imports import SDKS, Sdk, check_provider_availability
 from agent_core.files import ThreadedFiles
-from agent_core.lazy_tools import LazyCatalog
+from agent_core.guide.dynamic_imports import check_provider_availability
 from agent_core.messages import Message
 from agent_core.ports import Shell, Tool, ToolContext
+from agent_core.sdks import SDKS, Sdk
 from agent_core.shell import EventShell, PollingShell
 from agent_core.toggles import Toggles
 from agent_core.tools import TOOLS
@@ -43,26 +44,26 @@ def context_of(folder: Path, kind: type[EventShell] | type[PollingShell] = Event
 # -------------------------------------------------------------------------- parallel tools
 
 
-def test_a_provider_that_does_not_say_parallel_tool_calls_gets_false() -> None:
-    """There, any configured provider turned the guide's default off."""
+def test_provider_without_parallel_tool_calls_gets_false() -> None:
+    """There, configuring any provider turned off the guide's default."""
     settings = Settings(model_providers={"openai": ProviderSettings(model="m")})
-    assert toggles_in_force(effective(settings, {}), None).parallel_tools is True
+    assert effective_toggles(effective_settings(settings, {}), None).parallel_tools is True
     without_an_entry = Settings(default_provider="anthropic")
-    assert toggles_in_force(effective(without_an_entry, {}), None).parallel_tools is True
+    assert effective_toggles(effective_settings(without_an_entry, {}), None).parallel_tools is True
 
 
 @pytest.mark.parametrize("kind", [EventShell, PollingShell])
 async def test_parallel_bash_calls_of_one_batch_fail_or_hang(
     kind: type[EventShell] | type[PollingShell], tmp_path: Path
 ) -> None:
-    """There, 13 of 15 fast calls waited for a mark that another call had taken."""
+    """There, 13 of 15 fast calls waited for a marker that another call had read."""
     catalog = LazyCatalog(context_of(tmp_path, kind))
-    calls = [call("bash", id=str(n), command=f"echo said {n}") for n in range(5)]
+    calls = [call("bash", id=str(n), command=f"echo output {n}") for n in range(5)]
     async with asyncio.timeout(30):
         results = await ParallelDispatch().run(calls, catalog)
     await catalog.close()
     assert [(result.ok, result.output) for result in results] == [
-        (True, f"said {n}") for n in range(5)
+        (True, f"output {n}") for n in range(5)
     ]
 
 
@@ -94,8 +95,8 @@ async def test_small_files_pay_for_a_thread_hop(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------- recorder
 
 
-def test_the_whole_trajectory_is_written_again_with_every_batch(tmp_path: Path) -> None:
-    """Four times the steps are four times the bytes, and not sixteen times."""
+def test_whole_trajectory_is_rewritten_with_every_batch(tmp_path: Path) -> None:
+    """Four times the steps write four times the bytes, not sixteen times."""
 
     def bytes_of(recorder: TrajectoryRecorder | OptimizedTrajectoryRecorder, steps: int) -> float:
         recorder.start("t", "openai", "m", steps)
@@ -111,23 +112,23 @@ def test_the_whole_trajectory_is_written_again_with_every_batch(tmp_path: Path) 
     batched = [bytes_of(OptimizedTrajectoryRecorder(path), steps) for steps in (20, 80)]
     assert batched[1] / batched[0] < 4.1
     rewritten = [bytes_of(TrajectoryRecorder(path), steps) for steps in (20, 80)]
-    assert rewritten[1] / rewritten[0] > 12, "the baseline does what Trae Agent does"
+    assert rewritten[1] / rewritten[0] > 12, "the baseline behaves like Trae Agent"
 
 
 # -------------------------------------------------------------------------------- tools
 
 
-def test_a_lazy_proxy_is_no_tool(tmp_path: Path) -> None:
+def test_lazy_proxy_is_not_a_tool(tmp_path: Path) -> None:
     catalog = LazyCatalog(context_of(tmp_path))
     for name in TOOLS:
         assert isinstance(catalog.get(name), Tool)
     assert catalog.loader.loaded() == ()
 
 
-async def test_the_shell_waits_for_the_next_poll(
+async def test_shell_waits_for_the_next_poll(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a poll of an hour, only a shell that is woken ever answers."""
+    """With a poll interval of one hour, only an event-driven shell answers."""
     monkeypatch.setattr(shell, "POLL_INTERVAL", 3600.0)
     opened = EventShell(tmp_path)
     async with asyncio.timeout(30):
@@ -139,9 +140,7 @@ async def test_the_shell_waits_for_the_next_poll(
 # --------------------------------------------------------------------------- dependencies
 
 
-def test_a_missing_sdk_is_remembered_as_missing_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_sdk_is_cached_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sdk = Sdk("late-sdk", "late_sdk_of_a_test", "late", "nowhere:Nothing")
     monkeypatch.setitem(SDKS, "ollama", sdk)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -151,8 +150,8 @@ def test_a_missing_sdk_is_remembered_as_missing_for_ever(
     assert check_provider_availability("ollama") is True
 
 
-def test_a_missing_sdk_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dynamic_imports, "_is_installed", lambda sdk: False)
+def test_missing_sdk_prints_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sdks, "is_installed", lambda sdk: False)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(
         main,
@@ -164,14 +163,14 @@ def test_a_missing_sdk_is_a_traceback(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "pip install 'trae-bench[anthropic]'" in result.output
 
 
-# ------------------------------------------------------------------------------ the end
+# ------------------------------------------------------------------- end of the program
 
 
 @pytest.mark.parametrize("toggles", [Toggles(), Toggles.none().with_(native_client=True)])
-async def test_the_program_goes_on_for_seconds_after_the_last_reply(
+async def test_program_runs_for_seconds_after_the_last_reply(
     toggles: Toggles, tmp_path: Path
 ) -> None:
-    """There, a console slept on. Here, nothing is left that a program's end could wait for."""
+    """There, a console kept sleeping. Here, no thread or task is left."""
     before = set(threading.enumerate()), asyncio.all_tasks()
     model = ScriptedModel(
         reply("", call("bash", command="sleep 60 & echo hi")), reply("", call("task_done"))

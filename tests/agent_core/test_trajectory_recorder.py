@@ -1,4 +1,4 @@
-"""The diary: one file from two recorders, readable at any moment, whatever happens."""
+"""Two recorders write one file, which stays readable under any failure."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from agent_core.errors import RecordingError
 from agent_core.messages import Message, Reply, ToolCall, ToolResult, Usage
-from agent_core.redaction import MARK, Redactor
+from agent_core.redaction import REPLACEMENT, Redactor
 from agent_core.trajectory_recorder import (
     OptimizedTrajectoryRecorder,
     TrajectoryRecorder,
@@ -48,8 +48,8 @@ def no_thread_is_left() -> Iterator[None]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    trajectory: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return trajectory
 
 
 def journal_of(path: Path) -> Path:
@@ -111,7 +111,7 @@ def recorded(recorder: Recorder, events: list[Event], task: str) -> str:
     background=st.booleans(),
     newest=st.none() | st.integers(1, 3),
 )
-def test_both_leave_the_same_file(
+def test_both_recorders_write_the_same_file(
     events: list[Event], task: str, batch_size: int, background: bool, newest: int | None
 ) -> None:
     redactor = Redactor(["sk-planted-key-1"])
@@ -152,8 +152,8 @@ def test_trae_agents_format(make: Make, tmp_path: Path) -> None:
         "cache_read_input_tokens": 2,
         "reasoning_tokens": 1,
     }
-    found = read(tmp_path / "t.json")
-    assert list(found) == [
+    trajectory = read(tmp_path / "t.json")
+    assert list(trajectory) == [
         "task",
         "start_time",
         "end_time",
@@ -166,7 +166,7 @@ def test_trae_agents_format(make: Make, tmp_path: Path) -> None:
         "final_result",
         "execution_time",
     ]
-    assert without_time(found) == {
+    assert without_time(trajectory) == {
         "task": "Fix it",
         "start_time": "str",
         "end_time": "str",
@@ -209,24 +209,24 @@ def test_trae_agents_format(make: Make, tmp_path: Path) -> None:
 
 
 @both_sides
-async def test_the_port(make: Make, tmp_path: Path) -> None:
-    """Under a running loop, with the names that the agent uses."""
+async def test_agent_interface(make: Make, tmp_path: Path) -> None:
+    """Under a running loop, with the method names that the agent uses."""
     recorder = make(tmp_path / "deep" / "t.json", redactor=no_secrets)
     recorder.start("Fix it", "openai", "m", 20)
     record_steps(recorder, 3)
     await recorder.finish(False, None)
-    found = read(tmp_path / "deep" / "t.json")
-    assert len(found["llm_interactions"]) == len(found["agent_steps"]) == 3
-    assert found["success"] is False
-    assert found["agent_steps"][0]["tool_calls"][0]["name"] == "bash"
+    trajectory = read(tmp_path / "deep" / "t.json")
+    assert len(trajectory["llm_interactions"]) == len(trajectory["agent_steps"]) == 3
+    assert trajectory["success"] is False
+    assert trajectory["agent_steps"][0]["tool_calls"][0]["name"] == "bash"
     await recorder.finish(True, "again")
-    assert read(tmp_path / "deep" / "t.json") == found
+    assert read(tmp_path / "deep" / "t.json") == trajectory
     with pytest.raises(RecordingError, match="start_recording"):
         recorder.step(4, "completed", [], None, [])
 
 
 @both_sides
-def test_a_recorder_may_be_started_again(make: Make, tmp_path: Path) -> None:
+def test_recorder_can_be_restarted(make: Make, tmp_path: Path) -> None:
     recorder = make(tmp_path / "t.json", redactor=no_secrets)
     for task in ("first", "second"):
         recorder.start(task, "openai", "m", 20)
@@ -236,7 +236,7 @@ def test_a_recorder_may_be_started_again(make: Make, tmp_path: Path) -> None:
     assert len(read(tmp_path / "t.json")["agent_steps"]) == 1
 
 
-def test_the_default_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recorder = OptimizedTrajectoryRecorder(batch_size=10, background_io=True, max_interactions=1000)
     recorder.start_recording("t", "openai", "m", 1)
@@ -246,7 +246,7 @@ def test_the_default_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len({TrajectoryRecorder().trajectory_path for _ in range(2)}) == 2
 
 
-def test_half_a_surrogate_pair_is_recorded_as_a_question_mark(tmp_path: Path) -> None:
+def test_lone_surrogate_is_recorded_as_a_question_mark(tmp_path: Path) -> None:
     for recorder in (
         TrajectoryRecorder(tmp_path / "a.json"),
         OptimizedTrajectoryRecorder(tmp_path / "b.json"),
@@ -258,23 +258,27 @@ def test_half_a_surrogate_pair_is_recorded_as_a_question_mark(tmp_path: Path) ->
         assert step["llm_messages"][0]["content"] == "x?y"
 
 
-# -------------------------------------------------------------------- while it is recorded
+# ------------------------------------------------------------------- during a recording
 
 
 @both_sides
-def test_the_file_is_there_at_once(make: Make, tmp_path: Path) -> None:
+def test_file_exists_after_start(make: Make, tmp_path: Path) -> None:
     recorder = make(tmp_path / "t.json", redactor=no_secrets)
     recorder.start("the task", "openai", "m", 20)
-    found = read(tmp_path / "t.json")
-    assert (found["task"], found["end_time"], found["agent_steps"]) == ("the task", "", [])
+    trajectory = read(tmp_path / "t.json")
+    assert (trajectory["task"], trajectory["end_time"], trajectory["agent_steps"]) == (
+        "the task",
+        "",
+        [],
+    )
     recorder.finalize_recording(True)
 
 
-def test_a_reader_sees_valid_json_at_any_moment(tmp_path: Path) -> None:
+def test_file_is_valid_json_at_any_time(tmp_path: Path) -> None:
     path, stop, reads = tmp_path / "t.json", threading.Event(), 0
     recorder = OptimizedTrajectoryRecorder(path, batch_size=2)
     recorder.start("t", "openai", "m", 20)
-    wrong: list[str] = []
+    errors: list[str] = []
 
     def watch() -> None:
         nonlocal reads
@@ -286,9 +290,9 @@ def test_a_reader_sees_valid_json_at_any_moment(tmp_path: Path) -> None:
                         if line.endswith(b"\n"):
                             json.loads(line)
             except FileNotFoundError:
-                pass  # the journal, between the question and the reading
+                pass  # the journal may disappear in between
             except ValueError as error:
-                wrong.append(str(error))
+                errors.append(str(error))
             reads += 1
 
     reader = threading.Thread(target=watch)
@@ -298,12 +302,12 @@ def test_a_reader_sees_valid_json_at_any_moment(tmp_path: Path) -> None:
     stop.set()
     reader.join()
     assert reads
-    assert not wrong
+    assert not errors
     assert len(read(path)["agent_steps"]) == 150
 
 
 @pytest.mark.parametrize("background", [False, True])
-def test_batches(tmp_path: Path, background: bool) -> None:
+def test_records_are_written_in_batches(tmp_path: Path, background: bool) -> None:
     path = tmp_path / "t.json"
     recorder = OptimizedTrajectoryRecorder(path, batch_size=4, background_io=background)
     recorder.start("t", "openai", "m", 20)
@@ -315,13 +319,13 @@ def test_batches(tmp_path: Path, background: bool) -> None:
     assert statistics["pending_records"] == statistics["lost_records"] == 0
     assert (statistics["interactions"], statistics["steps"]) == (3, 3)
     assert statistics["bytes_written"] == journal_of(path).stat().st_size
-    # The start's line, four records, two; a thread may find two batches waiting.
+    # The start line, four records, two records; a thread may write two batches at once.
     assert statistics["batches"] == 3 or (background and statistics["batches"] == 2)
     assert statistics["queue_high_water"] >= background
     recorder.finalize_recording(True)
 
 
-async def test_the_file_is_brought_up_to_date_on_demand(tmp_path: Path) -> None:
+async def test_file_is_updated_on_demand(tmp_path: Path) -> None:
     recorder = OptimizedTrajectoryRecorder(tmp_path / "t.json", batch_size=100)
     recorder.start("t", "openai", "m", 20)
     record_steps(recorder, 2)
@@ -332,8 +336,8 @@ async def test_the_file_is_brought_up_to_date_on_demand(tmp_path: Path) -> None:
     assert len(read(tmp_path / "t.json")["agent_steps"]) == 3
 
 
-async def test_a_long_diary_is_completed_off_the_loop(tmp_path: Path) -> None:
-    """Also where the one who waits for it is cancelled."""
+async def test_long_recording_is_completed_off_the_loop(tmp_path: Path) -> None:
+    """Also if the waiting task is cancelled."""
     recorder = OptimizedTrajectoryRecorder(tmp_path / "t.json")
     recorder.start("t", "openai", "m", 20)
     record_steps(recorder, 100, "x" * 5000)
@@ -348,7 +352,7 @@ async def test_a_long_diary_is_completed_off_the_loop(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["cleanup", "drop"])
-def test_left_without_an_end(tmp_path: Path, how: str) -> None:
+def test_unfinished_recording_leaves_its_journal(tmp_path: Path, how: str) -> None:
     path = tmp_path / "t.json"
     recorder = OptimizedTrajectoryRecorder(path, batch_size=100)
     recorder.start("t", "openai", "m", 20)
@@ -366,10 +370,10 @@ def test_left_without_an_end(tmp_path: Path, how: str) -> None:
 
 
 @both_sides
-def test_a_planted_key_reaches_no_file(
+def test_planted_key_is_in_no_file(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In every text of every record, and without being told: the environment has it."""
+    """In every text of every record. The key is in the environment only."""
     key = 'sk-"planted"\\1234567890'
     monkeypatch.setenv("SOME_API_KEY", key)
     recorder = make(tmp_path / "t.json")
@@ -388,10 +392,10 @@ def test_a_planted_key_reaches_no_file(
     recorder.finalize_recording(True, f"result {key}")
     everything += b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"planted" not in everything
-    assert everything.count(MARK.encode()) > 20
+    assert everything.count(REPLACEMENT.encode()) > 20
 
 
-# ------------------------------------------------------------------ killed, full, interrupted
+# ------------------------------------------------- killed sessions, full disks, signals
 
 CHILD = """
 import os, resource, signal, sys
@@ -423,8 +427,8 @@ each_writer = pytest.mark.parametrize("background", [False, True])
 
 
 @each_writer
-def test_killed(tmp_path: Path, background: bool) -> None:
-    """At most the batch that was not yet written is gone."""
+def test_killed_session_loses_at_most_one_batch(tmp_path: Path, background: bool) -> None:
+    """Only the unwritten batch may be lost."""
     path = tmp_path / "t.json"
     wait = "while recorder.get_statistics()['pending_records'] > 4: pass\n"
     done = child("steps(12)\n" + wait + "os.kill(os.getpid(), 9)", path, background)
@@ -433,15 +437,15 @@ def test_killed(tmp_path: Path, background: bool) -> None:
     with journal_of(path).open("ab") as journal:
         journal.write(b'{"kind":"step","data":{"step_num')
     recover(journal_of(path), path)
-    found = read(path)
-    # The first line is the start's; with it, twelve steps are two batches and three.
-    assert [step["step_number"] for step in found["agent_steps"]] == list(range(10))
-    assert (found["task"], found["end_time"], found["success"]) == ("t", "", False)
+    trajectory = read(path)
+    # With the start line, twelve steps are two batches and three lines.
+    assert [step["step_number"] for step in trajectory["agent_steps"]] == list(range(10))
+    assert (trajectory["task"], trajectory["end_time"], trajectory["success"]) == ("t", "", False)
 
 
 @each_writer
 @pytest.mark.parametrize("leave", ["", "sys.exit(3)", "raise ValueError"])
-def test_an_exit_without_an_end_loses_nothing(tmp_path: Path, background: bool, leave: str) -> None:
+def test_exit_without_an_end_loses_nothing(tmp_path: Path, background: bool, leave: str) -> None:
     path = tmp_path / "t.json"
     child("steps(13)\n" + leave, path, background)
     recover(journal_of(path), path)
@@ -449,8 +453,8 @@ def test_an_exit_without_an_end_loses_nothing(tmp_path: Path, background: bool, 
 
 
 @each_writer
-def test_a_full_disk(tmp_path: Path, background: bool) -> None:
-    """A clear error, no torn line, and what was recorded stays; the end says so, too."""
+def test_full_disk(tmp_path: Path, background: bool) -> None:
+    """A clear error, no partial line, and the earlier records stay."""
     code = """
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 for attempt in (lambda: steps(100, "x" * 500), lambda: recorder.finalize_recording(True)):
@@ -475,7 +479,7 @@ for attempt in (lambda: steps(100, "x" * 500), lambda: recorder.finalize_recordi
 
 
 @each_writer
-async def test_a_device_without_room(
+async def test_device_without_space(
     tmp_path: Path, background: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path) -> tuple[Path, int]:
@@ -487,11 +491,11 @@ async def test_a_device_without_room(
     with pytest.raises(RecordingError, match="No space left"):
         recorder.start("t", "openai", "m", 20)
     await recorder.finish(False, None)
-    assert not journal_of(tmp_path / "t.json").exists(), "nothing is in it"
+    assert not journal_of(tmp_path / "t.json").exists(), "an empty journal is removed"
 
 
 @both_sides
-def test_a_place_where_nothing_can_be_written(make: Make, tmp_path: Path) -> None:
+def test_unwritable_path(make: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     recorder = make(tmp_path / "file" / "t.json")
     with pytest.raises(RecordingError, match=r"Not a directory|File exists"):
@@ -499,8 +503,8 @@ def test_a_place_where_nothing_can_be_written(make: Make, tmp_path: Path) -> Non
 
 
 @each_writer
-def test_a_signal_handler_may_flush(tmp_path: Path, background: bool) -> None:
-    """Wherever it interrupts: nothing hangs, and every record is there once."""
+def test_signal_handler_may_flush(tmp_path: Path, background: bool) -> None:
+    """At any interruption: no deadlock, and every record is written once."""
     code = """
 flushes = 0
 def handle(*_):
@@ -522,7 +526,7 @@ assert flushes > 10
     assert sorted(numbers) == list(range(3000))
 
 
-def test_a_signal_handler_may_flush_before_the_writer_knows_of_a_batch(tmp_path: Path) -> None:
+def test_signal_handler_may_flush_before_the_writer_is_notified(tmp_path: Path) -> None:
     code = """
 from collections import deque
 class Interrupted(deque):
@@ -536,10 +540,10 @@ steps(500)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# ------------------------------------------------------------------------ one path, twice
+# ----------------------------------------------------------- two sessions with one path
 
 
-def test_the_journal_of_a_killed_session_stays(
+def test_journal_of_a_killed_session_is_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "t.json"
@@ -548,22 +552,22 @@ def test_the_journal_of_a_killed_session_stays(
     recorder = OptimizedTrajectoryRecorder(path)
     recorder.start("the next", "openai", "m", 20)
     assert recorder.journal_path == tmp_path / "t.1.jsonl"
-    assert f"{journal_of(path)} is the journal of a session that did not end" in caplog.text
+    assert f"{journal_of(path)} is the journal of another session" in caplog.text
     recorder.finalize_recording(True)
     assert read(path)["task"] == "the next"
     assert journal_of(path).read_bytes() == left
     assert not recorder.journal_path.exists()
 
 
-def test_two_sessions_at_once_do_not_share_a_journal(tmp_path: Path) -> None:
+def test_concurrent_sessions_do_not_share_a_journal(tmp_path: Path) -> None:
     recorders = [OptimizedTrajectoryRecorder(tmp_path / "t.json") for _ in range(2)]
     for number, recorder in enumerate(recorders):
         recorder.start(str(number), "openai", "m", 20)
     for count, recorder in enumerate(recorders, 1):
         record_steps(recorder, count)
         recorder.finalize_recording(True)
-        found = read(tmp_path / "t.json")
-        assert (found["task"], len(found["agent_steps"])) == (str(count - 1), count)
+        trajectory = read(tmp_path / "t.json")
+        assert (trajectory["task"], len(trajectory["agent_steps"])) == (str(count - 1), count)
     assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
 
 
@@ -571,7 +575,7 @@ def test_two_sessions_at_once_do_not_share_a_journal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["t.json", "out.traj", "plain"])
-def test_a_recovered_trajectory_has_the_name_of_the_session(name: str, tmp_path: Path) -> None:
+def test_recovered_trajectory_has_the_name_of_the_session(name: str, tmp_path: Path) -> None:
     recorder = OptimizedTrajectoryRecorder(tmp_path / name)
     recorder.start("t", "openai", "m", 20)
     recorder.cleanup()
@@ -581,7 +585,7 @@ def test_a_recovered_trajectory_has_the_name_of_the_session(name: str, tmp_path:
     assert recover(moved) == tmp_path / "moved.json"
 
 
-def test_a_journal_is_not_replaced_by_its_trajectory(tmp_path: Path) -> None:
+def test_trajectory_does_not_replace_its_journal(tmp_path: Path) -> None:
     recorder = OptimizedTrajectoryRecorder(tmp_path / "t.json")
     recorder.start("t", "openai", "m", 20)
     recorder.cleanup()
@@ -592,19 +596,17 @@ def test_a_journal_is_not_replaced_by_its_trajectory(tmp_path: Path) -> None:
     assert journal.read_bytes() == left
 
 
-def test_what_is_no_journal(tmp_path: Path) -> None:
+def test_file_that_is_not_a_journal(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="No such file"):
         recover(tmp_path / "none.jsonl")
     (tmp_path / "t.jsonl").write_bytes(b'{"kind":"start","data":{oops}}\n')
-    with pytest.raises(RecordingError, match="no journal"):
+    with pytest.raises(RecordingError, match="not a trajectory journal"):
         recover(tmp_path / "t.jsonl")
     assert sorted(os.listdir(tmp_path)) == ["t.jsonl"]  # noqa: PTH208
 
 
 @pytest.mark.parametrize("output", [None, "t.json", "other.json"])
-def test_a_trajectory_taken_for_a_journal_stays_what_it_is(
-    output: str | None, tmp_path: Path
-) -> None:
+def test_trajectory_passed_as_journal_is_unchanged(output: str | None, tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     recorder = OptimizedTrajectoryRecorder(path)
     recorder.start("precious", "openai", "m", 20)
@@ -615,12 +617,12 @@ def test_a_trajectory_taken_for_a_journal_stays_what_it_is(
     assert [entry.name for entry in tmp_path.iterdir()] == ["t.json"]
 
 
-def test_recovery_can_keep_the_newest(tmp_path: Path) -> None:
+def test_recovery_can_keep_the_newest_records(tmp_path: Path) -> None:
     recorder = OptimizedTrajectoryRecorder(tmp_path / "t.json")
     recorder.start("t", "openai", "m", 20)
     record_steps(recorder, 5)
     recorder.cleanup()
     recover(journal_of(tmp_path / "t.json"), max_interactions=2)
-    found = read(tmp_path / "t.json")
-    assert [step["step_number"] for step in found["agent_steps"]] == [4, 5]
-    assert len(found["llm_interactions"]) == 2
+    trajectory = read(tmp_path / "t.json")
+    assert [step["step_number"] for step in trajectory["agent_steps"]] == [4, 5]
+    assert len(trajectory["llm_interactions"]) == 2

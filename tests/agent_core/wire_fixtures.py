@@ -1,6 +1,6 @@
-"""One reply, as each provider would send it: whole and streamed.
+"""One reply as each provider sends it, whole and streamed.
 
-The text "Let me look.", a call of `bash` and a call of `task_done` without arguments.
+It has the text "Let me look.", a call of `bash`, and a call of `task_done` without arguments.
 """
 
 import json
@@ -16,13 +16,13 @@ CALLS = (ToolCall("call_1", "bash", ARGUMENTS), ToolCall("call_2", "task_done", 
 
 
 class Wire(Struct, frozen=True):
-    """A reply on the wire, and what it means."""
+    """A reply in one protocol, and its meaning."""
 
     whole: bytes
     streamed: bytes
     means: Reply
     usage_comes_last: bool = False
-    """True where a stream is complete before its last event, which has the usage."""
+    """True if a stream is complete before its last event, which has the usage."""
 
 
 def _sse(*events: Any, names: bool = False, done: bool = False) -> bytes:
@@ -248,7 +248,7 @@ def _ollama() -> Wire:
     }
     message = Message("assistant", TEXT, CALLS, opaque={"ollama_chat": [sent_back]})
     means = Reply(message, Usage(10, 5), "stop", "m-1")
-    streamed = "".join(json.dumps(each) + "\n" for each in lines).encode()
+    streamed = "".join(json.dumps(line) + "\n" for line in lines).encode()
     return Wire(json.dumps(whole).encode(), streamed, means)
 
 

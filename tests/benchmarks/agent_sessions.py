@@ -1,6 +1,6 @@
-"""agent_core with several sessions in one process, called as the floors are.
+"""Run several sessions of agent_core in one process, with the command line of the floors.
 
-Every toggle is on, and every session is recorded, beside its workspace.
+Every toggle is on. The trajectory of each session is written next to its workspace.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from agent_core.config import ProviderSettings, Settings
 from agent_core.toggles import Toggles
 
 _MAX_STEPS = 1000
-_ENTRY = ProviderSettings(api_key="a-key-that-stands-nowhere-else", model="scripted", max_retries=0)
-_SETTINGS = Settings(max_steps=_MAX_STEPS, model_providers={"openai": _ENTRY})
+_PROVIDER = ProviderSettings(api_key="a-unique-test-key", model="scripted", max_retries=0)
+_SETTINGS = Settings(max_steps=_MAX_STEPS, model_providers={"openai": _PROVIDER})
 
 
 async def _session(base_url: str, workspace: str) -> None:
@@ -31,9 +31,9 @@ async def _session(base_url: str, workspace: str) -> None:
 
 async def _all(sessions: list[tuple[str, str]]) -> None:
     await _session(*sessions.pop(0))
-    await asyncio.gather(*(_session(*each) for each in sessions))
+    await asyncio.gather(*(_session(*session) for session in sessions))
 
 
 def main() -> None:
-    """The first session warms the process up; the others run side by side."""
+    """Run the first session as a warm-up, then the others concurrently."""
     asyncio.run(_all(list(zip(sys.argv[2::2], sys.argv[3::2], strict=True))))

@@ -1,7 +1,7 @@
-"""Runs one subject under one load in a fresh process, and says what was seen from outside.
+"""Measure one subject under one workload in a fresh process, from outside.
 
-The parts are the laboratory's own: its provider, its launcher, its meters. Subject and
-provider share one core, so that a request never waits for another core to wake up.
+Uses the provider, launcher and metrics of trae_bench. Subject and provider share one core, so a
+request never waits for another core to wake up.
 """
 
 import json
@@ -21,7 +21,7 @@ from trae_bench._util.child_output import last_words
 from trae_bench._util.cpu_affinity import duet_core
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient
-from trae_bench.metrics import figures
+from trae_bench.metrics import compute_metrics
 from trae_bench.model.experiment import Arm, Command, SessionEndpoint, Trial
 from trae_bench.model.sample import ChildReport, ProcessResult, SessionLog
 from trae_bench.provider.loopback import Loopback
@@ -30,25 +30,25 @@ from trae_bench.scenario import ProviderConditions, Scenario, ScriptedCall, Togg
 from trae_bench.subject.agent_core import AgentCoreSubject, toggles
 
 ROOT = Path(__file__).resolve().parents[2]
-NAP = 0.2
-"""Seconds that a sleeping tool sleeps."""
+SLEEP = 0.2
+"""Seconds of one sleeping tool call."""
 FILE_TEXT = "".join(f"{n:02} {'x' * 59}\n" for n in range(33))[:2047] + "\n"
-"""What each `view` shows: 2048 bytes."""
-_NAP = f"[ -p nap ] || mkfifo nap; read -t {NAP} <> nap || true"
-"""Sleeps inside bash: five processes called `sleep` cost 8 ms to start, whoever starts them."""
-_PATIENCE = 300.0
+"""Output of each `view`: 2048 bytes."""
+_SLEEP = f"[ -p pause ] || mkfifo pause; read -t {SLEEP} <> pause || true"
+"""Sleeps inside bash, because starting five `sleep` processes takes 8 ms."""
+_TIMEOUT = 300.0
 
 
-class Load(Struct, frozen=True):
-    """What a subject is given to do."""
+class Workload(Struct, frozen=True):
+    """The task of a subject."""
 
     steps: int
-    """Each is one call, to view the file, unless `naps` says otherwise."""
+    """Each step is one call that views the file, unless `sleeps` is set."""
     sessions: int = 1
-    """Side by side, in one process, after one that warms it up; that one is not counted."""
+    """Concurrent sessions in one process. With more than one, an uncounted warm-up comes first."""
     think_seconds: float = 0.0
-    naps: int = 0
-    """So many calls in each step instead, each of which sleeps; only agent_core has the tool."""
+    sleeps: int = 0
+    """Sleeping calls per step instead of the view. Only agent_core has the tool."""
 
     def scenario(self) -> Scenario:
         return Scenario(
@@ -67,7 +67,8 @@ class Load(Struct, frozen=True):
     def _calls(self) -> tuple[ScriptedCall, ...]:
         view = {"command": "view", "path": "{workspace}/file.txt"}
         return tuple(
-            ScriptedCall("bash", {"command": _NAP, "session": f"s{n}"}) for n in range(self.naps)
+            ScriptedCall("bash", {"command": _SLEEP, "session": f"s{n}"})
+            for n in range(self.sleeps)
         ) or (ScriptedCall("str_replace_based_edit_tool", view),)
 
 
@@ -78,7 +79,7 @@ def _floor(entry: str) -> str:
 
 AGENT = "agent_core"
 _PREPARED = "raw socket"
-"""The one that is given its requests ready-made."""
+"""The subject that receives its requests in encoded form."""
 _SESSIONS: dict[str, str] = {
     _PREPARED: _floor("floors.raw_socket:main"),
     "raw append": _floor("floors.raw_append:main"),
@@ -86,34 +87,34 @@ _SESSIONS: dict[str, str] = {
     "httpx, own clients": _floor("floors.httpx_history:main_own"),
     AGENT: _floor("agent_sessions:main"),
 }
-"""What Python is told to run, by the subject's name."""
+"""Python code of each subject."""
 SUBJECTS = tuple(_SESSIONS)
 
 
-class _Place(Struct, frozen=True):
-    """One session's folder and address."""
+class _Session(Struct, frozen=True):
+    """Name, folder and address of one session."""
 
-    session: str
+    name: str
     workspace: Path
     base_url: str
 
 
 class Rig:
-    """Provider and launcher for a row of runs. Raises `CannotMeasure` where one goes wrong."""
+    """Provider and launcher for several runs."""
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch.resolve()
         self._launcher = LauncherClient()
         self._core = duet_core()
-        self._reference = AgentCoreSubject()
+        self._subject = AgentCoreSubject()
         self._count = 0
-        self._opened: ExitStack
+        self._resources: ExitStack
 
     def __enter__(self) -> Self:
-        with ExitStack() as opened:
-            self._provider = opened.enter_context(Loopback(pin=self._core))
-            opened.callback(self._launcher.close)
-            self._opened = opened.pop_all()
+        with ExitStack() as resources:
+            self._provider = resources.enter_context(Loopback(pin=self._core))
+            resources.callback(self._launcher.close)
+            self._resources = resources.pop_all()
         return self
 
     def __exit__(
@@ -122,46 +123,56 @@ class Rig:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._opened.close()
+        self._resources.close()
 
-    def measure(self, subject: str, load: Load) -> dict[str, float]:
-        """The figures of `trae_bench.metrics`, by name."""
+    def measure(self, subject: str, workload: Workload) -> dict[str, float]:
+        """Run a subject and return the metrics of `trae_bench.metrics`.
+
+        Raises `CannotMeasure` if the run fails or the session was incomplete.
+        """
         folder = self._scratch / "run"
         shutil.rmtree(folder, ignore_errors=True)
-        count = load.sessions + (load.sessions > 1)
-        places = [self._place(folder / str(number), load) for number in range(count)]
-        command = self._command(subject, load, folder, places)
-        ended = self._run(command, folder)
-        logs = [self._provider.collect(place.session) for place in places]
+        count = workload.sessions + (workload.sessions > 1)
+        sessions = [self._prepare(folder / str(number), workload) for number in range(count)]
+        command = self._command(subject, workload, folder, sessions)
+        result = self._run(command, folder)
+        logs = [self._provider.collect(session.name) for session in sessions]
         for log in logs:
-            check(subject, log, load)
-        report = json.loads(ended.report) if ended.report else None
+            check(subject, log, workload)
+        report = json.loads(result.report) if result.report else None
         child = None if report is None else ChildReport(**report)
-        return figures(ended, logs[count - load.sessions :], child)
+        counted = logs[count - workload.sessions :]
+        return compute_metrics(result, counted, child)
 
-    def _place(self, folder: Path, load: Load) -> _Place:
+    def _prepare(self, folder: Path, workload: Workload) -> _Session:
         workspace = folder / "workspace"
         workspace.mkdir(parents=True)
         (workspace / "file.txt").write_text(FILE_TEXT)
         self._count += 1
-        session = f"{self._count:07}"
-        base_url = self._provider.register(session, expand(load.scenario(), workspace))
-        return _Place(session, workspace, base_url)
+        name = f"{self._count:07}"
+        base_url = self._provider.register(name, expand(workload.scenario(), workspace))
+        return _Session(name, workspace, base_url)
 
-    def _command(self, subject: str, load: Load, folder: Path, places: Sequence[_Place]) -> Command:
-        home, first = folder / "home", places[0]
+    def _command(
+        self, subject: str, workload: Workload, folder: Path, sessions: Sequence[_Session]
+    ) -> Command:
+        home, first = folder / "home", sessions[0]
         (home / "tmp").mkdir(parents=True)
-        if subject == AGENT and len(places) == 1:
+        if subject == AGENT and len(sessions) == 1:
             arm = Arm("all", dict.fromkeys(toggles(), True))
             trial = Trial("peers", "", "serial", 0, "A", 0, arm, 0)
-            seats = [SessionEndpoint(first.base_url, str(first.workspace))]
-            return self._reference.command(trial, load.scenario(), seats, home, REPORT_FD)
+            endpoints = [SessionEndpoint(first.base_url, str(first.workspace))]
+            return self._subject.command(trial, workload.scenario(), endpoints, home, REPORT_FD)
         prepared = folder / "prepared"
         if subject == _PREPARED:
-            prepared.write_bytes(_prepared(expand(load.scenario(), first.workspace)))
-        said = [text for each in places for text in (each.base_url, str(each.workspace))]
+            prepared.write_bytes(_encode_requests(expand(workload.scenario(), first.workspace)))
+        arguments = [
+            argument
+            for session in sessions
+            for argument in (session.base_url, str(session.workspace))
+        ]
         return Command(
-            argv=(sys.executable, "-P", "-c", _SESSIONS[subject], str(prepared), *said),
+            argv=(sys.executable, "-P", "-c", _SESSIONS[subject], str(prepared), *arguments),
             env={"PYTHONPATH": str(ROOT)},
             cwd=str(first.workspace),
         )
@@ -174,35 +185,36 @@ class Rig:
             log=str(folder / "log"),
             cores=() if self._core is None else (self._core,),
         )
-        (ended,) = self._launcher.run([job], _PATIENCE)
-        if ended.failure is not None:
-            raise CannotMeasure(f"{ended.failure}{last_words(folder / 'log')}")
-        return ended
+        (result,) = self._launcher.run([job], _TIMEOUT)
+        if result.failure is not None:
+            raise CannotMeasure(f"{result.failure}{last_words(folder / 'log')}")
+        return result
 
 
-def _prepared(script: Script) -> bytes:
-    """What `raw_socket` sends: the opening without its end, then each step's own bytes."""
+def _encode_requests(script: Script) -> bytes:
+    """Return the input of `raw_socket`: the start of the first body, then a line per step."""
     lines = [json.dumps(opening())[:-2]]
     for turn in script.turns[:-1]:
-        calls = [_encoded(call.id, call.name, call.arguments) for call in turn.calls]
+        calls = [_encode_call(call.id, call.name, call.arguments) for call in turn.calls]
         messages: list[dict[str, Any]] = [{"role": "assistant", "tool_calls": calls}]
         messages += [tool_message(call.id, call.arguments["path"]) for call in turn.calls]
         lines.append("".join(f",{json.dumps(message)}" for message in messages))
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _encoded(call_id: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def _encode_call(call_id: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     function = {"name": name, "arguments": json.dumps(arguments)}
     return {"id": call_id, "type": "function", "function": function}
 
 
-def check(subject: str, log: SessionLog, load: Load) -> None:
-    """Raises `CannotMeasure` where a session did not do what it was measured for."""
-    asked, wanted = len(log.requests), load.steps + 1
-    if (asked, log.unexpected) != (wanted, 0):
-        raise CannotMeasure(f"{subject} sent {asked} requests and not {wanted}")
+def check(subject: str, log: SessionLog, workload: Workload) -> None:
+    """Raise `CannotMeasure` if a session did not send all requests and tool results."""
+    requests, expected = len(log.requests), workload.steps + 1
+    if (requests, log.unexpected) != (expected, 0):
+        raise CannotMeasure(f"{subject} sent {requests} requests instead of {expected}")
     messages = json.loads(log.last_body)["messages"]
-    results = [each["content"] for each in messages if each["role"] == "tool"]
-    told = sum(FILE_TEXT[:40] in text for text in results)
-    if len(results) != load.steps * (load.naps or 1) or (not load.naps and told != load.steps):
-        raise CannotMeasure(f"{subject} did not send all results back")
+    results = [message["content"] for message in messages if message["role"] == "tool"]
+    views = sum(FILE_TEXT[:40] in text for text in results)
+    complete = len(results) == workload.steps * (workload.sleeps or 1)
+    if not complete or (not workload.sleeps and views != workload.steps):
+        raise CannotMeasure(f"{subject} did not send all tool results")

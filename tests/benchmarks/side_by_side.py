@@ -1,8 +1,8 @@
-"""Measures the sides of a comparison with pytest-benchmark, and puts them beside each other.
+"""Compare the sides of an optimisation with pytest-benchmark, and print their ratios.
 
-pytest-benchmark knows nothing of coroutines: handed an `async def`, it times the making
-of a coroutine that nobody awaits. Here they are run by an `asyncio.Runner`, whose own
-cost is measured with an empty one and taken away in the table of ratios.
+pytest-benchmark does not support coroutines: for an `async def` it times the creation of a
+coroutine that is never awaited. Here an `asyncio.Runner` runs them. Its cost is measured with an
+empty coroutine and subtracted in the table of ratios.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 EMPTY = "an empty coroutine"
-"""The group whose figure is taken away from those of coroutines."""
+"""Group whose time is subtracted from those of coroutines."""
 
 
 class Benchmark(Protocol):
-    """What is used of pytest-benchmark's fixture."""
+    """The part of pytest-benchmark's fixture that is used here."""
 
     group: str | None
     extra_info: dict[str, Any]
@@ -33,25 +33,25 @@ class Benchmark(Protocol):
     ) -> object: ...
 
 
-class Meter:
-    """One side of one comparison; the first side of a `group` is what others are held against."""
+class Comparison:
+    """Measures one side of a group. Ratios refer to the first side of the group."""
 
     def __init__(self, benchmark: Benchmark, runner: asyncio.Runner) -> None:
         self._benchmark = benchmark
         self.runner = runner
 
-    def work(self, group: str, side: str, work: Callable[[], object]) -> None:
+    def measure(self, group: str, side: str, work: Callable[[], object]) -> None:
         self._label(group, side)
         self._benchmark(work)
 
-    def prepared(
+    def measure_with_setup(
         self, group: str, side: str, setup: Callable[[], Any], work: Callable[[Any], object]
     ) -> None:
-        """Each round works on what `setup` made for it."""
+        """Pass the result of `setup` to `work` in each round."""
         self._label(group, side)
         self._benchmark.pedantic(work, setup=lambda: ((setup(),), {}), rounds=100, warmup_rounds=3)
 
-    def rounds(
+    def measure_rounds(
         self,
         group: str,
         side: str,
@@ -60,17 +60,17 @@ class Meter:
         *,
         coroutine: bool = False,
     ) -> None:
-        """As many rounds as said, for work that must not be done as often as fits into a second.
+        """Run a fixed number of rounds, for work that must not be repeated for a whole second.
 
-        `coroutine` says that `work` runs one by `self.runner`.
+        Set `coroutine` if `work` uses `self.runner`.
         """
         self._label(group, side, coroutine=coroutine)
         self._benchmark.pedantic(work, rounds=rounds, warmup_rounds=min(rounds, 3))
 
-    def coroutine(
+    def measure_coroutine(
         self, group: str, side: str, make: Callable[[], Awaitable[object]], *, times: int = 1
     ) -> None:
-        """`make` does its work `times` times, where once would drown in the runner's own cost."""
+        """Await `make()` `times` times per round, to make the cost of the runner small."""
 
         async def repeated() -> None:
             for _ in range(times):
@@ -85,54 +85,55 @@ class Meter:
 
 
 class Measured(Struct, frozen=True):
-    """One finished benchmark; seconds a round."""
+    """One finished benchmark, in seconds per round."""
 
     group: str
     side: str
     median: float
-    least: float
+    minimum: float
     times: int
     coroutine: bool
 
     @classmethod
-    def of(cls, done: Any) -> "Measured":
-        """From pytest-benchmark's own record."""
-        stats = done.stats
-        return cls(done.group, median=stats.median, least=stats.min, **done.extra_info)
+    def from_benchmark(cls, benchmark: Any) -> "Measured":
+        """Convert a record of pytest-benchmark."""
+        stats = benchmark.stats
+        return cls(benchmark.group, median=stats.median, minimum=stats.min, **benchmark.extra_info)
 
-    def less(self, empty: "Measured | None") -> "Measured":
-        """Once, and without what an empty coroutine costs."""
-        idle = (empty.median, empty.least) if empty is not None and self.coroutine else (0.0, 0.0)
+    def without(self, empty: "Measured | None") -> "Measured":
+        """Return the time of one execution, without the cost of an empty coroutine."""
+        idle = (empty.median, empty.minimum) if empty is not None and self.coroutine else (0.0, 0.0)
         return Measured(
             self.group,
             self.side,
             max(0.0, self.median - idle[0]) / self.times,
-            max(0.0, self.least - idle[1]) / self.times,
+            max(0.0, self.minimum - idle[1]) / self.times,
             1,
             self.coroutine,
         )
 
 
-def ratios(done: Iterable[Measured]) -> Iterator[str]:
-    """The lines of the table: each side's time, and its share of the first side's."""
+def ratio_table(measured: Iterable[Measured]) -> Iterator[str]:
+    """Yield the lines of the table: time of each side, and its ratio to the first side."""
     groups: dict[str, list[Measured]] = {}
-    for each in done:
-        groups.setdefault(each.group, []).append(each)
+    for side in measured:
+        groups.setdefault(side.group, []).append(side)
     empty = groups.pop(EMPTY, [None])[0]
-    yield f"{'':58}{'median':>12}{'ratio':>9}{'of least':>10}"
+    yield f"{'':58}{'median':>12}{'ratio':>9}{'of min':>10}"
     for sides in groups.values():
-        first, *others = [side.less(empty) for side in sides]
-        yield f"{_named(first)}{_microseconds(first.median)}{'1':>9}{'1':>10}"
+        first, *others = [side.without(empty) for side in sides]
+        yield f"{_label(first)}{_microseconds(first.median)}{'1':>9}{'1':>10}"
         for other in others:
-            shares = (_share(other.median, first.median), _share(other.least, first.least))
-            yield f"{_named(other)}{_microseconds(other.median)}{shares[0]:>9}{shares[1]:>10}"
+            ratio = _ratio(other.median, first.median)
+            ratio_of_min = _ratio(other.minimum, first.minimum)
+            yield f"{_label(other)}{_microseconds(other.median)}{ratio:>9}{ratio_of_min:>10}"
     if empty is None:
-        yield f"Nothing was taken away for the runner: {EMPTY} was not measured."
+        yield f"The cost of the runner is included: {EMPTY} was not measured."
     else:
-        yield f"Taken away from every coroutine: {_microseconds(empty.median).strip()}."
+        yield f"Subtracted from every coroutine: {_microseconds(empty.median).strip()}."
 
 
-def _named(side: Measured) -> str:
+def _label(side: Measured) -> str:
     return f"{side.group:36}{side.side:22}"
 
 
@@ -140,5 +141,5 @@ def _microseconds(seconds: float) -> str:
     return f"{1e6 * seconds:9.1f} us"
 
 
-def _share(part: float, whole: float) -> str:
-    return f"{part / whole:#.2g}" if whole else "-"
+def _ratio(time: float, reference: float) -> str:
+    return f"{time / reference:#.2g}" if reference else "-"

@@ -1,4 +1,4 @@
-"""What it costs to load a config file: parsed, from the cache on disk, from this process's."""
+"""Cost of loading a config file: parsed, from the cache on disk, from the cache in memory."""
 
 import json
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent_core.config import Settings
-from agent_core.config_cache import ConfigurationCache, PlainConfig
-from tests.benchmarks.side_by_side import Meter
+from agent_core.config_sources import ConfigurationCache, PlainConfig
+from tests.benchmarks.side_by_side import Comparison
 
 _ENTRY = {"api_key": "sk-benchmark", "model": "some-model", "max_tokens": 4096, "temperature": 0.5}
 _PROVIDERS = ("openai", "anthropic", "google", "azure", "openrouter", "doubao")
@@ -28,10 +28,10 @@ def _from_disk(path: Path, folder: Path) -> Callable[[], Settings]:
     ConfigurationCache(directory=folder).load(path)
 
     def load() -> Settings:
-        cache = ConfigurationCache(directory=folder)  # a new process has nothing in memory
-        found = cache.get_config(path)
-        assert found is not None
-        return found
+        cache = ConfigurationCache(directory=folder)  # empty in memory, as in a new process
+        settings = cache.get_config(path)
+        assert settings is not None
+        return settings
 
     return load
 
@@ -48,7 +48,7 @@ def _from_memory(path: Path, folder: Path) -> Callable[[], Settings]:
     [("parsed", _plain), ("cache on disk", _from_disk), ("cache in memory", _from_memory)],
 )
 def test_load(
-    meter: Meter,
+    comparison: Comparison,
     tmp_path: Path,
     suffix: str,
     side: str,
@@ -57,11 +57,11 @@ def test_load(
     if suffix == "yaml":
         pytest.importorskip("yaml")
     path = tmp_path / f"config.{suffix}"
-    # JSON is YAML, too; block style is what people write, and what costs.
+    # JSON is valid YAML, but the usual block style takes longer to parse.
     path.write_text(json.dumps(_CONFIG, indent=2) if suffix == "json" else _as_yaml(_CONFIG))
     load = loader(path, tmp_path / "cache")
     assert load() == PlainConfig().load(path)
-    meter.work(f"load a config in {suffix.upper()}", side, load)
+    comparison.measure(f"load a config in {suffix.upper()}", side, load)
 
 
 def _as_yaml(value: object, indent: str = "") -> str:

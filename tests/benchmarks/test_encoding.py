@@ -1,4 +1,4 @@
-"""What it costs to make a request's body where the last two messages are new."""
+"""Cost of encoding a request body when the last two messages are new."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from agent_core.models.history import FullHistory, History, IncrementalHistory
 from agent_core.models.openai_chat import OpenAIChat
 from agent_core.tools import TOOLS
 from tests.benchmarks.sessions import history
-from tests.benchmarks.side_by_side import Meter
+from tests.benchmarks.side_by_side import Comparison
 
 SPECS = [entry.spec for entry in TOOLS.values()]
 
@@ -18,19 +18,21 @@ SPECS = [entry.spec for entry in TOOLS.values()]
 @pytest.mark.parametrize(
     ("side", "kind"), [("full", FullHistory), ("incremental", IncrementalHistory)]
 )
-def test_body(meter: Meter, length: int, side: str, kind: Callable[[Codec], History]) -> None:
+def test_body(
+    comparison: Comparison, length: int, side: str, kind: Callable[[Codec], History]
+) -> None:
     messages = history(length)
     codec = OpenAIChat(Parameters(model="some-model"))
 
-    def one_step_before() -> History:
-        known = kind(codec)
-        known.body(messages[:-2], SPECS)
-        return known
+    def previous_step() -> History:
+        history = kind(codec)
+        history.body(messages[:-2], SPECS)
+        return history
 
-    assert one_step_before().body(messages, SPECS) == FullHistory(codec).body(messages, SPECS)
-    meter.prepared(
+    assert previous_step().body(messages, SPECS) == FullHistory(codec).body(messages, SPECS)
+    comparison.measure_with_setup(
         f"encode {length} messages, 2 new",
         side,
-        one_step_before,
-        lambda known: known.body(messages, SPECS),
+        previous_step,
+        lambda history: history.body(messages, SPECS),
     )

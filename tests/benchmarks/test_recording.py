@@ -1,4 +1,4 @@
-"""What it costs to record one step of a session that has fifty behind it."""
+"""Cost of recording one step after fifty earlier steps."""
 
 from itertools import count
 from pathlib import Path
@@ -8,10 +8,10 @@ import pytest
 from agent_core.messages import ToolResult
 from agent_core.redaction import Redactor
 from agent_core.trajectory_recorder import OptimizedTrajectoryRecorder, TrajectoryRecorder
-from tests.benchmarks.sessions import answered, reply
-from tests.benchmarks.side_by_side import Meter
+from tests.benchmarks.sessions import reply, result
+from tests.benchmarks.side_by_side import Comparison
 
-BEHIND = 50
+EARLIER_STEPS = 50
 NAMES = ["bash", "str_replace_based_edit_tool", "task_done"]
 
 
@@ -23,27 +23,27 @@ NAMES = ["bash", "str_replace_based_edit_tool", "task_done"]
     ],
 )
 def test_one_step(
-    meter: Meter,
+    comparison: Comparison,
     tmp_path: Path,
     side: str,
     kind: type[TrajectoryRecorder | OptimizedTrajectoryRecorder],
     rounds: int,
 ) -> None:
-    # Bounded, so that the session does not grow while it is measured.
+    # Limited, so the session does not grow during the measurement.
     path = tmp_path / "trajectory.json"
-    recorder = kind(path, max_interactions=BEHIND, redactor=Redactor())
+    recorder = kind(path, max_interactions=EARLIER_STEPS, redactor=Redactor())
     recorder.start_recording("task", "openai", "some-model", 100)
     numbers = count()
 
     def step() -> None:
         number = next(numbers)
-        said, result = reply(number), answered(number)
-        assert isinstance(result.result, ToolResult)
-        recorder.interaction([result], said, NAMES)
-        recorder.step(number, "completed", [result], said, [result.result])
+        answer, message = reply(number), result(number)
+        assert isinstance(message.result, ToolResult)
+        recorder.interaction([message], answer, NAMES)
+        recorder.step(number, "completed", [message], answer, [message.result])
 
-    for _ in range(BEHIND):
+    for _ in range(EARLIER_STEPS):
         step()
-    meter.rounds(f"record a step after {BEHIND}", side, rounds, step)
+    comparison.measure_rounds(f"record a step after {EARLIER_STEPS}", side, rounds, step)
     recorder.finalize_recording(True, "done")
-    assert recorder.get_statistics()["steps"] >= BEHIND
+    assert recorder.get_statistics()["steps"] >= EARLIER_STEPS

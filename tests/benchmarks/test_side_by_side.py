@@ -1,15 +1,15 @@
-"""The table of ratios itself."""
+"""The table of ratios."""
 
-from tests.benchmarks.side_by_side import EMPTY, Measured, ratios
+from tests.benchmarks.side_by_side import EMPTY, Measured, ratio_table
 
 
 def _measured(group: str, side: str, median: float, *, times: int = 1) -> Measured:
     return Measured(group, side, median, median / 2, times, coroutine=times > 1 or group == EMPTY)
 
 
-def test_ratios_are_to_the_first_of_the_group_without_the_runner() -> None:
+def test_ratios_refer_to_the_first_side_without_the_runner() -> None:
     lines = list(
-        ratios(
+        ratio_table(
             [
                 _measured("g", "slow", 210e-6, times=10),
                 _measured(EMPTY, "Runner.run", 10e-6),
@@ -22,6 +22,6 @@ def test_ratios_are_to_the_first_of_the_group_without_the_runner() -> None:
     assert "10.0 us" in lines[3]
 
 
-def test_without_an_empty_coroutine_it_says_so() -> None:
-    lines = list(ratios([_measured("g", "one", 1e-6)]))
+def test_a_missing_empty_coroutine_is_reported() -> None:
+    lines = list(ratio_table([_measured("g", "one", 1e-6)]))
     assert "not measured" in lines[-1]

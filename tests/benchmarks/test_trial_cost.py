@@ -1,7 +1,7 @@
-"""What the bench itself spends on a trial, beside the same command started bare.
+"""CPU time that trae-bench needs for a trial, compared with starting the same command directly.
 
-Processor time, not wall time: of this process and of the launcher, the command's own left out.
-Held against "at most 10 ms a trial": the table says microseconds.
+The time includes this process and the launcher, but not the command. The goal is at most 10 ms per
+trial; the table is in microseconds.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.side_by_side import Meter
+from tests.benchmarks.side_by_side import Comparison
 from tests.trae_bench.execution.test_subprocess_executor import (
     Script,
     SilentProvider,
@@ -21,16 +21,15 @@ from tests.trae_bench.execution.test_subprocess_executor import (
 )
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
 
-GROUP = "CPU of the bench for one `true`"
+GROUP = "CPU of trae-bench for one `true`"
 ROUNDS = 100
-watched: list[int] = []
-"""Process ids of launchers."""
+launcher_pids: list[int] = []
 
 
-def spent() -> float:
-    """CPU seconds of this process and of the launchers, without what they started."""
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of the launchers, without their children."""
     own = resource.getrusage(resource.RUSAGE_SELF)
-    launchers = (Path(f"/proc/{pid}/schedstat").read_text().split()[0] for pid in watched)
+    launchers = (Path(f"/proc/{pid}/schedstat").read_text().split()[0] for pid in launcher_pids)
     return own.ru_utime + own.ru_stime + sum(map(int, launchers)) / 1e9
 
 
@@ -44,31 +43,31 @@ def executor(tmp_path: Path) -> Iterator[SubprocessExecutor[str]]:
         scratch=tmp_path,
     ) as executor:
         executor.run([trial()])
-        tasks = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        watched[:] = [int(pid) for pid in tasks if b"launcher.py" in _command(pid)]
-        assert len(watched) == 1
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        launcher_pids[:] = [int(pid) for pid in children if b"launcher.py" in _command(pid)]
+        assert len(launcher_pids) == 1
         yield executor
-        watched.clear()
+        launcher_pids.clear()
 
 
 def _command(pid: str) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-@pytest.mark.benchmark(timer=spent)
-def test_bare(meter: Meter) -> None:
+@pytest.mark.benchmark(timer=cpu_seconds)
+def test_bare(comparison: Comparison) -> None:
     def bare() -> None:
         subprocess.run(["sh", "-c", "exec true"], check=True, stdin=subprocess.DEVNULL)
 
-    meter.rounds(GROUP, "bare", ROUNDS, bare)
+    comparison.measure_rounds(GROUP, "bare", ROUNDS, bare)
 
 
-@pytest.mark.benchmark(timer=spent)
-def test_trial(meter: Meter, executor: SubprocessExecutor[str]) -> None:
-    """Folders, workspace, launcher, report, digests, sample."""
+@pytest.mark.benchmark(timer=cpu_seconds)
+def test_trial(comparison: Comparison, executor: SubprocessExecutor[str]) -> None:
+    """Includes folders, workspace, launcher, report, digests and the sample."""
 
     def run() -> None:
         (sample,) = executor.run([trial()])
         assert sample.status == "ok"
 
-    meter.rounds(GROUP, "as a trial", ROUNDS, run)
+    comparison.measure_rounds(GROUP, "as a trial", ROUNDS, run)

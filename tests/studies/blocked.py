@@ -1,21 +1,21 @@
-"""Is the metric `blocked` good enough to gate waiting?
+"""Is the metric `blocked` precise enough to gate waiting times?
 
     python -m tests.studies.blocked --pairs 40 --out blocked.json
 
-Side B sleeps so many milliseconds longer in a session, in a few even parts; all pairs are
-serial. Each amount is measured twice: on the machine as it is, and with a process on every core
-that computes for 30 % of the time, in bursts of chance. The provider takes --think milliseconds
-for each reply, so that both sides wait anyhow: with 0, `blocked` may be 0, which has no ratio.
+Side B sleeps longer, in a few equal parts of a session; all pairs are serial. Each amount is
+measured twice: on the machine as it is, and with a process on every core that computes for 30 % of
+the time in random bursts. The provider takes --think milliseconds per reply, so both sides always
+wait. With 0, `blocked` can be 0, which has no ratio.
 
 A             median of side A (ms)
-true          what B really slept longer (ms), by its own clock
-difference    mean of B - A (ms), less the true one: the bias
-sd            of the pairs' B - A (ms)
-pair sd       of the pairs' log ratios; no ratio where a value is zero
-found         share of windows of 8, 20 and 40 pairs, drawn from the pairs with replacement,
-              that `serial-v1` calls a regression in a family of 30 rows; the spread of the
-              pairs without extra sleep stands in for A/A pairs. For 0 ms: false regressions
-standing      what those pairs say of the metric: gated, too noisy, sides differ
+true          actual extra sleep of B (ms), by its own clock
+bias          mean of B - A (ms) minus the true value
+sd            standard deviation of B - A (ms)
+pair sd       standard deviation of the log ratios; "-" if a value is zero
+found         share of bootstrap windows of 8, 20 and 40 pairs that `serial-v1` calls a regression
+              in a family of 30 rows. The pairs without extra sleep take the place of A/A pairs;
+              for 0 ms these are false regressions
+standing      reliability according to those pairs: gated, too noisy, sides differ
 """
 
 import math
@@ -30,22 +30,22 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tests.studies.harness import (
-    BURDEN_WALL,
-    NOISE,
-    NOTHING,
-    Burden,
+    INJECTED_WALL,
+    NO_LOAD,
+    NOISE_SCENARIO,
+    InjectedLoad,
     Mean,
-    arguments,
-    bench,
-    burdened,
-    keep,
+    load_contrasts,
+    load_scenario,
+    make_parser,
+    markdown_table,
     mean,
-    pairs_of,
-    play,
-    scenario_of,
-    table,
+    measured_pairs,
+    open_executor,
+    run_cells,
+    write_raw,
 )
-from tests.studies.injected_load import times
+from tests.studies.injected_load import repetitions
 from tests.trae_bench.operating_characteristics import FAMILY, judge_alone
 from trae_bench._util.cpu_affinity import cores
 from trae_bench.execution.ports import Executor
@@ -54,22 +54,23 @@ from trae_bench.model.experiment import Cell, Limits
 from trae_bench.model.result import Estimate
 from trae_bench.model.sample import Sample
 from trae_bench.scenario import Scenario
-from trae_bench.stats.analysis import MINIMUM, standing
 from trae_bench.stats.decision import SERIAL_V1, Row, estimate
+from trae_bench.stats.metric_rules import MIN_DIFFERENCES
+from trae_bench.stats.noise import reliability_of
 
-COMPARED = ("blocked", "wall", "session_overhead")
-LOADS = {"quiet": 0.0, "load": 0.3}
-"""Share of its time for which a process on each core computes."""
+METRIC_NAMES = ("blocked", "wall", "session_overhead")
+BACKGROUND_LOADS = {"quiet": 0.0, "load": 0.3}
+"""Share of the time for which a process on each core computes."""
 SIZES = (8, 20, 40)
 WINDOWS = 400
 
-_HOG = """
+_BUSY = """
 import os, random, sys, time
 core, share = int(sys.argv[1]), float(sys.argv[2])
 os.sched_setaffinity(0, {core})
-draw = random.Random(core)
+rng = random.Random(core)
 while True:
-    burst = draw.expovariate(1 / 0.02)
+    burst = rng.expovariate(1 / 0.02)
     end = time.monotonic() + burst
     while time.monotonic() < end:
         pass
@@ -80,12 +81,12 @@ Pair = tuple[Sample, Sample]
 
 
 class Line(Struct, frozen=True):
-    load: str
-    asked: float
-    """Milliseconds."""
+    """One row of the table; times in milliseconds."""
+
+    background: str
+    requested: float
     metric: str
     a: float
-    """Milliseconds, as are `true` and `bias`."""
     true: float
     bias: Mean
     pair_sd: float
@@ -94,14 +95,14 @@ class Line(Struct, frozen=True):
 
 
 @contextmanager
-def hogs(share: float) -> Iterator[None]:
-    """A process on each core that computes for this share of the time."""
+def busy_cores(share: float) -> Iterator[None]:
+    """Run a process on each core that computes for this share of the time."""
     with ExitStack() as running:
         for core in cores() if share else ():
-            argv = [sys.executable, "-I", "-S", "-c", _HOG, str(core), str(share)]
-            hog = running.enter_context(subprocess.Popen(argv))
-            # Before Popen's own exit, which waits for its end.
-            running.callback(hog.kill)
+            argv = [sys.executable, "-I", "-S", "-c", _BUSY, str(core), str(share)]
+            process = running.enter_context(subprocess.Popen(argv))
+            # Popen's exit waits for the end of the process, so kill it first.
+            running.callback(process.kill)
         yield
 
 
@@ -111,57 +112,59 @@ def row_of(pairs: Sequence[Pair], metric: str, floor: Estimate | None = None) ->
         b=tuple(b.metrics[metric] for _, b in pairs),
         rule=SERIAL_V1,
         floor_sd=floor.sd if floor else 0.0,
-        minimum=MINIMUM.get(metric, 0.0),
+        minimum=MIN_DIFFERENCES.get(metric, 0.0),
     )
 
 
 def power(
-    pairs: Sequence[Pair], metric: str, floor: Estimate | None, draw: Random
+    pairs: Sequence[Pair], metric: str, floor: Estimate | None, rng: Random
 ) -> dict[int, float]:
-    found = {}
+    """Return the share of windows with a regression, by window size."""
+    shares = {}
     for size in (size for size in SIZES if size <= len(pairs)):
-        windows = (draw.choices(pairs, k=size) for _ in range(WINDOWS))
-        judged = [judge_alone(row_of(window, metric, floor)).verdict for window in windows]
-        found[size] = judged.count("regression") / WINDOWS
-    return found
+        windows = (rng.choices(pairs, k=size) for _ in range(WINDOWS))
+        verdicts = [judge_alone(row_of(window, metric, floor)).verdict for window in windows]
+        shares[size] = verdicts.count("regression") / WINDOWS
+    return shares
 
 
-def lines_of(load: str, by_amount: dict[float, list[Pair]], draw: Random) -> Iterator[Line]:
-    for metric in COMPARED:
+def make_lines(background: str, by_amount: dict[float, list[Pair]], rng: Random) -> Iterator[Line]:
+    for metric in METRIC_NAMES:
         floor = estimate(row_of(by_amount[0.0], metric))
         for amount, pairs in by_amount.items():
-            slept = [b.metrics[BURDEN_WALL] - a.metrics[BURDEN_WALL] for a, b in pairs]
-            longer = [b.metrics[metric] - a.metrics[metric] for a, b in pairs]
-            shown = estimate(row_of(pairs, metric))
+            slept = [b.metrics[INJECTED_WALL] - a.metrics[INJECTED_WALL] for a, b in pairs]
+            differences = [b.metrics[metric] - a.metrics[metric] for a, b in pairs]
+            measured = estimate(row_of(pairs, metric))
             yield Line(
-                load=load,
-                asked=amount,
+                background=background,
+                requested=amount,
                 metric=metric,
                 a=1000 * median(a.metrics[metric] for a, _ in pairs),
                 true=1000 * median(slept),
-                bias=mean([1000 * (d - s) for d, s in zip(longer, slept, strict=True)]),
-                pair_sd=shown.sd if shown and shown.log_ratio is not None else math.nan,
-                found=power(pairs, metric, floor, draw),
-                standing=standing(floor, METRICS[metric], FAMILY),
+                bias=mean([1000 * (d - s) for d, s in zip(differences, slept, strict=True)]),
+                pair_sd=measured.sd if measured and measured.log_ratio is not None else math.nan,
+                found=power(pairs, metric, floor, rng),
+                standing=reliability_of(floor, METRICS[metric], FAMILY),
             )
 
 
-def measured(
+def measure(
     executor: Executor, scenario: Scenario, amounts: Sequence[float], pairs: int, seed: int
 ) -> dict[str, list[Sample]]:
-    parts = times("sleep", sum(turn.repeat for turn in scenario.turns))
-    burdens = {
-        f"{amount:g} ms": Burden("sleep", round(1000 * amount / parts)) if amount else NOTHING
+    """Return the samples of each background load."""
+    parts = repetitions("sleep", sum(turn.repeat for turn in scenario.turns))
+    loads = {
+        f"{amount:g} ms": InjectedLoad("sleep", round(1000 * amount / parts)) if amount else NO_LOAD
         for amount in amounts
     }
-    compared = burdened(scenario, burdens)[1:]
-    planned = [Cell(scenario.name, one, "serial", COMPARED) for one in compared]
-    found = {}
-    for name, share in LOADS.items():
-        with hogs(share):
-            ending = play(executor, planned, Limits(pairs=pairs, fixed=True), seed)
-        found[name] = list(ending.samples)
-    return found
+    contrasts = load_contrasts(scenario, loads)[1:]
+    cells = [Cell(scenario.name, contrast, "serial", METRIC_NAMES) for contrast in contrasts]
+    samples = {}
+    for name, share in BACKGROUND_LOADS.items():
+        with busy_cores(share):
+            ending = run_cells(executor, cells, Limits(pairs=pairs, fixed=True), seed)
+        samples[name] = list(ending.samples)
+    return samples
 
 
 def report(lines: Sequence[Line]) -> str:
@@ -170,14 +173,14 @@ def report(lines: Sequence[Line]) -> str:
         *(f"found in {size}" for size in SIZES),
         "standing",
     )
-    return table(head, [_cells(line) for line in lines])
+    return markdown_table(head, [_cells(line) for line in lines])
 
 
 def _cells(line: Line) -> tuple[str, ...]:
     bias = line.bias
     return (
-        line.load,
-        f"{line.asked:g} ms",
+        line.background,
+        f"{line.requested:g} ms",
         line.metric,
         f"{line.a:.0f} ms",
         f"{line.true:.1f} ms",
@@ -185,32 +188,34 @@ def _cells(line: Line) -> tuple[str, ...]:
         f"{bias.sd:.1f} ms",
         "-" if math.isnan(line.pair_sd) else f"{line.pair_sd:.1%}",
         *(f"{line.found[size]:.0%}" if size in line.found else "-" for size in SIZES),
-        line.reliability,
+        line.standing,
     )
 
 
-def main(said: Sequence[str] | None = None) -> None:
-    parser = arguments(__doc__, "blocked")
-    parser.add_argument("--scenario", default=NOISE, help="default: %(default)s")
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__, "blocked")
+    parser.add_argument("--scenario", default=NOISE_SCENARIO, help="default: %(default)s")
     parser.add_argument("--milliseconds", default="5,10,20", help="default: %(default)s")
-    parser.add_argument("--think", type=float, default=2.0, help="ms a reply; %(default)s")
+    parser.add_argument(
+        "--think", type=float, default=2.0, help="ms per reply; default: %(default)s"
+    )
     parser.add_argument("--pairs", type=int, default=40, help="default: %(default)s, at most 40")
-    asked = parser.parse_args(said)
-    amounts = [0.0, *map(float, asked.milliseconds.split(","))]
-    scenario = scenario_of(asked.scenario, COMPARED)
-    provider = replace(scenario.provider, think_seconds=asked.think / 1000)
+    options = parser.parse_args(argv)
+    amounts = [0.0, *map(float, options.milliseconds.split(","))]
+    scenario = load_scenario(options.scenario, METRIC_NAMES)
+    provider = replace(scenario.provider, think_seconds=options.think / 1000)
     scenario = replace(scenario, provider=provider)
-    with bench(scenario) as executor:
-        samples = measured(executor, scenario, amounts, asked.pairs, asked.seed)
-    draw = Random(asked.seed)
-    lines = [
-        line
-        for load, taken in samples.items()
-        for by_amount in [{each: pairs_of(taken, f"{each:g} ms", "serial") for each in amounts}]
-        for line in lines_of(load, by_amount, draw)
-    ]
-    keep(asked, lines=lines, samples=samples)
-    print(f"{asked.scenario}, {asked.pairs} pairs each\n\n{report(lines)}")
+    with open_executor(scenario) as executor:
+        samples = measure(executor, scenario, amounts, options.pairs, options.seed)
+    rng = Random(options.seed)
+    lines: list[Line] = []
+    for background, taken in samples.items():
+        by_amount = {
+            amount: measured_pairs(taken, f"{amount:g} ms", "serial") for amount in amounts
+        }
+        lines += make_lines(background, by_amount, rng)
+    write_raw(options, lines=lines, samples=samples)
+    print(f"{options.scenario}, {options.pairs} pairs each\n\n{report(lines)}")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""How often does the whole rule call equal sides different?
+"""How often does the complete rule call equal sides different?
 
     python -m tests.studies.false_alarms --minutes 12 --out false-alarms.jsonl
 
-Each round is one run of one scenario as `trae-bench run` makes it: A/A pairs first, which
-decide what is gated, then contrasts that are judged like any, but have equal arms: each toggle on
-or off by lot, the same on both sides. Every regression or improvement in a gated row is a false
-alarm.
+Each round is one run of one scenario, as by `trae-bench run`. A/A pairs come first and determine
+which rows are gated. Then follow contrasts with equal arms: each toggle is on or off at random, the
+same on both sides. Every regression or improvement in a gated row is a false alarm.
 
-The scenario that has had the fewest rounds is next, the quickest of them first, so that any
-budget gives a fair picture of the catalogue. A run that was stopped goes on where it was when
-it is started again with the same --out. Several can be at work at once, each the others' noise:
-give each its own --seed, --out and TRAE_BENCH_LOCK; `--tell FILE ...` tells of them together.
+The next scenario is always the one with the fewest rounds, and of those the quickest. Any budget
+therefore covers the catalogue evenly. Start the study again with the same --out to resume it.
+Several processes can run at once and add noise to each other: give each its own --seed, --out and
+TRAE_BENCH_LOCK. `--report FILE ...` reports several files together.
 """
 
 import math
+from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,17 +23,17 @@ from statistics import fmean, median
 from msgspec import Struct, convert
 
 from tests.studies.harness import (
-    Clock,
-    Log,
-    arguments,
-    play,
-    playable,
-    rounds_of,
-    say,
-    scenario_of,
-    share_at_most,
-    stoppable,
-    table,
+    RoundLog,
+    TimeLimit,
+    available_scenarios,
+    load_scenario,
+    make_parser,
+    markdown_table,
+    print_progress,
+    proportion_upper_bound,
+    read_rounds,
+    run_cells,
+    stop_on_interrupt,
 )
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import NOISE_FLOOR
@@ -42,10 +42,11 @@ from trae_bench.model.experiment import Arm, Cell, Contrast, Limits, Mode
 from trae_bench.model.result import Comparison, Verdict
 from trae_bench.run.runner import Bench
 from trae_bench.scenario import Scenario
-from trae_bench.stats.analysis import comparisons, noise_floor
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.noise import noise_floor
 
 TOO_LONG = ("throughput@500", "trajectory-long@1000", "trajectory-long@history-1000")
-"""Half a minute and more for one trial."""
+"""Scenarios whose trials take half a minute or more."""
 VERDICTS: tuple[Verdict, ...] = (
     "regression",
     "improvement",
@@ -56,8 +57,8 @@ VERDICTS: tuple[Verdict, ...] = (
 FALSE = VERDICTS[:2]
 
 
-class Judged(Struct, frozen=True):
-    """One row of one round, both of whose sides were equal."""
+class JudgedRow(Struct, frozen=True):
+    """One row of one round with equal sides."""
 
     contrast: str
     metric: str
@@ -69,7 +70,7 @@ class Judged(Struct, frozen=True):
     sd: float
 
     @classmethod
-    def of(cls, row: Comparison) -> "Judged":
+    def of(cls, row: Comparison) -> "JudgedRow":
         return cls(
             contrast=row.contrast,
             metric=row.metric,
@@ -87,52 +88,55 @@ class Round(Struct, frozen=True):
     number: int
     seconds: float
     pairs: int
-    """Taken, A/A and lost ones included."""
+    """Measured pairs, including A/A and lost ones."""
     sides_differ: tuple[str, ...]
-    """Metrics whose A/A pairs stop the run: a false alarm, too, though of another kind."""
-    rows: tuple[Judged, ...]
+    """Metrics whose A/A pairs stop the run, another kind of false alarm."""
+    rows: tuple[JudgedRow, ...]
 
     @property
-    def false(self) -> list[Judged]:
+    def false_verdicts(self) -> list[JudgedRow]:
         return [row for row in self.rows if row.gated and row.verdict in FALSE]
 
 
-def equal_contrasts(scenario: Scenario, count: int, draw: Random) -> list[Contrast]:
-    """A/A, and contrasts that only claim to be different."""
+def equal_contrasts(scenario: Scenario, count: int, rng: Random) -> list[Contrast]:
+    """Return A/A and `count` contrasts, each with equal arms and random toggles."""
     none = Arm("none", dict.fromkeys(scenario.toggles.vary, False) | scenario.toggles.hold)
-    found = [Contrast(NOISE_FLOOR, none, none)]
+    contrasts = [Contrast(NOISE_FLOOR, none, none)]
     for number in range(1, count + 1):
-        lots = {toggle: draw.random() < 0.5 for toggle in scenario.toggles.vary}
-        both = Arm(f"lot {number}", lots | scenario.toggles.hold)
-        found.append(Contrast(f"equal {number}", both, both))
-    return found
+        toggles = {toggle: rng.random() < 0.5 for toggle in scenario.toggles.vary}
+        arm = Arm(f"random {number}", toggles | scenario.toggles.hold)
+        contrasts.append(Contrast(f"equal {number}", arm, arm))
+    return contrasts
 
 
-def taken(scenario: Scenario, contrasts: Sequence[Contrast], mode: Mode | None) -> list[Cell]:
-    """All cells, or those of one mode."""
-    return [
-        one
-        for one in cells(scenario.name, scenario.metrics, contrasts, METRICS)
-        if mode in (None, one.mode)
-    ]
+def cells_of_mode(
+    scenario: Scenario, contrasts: Sequence[Contrast], mode: Mode | None
+) -> list[Cell]:
+    """Return the cells of one mode, or all cells if `mode` is None."""
+    planned = cells(scenario.name, scenario.metrics, contrasts, METRICS)
+    return [cell for cell in planned if mode in (None, cell.mode)]
 
 
-def with_pairs(names: Sequence[str], mode: Mode | None) -> list[str]:
-    """Those that have any in this mode."""
-    scenarios = [(name, scenario_of(name)) for name in names]
-    return [name for name, one in scenarios if taken(one, equal_contrasts(one, 0, Random(0)), mode)]
+def scenarios_with_mode(names: Sequence[str], mode: Mode | None) -> list[str]:
+    """Return the scenarios that have cells of this mode."""
+
+    def has_cells(scenario: Scenario) -> bool:
+        contrasts = equal_contrasts(scenario, 0, Random(0))
+        return bool(cells_of_mode(scenario, contrasts, mode))
+
+    return [name for name in names if has_cells(load_scenario(name))]
 
 
-def one_round(
+def run_round(
     name: str, number: int, count: int, mode: Mode | None, limits: Limits, seed: int
 ) -> Round:
-    scenario = scenario_of(name)
-    draw = Random(f"{seed}|{name}|{number}")
-    asked = taken(scenario, equal_contrasts(scenario, count, draw), mode)
-    bench = Bench(say)
+    scenario = load_scenario(name)
+    rng = Random(f"{seed}|{name}|{number}")
+    planned = cells_of_mode(scenario, equal_contrasts(scenario, count, rng), mode)
+    bench = Bench(print_progress)
     with bench.lock(), bench.executor({scenario.name: scenario}) as executor:
-        ending = play(executor, asked, limits, draw.getrandbits(32))
-    rows = comparisons(ending.samples, asked, METRICS)
+        ending = run_cells(executor, planned, limits, rng.getrandbits(32))
+    rows = comparisons(ending.samples, planned, METRICS)
     return Round(
         scenario=name,
         number=number,
@@ -143,46 +147,50 @@ def one_round(
             for floor in noise_floor(rows, METRICS)
             if floor.reliability == "sides differ"
         ),
-        rows=tuple(Judged.of(row) for row in rows if row.contrast != NOISE_FLOOR),
+        rows=tuple(JudgedRow.of(row) for row in rows if row.contrast != NOISE_FLOOR),
     )
 
 
-# -- what comes next --------------------------------------------------------------------
+# -- schedule ---------------------------------------------------------------------------
 
 
-def next_scenario(names: Sequence[str], done: Sequence[Round]) -> str:
-    """The one with the fewest rounds; of those the quickest, as far as that is known."""
+def next_scenario(names: Sequence[str], rounds: Sequence[Round]) -> str:
+    """Return the scenario with the fewest rounds, and of those the quickest.
+
+    Before its first round, a scenario is ordered by its number of steps.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for one in done:
-        seconds.setdefault(one.scenario, []).append(one.seconds)
+    for finished in rounds:
+        seconds.setdefault(finished.scenario, []).append(finished.seconds)
 
     def order(name: str) -> tuple[int, float]:
-        seen = seconds[name]
-        return len(seen), fmean(seen) if seen else _steps(name)
+        durations = seconds[name]
+        return len(durations), fmean(durations) if durations else _steps(name)
 
     return min(names, key=order)
 
 
 def _steps(name: str) -> float:
-    scenario = scenario_of(name)
+    scenario = load_scenario(name)
     return scenario.load.sessions * sum(turn.repeat for turn in scenario.turns)
 
 
-# -- what is told -----------------------------------------------------------------------
+# -- report -----------------------------------------------------------------------------
 
 
-def report(done: Sequence[Round]) -> str:
-    rows = [row for one in done for row in one.rows]
-    groups: dict[tuple[str, str], list[Judged]] = {}
+def report(rounds: Sequence[Round]) -> str:
+    rows = [row for finished in rounds for row in finished.rows]
+    groups: dict[tuple[str, str], list[JudgedRow]] = {}
     for row in rows:
         groups.setdefault((row.mode, row.metric), []).append(row)
     head = ("mode", "metric", "rows", "gated", *VERDICTS, "median pairs", "median sd", "largest")
     lines = [(*key, *_figures(group)) for key, group in sorted(groups.items())]
-    return "\n".join([table(head, [*lines, ("all", "", *_figures(rows))]), "", *_closing(done)])
+    table = markdown_table(head, [*lines, ("all", "", *_figures(rows))])
+    return "\n".join([table, "", *_summary(rounds), *_false_verdicts(rounds)])
 
 
-def _figures(rows: Sequence[Judged]) -> list[object]:
-    """Of gated rows, but for their number."""
+def _figures(rows: Sequence[JudgedRow]) -> list[object]:
+    """Return the number of rows, then the figures of the gated ones."""
     gated = [row for row in rows if row.gated]
     count = Counter(row.verdict for row in gated)
     largest = max((abs(row.log_ratio or 0.0) for row in gated), default=0.0)
@@ -196,84 +204,106 @@ def _figures(rows: Sequence[Judged]) -> list[object]:
     ]
 
 
-def _closing(done: Sequence[Round]) -> list[str]:
-    measured = [row for one in done for row in one.rows if row.pairs]
+def _summary(rounds: Sequence[Round]) -> list[str]:
+    measured = [row for finished in rounds for row in finished.rows if row.pairs]
     gated = [row for row in measured if row.gated]
-    informed = [row.verdict in FALSE for row in measured if not row.gated]
-    false = sum(len(one.false) for one in done)
-    hit = sum(bool(one.false) for one in done)
-    stopped = [f"{one.scenario} {metric}" for one in done for metric in one.sides_differ]
-    lines = [
-        f"{len(done)} runs of {len({one.scenario for one in done})} scenarios and variants, "
-        f"{sum(one.pairs for one in done)} pairs, {sum(one.seconds for one in done):.0f} s.",
-        *_compared(done),
-        f"False verdicts in {false} of {len(gated)} gated rows (95 % sure: at most "
-        f"{share_at_most(false, len(gated)):.2%}), in {hit} of {len(done)} runs (at most "
-        f"{share_at_most(hit, len(done)):.1%}).",
-        f"Of {len(informed)} more rows, for information only, {sum(informed)} were called "
+    not_gated = [row.verdict in FALSE for row in measured if not row.gated]
+    false_rows = sum(len(finished.false_verdicts) for finished in rounds)
+    false_runs = sum(bool(finished.false_verdicts) for finished in rounds)
+    stopped = [
+        f"{finished.scenario} {metric}" for finished in rounds for metric in finished.sides_differ
+    ]
+    return [
+        f"{len(rounds)} runs of {len({finished.scenario for finished in rounds})} scenarios and "
+        f"variants, {sum(finished.pairs for finished in rounds)} pairs, "
+        f"{sum(finished.seconds for finished in rounds):.0f} s.",
+        *_coverage(rounds),
+        f"False verdicts: {false_rows} of {len(gated)} gated rows (95 % upper bound: "
+        f"{proportion_upper_bound(false_rows, len(gated)):.2%}), {false_runs} of {len(rounds)} "
+        f"runs (upper bound: {proportion_upper_bound(false_runs, len(rounds)):.1%}).",
+        f"Of {len(not_gated)} other rows, for information only, {sum(not_gated)} were called "
         "different.",
         f"A/A pairs that would have stopped a run: {', '.join(stopped) or 'none'}.",
     ]
-    return lines + [
-        f"- {one.scenario}, round {one.number}: {row.contrast} {row.metric} {row.verdict} "
-        f"{math.expm1(row.log_ratio or 0.0):+.1%} in {row.pairs} pairs"
-        for one in done
-        for row in one.false
+
+
+def _false_verdicts(rounds: Sequence[Round]) -> list[str]:
+    return [
+        f"- {finished.scenario}, round {finished.number}: {row.contrast} {row.metric} "
+        f"{row.verdict} {math.expm1(row.log_ratio or 0.0):+.1%} in {row.pairs} pairs"
+        for finished in rounds
+        for row in finished.false_verdicts
     ]
 
 
-def _compared(done: Sequence[Round]) -> list[str]:
-    """How often equal sides were compared, those of a contrast that got no pair left out."""
-    seen = {
-        (row.mode == "serial", one.scenario, number, row.contrast)
-        for number, one in enumerate(done)
-        for row in one.rows
+def _coverage(rounds: Sequence[Round]) -> list[str]:
+    """Return how often equal sides were compared, without contrasts that got no pair."""
+    compared = {
+        (row.mode == "serial", finished.scenario, number, row.contrast)
+        for number, finished in enumerate(rounds)
+        for row in finished.rows
         if row.pairs
     }
     lines = []
-    for serial, how in ((False, "In duets"), (True, "One after the other")):
-        times = Counter(scenario for was_serial, scenario, *_ in seen if was_serial == serial)
+    for serial, pairs in ((False, "Duets"), (True, "Serial pairs")):
+        times = Counter(scenario for was_serial, scenario, *_ in compared if was_serial == serial)
         if times:
-            fewest, usual = min(times.values()), median(times.values())
             lines.append(
-                f"{how} equal sides were compared {times.total()} times, on {len(times)} scenarios "
-                f"and variants, each {fewest} times at least and {usual:.0f} in the median."
+                f"{pairs}: {times.total()} comparisons of equal sides on {len(times)} scenarios "
+                f"and variants, at least {min(times.values())} each (median "
+                f"{median(times.values()):.0f})."
             )
     return lines
 
 
-def main(said: Sequence[str] | None = None) -> None:
-    parser = arguments(__doc__, "false_alarms")
-    parser.add_argument("--minutes", type=float, help="begin no round after that")
-    parser.add_argument("--rounds", type=int, help="in all, those of an earlier run included")
+# -- command line -----------------------------------------------------------------------
+
+
+def _parser() -> ArgumentParser:
+    parser = make_parser(__doc__, "false_alarms")
+    parser.add_argument("--minutes", type=float, help="start no round after this time")
+    parser.add_argument("--rounds", type=int, help="total number, including an earlier run")
     parser.add_argument("--round-seconds", type=float, default=60.0, help="budget of one run")
-    parser.add_argument("--contrasts", type=int, default=2, help="of a run")
-    parser.add_argument("--mode", choices=("duet", "serial"), help="of the pairs; default: both")
-    parser.add_argument("--pairs", type=int, help="of a cell, at most; for trying this out")
-    parser.add_argument("--tell", type=Path, nargs="+", help="measure nothing; tell of these files")
-    parser.add_argument("--noise-pairs", type=int, default=8, help="A/A pairs of each mode")
+    parser.add_argument("--contrasts", type=int, default=2, help="per run")
+    parser.add_argument("--mode", choices=("duet", "serial"), help="default: both")
+    parser.add_argument("--pairs", type=int, help="maximum per cell, for a short test")
+    parser.add_argument("--report", type=Path, nargs="+", help="report these files and exit")
+    parser.add_argument("--noise-pairs", type=int, default=8, help="A/A pairs per mode")
     parser.add_argument("scenarios", nargs="*", help="default: the whole catalogue")
-    asked = parser.parse_args(said)
-    if asked.tell:
-        print(report([one for path in asked.tell for one in convert(rounds_of(path), list[Round])]))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.report:
+        files = [convert(read_rounds(path), list[Round]) for path in options.report]
+        print(report([finished for rounds in files for finished in rounds]))
         return
-    if asked.minutes is None and asked.rounds is None:
-        parser.error("say when to end: --minutes or --rounds")
+    if options.minutes is None and options.rounds is None:
+        parser.error("give --minutes or --rounds")
+    print(report(run_rounds(options)))
+
+
+def run_rounds(options: Namespace) -> list[Round]:
+    """Run rounds until the limits of the options, and return them with those of the log."""
     fixed = ("seed", "contrasts", "mode", "noise_pairs", "round_seconds", "pairs")
-    log = Log(asked.out, {name: getattr(asked, name) for name in fixed})
-    limits = Limits(asked.round_seconds, asked.pairs, asked.noise_pairs)
-    names = with_pairs(asked.scenarios or playable(TOO_LONG), asked.mode)
-    clock = Clock(asked.minutes)
-    done = convert(log.rounds, list[Round])
-    with stoppable():
-        while clock.left > 0 and (asked.rounds is None or len(done) < asked.rounds):
-            name = next_scenario(names, done)
-            number = sum(one.scenario == name for one in done)
-            wishes = (asked.contrasts, asked.mode, limits, asked.seed)
-            done.append(one_round(name, number, *wishes))
-            log.append(done[-1])
-            say(f"{len(done)}: {name}, {done[-1].seconds:.0f} s")
-    print(report(done))
+    log = RoundLog(options.out, {name: getattr(options, name) for name in fixed})
+    limits = Limits(options.round_seconds, options.pairs, options.noise_pairs)
+    names = scenarios_with_mode(options.scenarios or available_scenarios(TOO_LONG), options.mode)
+    time_limit = TimeLimit(options.minutes)
+    max_rounds = math.inf if options.rounds is None else options.rounds
+    rounds = convert(log.rounds, list[Round])
+    with stop_on_interrupt():
+        while time_limit.remaining > 0 and len(rounds) < max_rounds:
+            name = next_scenario(names, rounds)
+            number = sum(finished.scenario == name for finished in rounds)
+            rounds.append(
+                run_round(name, number, options.contrasts, options.mode, limits, options.seed)
+            )
+            log.append(rounds[-1])
+            print_progress(f"{len(rounds)}: {name}, {rounds[-1].seconds:.0f} s")
+    return rounds
 
 
 if __name__ == "__main__":

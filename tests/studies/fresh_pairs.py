@@ -1,9 +1,9 @@
-"""What fresh pairs cost of real regressions, and take of false ones, on artificial noise.
+"""Power and false alarms of the confirmation by fresh pairs, on artificial noise.
 
     python -m tests.studies.fresh_pairs --rows 1000
 
-Each row is one of M gated rows of a run that compares two revisions, the others without a pair.
-Log ratios are Gaussian around the true change, and the A/A pairs show their spread as it is.
+Each row is one of M gated rows of a run that compares two revisions; the other rows have no pairs.
+Log ratios are Gaussian around the true change, and the A/A pairs have exactly their spread.
 docs/statistics.md has the table.
 """
 
@@ -20,7 +20,9 @@ from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Arm, Cell, Contrast, Mode, Side
 from trae_bench.model.sample import Sample
-from trae_bench.stats.analysis import comparisons, key_of, stops
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.metric_rules import stops
+from trae_bench.stats.pairs import key_of
 
 A, B = Arm("base", {}), Arm("head", {})
 QUANTILES = [NormalDist().inv_cdf((n + 0.5) / 40) for n in range(40)]
@@ -31,9 +33,9 @@ class Case(NamedTuple):
 
     metric: str
     sd: float
-    """Of a pair's log ratio."""
+    """Standard deviation of the log ratios."""
     changes: tuple[float, ...]
-    """True changes (fractions)."""
+    """True changes, as fractions."""
 
 
 CASES = (
@@ -44,30 +46,31 @@ CASES = (
 )
 
 
-def shares(case: Case, change: float, rows: int, family: int, random: Random) -> tuple[float, ...]:
-    """Shares of the rows in which a regression was found, and in which it was confirmed."""
-    outcomes = [_outcome(case, change, family, random) for _ in range(rows)]
-    return tuple(sum(each) / rows for each in zip(*outcomes, strict=True))
+def shares(case: Case, change: float, rows: int, family: int, rng: Random) -> tuple[float, ...]:
+    """Return the shares of rows with a found, and with a confirmed, regression."""
+    outcomes = [_outcome(case, change, family, rng) for _ in range(rows)]
+    return tuple(sum(flags) / rows for flags in zip(*outcomes, strict=True))
 
 
-def _outcome(case: Case, change: float, family: int, random: Random) -> tuple[bool, bool]:
+def _outcome(case: Case, change: float, family: int, rng: Random) -> tuple[bool, bool]:
+    """Return whether a regression was found, and whether it was confirmed."""
     mode: Mode = "serial" if METRICS[case.metric].mode == "serial" else "duet"
     noise = Cell("work", Contrast(NOISE_FLOOR, B, B), mode, (case.metric,))
-    asked = [Cell("work", Contrast(f"head {n}", A, B), mode, (case.metric,)) for n in range(family)]
-    again = confirming(asked[0])
-    last = stops(asked[0], METRICS)[-1]
+    cells = [Cell("work", Contrast(f"head {n}", A, B), mode, (case.metric,)) for n in range(family)]
+    fresh = confirming(cells[0])
+    pairs = stops(cells[0], METRICS)[-1]
     samples = [
         *_pairs(noise, case, [case.sd * quantile for quantile in QUANTILES]),
-        *_pairs(asked[0], case, _drawn(case, change, last, random)),
-        *_pairs(again, case, _drawn(case, change, last, random)),
+        *_pairs(cells[0], case, _random_log_ratios(case, change, pairs, rng)),
+        *_pairs(fresh, case, _random_log_ratios(case, change, pairs, rng)),
     ]
-    found = comparisons(samples, [noise, *asked, again], METRICS)
-    row = next(row for row in found if row.contrast == asked[0].contrast.name)
+    rows = comparisons(samples, [noise, *cells, fresh], METRICS)
+    row = next(row for row in rows if row.contrast == cells[0].contrast.name)
     return row.confirmation is not None, row.judgement.verdict == "regression"
 
 
-def _drawn(case: Case, change: float, count: int, random: Random) -> list[float]:
-    return [random.gauss(math.log1p(change), case.sd) for _ in range(count)]
+def _random_log_ratios(case: Case, change: float, count: int, rng: Random) -> list[float]:
+    return [rng.gauss(math.log1p(change), case.sd) for _ in range(count)]
 
 
 def _pairs(cell: Cell, case: Case, log_ratios: Sequence[float]) -> Iterator[Sample]:
@@ -83,20 +86,23 @@ def table(rows: int, family: int, seed: int) -> Iterator[str]:
     yield "|---|---|---|"
     for case in CASES:
         mode = METRICS[case.metric].mode
-        random = Random(f"{seed} {case}")
-        both = [shares(case, change, rows, family, random) for change in case.changes]
+        rng = Random(f"{seed} {case}")
+        results = [shares(case, change, rows, family, rng) for change in case.changes]
         changes = " / ".join(f"+{100 * change:.0f} %" for change in case.changes)
-        told = (" / ".join(f"{100 * one:.3g}" for one in each) for each in zip(*both, strict=True))
-        yield f"| {mode}, s {100 * case.sd:.0f} %: {changes} | {' % | '.join(told)} % |"
+        columns = (
+            " / ".join(f"{100 * share:.3g}" for share in column)
+            for column in zip(*results, strict=True)
+        )
+        yield f"| {mode}, s {100 * case.sd:.0f} %: {changes} | {' % | '.join(columns)} % |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rows", type=int, default=1000, help="of each change")
-    parser.add_argument("--family", type=int, default=10, help="gated rows of a run")
+    parser.add_argument("--rows", type=int, default=1000, help="per change")
+    parser.add_argument("--family", type=int, default=10, help="gated rows per run")
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    for line in table(asked.rows, asked.family, asked.seed):
+    options = parser.parse_args()
+    for line in table(options.rows, options.family, options.seed):
         print(line, flush=True)
 
 

@@ -1,8 +1,7 @@
-"""What the studies share: a bench whose agent can be burdened, small statistics, tables.
+"""Shared parts of the studies: an executor with injected load, statistics, raw data, tables.
 
-Trials, pairs, order, pinning and verdicts are the laboratory's own: `SubprocessExecutor` runs them,
-`Scheduler` decides what comes next, `comparisons` judges. What differs from a run of
-`trae-bench` is the arms: an arm is called by the burden that its agent carries.
+The studies use the production `SubprocessExecutor`, `Scheduler` and `comparisons`. They differ from
+`trae-bench run` in the arms: the name of an arm is the load that is injected into its agent.
 """
 
 import argparse
@@ -46,76 +45,80 @@ from trae_bench.run import planner
 from trae_bench.run.doctor import tiny
 from trae_bench.run.scheduler import Ending, Scheduler
 from trae_bench.scenario import Scenario, find, load, split
-from trae_bench.stats.analysis import PairOfSamples, group, pair_outcome
-from trae_bench.stats.decision import t_quantile
+from trae_bench.stats.pairs import PairOfSamples, group_samples, pair_outcome
+from trae_bench.stats.student_t import t_quantile
 from trae_bench.subject.agent_core import AgentCoreSubject
 
 ROOT = Path(__file__).resolve().parents[2]
-NOISE = "noise"
-"""Name of a scenario without tools that are processes: all CPU is the agent's own. `noise@200`
-is one of 200 looks at a file."""
-NOISE_LOOKS = 40
-BURDEN_CPU, BURDEN_WALL = "burden_cpu", "burden_wall"
-"""What a sample's burden cost (s), among its metrics; see `burden.py`."""
+NOISE_SCENARIO = "noise"
+"""Name of a scenario without child processes: all CPU time belongs to the agent. `noise@200` views
+a file 200 times."""
+DEFAULT_VIEWS = 40
+INJECTED_CPU, INJECTED_WALL = "injected_cpu", "injected_wall"
+"""Metrics of a sample: cost of its injected load (s); see `injected_load.py`."""
 
 
-class Burden(Struct, frozen=True):
-    """Extra work: its kind, and how much of it before each request; see `burden.py`."""
+class InjectedLoad(Struct, frozen=True):
+    """Extra work before each request; see `injected_load.py` for kinds and units."""
 
     kind: str = "none"
     units: int = 0
 
 
-NOTHING = Burden()
+NO_LOAD = InjectedLoad()
 
 
 # -- scenarios and arms -----------------------------------------------------------------
 
 
-def scenario_of(name: str, metrics: Sequence[str] = ()) -> Scenario:
-    """By name; with these metrics in place of its own, where any are named."""
+def load_scenario(name: str, metrics: Sequence[str] = ()) -> Scenario:
+    """Load a scenario by name. `metrics` replace its own metrics if given."""
     plain, variant = split(name)
-    if plain == NOISE:
-        look, end = tiny().turns
-        turns = (msgspec.structs.replace(look, repeat=int(variant or NOISE_LOOKS)), end)
+    if plain == NOISE_SCENARIO:
+        view, end = tiny().turns
+        turns = (msgspec.structs.replace(view, repeat=int(variant or DEFAULT_VIEWS)), end)
         scenario = msgspec.structs.replace(tiny(), name=name, turns=turns)
     else:
         scenario = load(find(name), variant)
     return msgspec.structs.replace(scenario, metrics=tuple(metrics) or scenario.metrics)
 
 
-def missing(scenario: Scenario) -> str | None:
-    """Without what this scenario cannot be played here."""
+def missing_requirement(scenario: Scenario) -> str | None:
+    """Return what this host lacks to run the scenario, or None."""
     if scenario.subject.install is not None:
         return "fresh environments"
     return next(iter(planner.missing(scenario).values()), None)
 
 
-def playable(left_out: Sequence[str] = ()) -> list[str]:
-    """Scenarios and variants of the catalogue that can be played here."""
-    return [n for n in all_names() if n not in left_out and missing(scenario_of(n)) is None]
-
-
-def arm(scenario: Scenario, burden: Burden = NOTHING, *, on: bool = True) -> Arm:
-    """All toggles of the scenario on, or all off. It is called by its burden."""
-    switches = dict.fromkeys(scenario.toggles.vary, on) | scenario.toggles.hold
-    return Arm(f"{burden.kind} {burden.units}", switches)
-
-
-def burdened(scenario: Scenario, burdens: Mapping[str, Burden]) -> list[Contrast]:
-    """A/A, and the agent with every toggle on against itself under each burden."""
-    plain = arm(scenario)
+def available_scenarios(excluded: Sequence[str] = ()) -> list[str]:
+    """Return the scenarios and variants of the catalogue that can run on this host."""
     return [
-        Contrast(NOISE_FLOOR, plain, plain),
-        *(Contrast(name, plain, arm(scenario, burden)) for name, burden in burdens.items()),
+        name
+        for name in all_names()
+        if name not in excluded and missing_requirement(load_scenario(name)) is None
     ]
 
 
-# -- the bench --------------------------------------------------------------------------
+def make_arm(scenario: Scenario, load: InjectedLoad = NO_LOAD, *, on: bool = True) -> Arm:
+    """Return an arm with all varied toggles on (or off), named after its load."""
+    toggles = dict.fromkeys(scenario.toggles.vary, on) | scenario.toggles.hold
+    return Arm(f"{load.kind} {load.units}", toggles)
 
 
-class BurdenedAgent(AgentCoreSubject):
-    """agent_core, under the burden that its arm names; on both sides by way of `burden.py`."""
+def load_contrasts(scenario: Scenario, loads: Mapping[str, InjectedLoad]) -> list[Contrast]:
+    """Return A/A and one contrast per load, all with every toggle on."""
+    plain = make_arm(scenario)
+    return [
+        Contrast(NOISE_FLOOR, plain, plain),
+        *(Contrast(name, plain, make_arm(scenario, load)) for name, load in loads.items()),
+    ]
+
+
+# -- execution --------------------------------------------------------------------------
+
+
+class LoadedAgent(AgentCoreSubject):
+    """agent_core with the load that its arm names. Both sides start through `injected_load.py`."""
 
     def __init__(self, ledger: Path) -> None:
         super().__init__()
@@ -125,23 +128,22 @@ class BurdenedAgent(AgentCoreSubject):
         self,
         trial: Trial,
         scenario: Scenario,
-        seats: Sequence[SessionEndpoint],
+        endpoints: Sequence[SessionEndpoint],
         home: Path,
         report_fd: int,
     ) -> Command:
-        plain = super().command(trial, scenario, seats, home, report_fd)
-        errand = Path(plain.argv[-1])
-        work = json.loads(errand.read_text(encoding="utf-8"))
+        plain = super().command(trial, scenario, endpoints, home, report_fd)
+        work_file = Path(plain.argv[-1])
+        work = json.loads(work_file.read_text(encoding="utf-8"))
         kind, _, units = trial.arm.name.partition(" ")
-        burden = {"kind": kind, "units": int(units), "ledger": self._ledger}
         work["entry"] = "tests.studies.injected_load:run_task"
-        work["arguments"]["burden"] = burden
-        errand.write_text(json.dumps(work), encoding="utf-8")
+        work["arguments"]["load"] = {"kind": kind, "units": int(units), "ledger": self._ledger}
+        work_file.write_text(json.dumps(work), encoding="utf-8")
         return msgspec.structs.replace(plain, env=plain.env | {"PYTHONPATH": str(ROOT)})
 
 
-class Accounted:
-    """An executor whose samples say what their burden cost."""
+class LoadRecorder:
+    """Executor that adds the cost of the injected load to the metrics of each sample."""
 
     def __init__(self, executor: Executor, ledger: Path) -> None:
         self._executor = executor
@@ -156,27 +158,27 @@ class Accounted:
             msgspec.structs.replace(
                 sample,
                 metrics=sample.metrics
-                | dict(zip((BURDEN_CPU, BURDEN_WALL), costs.get(sample.pid, ()), strict=False)),
+                | dict(zip((INJECTED_CPU, INJECTED_WALL), costs.get(sample.pid, ()), strict=False)),
             )
             for sample in samples
         ]
 
 
 @contextmanager
-def bench(scenario: Scenario) -> Iterator[Executor]:
-    """Runs trials of the burdened agent, nobody else measuring on this host meanwhile.
+def open_executor(scenario: Scenario) -> Iterator[Executor]:
+    """Yield an executor for agents with injected load. Holds the host lock.
 
-    Raises `CannotMeasure` for a scenario without a session, which no burden reaches.
+    Raises `CannotMeasure` if the scenario has no session, because load is injected per request.
     """
     if not scenario.subject.has_session:
         raise CannotMeasure(f"{scenario.name} has no session; take another scenario")
     with tempfile.TemporaryDirectory(prefix="study-") as folder:
         ledger, scratch = Path(folder, "ledger"), Path(folder, "scratch")
         with (
-            HostLock(say),
+            HostLock(print_progress),
             Loopback(pin=cpu_affinity.provider_core()) as provider,
             SubprocessExecutor(
-                BurdenedAgent(ledger),
+                LoadedAgent(ledger),
                 provider,
                 {scenario.name: scenario},
                 script=expand,
@@ -184,28 +186,28 @@ def bench(scenario: Scenario) -> Iterator[Executor]:
                 duet_core=cpu_affinity.duet_core(),
             ) as executor,
         ):
-            yield Accounted(executor, ledger)
+            yield LoadRecorder(executor, ledger)
 
 
-class Nowhere:
-    """A sink for samples that their session keeps."""
+class NullSink:
+    """Discards samples. `Ending.samples` still has them."""
 
     def append(self, sample: Sample) -> Sample:
         return sample
 
 
-def play(executor: Executor, cells: Sequence[Cell], limits: Limits, seed: int) -> Ending:
-    """One session. Raises what ended it before its time, Ctrl-C included."""
-    session = Scheduler(
+def run_cells(executor: Executor, cells: Sequence[Cell], limits: Limits, seed: int) -> Ending:
+    """Run one schedule. Re-raises its error. Raises `KeyboardInterrupt` if it was interrupted."""
+    scheduler = Scheduler(
         cells,
         METRICS,
         executor=executor,
-        sink=Nowhere(),
+        sink=NullSink(),
         clock=time.monotonic,
         seed=seed,
         limits=limits,
     )
-    ending = session.run()
+    ending = scheduler.run()
     if ending.error is not None:
         raise ending.error
     if ending.stopped == "interrupted":
@@ -213,52 +215,54 @@ def play(executor: Executor, cells: Sequence[Cell], limits: Limits, seed: int) -
     return ending
 
 
-def pairs_of(samples: Iterable[Sample], contrast: str, mode: Mode) -> list[tuple[Sample, Sample]]:
-    """The pairs that count, in order."""
-    found: list[PairOfSamples] = []
-    for key, pairs in group(samples).items():
+def measured_pairs(
+    samples: Iterable[Sample], contrast: str, mode: Mode
+) -> list[tuple[Sample, Sample]]:
+    """Return the pairs that count, in order. Warm-up pairs are excluded."""
+    candidates: list[PairOfSamples] = []
+    for key, pairs in group_samples(samples).items():
         if (key.contrast, key.mode) == (contrast, mode):
-            found += [pairs[number] for number in sorted(pairs) if number > 0]
-    return [(a, b) for a, b in found if a and b and pair_outcome(a, b)[0] == "measured"]
+            candidates += [pairs[number] for number in sorted(pairs) if number > 0]
+    return [(a, b) for a, b in candidates if a and b and pair_outcome(a, b)[0] == "measured"]
 
 
-# -- the right amount -------------------------------------------------------------------
+# -- calibration ------------------------------------------------------------------------
 
-_FIRST_TRY = {"cpu": 10_000, "cache": 50_000, "threads": 20_000, "children": 500}
-_TRIES = 5
+_INITIAL_UNITS = {"cpu": 10_000, "cache": 50_000, "threads": 20_000, "children": 500}
+_CALIBRATION_STEPS = 5
 
 
-def calibrated(executor: Executor, scenario: Scenario, kind: str, share: float) -> Burden:
-    """The burden of a kind that adds about this share (a fraction) of CPU to a session.
+def calibrate(executor: Executor, scenario: Scenario, kind: str, share: float) -> InjectedLoad:
+    """Return a load that adds about `share` (a fraction) to the CPU time of a session.
 
-    About: what it really adds, every sample says.
+    The actual cost is recorded in every sample.
     """
-    probe(executor, scenario, NOTHING)
-    wanted = share * median(probe(executor, scenario, NOTHING)["cpu"] for _ in range(3))
-    burden = Burden(kind, _FIRST_TRY[kind])
-    for _ in range(_TRIES):
-        cost = probe(executor, scenario, burden)[BURDEN_CPU]
-        burden = Burden(kind, max(1, round(burden.units * wanted / cost)))
-    return burden
+    measure_once(executor, scenario, NO_LOAD)
+    target = share * median(measure_once(executor, scenario, NO_LOAD)["cpu"] for _ in range(3))
+    load = InjectedLoad(kind, _INITIAL_UNITS[kind])
+    for _ in range(_CALIBRATION_STEPS):
+        cost = measure_once(executor, scenario, load)[INJECTED_CPU]
+        load = InjectedLoad(kind, max(1, round(load.units * target / cost)))
+    return load
 
 
-def probe(
-    executor: Executor, scenario: Scenario, burden: Burden, watched: Probe = "plain"
+def measure_once(
+    executor: Executor, scenario: Scenario, load: InjectedLoad, probe: Probe = "plain"
 ) -> dict[str, float]:
-    """What one session by itself shows. Raises `CannotMeasure` where it goes wrong."""
-    carried = arm(scenario, burden)
-    trial = Trial(scenario.name, "", "serial", 0, "A", 0, carried, 0, probe=watched)
+    """Return the metrics of a single session. Raises `CannotMeasure` if it fails."""
+    arm = make_arm(scenario, load)
+    trial = Trial(scenario.name, "", "serial", 0, "A", 0, arm, 0, probe=probe)
     (sample,) = executor.run([trial])
     if not sample.correct:
-        raise CannotMeasure(f"{scenario.name} with {burden}: {sample.problem}")
+        raise CannotMeasure(f"{scenario.name} with {load}: {sample.problem}")
     return sample.metrics
 
 
-# -- figures ----------------------------------------------------------------------------
+# -- statistics -------------------------------------------------------------------------
 
 
 class Mean(Struct, frozen=True):
-    """A mean with its 95 % interval by Student's t; no interval (NaN) from fewer than two."""
+    """A mean with its 95 % interval by Student's t. The interval is NaN for n < 2."""
 
     value: float
     low: float
@@ -275,83 +279,88 @@ def mean(values: Sequence[float]) -> Mean:
     if len(values) < 2:
         value = values[0] if values else math.nan
         return Mean(value, math.nan, math.nan, math.nan, len(values))
-    middle, sd = fmean(values), stdev(values)
-    reach = t_quantile(0.025, len(values) - 1) * sd / math.sqrt(len(values))
-    return Mean(middle, middle - reach, middle + reach, sd, len(values))
+    center, sd = fmean(values), stdev(values)
+    half_width = t_quantile(0.025, len(values) - 1) * sd / math.sqrt(len(values))
+    return Mean(center, center - half_width, center + half_width, sd, len(values))
 
 
 def log_ratios(pairs: Sequence[tuple[Sample, Sample]], metric: str) -> list[float]:
     return [math.log(b.metrics[metric] / a.metrics[metric]) for a, b in pairs]
 
 
-def injected(sample: Sample, metric: str) -> float:
-    """What its burden did to a sample's cpu or wall, as a log ratio, by its own account."""
-    cost = sample.metrics[BURDEN_CPU if metric == "cpu" else BURDEN_WALL]
+def injected_log_ratio(sample: Sample, metric: str) -> float:
+    """Return the true effect of the load on `cpu` or `wall`, from the recorded cost."""
+    cost = sample.metrics[INJECTED_CPU if metric == "cpu" else INJECTED_WALL]
     return -math.log1p(-cost / sample.metrics[metric])
 
 
-def share_interval(found: int, of: int, level: float = 0.95) -> tuple[float, float]:
-    """Two-sided interval of a share: Clopper and Pearson, Biometrika 26 (1934)."""
+def proportion_interval(successes: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Two-sided interval of a proportion: Clopper and Pearson, Biometrika 26 (1934)."""
     from scipy.stats import beta  # type: ignore[import-untyped]
 
     tail = (1 - level) / 2
-    low = float(beta.ppf(tail, found, of - found + 1)) if found else 0.0
-    high = float(beta.ppf(1 - tail, found + 1, of - found)) if found < of else 1.0
+    low = float(beta.ppf(tail, successes, total - successes + 1)) if successes else 0.0
+    high = float(beta.ppf(1 - tail, successes + 1, total - successes)) if successes < total else 1.0
     return low, high
 
 
-def share_at_most(found: int, of: int, level: float = 0.95) -> float:
-    """One-sided upper bound of a share; for none found, near 3 / `of`."""
-    return share_interval(found, of, 2 * level - 1)[1]
+def proportion_upper_bound(successes: int, total: int, level: float = 0.95) -> float:
+    """One-sided upper bound of a proportion; about 3 / `total` for no successes."""
+    return proportion_interval(successes, total, 2 * level - 1)[1]
 
 
-# -- what is told -----------------------------------------------------------------------
+# -- output -----------------------------------------------------------------------------
 
 
-def say(text: str) -> None:
+def print_progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def percent(log_ratio: float, digits: int = 1) -> str:
+def format_percent(log_ratio: float, digits: int = 1) -> str:
     return "-" if math.isnan(log_ratio) else f"{100 * math.expm1(log_ratio):+.{digits}f} %"
 
 
-def told(figure: Mean, digits: int = 1) -> str:
-    """A mean log ratio as a change in percent, with its interval."""
-    if math.isnan(figure.low):
-        return percent(figure.value, digits)
-    ends = (f"{100 * math.expm1(end):+.{digits}f}" for end in (figure.low, figure.high))
-    return f"{percent(figure.value, digits)} [{' '.join(ends)}]"
+def format_change(log_ratio: Mean, digits: int = 1) -> str:
+    """Format a mean log ratio as a change in percent with its interval."""
+    if math.isnan(log_ratio.low):
+        return format_percent(log_ratio.value, digits)
+    bounds = (f"{100 * math.expm1(bound):+.{digits}f}" for bound in (log_ratio.low, log_ratio.high))
+    return f"{format_percent(log_ratio.value, digits)} [{' '.join(bounds)}]"
 
 
-def share(found: int, of: int) -> str:
-    """A count as a share in percent, with its interval."""
-    if not of:
+def format_proportion(successes: int, total: int) -> str:
+    """Format a count as a proportion in percent with its interval."""
+    if not total:
         return "-"
-    low, high = share_interval(found, of)
-    return f"{found} of {of} ({100 * low:.0f} to {100 * high:.0f} %)"
+    low, high = proportion_interval(successes, total)
+    return f"{successes} of {total} ({100 * low:.0f} to {100 * high:.0f} %)"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Markdown."""
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def arguments(about: str | None, name: str) -> argparse.ArgumentParser:
-    """The options that all studies have."""
+def make_parser(about: str | None, name: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that all studies share."""
     parser = argparse.ArgumentParser(
         prog=f"python -m tests.studies.{name}",
         description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, help="file for the raw data")
-    parser.add_argument("--seed", type=int, default=1, help="order of the sides, and all else")
+    parser.add_argument("--out", type=Path, help="output file for raw data")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: %(default)s)")
     return parser
 
 
-def here() -> dict[str, Any]:
-    """What raw data must say of their origin."""
+# -- raw data ---------------------------------------------------------------------------
+
+_OPTIONS = "wishes"
+"""Key of the options in raw data. `results/studies` has files with this key."""
+
+
+def provenance() -> dict[str, Any]:
+    """Return machine, code and versions for raw data."""
     return {
         "machine": host_facts.fingerprint(),
         "code": code_version.code_state(),
@@ -359,40 +368,42 @@ def here() -> dict[str, Any]:
     }
 
 
-def keep(asked: argparse.Namespace, **raw: object) -> None:
-    """Write the raw data, where --out asks for them."""
-    if asked.out is not None:
-        wishes = vars(asked) | {"out": None}
-        asked.out.write_bytes(msgspec.json.encode({**here(), "wishes": wishes, **raw}) + b"\n")
+def write_raw(options: argparse.Namespace, **raw: object) -> None:
+    """Write raw data to `--out`, if given."""
+    if options.out is not None:
+        plain = vars(options) | {"out": None}
+        content = msgspec.json.encode({**provenance(), _OPTIONS: plain, **raw})
+        options.out.write_bytes(content + b"\n")
 
 
-class Log:
-    """One line of JSON a round, on the disk as soon as it is over; read again to go on.
+class RoundLog:
+    """JSON lines, one per round, written after each round and read again to resume.
 
-    The first line says where the data come from and what was asked. Raises `CannotMeasure`
-    where the file was begun with other wishes or at another commit: two are not mixed.
+    The first line has the provenance and the options. Raises `CannotMeasure` if the file was
+    started with other options or at another commit.
     """
 
-    def __init__(self, path: Path | None, wishes: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path | None, options: Mapping[str, Any]) -> None:
         self._path = path
         self.rounds: list[dict[str, Any]] = []
         if path is None:
             return
         if not path.exists():
-            self._write({**here(), "wishes": wishes})
+            self._write({**provenance(), _OPTIONS: options})
             return
-        begun = msgspec.json.decode(path.read_bytes().splitlines()[0])
+        head = msgspec.json.decode(path.read_bytes().splitlines()[0])
         commit = code_version.code_state().get("commit")
-        if (begun["wishes"], begun["code"].get("commit")) != (msgspec.to_builtins(wishes), commit):
+        if (head[_OPTIONS], head["code"].get("commit")) != (msgspec.to_builtins(options), commit):
             raise CannotMeasure(
-                f"{path} was begun with other options or at another commit; name another --out"
+                f"{path} was started with other options or at another commit; "
+                "choose another file with --out"
             )
-        self.rounds = rounds_of(path)
+        self.rounds = read_rounds(path)
 
-    def append(self, found: object) -> None:
-        self.rounds.append(msgspec.to_builtins(found))
+    def append(self, result: object) -> None:
+        self.rounds.append(msgspec.to_builtins(result))
         if self._path is not None:
-            self._write(found)
+            self._write(result)
 
     def _write(self, line: object) -> None:
         assert self._path is not None
@@ -400,26 +411,26 @@ class Log:
             file.write(msgspec.json.encode(line) + b"\n")
 
 
-def rounds_of(path: Path) -> list[dict[str, Any]]:
-    """What a log holds after its first line."""
+def read_rounds(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log after its first line."""
     return [msgspec.json.decode(line) for line in path.read_bytes().splitlines()[1:]]
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Around rounds that a log keeps: Ctrl-C ends them, and what there is will be told."""
+def stop_on_interrupt() -> Iterator[None]:
+    """End the rounds on Ctrl-C and continue with the report."""
     try:
         yield
     except KeyboardInterrupt:
-        say("stopped; the same command goes on")
+        print_progress("stopped; run the same command again to resume")
 
 
-class Clock:
-    """When to begin nothing more. `minutes` None is never."""
+class TimeLimit:
+    """Time after which no new round starts. None means no limit."""
 
     def __init__(self, minutes: float | None) -> None:
         self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
 
     @property
-    def left(self) -> float:
+    def remaining(self) -> float:
         return self._end - time.monotonic()

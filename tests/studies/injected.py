@@ -1,14 +1,14 @@
-"""Does the rule find a slowdown of known size, in how many pairs and seconds?
+"""Does the rule find a slowdown of known size, and in how many pairs and seconds?
 
     python -m tests.studies.injected --shares 0,3,5,10 --rounds 10 --out injected.jsonl
 
-Side B carries extra work (`burden.py`), a loop before each request, made at the start to cost
-about so many percent of the session's CPU. Each round is one run of its own with A/A pairs and
-a contrast for each share, judged as `trae-bench run` judges. What the work really added is
-known from each sample's own account: the true effect on cpu and wall; session_overhead has it from
-the same account, less the share of the first request, which comes before any reply.
+Side B carries extra work (`injected_load.py`): a loop before each request, calibrated at the
+start to a share of the session's CPU time. Each round is one run with A/A pairs and one contrast
+per share, judged as by `trae-bench run`. Each sample records the actual cost, which gives the
+true effect on cpu and wall. For session_overhead the share of the first request is subtracted,
+because that request precedes every reply.
 
-`--metrics cpu` leaves the serial pairs out, which cost most of the time.
+`--metrics cpu` omits the serial pairs, which take most of the time.
 """
 
 import math
@@ -20,26 +20,26 @@ from statistics import median
 from msgspec import Struct, convert
 
 from tests.studies.harness import (
-    BURDEN_WALL,
-    NOISE,
-    NOTHING,
-    Burden,
-    Clock,
-    Log,
-    arguments,
-    bench,
-    burdened,
-    calibrated,
-    injected,
+    INJECTED_WALL,
+    NO_LOAD,
+    NOISE_SCENARIO,
+    InjectedLoad,
+    RoundLog,
+    TimeLimit,
+    calibrate,
+    format_change,
+    format_proportion,
+    injected_log_ratio,
+    load_contrasts,
+    load_scenario,
+    make_parser,
+    markdown_table,
     mean,
-    pairs_of,
-    play,
-    say,
-    scenario_of,
-    share,
-    stoppable,
-    table,
-    told,
+    measured_pairs,
+    open_executor,
+    print_progress,
+    run_cells,
+    stop_on_interrupt,
 )
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import NOISE_FLOOR
@@ -51,38 +51,38 @@ from trae_bench.model.sample import Sample
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons
 
-METRICS_ASKED = ("cpu", "wall", "session_overhead")
+METRIC_NAMES = ("cpu", "wall", "session_overhead")
 
 
-class Found(Struct, frozen=True):
-    """What the rule said of one share and metric in one round."""
+class Result(Struct, frozen=True):
+    """Verdict of the rule for one share and metric in one round."""
 
     share: float
-    """Percent, as asked for."""
+    """Requested percent of CPU time."""
     metric: str
     gated: bool
     verdict: Verdict
     pairs: int
     seconds: float
-    """That the pairs of its cell took, those of the cell's other metrics being the same."""
+    """Duration of the cell's pairs, shared by all metrics of the cell."""
     log_ratio: float | None
     truth: tuple[float, ...]
-    """The log ratio that each pair's burden brought about, by its own account."""
+    """True log ratio of each pair, from the recorded cost."""
 
 
-def truth(pair: tuple[Sample, Sample], metric: str) -> float:
+def true_log_ratio(pair: tuple[Sample, Sample], metric: str) -> float:
     a, b = pair
     if metric in ("cpu", "wall"):
-        return injected(b, metric) - injected(a, metric)
+        return injected_log_ratio(b, metric) - injected_log_ratio(a, metric)
     requests = b.metrics["requests"]
-    cost = b.metrics[BURDEN_WALL] * (requests - 1) / requests
+    cost = b.metrics[INJECTED_WALL] * (requests - 1) / requests
     return -math.log1p(-cost / b.metrics["session_overhead"])
 
 
-def found_in(samples: Sequence[Sample], asked: Sequence[Cell]) -> list[Found]:
-    rows = comparisons(samples, asked, METRICS)
+def judge(samples: Sequence[Sample], cells: Sequence[Cell]) -> list[Result]:
+    rows = comparisons(samples, cells, METRICS)
     return [
-        Found(
+        Result(
             share=float(row.contrast.rstrip(" %")),
             metric=row.metric,
             gated=row.gated,
@@ -90,11 +90,11 @@ def found_in(samples: Sequence[Sample], asked: Sequence[Cell]) -> list[Found]:
             pairs=row.pairs.measured,
             seconds=sum(_seconds(pair) for pair in pairs),
             log_ratio=row.estimate.log_ratio if row.estimate else None,
-            truth=tuple(truth(pair, row.metric) for pair in pairs),
+            truth=tuple(true_log_ratio(pair, row.metric) for pair in pairs),
         )
         for row in rows
         if row.contrast != NOISE_FLOOR
-        for pairs in [pairs_of(samples, row.contrast, row.mode)]
+        for pairs in [measured_pairs(samples, row.contrast, row.mode)]
     ]
 
 
@@ -103,73 +103,84 @@ def _seconds(pair: tuple[Sample, Sample]) -> float:
     return max(walls) if pair[0].mode == "duet" else sum(walls)
 
 
-def report(found: Sequence[Found]) -> str:
-    groups: dict[tuple[str, float], list[Found]] = {}
-    for one in found:
-        groups.setdefault((one.metric, one.share), []).append(one)
+def report(results: Sequence[Result]) -> str:
+    groups: dict[tuple[str, float], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.metric, result.share), []).append(result)
     head = (
-        *("metric", "asked", "true effect", "mean estimate", "runs", "found", "false improvement"),
+        *(
+            "metric",
+            "requested",
+            "true effect",
+            "mean estimate",
+            "runs",
+            "found",
+            "false improvement",
+        ),
         *("equivalent", "inconclusive", "not gated", "median pairs", "median seconds"),
     )
-    return table(head, [_line(*key, group) for key, group in sorted(groups.items())])
+    return markdown_table(head, [_line(*key, group) for key, group in sorted(groups.items())])
 
 
-def _line(metric: str, asked: float, found: Sequence[Found]) -> tuple[object, ...]:
-    verdicts = [one.verdict for one in found]
-    estimates = [one.log_ratio for one in found if one.log_ratio is not None]
+def _line(metric: str, share: float, results: Sequence[Result]) -> tuple[object, ...]:
+    verdicts = [result.verdict for result in results]
+    estimates = [result.log_ratio for result in results if result.log_ratio is not None]
     return (
         metric,
-        f"{asked:g} %",
-        told(mean([each for one in found for each in one.truth]), 2),
-        told(mean(estimates), 2),
-        len(found),
-        share(verdicts.count("regression"), len(found)),
+        f"{share:g} %",
+        format_change(mean([truth for result in results for truth in result.truth]), 2),
+        format_change(mean(estimates), 2),
+        len(results),
+        format_proportion(verdicts.count("regression"), len(results)),
         verdicts.count("improvement"),
         verdicts.count("equivalent"),
         verdicts.count("inconclusive"),
-        sum(not one.gated for one in found),
-        f"{median(one.pairs for one in found):.0f}",
-        f"{median(one.seconds for one in found):.1f}",
+        sum(not result.gated for result in results),
+        f"{median(result.pairs for result in results):.0f}",
+        f"{median(result.seconds for result in results):.1f}",
     )
 
 
-def main(said: Sequence[str] | None = None) -> None:
-    parser = arguments(__doc__, "injected")
-    parser.add_argument("--scenario", default=NOISE, help="default: %(default)s")
-    parser.add_argument("--shares", default="0,3,5,10", help="percent of CPU; %(default)s")
-    parser.add_argument("--metrics", default=",".join(METRICS_ASKED), help="%(default)s")
-    parser.add_argument("--rounds", type=int, default=10, help="in all; %(default)s")
-    parser.add_argument("--minutes", type=float, help="begin no round after that")
-    parser.add_argument("--pairs", type=int, help="of a cell, at most; for trying this out")
-    asked = parser.parse_args(said)
-    log = rounds(asked)
-    found = [convert(one, Found) for each in log.rounds for one in each["found"]]
-    seconds = sum(each["seconds"] for each in log.rounds)
-    print(f"{asked.scenario}, {len(log.rounds)} runs, {seconds:.0f} s\n\n{report(found)}")
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__, "injected")
+    parser.add_argument("--scenario", default=NOISE_SCENARIO, help="default: %(default)s")
+    parser.add_argument(
+        "--shares", default="0,3,5,10", help="percent of CPU time; default: %(default)s"
+    )
+    parser.add_argument("--metrics", default=",".join(METRIC_NAMES), help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=10, help="total; default: %(default)s")
+    parser.add_argument("--minutes", type=float, help="start no round after this time")
+    parser.add_argument("--pairs", type=int, help="maximum per cell, for a short test")
+    options = parser.parse_args(argv)
+    log = run_rounds(options)
+    results = [convert(result, Result) for finished in log.rounds for result in finished["results"]]
+    seconds = sum(finished["seconds"] for finished in log.rounds)
+    print(f"{options.scenario}, {len(log.rounds)} runs, {seconds:.0f} s\n\n{report(results)}")
 
 
-def rounds(asked: Namespace) -> Log:
-    wishes = {name: getattr(asked, name) for name in ("scenario", "shares", "metrics", "pairs")}
-    log, clock = Log(asked.out, wishes | {"seed": asked.seed}), Clock(asked.minutes)
-    scenario = scenario_of(asked.scenario, asked.metrics.split(","))
-    with bench(scenario) as executor, stoppable():
-        burdens = {
-            f"{part} %": _burden(executor, scenario, part) for part in asked.shares.split(",")
+def run_rounds(options: Namespace) -> RoundLog:
+    fixed = ("scenario", "shares", "metrics", "pairs", "seed")
+    log = RoundLog(options.out, {name: getattr(options, name) for name in fixed})
+    time_limit = TimeLimit(options.minutes)
+    scenario = load_scenario(options.scenario, options.metrics.split(","))
+    with open_executor(scenario) as executor, stop_on_interrupt():
+        loads = {
+            f"{share} %": _load(executor, scenario, share) for share in options.shares.split(",")
         }
-        planned = cells(scenario.name, scenario.metrics, burdened(scenario, burdens), METRICS)
-        while len(log.rounds) < asked.rounds and clock.left > 0:
-            seed = Random(f"{asked.seed}|{len(log.rounds)}").getrandbits(32)
-            ending = play(executor, planned, Limits(pairs=asked.pairs), seed)
-            found = found_in(ending.samples, planned)
-            log.append({"seconds": ending.elapsed, "found": found})
-            say(f"{len(log.rounds)}: {ending.elapsed:.0f} s")
+        planned = cells(scenario.name, scenario.metrics, load_contrasts(scenario, loads), METRICS)
+        while len(log.rounds) < options.rounds and time_limit.remaining > 0:
+            seed = Random(f"{options.seed}|{len(log.rounds)}").getrandbits(32)
+            ending = run_cells(executor, planned, Limits(pairs=options.pairs), seed)
+            results = judge(ending.samples, planned)
+            log.append({"seconds": ending.elapsed, "results": results})
+            print_progress(f"{len(log.rounds)}: {ending.elapsed:.0f} s")
     return log
 
 
-def _burden(executor: Executor, scenario: Scenario, percent: str) -> Burden:
+def _load(executor: Executor, scenario: Scenario, percent: str) -> InjectedLoad:
     if float(percent) == 0:
-        return NOTHING
-    return calibrated(executor, scenario, "cpu", float(percent) / 100)
+        return NO_LOAD
+    return calibrate(executor, scenario, "cpu", float(percent) / 100)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""The child's side of an injected effect: agent_core, with known extra work before each request.
+"""Child side of an injected load: agent_core with known extra work before each request.
 
-The worker calls `run_task` here in place of agent_core's own. What the extra work cost is
-noted by the process itself, on the clocks of the threads that did it, so that the true effect
-of every single sample is known. Both sides of a pair run this; the unburdened one does nothing.
+The worker calls `run_task` of this module instead of agent_core's. The process records the cost of
+the extra work with the clocks of the threads that do it. The true effect of every sample is
+therefore known. Both sides of a pair use this module; the side without load does nothing extra.
 
     none      nothing
-    cpu       a loop that stays in the core's own caches
-    cache     reads through 32 MB, so that whoever shares the cache finds it cold
-    threads   two threads that compress, without Python's lock
+    cpu       a loop that fits into the caches of one core
+    cache     reads through 32 MB, which evicts other data from a shared cache
+    threads   two threads that compress data without holding the GIL
     children  a shell that counts
-    sleep     nothing at all, for a while
+    sleep     a pause, in microseconds
 """
 
 import os
@@ -36,23 +36,23 @@ def _cpu(units: int) -> float:
 
 
 class _Cache:
-    """Goes on where it stopped, so that a short walk meets other lines the next time."""
+    """Reads cache lines, continuing at the previous position so that short reads stay cold."""
 
     def __init__(self) -> None:
         self._memory = bytearray()
-        self._at = 0
+        self._position = 0
 
     def __call__(self, units: int) -> float:
         if not self._memory:
-            # Written to, or all of it would be one and the same page of zeros.
+            # Untouched memory would map to a single page of zeros.
             self._memory = bytearray(b"\1") * _CACHE_BYTES
         left = units * _LINE_BYTES
         while left > 0:
-            end = min(self._at + left, _CACHE_BYTES)
-            # A copy of one byte of each line, which is made without a step of Python between.
-            _ = self._memory[self._at : end : _LINE_BYTES]
-            left -= end - self._at
-            self._at = end % _CACHE_BYTES
+            end = min(self._position + left, _CACHE_BYTES)
+            # One byte of each cache line, copied without a Python loop.
+            _ = self._memory[self._position : end : _LINE_BYTES]
+            left -= end - self._position
+            self._position = end % _CACHE_BYTES
         return 0.0
 
 
@@ -60,25 +60,25 @@ def _threads(units: int) -> float:
     from threading import Thread
     from zlib import compress
 
-    # Numbers compress slowly enough to take their time, and need no generator of chance.
+    # Square numbers compress slowly and need no random generator.
     text = b"".join(b"%d" % (n * n) for n in range(500))
     data = (text * (units // len(text) + 1))[:units]
-    spent: list[float] = []
+    cpu_times: list[float] = []
 
     def work() -> None:
         compress(data)
-        spent.append(time.thread_time())
+        cpu_times.append(time.thread_time())
 
-    started = [Thread(target=work) for _ in range(_THREADS)]
-    for thread in started:
+    threads = [Thread(target=work) for _ in range(_THREADS)]
+    for thread in threads:
         thread.start()
-    for thread in started:
+    for thread in threads:
         thread.join()
-    return sum(spent)
+    return sum(cpu_times)
 
 
 def _children(units: int) -> float:
-    # Not by `subprocess`, which would be imported on one side only.
+    # `subprocess` would be imported on one side only.
     argv = ["sh", "-c", _COUNT.format(units=units)]
     pid = os.posix_spawnp("sh", argv, os.environ)
     usage = os.wait4(pid, 0)[2]
@@ -98,52 +98,56 @@ _WORK: dict[str, Callable[[], Callable[[int], float]]] = {
     "children": lambda: _children,
     "sleep": lambda: _sleep,
 }
-"""Makes what does so many units, and returns the CPU (s) that it spent outside this thread."""
-_EVERY = {"threads": 5, "children": 10, "sleep": 10}
-"""Before each so-manieth request only, for what costs much to begin."""
+"""Factories of functions that do `units` of work and return the CPU time (s) spent outside the
+calling thread."""
+_INTERVAL = {"threads": 5, "children": 10, "sleep": 10}
+"""Kinds with a high start-up cost run before every n-th request only."""
 
 
-def times(kind: str, requests: int) -> int:
-    """How often the work is done in a session of so many requests."""
-    return -(-requests // _EVERY.get(kind, 1))
+def repetitions(kind: str, requests: int) -> int:
+    """Return how often the work runs in a session with this number of requests."""
+    return -(-requests // _INTERVAL.get(kind, 1))
 
 
-class Burdened:
-    """A model, before each of whose requests the extra work is done; see `ports.Model`."""
+class LoadedModel:
+    """A `ports.Model` that does the extra work before its requests."""
 
     def __init__(self, model: Any, kind: str, units: int) -> None:
         self._model = model
         self._work = _WORK[kind]()
         self._units = units
-        self._every = _EVERY.get(kind, 1)
-        self._asked = 0
+        self._interval = _INTERVAL.get(kind, 1)
+        self._requests = 0
         self.cpu = 0.0
         self.wall = 0.0
 
     async def reply(self, history: Sequence[Any], tools: Sequence[Any]) -> Any:
-        if self._asked % self._every == 0:
+        if self._requests % self._interval == 0:
             wall, cpu = time.perf_counter(), time.thread_time()
-            elsewhere = self._work(self._units)
-            self.cpu += time.thread_time() - cpu + elsewhere
+            cpu_elsewhere = self._work(self._units)
+            self.cpu += time.thread_time() - cpu + cpu_elsewhere
             self.wall += time.perf_counter() - wall
-        self._asked += 1
+        self._requests += 1
         return await self._model.reply(history, tools)
 
     async def close(self) -> None:
         await self._model.close()
 
 
-async def run_task(task: str, *, burden: dict[str, Any], **arguments: Any) -> Any:
-    """`agent_core.build.run_task` under a burden: `kind`, `units` before each request, and
-    `ledger`, the file that gets a line of this process's number and what the work cost."""
+async def run_task(task: str, *, load: dict[str, Any], **arguments: Any) -> Any:
+    """Run `agent_core.build.run_task` with an injected load.
+
+    `load` has `kind`, `units` (before each request) and `ledger`, a file. One line is appended to
+    it: process id, CPU time (s) and wall time (s) of the extra work.
+    """
     from agent_core import build
     from agent_core.agent import Agent
 
-    laden: list[Burdened] = []
+    models: list[LoadedModel] = []
 
     def agent(model: Any, *others: Any, **named: Any) -> Agent:
-        laden.append(Burdened(model, burden["kind"], burden["units"]))
-        return Agent(laden[-1], *others, **named)
+        models.append(LoadedModel(model, load["kind"], load["units"]))
+        return Agent(models[-1], *others, **named)
 
     names = vars(build)
     names["Agent"] = agent
@@ -151,10 +155,10 @@ async def run_task(task: str, *, burden: dict[str, Any], **arguments: Any) -> An
         return await build.run_task(task, **arguments)
     finally:
         names["Agent"] = Agent
-        cpu, wall = sum(one.cpu for one in laden), sum(one.wall for one in laden)
-        _note(Path(burden["ledger"]), f"{os.getpid()} {cpu!r} {wall!r}\n")
+        cpu, wall = sum(model.cpu for model in models), sum(model.wall for model in models)
+        _append(Path(load["ledger"]), f"{os.getpid()} {cpu!r} {wall!r}\n")
 
 
-def _note(ledger: Path, line: str) -> None:
+def _append(ledger: Path, line: str) -> None:
     with ledger.open("a") as file:
         file.write(line)

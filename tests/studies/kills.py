@@ -1,15 +1,14 @@
-"""kill -9 of `trae-bench run` at random moments: is a sample lost, doubled, or a child left?
+"""Kill `trae-bench run` with SIGKILL at random moments: are samples lost, or processes left over?
 
     python -m tests.studies.kills [--times 50] [--seed 1]
 
-A tiny run is started, killed and gone on with until it is done, then the next one, until so
-many kills have fallen. Some fall at a random time, some right where the journal is opened or
-grows, or where a process of a trial is there. After each kill everything that the bench
-had started must be gone, and what the journal held in whole pairs must stay to the end. Each
-finished run must have exactly the samples that were planned, once, and stand before `verify`.
+A tiny run is started, killed and resumed until it is complete. Then the next run starts, until
+the number of kills is reached. Some kills happen at a random time, others when the journal is
+opened or grows, or when a trial is running. After each kill all processes of the run must end,
+and all complete pairs of the journal must remain. Each finished run must contain exactly the
+planned samples, each once, and pass `verify`.
 
-Linux only: this process adopts whatever a killed bench leaves (PR_SET_CHILD_SUBREAPER), so
-that nothing escapes the count.
+Linux only: this process adopts the orphans of a killed run (PR_SET_CHILD_SUBREAPER) to count them.
 """
 
 import argparse
@@ -36,44 +35,44 @@ from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
-LONGEST = 2.5
-"""Seconds until a kill at a random time; a whole run takes about as long."""
-PATIENCE = 10.0
-"""Seconds that the processes below a killed bench get to be gone."""
+MAX_DELAY = 2.5
+"""Maximum seconds until a kill at a random time; a whole run takes about as long."""
+EXIT_TIMEOUT = 10.0
+"""Seconds for the child processes of a killed run to end."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 Kind = str
-Due = Callable[[Path, int], bool]
-"""Whether the moment is there; of the journal and the bench's process id."""
+IsDue = Callable[[Path, int], bool]
+"""Whether to kill now, from the path of the journal and the process id of the run."""
 
 
-def moments(random: Random) -> Iterator[tuple[Kind, Due]]:
+def moments(rng: Random) -> Iterator[tuple[Kind, IsDue]]:
     """Endless; each kind comes in turn."""
     while True:
-        yield "at a random time", _after(random.uniform(0, LONGEST))
-        yield "where the journal is opened", _changed(1)
-        yield "where the journal grows", _changed(random.randint(2, 5))
-        yield "where a trial runs", _trial_runs
+        yield "at a random time", _after(rng.uniform(0, MAX_DELAY))
+        yield "when the journal is opened", _changed(1)
+        yield "when the journal grows", _changed(rng.randint(2, 5))
+        yield "during a trial", _trial_runs
 
 
-def _after(seconds: float) -> Due:
+def _after(seconds: float) -> IsDue:
     end = time.monotonic() + seconds
-    return lambda journal, bench: time.monotonic() >= end
+    return lambda journal, pid: time.monotonic() >= end
 
 
-def _changed(times: int) -> Due:
-    seen: set[int | None] = set()
+def _changed(times: int) -> IsDue:
+    sizes: set[int | None] = set()
 
-    def due(journal: Path, bench: int) -> bool:
-        seen.add(_size(journal))
-        return len(seen) > times
+    def is_due(journal: Path, pid: int) -> bool:
+        sizes.add(_size(journal))
+        return len(sizes) > times
 
-    return due
+    return is_due
 
 
-def _trial_runs(journal: Path, bench: int) -> bool:
-    # The other two are the launcher and the provider.
-    return len(children_of(bench)) > 2
+def _trial_runs(journal: Path, pid: int) -> bool:
+    # Two children are the launcher and the provider.
+    return len(children_of(pid)) > 2
 
 
 def _size(path: Path) -> int | None:
@@ -83,55 +82,55 @@ def _size(path: Path) -> int | None:
         return None
 
 
-class Course:
-    """Runs in a folder, one after the other, killed on the way; raises where one goes wrong."""
+class KillStudy:
+    """Sequential runs in one folder that are killed. Raises `AssertionError` on any violation."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._journal = folder / "run.journal.jsonl"
         self._run_file = folder / "run.json"
         self._kept: tuple[Sample, ...] = ()
-        """Samples that the journal holds in whole pairs."""
+        """Samples of complete pairs in the journal."""
         self.kills: Counter[Kind] = Counter()
-        self.not_begun = 0
-        """Kills before the journal had its first line."""
-        self.in_flight = 0
-        """Samples that were measured again, for the kill fell between the sides of a pair."""
-        self.slowest_end = 0.0
-        """Seconds from a kill until the last process was gone."""
+        self.before_journal = 0
+        """Kills before the first line of the journal."""
+        self.repeated = 0
+        """Samples measured again because the kill separated the sides of a pair."""
+        self.max_exit_seconds = 0.0
+        """Longest time from a kill to the end of the last process."""
         self.finished = 0
         (folder / "tiny.toml").write_text(TINY)
         (folder / "tmp").mkdir()
 
-    def until_killed(self, kind: Kind, due: Due) -> bool:
-        """Begin or go on, and kill at that moment; False where the run was done before."""
-        with self._bench() as process:
-            while process.poll() is None and not due(self._journal, process.pid):
+    def run_and_kill(self, kind: Kind, is_due: IsDue) -> bool:
+        """Start or resume a run and kill it when due. Return False if it finished first."""
+        with self._start() as process:
+            while process.poll() is None and not is_due(self._journal, process.pid):
                 pass
             killed = process.poll() is None
             process.kill()
-            _, said = process.communicate()
+            _, stderr = process.communicate()
         if not killed:
-            assert process.returncode == 0, said
+            assert process.returncode == 0, stderr
             self._check_finished()
             return False
         before = time.monotonic()
         _await_adopted()
-        self.slowest_end = max(self.slowest_end, time.monotonic() - before)
+        self.max_exit_seconds = max(self.max_exit_seconds, time.monotonic() - before)
         self.kills[kind] += 1
         self._check_journal()
         return True
 
-    def to_the_end(self) -> None:
-        """Go on without a kill, where a run was begun."""
+    def finish(self) -> None:
+        """Resume an unfinished run without a kill."""
         if self._journal.exists():
-            assert not self.until_killed("", lambda journal, bench: False)
+            assert not self.run_and_kill("", lambda journal, pid: False)
 
-    def _bench(self) -> "subprocess.Popen[str]":
+    def _start(self) -> "subprocess.Popen[str]":
         new = ["tiny.toml", "--metric", "cpu", "--metric", "wall", "--pairs", "1"]
-        asked = ["--resume", "run.journal.jsonl"] if self._journal.exists() else new
+        arguments = ["--resume", "run.journal.jsonl"] if self._journal.exists() else new
         return subprocess.Popen(
-            [sys.executable, "-m", "trae_bench", "run", *asked, "--out", "run.json"],
+            [sys.executable, "-m", "trae_bench", "run", *arguments, "--out", "run.json"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd=self._folder,
@@ -147,23 +146,23 @@ class Course:
     def _check_journal(self) -> None:
         if b"\n" not in (self._journal.read_bytes() if self._journal.exists() else b""):
             assert not self._kept
-            self.not_begun += 1
+            self.before_journal += 1
             self._journal.unlink(missing_ok=True)
             return
         contents = read_journal(self._journal)
         assert contents.samples[: len(self._kept)] == self._kept, "a sample was lost"
         assert contents.dropped <= 1
-        self.in_flight += contents.dropped
+        self.repeated += contents.dropped
         self._kept = contents.samples
 
     def _check_finished(self) -> None:
         run = read_run(self._run_file)
         assert run.stopped == "done"
         assert run.samples[: len(self._kept)] == self._kept, "a sample was lost"
-        taken = [(s.contrast, s.mode, s.pair, s.side) for s in run.samples]
-        assert len(set(taken)) == len(taken) == planned(run), "not the samples that were planned"
-        wrong = [str(finding) for finding in verify(run) if finding.severity == "wrong"]
-        assert not wrong, wrong
+        keys = [(s.contrast, s.mode, s.pair, s.side) for s in run.samples]
+        assert len(set(keys)) == len(keys) == planned(run), "not the planned samples"
+        errors = [str(finding) for finding in verify(run) if finding.severity == "wrong"]
+        assert not errors, errors
         self.finished += 1
         self._kept = ()
         self._journal.unlink()
@@ -171,10 +170,10 @@ class Course:
 
 
 def planned(run: RunFile) -> int:
-    """Samples of the whole run: the warming pair of each cell, and those that count."""
+    """Return the planned number of samples, including the warm-up pair of each cell."""
     limits = run.header.limits
     metrics, cells = run.header.metrics, run.header.cells
-    # There are no verdicts to be confirmed.
+    # Confirming cells have no pairs without a regression.
     return sum(2 * (1 + target(cell, limits, metrics)) for cell in cells if not cell.confirms)
 
 
@@ -183,11 +182,11 @@ def _adopt() -> None:
 
 
 def _await_adopted() -> None:
-    """Until every process below this one is gone. Raises `AssertionError` where one stays."""
-    end = time.monotonic() + PATIENCE
+    """Wait for all child processes to end. Raises `AssertionError` after `EXIT_TIMEOUT`."""
+    end = time.monotonic() + EXIT_TIMEOUT
     while left := children_of(os.getpid()):
-        assert time.monotonic() < end, f"left behind: {[_command(pid) for pid in left]}"
-        # Not a wait for any child in particular: whose parent has just died becomes ours.
+        assert time.monotonic() < end, f"still running: {[_command(pid) for pid in left]}"
+        # Wait for any child, because orphans are adopted during the loop.
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
         time.sleep(0.001)
 
@@ -199,38 +198,38 @@ def _command(pid: int) -> str:
         return f"process {pid}"
 
 
-def study(times: int, seed: int, folder: Path, say: Callable[[str], None]) -> Course:
-    """So many kills."""
+def study(times: int, seed: int, folder: Path, progress: Callable[[str], None]) -> KillStudy:
+    """Kill runs in `folder` this many times."""
     _adopt()
-    course = Course(folder)
-    for kind, due in moments(Random(seed)):
-        if course.kills.total() >= times:
+    result = KillStudy(folder)
+    for kind, is_due in moments(Random(seed)):
+        if result.kills.total() >= times:
             break
-        if course.until_killed(kind, due):
-            say(f"kill {course.kills.total()} {kind}")
-    course.to_the_end()
-    return course
+        if result.run_and_kill(kind, is_due):
+            progress(f"kill {result.kills.total()} {kind}")
+    result.finish()
+    return result
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="kill -9 of the bench at random moments.")
-    parser.add_argument("--times", type=int, default=50)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Kill trae-bench with SIGKILL at random moments.")
+    parser.add_argument("--times", type=int, default=50, help="number of kills")
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        course = study(
-            asked.times, asked.seed, Path(folder), lambda said: print(said, file=sys.stderr)
+        result = study(
+            options.times, options.seed, Path(folder), lambda text: print(text, file=sys.stderr)
         )
-    found = {
-        "kills": dict(course.kills),
-        "before the journal began": course.not_begun,
-        "finished runs": course.finished,
-        "samples measured again": course.in_flight,
+    summary = {
+        "kills": dict(result.kills),
+        "before the journal began": result.before_journal,
+        "finished runs": result.finished,
+        "samples measured again": result.repeated,
         "samples lost": 0,
         "processes left": 0,
-        "seconds until all were gone, at most": round(course.slowest_end, 3),
+        "seconds until all were gone, at most": round(result.max_exit_seconds, 3),
     }
-    print(json.dumps(found, indent=2))
+    print(json.dumps(summary, indent=2))
 
 
 if __name__ == "__main__":

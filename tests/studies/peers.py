@@ -1,25 +1,26 @@
-"""pyperf, asv, pytest-benchmark, hyperfine and trae-bench on the same pairs of commands.
+"""Compare pyperf, asv, pytest-benchmark, hyperfine and trae-bench on the same pairs of commands.
 
     python -m tests.studies.peers --seconds 30 --rounds 3 --out peers.jsonl
 
-The command is one session (default: `bugfix`) against the loopback provider; see `seats.py`.
-Four pairs: A/A, a loop that adds about 3 % and 5 % of CPU to B (`burden.py`), and every toggle
-off against on. Each tool compares each pair once a round, in --seconds, as its documentation
-has two commands compared; which tool comes first changes from round to round.
+The command is one session (default: `bugfix`) against the loopback provider; see
+`prepared_sessions.py`. There are four pairs: A/A, a loop that adds about 3 % or 5 % of CPU time
+to B (`injected_load.py`), and all toggles off against on. In each round every tool compares each
+pair once, in --seconds, as its documentation compares two commands. The first tool rotates by
+round.
 
-pyperf            `pyperf command` for each, `pyperf compare_to`; claims what its t-test calls
-                  significant
-hyperfine         both in one call, --warmup 1; claims what scripts/welch_ttest.py of its
-                  repository does: Welch's t, p < 0.05
+pyperf            `pyperf command` for each side, `pyperf compare_to`; the claim is the result of
+                  its t-test
+hyperfine         both sides in one call, --warmup 1; the claim is the result of
+                  scripts/welch_ttest.py in its repository: Welch's t-test, p < 0.05
 asv               a benchmark that runs the command, one revision for A and one for B,
-                  `asv compare`: factor 1.1 as it is by default, and 1.02
-pytest-benchmark  `pedantic` rounds that run the command, A saved, B compared, failing at
-                  min:5% as in its documentation; it knows no claim of an improvement
-trae-bench        A/A pairs included in its seconds: cpu in duets, wall one after the other
+                  `asv compare` with factor 1.1 (the default) and 1.02
+pytest-benchmark  `pedantic` rounds that run the command, A saved, B compared, failing at min:5% as
+                  in its documentation; it cannot report improvements
+trae-bench        A/A pairs included in its seconds: cpu in duets, wall in serial pairs
 
-A claim about A/A is a false alarm; no claim about the others, or the wrong way round, is a miss.
-The ratio is that of the tool's own centre of B to that of A. What tools time differs: pyperf,
-hyperfine, asv and pytest-benchmark take the wall time of the command with its shell.
+A claim about A/A is a false alarm. A missing claim about another pair, or one in the wrong
+direction, is a miss. The ratio divides the tool's own central value of B by that of A. pyperf,
+hyperfine, asv and pytest-benchmark measure the wall time of the command including its shell.
 """
 
 import json
@@ -45,23 +46,23 @@ from typing import Literal
 from msgspec import Struct, convert
 
 from tests.studies.harness import (
-    Clock,
-    Log,
-    arguments,
-    arm,
-    bench,
-    calibrated,
-    injected,
+    RoundLog,
+    TimeLimit,
+    calibrate,
+    format_proportion,
+    injected_log_ratio,
+    load_scenario,
+    make_arm,
+    make_parser,
+    markdown_table,
     mean,
-    pairs_of,
-    play,
-    say,
-    scenario_of,
-    share,
-    stoppable,
-    table,
+    measured_pairs,
+    open_executor,
+    print_progress,
+    run_cells,
+    stop_on_interrupt,
 )
-from tests.studies.prepared_sessions import Seats
+from tests.studies.prepared_sessions import PreparedSessions
 from trae_bench._util import cpu_affinity
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import NOISE_FLOOR
@@ -76,21 +77,21 @@ from trae_bench.stats.analysis import comparisons
 Claim = Literal["slower", "faster", "none"]
 EQUAL, TOGGLES = "A/A", "toggles"
 SHARES = {EQUAL: 0.0, "+3 %": 0.03, "+5 %": 0.05}
-"""Of CPU, that B's burden adds."""
+"""CPU time that the load of B adds, as a fraction."""
 PAIRS = (*SHARES, TOGGLES)
 EXPECTED: dict[str, Claim] = {EQUAL: "none", TOGGLES: "faster"}
-"""What is true of a pair; of the others, that B is slower."""
-PACES = 3
-"""Sessions of each side that tell how many fit into the time."""
-FEWEST = 4
-"""Sessions of each side, however little time there is."""
-SPARE = 20
-"""Seats beyond those that are asked for: warm-ups, calibration."""
+"""The true claim; "slower" for the other pairs."""
+TIMING_SESSIONS = 3
+"""Sessions per side that are timed to compute how many fit into --seconds."""
+MIN_SESSIONS = 4
+"""Minimum sessions per side."""
+SPARE_SESSIONS = 20
+"""Additional prepared sessions for warm-ups and calibration."""
 NO_HYPERFINE = "not on the PATH (Debian: apt install hyperfine; else: cargo install hyperfine)"
 
 
-class Said(Struct, frozen=True):
-    """What one tool said of one pair."""
+class Result(Struct, frozen=True):
+    """Answer of one tool about one pair, with its cost."""
 
     tool: str
     pair: str
@@ -100,11 +101,11 @@ class Said(Struct, frozen=True):
     seconds: float
     sessions: int
     truth: float | None = None
-    """Log ratio that B's burden brought about in what the tool times, where it is known."""
+    """True log ratio of the load, if known."""
 
 
 class Job(Struct, frozen=True):
-    """What a tool is given: two commands, how often to run each, and a folder to work in."""
+    """Input of a tool: two commands, the number of runs of each, and a working folder."""
 
     a: list[str]
     b: list[str]
@@ -119,57 +120,58 @@ class Answer(Struct, frozen=True):
     evidence: str
 
 
-def direction(found: bool, ratio: float) -> Claim:
-    return ("slower" if ratio > 1 else "faster") if found else "none"
+def make_claim(significant: bool, ratio: float) -> Claim:
+    return ("slower" if ratio > 1 else "faster") if significant else "none"
 
 
 # -- the tools --------------------------------------------------------------------------
 
 
-def run(argv: Sequence[str], folder: Path, *, failing: bool = False) -> str:
-    """What it prints. Raises `CannotMeasure` where it fails, unless that is an answer."""
-    # A tool's own files go there, too: asv keeps some at home.
+def run(argv: Sequence[str], folder: Path, *, may_fail: bool = False) -> str:
+    """Run a command and return its output. Raises `CannotMeasure` if it fails unexpectedly."""
+    # asv keeps files in the home folder.
     env = os.environ | {"HOME": str(folder)}
-    # pytest-benchmark takes itself for a worker of pytest-xdist, and measures nothing.
+    # With this variable pytest-benchmark assumes pytest-xdist and measures nothing.
     env.pop("PYTEST_XDIST_WORKER", None)
     done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True)
-    said = done.stdout + done.stderr
-    if done.returncode and not failing:
+    output = done.stdout + done.stderr
+    if done.returncode and not may_fail:
         raise CannotMeasure(
-            f"{shlex.join(argv[:6])} ... ended with {done.returncode}: {said[-2000:]}"
+            f"{shlex.join(argv[:6])} ... ended with {done.returncode}: {output[-2000:]}"
         )
-    return said
+    return output
 
 
 def pyperf(job: Job) -> Iterator[Answer]:
-    # 3 values and a warm-up a process, by default; the calibration is one more process.
+    # A process gives 3 values and a warm-up by default. Calibration takes one more process.
     processes = max(1, job.runs // 4 - 1)
-    here = [sys.executable, "-m", "pyperf"]
+    pyperf = [sys.executable, "-m", "pyperf"]
     for name, argv in (("a", job.a), ("b", job.b)):
         options = ["--name", "session", "--processes", str(processes), "-o", f"{name}.json"]
-        run([*here, "command", *options, "--", *argv], job.folder)
+        run([*pyperf, "command", *options, "--", *argv], job.folder)
     from pyperf import Benchmark  # type: ignore[import-untyped]
 
     a, b = (Benchmark.load(str(job.folder / f"{name}.json")).mean() for name in ("a", "b"))
-    text = run([*here, "compare_to", "a.json", "b.json", "--verbose"], job.folder)
+    text = run([*pyperf, "compare_to", "a.json", "b.json", "--verbose"], job.folder)
     significant = re.search(r"^Significant.*", text, re.MULTILINE)
     evidence = significant[0] if significant else "Not significant!"
     if not significant and "ot significant" not in text:
         raise CannotMeasure(f"pyperf compare_to: {text}")
-    yield Answer("pyperf", b / a, direction(bool(significant), b / a), evidence)
+    yield Answer("pyperf", b / a, make_claim(bool(significant), b / a), evidence)
 
 
 def hyperfine(job: Job) -> Iterator[Answer]:
     commands = [shlex.join(argv) for argv in (job.a, job.b)]
     counts = ["--warmup", "1", "--runs", str(max(2, job.runs - 1))]
-    run(["hyperfine", "-N", *counts, "--export-json", "found.json", *commands], job.folder)
+    run(["hyperfine", "-N", *counts, "--export-json", "results.json", *commands], job.folder)
     from scipy.stats import ttest_ind  # type: ignore[import-untyped]
 
     a, b = (
-        each["times"] for each in json.loads((job.folder / "found.json").read_text())["results"]
+        result["times"]
+        for result in json.loads((job.folder / "results.json").read_text())["results"]
     )
     ratio, p = fmean(b) / fmean(a), float(ttest_ind(a, b, equal_var=False).pvalue)
-    yield Answer("hyperfine", ratio, direction(p < 0.05, ratio), f"p = {p:.3g}")
+    yield Answer("hyperfine", ratio, make_claim(p < 0.05, ratio), f"p = {p:.3g}")
 
 
 _ASV = {
@@ -202,8 +204,8 @@ def asv(job: Job) -> Iterator[Answer]:
     (benchmarks / "session.py").write_text(_ASV_BENCHMARK)
     git = ["git", "-c", "user.name=study", "-c", "user.email=study@localhost"]
     run([*git, "init", "--quiet"], job.folder)
-    here = [sys.executable, "-m", "asv"]
-    run([*here, "machine", "--yes"], job.folder)
+    asv = [sys.executable, "-m", "asv"]
+    run([*asv, "machine", "--yes"], job.folder)
     revisions = []
     for argv in (job.a, job.b):
         run([*git, "commit", "--quiet", "--allow-empty", "-m", "a side"], job.folder)
@@ -211,10 +213,10 @@ def asv(job: Job) -> Iterator[Answer]:
         work = {"argv": argv, "repeat": max(2, job.runs // 2)}
         (benchmarks / "work.json").write_text(json.dumps(work))
         options = ["--python=same", "--set-commit-hash", revisions[-1], "--record-samples"]
-        run([*here, "run", *options], job.folder)
+        run([*asv, "run", *options], job.folder)
     a, b = (_asv_result(job.folder, revision) for revision in revisions)
     for name, factor in (("asv", "1.1"), ("asv, factor 1.02", "1.02")):
-        text = run([*here, "compare", "--factor", factor, *revisions], job.folder)
+        text = run([*asv, "compare", "--factor", factor, *revisions], job.folder)
         line = next(line for line in text.splitlines() if "session.time_session" in line)
         mark = line.split("|")[1].strip()
         claims: dict[str, Claim] = {"+": "slower", "-": "faster"}
@@ -223,10 +225,10 @@ def asv(job: Job) -> Iterator[Answer]:
 
 def _asv_result(folder: Path, revision: str) -> float:
     (path,) = folder.glob(f"results/*/{revision[:8]}*.json")
-    found = json.loads(path.read_text())["results"]["session.time_session"][0][0]
-    if found is None:
+    result = json.loads(path.read_text())["results"]["session.time_session"][0][0]
+    if result is None:
         raise CannotMeasure(f"asv: no result in {path.name}")
-    return float(found)
+    return float(result)
 
 
 _PYTEST = """\
@@ -243,15 +245,15 @@ def test_session(benchmark):
 def pytest_benchmark(job: Job) -> Iterator[Answer]:
     (job.folder / "test_session.py").write_text(_PYTEST)
     (job.folder / "pytest.ini").write_text("[pytest]\n")
-    here = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    here += ["--benchmark-storage=saved"]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    pytest += ["--benchmark-storage=saved"]
     options = {"a": [], "b": ["--benchmark-compare=0001", "--benchmark-compare-fail=min:5%"]}
     text = ""
     for name, argv in (("a", job.a), ("b", job.b)):
         work = {"argv": argv, "rounds": max(2, job.runs - 1)}
         (job.folder / "work.json").write_text(json.dumps(work))
         text = run(
-            [*here, f"--benchmark-save={name}", *options[name]], job.folder, failing=name == "b"
+            [*pytest, f"--benchmark-save={name}", *options[name]], job.folder, may_fail=name == "b"
         )
     a, b = (_saved(job.folder, name) for name in ("a", "b"))
     regressed = "Performance has regressed" in text
@@ -277,17 +279,17 @@ TOOLS: dict[str, Callable[[Job], Iterator[Answer]]] = {
 OURS = {"trae-bench, cpu": "cpu", "trae-bench, wall": "wall"}
 
 
-def absent(tool: str) -> str | None:
-    """Why a tool cannot take part; None where it can."""
+def unavailable(tool: str) -> str | None:
+    """Return why a tool cannot run on this host, or None."""
     if tool == "hyperfine":
-        # The package of that name on PyPI is another program's.
+        # The PyPI package of that name is a different program.
         return None if shutil.which("hyperfine") else NO_HYPERFINE
     module = tool.replace("-", "_")
     return None if tool in OURS or find_spec(module) else f"not installed (pip install {tool})"
 
 
-class Contest:
-    """The pairs, and what it takes to hand them to a tool."""
+class Comparison:
+    """The pairs of commands, and the resources to run them with each tool."""
 
     def __init__(
         self, scenario: Scenario, executor: Executor, provider: Loopback, scratch: Path
@@ -297,71 +299,73 @@ class Contest:
         self._provider = provider
         self._scratch = scratch
         self._arms: dict[str, tuple[Arm, Arm]] = {
-            EQUAL: (arm(scenario), arm(scenario)),
-            TOGGLES: (arm(scenario, on=False), arm(scenario)),
+            EQUAL: (make_arm(scenario), make_arm(scenario)),
+            TOGGLES: (make_arm(scenario, on=False), make_arm(scenario)),
         }
 
     def _arms_of(self, pair: str) -> tuple[Arm, Arm]:
-        """The same ones whenever they are asked for."""
+        """Return the arms of a pair. The load is calibrated once."""
         if pair not in self._arms:
-            burden = calibrated(self._executor, self._scenario, "cpu", SHARES[pair])
-            self._arms[pair] = (arm(self._scenario), arm(self._scenario, burden))
+            load = calibrate(self._executor, self._scenario, "cpu", SHARES[pair])
+            self._arms[pair] = (make_arm(self._scenario), make_arm(self._scenario, load))
         return self._arms[pair]
 
-    def _pace(self, sides: Sequence[Arm]) -> float:
-        """Seconds that a session takes now, the mean of the sides."""
-        spent = 0.0
-        for side in sides:
-            with self._seats(side, "paces", PACES) as seats:
-                started = time.monotonic()
-                for _ in range(PACES):
-                    run(seats.argv, self._scratch)
-                spent += time.monotonic() - started
-        return spent / PACES / len(sides)
+    def _session_seconds(self, arms: Sequence[Arm]) -> float:
+        """Measure the current duration of a session, averaged over the arms."""
+        seconds = 0.0
+        for arm in arms:
+            with self._prepare(arm, "timing", TIMING_SESSIONS) as sessions:
+                start = time.monotonic()
+                for _ in range(TIMING_SESSIONS):
+                    run(sessions.argv, self._scratch)
+                seconds += time.monotonic() - start
+        return seconds / TIMING_SESSIONS / len(arms)
 
-    def said(self, tool: str, pair: str, seconds: float, seed: int) -> list[Said]:
+    def run(self, tool: str, pair: str, seconds: float, seed: int) -> list[Result]:
         if tool in OURS:
-            return [self._ours(tool, pair, seconds, seed)]
+            return [self._run_trae_bench(tool, pair, seconds, seed)]
         a, b = self._arms_of(pair)
-        # Anew each time: the machine's pace is not what it was an hour ago.
-        runs = max(FEWEST, int(seconds / 2 / self._pace((a, b))))
-        count = 2 * runs + SPARE
+        # Timed again for each comparison, because the speed of the machine varies.
+        runs = max(MIN_SESSIONS, int(seconds / 2 / self._session_seconds((a, b))))
+        count = 2 * runs + SPARE_SESSIONS
         with (
             TemporaryDirectory(dir=self._scratch) as folder,
-            self._seats(a, "a", count) as left,
-            self._seats(b, "b", count) as right,
+            self._prepare(a, "a", count) as left,
+            self._prepare(b, "b", count) as right,
         ):
-            started = time.monotonic()
+            start = time.monotonic()
             answers = list(TOOLS[tool](Job(left.argv, right.argv, runs, Path(folder))))
-            spent = time.monotonic() - started
+            elapsed = time.monotonic() - start
             used = left.used + right.used
         return [
-            Said(one.tool, pair, one.ratio, one.claim, one.evidence, spent, used) for one in answers
+            Result(answer.tool, pair, answer.ratio, answer.claim, answer.evidence, elapsed, used)
+            for answer in answers
         ]
 
     @contextmanager
-    def _seats(self, taken_by: Arm, name: str, count: int) -> Iterator[Seats]:
-        seats = Seats(self._provider, self._scenario, taken_by, self._scratch / name)
+    def _prepare(self, arm: Arm, name: str, count: int) -> Iterator[PreparedSessions]:
+        sessions = PreparedSessions(self._provider, self._scenario, arm, self._scratch / name)
         try:
-            seats.fill(count)
-            yield seats
-            seats.check()
+            sessions.prepare(count)
+            yield sessions
+            sessions.check()
         finally:
-            seats.clear()
+            sessions.remove()
 
-    def _ours(self, tool: str, pair: str, seconds: float, seed: int) -> Said:
+    def _run_trae_bench(self, tool: str, pair: str, seconds: float, seed: int) -> Result:
         metric, name = OURS[tool], "B"
         a, b = self._arms_of(pair)
-        compared = [Contrast(NOISE_FLOOR, a, a)]
-        compared.append(Contrast(name, a, b))
-        planned = cells(self._scenario.name, (metric,), compared, METRICS)
-        ending = play(self._executor, planned, Limits(budget=seconds), seed)
+        contrasts = [Contrast(NOISE_FLOOR, a, a)]
+        contrasts.append(Contrast(name, a, b))
+        planned = cells(self._scenario.name, (metric,), contrasts, METRICS)
+        ending = run_cells(self._executor, planned, Limits(budget=seconds), seed)
         row = comparisons(ending.samples, planned, METRICS)[-1]
         if row.estimate is None or row.estimate.log_ratio is None:
             raise CannotMeasure(f"{tool}: no pair of {pair} was measured: {row.pairs.reasons}")
         claims: dict[str, Claim] = {"regression": "slower", "improvement": "faster"}
-        pairs = pairs_of(ending.samples, name, row.mode)
-        return Said(
+        pairs = measured_pairs(ending.samples, name, row.mode)
+        effects = [injected_log_ratio(b, metric) for _, b in pairs] if SHARES.get(pair) else None
+        return Result(
             tool=tool,
             pair=pair,
             ratio=math.exp(row.estimate.log_ratio),
@@ -369,50 +373,52 @@ class Contest:
             evidence=f"{row.judgement.verdict}, {row.pairs.measured} pairs",
             seconds=ending.elapsed,
             sessions=len(ending.samples),
-            truth=mean([injected(b, metric) for _, b in pairs]).value if SHARES.get(pair) else None,
+            truth=None if effects is None else mean(effects).value,
         )
 
 
-# -- what is told -----------------------------------------------------------------------
+# -- report -----------------------------------------------------------------------------
 
 
-def report(said: Sequence[Said]) -> str:
-    groups: dict[tuple[str, str], list[Said]] = {}
+def report(results: Sequence[Result]) -> str:
+    groups: dict[tuple[str, str], list[Result]] = {}
     for pair in PAIRS:
-        for one in said:
-            if one.pair == pair:
-                groups.setdefault((pair, one.tool), []).append(one)
+        for result in results:
+            if result.pair == pair:
+                groups.setdefault((pair, result.tool), []).append(result)
     head = (
         *("pair", "tool", "ratio", "from", "to", "slower", "faster", "none", "wrong"),
-        *("seconds", "sessions", "the last time"),
+        *("seconds", "sessions", "last evidence"),
     )
-    true = {
-        f"{pair}, {one.tool}": f"{math.expm1(one.truth):+.1%}"
-        for (pair, _), group in groups.items()
-        for one in group
-        if one.truth is not None
+    truths = {
+        f"{result.pair}, {result.tool}": f"{math.expm1(result.truth):+.1%}"
+        for group in groups.values()
+        for result in group
+        if result.truth is not None
     }
-    told = "; ".join(f"{name} {size}" for name, size in true.items())
-    lines = table(head, [_cells(*key, group) for key, group in groups.items()])
-    return f"{lines}\n\nTruly, by the burden's own account: {told or 'not known'}."
+    truth = "; ".join(f"{name} {change}" for name, change in truths.items())
+    table = markdown_table(head, [_cells(*key, group) for key, group in groups.items()])
+    return f"{table}\n\nTrue changes, from the recorded cost: {truth or 'unknown'}."
 
 
-def _cells(pair: str, tool: str, said: Sequence[Said]) -> list[object]:
-    ratios, claims = [one.ratio for one in said], [one.claim for one in said]
+def _cells(pair: str, tool: str, results: Sequence[Result]) -> list[object]:
+    ratios = [result.ratio for result in results]
+    claims = [result.claim for result in results]
     kinds: tuple[Claim, ...] = ("slower", "faster", "none")
+    wrong = sum(claim != EXPECTED.get(pair, "slower") for claim in claims)
     return [
         pair,
         tool,
-        *(f"{figure:.3f}" for figure in (fmean(ratios), min(ratios), max(ratios))),
+        *(f"{ratio:.3f}" for ratio in (fmean(ratios), min(ratios), max(ratios))),
         *(claims.count(kind) for kind in kinds),
-        share(sum(claim != EXPECTED.get(pair, "slower") for claim in claims), len(claims)),
-        f"{fmean(one.seconds for one in said):.0f}",
-        f"{fmean(one.sessions for one in said):.0f}",
-        said[-1].evidence,
+        format_proportion(wrong, len(claims)),
+        f"{fmean(result.seconds for result in results):.0f}",
+        f"{fmean(result.sessions for result in results):.0f}",
+        results[-1].evidence,
     ]
 
 
-# -- the rounds -------------------------------------------------------------------------
+# -- schedule ---------------------------------------------------------------------------
 
 
 Turn = tuple[int, str, str]
@@ -420,7 +426,7 @@ Turn = tuple[int, str, str]
 
 
 def turns(rounds: int, pairs: Sequence[str], tools: Sequence[str]) -> Iterator[Turn]:
-    """In each round another tool comes first."""
+    """Yield every turn. The first tool rotates by round."""
     for number in range(rounds):
         first = number % len(tools)
         for pair in pairs:
@@ -428,53 +434,58 @@ def turns(rounds: int, pairs: Sequence[str], tools: Sequence[str]) -> Iterator[T
                 yield number, tool, pair
 
 
-def played(asked: Namespace, tools: Sequence[str]) -> list[Said]:
-    wishes = {name: getattr(asked, name) for name in ("scenario", "seconds", "pairs", "seed")}
-    log, clock = Log(asked.out, wishes | {"tools": tools}), Clock(asked.minutes)
-    scenario = scenario_of(asked.scenario)
-    ahead = islice(turns(asked.rounds, asked.pairs.split(","), tools), len(log.rounds), None)
+def run_turns(options: Namespace, tools: Sequence[str]) -> list[Result]:
+    """Run the turns that the log does not contain yet. Return all results."""
+    fixed = {name: getattr(options, name) for name in ("scenario", "seconds", "pairs", "seed")}
+    log, time_limit = RoundLog(options.out, fixed | {"tools": tools}), TimeLimit(options.minutes)
+    scenario = load_scenario(options.scenario)
+    every_turn = turns(options.rounds, options.pairs.split(","), tools)
+    remaining = islice(every_turn, len(log.rounds), None)
     with (
-        bench(scenario) as executor,
+        open_executor(scenario) as executor,
         Loopback(pin=cpu_affinity.provider_core()) as provider,
         TemporaryDirectory(prefix="study-") as scratch,
-        stoppable(),
+        stop_on_interrupt(),
     ):
-        contest = Contest(scenario, executor, provider, Path(scratch).resolve())
-        for turn in takewhile(lambda _: clock.left > 0, ahead):
-            log.append(_taken(contest, turn, asked))
-    return [convert(one, Said) for each in log.rounds for one in each]
+        comparison = Comparison(scenario, executor, provider, Path(scratch).resolve())
+        for turn in takewhile(lambda _: time_limit.remaining > 0, remaining):
+            log.append(_run_turn(comparison, turn, options))
+    return [convert(result, Result) for results in log.rounds for result in results]
 
 
-def _taken(contest: Contest, turn: Turn, asked: Namespace) -> list[Said]:
+def _run_turn(comparison: Comparison, turn: Turn, options: Namespace) -> list[Result]:
     number, tool, pair = turn
-    seed = Random(f"{asked.seed}|{turn}").getrandbits(32)
+    seed = Random(f"{options.seed}|{turn}").getrandbits(32)
     try:
-        said = contest.said(tool, pair, asked.seconds, seed)
+        results = comparison.run(tool, pair, options.seconds, seed)
     except CannotMeasure as problem:
-        # The others' time is not to be lost with it.
-        say(f"round {number + 1}, {pair}, {tool}: {problem}")
+        # Continue with the other tools.
+        print_progress(f"round {number + 1}, {pair}, {tool}: {problem}")
         return []
-    for one in said:
-        say(f"round {number + 1}, {pair}, {one.tool}: {one.claim}, {one.seconds:.0f} s")
-    return said
+    for result in results:
+        outcome = f"{result.claim}, {result.seconds:.0f} s"
+        print_progress(f"round {number + 1}, {pair}, {result.tool}: {outcome}")
+    return results
 
 
-def main(said: Sequence[str] | None = None) -> None:
-    every = (*TOOLS, *OURS)
-    parser = arguments(__doc__, "peers")
+def main(argv: Sequence[str] | None = None) -> None:
+    all_tools = (*TOOLS, *OURS)
+    parser = make_parser(__doc__, "peers")
     parser.add_argument("--scenario", default="bugfix", help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=30.0, help="a tool and pair; %(default)s")
-    parser.add_argument("--rounds", type=int, default=1, help="in all; %(default)s")
-    parser.add_argument("--minutes", type=float, help="begin nothing after that")
-    parser.add_argument("--tool", action="append", choices=every, help="default: all")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="per tool and pair; default: %(default)s"
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="total; default: %(default)s")
+    parser.add_argument("--minutes", type=float, help="start nothing after this time")
+    parser.add_argument("--tool", action="append", choices=all_tools, help="default: all")
     parser.add_argument("--pairs", default=",".join(PAIRS), help="default: %(default)s")
-    asked = parser.parse_args(said)
-    why = {tool: absent(tool) for tool in asked.tool or every}
-    found = played(asked, [tool for tool, reason in why.items() if reason is None])
-    print(f"{asked.scenario}, {asked.seconds:g} s for each tool and pair\n\n{report(found)}")
-    for tool, reason in why.items():
+    options = parser.parse_args(argv)
+    reasons = {tool: unavailable(tool) for tool in options.tool or all_tools}
+    results = run_turns(options, [tool for tool, reason in reasons.items() if reason is None])
+    print(f"{options.scenario}, {options.seconds:g} s per tool and pair\n\n{report(results)}")
+    for tool, reason in reasons.items():
         if reason is not None:
-            print(f"\n{tool} did not take part: {reason}.")
+            print(f"\n{tool} was not run: {reason}.")
 
 
 if __name__ == "__main__":

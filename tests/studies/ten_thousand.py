@@ -1,11 +1,11 @@
-"""A long run through the real session, journal and conclusion: what it takes of the bench.
+"""Time and memory that trae-bench itself needs for a long run.
 
     python -m tests.studies.ten_thousand [--samples 10000] [--cells 200]
 
-Trials are answered at once by the scripted executor, so that all the time and memory are the
-bench's own. Every cell is looked at whenever it can be, and none is settled. What is to be
-held against it: the parent's memory (150 MB at most), and the time of a look beside the
-seconds that the pairs before it take in a real run.
+The run uses the production scheduler, journal and statistics. A scripted executor answers trials
+immediately, so all time and memory belong to trae-bench. Every cell is judged at every look, and
+none is settled. Limits: 150 MB of memory in the parent; a look must be short compared with the
+pairs before it in a real run.
 """
 
 import argparse
@@ -42,21 +42,21 @@ MODES: tuple[tuple[Mode, tuple[str, ...]], ...] = (
 CONTRASTS = (NOISE_FLOOR, *(f"toggle-{number}" for number in range(1, 10)))
 
 
-class Found(Struct, frozen=True):
-    """What the run took; seconds and bytes."""
+class Result(Struct, frozen=True):
+    """Resources of the run, in seconds and bytes."""
 
     samples: int
     cells: int
     looks: int
-    longest_look: float
+    max_look: float
     all_looks: float
     seconds: float
-    """Of the whole run, the writing of journal and run file included."""
+    """Whole run, including writing the journal and the run file."""
     peak_memory: int
-    """Of this process, up to the end of the run."""
+    """Peak RSS of this process at the end of the run."""
     journal_bytes: int
-    reading: float
-    """Of the journal."""
+    journal_read: float
+    """Time to read the journal."""
 
 
 def plan(count: int) -> tuple[Cell, ...]:
@@ -69,19 +69,19 @@ def plan(count: int) -> tuple[Cell, ...]:
 
 
 def figures(trial: Trial) -> Mapping[str, float]:
-    """As many as a real sample has, none of them twice in memory."""
-    random = Random(f"{trial.scenario}{trial.contrast}{trial.mode}{trial.pair}{trial.side}")
-    spread = random.gauss(1, 0.05)
+    """Return as many metrics as a real sample has, with distinct values."""
+    rng = Random(f"{trial.scenario}{trial.contrast}{trial.mode}{trial.pair}{trial.side}")
+    spread = rng.gauss(1, 0.05)
     return {
         name: 17.0
         if metric.mode == "exact"
-        else spread * random.uniform(0.49, 0.51) * (1e8 if metric.unit == "B" else 1.0)
+        else spread * rng.uniform(0.49, 0.51) * (1e8 if metric.unit == "B" else 1.0)
         for name, metric in METRICS.items()
     }
 
 
 class ScriptedBench(Bench):
-    """Runs no process."""
+    """A bench that starts no processes."""
 
     @contextmanager
     def executor(
@@ -91,8 +91,8 @@ class ScriptedBench(Bench):
 
 
 @contextmanager
-def watched_looks(seconds: list[float]) -> Iterator[None]:
-    """The session's looks, each timed."""
+def timed_looks(seconds: list[float]) -> Iterator[None]:
+    """Append the duration of each look of the scheduler to `seconds`."""
     look: Callable[..., Any] = comparisons
 
     def timed(*arguments: Any) -> Any:
@@ -109,43 +109,45 @@ def watched_looks(seconds: list[float]) -> Iterator[None]:
         vars(scheduler)["comparisons"] = look
 
 
-def study(samples: int, cells: int, folder: Path) -> Found:
-    """One run of so many samples, spread over so many cells, in `folder`."""
+def study(samples: int, cells: int, folder: Path) -> Result:
+    """Run this number of samples in this number of cells, in `folder`."""
     pairs = samples // (2 * cells) - 1
-    # No interval is ever so narrow: every cell takes all its pairs, and is looked at meanwhile.
+    # No interval reaches this precision, so every cell takes all its pairs.
     head = header(plan(cells), pairs=pairs, noise_pairs=pairs, precision=1e-9)
     run_file, looks = folder / "run.json", list[float]()
     bench, before = ScriptedBench(print), time.perf_counter()
-    with watched_looks(looks), Journal.create(folder / "run.journal.jsonl", head) as journal:
+    with timed_looks(looks), Journal.create(folder / "run.journal.jsonl", head) as journal:
         result = bench.measure(head, {}, journal, run_file)
     seconds, peak_memory = time.perf_counter() - before, peak_rss()
     if result.error is not None:
         raise result.error
     before = time.perf_counter()
     contents = read_journal(journal.path)
-    reading = time.perf_counter() - before
+    journal_read = time.perf_counter() - before
     assert contents.samples == read_run(run_file).samples
-    return Found(
+    return Result(
         samples=len(contents.samples),
         cells=cells,
         looks=len(looks),
-        longest_look=max(looks, default=0.0),
+        max_look=max(looks, default=0.0),
         all_looks=sum(looks),
         seconds=seconds,
         peak_memory=peak_memory,
         journal_bytes=journal.path.stat().st_size,
-        reading=reading,
+        journal_read=journal_read,
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What a long run takes of the bench.")
+    parser = argparse.ArgumentParser(
+        description="Time and memory that trae-bench needs for a long run."
+    )
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--cells", type=int, default=200)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = study(asked.samples, asked.cells, Path(folder))
-    print(json.dumps({name: getattr(found, name) for name in Found.__struct_fields__}, indent=2))
+        result = study(options.samples, options.cells, Path(folder))
+    print(json.dumps({name: getattr(result, name) for name in result.__struct_fields__}, indent=2))
 
 
 if __name__ == "__main__":

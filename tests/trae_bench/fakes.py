@@ -1,5 +1,4 @@
-"""Stand-ins that several tests share: a plan, a scenario, a clock that is wound by hand, a sink in
-memory."""
+"""Fakes and builders that several tests share: cells, samples, metrics, a clock, a sink."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ NONE = Arm("none", dict.fromkeys(TOGGLES, False))
 
 
 def turned_on(name: str) -> Arm:
-    """An arm with one toggle on."""
+    """Return an arm with one toggle on."""
     return Arm(name, NONE.toggles | {name: True})
 
 
@@ -24,7 +23,7 @@ FAST = turned_on("fast")
 
 TINY = """
 name = "tiny"
-about = "One step, for tests of the bench itself."
+about = "One step, for tests of trae-bench."
 task = "Say that it is done."
 metrics = ["cpu", "wall"]
 timeout_seconds = 30.0
@@ -85,7 +84,10 @@ def sample(
 def figures(
     effect: float = 1.0, noise: float = 0.01, contrast: str | None = None
 ) -> Callable[[Trial], Mapping[str, float]]:
-    """Every duet and serial metric, side B of all but A/A times `effect`; the same each time."""
+    """Return reproducible values of every duet and serial metric.
+
+    Side B is multiplied by `effect`, except in A/A pairs.
+    """
 
     def answer(trial: Trial) -> Mapping[str, float]:
         name = f"{trial.scenario}{trial.contrast}{trial.mode}{trial.pair}{trial.side}"
@@ -102,7 +104,7 @@ def figures(
 
 
 class HandClock:
-    """Stands still until somebody winds it."""
+    """A clock that stands still until a test sets `seconds`."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -112,7 +114,7 @@ class HandClock:
 
 
 class Timed(ScriptedExecutor):
-    """Each batch takes so many seconds of a clock wound by hand."""
+    """A scripted executor whose batches take `seconds` of a `HandClock`."""
 
     def __init__(
         self,
@@ -130,7 +132,7 @@ class Timed(ScriptedExecutor):
 
 
 class Memory:
-    """A sink that remembers."""
+    """A sink that keeps samples in memory."""
 
     def __init__(self) -> None:
         self.samples: list[Sample] = []

@@ -1,4 +1,4 @@
-"""A git repository with the agent in it, and changes of the agent that a gate must tell apart."""
+"""A git repository with the agent, and changes of the agent that a gate must distinguish."""
 
 import os
 import shutil
@@ -10,21 +10,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def git(repository: Path, *arguments: str) -> str:
-    """As nobody in particular: no settings of the user's, no keys to sign with."""
-    who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
+    """Run git without the user's settings and signing keys, and return its output."""
+    identity = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
     environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
-    done = subprocess.run(
-        ["git", "-C", str(repository), *who, *arguments],
+    result = subprocess.run(
+        ["git", "-C", str(repository), *identity, *arguments],
         env=environment | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    return done.stdout.strip()
+    return result.stdout.strip()
 
 
 def repository(folder: Path) -> Path:
-    """A new one with one commit on `main`: the agent as it lies here."""
+    """Create a repository with one commit on `main`: the agent of this checkout."""
     folder.mkdir(parents=True)
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "agent_core", folder / "agent_core", ignore=ignore)
@@ -44,12 +44,12 @@ def commit(folder: Path, message: str) -> Path:
 
 def _replace(file: Path, old: str, new: str) -> None:
     text = file.read_text(encoding="utf-8")
-    assert text.count(old) == 1, f"{file.name} has no longer {old!r} in one place"
+    assert text.count(old) == 1, f"{file.name} must contain {old!r} exactly once"
     file.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def _at_import(code: str) -> Callable[[Path], None]:
-    """Something that `agent_core.build` does when it is imported."""
+    """A change that appends code to `agent_core.build`, which runs on import."""
 
     def change(folder: Path) -> None:
         with (folder / "agent_core" / "build.py").open("a", encoding="utf-8") as file:
@@ -59,7 +59,7 @@ def _at_import(code: str) -> Callable[[Path], None]:
 
 
 def slower(loops: int) -> Callable[[Path], None]:
-    """Work for nothing, once a session."""
+    """A change that adds a loop without effect, once per session."""
     return _at_import(f"for _ in range({loops}):\n    pass")
 
 
@@ -88,4 +88,4 @@ HEADS: Mapping[str, Callable[[Path], None]] = {
     "no start": _at_import('raise RuntimeError("it does not start")'),
     "a toggle": _new_toggle,
 }
-"""What a commit does to the agent."""
+"""Changes of the agent by name."""

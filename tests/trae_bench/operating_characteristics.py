@@ -1,21 +1,21 @@
-"""What the rules do on recorded noise: false alarms, power, pairs used.
+"""Operating characteristics of the rules on recorded noise: error rates, power, sample sizes.
 
     python -m tests.trae_bench.operating_characteristics SERIAL.csv.gz DUET.csv.gz
 
-Not a test: it takes minutes and needs traces, tables of single runs with the columns
+Not a test: it takes minutes and needs traces. A trace is a table of single runs with the columns
 
-    subject, cond   what ran, and the machine's state; one cell each
-    seg, quad, slot segment of the trace, number of the quad in it, place in the quad (0 to 3:
-                    two pairs); only consecutive quads of one segment make a window
+    subject, cond   program, and state of the machine (quiet or load); together one cell
+    seg, quad, slot segment of the trace, number of the quad in it, position in the quad (0 to 3:
+                    two pairs); a window has consecutive quads of one segment
     side            A or B
-    eff             percent of work that was really added to side B; 0 is A/A
-    wall, ut, st    seconds, user CPU seconds, system CPU seconds
+    eff             percent of work that was added to side B; 0 is A/A
+    wall, ut, st    wall, user CPU and system CPU time in seconds
 
-An A/A window keeps the order of its quads and has the labels of each quad swapped or not by a
-coin, which makes "no effect" true by construction. Shifts multiply side B of such a window;
-injected rows are windows of runs that did more work (few: the windows overlap much). Each
-window is one row in a family of 30 gated rows of which the others are silent (level alpha over
-30, no help from Holm); the last table judges 30 A/A windows together.
+An A/A window keeps the order of its quads. The labels of each quad are swapped at random, so the
+null hypothesis is true by construction. "Shifted" windows multiply side B of such a window.
+"Injected" windows are from runs that did more work; they overlap much, because there are few
+runs. Each window is one row in a family of 30 gated rows whose other rows have no pairs (level
+alpha / 30, without Holm's steps). The last table judges 30 A/A windows together.
 """
 
 import csv
@@ -33,7 +33,7 @@ from trae_bench.stats.decision import DUET_V1, SERIAL_V1, Row, estimate, verdict
 
 FAMILY = 30
 WINDOWS = 1000
-"""For each cell and truth."""
+"""Windows for each cell and truth."""
 RUNS = 500
 
 Pair = tuple[float, float]
@@ -47,11 +47,11 @@ class Cell(NamedTuple):
 
 
 Traces = dict[Cell, list[list[Quad]]]
-"""Of each cell, the segments."""
+"""Segments of each cell."""
 
 
 def read(path: Path, columns: Sequence[str]) -> Traces:
-    """Pairs (A, B) of a trace file; the value is the sum of the columns."""
+    """Quads of (A, B) pairs of a trace file; a value is the sum of the columns."""
     quads: dict[tuple[Cell, int, int], dict[int, tuple[str, float]]] = defaultdict(dict)
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in csv.DictReader(lines):
@@ -71,9 +71,9 @@ def read(path: Path, columns: Sequence[str]) -> Traces:
 
 
 def window(segments: list[list[Quad]], rule: Rule, draw: Random, flip: bool) -> list[Pair]:
-    """Consecutive pairs from a random quad on, round the end of the segment to its start.
+    """Consecutive pairs from a random quad on, continued at the start of the segment.
 
-    Enough for the last look, if the segment has as many.
+    Has the pairs of the last look if the segment has as many. `flip` swaps labels at random.
     """
     segment = draw.choice(segments)
     start = draw.randrange(len(segment))
@@ -89,12 +89,12 @@ def row_of(pairs: list[Pair], rule: Rule, shift: float = 0.0) -> Row:
 
 
 def judge_alone(row: Row) -> Judgement:
-    silent = {i: Row(a=(), b=(), rule=row.rule) for i in range(1, FAMILY)}
-    return verdicts({0: row, **silent})[0]
+    empty = {i: Row(a=(), b=(), rule=row.rule) for i in range(1, FAMILY)}
+    return verdicts({0: row, **empty})[0]
 
 
 def truths(traces: Traces, shifts: Sequence[float]) -> Iterator[tuple[str, int, float, bool]]:
-    """Label, effect of the cells to use, shift, whether labels are flipped."""
+    """Label, effect of the cells to use, shift, and whether labels are swapped at random."""
     yield "0", 0, 0.0, True
     for shift in shifts:
         yield f"{shift:+.0%} shifted", 0, shift, True
@@ -115,15 +115,15 @@ def print_power(traces: Traces, rule: Rule, shifts: Sequence[float], draw: Rando
                 for cell in cells
                 for _ in range(WINDOWS)
             ]
-            count = Counter(one.verdict for one in judged)
+            count = Counter(judgement.verdict for judgement in judged)
             share = [
                 f"{100 * count[verdict] / len(judged):10.2f}%"
                 for verdict in ("regression", "improvement", "equivalent", "inconclusive")
             ]
-            used = [one.look for one in judged]
+            used = [judgement.look for judgement in judged]
             p95 = quantiles(used, n=20)[-1]
-            found = [one.look for one in judged if one.verdict == "regression"]
-            by_look = (100 * sum(at <= n for at in found) / len(judged) for n in rule.looks)
+            found_at = [j.look for j in judged if j.verdict == "regression"]
+            by_look = (100 * sum(look <= n for look in found_at) / len(judged) for n in rule.looks)
             print(f"{cond:6} {label:14}{' '.join(share)}   {median(used):4.0f} ({p95:.0f})", end="")
             print("       " + "/".join(f"{share:.0f}" for share in by_look))
 
@@ -139,7 +139,7 @@ def print_noise(traces: Traces, rule: Rule) -> None:
 
 
 def print_family(traces: Traces, rule: Rule, draw: Random) -> None:
-    """Whole runs of 30 A/A rows, with Holm: how many had any false verdict."""
+    """Family-wise error rate: runs of 30 A/A rows, with Holm's method."""
     cells = [cell for cell in traces if cell.effect == 0]
     false = Counter[str]()
     for _ in range(RUNS):
@@ -147,7 +147,7 @@ def print_family(traces: Traces, rule: Rule, draw: Random) -> None:
             i: row_of(window(traces[cells[i % len(cells)]], rule, draw, flip=True), rule)
             for i in range(FAMILY)
         }
-        false.update({one.verdict for one in verdicts(rows).values()})
+        false.update({judgement.verdict for judgement in verdicts(rows).values()})
     print(
         f"{RUNS} runs of {FAMILY} A/A rows: false regressions in {false['regression']}, "
         f"false improvements in {false['improvement']}, inconclusive rows in "
@@ -156,18 +156,17 @@ def print_family(traces: Traces, rule: Rule, draw: Random) -> None:
 
 
 def main(serial: str, duet: str) -> None:
-    shifts = (0.02, 0.03, 0.05, 0.10)
     tables = (
-        ("duet, CPU time", Path(duet), ("ut", "st"), DUET_V1, shifts),
+        ("duet, CPU time", Path(duet), ("ut", "st"), DUET_V1, (0.02, 0.03, 0.05, 0.10)),
         ("serial, wall", Path(serial), ("wall",), SERIAL_V1, (0.05, 0.10, 0.20, 0.50)),
         ("serial, CPU time", Path(serial), ("ut", "st"), SERIAL_V1, (0.05, 0.10, 0.20, 0.50)),
     )
-    for title, path, columns, rule, wanted in tables:
+    for title, path, columns, rule, shifts in tables:
         draw = Random(title)
         traces = read(path, columns)
         print(f"\n{title}: {rule.name}, tau {rule.threshold:.0%}, margin {rule.margin:.0%}")
         print_noise(traces, rule)
-        print_power(traces, rule, wanted, draw)
+        print_power(traces, rule, shifts, draw)
         print_family(traces, rule, draw)
 
 

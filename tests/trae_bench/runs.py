@@ -1,4 +1,4 @@
-"""Whole runs, honest to the last figure, without a process: for reports and for `verify`."""
+"""Complete, consistent runs without processes, for tests of reports and of `verify`."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ DUET = ("cpu", "peak_rss", "requests")
 SERIAL = ("wall", "steps_per_second")
 TOGGLES = ("faster", "slower", "idle")
 EFFECTS = {NOISE_FLOOR: 1.0, "faster": 0.5, "slower": 1.5, "idle": 1.0}
-"""What each toggle does to times."""
+"""Factor by which each toggle changes times."""
 
 
 def plan(toggles: Sequence[str] = TOGGLES, scenario: str = "work") -> tuple[Cell, ...]:
@@ -47,7 +47,7 @@ def plan(toggles: Sequence[str] = TOGGLES, scenario: str = "work") -> tuple[Cell
 
 
 def plan_of(design: str, toggles: Sequence[str] = TOGGLES) -> tuple[Cell, ...]:
-    """The processor time of all contrasts of a design."""
+    """Cells of CPU time for all contrasts of a design."""
     planned = contrasts(toggles, dict.fromkeys(toggles, False), design)
     return tuple(cells("work", ("cpu",), planned, METRICS))
 
@@ -100,7 +100,7 @@ def header(cells: tuple[Cell, ...], **changes: Any) -> Header:
 
 
 class Machine:
-    """An executor that plays a machine: its clock goes on, processes take their time."""
+    """An executor that simulates a machine: its clock advances by the time of each process."""
 
     def __init__(
         self,
@@ -117,28 +117,28 @@ class Machine:
         self._pid = 100
 
     def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
-        samples = [self._sample(trial, 0.001 * nth) for nth, trial in enumerate(trials)]
-        self.clock.seconds += 0.05 + max(one.metrics.get("wall", 0.1) for one in samples)
+        samples = [self._sample(trial, 0.001 * number) for number, trial in enumerate(trials)]
+        self.clock.seconds += 0.05 + max(sample.metrics.get("wall", 0.1) for sample in samples)
         return samples
 
-    def _sample(self, trial: Trial, late: float) -> Sample:
+    def _sample(self, trial: Trial, delay: float) -> Sample:
         self._pid += 1
-        fate = self._lost.get((trial.contrast, trial.pair), "")
-        crashed = fate == "crash" and trial.side == "B"
+        loss = self._lost.get((trial.contrast, trial.pair), "")
+        crashed = loss == "crash" and trial.side == "B"
         return Sample(
             **of_trial(trial),
             status="failed" if crashed else "ok",
-            started=self.clock() + late,
+            started=self.clock() + delay,
             exit_status=1 if crashed else 0,
             pid=self._pid,
-            metrics={} if crashed else self._figures(trial),
-            transcript="" if crashed else trial.side if fate == "differ" else "same",
+            metrics={} if crashed else self._values(trial),
+            transcript="" if crashed else trial.side if loss == "differ" else "same",
             workspace="" if crashed else "same",
             correct=not crashed,
             problem="exit status 1; its last lines: oh no" if crashed else None,
         )
 
-    def _figures(self, trial: Trial) -> dict[str, float]:
+    def _values(self, trial: Trial) -> dict[str, float]:
         random = Random(f"{self._day}{trial.contrast}{trial.mode}{trial.pair}{trial.side}")
         times = self._effects.get(trial.contrast, 1.0) if trial.side == "B" else 1.0
         user, system = (0.2 * times * random.gauss(1, self._noise) for _ in range(2))
@@ -166,7 +166,7 @@ def honest(
     resumed: tuple[Resumed, ...] = (),
     **changes: Any,
 ) -> RunFile:
-    """A run as the laboratory leaves it, seal and all; on another day its noise is another one."""
+    """A sealed run as the runner writes it; each `day` has different noise."""
     head = header(plan(toggles) if cells is None else cells, **changes)
     machine = Machine(noise, lost, day, effects)
     session = Scheduler(
@@ -183,7 +183,7 @@ def honest(
 
 
 def worked_out(run: RunFile, samples: Sequence[Sample], **changes: Any) -> RunFile:
-    """A run of which samples were left out or moved, and all that follows worked out anew."""
+    """The run with other samples, and everything computed from them again."""
     head, kept = msgspec.structs.replace(run.header, **changes), tuple(samples)
     ending = Ending(kept, run.stopped, run.elapsed)
     return sealed(conclude(head, ending, run.resumed))
@@ -197,18 +197,21 @@ COMPARED = RevisionPair(
 
 
 def gate_plan(scenario: str = "work") -> tuple[Cell, ...]:
-    """Base and head, and the fresh pairs that confirm a regression."""
+    """Cells of A/A, of base against head, and of the fresh pairs that confirm regressions."""
     noise = Contrast(NOISE_FLOOR, BASE, BASE)
     compared = Contrast("head", BASE, OF_HEAD)
     modes: tuple[tuple[Mode, tuple[str, ...]], ...] = (("duet", DUET), ("serial", SERIAL))
-    of_noise = (Cell(scenario, noise, mode, metrics) for mode, metrics in modes)
-    asked = [Cell(scenario, compared, mode, metrics) for mode, metrics in modes]
-    return (*of_noise, *asked, *map(confirming, asked))
+    noise_cells = (Cell(scenario, noise, mode, metrics) for mode, metrics in modes)
+    compared_cells = [Cell(scenario, compared, mode, metrics) for mode, metrics in modes]
+    return (*noise_cells, *compared_cells, *map(confirming, compared_cells))
 
 
 def gate(effect: float = 1.0, again: float | None = None, **changes: Any) -> RunFile:
-    """A run that compares revisions; head's times are `effect` times base's, and `again` times
-    in the fresh pairs, by default the same."""
+    """A run that compares revisions.
+
+    The times of the head are those of the base times `effect`, and times `again` in the fresh
+    pairs, by default the same.
+    """
     effects = {"head": effect, AGAIN: effect if again is None else again}
     given = {"cells": gate_plan(), "revisions": COMPARED, "effects": effects}
     return honest(**given | changes)

@@ -1,4 +1,4 @@
-"""Figures from made-up observations, worked out by hand or held to a property."""
+"""Metrics of constructed observations, checked by hand or by a property."""
 
 import math
 import statistics
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.metrics import ASKED_FOR, METRICS, figures
+from trae_bench.metrics import METRICS, OPT_IN_METRICS, compute_metrics
 from trae_bench.model.sample import ChildReport, ProcessResult, RequestLog, SessionLog
 
 
@@ -31,13 +31,13 @@ def usage(**changes: Any) -> ProcessResult:
 
 
 def session(*times: tuple[float, float]) -> SessionLog:
-    """Requests of 10 bytes each that arrived and were replied to at these times."""
+    """Return a log of 10-byte requests with these arrival and reply times."""
     asked = tuple(RequestLog(arrived, replied, 1, 10, 99, 200) for arrived, replied in times)
     return SessionLog(asked, 2, b"", handshakes=4)
 
 
 def steps(*gaps: float, think: float = 1.0) -> SessionLog:
-    """A session whose requests arrive these times after the reply before them."""
+    """Return a session whose requests arrive these seconds after the previous reply."""
     times, now = [], 101.0
     for gap in (0.0, *gaps):
         now += gap
@@ -49,8 +49,8 @@ def steps(*gaps: float, think: float = 1.0) -> SessionLog:
 NOTHING = SessionLog((), 0, b"")
 
 
-def test_what_the_kernel_charged() -> None:
-    found = figures(usage(), [NOTHING], None)
+def test_metrics_from_the_kernel() -> None:
+    found = compute_metrics(usage(), [NOTHING], None)
     assert found["cpu"] == 3.0
     assert (found["cpu_user"], found["cpu_system"]) == (2.0, 1.0)
     assert found["wall"] == 10.0
@@ -61,10 +61,12 @@ def test_what_the_kernel_charged() -> None:
     assert (found["bytes_written"], found["write_syscalls"]) == (17, 3)
 
 
-def test_what_the_provider_saw() -> None:
-    found = figures(usage(), [session((101.0, 103.0), (103.5, 104.0), (104.25, 109.0))], None)
+def test_metrics_from_the_provider() -> None:
+    found = compute_metrics(
+        usage(), [session((101.0, 103.0), (103.5, 104.0), (104.25, 109.0))], None
+    )
     assert found["time_to_first_request"] == 1.0
-    # Two seconds of the 3.5 until the second request were the model's.
+    # The think time is 2 of the 3.5 seconds until the second request.
     assert found["time_to_first_answer"] == 1.5
     assert found["session_overhead"] == 0.75
     assert found["step_overhead"] == 0.375
@@ -73,58 +75,60 @@ def test_what_the_provider_saw() -> None:
     assert found["steps_per_second"] == 0.3
 
 
-def test_one_request_is_answered_at_the_exit() -> None:
-    found = figures(usage(), [session((101.0, 103.0))], None)
+def test_a_single_request_is_answered_at_the_exit() -> None:
+    found = compute_metrics(usage(), [session((101.0, 103.0))], None)
     assert found["time_to_first_answer"] == 8.0
     assert "session_overhead" not in found
     assert "step_overhead" not in found
 
 
-def test_what_cannot_be_known_is_left_out() -> None:
+def test_metrics_without_data_are_left_out() -> None:
     poor = usage(max_rss=None, run_delay=None, written_bytes=None, write_syscalls=None)
-    found = figures(poor, [NOTHING], None)
+    found = compute_metrics(poor, [NOTHING], None)
     absent = {"peak_rss", "blocked", "bytes_written", "write_syscalls", "time_to_first_request"}
     assert absent.isdisjoint(found)
-    assert "step_overhead_p95" not in figures(usage(), [steps(*[0.1] * 19)], None)
-    assert "step_overhead_growth" not in figures(usage(), [steps(*[0.1] * 19)], None)
+    assert "step_overhead_p95" not in compute_metrics(usage(), [steps(*[0.1] * 19)], None)
+    assert "step_overhead_growth" not in compute_metrics(usage(), [steps(*[0.1] * 19)], None)
 
 
-def test_more_work_than_time_is_not_blocked() -> None:
-    assert figures(usage(user=30.0), [NOTHING], None)["blocked"] == 0.0
+def test_blocked_is_not_negative() -> None:
+    assert compute_metrics(usage(user=30.0), [NOTHING], None)["blocked"] == 0.0
 
 
 def test_tail_and_growth_of_a_long_session() -> None:
-    found = figures(usage(), [steps(*[0.1] * 10, *[0.2] * 9, 0.9)], None)
+    found = compute_metrics(usage(), [steps(*[0.1] * 10, *[0.2] * 9, 0.9)], None)
     assert found["step_overhead_p95"] == pytest.approx(0.2)
     assert found["step_overhead_growth"] == pytest.approx(2.0)
-    # A first half that takes no time has no ratio.
-    assert "step_overhead_growth" not in figures(usage(), [steps(*[0.0] * 20, think=0.0)], None)
+    # A first half without overhead has no ratio.
+    assert "step_overhead_growth" not in compute_metrics(
+        usage(), [steps(*[0.0] * 20, think=0.0)], None
+    )
 
 
-def test_what_the_child_reports() -> None:
+def test_metrics_from_the_child() -> None:
     counters = {"agent_rss": 9.0, "modules_imported": 120.0, "unheard_of": 1.0, "wall": 0.001}
-    found = figures(usage(), [session((101.0, 103.0))], ChildReport(True, "", 50, None, counters))
+    found = compute_metrics(
+        usage(), [session((101.0, 103.0))], ChildReport(True, "", 50, None, counters)
+    )
     assert found["agent_rss"] == 9.0
     assert found["modules_imported"] == 120
     assert found["steps_per_second"] == 5.0
     assert "unheard_of" not in found
-    # A child cannot overwrite what is seen from outside.
+    # A child cannot overwrite a metric that is measured from outside.
     assert found["wall"] == 10.0
 
 
-def test_a_counter_that_is_no_number_is_left_out() -> None:
+def test_counters_that_are_not_finite_are_left_out() -> None:
     report = ChildReport(True, "", 1, None, {"agent_rss": math.inf, "modules_imported": math.nan})
-    assert {"agent_rss", "modules_imported"}.isdisjoint(figures(usage(), [NOTHING], report))
+    assert {"agent_rss", "modules_imported"}.isdisjoint(compute_metrics(usage(), [NOTHING], report))
 
 
 gaps = st.lists(st.floats(0, 10), min_size=1, max_size=60)
 
 
 @given(gaps, st.floats(0, 5))
-def test_self_time_is_the_agents_alone_whatever_the_model_thinks(
-    times: list[float], think: float
-) -> None:
-    found = figures(usage(), [steps(*times, think=think)], None)
+def test_step_overhead_excludes_think_time(times: list[float], think: float) -> None:
+    found = compute_metrics(usage(), [steps(*times, think=think)], None)
     assert found["session_overhead"] == pytest.approx(sum(times), abs=1e-9)
     assert found["step_overhead"] == pytest.approx(statistics.median(times), abs=1e-9)
     if len(times) >= 20:
@@ -133,31 +137,29 @@ def test_self_time_is_the_agents_alone_whatever_the_model_thinks(
 
 
 @given(gaps, st.randoms())
-def test_the_order_in_which_requests_are_logged_does_not_count(
-    times: list[float], rng: Any
-) -> None:
+def test_the_order_of_logged_requests_does_not_matter(times: list[float], rng: Any) -> None:
     straight = steps(*times, think=0.5)
     mixed = list(straight.requests)
     rng.shuffle(mixed)
     shuffled = SessionLog(tuple(mixed), straight.connections, b"", handshakes=straight.handshakes)
-    assert figures(usage(), [shuffled], None) == figures(usage(), [straight], None)
+    assert compute_metrics(usage(), [shuffled], None) == compute_metrics(usage(), [straight], None)
 
 
 @given(st.builds(usage), gaps)
-def test_every_figure_is_finite_and_in_the_table(used: ProcessResult, times: list[float]) -> None:
-    found = figures(used, [steps(*times)], None)
+def test_every_value_is_finite_and_in_the_table(used: ProcessResult, times: list[float]) -> None:
+    found = compute_metrics(used, [steps(*times)], None)
     assert found.keys() <= METRICS.keys()
     assert all(math.isfinite(value) for value in found.values())
 
 
-def test_the_table_says_what_disturbs_what_can_be_disturbed() -> None:
+def test_the_table_is_complete() -> None:
     for name, metric in METRICS.items():
         assert metric.name == name
         assert metric.about
         assert metric.disturbed_by or metric.mode == "exact"
         assert metric.unit in ("s", "B", "1/s", "")
     assert METRICS["steps_per_second"].better == "higher"
-    assert METRICS.keys() >= ASKED_FOR
+    assert METRICS.keys() >= OPT_IN_METRICS
 
 
 # -- several sessions in one process
@@ -173,25 +175,25 @@ def test_sessions_side_by_side() -> None:
     late = SessionLog(asked(1, (102.0, 102.5), (103.0, 105.0)), 1, b"", 0, 0.3, handshakes=1)
     early = SessionLog(asked(1, (101.0, 101.5)), 1, b"", 0, 0.2, handshakes=1)
     other = SessionLog(asked(2, (101.5, 102.0), (102.25, 103.0)), 1, b"", 0, 0.4, handshakes=1)
-    found = figures(usage(), [late, early, other], None, correct=2 / 3)
+    found = compute_metrics(usage(), [late, early, other], None, correct=2 / 3)
     assert (found["requests"], found["request_bytes"]) == (5, 50)
-    # Two sessions share a connection, and with it the one handshake.
+    # Two sessions share a connection and its handshake.
     assert (found["connections"], found["handshakes"]) == (2, 2)
     assert found["time_to_first_request"] == 1.0
-    # The session that asked first asked nothing more: it lasted to the end.
+    # The first session made one request, so its first step ends at the exit.
     assert found["time_to_first_answer"] == 9.5
-    # Between a session's own requests, never from one session to another.
+    # Between requests of one session, not across sessions.
     assert found["session_overhead"] == pytest.approx(0.5 + 0.25)
     assert found["sessions_per_second"] == pytest.approx(3 / 4)
     assert found["provider_cpu"] == 0.2
     assert found["correct_results"] == 2 / 3
 
 
-def test_growth_is_that_of_one_session() -> None:
+def test_growth_needs_a_single_session() -> None:
     long = steps(*[0.1] * 10, *[0.2] * 10)
-    assert "step_overhead_growth" in figures(usage(), [long], None)
-    assert "step_overhead_growth" not in figures(usage(), [long, long], None)
+    assert "step_overhead_growth" in compute_metrics(usage(), [long], None)
+    assert "step_overhead_growth" not in compute_metrics(usage(), [long, long], None)
 
 
-def test_without_a_provider_there_is_nothing_of_it() -> None:
-    assert {"provider_cpu", "sessions_per_second"}.isdisjoint(figures(usage(), [], None))
+def test_without_a_provider_its_metrics_are_left_out() -> None:
+    assert {"provider_cpu", "sessions_per_second"}.isdisjoint(compute_metrics(usage(), [], None))

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of benchmarks."""
+"""Helpers without knowledge of benchmarks."""

@@ -1,19 +1,19 @@
-"""Write a file whole or not at all."""
+"""Writes a file completely or not at all."""
 
 import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from trae_bench._util.bounded_io import passed
+from trae_bench._util.bounded_io import is_inherited_descriptor
 
 
 def write_whole(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file whole or not at all; a power cut changes nothing in that. Raises `OSError`.
+    """Replace a file atomically, also across a power failure. Raises `OSError`.
 
-    A link stays one. A device or a pipe is written to as it is: nothing can take its place.
+    If `path` is a symbolic link, its target is replaced. Devices and pipes are written in place.
     """
-    if passed(path) or (path.exists() and not path.is_file()):
+    if is_inherited_descriptor(path) or (path.exists() and not path.is_file()):
         with path.open("ab") as file:
             file.writelines(parts)
         return
@@ -33,7 +33,7 @@ def write_whole(path: Path, parts: Iterable[bytes]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
+    """Make a rename durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""Files of others, read within a bound, and only where a read comes to an end.
+"""Reads files from untrusted sources with a size limit, without blocking.
 
-A named pipe that nobody writes to would be waited for without end, and a device or a file of
-mere holes has more to say than there is memory. What the shell opened for this very command
-(`<(...)`, `/dev/stdin`) may be a pipe: whoever passed it writes to it.
+A read from a named pipe without a writer would block forever. A device or a sparse file may
+hold more bytes than fit in memory. Pipes that the shell opened for this command (`<(...)`,
+`/dev/stdin`) are read normally, because the caller writes to them.
 """
 
 import errno
@@ -14,52 +14,52 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_TEXT = 16 * 1024 * 1024
-"""Bytes of a text that a person could have written."""
-_PASSED = ("/dev/fd/", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/proc/self/fd/")
+"""Maximum bytes of a text file. Larger than any file written by hand."""
+_INHERITED = ("/dev/fd/", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/proc/self/fd/")
 
 
-def passed(path: Path) -> bool:
-    """Whether this names a descriptor that the process got from whoever started it."""
-    return str(path).startswith(_PASSED)
+def is_inherited_descriptor(path: Path) -> bool:
+    """Return whether a path names a file descriptor that the parent process opened."""
+    return str(path).startswith(_INHERITED)
 
 
-def first_bytes(path: Path, most: int) -> bytes:
-    """A file's beginning, or all of it. Raises `OSError`, also for what is no regular file."""
+def first_bytes(path: Path, limit: int) -> bytes:
+    """Read up to `limit` bytes. Raises `OSError`, also if it is not a regular file."""
     with _opened(path) as file:
-        return file.read(most)
+        return file.read(limit)
 
 
-def last_bytes(path: Path, most: int) -> bytes:
-    """A file's end, or all of it. Raises `OSError`, also for what is no regular file."""
+def last_bytes(path: Path, limit: int) -> bytes:
+    """Read the last `limit` bytes. Raises `OSError`, also if it is not a regular file."""
     with _opened(path) as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - most))
-        return file.read(most)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - limit))
+        return file.read(limit)
 
 
-def whole(path: Path, most: int = MAX_TEXT) -> bytes:
-    """All of a file. Raises `OSError`, also for what is larger or no regular file."""
-    data = first_bytes(path, most + 1)
-    if len(data) > most:
-        raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
+def whole(path: Path, limit: int = MAX_TEXT) -> bytes:
+    """Read a whole file. Raises `OSError`, also if it is too large or not a regular file."""
+    data = first_bytes(path, limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit:,} bytes")
     return data
 
 
 def text(path: Path) -> str:
-    """All of a text, without a byte order mark; the ends of its lines are as they are.
+    """Read a whole UTF-8 file without its byte order mark. Line ends are not translated.
 
-    Raises `OSError`, `UnicodeDecodeError`.
+    Raises `OSError` or `UnicodeDecodeError`.
     """
     return whole(path).decode("utf-8-sig")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    waits = passed(path)
-    with open(path, "rb", opener=None if waits else _at_once) as file:
-        if not waits and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    inherited = is_inherited_descriptor(path)
+    with open(path, "rb", opener=None if inherited else _open_nonblocking) as file:
+        if not inherited and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         yield file
 
 
-def _at_once(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)

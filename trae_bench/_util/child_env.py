@@ -5,14 +5,18 @@ import sys
 from pathlib import Path
 
 INHERITED = ("PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH")
-"""All that a child sees of the user's environment: no key, no proxy, no Python setting."""
-
-
-_OF_HOOKS = ("GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_WORK_TREE")
+"""The only variables that a trial inherits. API keys, proxies and Python settings are not."""
+_SET_BY_GIT_HOOKS = (
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_PREFIX",
+    "GIT_WORK_TREE",
+)
 
 
 def environment(home: Path) -> dict[str, str]:
-    """The environment that every trial starts from, whatever the user's is."""
+    """Return the environment of every trial, which does not depend on the user's settings."""
     return inherited() | {
         "HOME": str(home),
         "LC_ALL": "C.UTF-8",
@@ -28,13 +32,16 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def inherited() -> dict[str, str]:
+    """Return the `INHERITED` variables, with this interpreter's folder first in PATH."""
     found = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    # `python` in a tool call is to be the interpreter that the bench runs on.
+    # `python` in a tool call must be the interpreter that runs trae-bench.
     bin_folder = str(Path(sys.executable).parent)
     return found | {"PATH": f"{bin_folder}{os.pathsep}{found.get('PATH', os.defpath)}"}
 
 
 def outside_hooks() -> dict[str, str]:
-    """The user's environment for a git that is told its folder: what git sets for its hooks names
-    a repository, too, and would win."""
-    return {name: value for name, value in os.environ.items() if name not in _OF_HOOKS}
+    """Return the user's environment for `git -C FOLDER`.
+
+    Git sets variables for its hooks that name a repository and would override FOLDER.
+    """
+    return {name: value for name, value in os.environ.items() if name not in _SET_BY_GIT_HOOKS}

@@ -1,7 +1,6 @@
-"""On which line of a TOML text does a value stand? `tomllib` tells the values only.
+"""Finds the line of each value in a TOML text. `tomllib` returns the values only.
 
-The walk trusts that `tomllib` has accepted the text; on any other text the lines are
-wrong, but the walk still ends.
+The text must be valid TOML. For other texts the lines are wrong, but the scan still ends.
 """
 
 import re
@@ -25,35 +24,35 @@ _SCALAR = re.compile(r"[^,\]}#\r\n]*")
 
 
 Places = Mapping[TomlPath, int]
-"""Line, from 1, of each value."""
+"""Line number of each value, counted from 1."""
 
 
 def places(text: str) -> Places:
-    """Of all values of a text; the root is in line 1. Empty for no text."""
+    """Return the line of each value. The root is on line 1. Empty for an empty text."""
     if not text:
         return {}
-    walk = _Walk(text)
-    # Brackets may lie deeper than the stack has room for here; what was seen so far will do.
+    scanner = _Scanner(text)
+    # Brackets may be nested too deeply for the stack. The lines found so far are enough.
     with suppress(RecursionError):
-        walk.run()
-    return {(): 1} | walk.places
+        scanner.run()
+    return {(): 1} | scanner.places
 
 
 def line_in(known: Places, path: TomlPath) -> int:
-    """Line of the value at `path`, or of the nearest table around it."""
+    """Return the line of the value at `path`, or of the nearest enclosing table."""
     while path and path not in known:
         path = path[:-1]
     return known.get(path, 1)
 
 
-class _Walk:
+class _Scanner:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
         self._newlines = [match.start() for match in re.finditer("\n", text)]
         self.places: dict[TomlPath, int] = {}
         self._lengths: dict[TomlPath, int] = {}
-        """How many tables an array of tables has so far."""
+        """Number of tables seen in each array of tables."""
 
     def run(self) -> None:
         table: TomlPath = ()
@@ -76,13 +75,13 @@ class _Walk:
         self._at = match.end() if match else self._at
 
     def _mark(self, path: TomlPath) -> None:
-        """Here is this value, and here begins what is around it, unless it did before."""
+        """Set the line of a value, and of each enclosing table that has none yet."""
         line = bisect_right(self._newlines, self._at - 1) + 1
         for length in range(1, len(path) + 1):
             self.places.setdefault(path[:length], line)
 
     def _header(self) -> TomlPath:
-        """`[a.b]` or `[[a.b]]`; an array of tables stands for its latest table."""
+        """Scan `[a.b]` or `[[a.b]]`. The path of `[[a.b]]` is that of its newest table."""
         start, in_array = self._at, self._peek("[[")
         self._at += 2 if in_array else 1
         path: TomlPath = ()
@@ -99,7 +98,7 @@ class _Walk:
         return path
 
     def _keys(self) -> TomlPath:
-        """A dotted key, up to its `=` or `]`."""
+        """Scan a dotted key, up to its `=` or `]`."""
         keys: list[str] = []
         while True:
             self._blank()

@@ -1,4 +1,4 @@
-"""Writes TOML for people to read: for plain tables of strings, numbers, lists and tables."""
+"""Writes readable TOML from tables of strings, numbers, lists and tables."""
 
 import json
 import re
@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-# Neither can stand in a literal string: what ends it, and what a reader may change or refuse.
+# Not allowed in a literal string: its delimiter, and characters that a parser changes or rejects.
 _NOT_LITERAL = re.compile(r"'''|'\Z|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def toml_text(document: Mapping[str, Any]) -> str:
-    """The document, its plain values before its tables, each table under its own header.
+    """Format a document: plain values first, then each table under its header.
 
-    Raises `ValueError` for what TOML cannot say: None, for one.
+    Raises `ValueError` if TOML cannot represent a value, such as None.
     """
     return "\n".join(_table(document, ())).lstrip("\n") + "\n"
 
@@ -37,7 +37,7 @@ def _table(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
 
 
 def _has_header(value: object) -> bool:
-    """A table, or a list of nothing but tables."""
+    """Return whether a value is a table, or a list of tables only."""
     if isinstance(value, list | tuple):
         return bool(value) and all(isinstance(item, Mapping) for item in value)
     return isinstance(value, Mapping) and bool(value)
@@ -55,7 +55,7 @@ def _value(value: object) -> str:
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, Sequence):
         return f"[{', '.join(map(_value, value))}]"
-    raise ValueError(f"TOML has no form for {value!r}")
+    raise ValueError(f"TOML cannot represent {value!r}")
 
 
 def _string(text: str) -> str:
@@ -69,5 +69,5 @@ def _key(name: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    # JSON's escapes are TOML's; only DEL has none in JSON.
+    # TOML has the escapes of JSON, and also requires one for DEL.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

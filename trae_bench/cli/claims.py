@@ -10,7 +10,8 @@ from trae_bench.cli.common import FILE, file_name, print_error, print_json, term
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from trae_bench.verdicts.claims import ClaimsFile, Source
+    from trae_bench.verdicts.claims import Source
+    from trae_bench.verdicts.claims_file import ClaimsFile
 
 UNSUPPORTED = 1
 """Exit code: a document contradicts the runs."""
@@ -39,16 +40,16 @@ def claims(run_files: tuple[Path, ...], claims_file: Path | None, own: bool, as_
       trae-bench claims results/*.json
       trae-bench claims results/*.json --own
     """
-    from trae_bench.verdicts.claims import claims_file as shipped
+    from trae_bench.verdicts.claims_file import claims_file as shipped
 
     path = claims_file or shipped()
     file, sources = known_claims(path), sources_of(run_files)
     if own:
         return _show_own(file, path, sources, as_json)
     from trae_bench.report.text import claims as claims_text
-    from trae_bench.verdicts.claims import judge, newest
+    from trae_bench.verdicts.claims import judge, newest_measurements
 
-    judged = judge(file.claims, newest(sources))
+    judged = judge(file.claims, newest_measurements(sources))
     if as_json:
         print_json([claims_text.document(claim) for claim in judged])
     else:
@@ -58,10 +59,10 @@ def claims(run_files: tuple[Path, ...], claims_file: Path | None, own: bool, as_
 
 def _show_own(file: "ClaimsFile", path: Path, sources: "Sequence[Source]", as_json: bool) -> int:
     from trae_bench.report.text import claims as claims_text
-    from trae_bench.verdicts.claims import judge, newest, sentences
+    from trae_bench.verdicts.claims import judge, newest_measurements, quote_locations
 
-    lines = sentences(file, path)
-    judged = judge(file.own, newest(sources))
+    lines = quote_locations(file, path)
+    judged = judge(file.own, newest_measurements(sources))
     if as_json:
         documents = [claims_text.document(claim) for claim in judged]
         print_json([{"at": at} | claim for at, claim in zip(lines, documents, strict=True)])
@@ -76,7 +77,7 @@ def _show_own(file: "ClaimsFile", path: Path, sources: "Sequence[Source]", as_js
 def known_claims(path: Path) -> "ClaimsFile":
     """Load a claims file and check its names. Raises `ScenarioError`."""
     from trae_bench.metrics import METRICS
-    from trae_bench.verdicts.claims import check, load
+    from trae_bench.verdicts.claims_file import check, load
 
     file = load(path)
     check(file, scenarios=varied(), metrics=METRICS, source=path)
@@ -110,7 +111,7 @@ def render_guide(guide: Path, run_files: Sequence[Path], *, check: bool) -> int:
     """
     from trae_bench._util.bounded_io import whole
     from trae_bench.report.guide import first_difference, rendered
-    from trae_bench.verdicts.claims import claims_file
+    from trae_bench.verdicts.claims_file import claims_file
 
     try:
         text = whole(guide).decode()

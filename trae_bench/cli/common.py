@@ -100,11 +100,11 @@ def check_writable(path: Path) -> None:
         return
     import tempfile
 
-    from trae_bench._util.bounded_io import passed
+    from trae_bench._util.bounded_io import is_inherited_descriptor
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if passed(path) or _is_device(path):
+        if is_inherited_descriptor(path) or _is_device(path):
             return
         # Permission bits are not enough: root has all of them, even in /proc.
         with tempfile.NamedTemporaryFile(dir=Path(os.path.realpath(path)).parent):

@@ -10,7 +10,7 @@ from trae_bench.cli.completion import complete_metric, complete_scenario, comple
 from trae_bench.errors import BadRunFile
 
 if TYPE_CHECKING:
-    from trae_bench.stats.analysis import RowKey
+    from trae_bench.stats.pairs import RowKey
 
 
 @click.command()

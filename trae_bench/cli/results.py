@@ -61,14 +61,14 @@ def show_noise(run: "RunFile") -> None:
 
 def _document(result: "Result") -> dict[str, Any]:
     """The result for `--json`."""
-    from trae_bench.verdicts.caveats import notes
+    from trae_bench.verdicts.caveats import caveats_of
     from trae_bench.verdicts.gate import outcome
 
     run = result.run
     fields = ("stopped", "noise", "comparisons")
     document = {name: getattr(run, name) for name in fields}
     document |= {"run_file": str(result.run_file), "claimed": result.claimed}
-    return document | {"notes": notes(run), "outcome": outcome(run, claimed=result.claimed)}
+    return document | {"notes": caveats_of(run), "outcome": outcome(run, claimed=result.claimed)}
 
 
 def _table(result: "Result") -> str:
@@ -96,7 +96,7 @@ def _sentences(result: "Result") -> Iterator[str]:
     from trae_bench.report.escape import for_terminal
     from trae_bench.report.text import gate as gate_text
     from trae_bench.report.text import terminal
-    from trae_bench.verdicts.caveats import MAX_NOTE, notes
+    from trae_bench.verdicts.caveats import MAX_NOTE, caveats_of
 
     run, width = result.run, terminal_width()
     if run.header.revisions is not None:
@@ -105,7 +105,7 @@ def _sentences(result: "Result") -> Iterator[str]:
             yield click.wrap_text(line, width, subsequent_indent="  ")
     for line in (
         terminal.closing(run, claimed=result.claimed),
-        *(for_terminal(note, MAX_NOTE) for note in notes(run)),
+        *(for_terminal(note, MAX_NOTE) for note in caveats_of(run)),
     ):
         yield click.wrap_text(line, width)
 

@@ -1,1 +1,6 @@
-"""What is compared: contrasts between arms, and the cells and trials that measure them. Pure."""
+"""Design of an experiment: what is compared, in which trials, and within which limits. Pure.
+
+contrasts   pairs of arms to compare, by experimental design
+cells       cells, pairs and trials that measure the contrasts
+limits      limits of pairs and seconds
+"""

@@ -1,8 +1,8 @@
-"""From contrasts to cells and from cells to seeded, paired trials. Pure.
+"""Plans cells from contrasts, and seeded pairs of trials from cells. Pure.
 
-A cell is what is sampled together: one contrast, taken in one mode and by one probe, for all
-metrics that want those. A pair of a cell is the same whenever and in whatever order it is asked
-for, so a resumed run goes on with the very pairs that are missing.
+A cell is sampled as a unit: one contrast, in one mode and with one probe, for all metrics that
+need them. The trials of a pair depend only on the cell, the pair number and the seed, so a
+resumed run takes exactly the missing pairs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,43 +23,43 @@ def cells(
     contrasts: Sequence[Contrast],
     metrics: Mapping[str, Metric],
 ) -> list[Cell]:
-    """Cells of one scenario, contrast by contrast: the duet, the serial cell, those with a probe.
+    """Cells of one scenario, contrast by contrast: first duet, then serial, then probes.
 
     `names` are the metrics of the scenario, and `metrics` describes all that exist. Raises
-    `UsageError` if a name is not among them.
+    `UsageError` if a metric is unknown.
     """
-    kinds: dict[tuple[Mode, Probe], list[str]] = {("duet", "plain"): [], ("serial", "plain"): []}
+    groups: dict[tuple[Mode, Probe], list[str]] = {("duet", "plain"): [], ("serial", "plain"): []}
     for name in names:
         metric = _metric(name, scenario, metrics)
         mode: Mode = "serial" if metric.mode == "serial" else "duet"
-        kinds.setdefault((mode, metric.probe), []).append(name)
+        groups.setdefault((mode, metric.probe), []).append(name)
     return [
-        Cell(scenario, contrast, mode, tuple(of_kind), probe)
+        Cell(scenario, contrast, mode, tuple(group), probe)
         for contrast in contrasts
-        for (mode, probe), of_kind in kinds.items()
-        if of_kind
+        for (mode, probe), group in groups.items()
+        if group
     ]
 
 
 CONFIRMING = "again"
-"""Stands after the name of a contrast in that of the fresh pairs which confirm its regressions."""
+"""Suffix of the name of a contrast whose fresh pairs confirm the regressions of another."""
 
 
 def confirming(cell: Cell) -> Cell:
-    """The cell of fresh pairs that a regression of this one must stand up in.
+    """The cell of fresh pairs that must confirm a regression of this cell.
 
-    By its other name its order and its seeds are drawn anew.
+    Its different name gives it a different pair order and different seeds.
     """
     name = cell.contrast.name
     contrast = replace(cell.contrast, name=f"{name} {CONFIRMING}")
     return replace(cell, contrast=contrast, confirms=name)
 
 
-def only(planned: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
-    """What is left of the cells where some comparisons are wanted, and no others.
+def select_cells(planned: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
+    """Reduce the cells to the comparisons that match a pattern, and their A/A pairs.
 
-    Patterns are those of a shell, each held to the whole of `scenario/contrast/metric`. A/A
-    stays for the metrics that are left. Raises `UsageError` for a pattern that matches nothing.
+    Each shell pattern must match a whole `scenario/contrast/metric`. Raises `UsageError` if a
+    pattern matches nothing.
     """
     rows = {
         _row_name(cell, metric): (cell.scenario, metric)
@@ -67,22 +67,22 @@ def only(planned: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
         if cell.contrast.name != NOISE_FLOOR
         for metric in cell.metrics
     }
-    wanted: set[str] = set()
+    selected: set[str] = set()
     for pattern in patterns:
         # A run file can name thousands of rows one by one: no search for these.
-        found = [pattern] if pattern in rows else [r for r in rows if fnmatchcase(r, pattern)]
-        if not found:
-            raise UsageError(_no_row(pattern, list(rows)))
-        wanted.update(found)
-    floors = {rows[row] for row in wanted}
+        matches = [pattern] if pattern in rows else [r for r in rows if fnmatchcase(r, pattern)]
+        if not matches:
+            raise UsageError(_no_match_message(pattern, list(rows)))
+        selected.update(matches)
+    with_noise = {rows[row] for row in selected}
 
-    def stays(cell: Cell, metric: str) -> bool:
+    def is_selected(cell: Cell, metric: str) -> bool:
         if cell.contrast.name == NOISE_FLOOR:
-            return (cell.scenario, metric) in floors
-        return _row_name(cell, metric) in wanted
+            return (cell.scenario, metric) in with_noise
+        return _row_name(cell, metric) in selected
 
     kept = [
-        replace(cell, metrics=tuple(name for name in cell.metrics if stays(cell, name)))
+        replace(cell, metrics=tuple(name for name in cell.metrics if is_selected(cell, name)))
         for cell in planned
     ]
     return [cell for cell in kept if cell.metrics]
@@ -92,22 +92,22 @@ def _row_name(cell: Cell, metric: str) -> str:
     return f"{cell.scenario}/{cell.confirms or cell.contrast.name}/{metric}"
 
 
-def _no_row(pattern: str, rows: Sequence[str]) -> str:
+def _no_match_message(pattern: str, rows: Sequence[str]) -> str:
     part = pattern.strip("*/")
     near = get_close_matches(pattern, rows) or [row for row in rows if part in row] or rows
     return (
-        f"no comparison matches --filter {pattern!r}, which is held to the whole of "
+        f"no comparison matches --filter {pattern!r}; the pattern must match a whole "
         f"scenario/toggle/metric, such as {' or '.join(near[:3])}"
     )
 
 
 def trials(cell: Cell, pair: int, seed: int) -> tuple[Trial, Trial]:
-    """The two trials of a pair, in the order in which they are started.
+    """The two trials of a pair, in starting order.
 
-    Counted pairs come in blocks of two, A first in one of them and B in the other; which is
-    first in a block is drawn by the seed, so neither drift nor a rhythm of the machine can
-    side with an arm. Both trials carry the same seed, drawn anew for each pair: whatever it
-    decides (hash order, say), it decides for both sides.
+    Counted pairs come in blocks of two: A starts first in one pair of the block, B in the other.
+    The seed draws the order within each block, so neither drift nor a periodic disturbance
+    favors an arm. Both trials of a pair have the same seed, so that it affects both sides alike
+    (for example the hash order).
     """
     first = _first_side(cell, pair, seed)
     second: Side = "B" if first == "A" else "A"
@@ -123,7 +123,7 @@ def _metric(name: str, scenario: str, metrics: Mapping[str, Metric]) -> Metric:
 
 
 def _first_side(cell: Cell, pair: int, seed: int) -> Side:
-    # Pair 0 is not counted: blocks are (1, 2), (3, 4), ..., balanced at every even look.
+    # Pair 0 is not counted, so blocks are (1, 2), (3, 4), ...: balanced at every even look.
     block, odd = divmod(pair + 1, 2)
     flipped = _draw(cell, seed, f"block {block}").random() < 0.5
     return "A" if flipped == bool(odd) else "B"
@@ -144,6 +144,6 @@ def _trial(cell: Cell, pair: int, side: Side, slot: int, seed: int) -> Trial:
 
 
 def _draw(cell: Cell, seed: int, purpose: str) -> Random:
-    # Seeded by text: Python hashes it the same in every process and version, unlike `hash`.
-    watched = "" if cell.probe == "plain" else f"|{cell.probe}"
-    return Random(f"{seed}|{cell.scenario}|{cell.contrast.name}|{cell.mode}{watched}|{purpose}")
+    # A text seed gives the same numbers in every process and Python version, unlike `hash`.
+    probe = "" if cell.probe == "plain" else f"|{cell.probe}"
+    return Random(f"{seed}|{cell.scenario}|{cell.contrast.name}|{cell.mode}{probe}|{purpose}")

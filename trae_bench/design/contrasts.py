@@ -1,18 +1,18 @@
-"""Which arms are compared: from a scenario's toggles to contrasts. Pure.
+"""Contrasts of a scenario's toggles, by experimental design. Pure.
 
-    A/A         none against none: the noise floor, first in every design
+    A/A         none against none: measures the noise; first in every design
     add-one     none against one toggle on
-    remove-one  all but one against all on (`name@last`: what it adds to the rest)
+    remove-one  all but one against all on (`name@last`: the effect of the toggle added last)
     both        add-one, remove-one, and `all`: none against all on
-    fraction    none against the runs of a two-level fraction of resolution IV: main effects
-                are not confused with pairs
-    factorial   none against the runs of the full factorial; from five toggles on of the half
-                fraction, where pairs are still not confused with each other; and all on, where
-                the half does not have it, to hold against what the half foretells
+    fraction    none against the runs of a two-level fraction of resolution IV: main effects are
+                not confounded with two-toggle interactions
+    factorial   none against the runs of the full factorial; with five or more toggles, of the
+                half fraction, which does not confound two-toggle interactions with each other.
+                If the half fraction lacks the run with all toggles on, that run is added to
+                check the fit.
     full        none against every other combination
 
-The fractions are Box and Hunter's two-level designs (The 2^(k-p) fractional factorial designs,
-Technometrics 3, 1961).
+Box and Hunter, The 2^(k-p) fractional factorial designs, Technometrics 3 (1961).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,13 +31,13 @@ Vector = tuple[bool, ...]
 def contrasts(
     varied: Sequence[str], baseline: Mapping[str, bool], design: str = "add-one"
 ) -> list[Contrast]:
-    """Contrasts of one scenario, the noise floor first; none if no toggle is varied.
+    """Contrasts of one scenario, A/A first; none if no toggle is varied.
 
-    `varied` are the toggles that the design turns on, and `baseline` is the toggle vector with
-    all of them off. Raises `UsageError` if the design is unknown.
+    `varied` are the factors of the design, and `baseline` is the toggle vector with all of them
+    off. Raises `UsageError` for an unknown design.
     """
     if design not in _DESIGNS:
-        raise UsageError(f"No design {design!r}. Known: {', '.join(_DESIGNS)}.")
+        raise UsageError(f"no design {design!r}. Known: {', '.join(_DESIGNS)}.")
     if not varied:
         return []
 
@@ -56,80 +56,83 @@ def design_names() -> tuple[str, ...]:
 
 
 def is_fixed(design: str) -> bool:
-    """Whether every contrast takes the same number of pairs, set beforehand.
+    """Whether all contrasts of a design take the same, predetermined number of pairs.
 
-    The runs of a two-level design answer together: no single one is worth a verdict, and one
-    that stopped at a number of pairs that suited it would lean on the effects made from all.
+    The effects of a two-level design combine all its runs. A single run has no verdict, and a run
+    with optional stopping would bias the effects.
     """
     return design in _FIXED
 
 
-# Each design: factors -> (name of the contrast, toggles on in A, toggles on in B)
+_ContrastSpec = tuple[str, tuple[str, ...], tuple[str, ...]]
+"""Name of a contrast, toggles on in A, toggles on in B."""
+_Design = Callable[[tuple[str, ...]], list[_ContrastSpec]]
+"""Maps the factors to the contrasts."""
 
-_Question = tuple[str, tuple[str, ...], tuple[str, ...]]
 
-
-def _add_one(factors: tuple[str, ...]) -> list[_Question]:
+def _add_one(factors: tuple[str, ...]) -> list[_ContrastSpec]:
     return [(name, (), (name,)) for name in factors]
 
 
-def _remove_one(factors: tuple[str, ...]) -> list[_Question]:
+def _remove_one(factors: tuple[str, ...]) -> list[_ContrastSpec]:
     return [
         (f"{name}@last", tuple(other for other in factors if other != name), factors)
         for name in factors
     ]
 
 
-def _both(factors: tuple[str, ...]) -> list[_Question]:
+def _both(factors: tuple[str, ...]) -> list[_ContrastSpec]:
     if len(factors) == 1:
-        # Alone and last are the same question.
+        # With one toggle, add-one and remove-one are the same contrast.
         return _add_one(factors)
     return [*_add_one(factors), *_remove_one(factors), ("all", (), factors)]
 
 
-def _runs(vectors: Callable[[int], list[Vector]]) -> Callable[[tuple[str, ...]], list[_Question]]:
-    def questions(factors: tuple[str, ...]) -> list[_Question]:
+def _runs(
+    vectors: Callable[[int], list[Vector]],
+) -> _Design:
+    def design(factors: tuple[str, ...]) -> list[_ContrastSpec]:
         runs = dict.fromkeys(enabled(vector, factors) for vector in vectors(len(factors)))
         runs.setdefault(factors)
         return [("+".join(on), (), on) for on in runs if on]
 
-    return questions
+    return design
 
 
 # Two-level designs
 
 
 def full(k: int) -> list[Vector]:
-    """Every combination of k factors, 2^k runs; the first factor changes fastest."""
+    """All 2^k combinations of k factors; the first factor changes fastest."""
     return [vector[::-1] for vector in product((False, True), repeat=k)]
 
 
 def fraction(k: int) -> list[Vector]:
     """Runs of the smallest regular fraction of k factors with resolution IV.
 
-    16 runs for five to eight factors, 32 for up to sixteen. Up to three factors nothing can
-    be left out.
+    16 runs for five to eight factors, 32 for nine to sixteen. Up to three factors, the full
+    factorial is needed.
     """
     return runs(k, generators(k))
 
 
 def factorial(k: int) -> list[Vector]:
-    """Full factorial up to four factors, else the half with resolution k (five or more)."""
+    """Full factorial up to four factors, else the half fraction, of resolution k."""
     return full(k) if k < 5 else half(k)
 
 
 def half(k: int) -> list[Vector]:
-    """Half of the factorial: the last factor is the product of all others; resolution k."""
+    """Half fraction: the last factor is the product of all others; resolution k."""
     return runs(k, (tuple(range(k - 1)),))
 
 
 def generators(k: int) -> tuple[tuple[int, ...], ...]:
-    """How `fraction` sets the factors beyond the basic ones: each a product of basic factors.
+    """Generators of `fraction`: each further factor is a product of these basic factors.
 
-    Every product is of an odd number of basic factors. So each defining word, generators
-    multiplied with their factors, is of even length, and none is of two: resolution IV. With
-    p basic factors there are 2^(p-1) odd products, the basic factors themselves among them.
-    For seven factors of four: E=ABC, F=ABD, G=ACD.
+    Every product has an odd number of basic factors. So each defining word has an even length,
+    and none has length two: resolution IV. With p basic factors there are 2^(p-1) odd products,
+    including the basic factors themselves. With seven factors, four of them basic: E=ABC,
+    F=ABD, G=ACD.
     """
     basic = k
     while basic > 1 and 2 ** (basic - 2) >= k:
@@ -139,17 +142,17 @@ def generators(k: int) -> tuple[tuple[int, ...], ...]:
 
 
 def runs(k: int, generated: Sequence[tuple[int, ...]]) -> list[Vector]:
-    """All combinations of the basic factors, each with the generated ones appended.
+    """All combinations of the basic factors, each with the generated factors appended.
 
-    The signs are chosen so that the run with every factor off belongs to the design: an odd
-    product of offs is off, an even one is turned round.
+    The signs are chosen so that the design contains the run with all factors off: an odd product
+    of factors that are off is off, and an even product is negated.
     """
-    found = []
+    vectors = []
     for vector in full(k - len(generated)):
-        # As -1/+1, an odd product is on when an odd number of its factors are on.
+        # With levels -1 and +1, an odd product is on if an odd number of its factors are on.
         extra = (sum(vector[i] for i in word) % 2 == 1 for word in generated)
-        found.append((*vector, *extra))
-    return found
+        vectors.append((*vector, *extra))
+    return vectors
 
 
 def enabled(vector: Vector, factors: Sequence[str]) -> tuple[str, ...]:
@@ -157,7 +160,7 @@ def enabled(vector: Vector, factors: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for on, name in zip(vector, factors, strict=True) if on)
 
 
-_DESIGNS: dict[str, Callable[[tuple[str, ...]], list[_Question]]] = {
+_DESIGNS: dict[str, _Design] = {
     "add-one": _add_one,
     "remove-one": _remove_one,
     "both": _both,

@@ -5,7 +5,7 @@ The planner and `verify` both call this, so a run file can be checked against it
 
 from collections.abc import Mapping, Sequence
 
-from trae_bench.design.cells import cells, confirming, only
+from trae_bench.design.cells import cells, confirming, select_cells
 from trae_bench.design.contrasts import NOISE_FLOOR, contrasts
 from trae_bench.model.experiment import Arm, Cell, Contrast, Limits, Metric
 from trae_bench.model.run import RevisionPair, ScenarioUsed
@@ -36,7 +36,7 @@ def planned_cells(
         for cell in cells(name, used.metrics, _contrasts(used, design, revisions), metrics)
     ]
     if filters:
-        planned = only(planned, filters)
+        planned = select_cells(planned, filters)
     if revisions is not None:
         planned += [confirming(cell) for cell in planned if cell.contrast.name != NOISE_FLOOR]
     if not limits.noise_pairs:

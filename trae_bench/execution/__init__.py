@@ -1,12 +1,16 @@
-"""Runs a trial and measures it: in a fresh process, or in this one.
+"""Runs a trial and measures it, in a fresh process or in this one.
 
-subprocess_executor   a trial in a fresh process
-in_process            a trial in this process
-launcher              the small process that starts, watches and reaps trials
-launcher_client       the other end of the launcher's socket
-worker, probes        the child's side
-workspace             the folder of a trial
-fingerprint           digests of transcript and workspace, and the oracle
-host_lock             one run at a time on a host
-callgrind             instruction counts under valgrind
+ports                 protocols: executor, provider, subject
+subprocess_executor   runs each trial in a fresh process
+in_process            runs each trial in this process
+executor_router       chooses between two executors by scenario
+trial_result          checks the sessions of a trial and builds its sample
+oracle                decides whether a session's result is correct
+fingerprint           digests of transcripts and workspaces
+launcher              the process that starts, watches and reaps trials
+launcher_client       sends jobs to the launcher
+worker, probes        run inside the trial's process
+workspace             creates and removes the folders of a trial
+host_lock             allows one run at a time per host
+callgrind             counts instructions under valgrind
 """

@@ -1,7 +1,7 @@
-"""Counts the instructions of a trial under valgrind's callgrind.
+"""Counts the instructions of a trial with valgrind's callgrind.
 
-Only the agent's own process is counted, not the tools that it starts. The count hardly varies,
-whatever else the machine does, and says nothing of caches, waiting or the kernel's work.
+Only the agent's process is counted, not the tools that it starts. The count barely depends on
+other load. It does not cover caches, waiting or kernel code.
 """
 
 import re
@@ -12,18 +12,19 @@ from pathlib import Path
 from trae_bench._util.bounded_io import last_bytes
 
 SLOWDOWN = 100
-"""How many times as long a trial may take as without: callgrind takes 20 to 80."""
+"""Factor on a trial's timeout. Callgrind slows a program down by 20 to 80."""
 
 _TOTALS = re.compile(rb"^(?:totals|summary): (\d+)", re.MULTILINE)
 _TAIL_BYTES = 4096
 
 
 def available() -> bool:
+    """Return whether valgrind is on the PATH."""
     return shutil.which("valgrind") is not None
 
 
 def wrapped(argv: Sequence[str], out: Path) -> tuple[str, ...]:
-    """The command line that runs `argv` and leaves the counts in `out`."""
+    """Return the command that runs `argv` and writes its counts to `out`."""
     return (
         *("valgrind", "--tool=callgrind", "--quiet", "--trace-children=no"),
         f"--callgrind-out-file={out}",
@@ -32,9 +33,9 @@ def wrapped(argv: Sequence[str], out: Path) -> tuple[str, ...]:
 
 
 def instructions(out: Path) -> int | None:
-    """The count of a run that has ended; None where it left none."""
+    """Return the count of a finished run. None if it wrote none."""
     try:
-        found = _TOTALS.findall(last_bytes(out, _TAIL_BYTES))
+        totals = _TOTALS.findall(last_bytes(out, _TAIL_BYTES))
     except OSError:
         return None
-    return int(found[-1]) if found else None
+    return int(totals[-1]) if totals else None

@@ -1,6 +1,6 @@
-"""What a session came to, in a form that two sides can be compared by: same answer first.
+"""Digests of a session's transcript and workspace, by which two sides are compared.
 
-Everything here happens after the measured process has ended.
+They are computed after the measured process has ended.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ from trae_bench.scenario import Normalise
 from trae_bench.scenario.loader import ignored
 
 Clean = Callable[[str], str]
-"""Takes out of a text what may legitimately differ between two runs."""
+"""Removes from a text what may differ between two correct runs."""
 
 MAX_CLEANED = 16 * 1024 * 1024
-"""Bytes; a file larger than this is compared as it is."""
+"""Bytes. A larger file is compared without cleaning."""
 
 
 def cleaner(places: Mapping[str, str], rules: Iterable[Normalise]) -> Clean:
-    """Puts `{name}` in place of each place's text, then applies the scenario's patterns.
+    """Return a function that replaces paths and URLs by `{name}`, then applies the patterns.
 
-    Where the text of one place begins with another's, the longer one is taken first. A
-    place is also found under its real path, and as it stands inside a JSON string.
+    `places` maps names to paths and URLs. Longer ones are replaced first. A path is also
+    replaced in its resolved form and in its form inside a JSON string.
     """
     spellings = {
         spelling: "{" + name + "}"
@@ -48,18 +48,18 @@ def cleaner(places: Mapping[str, str], rules: Iterable[Normalise]) -> Clean:
     return clean
 
 
-def transcript_digest(log: SessionLog, report: AgentAnswer | None, clean: Clean) -> str:
-    """Digest of the conversation: the last request carries the whole history before it."""
-    told = None if report is None else [report.success, clean(report.final_text)]
-    answer = [len(log.requests), log.unexpected, told, _cleaned_body(log.last_body, clean)]
-    return _digest(json.dumps(answer, sort_keys=True).encode())
+def transcript_digest(log: SessionLog, answer: AgentAnswer | None, clean: Clean) -> str:
+    """Return the digest of the answer and the last request, which holds the whole history."""
+    final = None if answer is None else [answer.success, clean(answer.final_text)]
+    transcript = [len(log.requests), log.unexpected, final, _cleaned_body(log.last_body, clean)]
+    return _digest(json.dumps(transcript, sort_keys=True).encode())
 
 
 def workspace_digest(root: Path, ignore: Iterable[str], clean: Clean) -> str:
-    """Digest of the files below `root`: path, kind, executable or not, content.
+    """Return the digest of the files below `root`: path, kind, executable bit, content.
 
-    `ignore` are shell patterns for a name, of a file or a folder, or for a whole relative
-    path. Empty folders do not count.
+    `ignore` has shell patterns that match the name of a file or folder, or a whole relative
+    path. Empty folders are ignored.
     """
     entries = [
         [relative, *_content(path, clean)] for relative, path in sorted(_files(root, tuple(ignore)))
@@ -68,7 +68,7 @@ def workspace_digest(root: Path, ignore: Iterable[str], clean: Clean) -> str:
 
 
 def combined(digests: Sequence[str]) -> str:
-    """One digest for several sessions, in their order; a single one's is its own."""
+    """Combine the digests of several sessions, in order. A single digest is unchanged."""
     return digests[0] if len(digests) == 1 else _digest(" ".join(digests).encode())
 
 
@@ -90,21 +90,21 @@ def _cleaned(value: Any, clean: Clean) -> Any:
 
 
 def _files(root: Path, ignore: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
-    """All that is no folder, and folders that cannot be looked into."""
+    """Yield all entries that are not folders, and folders that cannot be read."""
     todo = [(".", root)]
-    # No recursion: an agent may nest folders deeper than the stack has room for.
+    # No recursion: an agent may nest folders deeper than the stack allows.
     while todo:
-        within, here = todo.pop()
+        parent, folder = todo.pop()
         try:
-            with os.scandir(here) as found:
-                entries = list(found)
+            with os.scandir(folder) as listing:
+                entries = list(listing)
         except OSError:
-            yield within, here
+            yield parent, folder
             continue
         for entry in entries:
-            # Not `relative_to`, which since Python 3.12 takes the square of the depth.
-            relative = entry.name if here is root else f"{within}/{entry.name}"
-            path = here / entry.name
+            # `relative_to` takes quadratic time in the depth since Python 3.12.
+            relative = entry.name if folder is root else f"{parent}/{entry.name}"
+            path = folder / entry.name
             if ignored(relative, ignore):
                 continue
             if entry.is_dir(follow_symlinks=False):
@@ -114,13 +114,13 @@ def _files(root: Path, ignore: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
 
 
 def _content(path: Path, clean: Clean) -> tuple[str, bool, str]:
-    """Kind, executable or not, and the digest of what is in it."""
+    """Return the kind, the executable bit, and the digest of the content."""
     try:
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
             return "link", False, clean(str(path.readlink()))
         if not stat.S_ISREG(status.st_mode):
-            # Opening a pipe that somebody left would wait for ever.
+            # Opening a named pipe would block forever.
             return "special", False, ""
         executable = bool(status.st_mode & stat.S_IXUSR)
         if status.st_size > MAX_CLEANED:

@@ -1,4 +1,4 @@
-"""One bench at a time on a host: two would measure each other."""
+"""Allows one run at a time per host, because concurrent runs disturb each other."""
 
 import fcntl
 import os
@@ -12,21 +12,21 @@ from types import TracebackType
 from trae_bench.errors import CannotMeasure
 
 PLACE_VARIABLE = "TRAE_BENCH_LOCK"
-"""Environment variable with another place, for hosts that share their cores but not /tmp."""
+"""Environment variable with the path of the lock file, for containers with separate /tmp."""
 
-# Not the temporary folder of the environment: that may differ between two users or shells,
-# and they would not see each other.
+# TMPDIR is not used: it may differ between users, who would then not share the lock.
 PLACE = Path("/tmp/trae-bench.lock")
 
-PATIENCE = 600.0
+TIMEOUT = 600.0
+"""Seconds to wait for another run."""
 POLL_SECONDS = 0.2
 
 
 class HostLock:
-    """Held from entry to exit; the kernel frees it however the holder ends.
+    """A file lock that is held from entry to exit. The kernel releases it if the holder dies.
 
-    Where another holds it, `waiting` is told once and the entry waits for `patience`
-    seconds. Raises `CannotMeasure` after that, and where there can be no lock.
+    If another process holds the lock, the entry calls `waiting` once with a message and waits
+    up to `timeout` seconds. Raises `CannotMeasure` after that, or if the file cannot be locked.
     """
 
     def __init__(
@@ -34,18 +34,18 @@ class HostLock:
         waiting: Callable[[str], None],
         *,
         place: Path | None = None,
-        patience: float = PATIENCE,
+        timeout: float = TIMEOUT,
     ) -> None:
         self._waiting = waiting
         self._place = place or Path(os.environ.get(PLACE_VARIABLE) or PLACE)
-        self._patience = patience
+        self._timeout = timeout
         self._descriptor = -1
 
     def __enter__(self) -> "HostLock":
         try:
             self._descriptor = _open(self._place)
             self._acquire()
-            self._sign()
+            self._write_pid()
         except OSError as error:
             self._close()
             there = os.path.lexists(self._place)
@@ -64,20 +64,20 @@ class HostLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # The file stays: with it removed, two waiters could lock two different files.
+        # The file stays. If it were removed, two waiters could lock different files.
         self._close()
 
     def _acquire(self) -> None:
         if self._try():
             return
         self._waiting(f"{self._holder()} is measuring on this host; waiting for it to end")
-        end = time.monotonic() + self._patience
+        end = time.monotonic() + self._timeout
         while not self._try():
             if time.monotonic() >= end:
                 raise CannotMeasure(
                     f"{self._holder()} is still measuring on this host after "
-                    f"{self._patience:.0f} s; two at once would measure each other: "
-                    "wait for it or end it, then try again"
+                    f"{self._timeout:.0f} s; concurrent runs disturb each other: "
+                    "wait for it to end or stop it, then try again"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -89,12 +89,12 @@ class HostLock:
         return True
 
     def _holder(self) -> str:
-        said = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").strip()
-        return f"another trae-bench (process {said})" if said.isdigit() else "another trae-bench"
+        pid = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").strip()
+        return f"another trae-bench (process {pid})" if pid.isdigit() else "another trae-bench"
 
-    def _sign(self) -> None:
-        """Leave the process id for whoever waits, where the file is this user's to write."""
-        # Another user's file, or a full disk: the lock holds, only the name is missing.
+    def _write_pid(self) -> None:
+        """Write the process id into the file, for the message of waiting processes."""
+        # It may be another user's file, or the disk may be full. The lock works without it.
         with suppress(OSError):
             flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             writable = os.open(self._place, flags)
@@ -110,7 +110,7 @@ class HostLock:
 
 
 def _open(place: Path) -> int:
-    """For reading only, which is all that a lock takes, so that users can share the file."""
+    """Open the file read-only, which is enough to lock a file that another user owns."""
     with suppress(FileExistsError):
         os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -1,6 +1,6 @@
-"""Processes that the launcher starts for the bench: a `Job` goes in, an `ProcessResult` comes out.
+"""Runs processes through the launcher: takes `Job` records, returns `ProcessResult` records.
 
-`launcher.py` is the other end, and says why it is a process of its own.
+`launcher.py` is the other side. Its docstring says why it is a separate process.
 """
 
 import os
@@ -22,11 +22,11 @@ from trae_bench.errors import CannotMeasure
 from trae_bench.model.sample import ProcessResult
 
 REPORT_FD = 3
-"""Where a child finds the pipe that it reports over."""
+"""File descriptor of a child's report pipe."""
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """One process that the launcher shall start; see `launcher.Job`."""
+    """One process for the launcher to start. `launcher.Job` describes the fields."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -38,7 +38,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class _Message(Struct, frozen=True):
-    """A line from the launcher; which kind it is shows in what is set."""
+    """A message from the launcher. The fields that are set give its kind."""
 
     ready: bool = False
     pids: tuple[int, ...] = ()
@@ -47,7 +47,7 @@ class _Message(Struct, frozen=True):
 
 
 class LauncherClient:
-    """The bench's end of `launcher.py`: started at its first jobs, ended by `close`."""
+    """A client of `launcher.py`. The first call to `run` starts the launcher, `close` stops it."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,10 +56,10 @@ class LauncherClient:
         self._inbox = bytearray()
 
     def run(self, jobs: Sequence[Job], seconds: float) -> tuple[ProcessResult, ...]:
-        """Start all jobs back to back and sleep until all have ended; each gets `seconds`.
+        """Start all jobs at once and wait until all have ended. Each has `seconds` to run.
 
-        Whatever interrupts this, Ctrl-C say, kills them first. Raises `CannotMeasure` where
-        the launcher does not start or dies.
+        An interruption such as Ctrl-C kills the jobs. Raises `CannotMeasure` if the launcher
+        does not start or dies.
         """
         running: tuple[int, ...] = ()
         try:
@@ -69,7 +69,7 @@ class LauncherClient:
             running = self._receive().pids
             message = self._receive()
         except CannotMeasure:
-            # Nobody else is left to do it.
+            # The launcher can no longer kill them.
             _kill_groups(running)
             raise
         except BaseException:
@@ -78,7 +78,7 @@ class LauncherClient:
         return tuple(_without_inherited_rss(result, message.floor) for result in message.done)
 
     def close(self) -> None:
-        """End it, and with it whatever it still runs. A further `run` starts a new one."""
+        """Stop the launcher and kill its jobs. The next call to `run` starts a new launcher."""
         if self._process is None:
             return
         self._control.close()
@@ -89,20 +89,20 @@ class LauncherClient:
 
     def _start(self) -> None:
         if not hasattr(os, "posix_spawn"):
-            raise CannotMeasure(f"trials need a POSIX system, and this is {sys.platform}")
+            raise CannotMeasure(f"{sys.platform} has no posix_spawn; run trials on Linux or macOS")
         script = Path(__file__).with_name("launcher.py")
-        self._control, theirs = socket.socketpair()
+        self._control, launcher_end = socket.socketpair()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
-        with theirs:
+        with launcher_end:
             self._process = subprocess.Popen(
-                # Without site-packages, because its children inherit how large it is.
+                # Without site-packages, because its children inherit its peak memory.
                 [sys.executable, "-I", "-S", str(script)],
-                stdin=theirs.fileno(),
+                stdin=launcher_end.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
                 env=inherited(),
                 cwd="/",
-                # Out of reach of the terminal's Ctrl-C: the bench decides what ends.
+                # The terminal's Ctrl-C must not reach it: trae-bench decides what to stop.
                 start_new_session=True,
             )
         self._receive()
@@ -128,8 +128,8 @@ class LauncherClient:
 
     def _died(self) -> CannotMeasure:
         self._errors.seek(0)
-        words = last_words(self._errors.read())
-        return CannotMeasure(f"the process that starts the trials has died{words}")
+        output = last_words(self._errors.read())
+        return CannotMeasure(f"the launcher, which starts the trials, has died{output}")
 
 
 def _without_inherited_rss(result: ProcessResult, floor: int) -> ProcessResult:

@@ -1,12 +1,11 @@
-"""The child's side of a watched trial: what is looked at, and what that gives.
+"""Probes that run inside the trial's process.
 
-    memory       the agent's own memory at the end of each phase, and every 20 ms between, in a
-                 long session more rarely
-    tracemalloc  the bytes that Python held at once
+    memory       the unique set size at the end of each phase, and samples of the private memory
+                 every 20 ms, less often in a long session
+    tracemalloc  the bytes that Python's allocators hold
 
-Instructions are counted by callgrind, from outside: `callgrind.py`. The memory that a process
-has for itself is what its end would give back (unique set size): pages that no other process
-maps. Nothing here is imported in a plain trial.
+The unique set size is the memory of the pages that no other process maps. The callgrind probe
+runs outside the process: see `callgrind.py`. A plain trial does not import this module.
 """
 
 from __future__ import annotations
@@ -14,38 +13,38 @@ from __future__ import annotations
 import os
 
 TYPE_CHECKING = False
-"""As `typing` has it, whose import would be charged to the agent."""
+"""As in `typing`. Importing `typing` would be charged to the agent."""
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from typing import Any, Protocol
 
     class Probe(Protocol):
-        """Made before the agent is imported."""
+        """Created before the agent is imported."""
 
         def imported(self) -> None:
-            """The agent's code has been loaded, and has done nothing yet."""
+            """Called after the agent is imported and before it runs."""
 
         async def watch(self, loop: AbstractEventLoop) -> None:
-            """Runs beside the sessions, and is cancelled at their end."""
+            """Run beside the sessions until it is cancelled at their end."""
 
         def results(self) -> tuple[dict[str, float], list[tuple[float, float]]]:
-            """Counters, and the memory (bytes) at moments (the event loop's clock)."""
+            """Return counters, and pairs of event-loop time and memory (bytes)."""
 
 
 SAMPLE_SECONDS = 0.02
-MAX_LOOKS = 4096
-"""Looks at the memory that are kept, so that neither they nor the report grow without end."""
+MAX_SAMPLES = 4096
+"""Maximum memory samples. Bounds the memory that they take and the report's size."""
 
 
 def probe(name: str) -> Probe | None:
-    """None where a trial is only looked at from outside."""
+    """Return the probe of this name. None if it does not run inside the process."""
     if name == "memory":
         return MemoryProbe()
     return AllocationProbe() if name == "tracemalloc" else None
 
 
 class MemoryProbe:
-    """The memory that this process has for itself. Linux only; elsewhere it finds nothing."""
+    """Samples the private memory of this process. It finds nothing except on Linux."""
 
     def __init__(self) -> None:
         self._counters: dict[str, float] = {}
@@ -60,8 +59,8 @@ class MemoryProbe:
         page, pause = os.sysconf("SC_PAGE_SIZE"), SAMPLE_SECONDS
         while (pages := own_pages()) is not None:
             self._series.append((loop.time(), float(pages * page)))
-            if len(self._series) == MAX_LOOKS:
-                # Every other one, the last included: they stay evenly spaced.
+            if len(self._series) == MAX_SAMPLES:
+                # Drop every other sample but keep the last, so that they stay evenly spaced.
                 del self._series[::2]
                 pause *= 2
             await sleep(pause)
@@ -71,13 +70,13 @@ class MemoryProbe:
         return self._counters, self._series
 
     def _note(self, phase: str) -> None:
-        found = unique_bytes()
-        if found is not None:
-            self._counters[phase] = found
+        size = unique_bytes()
+        if size is not None:
+            self._counters[phase] = size
 
 
 class AllocationProbe:
-    """What Python allocates, from before the agent is imported; one frame an allocation."""
+    """Traces Python's allocations from before the agent is imported, with one frame each."""
 
     def __init__(self) -> None:
         import tracemalloc
@@ -86,10 +85,10 @@ class AllocationProbe:
         tracemalloc.start()
 
     def imported(self) -> None:
-        """No phase of its own: the peak is of all."""
+        """Do nothing. The peak includes the import."""
 
     async def watch(self, loop: AbstractEventLoop) -> None:
-        """Nothing to do meanwhile."""
+        """Do nothing. tracemalloc records every allocation."""
 
     def results(self) -> tuple[dict[str, float], list[tuple[float, float]]]:
         held, peak = self._tracemalloc.get_traced_memory()
@@ -97,7 +96,7 @@ class AllocationProbe:
 
 
 def unique_bytes() -> int | None:
-    """The memory of this process that no other maps; the kernel walks all its pages for it."""
+    """Return this process's unique set size. Costly: the kernel walks all its pages."""
     try:
         with open("/proc/self/smaps_rollup", encoding="ascii") as file:  # noqa: PTH123
             sizes = [line.split() for line in file if line.startswith("Private_")]
@@ -107,7 +106,7 @@ def unique_bytes() -> int | None:
 
 
 def own_pages() -> int | None:
-    """Pages in memory that are of no file: nearly the same, and cheap enough to ask often."""
+    """Return the resident pages without a file. Close to `unique_bytes`, and much cheaper."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
             _, resident, shared, *_ = file.read().split()

@@ -15,7 +15,7 @@ from trae_bench.execution.fingerprint import (
     workspace_digest,
 )
 from trae_bench.execution.launcher_client import LauncherClient
-from trae_bench.metrics import figures
+from trae_bench.metrics import compute_metrics
 from trae_bench.model.experiment import SessionEndpoint, Trial
 from trae_bench.model.sample import (
     AgentAnswer,
@@ -127,7 +127,7 @@ def build_sample(result: TrialResult, checks: Sequence[SessionCheck]) -> Sample:
         started=process.started,
         exit_status=process.exit_status,
         pid=process.pid,
-        metrics=figures(process, result.logs, result.report, correct) if ok else {},
+        metrics=compute_metrics(process, result.logs, result.report, correct) if ok else {},
         transcript=_transcript(result) if ok else "",
         workspace=combined([check.workspace for check in checks]) if ok else "",
         correct=ok and not wrong,

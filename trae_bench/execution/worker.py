@@ -1,24 +1,23 @@
-"""The child's side of a trial: runs an asynchronous entry point and reports what came of it.
+"""Runs inside the trial's process: calls a coroutine function and reports its results.
 
     python -P -c "from trae_bench.execution.worker import main; main()" WORK.json
 
-`WORK.json` says what to run:
+Fields of `WORK.json`:
 
-    entry       "package.module:function", a coroutine function
+    entry       "package.module:function" of the coroutine function
     arguments   its keyword arguments
-    types       for some of them, "package.module:Type" that makes the argument of the value:
-                of a table by keywords, of anything else by its one argument
-    sessions    how often the entry point is called: once for each of these tables, which
-                hold the arguments that differ
-    concurrency how many of them may be under way at a time
-    interval    seconds between the beginnings of two of them, 0 for at once
-    report_fd   where the `ChildReport` goes; `records.py` says what it holds
-    heartbeat   whether the event loop is watched, which costs processor time
-    probe       how closely the trial is watched, see `probes.py`
+    types       maps argument names to "package.module:Type"; a table becomes the type's keyword
+                arguments, any other value its only argument
+    sessions    one table per call, with the arguments that differ between calls
+    concurrency maximum concurrent calls
+    interval    seconds between the starts of two calls; 0 starts all at once
+    report_fd   file descriptor that receives the `ChildReport` (see `model/sample.py`)
+    heartbeat   whether to measure the event loop's lag, which costs CPU time
+    probe       name of the probe (see `probes.py`)
 
-A result must have `success`, `final_text`, `steps` and `error`. This module knows no
-agent and imports next to nothing, because all that it does is charged to the agent. (With
-`-m`, the machinery of `runpy` would be charged to it, too: 5 ms.)
+A result must have `success`, `final_text`, `steps` and `error`. This module knows no agent and
+imports almost nothing, because its cost is charged to the agent. For that reason it is not run
+with `-m`, which costs another 5 ms for `runpy`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ import os
 import sys
 
 TYPE_CHECKING = False
-"""As `typing` has it, whose import would be charged to the agent."""
+"""As in `typing`. Importing `typing` would be charged to the agent."""
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any
@@ -36,14 +35,14 @@ if TYPE_CHECKING:
     from trae_bench.execution.probes import Probe
 
 BEAT_SECONDS = 0.005
-"""How often a watched event loop must let the heartbeat through."""
+"""Interval of the heartbeat that measures the event loop's lag."""
 
 
 def main() -> None:
     with open(sys.argv[1], encoding="utf-8") as file:  # noqa: PTH123 - pathlib would be charged
         work: dict[str, Any] = json.load(file)
     report_fd: int = work["report_fd"]
-    # Kept from the tools that the agent starts.
+    # The tools that the agent starts must not inherit it.
     os.set_inheritable(report_fd, False)
     probe = _probe(work["probe"])
     entry: Callable[..., Awaitable[Any]] = _named(work["entry"])
@@ -53,8 +52,8 @@ def main() -> None:
     counters |= {"modules_imported": len(sys.modules), "agent_rss": _peak_rss()}
     memory: list[tuple[float, float]] = []
     if probe is not None:
-        found, memory = probe.results()
-        counters |= found
+        probe_counters, memory = probe.results()
+        counters |= probe_counters
     _send(report_fd, json.dumps(_report(results, counters) | {"memory": memory}).encode())
 
 
@@ -91,30 +90,30 @@ def _arguments(work: dict[str, Any], session: dict[str, Any]) -> dict[str, Any]:
     arguments: dict[str, Any] = {**work["arguments"], **session}
     for name, dotted in work["types"].items():
         if name in arguments:
-            value, made = arguments[name], _named(dotted)
-            arguments[name] = made(**value) if isinstance(value, dict) else made(value)
+            value, kind = arguments[name], _named(dotted)
+            arguments[name] = kind(**value) if isinstance(value, dict) else kind(value)
     return arguments
 
 
 def _run(
     entry: Callable[..., Awaitable[Any]], work: dict[str, Any], probe: Probe | None
 ) -> tuple[list[Any], dict[str, float]]:
-    import asyncio  # after the entry point, so that the agent's imports are the first
+    import asyncio  # after the entry point, so that the agent's imports come first
 
     sessions = [_arguments(work, session) for session in work["sessions"]]
 
     async def all_sessions() -> list[Any]:
         if len(sessions) == 1:
             return [await entry(**sessions[0])]
-        return await _side_by_side(entry, sessions, work["concurrency"], work["interval"])
+        return await _concurrently(entry, sessions, work["concurrency"], work["interval"])
 
     async def run() -> tuple[list[Any], dict[str, float]]:
         loop = asyncio.get_running_loop()
         heartbeat = Heartbeat(loop.time) if work["heartbeat"] else None
-        beside = [heartbeat.beat()] if heartbeat else []
+        watchers = [heartbeat.beat()] if heartbeat else []
         if probe is not None:
-            beside.append(probe.watch(loop))
-        tasks = [asyncio.create_task(watching) for watching in beside]
+            watchers.append(probe.watch(loop))
+        tasks = [asyncio.create_task(watcher) for watcher in watchers]
         try:
             results = await all_sessions()
         finally:
@@ -125,33 +124,33 @@ def _run(
     return asyncio.run(run())
 
 
-async def _side_by_side(
+async def _concurrently(
     entry: Callable[..., Awaitable[Any]],
     sessions: list[dict[str, Any]],
     concurrency: int,
     interval: float,
 ) -> list[Any]:
-    """The results in the order of the sessions; a crash of one ends them all."""
+    """Return the results in the order of the sessions. An exception in one cancels all."""
     from asyncio import Semaphore, TaskGroup, get_running_loop, sleep
 
-    room, clock = Semaphore(concurrency), get_running_loop().time
-    begun = clock()
+    limit, clock = Semaphore(concurrency), get_running_loop().time
+    started = clock()
 
-    async def one(arguments: dict[str, Any]) -> Any:
-        async with room:
+    async def call(arguments: dict[str, Any]) -> Any:
+        async with limit:
             return await entry(**arguments)
 
     async with TaskGroup() as group:
         tasks = []
         for number, arguments in enumerate(sessions):
-            # From the beginning of all, so that a late start does not delay those after it.
-            await sleep(max(0.0, begun + number * interval - clock()))
-            tasks.append(group.create_task(one(arguments)))
+            # Relative to the first start, so that one late start does not delay the others.
+            await sleep(max(0.0, started + number * interval - clock()))
+            tasks.append(group.create_task(call(arguments)))
     return [task.result() for task in tasks]
 
 
 class Heartbeat:
-    """Wants to be woken every `BEAT_SECONDS`, and notes how late it was."""
+    """Wakes up every `BEAT_SECONDS` and records the delay of each wake-up."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -159,6 +158,7 @@ class Heartbeat:
         self._delays: list[float] = []
 
     async def beat(self) -> None:
+        """Record delays until it is cancelled."""
         from asyncio import sleep
 
         while True:
@@ -167,10 +167,10 @@ class Heartbeat:
             self._delays.append(max(0.0, self._clock() - self._due))
 
     def counters(self) -> dict[str, float]:
-        """The longest delay and the 99th percentile; one that still lasts counts.
+        """Return the maximum delay (seconds) and the 99th percentile, the current one included.
 
-        While one beat waits, those that were due meanwhile wait, too, each a beat less. Left
-        out, a long stall would be one value among few, and no percentile would say a thing.
+        A stall also delays the beats that would have been due during it, each by one interval
+        less. They are added, because otherwise a long stall would be a single value.
         """
         delays = [*self._delays, max(0.0, self._clock() - self._due)]
         waits = sorted(
@@ -185,9 +185,9 @@ class Heartbeat:
 
 
 def _peak_rss() -> int:
-    """Most resident memory that this process had (bytes).
+    """Return the peak resident memory of this process (bytes).
 
-    Linux counts the memory of whoever spawned it into `ru_maxrss`, but not into VmHWM.
+    On Linux, `ru_maxrss` includes the memory of the parent at the spawn. VmHWM does not.
     """
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123

@@ -1,4 +1,4 @@
-"""Lays out what a session finds in its folder, the same way each time, and takes it away."""
+"""Creates the folders of a trial, with the same files each time, and removes them."""
 
 import math
 import shutil
@@ -13,18 +13,18 @@ from trae_bench.scenario import GeneratedFiles, WorkspaceFixture
 
 _WORDS = ("account", "batch", "digest", "entry", "field", "gauge", "header", "index", "journal")
 _BODY_LINES = 6
-"""Lines of each function but its head."""
+"""Lines in the body of each generated function."""
 
 
 @contextmanager
 def room_for_trials(place: str) -> Iterator[None]:
-    """Whatever the file system refuses in here ends in `CannotMeasure`, with the remedy."""
+    """Turn an `OSError` of the block into `CannotMeasure`, with the remedy."""
     try:
         yield
     except OSError as error:
         raise CannotMeasure(
-            f"no trial can be run in {place}: {error.strerror or error}; free some space there, "
-            "or name another folder in the environment variable TMPDIR"
+            f"cannot run trials in {place}: {error.strerror or error}; free some space there, "
+            "or set the environment variable TMPDIR to another folder"
         ) from error
 
 
@@ -36,9 +36,9 @@ def create_home(folder: Path) -> Path:
 
 
 def lay_out(fixture: WorkspaceFixture, folder: Path) -> None:
-    """Write generated files, then single ones, into an existing folder.
+    """Write the generated files, then the listed ones, into an existing folder.
 
-    The fixture's own `folder` was read into its files when its scenario was loaded.
+    The loader has already read the fixture's `folder` into its files.
     """
     if fixture.generate is not None:
         for relative, text in generated(fixture.generate):
@@ -47,13 +47,13 @@ def lay_out(fixture: WorkspaceFixture, folder: Path) -> None:
         _write(folder / relative, text)
 
 
-def generated(wish: GeneratedFiles) -> Iterator[tuple[str, str]]:
-    """Path and text of each file: Python that means nothing, of exactly the size drawn."""
-    for number in range(1, wish.files + 1):
-        # Each file has a generator of its own: more files leave the first ones as they were.
-        random = Random(f"{wish.seed}/{number}")
-        size = _size(random, wish.bytes_low, wish.bytes_high)
-        yield wish.pattern.replace("{n}", str(number)), _program(random, size)
+def generated(request: GeneratedFiles) -> Iterator[tuple[str, str]]:
+    """Yield path and text of each file: meaningless Python code of a random size."""
+    for number in range(1, request.files + 1):
+        # One random generator per file, so that adding files does not change the others.
+        random = Random(f"{request.seed}/{number}")
+        size = _size(random, request.bytes_low, request.bytes_high)
+        yield request.pattern.replace("{n}", str(number)), _program(random, size)
 
 
 def _size(random: Random, low: int, high: int) -> int:
@@ -67,7 +67,7 @@ def _program(random: Random, size: int) -> str:
         blocks.append(_function(random))
         length += len(blocks[-1])
     text = "".join(blocks)[:size]
-    # A file that ends within a line is unlike what editors leave.
+    # Like a file from an editor, it ends with a newline.
     return text[:-1] + "\n" if text else ""
 
 
@@ -90,8 +90,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a trial's folder, also where the trial took away the right to, or nested folders
-    deeper than the stack has room for."""
+    """Remove a trial's folder, even if its permissions or its depth make that difficult."""
     if not folder.exists():
         return
     try:
@@ -102,13 +101,13 @@ def remove(folder: Path) -> None:
 
 
 def _flatten(folder: Path) -> None:
-    """Give back the right to all folders below, each as a child of this one."""
+    """Restore permissions on all subfolders, and move each directly into `folder`."""
     todo = [folder]
     while todo:
-        here = todo.pop()
-        here.chmod(0o700)
-        for entry in list(here.iterdir()):
+        current = todo.pop()
+        current.chmod(0o700)
+        for entry in list(current.iterdir()):
             if entry.is_dir() and not entry.is_symlink():
-                # Nobody may enter it, not even to move it, before it is unlocked.
+                # A folder without permissions cannot be moved.
                 entry.chmod(0o700)
                 todo.append(entry.rename(folder / token_hex(16)))

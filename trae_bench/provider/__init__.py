@@ -1,16 +1,16 @@
-"""The scripted model: what to answer, its bytes, and who says it.
+"""The scripted provider: a model that replies from a script, over five wire protocols.
 
-    script                  the turns of one session, ids and think times included
-    wire, streams           each turn as the body of a reply, whole or in events, by protocol
-    replies                 both, with delays and faults, as a server has to know them
-    answers, sessions       what goes out for one request; who is asked for which
-    respx_mock              says it in this process, without a socket
-    loopback                the parent's side of a server in a process of its own
-    certificate             whom the clients of that server have to trust
+    script                    the turns of one session, with call ids and think times
+    protocols                 the body of each reply, complete or streamed, by protocol
+    registration              a script as the message that registers a session
+    sessions, responses       sessions on the server; the bytes of each response
+    respx_mock                plays scripts in this process, without sockets
+    loopback                  starts a server process and controls it
+    certificate               a certificate authority for TLS
 
-`server` is that process: on `reactor`, its event loop, `doors` let clients in; a `channel`
-carries their bytes, over a line with a `delay` and in `tls` where a scenario asks for it;
-`http1_talk` (which reads with `http1`) and `http2_talk` understand them. `control` is what the
-two processes say to each other. What the server imports at its start is of the standard
-library's light end, so that it is up quickly.
+`server` is that process. It runs on `reactor`, an event loop. `listeners` accept connections; a
+`channel` carries their bytes, through `delay` and `tls` if a scenario needs them.
+`http1_handler` (with `http1_parser`) and `http2_handler` implement HTTP. `control` defines the
+messages between the two processes. The server imports little beyond the standard library, so
+it starts quickly.
 """

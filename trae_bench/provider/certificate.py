@@ -1,4 +1,4 @@
-"""A certificate authority for one run, and who has to know of it."""
+"""A certificate authority for one run, and the environment that makes clients trust it."""
 
 import os
 from pathlib import Path
@@ -7,49 +7,52 @@ from msgspec import Struct
 
 from trae_bench.errors import UsageError
 
-_READ_BY = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
-"""Environment variables from which clients take the authorities that they trust."""
+_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+"""Environment variables that name a client's CA bundle."""
 
 
 class Certificate(Struct, frozen=True):
-    """Files in PEM."""
+    """PEM files."""
 
     chain: Path
-    """Key and certificate of the server."""
+    """Private key and certificate of the server."""
     bundle: Path
-    """The authorities that clients shall trust."""
+    """Certificate authorities for clients."""
 
     @property
     def environ(self) -> dict[str, str]:
-        """What a client's environment must say."""
-        return dict.fromkeys(_READ_BY, str(self.bundle))
+        """Return the environment variables of a client."""
+        return dict.fromkeys(_VARIABLES, str(self.bundle))
 
 
 def make_certificate(folder: Path, host: str) -> Certificate:
-    """For `host`, into an existing folder. Raises `UsageError` without the package trustme."""
+    """Create a certificate for `host` in an existing folder.
+
+    Raises `UsageError` if the package trustme is missing.
+    """
     try:
-        import trustme  # it brings a cryptography library with it, so it is an extra
+        import trustme  # an extra, because it needs a cryptography library
     except ImportError as error:
         raise UsageError(
-            "a provider that speaks TLS needs the package trustme; pip install 'trae-bench[tls]'"
+            "a provider with TLS needs the package trustme; pip install 'trae-bench[tls]'"
         ) from error
     authority = trustme.CA(organization_name="trae-bench scripted provider")
     server = authority.issue_cert(host, "localhost")
-    made = Certificate(folder / "server.pem", folder / "authorities.pem")
-    made.chain.touch(mode=0o600)
-    server.private_key_and_cert_chain_pem.write_to_path(str(made.chain))
-    made.bundle.write_bytes(_usual_authorities() + b"\n" + authority.cert_pem.bytes())
-    return made
+    certificate = Certificate(folder / "server.pem", folder / "authorities.pem")
+    certificate.chain.touch(mode=0o600)
+    server.private_key_and_cert_chain_pem.write_to_path(str(certificate.chain))
+    certificate.bundle.write_bytes(_default_bundle() + b"\n" + authority.cert_pem.bytes())
+    return certificate
 
 
-def _usual_authorities() -> bytes:
-    """What a client would have read otherwise.
+def _default_bundle() -> bytes:
+    """Return the CA bundle that a client reads by default.
 
-    Reading it is most of what a TLS context costs. A file with the run's own authority alone
-    would make that look free.
+    Reading it is most of the cost of a TLS context. A bundle with the run's authority alone
+    would hide that cost.
     """
-    if named := os.environ.get("SSL_CERT_FILE"):
-        return Path(named).read_bytes()
-    import certifi  # httpx stands on it
+    if path := os.environ.get("SSL_CERT_FILE"):
+        return Path(path).read_bytes()
+    import certifi  # a dependency of httpx
 
     return Path(certifi.where()).read_bytes()

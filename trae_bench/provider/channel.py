@@ -1,7 +1,8 @@
-"""One client's connection as a stream of bytes on the reactor.
+"""A client's connection as a stream of bytes on the reactor.
 
-A `Channel` carries bytes, a `ProtocolHandler` understands them. Channels stand on each other: the
-socket's below, then the delay line's where a scenario asks for distance, then TLS.
+A `Channel` carries bytes; a `ProtocolHandler` parses and answers them. Channels are stacked:
+the socket's channel at the bottom, then a `DelayedChannel` and a `TlsChannel` if a scenario
+needs them.
 """
 
 import socket
@@ -12,80 +13,82 @@ from typing import Protocol
 
 from trae_bench.provider.reactor import READ, WRITE, Reactor
 
-POLITE = 0
-"""The end as the protocols want it."""
-CUT = 1
-"""No farewell, whatever the protocol would say."""
+GRACEFUL = 0
+"""Close as the protocol prescribes, including the TLS close_notify."""
+ABRUPT = 1
+"""Close the TCP connection without a protocol-level close."""
 RESET = 2
-"""Torn down, so that the client gets an error and no end of data."""
+"""Send a TCP reset, so that the client gets an error instead of end of file."""
 
-_INBOX = memoryview(bytearray(262_144))
-"""Where all reads go: a buffer of its own for each read would be mapped and unmapped."""
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_READ_BUFFER = memoryview(bytearray(262_144))
+"""Shared by all reads. A new buffer for each read would be mapped and unmapped every time."""
+_LINGER_ZERO = struct.pack("ii", 1, 0)
 
 Bytes = bytes | memoryview
 
 
 class ProtocolHandler(Protocol):
-    """What hears the bytes."""
+    """Receives the bytes and events of a channel."""
 
-    def received(self, data: Bytes) -> None:
-        """`data` is only good until this returns."""
+    def data_received(self, data: Bytes) -> None:
+        """`data` is valid only until this method returns."""
         ...
 
     def drained(self, when: float) -> None:
-        """All that was sent has left; the last of it was handed on then."""
+        """All sent data has left; the last of it was handed on at `when` (monotonic seconds)."""
         ...
 
-    def gone(self) -> None:
-        """The client has left, or the connection has broken: nothing more will come or go."""
+    def connection_lost(self) -> None:
+        """The client disconnected or the connection broke. No other method is called later."""
         ...
 
 
 class Channel(Protocol):
-    """What carries them."""
+    """Carries bytes between a client and a handler."""
 
-    talk: ProtocolHandler
-    """Who hears the bytes; set before `open`, and may be replaced by another."""
+    handler: ProtocolHandler
+    """Set before `open`; may be replaced later."""
     handshakes: int
     """Completed TLS handshakes: 0 or 1."""
 
     def open(self) -> None: ...
 
     def send(self, data: bytes) -> float | None:
-        """The time at which all of it was handed on; None where `drained` will say it, or
-        `gone` has said that nothing goes any more."""
+        """Return the time at which all data was handed on (monotonic seconds).
+
+        None if `drained` reports it later, or if the connection is lost.
+        """
         ...
 
-    def end(self, how: int) -> None:
-        """Closes when all is sent. The talk hears nothing more."""
+    def close(self, mode: int) -> None:
+        """Close after all data is sent. The handler is not called again."""
         ...
 
 
 class SocketChannel:
-    """The connection itself."""
+    """The channel of a TCP connection."""
 
-    talk: ProtocolHandler
+    handler: ProtocolHandler
 
     def __init__(self, reactor: Reactor, client: socket.socket) -> None:
         self.handshakes = 0
         self._reactor = reactor
         self._client = client
-        self._rest: deque[memoryview] = deque()
-        """What the kernel had no room for yet."""
+        self._unsent: deque[memoryview] = deque()
+        """Data that the kernel's send buffer had no space for."""
         self._open = True
-        self._ending: int | None = None
+        self._close_mode: int | None = None
 
     def open(self) -> None:
         self._reactor.watch(self._client.fileno(), self._ready)
 
     def send(self, data: bytes) -> float | None:
-        if self._rest or not self._open:
+        if self._unsent or not self._open:
             if self._open:
-                self._rest.append(memoryview(data))
+                self._unsent.append(memoryview(data))
             return None
-        # Read before the call: the client may have its reply, and this process may have lost
-        # its core to it, before the call is back.
+        # Read the clock first: before the call returns, the client can have the reply and
+        # this process can lose its core to it.
         now = time.monotonic()
         try:
             sent = self._client.send(data)
@@ -96,65 +99,65 @@ class SocketChannel:
             return None
         if sent == len(data):
             return now
-        self._rest.append(memoryview(data)[sent:])
+        self._unsent.append(memoryview(data)[sent:])
         self._reactor.want(self._client.fileno(), WRITE)
         return None
 
-    def end(self, how: int) -> None:
-        self._ending = how
-        if not self._rest:
+    def close(self, mode: int) -> None:
+        self._close_mode = mode
+        if not self._unsent:
             self._close()
 
     def _ready(self, events: int) -> None:
         if events & WRITE:
-            self._write_rest()
+            self._write_unsent()
         elif self._open:
             self._read()
 
     def _read(self) -> None:
         try:
-            size = self._client.recv_into(_INBOX)
+            size = self._client.recv_into(_READ_BUFFER)
         except BlockingIOError:
             return
         except OSError:
             size = 0
         if size:
-            self.talk.received(_INBOX[:size])
+            self.handler.data_received(_READ_BUFFER[:size])
         else:
             self._lost()
 
-    def _write_rest(self) -> None:
-        while self._rest:
+    def _write_unsent(self) -> None:
+        while self._unsent:
             now = time.monotonic()
             try:
-                sent = self._client.send(self._rest[0])
+                sent = self._client.send(self._unsent[0])
             except BlockingIOError:
                 return
             except OSError:
                 self._lost()
                 return
-            self._rest[0] = self._rest[0][sent:]
-            if not self._rest[0]:
-                self._rest.popleft()
-        if self._ending is not None:
+            self._unsent[0] = self._unsent[0][sent:]
+            if not self._unsent[0]:
+                self._unsent.popleft()
+        if self._close_mode is not None:
             self._close()
             return
         self._reactor.want(self._client.fileno(), READ)
-        self.talk.drained(now)
+        self.handler.drained(now)
 
     def _lost(self) -> None:
-        told = self._ending is not None
-        self._ending = CUT
+        was_closing = self._close_mode is not None
+        self._close_mode = ABRUPT
         self._close()
-        if not told:
-            self.talk.gone()
+        if not was_closing:
+            self.handler.connection_lost()
 
     def _close(self) -> None:
         if not self._open:
             return
         self._open = False
-        self._rest.clear()
-        if self._ending == RESET:
-            self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self._reactor.forget(self._client.fileno())
+        self._unsent.clear()
+        if self._close_mode == RESET:
+            self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+        self._reactor.unwatch(self._client.fileno())
         self._client.close()

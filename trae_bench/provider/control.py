@@ -1,7 +1,7 @@
-"""What parent and server process say to each other: frames on a stream socket.
+"""Messages between the parent and the server process: frames on a stream socket.
 
-A frame is one line of JSON, then the raw bytes that the line announces under `blobs`. Request
-and reply bodies travel as such bytes, for a transcript of megabytes would be slow as JSON.
+A frame is one line of JSON, followed by the raw bytes whose lengths the line lists in `blobs`.
+Request and reply bodies are blobs, because encoding megabytes as JSON would be slow.
 """
 
 import json
@@ -12,12 +12,13 @@ Frame = tuple[dict[str, Any], list[bytes]]
 
 
 def pack(message: dict[str, Any], blobs: Sequence[bytes] = ()) -> bytes:
+    """Encode a frame."""
     line = json.dumps(message | {"blobs": [len(blob) for blob in blobs]})
     return b"".join((line.encode(), b"\n", *blobs))
 
 
 class FrameReader:
-    """Bytes in by `feed`, frames out by `next`. Trusts the other end."""
+    """Decodes frames from bytes passed to `feed`. It does not validate them."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -27,7 +28,7 @@ class FrameReader:
         self._buffer += data
 
     def next(self) -> Frame | None:
-        """The next whole frame, None until there is one."""
+        """Return the next complete frame, or None."""
         if self._message is None:
             line, newline, _ = self._buffer.partition(b"\n")
             if not newline:

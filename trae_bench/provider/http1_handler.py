@@ -1,50 +1,50 @@
-"""HTTP/1.1 on a channel: requests are answered in order, one at a time."""
+"""HTTP/1.1 on a channel. Requests are answered in order, one at a time."""
 
 import time
 
-from trae_bench.provider.channel import CUT, POLITE, Bytes, Channel
-from trae_bench.provider.channel import RESET as TORN_DOWN
+from trae_bench.provider.channel import ABRUPT, GRACEFUL, Bytes, Channel
+from trae_bench.provider.channel import RESET as RESET_CONNECTION
 from trae_bench.provider.http1_parser import BadRequest, Request, RequestReader
 from trae_bench.provider.reactor import Reactor, Timer
-from trae_bench.provider.responses import KEEP, RESET, Answer, refusal
+from trae_bench.provider.responses import KEEP_OPEN, RESET, Response, rejection
 from trae_bench.provider.sessions import Exchange, Provider
 
 
 class Http1Handler:
-    """One client's requests and what it is told."""
+    """Serves one HTTP/1.1 connection."""
 
     def __init__(self, provider: Provider, reactor: Reactor, channel: Channel) -> None:
         self._provider = provider
         self._reactor = reactor
         self._channel = channel
-        self._number = provider.enter()
+        self._connection = provider.connection_opened()
         self._reader = RequestReader()
         self._pending: Exchange | None = None
-        """A request whose reply is still waited for, or not yet all handed on."""
-        self._piece = 0
-        """Of the pending reply: which comes next."""
+        """The request whose response is not yet completely sent."""
+        self._next_chunk = 0
+        """Index of the next chunk of the pending response."""
         self._timer: Timer | None = None
         self._read_at = 0.0
         self._open = True
 
-    def received(self, data: Bytes) -> None:
+    def data_received(self, data: Bytes) -> None:
         self._read_at = time.monotonic()
         self._reader.feed(data)
         self._serve()
 
     def drained(self, when: float) -> None:
-        # A piece that still waits for its time speaks for itself.
+        # With a timer set, more chunks follow, so the response is not complete.
         if self._timer is None:
-            self._written(when)
+            self._complete(when)
             self._serve()
 
-    def gone(self) -> None:
+    def connection_lost(self) -> None:
         self._open = False
-        self._provider.leave()
+        self._provider.connection_closed()
         if self._timer is not None:
             self._timer.cancel()
         if self._pending is not None:
-            self._pending.log(time.monotonic(), sent=False)
+            self._pending.log(time.monotonic(), delivered=False)
             self._pending = None
 
     def _serve(self) -> None:
@@ -52,7 +52,7 @@ class Http1Handler:
             try:
                 request = self._reader.next()
             except BadRequest as error:
-                self._refuse(error)
+                self._reject(error)
                 return
             if request is None:
                 if self._reader.wants_continue():
@@ -60,70 +60,71 @@ class Http1Handler:
                 return
             self._begin(request)
 
-    def _refuse(self, error: BadRequest) -> None:
-        self._provider.strays += 1
-        self._channel.send(refusal(error.status, error.reason, close=True).pieces[0])
+    def _reject(self, error: BadRequest) -> None:
+        self._provider.unrouted += 1
+        self._channel.send(rejection(error.status, error.reason, close=True).chunks[0])
         if self._open:
-            self._end(POLITE)
+            self._close(GRACEFUL)
 
     def _begin(self, request: Request) -> None:
         exchange = self._pending = Exchange(
             self._provider,
             request,
-            connection=self._number,
+            connection=self._connection,
             handshakes=self._channel.handshakes,
             arrived=self._read_at,
         )
-        self._piece = 0
-        if exchange.answer.delay:
-            self._timer = self._reactor.call_later(exchange.answer.delay, self._late)
+        self._next_chunk = 0
+        if exchange.response.delay:
+            self._timer = self._reactor.call_later(exchange.response.delay, self._timer_expired)
         else:
-            self._say(exchange)
+            self._send_chunk(exchange)
 
-    def _late(self) -> None:
-        """The think time, or the gap between two pieces, is over."""
+    def _timer_expired(self) -> None:
+        """The think time, or the gap between two chunks, is over."""
         self._timer = None
         if self._pending is not None:
-            self._say(self._pending)
+            self._send_chunk(self._pending)
             self._serve()
 
-    def _say(self, exchange: Exchange) -> None:
-        """Send the next piece of the reply."""
-        answer = exchange.answer
-        if answer.ending == RESET:
-            self._written(time.monotonic())
+    def _send_chunk(self, exchange: Exchange) -> None:
+        """Send the next chunk of the response."""
+        response = exchange.response
+        if response.ending == RESET:
+            self._complete(time.monotonic())
             return
-        piece = answer.pieces[self._piece]
-        self._piece += 1
-        exchange.sent += len(piece)
-        if self._piece < len(answer.pieces):
-            self._timer = self._reactor.call_later(answer.gap, self._late)
-            self._channel.send(piece)
+        chunk = response.chunks[self._next_chunk]
+        self._next_chunk += 1
+        exchange.sent += len(chunk)
+        if self._next_chunk < len(response.chunks):
+            self._timer = self._reactor.call_later(response.gap, self._timer_expired)
+            self._channel.send(chunk)
             return
-        when = self._channel.send(piece)
+        when = self._channel.send(chunk)
         if when is not None:
-            self._written(when)
+            self._complete(when)
 
-    def _written(self, when: float) -> None:
-        """All that there was to say has been handed on; the last of it then."""
+    def _complete(self, when: float) -> None:
+        """Log the pending response, whose last byte was handed on at `when`."""
         exchange = self._pending
         if exchange is None:
             return
         self._pending = None
         exchange.log(when)
-        how = _ending(exchange.answer, exchange.keep_alive)
-        if how is not None:
-            self._end(how)
+        mode = _close_mode(exchange.response, exchange.keep_alive)
+        if mode is not None:
+            self._close(mode)
 
-    def _end(self, how: int) -> None:
+    def _close(self, mode: int) -> None:
         self._open = False
-        self._provider.leave()
-        self._channel.end(how)
+        self._provider.connection_closed()
+        self._channel.close(mode)
 
 
-def _ending(answer: Answer, keep_alive: bool) -> int | None:
-    if answer.ending == RESET:
-        return TORN_DOWN
-    if answer.ending != KEEP:
-        return CUT
-    return None if keep_alive else POLITE
+def _close_mode(response: Response, keep_alive: bool) -> int | None:
+    """Return how to close the connection after a response; None keeps it open."""
+    if response.ending == RESET:
+        return RESET_CONNECTION
+    if response.ending != KEEP_OPEN:
+        return ABRUPT
+    return None if keep_alive else GRACEFUL

@@ -1,19 +1,21 @@
-"""HTTP/1.1 requests from a stream of bytes: no socket, no clock, standard library only.
+"""Parses HTTP/1.1 requests from bytes. Standard library only, without sockets or clocks.
 
-Written for little work per request: one search for the end of the head, one pass over its
-lines, and the body taken in one slice.
+A request costs one search for the end of the head, one pass over its lines, and one slice for
+the body.
 """
 
-HEAD_LIMIT = 65_536
-BODY_LIMIT = 256 * 1024 * 1024
+MAX_HEAD = 65_536
+"""Maximum bytes of the request line and headers."""
+MAX_BODY = 256 * 1024 * 1024
+"""Maximum bytes of a body."""
 _END = b"\r\n\r\n"
 _VERSIONS = (b"HTTP/1.1", b"HTTP/1.0")
-_DIGITS_LIMIT = 12
-_CHUNK_LINE_LIMIT = 256
+_MAX_DIGITS = 12
+_MAX_CHUNK_LINE = 256
 
 
 class BadRequest(Exception):
-    """These bytes are no request. `status` is the HTTP status to answer; then close."""
+    """The input is not a valid request. Send `status`, then close the connection."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -22,20 +24,20 @@ class BadRequest(Exception):
 
 
 class Request:
-    """One whole request."""
+    """One complete request."""
 
     __slots__ = ("body", "keep_alive", "method", "path")
 
     def __init__(self, method: bytes, path: bytes, keep_alive: bool, body: bytes) -> None:
         self.method = method
         self.path = path
-        """Without the query."""
+        """Path without the query string."""
         self.keep_alive = keep_alive
         self.body = body
 
 
 class RequestReader:
-    """Bytes in by `feed`, requests out by `next`, in order."""
+    """Decodes requests, in order, from bytes passed to `feed`."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -46,7 +48,7 @@ class RequestReader:
         self._buffer += data
 
     def next(self) -> Request | None:
-        """The next whole request, None until there is one. Raises `BadRequest`."""
+        """Return the next complete request, or None. Raises `BadRequest` if it is invalid."""
         head = self._head
         if head is None:
             head = self._take_head()
@@ -60,21 +62,21 @@ class RequestReader:
         return Request(head.method, head.path, head.keep_alive, body)
 
     def wants_continue(self) -> bool:
-        """True once for a client that holds its body back until it is told to go on."""
+        """Return True once for a request with `Expect: 100-continue`."""
         head = self._head
-        if head is None or not head.expects:
+        if head is None or not head.expects_continue:
             return False
-        head.expects = False
+        head.expects_continue = False
         return True
 
     def _take_head(self) -> "_Head | None":
         buffer = self._buffer
-        # Empty lines before a request are to be skipped (RFC 9112, 2.2).
+        # Skip empty lines before a request (RFC 9112, 2.2).
         while buffer.startswith(b"\r\n"):
             del buffer[:2]
-        end = buffer.find(_END, 0, HEAD_LIMIT)
+        end = buffer.find(_END, 0, MAX_HEAD)
         if end < 0:
-            if len(buffer) >= HEAD_LIMIT:
+            if len(buffer) >= MAX_HEAD:
                 raise BadRequest(431, "the head of the request is too long")
             return None
         head = _Head(bytes(buffer[:end]))
@@ -95,9 +97,9 @@ class RequestReader:
 
 
 class _Head:
-    """Request line and the few headers that matter here. Raises `BadRequest`."""
+    """The request line and the headers that the server uses. Raises `BadRequest`."""
 
-    __slots__ = ("chunked", "expects", "keep_alive", "length", "method", "path")
+    __slots__ = ("chunked", "expects_continue", "keep_alive", "length", "method", "path")
 
     def __init__(self, head: bytes) -> None:
         line, *lines = head.split(b"\r\n")
@@ -109,7 +111,7 @@ class _Head:
         headers = _headers(lines)
         close = b"close" in headers.get(b"connection", b"").lower()
         self.keep_alive = words[2] == b"HTTP/1.1" and not close
-        self.expects = headers.get(b"expect", b"").lower() == b"100-continue"
+        self.expects_continue = headers.get(b"expect", b"").lower() == b"100-continue"
         self.chunked = _is_chunked(headers)
         self.length = 0 if self.chunked else _length(headers.get(b"content-length", b"0"))
 
@@ -140,16 +142,16 @@ def _is_chunked(headers: dict[bytes, bytes]) -> bool:
 
 
 def _length(value: bytes) -> int:
-    if not value.isdigit() or len(value) > _DIGITS_LIMIT:
+    if not value.isdigit() or len(value) > _MAX_DIGITS:
         raise BadRequest(400, "the Content-Length is not a number of bytes")
     length = int(value)
-    if length > BODY_LIMIT:
+    if length > MAX_BODY:
         raise BadRequest(413, "the body is too long")
     return length
 
 
 class _Chunks:
-    """A chunked body as far as it has come. Eats the buffer chunk by chunk."""
+    """A partly received chunked body. Removes each complete chunk from the buffer."""
 
     __slots__ = ("_body", "_in_trailer")
 
@@ -158,7 +160,7 @@ class _Chunks:
         self._in_trailer = False
 
     def take(self, buffer: bytearray) -> bytes | None:
-        """The whole body, or None until its end has come."""
+        """Return the complete body, or None until its end has arrived."""
         at = 0
         while not self._in_trailer:
             size, start = _chunk_size(buffer, at)
@@ -171,9 +173,9 @@ class _Chunks:
                 break
             end = start + size
             if buffer[end : end + 2] != b"\r\n":
-                raise BadRequest(400, "a chunk does not end where it said")
+                raise BadRequest(400, "a chunk does not end at its declared size")
             self._body += memoryview(buffer)[start:end]
-            if len(self._body) > BODY_LIMIT:
+            if len(self._body) > MAX_BODY:
                 raise BadRequest(413, "the body is too long")
             at = end + 2
         del buffer[:at]
@@ -181,27 +183,27 @@ class _Chunks:
 
 
 def _chunk_size(buffer: bytearray, at: int) -> tuple[int, int]:
-    """Size of the chunk at `at` and where its bytes begin; size -1 where the line is not whole."""
-    end = buffer.find(b"\r\n", at, at + _CHUNK_LINE_LIMIT)
+    """Return the chunk's size and the start of its data; size -1 if the line is incomplete."""
+    end = buffer.find(b"\r\n", at, at + _MAX_CHUNK_LINE)
     if end < 0:
-        if len(buffer) - at >= _CHUNK_LINE_LIMIT:
+        if len(buffer) - at >= _MAX_CHUNK_LINE:
             raise BadRequest(400, "the size line of a chunk is too long")
         return -1, at
     digits = bytes(buffer[at:end]).partition(b";")[0].strip()
-    if not digits or len(digits) > _DIGITS_LIMIT or digits.strip(b"0123456789abcdefABCDEF"):
+    if not digits or len(digits) > _MAX_DIGITS or digits.strip(b"0123456789abcdefABCDEF"):
         raise BadRequest(400, "the size of a chunk is not a hexadecimal number")
     size = int(digits, 16)
-    if size > BODY_LIMIT:
+    if size > MAX_BODY:
         raise BadRequest(413, "the body is too long")
     return size, end + 2
 
 
 def _skip_trailer(buffer: bytearray) -> bool:
-    """Drop the trailer's lines; True once the empty one that ends it has come."""
+    """Discard the trailer lines. Return True once the final empty line has arrived."""
     while True:
-        end = buffer.find(b"\r\n", 0, HEAD_LIMIT)
+        end = buffer.find(b"\r\n", 0, MAX_HEAD)
         if end < 0:
-            if len(buffer) >= HEAD_LIMIT:
+            if len(buffer) >= MAX_HEAD:
                 raise BadRequest(431, "the trailer of the request is too long")
             return False
         del buffer[: end + 2]

@@ -1,4 +1,4 @@
-"""HTTP/2 on a channel: many requests at a time. Imported with the first door that speaks it."""
+"""HTTP/2 on a channel: concurrent requests. Imported with the first listener that uses it."""
 
 import time
 from contextlib import suppress
@@ -18,47 +18,47 @@ from h2.events import (
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from trae_bench.provider.channel import CUT, POLITE, Bytes, Channel
-from trae_bench.provider.channel import RESET as TORN_DOWN
+from trae_bench.provider.channel import ABRUPT, GRACEFUL, Bytes, Channel
+from trae_bench.provider.channel import RESET as RESET_CONNECTION
 from trae_bench.provider.http1_handler import Http1Handler
-from trae_bench.provider.http1_parser import BODY_LIMIT, Request
+from trae_bench.provider.http1_parser import MAX_BODY, Request
 from trae_bench.provider.reactor import Reactor, Timer
-from trae_bench.provider.responses import BROKEN, KEEP, RESET
+from trae_bench.provider.responses import ABORT, KEEP_OPEN, RESET
 from trae_bench.provider.sessions import Exchange, Provider
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _WINDOW = 1 << 24
-"""Bytes that a client may send ahead: no request waits for a window, as with large services."""
+"""Flow-control window in bytes. No request waits for it, as with large services."""
 _MAX_STREAMS = 1000
 
 
 class Stream:
-    """One request and its reply."""
+    """One request and its response."""
 
     def __init__(self, headers: dict[bytes, bytes]) -> None:
         self.method = headers.get(b":method", b"")
         self.path = headers.get(b":path", b"").partition(b"?")[0]
         self.body = bytearray()
         self.exchange: Exchange | None = None
-        self.said = 0
-        """Pieces of the reply whose time has come."""
-        self.waiting = bytearray()
-        """What of them the client has no room for yet."""
+        self.due_chunks = 0
+        """Number of response chunks whose send time has come."""
+        self.unsent = bytearray()
+        """Data of due chunks that the client's window has no space for."""
         self.timer: Timer | None = None
 
 
 class Http2Handler:
-    """One client's requests and what it is told."""
+    """Serves one HTTP/2 connection."""
 
     def __init__(self, provider: Provider, reactor: Reactor, channel: Channel) -> None:
         self._provider = provider
         self._reactor = reactor
         self._channel = channel
-        self._number = provider.enter()
+        self._connection = provider.connection_opened()
         self._streams: dict[int, Stream] = {}
         self._outbox = bytearray()
         self._unlogged: list[Exchange] = []
-        """Said to the end, but not all handed on yet."""
+        """Complete exchanges whose last bytes are not yet handed on."""
         self._open = True
         self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
         self._h2.local_settings = Settings(
@@ -70,24 +70,24 @@ class Http2Handler:
         )
 
     def begin(self) -> None:
-        """The server's own preface."""
+        """Send the server's connection preface."""
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(_WINDOW)
         self._flush()
 
-    def received(self, data: Bytes) -> None:
+    def data_received(self, data: Bytes) -> None:
         now = time.monotonic()
         try:
             events = self._h2.receive_data(bytes(data))
         except ProtocolError:
-            self._provider.strays += 1
+            self._provider.unrouted += 1
             self._flush()
             if self._open:
-                self._end(POLITE)
+                self._close(GRACEFUL)
             return
         for event in events:
             if self._open:
-                self._happened(event, now)
+                self._handle(event, now)
         if self._open:
             self._flush()
 
@@ -96,39 +96,39 @@ class Http2Handler:
             exchange.log(when)
         self._unlogged.clear()
 
-    def gone(self) -> None:
+    def connection_lost(self) -> None:
         now = time.monotonic()
         for exchange in self._unlogged:
-            exchange.log(now, sent=False)
+            exchange.log(now, delivered=False)
         self._unlogged.clear()
-        self._leave(now)
+        self._cancel_streams(now)
 
-    # -- what the client says
+    # -- requests
 
-    def _happened(self, event: Event, now: float) -> None:
+    def _handle(self, event: Event, now: float) -> None:
         if isinstance(event, RequestReceived):
             self._streams[event.stream_id] = Stream(dict(event.headers))
         elif isinstance(event, DataReceived):
-            self._take(event)
+            self._receive_body(event)
         elif isinstance(event, StreamEnded):
             self._begin(event.stream_id, now)
         elif isinstance(event, StreamReset):
             stream = self._streams.pop(event.stream_id, None)
             if stream is not None:
-                _abandon(stream, now)
+                _cancel(stream, now)
         elif isinstance(event, WindowUpdated):
             for number, stream in list(self._streams.items()):
                 if self._open:
-                    self._pump(number, stream)
+                    self._send_unsent(number, stream)
         elif isinstance(event, ConnectionTerminated):
-            # The library sends nothing after a farewell, not even what was asked for before it.
-            self._end(POLITE)
+            # After GOAWAY the library sends nothing, not even pending responses.
+            self._close(GRACEFUL)
 
-    def _take(self, event: DataReceived) -> None:
+    def _receive_body(self, event: DataReceived) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             stream.body += event.data
-            if len(stream.body) > BODY_LIMIT:
+            if len(stream.body) > MAX_BODY:
                 self._h2.reset_stream(event.stream_id, ErrorCodes.ENHANCE_YOUR_CALM)
                 del self._streams[event.stream_id]
         if event.flow_controlled_length:
@@ -143,97 +143,98 @@ class Http2Handler:
         exchange = stream.exchange = Exchange(
             self._provider,
             request,
-            connection=self._number,
+            connection=self._connection,
             handshakes=self._channel.handshakes,
             arrived=now,
             stream=number,
         )
-        if exchange.answer.delay:
-            self._later(number, stream, exchange.answer.delay)
+        if exchange.response.delay:
+            self._send_later(number, stream, exchange.response.delay)
         else:
-            self._say(number, stream)
+            self._send_chunk(number, stream)
 
-    # -- what it is told
+    # -- responses
 
-    def _later(self, number: int, stream: Stream, seconds: float) -> None:
+    def _send_later(self, number: int, stream: Stream, seconds: float) -> None:
         def due() -> None:
             stream.timer = None
-            self._say(number, stream)
+            self._send_chunk(number, stream)
             if self._open:
                 self._flush()
 
         stream.timer = self._reactor.call_later(seconds, due)
 
-    def _say(self, number: int, stream: Stream) -> None:
-        """The head and the first piece, or the next piece."""
+    def _send_chunk(self, number: int, stream: Stream) -> None:
+        """Send the headers and the first chunk, or the next chunk."""
         exchange = stream.exchange
         assert exchange is not None
-        answer = exchange.answer
-        if not answer.headers:
-            self._break_off(number, exchange)
+        response = exchange.response
+        if not response.headers:
+            self._send_raw(number, exchange)
             return
-        stream.waiting += answer.body[stream.said]
-        stream.said += 1
-        if stream.said < len(answer.body):
-            self._later(number, stream, answer.gap)
-        self._pump(number, stream)
+        stream.unsent += response.body[stream.due_chunks]
+        stream.due_chunks += 1
+        if stream.due_chunks < len(response.body):
+            self._send_later(number, stream, response.gap)
+        self._send_unsent(number, stream)
 
-    def _pump(self, number: int, stream: Stream) -> None:
-        """Give the connection as much as the client has room for."""
-        if stream.exchange is None or stream.said == 0:
+    def _send_unsent(self, number: int, stream: Stream) -> None:
+        """Send as much as the client's flow-control window allows."""
+        if stream.exchange is None or stream.due_chunks == 0:
             return
-        # Where the client took the request back in the same breath, the library refuses to
-        # answer it; that event is yet to come.
+        # If one read contains both the request and its reset, the library already rejects the
+        # response; the `StreamReset` event follows.
         with suppress(ProtocolError):
-            self._hand_on(number, stream, stream.exchange)
+            self._send_data(number, stream, stream.exchange)
 
-    def _hand_on(self, number: int, stream: Stream, exchange: Exchange) -> None:
+    def _send_data(self, number: int, stream: Stream, exchange: Exchange) -> None:
         if exchange.sent == 0:
-            answer = exchange.answer
-            self._h2.send_headers(number, [(":status", str(answer.status)), *answer.headers])
-            exchange.sent += self._taken_out()
-        while stream.waiting:
-            room = self._h2.local_flow_control_window(number)
-            size = min(room, self._h2.max_outbound_frame_size, len(stream.waiting))
+            response = exchange.response
+            headers = [(":status", str(response.status)), *response.headers]
+            self._h2.send_headers(number, headers)
+            exchange.sent += self._move_to_outbox()
+        while stream.unsent:
+            window = self._h2.local_flow_control_window(number)
+            size = min(window, self._h2.max_outbound_frame_size, len(stream.unsent))
             if size <= 0:
                 return
-            self._h2.send_data(number, bytes(stream.waiting[:size]))
-            del stream.waiting[:size]
-            exchange.sent += self._taken_out()
-        if stream.said == len(exchange.answer.body):
+            self._h2.send_data(number, bytes(stream.unsent[:size]))
+            del stream.unsent[:size]
+            exchange.sent += self._move_to_outbox()
+        if stream.due_chunks == len(exchange.response.body):
             self._finish(number, exchange)
 
     def _finish(self, number: int, exchange: Exchange) -> None:
-        ending = exchange.answer.ending
-        if ending != BROKEN:
+        ending = exchange.response.ending
+        if ending != ABORT:
             self._h2.end_stream(number)
-            exchange.sent += self._taken_out()
+            exchange.sent += self._move_to_outbox()
         del self._streams[number]
         self._unlogged.append(exchange)
-        if ending != KEEP:
+        if ending != KEEP_OPEN:
             self._flush()
-            self._end(CUT)
+            self._close(ABRUPT)
 
-    def _break_off(self, number: int, exchange: Exchange) -> None:
-        """What comes in place of a reply takes the whole connection with it."""
-        # Should the client leave meanwhile, this exchange is not logged a second time.
+    def _send_raw(self, number: int, exchange: Exchange) -> None:
+        """Send the raw bytes of a fault, then close the whole connection."""
+        # Remove the stream first, so that a disconnect does not log the exchange twice.
         del self._streams[number]
         self._flush()
-        for piece in exchange.answer.pieces:
-            self._channel.send(piece)
-            exchange.sent += len(piece)
+        for chunk in exchange.response.chunks:
+            self._channel.send(chunk)
+            exchange.sent += len(chunk)
         exchange.log(time.monotonic())
         if self._open:
-            self._end(TORN_DOWN if exchange.answer.ending == RESET else CUT)
+            self._close(RESET_CONNECTION if exchange.response.ending == RESET else ABRUPT)
 
-    def _taken_out(self) -> int:
-        """Moves what the library has made into the outbox; its size."""
-        made = self._h2.data_to_send()
-        self._outbox += made
-        return len(made)
+    def _move_to_outbox(self) -> int:
+        """Move the library's output to the outbox and return its size."""
+        data = self._h2.data_to_send()
+        self._outbox += data
+        return len(data)
 
     def _flush(self) -> None:
-        self._taken_out()
+        self._move_to_outbox()
         if self._outbox:
             data = bytes(self._outbox)
             self._outbox.clear()
@@ -241,49 +242,49 @@ class Http2Handler:
             if when is not None:
                 self.drained(when)
 
-    def _end(self, how: int) -> None:
-        self._channel.end(how)
+    def _close(self, mode: int) -> None:
+        self._channel.close(mode)
         now = time.monotonic()
         self.drained(now)
-        self._leave(now)
+        self._cancel_streams(now)
 
-    def _leave(self, now: float) -> None:
+    def _cancel_streams(self, now: float) -> None:
         self._open = False
-        self._provider.leave()
+        self._provider.connection_closed()
         for stream in self._streams.values():
-            _abandon(stream, now)
+            _cancel(stream, now)
         self._streams.clear()
 
 
-def _abandon(stream: Stream, now: float) -> None:
+def _cancel(stream: Stream, now: float) -> None:
     if stream.timer is not None:
         stream.timer.cancel()
     if stream.exchange is not None:
-        stream.exchange.log(now, sent=False)
+        stream.exchange.log(now, delivered=False)
 
 
-class FirstWords:
-    """Without TLS, a client that knows that HTTP/2 is spoken here says so with its first bytes."""
+class PrefaceDetector:
+    """Chooses HTTP/2 or HTTP/1.1 by a plain connection's first bytes (prior knowledge)."""
 
     def __init__(self, provider: Provider, reactor: Reactor, channel: Channel) -> None:
         self._provider = provider
         self._reactor = reactor
         self._channel = channel
-        self._heard = b""
+        self._buffer = b""
 
-    def received(self, data: Bytes) -> None:
-        self._heard += bytes(data)
-        if self._heard.startswith(_PREFACE):
-            talk = Http2Handler(self._provider, self._reactor, self._channel)
-            self._channel.talk = talk
-            talk.begin()
-            talk.received(self._heard)
-        elif not _PREFACE.startswith(self._heard):
-            self._channel.talk = Http1Handler(self._provider, self._reactor, self._channel)
-            self._channel.talk.received(self._heard)
+    def data_received(self, data: Bytes) -> None:
+        self._buffer += bytes(data)
+        if self._buffer.startswith(_PREFACE):
+            handler = Http2Handler(self._provider, self._reactor, self._channel)
+            self._channel.handler = handler
+            handler.begin()
+            handler.data_received(self._buffer)
+        elif not _PREFACE.startswith(self._buffer):
+            self._channel.handler = Http1Handler(self._provider, self._reactor, self._channel)
+            self._channel.handler.data_received(self._buffer)
 
     def drained(self, when: float) -> None:
-        """Nothing has been sent."""
+        """Ignored: nothing has been sent."""
 
-    def gone(self) -> None:
-        """Nothing was begun."""
+    def connection_lost(self) -> None:
+        """Ignored: no request has started."""

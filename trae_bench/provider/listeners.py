@@ -1,7 +1,7 @@
-"""Where clients knock: one listening socket for each way to be reached.
+"""Listening sockets, one for each set of network conditions.
 
-How far away a provider is, and what it speaks, is settled before a client has said which
-session it wants; so each set of such conditions has a port of its own.
+Distance, TLS and HTTP version take effect before a client names its session, so each
+combination of them has a separate port.
 """
 
 import socket
@@ -15,98 +15,100 @@ from trae_bench.provider.http1_handler import Http1Handler
 from trae_bench.provider.reactor import Reactor
 from trae_bench.provider.sessions import Provider
 
-_AT_ONCE = 64
-"""Clients let in before those inside are served again."""
+_MAX_ACCEPTS = 64
+"""Maximum connections accepted per wake-up, so that open connections are served too."""
 
-Welcome = Callable[[Channel], None]
-"""Begins the talk on a channel."""
+Start = Callable[[Channel], None]
+"""Attaches a handler to a channel and opens the channel."""
 
 
 class Acceptor:
-    """Takes in the clients that knock at a listening socket."""
+    """Accepts the connections of a listening socket."""
 
     def __init__(
-        self, reactor: Reactor, listener: socket.socket, take_in: Callable[[socket.socket], None]
+        self, reactor: Reactor, listener: socket.socket, accept: Callable[[socket.socket], None]
     ) -> None:
         self._listener = listener
-        self._take_in = take_in
+        self._accept = accept
         listener.setblocking(False)
         reactor.watch(listener.fileno(), self._ready)
 
     def _ready(self, events: int) -> None:
-        for _ in range(_AT_ONCE):
+        for _ in range(_MAX_ACCEPTS):
             try:
                 client, _address = self._listener.accept()
             except OSError:
-                # Nobody is left, or the one who knocked has gone again.
+                # The queue is empty, or the client disconnected before accept().
                 return
             client.setblocking(False)
-            self._take_in(client)
+            self._accept(client)
 
 
-def open_door(
-    provider: Provider, reactor: Reactor, listener: socket.socket, wish: dict[str, Any]
+def listen_with_conditions(
+    provider: Provider, reactor: Reactor, listener: socket.socket, message: dict[str, Any]
 ) -> Acceptor:
-    """A door as the parent wishes it.
+    """Serve the network conditions of a `listen` message.
 
-    `tls` is a PEM file or None, `http2` whether it is spoken, `rtt` in seconds, `rate` in
-    bytes a second or None, `path` folders where libraries lie that this process lacks.
+    `tls` is a PEM file or None, `http2` a flag, `rtt` seconds, `bandwidth` bytes per second or
+    None, and `path` a list of folders to add to `sys.path` for libraries.
     """
-    sys.path += [folder for folder in wish["path"] if folder not in sys.path]
-    welcome = _welcome(provider, reactor, http2=wish["http2"])
-    if wish["tls"] is not None:
-        welcome = _behind_tls(provider, reactor, wish["tls"], http2=wish["http2"])
+    sys.path += [folder for folder in message["path"] if folder not in sys.path]
+    start = _plain_start(provider, reactor, http2=message["http2"])
+    if message["tls"] is not None:
+        start = _tls_start(provider, reactor, message["tls"], http2=message["http2"])
+    rtt, bandwidth = message["rtt"], message["bandwidth"]
 
-    def take_in(client: socket.socket) -> None:
+    def accept(client: socket.socket) -> None:
         channel: Channel = SocketChannel(reactor, client)
-        if wish["rtt"] or wish["rate"] is not None:
-            channel = DelayedChannel(reactor, channel, rtt=wish["rtt"], rate=wish["rate"])
-        welcome(channel)
+        if rtt or bandwidth is not None:
+            channel = DelayedChannel(reactor, channel, rtt=rtt, bandwidth=bandwidth)
+        start(channel)
 
-    return Acceptor(reactor, listener, take_in)
+    return Acceptor(reactor, listener, accept)
 
 
-def plain_door(provider: Provider, reactor: Reactor, listener: socket.socket) -> Acceptor:
-    """HTTP/1.1 and nothing else, for as little work as can be."""
+def listen_plain(provider: Provider, reactor: Reactor, listener: socket.socket) -> Acceptor:
+    """Serve HTTP/1.1 without TLS or delay, with the least work per connection."""
 
-    def take_in(client: socket.socket) -> None:
+    def accept(client: socket.socket) -> None:
         channel = SocketChannel(reactor, client)
-        channel.talk = Http1Handler(provider, reactor, channel)
+        channel.handler = Http1Handler(provider, reactor, channel)
         channel.open()
 
-    return Acceptor(reactor, listener, take_in)
+    return Acceptor(reactor, listener, accept)
 
 
-def _welcome(provider: Provider, reactor: Reactor, *, http2: bool) -> Welcome:
-    def speak_http1(channel: Channel) -> None:
-        channel.talk = Http1Handler(provider, reactor, channel)
+def _plain_start(provider: Provider, reactor: Reactor, *, http2: bool) -> Start:
+    def start_http1(channel: Channel) -> None:
+        channel.handler = Http1Handler(provider, reactor, channel)
         channel.open()
 
     if not http2:
-        return speak_http1
-    # Only who needs it pays for the import, and it is over before anybody is measured.
-    from trae_bench.provider.http2_handler import FirstWords
+        return start_http1
+    # Only a listener with HTTP/2 pays for this import, before the first measurement.
+    from trae_bench.provider.http2_handler import PrefaceDetector
 
-    def listen(channel: Channel) -> None:
-        channel.talk = FirstWords(provider, reactor, channel)
+    def detect_version(channel: Channel) -> None:
+        channel.handler = PrefaceDetector(provider, reactor, channel)
         channel.open()
 
-    return listen
+    return detect_version
 
 
-def _behind_tls(provider: Provider, reactor: Reactor, chain: str, *, http2: bool) -> Welcome:
+def _tls_start(provider: Provider, reactor: Reactor, chain: str, *, http2: bool) -> Start:
     from trae_bench.provider.tls import TlsChannel, server_context
 
     context = server_context(chain, http2=http2)
 
-    def choose(channel: Channel, agreed: str | None) -> None:
-        if agreed == "h2":
-            from trae_bench.provider.http2_handler import Http2Handler  # loaded by `_welcome`
+    def set_handler(channel: Channel, alpn: str | None) -> None:
+        if alpn == "h2":
+            # `_plain_start` has imported it already.
+            from trae_bench.provider.http2_handler import Http2Handler
 
-            talk = Http2Handler(provider, reactor, channel)
-            channel.talk = talk
-            talk.begin()
+            handler = Http2Handler(provider, reactor, channel)
+            channel.handler = handler
+            handler.begin()
         else:
-            channel.talk = Http1Handler(provider, reactor, channel)
+            channel.handler = Http1Handler(provider, reactor, channel)
 
-    return lambda channel: TlsChannel(channel, context, choose).open()
+    return lambda channel: TlsChannel(channel, context, set_handler).open()

@@ -1,12 +1,12 @@
-"""The scripted provider as a server in a process of its own: the parent's side.
+"""Starts and controls the server process of the scripted provider.
 
     with Loopback(pin=0) as provider:
         base_url = provider.register("trial-1", script)
-        ...                       # a subject talks to base_url
+        ...                       # a subject sends requests to base_url
         log = provider.collect("trial-1")
 
-One server serves a whole run; sessions are told apart by their path. Nothing here is
-asynchronous: the parent waits for the server's word on a control channel.
+One server serves a whole run and distinguishes sessions by path. All calls are synchronous:
+they wait for the server's reply on a control socket.
 """
 
 import os
@@ -30,42 +30,44 @@ from trae_bench.errors import ProviderDown, UsageError
 from trae_bench.model.sample import RequestLog, SessionLog
 from trae_bench.provider.certificate import Certificate, make_certificate
 from trae_bench.provider.control import Frame, FrameReader, pack
-from trae_bench.provider.encoded_script import for_the_server, path_of
+from trae_bench.provider.registration import registration, session_path
 from trae_bench.provider.script import PlayedTurn, Script
 from trae_bench.scenario import ProviderConditions
 
 _SESSION_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _STDERR_TAIL = 2_000
-_FAREWELL_SECONDS = 2.0
+"""Characters of the server's stderr in an error."""
+_EXIT_TIMEOUT = 2.0
+"""Seconds until a server that does not exit is killed."""
 
 
 class ProviderStats(Struct, frozen=True):
-    """The server process as a whole, since its start."""
+    """Totals of the server process since its start."""
 
     cpu_seconds: float
     sessions: int
-    """Registered and not yet collected."""
+    """Sessions registered and not yet collected."""
     connections: int
     open_connections: int
     requests: int
-    strays: int
-    """Requests that belonged to no session."""
+    unrouted: int
+    """Requests without a session, and input that is not HTTP."""
 
 
 class ProviderCost(Struct, frozen=True):
-    """What one request costs the provider, measured on this machine."""
+    """CPU time of the provider per request, measured on this machine."""
 
     requests: int
     body_bytes: int
-    """Of each request's body."""
+    """Size of each request's body."""
     pause_seconds: float
-    """Before each request. A provider that has slept wakes with cold caches and pays more."""
+    """Pause before each request. After a sleep, cold caches make a request cost more."""
     cpu_seconds: float
-    """Of the provider, per request."""
+    """CPU time of the provider per request."""
 
 
-class _Way(Struct, frozen=True):
-    """What is settled before a client has said which session it wants: a door for each."""
+class _NetworkConditions(Struct, frozen=True):
+    """Conditions in effect before a client names its session; each set has its own listener."""
 
     tls: bool = False
     http: str = "1.1"
@@ -73,49 +75,49 @@ class _Way(Struct, frozen=True):
     bandwidth_bytes_per_second: int | None = None
 
     @classmethod
-    def of(cls, conditions: ProviderConditions) -> "_Way":
+    def of(cls, conditions: ProviderConditions) -> "_NetworkConditions":
         return cls(**{name: getattr(conditions, name) for name in cls.__struct_fields__})
 
 
-_PLAIN = _Way()
+_PLAIN = _NetworkConditions()
 
 
 class Loopback:
-    """Starts the server on entry, ends it on exit. Safe to use from several threads.
+    """Starts the server on entry and ends it on exit. Thread-safe.
 
-    `pin` is the core that the server stays on; None leaves it to the kernel. Every method
-    raises `ProviderDown` where the server does not answer within `patience` seconds or has
-    died; the error carries its last words.
+    `pin` is the core that the server runs on; None lets the kernel choose. Every method raises
+    `ProviderDown` if the server does not reply within `timeout` seconds or has died; the error
+    includes the end of its stderr.
     """
 
-    def __init__(self, *, pin: int | None = None, patience: float = 30.0) -> None:
+    def __init__(self, *, pin: int | None = None, timeout: float = 30.0) -> None:
         self._pin = pin
-        self._patience = patience
+        self._timeout = timeout
         self._lock = threading.Lock()
-        self._door_lock = threading.Lock()
-        self._cut_off = False
-        """An exchange was begun and never ended; what follows on the channel is not for us."""
+        self._listeners_lock = threading.Lock()
+        self._out_of_sync = False
+        """True if a reply is missing, so that the next reply would belong to another request."""
         self._frames = FrameReader()
         self._control: socket.socket
         self._process: subprocess.Popen[bytes]
         self._stderr: IO[bytes]
         self._opened: ExitStack
         self._address: tuple[str, int]
-        self._doors: dict[_Way, str] = {}
+        self._origins: dict[_NetworkConditions, str] = {}
+        """Scheme, host and port of each listener."""
         self._certificate: Certificate | None = None
-        self._secure: set[str] = set()
-        """Sessions that are reached by TLS."""
+        self._tls_sessions: set[str] = set()
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
             self._control, theirs = socket.socketpair()
             opened.enter_context(self._control)
-            self._control.settimeout(self._patience)
+            self._control.settimeout(self._timeout)
             self._stderr = opened.enter_context(tempfile.TemporaryFile())
             with _listener() as listener, theirs:
                 self._address = listener.getsockname()
                 self._process = self._spawn(listener, theirs)
-            opened.callback(self._end)
+            opened.callback(self._end_process)
             self._receive()
             self._opened = opened.pop_all()
         return self
@@ -135,43 +137,43 @@ class Loopback:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port that the server listens on."""
+        """Host and port of the plain listener."""
         return self._address
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU that the server has used since its start, user and system."""
+        """CPU time of the server since its start, user and system."""
         return self.stats().cpu_seconds
 
     def register(self, session: str, script: Script) -> str:
-        """Have `script` played to whoever asks under the base URL that is returned.
+        """Register a session and return the base URL that plays `script`.
 
-        `session` is letters, digits, dots, dashes and underscores. Raises `ValueError` for
-        another name or one that is in use, and `UsageError` for TLS or HTTP/2 without the
-        packages for it.
+        `session` consists of letters, digits, dots, dashes and underscores. Raises `ValueError`
+        if it has other characters or is in use, and `UsageError` if a package for TLS or HTTP/2
+        is missing.
         """
         if not _SESSION_NAME.fullmatch(session):
-            raise ValueError(f"{session!r} cannot be a part of a path")
-        door = self._door(script.conditions)
-        reply, _ = self._ask(*for_the_server(session, script))
+            raise ValueError(f"{session!r} cannot be part of a URL path")
+        origin = self._origin(script.conditions)
+        reply, _ = self._request(*registration(session, script))
         if "error" in reply:
             raise ValueError(f"{session}: {reply['error']}")
         if script.conditions.tls:
-            self._secure.add(session)
-        return door + path_of(session, script)
+            self._tls_sessions.add(session)
+        return origin + session_path(session, script)
 
     def environ(self, session: str) -> dict[str, str]:
-        """What the environment of this session's client must say: whom to trust, with TLS."""
-        if session not in self._secure or self._certificate is None:
+        """Return the environment variables of the session's client: its CA bundle, with TLS."""
+        if session not in self._tls_sessions or self._certificate is None:
             return {}
         return self._certificate.environ
 
     def collect(self, session: str) -> SessionLog:
-        """The log of a session, which is over from now on. Raises `KeyError` for no session."""
-        reply, blobs = self._ask({"op": "collect", "session": session})
+        """End a session and return its log. Raises `KeyError` if it is not registered."""
+        reply, blobs = self._request({"op": "collect", "session": session})
         if "error" in reply:
             raise KeyError(f"{session}: {reply['error']}")
-        self._secure.discard(session)
+        self._tls_sessions.discard(session)
         requests = tuple(RequestLog(*entry) for entry in reply["log"])
         return SessionLog(
             requests=requests,
@@ -183,70 +185,71 @@ class Loopback:
         )
 
     def stats(self) -> ProviderStats:
-        reply, _ = self._ask({"op": "stats"})
+        """Return the totals of the server process."""
+        reply, _ = self._request({"op": "stats"})
         return ProviderStats(**{name: reply[name] for name in ProviderStats.__struct_fields__})
 
     def measure_cost(
         self, requests: int = 2000, body_bytes: int = 2048, pause_seconds: float = 0.0
     ) -> ProviderCost:
-        """CPU that the provider spends on a request, by a client that asks one after another.
+        """Measure the provider's CPU time per request, with sequential requests.
 
-        The client is a bare socket in this process, on one kept-alive connection: the
-        cheapest that there is, so the figure is the provider's own.
+        The client is a plain socket in this process on one keep-alive connection, so that the
+        figure contains little besides the provider's work.
         """
         warm_up = requests // 10 + 1
         session = f"cost-{os.getpid()}-{threading.get_ident()}"
         turn = PlayedTurn("A reply of the length that models like to give." * 8)
         url = self.register(session, Script((turn,) * (requests + warm_up)))
         try:
-            with socket.create_connection(self._address, self._patience) as client:
+            with socket.create_connection(self._address, self._timeout) as client:
                 request = _raw_request(url, body_bytes)
-                _ask_often(client, request, warm_up, 0.0)
+                _send_repeatedly(client, request, warm_up, 0.0)
                 before = self.cpu_seconds
-                _ask_often(client, request, requests, pause_seconds)
+                _send_repeatedly(client, request, requests, pause_seconds)
                 spent = self.cpu_seconds - before
         except OSError as error:
-            raise self._down(f"it did not serve its own test: {error}") from error
+            raise self._down(f"its cost could not be measured: {error}") from error
         self.collect(session)
         return ProviderCost(requests, body_bytes, pause_seconds, spent / requests)
 
-    # -- doors --------------------------------------------------------------------------
+    # -- listeners ----------------------------------------------------------------------
 
-    def _door(self, conditions: ProviderConditions) -> str:
-        """The address, as far as the host, at which these conditions are met."""
-        way = _Way.of(conditions)
-        with self._door_lock:
-            if way == _PLAIN:
+    def _origin(self, conditions: ProviderConditions) -> str:
+        """Return scheme, host and port of the listener for these conditions."""
+        network = _NetworkConditions.of(conditions)
+        with self._listeners_lock:
+            if network == _PLAIN:
                 return f"http://{self._address[0]}:{self._address[1]}"
-            if way not in self._doors:
-                self._doors[way] = self._open_door(way)
-            return self._doors[way]
+            if network not in self._origins:
+                self._origins[network] = self._listen(network)
+            return self._origins[network]
 
-    def _open_door(self, way: "_Way") -> str:
-        if way.tls and self._certificate is None:
+    def _listen(self, network: _NetworkConditions) -> str:
+        if network.tls and self._certificate is None:
             folder = self._opened.enter_context(tempfile.TemporaryDirectory())
             self._certificate = make_certificate(Path(folder), self._address[0])
-        chain = str(self._certificate.chain) if way.tls and self._certificate else None
-        wish = {
-            "op": "door",
+        chain = str(self._certificate.chain) if network.tls and self._certificate else None
+        message = {
+            "op": "listen",
             "tls": chain,
-            "http2": way.http == "2",
-            "rtt": way.rtt_seconds,
-            "rate": way.bandwidth_bytes_per_second,
-            "path": _folders_of("h2", "hpack", "hyperframe") if way.http == "2" else [],
+            "http2": network.http == "2",
+            "rtt": network.rtt_seconds,
+            "bandwidth": network.bandwidth_bytes_per_second,
+            "path": _package_folders("h2", "hpack", "hyperframe") if network.http == "2" else [],
         }
         with _listener() as listener:
             host, port = listener.getsockname()
-            self._ask(wish, fds=[listener.fileno()])
-        return f"{'https' if way.tls else 'http'}://{host}:{port}"
+            self._request(message, fds=[listener.fileno()])
+        return f"{'https' if network.tls else 'http'}://{host}:{port}"
 
     # -- the process --------------------------------------------------------------------
 
     def _spawn(self, listener: socket.socket, control: socket.socket) -> "subprocess.Popen[bytes]":
         fds = (listener.fileno(), control.fileno())
         core = "" if self._pin is None else str(self._pin)
-        # The server needs this package and the standard library, and no site-packages; not
-        # the caller's folder either, where a file may have the name of a standard module.
+        # The server needs only this package and the standard library: no site-packages, and not
+        # the caller's folder, where a file can have the name of a standard module.
         options = ["-P", "-S", "-m", "trae_bench.provider.server"]
         environ = {key: os.environ[key] for key in os.environ if not key.startswith("PYTHON")}
         environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
@@ -257,35 +260,35 @@ class Loopback:
             stderr=self._stderr,
             pass_fds=fds,
             env=environ,
-            # Out of reach of the terminal's Ctrl-C also while it starts.
+            # A separate process group keeps Ctrl-C away while the server starts.
             process_group=0,
         )
 
-    def _end(self) -> None:
-        """The end of the control channel is the server's sign to go."""
+    def _end_process(self) -> None:
+        """Close the control socket, which makes the server exit; kill it after a timeout."""
         self._control.close()
         try:
-            self._process.wait(_FAREWELL_SECONDS)
+            self._process.wait(_EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
-    def _ask(
+    def _request(
         self, message: dict[str, Any], blobs: Sequence[bytes] = (), fds: Sequence[int] = ()
     ) -> Frame:
         with self._lock:
-            if self._cut_off:
-                raise ProviderDown("an earlier word with the scripted provider was cut short")
-            self._cut_off = True
+            if self._out_of_sync:
+                raise ProviderDown("an earlier request to the scripted provider was interrupted")
+            self._out_of_sync = True
             try:
                 data = pack(message, blobs)
-                # The descriptors travel with the first bytes; `send_fds` may send no more.
+                # `send_fds` sends the descriptors, and possibly only part of the data.
                 sent = socket.send_fds(self._control, [data], fds) if fds else 0
                 self._control.sendall(data[sent:])
             except OSError as error:
                 raise self._down(str(error)) from error
             frame = self._receive()
-            self._cut_off = False
+            self._out_of_sync = False
             return frame
 
     def _receive(self) -> Frame:
@@ -295,29 +298,30 @@ class Loopback:
             except OSError as error:
                 raise self._down(str(error)) from error
             if not data:
-                raise self._down("it has closed the control channel")
+                raise self._down("it closed the control socket")
             self._frames.feed(data)
         return frame
 
-    def _down(self, what: str) -> ProviderDown:
+    def _down(self, problem: str) -> ProviderDown:
+        """Return the error for a server that died or does not reply."""
         try:
-            status: int | None = self._process.wait(_FAREWELL_SECONDS)
+            status: int | None = self._process.wait(_EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             status = None
-        end = "it still runs" if status is None else f"exit status {status}"
-        words = self._last_words()
-        said = f"; its last words:\n{words}" if words else ""
-        return ProviderDown(f"the scripted provider does not answer: {what} ({end}){said}")
+        state = "still running" if status is None else f"exit status {status}"
+        stderr = self._stderr_tail()
+        output = f"; stderr:\n{stderr}" if stderr else ""
+        return ProviderDown(f"the scripted provider does not reply: {problem} ({state}){output}")
 
-    def _last_words(self) -> str:
+    def _stderr_tail(self) -> str:
         if self._stderr.closed:
             return ""
         self._stderr.seek(0)
         return self._stderr.read().decode(errors="replace")[-_STDERR_TAIL:].strip()
 
 
-def _folders_of(*packages: str) -> list[str]:
-    """Where they lie, for a process that has no site-packages. Raises `UsageError`."""
+def _package_folders(*packages: str) -> list[str]:
+    """Return the folders to import packages from. Raises `UsageError` if one is missing."""
     folders = []
     for package in packages:
         spec = find_spec(package)
@@ -328,10 +332,10 @@ def _folders_of(*packages: str) -> list[str]:
 
 
 def _listener() -> socket.socket:
-    """Bound here, so that the port is known before the server is up."""
+    """Return a listening socket. The parent binds it, so it knows the port at once."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    # Connections inherit it: no reply waits for an acknowledgement of the one before.
+    # Accepted sockets inherit TCP_NODELAY, so no reply waits for the ACK of the previous one.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.listen(4096)
     return listener
@@ -348,8 +352,8 @@ def _raw_request(url: str, body_bytes: int) -> bytes:
     return head.encode() + b"x" * body_bytes
 
 
-def _ask_often(client: socket.socket, request: bytes, times: int, pause: float) -> None:
-    """Send the request, wait for the whole reply; all replies have one length."""
+def _send_repeatedly(client: socket.socket, request: bytes, times: int, pause: float) -> None:
+    """Send the request and read the complete reply, `times` times. Replies have equal length."""
     expected = 0
     for _ in range(times):
         if pause:
@@ -364,5 +368,5 @@ def _ask_often(client: socket.socket, request: bytes, times: int, pause: float) 
         while received < expected:
             more = client.recv(65536)
             if not more:
-                raise ConnectionResetError("the connection was closed in the middle of a reply")
+                raise ConnectionResetError("the connection closed in the middle of a reply")
             received += len(more)

@@ -1,8 +1,8 @@
-"""Who may read, who may write, whose time has come: the least event loop that will do.
+"""A minimal event loop on epoll, with timers.
 
-asyncio would do as well, at about twice the CPU for a new connection, twice the time to start
-and 8 MB more memory. Between two requests the server sleeps for milliseconds; it wakes with
-cold caches and then pays for every line on the way to the socket, so this way is short.
+asyncio needs about twice the CPU for a new connection, twice the time to start and 8 MB more
+memory. Between two requests the server sleeps for milliseconds and wakes with cold caches, so a
+short code path matters.
 """
 
 import heapq
@@ -13,14 +13,14 @@ from collections.abc import Callable
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 _MAX_EVENTS = 64
-"""Per wake-up; the kernel keeps the others. A larger array is made anew at each."""
+"""Maximum events per wake-up; the kernel keeps the rest. `poll` allocates this array each time."""
 
 Handler = Callable[[int], None]
-"""Called with the events that have come, as a mask of READ, WRITE, and the kernel's others."""
+"""Called with a mask of events: READ, WRITE and other epoll flags."""
 
 
 class Timer:
-    """A callback to come. `cancel` may be called at any time."""
+    """A scheduled callback. `cancel` may be called at any time."""
 
     __slots__ = ("callback", "when")
 
@@ -36,7 +36,7 @@ class Timer:
 
 
 class Reactor:
-    """Runs until it is stopped. An exception of a handler ends it: there is nobody to hide it."""
+    """Runs until `stop` is called. An exception in a handler ends `run`."""
 
     def __init__(self) -> None:
         self._poll = select.epoll()
@@ -45,20 +45,21 @@ class Reactor:
         self._running = False
 
     def watch(self, fd: int, handler: Handler) -> None:
-        """Call `handler` when there is something to read, for as long as there is."""
+        """Call `handler` while `fd` is readable (level-triggered)."""
         self._handlers[fd] = handler
         self._poll.register(fd, READ)
 
     def want(self, fd: int, events: int) -> None:
-        """From now on wait for these events of a watched file descriptor."""
+        """Change the events that a watched file descriptor waits for."""
         self._poll.modify(fd, events)
 
-    def forget(self, fd: int) -> None:
+    def unwatch(self, fd: int) -> None:
+        """Stop watching a file descriptor."""
         del self._handlers[fd]
         self._poll.unregister(fd)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """As exact as the kernel's millisecond; never early."""
+        """Schedule a callback; the precision is the kernel's millisecond, and never early."""
         timer = Timer(time.monotonic() + seconds, callback)
         heapq.heappush(self._timers, timer)
         return timer
@@ -71,7 +72,7 @@ class Reactor:
         while self._running:
             timeout = self._until_next_timer() if self._timers else -1
             for fd, events in self._poll.poll(timeout, _MAX_EVENTS):
-                # Each is there once, and a handler closes nothing but its own.
+                # Each descriptor occurs once, and a handler closes only its own.
                 self._handlers[fd](events)
             if self._timers:
                 self._run_timers()

@@ -1,18 +1,18 @@
-"""What goes out for one request, as HTTP/1.1 and HTTP/2 need it. Standard library only.
+"""HTTP responses as bytes, for HTTP/1.1 and HTTP/2. Standard library only.
 
-A fault is an answer like any other: other bytes, or another ending.
+A fault is a response too: with other bytes, or with another ending of the connection.
 """
 
 import json
 
-KEEP = 0
+KEEP_OPEN = 0
 """The connection stays open for the next request."""
 CLOSE = 1
-"""After a whole reply the connection ends without a word of farewell."""
-BROKEN = 2
-"""The reply is not whole, and the connection ends."""
+"""The connection closes after the complete response, without `Connection: close`."""
+ABORT = 2
+"""The response is incomplete, and the connection closes."""
 RESET = 3
-"""The connection is torn down, and the client is told so."""
+"""The connection is reset without a response."""
 
 JSON_TYPE = "application/json"
 NOT_HTTP = b"\x15\x03\x01 this is no HTTP, and no end of it \x00\xff\r\n\r\n"
@@ -33,108 +33,113 @@ _REASONS = {
 Headers = tuple[tuple[str, str], ...]
 
 
-class Answer:
-    """One reply, or what comes in its place."""
+class Response:
+    """One HTTP response, or the bytes that a fault sends instead."""
 
-    __slots__ = ("body", "delay", "ending", "gap", "headers", "pieces", "status")
+    __slots__ = ("body", "chunks", "delay", "ending", "gap", "headers", "status")
 
     def __init__(
         self,
         status: int,
-        pieces: tuple[bytes, ...],
+        chunks: tuple[bytes, ...],
         *,
         headers: Headers = (),
         body: tuple[bytes, ...] = (),
         delay: float = 0.0,
         gap: float = 0.0,
-        ending: int = KEEP,
+        ending: int = KEEP_OPEN,
     ) -> None:
         self.status = status
-        """0 where no status is said at all."""
-        self.pieces = pieces
-        """All bytes of HTTP/1.1, head first; one piece after the other, `gap` seconds apart."""
+        """0 if no status is sent."""
+        self.chunks = chunks
+        """All HTTP/1.1 bytes, head first, sent `gap` seconds apart."""
         self.headers = headers
-        """What HTTP/2 says in its own way; without headers, `pieces` are sent as they are."""
+        """Headers for HTTP/2. Without headers, `chunks` are sent as raw bytes."""
         self.body = body
-        """For HTTP/2: the body alone, in as many pieces."""
+        """Body for HTTP/2, in the same number of chunks."""
         self.delay = delay
-        """Seconds between the request's last byte and the reply's first."""
+        """Seconds between the request's last byte and the response's first."""
         self.gap = gap
+        """Seconds between two chunks."""
         self.ending = ending
 
 
-def whole(
+def json_response(
     status: int, body: bytes, *, extra: Headers = (), delay: float = 0.0, close: bool = False
-) -> Answer:
-    """A reply of JSON, head and body in one piece, so that they leave in one write."""
+) -> Response:
+    """Return a JSON response, head and body in one chunk so that one write sends them."""
     headers = (("content-type", JSON_TYPE), ("content-length", str(len(body))), *extra)
-    said = (*headers, ("connection", "close")) if close else headers
-    return Answer(status, (_head(status, said) + body,), headers=headers, body=(body,), delay=delay)
+    http1_headers = (*headers, ("connection", "close")) if close else headers
+    chunks = (_head(status, http1_headers) + body,)
+    return Response(status, chunks, headers=headers, body=(body,), delay=delay)
 
 
-def streamed(media_type: str, events: list[bytes], *, delay: float, gap: float) -> Answer:
-    """A reply in events. Without a gap between them they leave in one write."""
+def streamed_response(
+    media_type: str, events: list[bytes], *, delay: float, gap: float
+) -> Response:
+    """Return a response of several events. Without a gap, one write sends them all."""
     if not gap:
         events = [b"".join(events)]
     headers = (("content-type", media_type), ("cache-control", "no-cache"))
-    first, *more = [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
+    first, *rest = [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
     head = _head(200, (*headers, ("transfer-encoding", "chunked")))
-    pieces = [head + first, *more]
-    pieces[-1] += b"0\r\n\r\n"
-    return Answer(200, tuple(pieces), headers=headers, body=tuple(events), delay=delay, gap=gap)
+    chunks = [head + first, *rest]
+    chunks[-1] += b"0\r\n\r\n"
+    return Response(200, tuple(chunks), headers=headers, body=tuple(events), delay=delay, gap=gap)
 
 
-def failed(status: int, body: bytes, retry_after: float | None) -> Answer:
-    """An error reply that may ask for patience."""
+def error_response(status: int, body: bytes, retry_after: float | None) -> Response:
+    """Return a scripted error, with a `Retry-After` header if given (seconds)."""
     extra: Headers = () if retry_after is None else (("retry-after", f"{retry_after:g}"),)
-    return whole(status, body, extra=extra)
+    return json_response(status, body, extra=extra)
 
 
-def refusal(status: int, message: str, *, close: bool = False) -> Answer:
-    """An error of the server itself: nothing that the script has foreseen."""
+def rejection(status: int, message: str, *, close: bool = False) -> Response:
+    """Return an error of the server itself, for a request that the script does not expect."""
     error = {"message": f"scripted provider: {message}", "type": "scripted_provider"}
-    return whole(status, json.dumps({"error": error}).encode(), close=close)
+    return json_response(status, json.dumps({"error": error}).encode(), close=close)
 
 
-def reset() -> Answer:
-    return Answer(0, (), ending=RESET)
+def reset() -> Response:
+    """Return the fault that resets the connection."""
+    return Response(0, (), ending=RESET)
 
 
-def garbage() -> Answer:
-    return Answer(0, (NOT_HTTP,), ending=BROKEN)
+def garbage() -> Response:
+    """Return the fault that sends bytes that are not HTTP."""
+    return Response(0, (NOT_HTTP,), ending=ABORT)
 
 
-def cut(answer: Answer) -> Answer:
-    """Half of the reply, then the end."""
-    return _ended(answer, _half(answer.pieces), _half(answer.body), BROKEN)
+def truncated(response: Response) -> Response:
+    """Return the first half of a response; then the connection closes."""
+    return _with_ending(response, _half(response.chunks), _half(response.body), ABORT)
 
 
-def then_closed(answer: Answer) -> Answer:
-    """The whole reply; then the connection is closed, which no header has announced."""
-    return _ended(answer, answer.pieces, answer.body, CLOSE)
+def then_closed(response: Response) -> Response:
+    """Return the complete response; then the connection closes without notice."""
+    return _with_ending(response, response.chunks, response.body, CLOSE)
 
 
-def _ended(
-    answer: Answer, pieces: tuple[bytes, ...], body: tuple[bytes, ...], ending: int
-) -> Answer:
-    """The same reply with this much of it, and with this end."""
-    return Answer(
-        answer.status,
-        pieces,
-        headers=answer.headers,
+def _with_ending(
+    response: Response, chunks: tuple[bytes, ...], body: tuple[bytes, ...], ending: int
+) -> Response:
+    return Response(
+        response.status,
+        chunks,
+        headers=response.headers,
         body=body,
-        delay=answer.delay,
-        gap=answer.gap,
+        delay=response.delay,
+        gap=response.gap,
         ending=ending,
     )
 
 
-def _half(pieces: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    if len(pieces) > 1:
-        return pieces[: len(pieces) // 2]
-    # The head stays whole: a client must have seen a reply begin.
-    head_end = pieces[0].find(b"\r\n\r\n") + 4 if pieces[0].startswith(b"HTTP/") else 0
-    return (pieces[0][: head_end + (len(pieces[0]) - head_end) // 2],)
+def _half(chunks: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    if len(chunks) > 1:
+        return chunks[: len(chunks) // 2]
+    # Keep the complete head: the client must see that a response started.
+    head_end = chunks[0].find(b"\r\n\r\n") + 4 if chunks[0].startswith(b"HTTP/") else 0
+    return (chunks[0][: head_end + (len(chunks[0]) - head_end) // 2],)
 
 
 def _head(status: int, headers: Headers) -> bytes:

@@ -1,11 +1,12 @@
-"""The scripted provider in this process: no socket is opened, no other process started.
+"""The scripted provider in this process, without sockets or another process.
 
     with RespxProvider() as provider:
         base_url = provider.register("trial-1", script)
-        ...                       # an agent in this process talks to base_url
+        ...                       # an agent in this process sends requests to base_url
         log = provider.collect("trial-1")
 
-It stands where `loopback` does and plays scripts by the same rules. Needs the extra `mock`.
+It has the interface of `loopback.Loopback` and plays scripts by the same rules. It needs the
+extra `mock`.
 """
 
 import asyncio
@@ -21,11 +22,11 @@ import httpx
 
 from trae_bench.errors import UsageError
 from trae_bench.model.sample import RequestLog, SessionLog
-from trae_bench.provider.encoded_script import for_the_server, path_of
 from trae_bench.provider.http1_parser import Request
-from trae_bench.provider.responses import BROKEN, RESET, Answer
+from trae_bench.provider.registration import registration, session_path
+from trae_bench.provider.responses import ABORT, RESET, Response
 from trae_bench.provider.script import Script
-from trae_bench.provider.sessions import Exchange, Provider, session_of
+from trae_bench.provider.sessions import Exchange, Provider, session_from
 
 try:
     from respx import MockRouter
@@ -36,11 +37,11 @@ except ImportError as error:
     ) from error
 
 ADDRESS = "http://scripted.invalid"
-"""A host that no resolver knows: what is not intercepted goes nowhere."""
+"""A host in the reserved domain `.invalid`, so requests never reach the network."""
 
 
 class HTTPCore2Mocker(HTTPCoreMocker):
-    """What respx does to httpcore, done to httpcore2, on which the newest SDKs stand."""
+    """Patches httpcore2, which the newest SDKs use, as respx patches httpcore."""
 
     name = "trae-bench-httpcore2"
     targets: ClassVar[list[str]] = [
@@ -49,11 +50,11 @@ class HTTPCore2Mocker(HTTPCoreMocker):
 
 
 _MOCKERS = {"httpcore": HTTPCoreMocker.name, "httpcore2": HTTPCore2Mocker.name}
-"""Each library that is intercepted where it is installed, and who does it."""
+"""The mocker of each library. A library is patched if it is installed."""
 
 
 class RespxProvider:
-    """Intercepts httpcore and httpcore2 from entry to exit, in the whole process."""
+    """Patches httpcore and httpcore2 in the whole process, from entry to exit."""
 
     def __init__(self) -> None:
         self._provider = Provider()
@@ -63,8 +64,8 @@ class RespxProvider:
         with ExitStack() as opened:
             for library, mocker in _MOCKERS.items():
                 if find_spec(library) is not None:
-                    stage = _Stage(self._provider, import_module(library))
-                    opened.enter_context(_Router(stage, using=mocker))
+                    responder = _Responder(self._provider, import_module(library))
+                    opened.enter_context(_Router(responder, using=mocker))
             self._opened = opened.pop_all()
         return self
 
@@ -77,22 +78,21 @@ class RespxProvider:
         self._opened.close()
 
     def register(self, session: str, script: Script) -> str:
-        """Have `script` played to whoever asks under the base URL that is returned.
+        """Register a session and return the base URL that plays `script`.
 
-        Raises `ValueError` for a name that is in use.
+        Raises `ValueError` if the name is in use.
         """
         if session.encode() in self._provider.sessions:
-            raise ValueError(f"{session}: session is registered already")
-        playing = session_of(*for_the_server(session, script))
-        self._provider.sessions[session.encode()] = playing
-        return ADDRESS + path_of(session, script)
+            raise ValueError(f"{session}: session is already registered")
+        self._provider.sessions[session.encode()] = session_from(*registration(session, script))
+        return ADDRESS + session_path(session, script)
 
     def environ(self, session: str) -> dict[str, str]:
-        """What the environment of this session's client must say: nothing."""
+        """Return the environment variables of the session's client: none."""
         return {}
 
     def collect(self, session: str) -> SessionLog:
-        """The log of a session, which is over from now on. Raises `KeyError` for no session."""
+        """End a session and return its log. Raises `KeyError` if it is not registered."""
         played = self._provider.sessions.pop(session.encode())
         return SessionLog(
             requests=tuple(RequestLog(*entry) for entry in played.log),
@@ -102,8 +102,8 @@ class RespxProvider:
         )
 
 
-class _Stage:
-    """Plays to the clients of one library, whose own errors they expect."""
+class _Responder:
+    """Answers the clients of one library, and raises that library's errors."""
 
     def __init__(self, provider: Provider, library: ModuleType) -> None:
         self._provider = provider
@@ -111,30 +111,34 @@ class _Stage:
 
     def exchange(self, request: httpx.Request) -> Exchange:
         path = request.url.raw_path.partition(b"?")[0]
-        asked = Request(request.method.encode(), path, True, request.content)
-        return Exchange(self._provider, asked, connection=0, handshakes=0, arrived=time.monotonic())
-
-    def response(self, exchange: Exchange) -> httpx.Response:
-        """What comes when the think time is over. Raises the library's errors."""
-        answer = exchange.answer
-        if not answer.headers:
-            exchange.log(time.monotonic())
-            raise self._no_reply(answer)
-        return httpx.Response(
-            answer.status, headers=list(answer.headers), stream=_Body(exchange, self._library)
+        parsed = Request(request.method.encode(), path, True, request.content)
+        return Exchange(
+            self._provider, parsed, connection=0, handshakes=0, arrived=time.monotonic()
         )
 
-    def _no_reply(self, answer: Answer) -> Exception:
-        said: tuple[str, str] = ("RemoteProtocolError", "illegal status line")
-        if answer.ending == RESET:
-            said = ("ReadError", "connection reset by peer")
-        error: Exception = getattr(self._library, said[0])(said[1])
+    def response(self, exchange: Exchange) -> httpx.Response:
+        """Return the response after the think time. Raises the library's errors for a fault."""
+        response = exchange.response
+        if not response.headers:
+            exchange.log(time.monotonic())
+            raise self._fault_error(response)
+        return httpx.Response(
+            response.status, headers=list(response.headers), stream=_Body(exchange, self._library)
+        )
+
+    def _fault_error(self, response: Response) -> Exception:
+        name, message = "RemoteProtocolError", "illegal status line"
+        if response.ending == RESET:
+            name, message = "ReadError", "connection reset by peer"
+        error: Exception = getattr(self._library, name)(message)
         return error
 
 
 class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A reply's pieces at their times; logged when the last one has been taken, or when the
-    client has seen enough."""
+    """Yields the chunks of a response at their times.
+
+    The exchange is logged after the last chunk, or when the client closes the response.
+    """
 
     def __init__(self, exchange: Exchange, library: ModuleType) -> None:
         self._exchange = exchange
@@ -142,17 +146,17 @@ class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
         self._logged = False
 
     def __iter__(self) -> Iterator[bytes]:
-        for number, piece in enumerate(self._exchange.answer.body):
+        for number, chunk in enumerate(self._exchange.response.body):
             if number:
-                time.sleep(self._exchange.answer.gap)
-            yield self._given(piece)
+                time.sleep(self._exchange.response.gap)
+            yield self._count(chunk)
         self._end()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for number, piece in enumerate(self._exchange.answer.body):
+        for number, chunk in enumerate(self._exchange.response.body):
             if number:
-                await asyncio.sleep(self._exchange.answer.gap)
-            yield self._given(piece)
+                await asyncio.sleep(self._exchange.response.gap)
+            yield self._count(chunk)
         self._end()
 
     def close(self) -> None:
@@ -163,40 +167,40 @@ class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
     async def aclose(self) -> None:
         self.close()
 
-    def _given(self, piece: bytes) -> bytes:
-        self._exchange.sent += len(piece)
-        return piece
+    def _count(self, chunk: bytes) -> bytes:
+        self._exchange.sent += len(chunk)
+        return chunk
 
     def _end(self) -> None:
         self._logged = True
         self._exchange.log(time.monotonic())
-        if self._exchange.answer.ending == BROKEN:
+        if self._exchange.response.ending == ABORT:
             message = "peer closed connection without sending complete message body"
             raise self._library.RemoteProtocolError(message)
 
 
 class _Router(MockRouter):
-    """Everything under our address is answered; respx refuses whatever else is asked for."""
+    """Answers requests to `ADDRESS`. respx rejects all others."""
 
-    def __init__(self, stage: _Stage, using: str) -> None:
+    def __init__(self, responder: _Responder, using: str) -> None:
         super().__init__(assert_all_called=False, using=using)
-        self._stage = stage
+        self._responder = responder
 
     def handler(self, request: httpx.Request) -> httpx.Response:
-        if not _is_ours(request):
+        if not _is_to_provider(request):
             return super().handler(request)
-        exchange = self._stage.exchange(request)
-        time.sleep(exchange.answer.delay)
-        return self._stage.response(exchange)
+        exchange = self._responder.exchange(request)
+        time.sleep(exchange.response.delay)
+        return self._responder.response(exchange)
 
     async def async_handler(self, request: httpx.Request) -> httpx.Response:
-        if not _is_ours(request):
+        if not _is_to_provider(request):
             return await super().async_handler(request)
-        exchange = self._stage.exchange(request)
-        if exchange.answer.delay:
-            await asyncio.sleep(exchange.answer.delay)
-        return self._stage.response(exchange)
+        exchange = self._responder.exchange(request)
+        if exchange.response.delay:
+            await asyncio.sleep(exchange.response.delay)
+        return self._responder.response(exchange)
 
 
-def _is_ours(request: httpx.Request) -> bool:
+def _is_to_provider(request: httpx.Request) -> bool:
     return str(request.url).startswith(f"{ADDRESS}/")

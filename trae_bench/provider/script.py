@@ -1,6 +1,6 @@
-"""From a scenario to the flat list of turns that the scripted model plays.
+"""Expands a scenario to the list of turns that the scripted model plays.
 
-The same scenario and workspace always give the same script: call ids and think times included.
+Equal scenarios and workspaces give equal scripts, including call ids and think times.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from trae_bench.scenario import (
-    MAX_THOUGHT,
+    MAX_THINK_SECONDS,
     Protocol,
     ProviderConditions,
     Scenario,
@@ -23,7 +23,7 @@ from trae_bench.scenario import (
 
 
 class PlayedCall(Struct, frozen=True):
-    """One tool call as it goes out."""
+    """One tool call with its id and expanded arguments."""
 
     id: str
     name: str
@@ -31,14 +31,14 @@ class PlayedCall(Struct, frozen=True):
 
 
 class PlayedTurn(Struct, frozen=True):
-    """One reply as it goes out."""
+    """One reply with expanded templates."""
 
     text: str
     calls: tuple[PlayedCall, ...] = ()
 
 
 class Script(Struct, frozen=True):
-    """All replies of one session, in order, and how they are said."""
+    """All replies of one session, in order, and the provider's conditions."""
 
     turns: tuple[PlayedTurn, ...]
     conditions: ProviderConditions = ProviderConditions()
@@ -48,66 +48,65 @@ class Script(Struct, frozen=True):
         return self.conditions.protocol
 
     def think_times(self) -> list[float]:
-        """Seconds before each turn, drawn by the seed: every call gives the same."""
+        """Return the think time before each turn, in seconds. Every call returns the same."""
         conditions = self.conditions
         mean, spread = conditions.think_seconds, conditions.think_spread
         random = Random(conditions.seed)
-        drawn: Iterator[float]
+        factors: Iterator[float]
         if conditions.think_distribution == "uniform":
-            drawn = (random.uniform(1 - spread, 1 + spread) for _ in self.turns)
+            factors = (random.uniform(1 - spread, 1 + spread) for _ in self.turns)
         elif conditions.think_distribution == "lognormal":
-            # So that the mean, and not the median, is what the scenario says.
-            middle = -(spread**2) / 2
-            drawn = (math.exp(random.gauss(middle, spread)) for _ in self.turns)
+            # exp(N(-sigma^2 / 2, sigma)) has mean 1, so `think_seconds` is the mean.
+            mu = -(spread**2) / 2
+            factors = (math.exp(random.gauss(mu, spread)) for _ in self.turns)
         else:
-            drawn = (1.0 for _ in self.turns)
-        return [min(MAX_THOUGHT, mean * share) for share in drawn]
+            factors = (1.0 for _ in self.turns)
+        return [min(MAX_THINK_SECONDS, mean * factor) for factor in factors]
 
 
 def expand(scenario: Scenario, workspace: Path) -> Script:
-    """Play out the repeats and fill in the templates."""
+    """Expand the repeats and the templates of a scenario."""
     turns = tuple(
-        _played(turn, number, names)
-        for number, (turn, names) in enumerate(_repeated(scenario, workspace), 1)
+        _expand_turn(turn, number, names)
+        for number, (turn, names) in enumerate(_expand_repeats(scenario, workspace), 1)
     )
     return Script(turns, scenario.provider)
 
 
-def fill(text: str, names: dict[str, str]) -> str:
-    """Put each name's value where `{name}` stands. Other braces are left alone.
+def expand_template(text: str, names: dict[str, str]) -> str:
+    """Replace each `{name}` by its value, and leave other braces unchanged.
 
-    Scripts are full of program text, where braces mean something else; `str.format` would
-    trip over them.
+    `str.format` cannot do this: scripts contain program text with braces.
     """
     for name, value in names.items():
         text = text.replace("{" + name + "}", value)
     return text
 
 
-def _repeated(scenario: Scenario, workspace: Path) -> Iterator[tuple[Turn, dict[str, str]]]:
+def _expand_repeats(scenario: Scenario, workspace: Path) -> Iterator[tuple[Turn, dict[str, str]]]:
     for turn in scenario.turns:
         for count in range(1, turn.repeat + 1):
             names = {"workspace": str(workspace)}
             yield turn, names | {"n": str(count)} if turn.repeat > 1 else names
 
 
-def _played(turn: Turn, number: int, names: dict[str, str]) -> PlayedTurn:
+def _expand_turn(turn: Turn, number: int, names: dict[str, str]) -> PlayedTurn:
     calls = tuple(
-        PlayedCall(f"call_{number:05}_{place}", call.tool, _filled(_arguments(call), names))
+        PlayedCall(f"call_{number:05}_{place}", call.tool, _expand_value(_arguments(call), names))
         for place, call in enumerate(turn.calls, 1)
     )
-    return PlayedTurn(fill(turn.text, names), calls)
+    return PlayedTurn(expand_template(turn.text, names), calls)
 
 
 def _arguments(call: ScriptedCall) -> Any:
     return json.loads(call.arguments_json) if call.arguments_json else call.arguments
 
 
-def _filled(value: Any, names: dict[str, str]) -> Any:
+def _expand_value(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, str):
-        return fill(value, names)
+        return expand_template(value, names)
     if isinstance(value, list):
-        return [_filled(item, names) for item in value]
+        return [_expand_value(item, names) for item in value]
     if isinstance(value, dict):
-        return {key: _filled(item, names) for key, item in value.items()}
+        return {key: _expand_value(item, names) for key, item in value.items()}
     return value

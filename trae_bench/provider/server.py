@@ -1,9 +1,9 @@
-"""The scripted provider's process: a server that does as little as it can.
+"""The server process of the scripted provider, with as little work per request as possible.
 
-`Loopback` (the parent's side) starts it as `python -m trae_bench.provider.server`, with a
-listening socket, its end of the control channel and the core to stay on. Replies come over the
-control channel ready to be sent; a request costs one read, one look into a dictionary and one
-write. It ends when the control channel does, so it never outlives its parent.
+`Loopback` (the parent's side) starts it as `python -m trae_bench.provider.server` with a
+listening socket, a control socket and a core. Responses arrive over the control socket ready
+to send. A request costs one read, one dictionary lookup and one write. The process exits when
+the control socket closes, so it never outlives its parent.
 """
 
 import gc
@@ -17,16 +17,16 @@ from collections import deque
 from typing import Any
 
 from trae_bench.provider.control import FrameReader, pack
-from trae_bench.provider.listeners import Acceptor, open_door, plain_door
+from trae_bench.provider.listeners import Acceptor, listen_plain, listen_with_conditions
 from trae_bench.provider.reactor import Reactor
-from trae_bench.provider.sessions import Provider, session_of
+from trae_bench.provider.sessions import Provider, session_from
 
 _READ_SIZE = 262_144
 _MAX_FDS = 16
 
 
 class Control:
-    """The parent's wishes: one frame in, one frame out."""
+    """Handles the parent's messages: one frame in, one frame out."""
 
     def __init__(self, provider: Provider, reactor: Reactor, parent: socket.socket) -> None:
         self._provider = provider
@@ -34,10 +34,10 @@ class Control:
         self._parent = parent
         self._reader = FrameReader()
         self._fds: deque[int] = deque()
-        """Sockets that came along, for the wishes that speak of them."""
-        self._doors: list[Acceptor] = []
-        self._wishes = {
-            "door": self._door,
+        """Received listening sockets, for the `listen` messages that follow."""
+        self._acceptors: list[Acceptor] = []
+        self._operations = {
+            "listen": self._listen,
             "register": self._register,
             "collect": self._collect,
             "stats": self._stats,
@@ -52,40 +52,41 @@ class Control:
             self._reader.feed(data)
             while frame := self._reader.next():
                 message, blobs = frame
-                # The parent does nothing but read this: blocking here cannot last.
-                self._parent.sendall(self._wishes[message["op"]](message, blobs))
+                # The parent is waiting for this reply, so a blocking send is short.
+                self._parent.sendall(self._operations[message["op"]](message, blobs))
         except OSError:
             data = b""
         if not data:
             self._reactor.stop()
 
-    def _door(self, message: dict[str, Any], _: list[bytes]) -> bytes:
+    def _listen(self, message: dict[str, Any], _: list[bytes]) -> bytes:
         listener = socket.socket(fileno=self._fds.popleft())
-        self._doors.append(open_door(self._provider, self._reactor, listener, message))
-        _forget_the_past()
+        acceptor = listen_with_conditions(self._provider, self._reactor, listener, message)
+        self._acceptors.append(acceptor)
+        _disable_gc()
         return pack({})
 
     def _register(self, message: dict[str, Any], blobs: list[bytes]) -> bytes:
         name = message["session"].encode()
         if name in self._provider.sessions:
-            return pack({"error": "session is registered already"})
-        self._provider.sessions[name] = session_of(message, blobs)
+            return pack({"error": "session is already registered"})
+        self._provider.sessions[name] = session_from(message, blobs)
         return pack({})
 
     def _collect(self, message: dict[str, Any], _: list[bytes]) -> bytes:
         session = self._provider.sessions.pop(message["session"].encode(), None)
         if session is None:
             return pack({"error": "no such session"})
-        answer = {
+        log = {
             "log": session.log,
             "unexpected": session.unexpected,
             "handshakes": session.handshakes,
             "cpu_seconds": time.process_time() - session.cpu_at_start,
         }
-        if self._doors:
-            # HTTP/2 and TLS leave cycles behind, and nobody else will sweep them up.
+        if self._acceptors:
+            # HTTP/2 and TLS leave reference cycles, and automatic collection is disabled.
             gc.collect()
-        return pack(answer, [session.last_body])
+        return pack(log, [session.last_body])
 
     def _stats(self, _: dict[str, Any], __: list[bytes]) -> bytes:
         provider = self._provider
@@ -96,37 +97,37 @@ class Control:
                 "connections": provider.connections,
                 "open_connections": provider.open_connections,
                 "requests": provider.requests,
-                "strays": provider.strays,
+                "unrouted": provider.unrouted,
             }
         )
 
 
-def _forget_the_past() -> None:
-    # Nothing below makes reference cycles as it works, and a collection in the middle of a
-    # request would be time that the subject is charged for.
+def _disable_gc() -> None:
+    # Plain HTTP/1.1 creates no reference cycles. A collection during a request would add its
+    # time to the subject's.
     gc.collect()
     gc.freeze()
     gc.disable()
 
 
 def serve(listener: socket.socket, parent: socket.socket) -> None:
-    """Until the parent is gone."""
+    """Serve until the parent closes the control socket."""
     reactor, provider = Reactor(), Provider()
-    plain_door(provider, reactor, listener)
+    listen_plain(provider, reactor, listener)
     Control(provider, reactor, parent)
-    _forget_the_past()
+    _disable_gc()
     reactor.run()
 
 
 def main() -> None:
-    """`server.py LISTENER_FD CONTROL_FD CORE`; an empty core leaves the process where it is."""
-    # Ctrl-C goes to the whole process group; whether the run is over is the parent's to say.
+    """`server.py LISTENER_FD CONTROL_FD CORE`; an empty core does not pin the process."""
+    # Ctrl-C signals the whole process group, but the parent decides when the run ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     listener_fd, control_fd, core = sys.argv[1:]
     if core:
         os.sched_setaffinity(0, {int(core)})
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, max_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
     with (
         socket.socket(fileno=int(listener_fd)) as listener,
         socket.socket(fileno=int(control_fd)) as parent,

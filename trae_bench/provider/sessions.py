@@ -1,4 +1,4 @@
-"""The scripts that are being played, who asks for which, and the log of it."""
+"""Registered sessions: their scripts, their request logs, and the routing of requests."""
 
 import time
 from collections import deque
@@ -7,128 +7,132 @@ from typing import Any
 
 from trae_bench.provider import responses
 from trae_bench.provider.http1_parser import Request
-from trae_bench.provider.responses import Answer, refusal, whole
+from trae_bench.provider.responses import Response, json_response, rejection
 
 _PREFIX = b"/s/"
-_HEALTHY = whole(200, b'{"status": "ok"}')
-_NO_SESSION = refusal(404, "no such session; it is over, or was never registered")
-_NO_PATH = refusal(404, "this path is not the session's protocol")
-_NO_METHOD = refusal(405, "only POST is answered here")
-_SCRIPT_OVER = refusal(400, "the script has ended; it has no reply for this request")
+_HEALTHY = json_response(200, b'{"status": "ok"}')
+_NO_SESSION = rejection(404, "no such session; it has ended or was never registered")
+_WRONG_PATH = rejection(404, "this path does not belong to the session's protocol")
+_WRONG_METHOD = rejection(405, "only POST is supported here")
+_SCRIPT_ENDED = rejection(400, "the script has ended; it has no reply for this request")
 
-Fault = Callable[[Answer], tuple[Answer, bool]]
-"""Turns the reply into what comes in its place; True where the turn is thereby played."""
+Fault = Callable[[Response], tuple[Response, bool]]
+"""Replaces a response. The flag is True if the turn counts as played."""
 
 
 class Session:
-    """One script being played, and the log of it."""
+    """The state of one script, and its request log."""
 
     def __init__(
-        self, tail: bytes, answers: list[Answer], faults: Mapping[int, Fault] | None = None
+        self,
+        path_suffix: bytes,
+        replies: list[Response],
+        faults: Mapping[int, Fault] | None = None,
     ) -> None:
         self.log: list[tuple[float, float, int, int, int, int, int]] = []
-        """As `RequestLog`: arrived, replied, connection, received, sent, status, stream."""
+        """Fields of `RequestLog`: arrived, replied, connection, received, sent, status, stream."""
         self.last_body = b""
         self.unexpected = 0
         self.handshakes = 0
         self.cpu_at_start = time.process_time()
-        self._tail = tail
-        self._answers = answers
+        self._path_suffix = path_suffix
+        self._replies = replies
         self._faults = faults or {}
-        """By the number of the request, from 1."""
+        """By number of the request, from 1."""
         self._arrived = 0
         self._played = 0
         self._connections: set[int] = set()
 
-    def answer(self, request: Request) -> Answer:
-        if request.method == b"POST" and request.path.endswith(self._tail):
+    def respond(self, request: Request) -> Response:
+        """Return the response to a request, and advance the script."""
+        if request.method == b"POST" and request.path.endswith(self._path_suffix):
             self.last_body = request.body
-            if self._played < len(self._answers):
-                answer = self._answers[self._played]
+            if self._played < len(self._replies):
+                response = self._replies[self._played]
                 self._arrived += 1
                 if self._arrived in self._faults:
-                    answer, played = self._faults[self._arrived](answer)
+                    response, played = self._faults[self._arrived](response)
                     self._played += played
                 else:
                     self._played += 1
-                return answer
+                return response
             self.unexpected += 1
-            return _SCRIPT_OVER
+            return _SCRIPT_ENDED
         self.unexpected += 1
-        return _NO_PATH if request.method == b"POST" else _NO_METHOD
+        return _WRONG_PATH if request.method == b"POST" else _WRONG_METHOD
 
-    def met(self, connection: int, handshakes: int) -> None:
-        """A request came over this connection, which was opened with so many handshakes."""
+    def count_connection(self, connection: int, handshakes: int) -> None:
+        """Add the connection's handshakes, at its first request only."""
         if connection not in self._connections:
             self._connections.add(connection)
             self.handshakes += handshakes
 
 
-def session_of(wish: dict[str, Any], blobs: Sequence[bytes]) -> Session:
-    """The session that a wish of `replies.for_the_server` describes."""
-    rest = deque(blobs)
-    replies = [_reply(wish["media_type"], entry, rest) for entry in wish["replies"]]
-    faults = {entry["request"]: _fault(entry, rest) for entry in wish["faults"]}
-    return Session(wish["tail"].encode(), replies, faults)
+def session_from(message: dict[str, Any], blobs: Sequence[bytes]) -> Session:
+    """Return the session that a message of `registration.registration` describes."""
+    remaining = deque(blobs)
+    replies = [_reply(message["media_type"], entry, remaining) for entry in message["replies"]]
+    faults = {entry["request"]: _fault(entry, remaining) for entry in message["faults"]}
+    return Session(message["path_suffix"].encode(), replies, faults)
 
 
-def _reply(media_type: str | None, entry: dict[str, Any], blobs: deque[bytes]) -> Answer:
-    """`media_type` is that of a stream; None for a whole JSON document."""
-    pieces = [blobs.popleft() for _ in range(entry["pieces"])]
+def _reply(media_type: str | None, entry: dict[str, Any], blobs: deque[bytes]) -> Response:
+    """`media_type` is that of a streamed reply; None means a complete JSON document."""
+    chunks = [blobs.popleft() for _ in range(entry["chunks"])]
     if media_type is None:
-        return responses.whole(200, pieces[0], delay=entry["delay"])
-    return responses.streamed(media_type, pieces, delay=entry["delay"], gap=entry["gap"])
+        return json_response(200, chunks[0], delay=entry["delay"])
+    return responses.streamed_response(media_type, chunks, delay=entry["delay"], gap=entry["gap"])
 
 
 def _fault(entry: dict[str, Any], blobs: deque[bytes]) -> Fault:
     kind = entry["kind"]
     if kind == "cut":
-        return lambda reply: (responses.cut(reply), False)
+        return lambda reply: (responses.truncated(reply), False)
     if kind == "close":
         return lambda reply: (responses.then_closed(reply), True)
-    instead = {
-        "status": lambda: responses.failed(entry["status"], blobs.popleft(), entry["retry_after"]),
-        "reset": responses.reset,
-        "garbage": responses.garbage,
-    }[kind]()
-    return lambda reply: (instead, False)
+    if kind == "status":
+        fault = responses.error_response(entry["status"], blobs.popleft(), entry["retry_after"])
+    else:
+        fault = responses.reset() if kind == "reset" else responses.garbage()
+    return lambda reply: (fault, False)
 
 
 class Provider:
-    """All sessions, and what came that belongs to none."""
+    """All sessions, and counters of connections and requests."""
 
     def __init__(self) -> None:
         self.sessions: dict[bytes, Session] = {}
         self.connections = 0
         self.open_connections = 0
         self.requests = 0
-        self.strays = 0
-        """Requests for no session, and bytes that were no request."""
+        self.unrouted = 0
+        """Requests without a session, and input that is not HTTP."""
 
-    def enter(self) -> int:
-        """One more connection; its number."""
+    def connection_opened(self) -> int:
+        """Count a connection and return its number."""
         self.connections += 1
         self.open_connections += 1
         return self.connections
 
-    def leave(self) -> None:
+    def connection_closed(self) -> None:
         self.open_connections -= 1
 
-    def route(self, request: Request) -> tuple[Session | None, Answer]:
+    def route(self, request: Request) -> tuple[Session | None, Response]:
+        """Return the session that a request belongs to, if any, and the response."""
         self.requests += 1
         path = request.path
         if path.startswith(_PREFIX):
             session = self.sessions.get(path[len(_PREFIX) :].partition(b"/")[0])
             if session is not None:
-                return session, session.answer(request)
+                return session, session.respond(request)
         elif path == b"/healthz":
             return None, _HEALTHY
-        self.strays += 1
+        self.unrouted += 1
         return None, _NO_SESSION
 
 
 class Exchange:
-    """A request on its way to its reply."""
+    """A request and its response."""
 
     __slots__ = (
         "_arrived",
@@ -136,8 +140,8 @@ class Exchange:
         "_received",
         "_session",
         "_stream",
-        "answer",
         "keep_alive",
+        "response",
         "sent",
     )
 
@@ -151,7 +155,7 @@ class Exchange:
         arrived: float,
         stream: int = 0,
     ) -> None:
-        self._session, self.answer = provider.route(request)
+        self._session, self.response = provider.route(request)
         self.keep_alive = request.keep_alive
         self.sent = 0
         """Bytes handed on so far."""
@@ -160,13 +164,13 @@ class Exchange:
         self._arrived = arrived
         self._stream = stream
         if self._session is not None:
-            self._session.met(connection, handshakes)
+            self._session.count_connection(connection, handshakes)
 
-    def log(self, replied: float, *, sent: bool = True) -> None:
-        """Into the session's log; status 0 and no bytes where the client did not wait."""
+    def log(self, replied: float, *, delivered: bool = True) -> None:
+        """Append to the session's log; status and bytes are 0 if the client disconnected."""
         if self._session is None:
             return
-        size, status = (self.sent, self.answer.status) if sent else (0, 0)
+        size, status = (self.sent, self.response.status) if delivered else (0, 0)
         self._session.log.append(
             (
                 self._arrived,

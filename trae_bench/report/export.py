@@ -30,8 +30,15 @@ from trae_bench.model.result import Comparison
 from trae_bench.model.run import Facts, RunFile
 from trae_bench.model.sample import Sample
 from trae_bench.report.escape import for_name
-from trae_bench.stats.analysis import BASE_HEAD, OFF_ON, group, key_of, key_of_sample, pair_outcome
-from trae_bench.stats.decision import MAX_LOG
+from trae_bench.stats.decision import MAX_LOG_RATIO
+from trae_bench.stats.pairs import (
+    BASE_HEAD,
+    OFF_ON,
+    group_samples,
+    key_of,
+    key_of_sample,
+    pair_outcome,
+)
 
 Sides = tuple[Side, ...]
 
@@ -92,7 +99,7 @@ def chunks(run: RunFile, format: str, side: Side | None = None) -> Iterator[str]
 
 
 def _series(run: RunFile, sides: Sides) -> Iterator[Series]:
-    grouped = group(run.samples)
+    grouped = group_samples(run.samples)
     for cell in run.header.cells:
         if cell.contrast.name == NOISE_FLOOR or cell.confirms:
             continue
@@ -217,7 +224,7 @@ def _put_ratio(found: dict[str, dict[str, Any]], bench: str, measure: str, row: 
     logs = [row.estimate.log_ratio]
     if (interval := row.estimate.interval) is not None:
         logs += [interval.low, interval.high]
-    _put(found, bench, measure, *(math.exp(min(log, MAX_LOG)) for log in logs))
+    _put(found, bench, measure, *(math.exp(min(log, MAX_LOG_RATIO)) for log in logs))
 
 
 def _github_action(better: str) -> "Format":
@@ -374,7 +381,7 @@ def _hyperfine_result(series: Series) -> dict[str, Any]:
 
 def _csv(run: RunFile, sides: Sides) -> Iterator[str]:
     """One line a figure: every sample, the noise floor, warming and lost pairs included."""
-    grouped = group(run.samples)
+    grouped = group_samples(run.samples)
     metrics = {**METRICS, **run.header.metrics}
     units = {name: for_name(metric.unit) for name, metric in metrics.items()}
     yield _lines([CSV_COLUMNS])

@@ -15,7 +15,8 @@ from trae_bench.report.escape import for_markdown, markdown_text
 from trae_bench.report.guide_tables import SUMMARY, TABLES, Ask
 from trae_bench.report.text import claims as claims_text
 from trae_bench.report.text.terminal import cells_of, heads
-from trae_bench.verdicts.claims import ClaimsFile, Measurement, Question, Source, judge, newest
+from trae_bench.verdicts.claims import EvidenceKey, Measurement, Source, judge, newest_measurements
+from trae_bench.verdicts.claims_file import ClaimsFile
 
 BEGIN = re.compile(r"<!-- figures: (\S+) -->\s*")
 END = "<!-- end of figures -->"
@@ -32,7 +33,7 @@ def rendered(
     Raises `UsageError`, with the line, for marks that are unknown or do not pair, and where
     there are none.
     """
-    found = newest(sources)
+    found = newest_measurements(sources)
     lines: list[str] = []
     opened = last = ""
     for number, line in enumerate(text.split("\n"), start=1):
@@ -68,7 +69,7 @@ def first_difference(text: str, should: str) -> tuple[int, str] | None:
 
 
 def _block(
-    name: str, place: str, found: Mapping[Question, Measurement], claims: ClaimsFile
+    name: str, place: str, found: Mapping[EvidenceKey, Measurement], claims: ClaimsFile
 ) -> Iterator[str]:
     """A table and where it is from, with an empty line on both sides, as Markdown wants it."""
     runs = _Runs()
@@ -119,7 +120,7 @@ def _provenance(source: Source) -> str:
 
 
 def _table(
-    asked: Sequence[Ask], found: Mapping[Question, Measurement], runs: _Runs
+    asked: Sequence[Ask], found: Mapping[EvidenceKey, Measurement], runs: _Runs
 ) -> Iterator[str]:
     figures = heads()[1:-1]
     yield f"| scenario | switched on | metric | {' | '.join(figures)} | verdict | run |"
@@ -148,7 +149,7 @@ def _toggles(ask: Ask) -> str:
     return ", ".join(f"`{name}`" for name in names) if len(names) <= 3 else f"{len(names)} toggles"
 
 
-def _summary(found: Mapping[Question, Measurement], runs: _Runs) -> Iterator[str]:
+def _summary(found: Mapping[EvidenceKey, Measurement], runs: _Runs) -> Iterator[str]:
     yield "| optimisation | where it should pay | elsewhere | install size | memory | risk |"
     yield "|---|---|---|---|---|---|"
     for one in SUMMARY:
@@ -156,7 +157,7 @@ def _summary(found: Mapping[Question, Measurement], runs: _Runs) -> Iterator[str
         yield f"| `{one.toggle}` | {' | '.join(cells)} | {one.risk} |"
 
 
-def _cell(ask: Ask | None, found: Mapping[Question, Measurement], runs: _Runs) -> str:
+def _cell(ask: Ask | None, found: Mapping[EvidenceKey, Measurement], runs: _Runs) -> str:
     """Ratio, interval and verdict, over the place where they were found."""
     if ask is None:
         return "-"

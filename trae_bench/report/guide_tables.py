@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from trae_bench.verdicts.claims import Question
+from trae_bench.verdicts.claims import EvidenceKey
 
 
 class Ask(NamedTuple):
@@ -21,8 +21,8 @@ class Ask(NamedTuple):
         return cls(scenario, toggles, metric)
 
     @property
-    def question(self) -> Question:
-        return Question(self.scenario, frozenset(self.toggles.split("+")), self.metric)
+    def question(self) -> EvidenceKey:
+        return EvidenceKey(self.scenario, frozenset(self.toggles.split("+")), self.metric)
 
 
 class Summary(NamedTuple):

@@ -28,8 +28,9 @@ from trae_bench.report.text.terminal import (
     percent,
     side_names,
 )
-from trae_bench.stats.analysis import RowKey, key_of_row, rows_of
-from trae_bench.stats.decision import Look, Row, least_effect, log_ratios, looks
+from trae_bench.stats.analysis import rows_of
+from trae_bench.stats.decision import Look, Row, critical_effect, log_ratios, looks
+from trae_bench.stats.pairs import RowKey, key_of_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -403,7 +404,7 @@ def _draw_looks(axes: "Axes", seen: Sequence[Look]) -> None:
     bars, needed = [], []
     for look in seen:
         fit = look.evidence.fit if look.evidence else None
-        least = least_effect(look)
+        least = critical_effect(look)
         if fit is None or least is None:
             continue
         at = look.judgement.look + 0.5

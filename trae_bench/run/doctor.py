@@ -22,7 +22,8 @@ from trae_bench.run.host_checks import HostFinding
 from trae_bench.run.runner import Bench
 from trae_bench.run.scheduler import Scheduler
 from trae_bench.scenario import Scenario, parse
-from trae_bench.stats.analysis import comparisons, noise_floor
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.noise import noise_floor
 
 PAIRS = 8
 """Default number of pairs of each mode."""

@@ -24,7 +24,8 @@ from trae_bench.model.experiment import Cell, Mode, Probe
 from trae_bench.model.run import RunFile
 from trae_bench.run.planner import Plan
 from trae_bench.scenario import Scenario
-from trae_bench.stats.analysis import group, pair_outcome, rule_of
+from trae_bench.stats.metric_rules import rule_of
+from trae_bench.stats.pairs import group_samples, pair_outcome
 from trae_bench.stats.stopping import seconds_taken
 from trae_bench.storage.run_file import read_run
 
@@ -183,7 +184,7 @@ def _changed(path: Path) -> float:
 
 def _paces(run: RunFile) -> dict[Kind, float]:
     taken: dict[Kind, list[float]] = {}
-    for key, pairs in group(run.samples).items():
+    for key, pairs in group_samples(run.samples).items():
         kind = Kind(key.scenario, key.mode, key.probe)
         for a, b in pairs.values():
             if a is not None and b is not None and pair_outcome(a, b)[0] == "measured":

@@ -69,7 +69,7 @@ def _load_findings(facts: Mapping[str, Fact]) -> Iterator[HostFinding]:
     if stolen > _MAX_STEAL:
         yield HostFinding(
             "steal",
-            f"{stolen:.1%} of processor time since boot",
+            f"{stolen:.1%} of CPU time since boot",
             "the hypervisor gives it to other guests: use a quieter or a dedicated host",
         )
     total, free = facts.get("memory"), facts.get("memory_available")

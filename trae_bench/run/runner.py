@@ -44,14 +44,16 @@ from trae_bench.provider.script import expand
 from trae_bench.run.planner import Plan, RunRequest, digest, for_cells, plan, scenario_of
 from trae_bench.run.scheduler import Ending, Listener, Scheduler
 from trae_bench.scenario import Scenario
-from trae_bench.stats.analysis import comparisons, noise_floor, rule_of
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.metric_rules import rule_of
+from trae_bench.stats.noise import noise_floor
 from trae_bench.storage.journal import Contents, Journal, read_journal, whole_pairs
 from trae_bench.storage.run_file import read_run, write_run
 from trae_bench.storage.seal import sealed
 from trae_bench.subject.agent_core import PACKAGE, AgentCoreSubject
 from trae_bench.subject.install.environments import Installs, provide
 from trae_bench.subject.revisions import Repository, Revision, with_interpreters
-from trae_bench.verdicts.gate import uneven
+from trae_bench.verdicts.gate import bias_message
 
 Say = Callable[[str], None]
 """Tells the user one sentence that is not a result."""
@@ -406,7 +408,7 @@ def untrusted(run: RunFile) -> BenchError | None:
     for floor in run.noise:
         if floor.reliability == "sides differ":
             return CannotMeasure(
-                f"{uneven(floor)}; no verdict on it can be trusted, see `trae-bench doctor`"
+                f"{bias_message(floor)}; no verdict on it can be trusted, see `trae-bench doctor`"
             )
     return None
 

@@ -25,18 +25,10 @@ from trae_bench.execution.ports import Executor
 from trae_bench.model.experiment import Cell, Limits, Metric
 from trae_bench.model.run import Stopped
 from trae_bench.model.sample import Sample
-from trae_bench.stats.analysis import (
-    PairOutcome,
-    comparisons,
-    group,
-    key_of,
-    pair_outcome,
-    rows_for,
-    rule_of,
-    stops,
-    to_confirm,
-    wanted,
-)
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.confirmation import fresh_pairs_for, regressions_to_confirm
+from trae_bench.stats.metric_rules import rule_of, stops
+from trae_bench.stats.pairs import PairOutcome, group_samples, key_of, pair_outcome, row_keys
 from trae_bench.stats.stopping import GIVE_UP, NOISE_SHARE, asking, seconds_taken, target
 
 Clock = Callable[[], float]
@@ -218,7 +210,7 @@ class Scheduler:
 
     def _restore(self, earlier: Sequence[Sample]) -> None:
         self._samples.extend(earlier)
-        for key, pairs in group(earlier).items():
+        for key, pairs in group_samples(earlier).items():
             state = self._states[key]
             for number, (a, b) in sorted(pairs.items()):
                 state.record(number, pair_outcome(a, b)[0])
@@ -276,13 +268,13 @@ class Scheduler:
     def _look(self) -> None:
         """Compute all verdicts; close settled cells and request confirmation pairs."""
         rows = comparisons(self._samples, self._cells, self._metrics)
-        unsettled, found = asking(rows, self._limits, self._metrics), to_confirm(rows)
+        unsettled, found = asking(rows, self._limits, self._metrics), regressions_to_confirm(rows)
         for state in self._states.values():
             state.looked_at = state.counted
             if state.cell.confirms:
-                state.request(wanted(state.cell, found))
+                state.request(fresh_pairs_for(state.cell, found))
                 continue
-            settled = unsettled.isdisjoint(rows_for(state.cell))
+            settled = unsettled.isdisjoint(row_keys(state.cell))
             if not state.is_noise and state.counted and settled:
                 state.open = False
 

@@ -31,7 +31,7 @@ from trae_bench.scenario.diagnostics import Diagnostic, error_at, raise_for, sug
 from trae_bench.scenario.loader import text_of
 from trae_bench.scenario.schema import field_docs
 from trae_bench.scenario.toml_errors import explain, read_toml
-from trae_bench.stats.analysis import own_threshold
+from trae_bench.stats.metric_rules import metric_threshold
 
 FILE = "pyproject.toml"
 TABLE = ("tool", "trae-bench")
@@ -158,6 +158,6 @@ def _problems(settings: Settings) -> Iterator[Diagnostic]:
         metric = METRICS.get(current_metric(name))
         if metric is None:
             yield path, f"no metric {name!r}{suggestion(name, METRICS)}"
-        elif metric.mode != "exact" and threshold < own_threshold(metric):
-            own = own_threshold(metric)
+        elif metric.mode != "exact" and threshold < metric_threshold(metric):
+            own = metric_threshold(metric)
             yield path, f"{threshold:g} is less than {own:g}, the smallest threshold of {name}"

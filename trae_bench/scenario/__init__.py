@@ -1,19 +1,18 @@
-"""Scenario files: TOML in, a checked `Scenario` out. Data only; nothing in one is executed
-by reading it.
+"""Scenario files: read TOML, validate it, return a `Scenario`. Reading a file executes nothing.
 
-    load(path, variant)   read, parse and check one file
-    catalogue(), find()   the files that ship with the package, by name
-    check(...)            the names that only other rooms know: tools, toggles, metrics
-    json_schema()         for editors; committed as `scenario.schema.json`
+    load(path, variant)   read, parse and validate one file
+    catalogue(), find()   the files shipped with the package, by name
+    check(...)            check names of tools, toggles, metrics and extras against known ones
+    json_schema()         JSON Schema for editors; committed in `docs/schemas/`
 
-Whatever is wrong with a file ends in `ScenarioError`: `file:line: path: what; remedy`.
+Every error in a file raises `ScenarioError`: `file:line: path: problem; remedy`.
 """
 
 from trae_bench.scenario.catalog import ALL, catalogue, every_scenario, find, scenario_folder
 from trae_bench.scenario.loader import load, parse
 from trae_bench.scenario.model import (
-    FINISH,
-    MAX_THOUGHT,
+    FINISH_TOOL,
+    MAX_THINK_SECONDS,
     USUAL_STATUS,
     Extras,
     Fault,
@@ -32,13 +31,13 @@ from trae_bench.scenario.model import (
     WorkspaceFixture,
 )
 from trae_bench.scenario.names import check
-from trae_bench.scenario.schema import json_schema, write_json_schema
+from trae_bench.scenario.schema import json_schema
 from trae_bench.scenario.variants import split
 
 __all__ = [
     "ALL",
-    "FINISH",
-    "MAX_THOUGHT",
+    "FINISH_TOOL",
+    "MAX_THINK_SECONDS",
     "USUAL_STATUS",
     "Extras",
     "Fault",
@@ -64,5 +63,4 @@ __all__ = [
     "parse",
     "scenario_folder",
     "split",
-    "write_json_schema",
 ]

@@ -1,4 +1,4 @@
-"""Where the scenario files are that ship with the package."""
+"""Find the scenario files that are shipped with the package."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +10,14 @@ from trae_bench.scenario.model import Scenario
 from trae_bench.scenario.variants import split
 
 ALL = "all"
-"""Names every scenario that ships with the package, and every variant of one."""
+"""Selects every shipped scenario and every variant."""
 
 
 def scenario_folder() -> Path:
-    """Where the shipped scenarios lie: inside an installed package, beside it in a checkout.
+    """Return the folder of the shipped scenarios.
 
-    Raises `UsageError` where they are in neither place.
+    It is inside an installed package, or next to the package in a checkout. Raises `UsageError`
+    if neither exists.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "_scenarios", package.parent / "scenarios"):
@@ -26,26 +27,26 @@ def scenario_folder() -> Path:
 
 
 def catalogue() -> dict[str, Path]:
-    """The files of the shipped scenarios by scenario name, sorted. Reads none of them.
+    """Return the shipped scenario files by scenario name, sorted, without reading them.
 
-    `load` insists that a file is called after its scenario, so no name occurs twice.
+    Names are unique, because `load` requires the file name to equal the scenario name.
     """
     files = scenario_folder().glob("*.toml")
     return {path.stem: path for path in sorted(files) if path.stem != "claims"}
 
 
 def every_scenario() -> Iterator[Scenario]:
-    """All that ship with the package: each scenario, and after it its variants."""
+    """Yield every shipped scenario, each followed by its variants."""
     for path in catalogue().values():
-        first = load(path)
-        yield first
-        yield from (load(path, variant.name) for variant in first.variants)
+        scenario = load(path)
+        yield scenario
+        yield from (load(path, variant.name) for variant in scenario.variants)
 
 
 def find(name: str) -> Path:
-    """The file of a shipped scenario, or `name` itself where it is a path to a file.
+    """Return the file of a shipped scenario, or `name` itself if it is a path to a `.toml` file.
 
-    A variant in the name makes no difference. Raises `UsageError` with the nearest known names.
+    A `@variant` suffix is ignored. Raises `UsageError` with the closest known names.
     """
     name, _ = split(name)
     if name.endswith(".toml"):
@@ -57,5 +58,5 @@ def find(name: str) -> Path:
         return known[name]
     if Path(f"{name}.toml").is_file():
         raise UsageError(f"no scenario {name!r} is shipped; did you mean {name}.toml?")
-    kind = ": one is a name, or a .toml file" if Path(name).exists() else ""
+    kind = ": expected a name or a .toml file" if Path(name).exists() else ""
     raise UsageError(f"no scenario {name!r}{kind}{suggestion(name, known)}")

@@ -1,4 +1,4 @@
-"""How a fault of a scenario file is said: `file:line: path: what; remedy`."""
+"""Format errors in a scenario file: `file:line: path: problem; remedy`."""
 
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
@@ -7,42 +7,45 @@ from trae_bench._util.toml_positions import Places, TomlPath, line_in, places
 from trae_bench.errors import ScenarioError
 
 Diagnostic = tuple[TomlPath, str]
-"""Where, and what with its remedy."""
-MOST = 50
-"""Findings that are told at once."""
+"""The path of a wrong value, and the problem with its remedy."""
+MAX_DIAGNOSTICS = 50
+"""Maximum diagnostics in one error."""
 
 
-def raise_for(findings: Sequence[Diagnostic], source: str, text: str) -> None:
-    """Raises one `ScenarioError` that names them, at most `MOST`; does nothing where there are
-    none. `text` is the file's, for the lines; empty where it is not known."""
-    if not findings:
+def raise_for(diagnostics: Sequence[Diagnostic], source: str, text: str) -> None:
+    """Raise one `ScenarioError` that lists the diagnostics; do nothing if there are none.
+
+    At most `MAX_DIAGNOSTICS` are listed; the rest are counted. `text` is the content of the
+    file, for line numbers; empty if unknown.
+    """
+    if not diagnostics:
         return
-    known = places(text)
-    errors = [_said(source, known, *finding) for finding in findings[:MOST]]
-    if len(findings) > MOST:
-        errors.append(f"{source}: and {len(findings) - MOST} more")
+    lines = places(text)
+    errors = [_message(source, lines, *found) for found in diagnostics[:MAX_DIAGNOSTICS]]
+    if len(diagnostics) > MAX_DIAGNOSTICS:
+        errors.append(f"{source}: and {len(diagnostics) - MAX_DIAGNOSTICS} more")
     raise ScenarioError("\n".join(errors))
 
 
 def error_at(source: str, text: str, path: TomlPath, problem: str) -> ScenarioError:
-    """`text` is the file's, for the line; empty where it is not known."""
-    return ScenarioError(_said(source, places(text), path, problem))
+    """Return the error for one value. `text` is as in `raise_for`."""
+    return ScenarioError(_message(source, places(text), path, problem))
 
 
-def _said(source: str, known: Places, path: TomlPath, problem: str) -> str:
-    line = f":{line_in(known, path)}" if known else ""
-    return f"{source}{line}: {_show(path)}: {problem}"
+def _message(source: str, lines: Places, path: TomlPath, problem: str) -> str:
+    line = f":{line_in(lines, path)}" if lines else ""
+    return f"{source}{line}: {_format_path(path)}: {problem}"
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """The nearest known names, then all of them."""
-    near = get_close_matches(name, known, n=2, cutoff=0.5)
-    meant = f"; did you mean {' or '.join(near)}?" if near else "."
-    return f"{meant} Known: {', '.join(sorted(known)) or 'none'}"
+    """Return the closest known names, then all known names, as the end of a message."""
+    close = get_close_matches(name, known, n=2, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(close)}?" if close else "."
+    return f"{hint} Known: {', '.join(sorted(known)) or 'none'}"
 
 
-def _show(path: TomlPath) -> str:
-    shown = "$"
+def _format_path(path: TomlPath) -> str:
+    text = "$"
     for step in path:
-        shown += f"[{step}]" if isinstance(step, int) else f".{step}"
-    return shown
+        text += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return text

@@ -1,4 +1,4 @@
-"""From a file to a checked `Scenario`."""
+"""Read a scenario file and validate it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
@@ -13,23 +13,23 @@ from trae_bench.scenario.diagnostics import Diagnostic, error_at, raise_for, sug
 from trae_bench.scenario.model import Oracle, Scenario
 from trae_bench.scenario.toml_errors import explain, read_toml
 from trae_bench.scenario.validation import contradictions
-from trae_bench.scenario.variants import MARK, at_home, merged
+from trae_bench.scenario.variants import SEPARATOR, apply_variant, source_path
 
-MAX_FOLDER = 16 * 1024 * 1024
-"""Bytes; a folder larger than this is no fixture."""
+MAX_FOLDER_BYTES = 16 * 1024 * 1024
+"""Maximum size of a workspace folder."""
 
 
 def load(path: Path, variant: str = "") -> Scenario:
-    """Read and check one file; the workspace's `folder` is read into its `files`.
+    """Read and validate one file. The workspace's `folder` is read into its `files`.
 
-    With `variant`, the scenario is that variant of the file's, and its name says so. Raises
-    `ScenarioError`, also where something cannot be read, and for any variant of the file.
+    With `variant`, return that variant, named `scenario@variant`. Raises `ScenarioError` if the
+    file is unreadable, or if the scenario or any of its variants is invalid.
     """
     text = text_of(path)
     scenario = parse(text, str(path), variant)
-    if scenario.name.partition(MARK)[0] != path.stem:
-        named = f"the name is {scenario.name!r} but the file is called {path.name!r}"
-        remedy = f"call the file {scenario.name}.toml, so that no name can occur twice"
+    if scenario.name.partition(SEPARATOR)[0] != path.stem:
+        named = f"the name is {scenario.name!r} but the file is named {path.name!r}"
+        remedy = f"rename the file to {scenario.name}.toml, so that names stay unique"
         raise error_at(str(path), text, ("name",), f"{named}; {remedy}")
     try:
         return _with_folder(scenario, path.parent)
@@ -38,9 +38,9 @@ def load(path: Path, variant: str = "") -> Scenario:
 
 
 def parse(text: str, source: str = "<scenario>", variant: str = "") -> Scenario:
-    """Check a scenario's text. `source` names it in errors. Raises `ScenarioError`.
+    """Validate the text of a scenario. `source` names it in errors. Raises `ScenarioError`.
 
-    A `folder` of the workspace is left as it is: only `load` knows where it would be.
+    The workspace's `folder` is not read, because its location is unknown here.
     """
     document = read_toml(text, source)
     try:
@@ -48,41 +48,41 @@ def parse(text: str, source: str = "<scenario>", variant: str = "") -> Scenario:
     except msgspec.ValidationError as error:
         path, problem = explain(str(error))
         raise error_at(source, text, path, problem) from error
-    raise_for([*contradictions(scenario), *_idle(document, scenario)], source, text)
-    found = {
-        each.name: _variant(document, index, text, source)
-        for index, each in enumerate(scenario.variants)
+    raise_for([*contradictions(scenario), *_empty_oracle(document, scenario)], source, text)
+    variants = {
+        declared.name: _parse_variant(document, index, text, source)
+        for index, declared in enumerate(scenario.variants)
     }
-    if variant and variant not in found:
-        raise ScenarioError(f"{source}: no variant {variant!r}{suggestion(variant, found)}")
-    return found[variant] if variant else scenario
+    if variant and variant not in variants:
+        raise ScenarioError(f"{source}: no variant {variant!r}{suggestion(variant, variants)}")
+    return variants[variant] if variant else scenario
 
 
-def _idle(document: Mapping[str, Any], scenario: Scenario) -> Iterator[Diagnostic]:
-    """Not of a variant: an empty text there takes back what the scenario asks for."""
+def _empty_oracle(document: Mapping[str, Any], scenario: Scenario) -> Iterator[Diagnostic]:
+    """Reject an oracle without a condition. A variant may have one, to remove the scenario's."""
     if "oracle" in document and scenario.oracle == Oracle():
-        remedy = "give it `command`, `files` or `final_text`, or drop it"
-        yield ("oracle",), f"an oracle that looks at nothing; {remedy}"
+        remedy = "set `command`, `files` or `final_text`, or remove it"
+        yield ("oracle",), f"the oracle checks nothing; {remedy}"
 
 
-def _variant(document: dict[str, Any], index: int, text: str, source: str) -> Scenario:
-    """One variant of the document, checked like a scenario of its own."""
+def _parse_variant(document: dict[str, Any], index: int, text: str, source: str) -> Scenario:
+    """Return one variant of the document, validated like a scenario."""
     changes = document["variants"][index]
     try:
-        scenario = msgspec.convert(merged(document, changes), Scenario)
+        scenario = msgspec.convert(apply_variant(document, changes), Scenario)
     except msgspec.ValidationError as error:
         path, problem = explain(str(error))
-        raise error_at(source, text, at_home(path, changes, index), problem) from error
-    found = [
-        (at_home(path, changes, index), f"variant {changes['name']}: {problem}")
+        raise error_at(source, text, source_path(path, changes, index), problem) from error
+    diagnostics = [
+        (source_path(path, changes, index), f"variant {changes['name']}: {problem}")
         for path, problem in contradictions(scenario)
     ]
-    raise_for(found, source, text)
-    return msgspec.structs.replace(scenario, name=f"{scenario.name}{MARK}{changes['name']}")
+    raise_for(diagnostics, source, text)
+    return msgspec.structs.replace(scenario, name=f"{scenario.name}{SEPARATOR}{changes['name']}")
 
 
 def text_of(path: Path) -> str:
-    """A TOML file's text. Raises `ScenarioError`."""
+    """Return the text of a TOML file. Raises `ScenarioError` if it is unreadable or not UTF-8."""
     try:
         return bounded_io.text(path)
     except OSError as error:
@@ -91,19 +91,21 @@ def text_of(path: Path) -> str:
         raise ScenarioError(f"{path}: byte {error.start}: not UTF-8; save it as UTF-8") from error
 
 
-def _with_folder(scenario: Scenario, beside: Path) -> Scenario:
-    """The scenario as if its folder's files stood in it, so that they count in its digest.
+def _with_folder(scenario: Scenario, base: Path) -> Scenario:
+    """Copy the files of the workspace's folder into the scenario, so its digest includes them.
 
-    Raises `ValueError` for a folder that cannot be a fixture.
+    `base` is the folder of the scenario file. Raises `ValueError` if the folder is unusable.
     """
     fixture = scenario.workspace
     if not fixture.folder:
         return scenario
-    beside = beside.resolve()
-    root = (beside / fixture.folder).resolve()
-    if not root.is_relative_to(beside) or root == beside or not root.is_dir():
-        raise ValueError(f"no folder {fixture.folder!r} below the scenario's own; add it there")
-    # An installer may have put byte-code beside them.
+    base = base.resolve()
+    root = (base / fixture.folder).resolve()
+    if not root.is_relative_to(base) or root == base or not root.is_dir():
+        raise ValueError(
+            f"no folder {fixture.folder!r} below the scenario file's folder; create it there"
+        )
+    # An installer can add byte-code files; `ignore` leaves them out.
     files = files_below(root, fixture.ignore) | fixture.files
     return msgspec.structs.replace(
         scenario, workspace=msgspec.structs.replace(fixture, files=files)
@@ -111,34 +113,36 @@ def _with_folder(scenario: Scenario, beside: Path) -> Scenario:
 
 
 def ignored(relative: str, ignore: Sequence[str]) -> bool:
-    """Whether one of these shell patterns is of this name, or of this whole relative path."""
-    spellings = (relative.rpartition("/")[2], relative)
-    return any(fnmatch(spelling, pattern) for spelling in spellings for pattern in ignore)
+    """Return True if a shell pattern matches the file name or the whole relative path."""
+    names = (relative.rpartition("/")[2], relative)
+    return any(fnmatch(name, pattern) for name in names for pattern in ignore)
 
 
 def files_below(root: Path, ignore: Sequence[str] = ()) -> dict[str, str]:
-    """Text by relative path, but for what is ignored or lies in an ignored folder.
+    """Return the text of all files below `root` by relative path.
 
-    Raises `ValueError` for what cannot be a fixture.
+    Ignored files and the content of ignored folders are left out. Raises `ValueError` for a
+    link, a file that is not UTF-8, or more than `MAX_FOLDER_BYTES` in total.
     """
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     size = 0
     for path in sorted(root.rglob("*")):
-        place = path.relative_to(root)
-        if any(ignored(each.as_posix(), ignore) for each in (place, *place.parents[:-1])):
+        location = path.relative_to(root)
+        folders = location.parents[:-1]
+        if any(ignored(part.as_posix(), ignore) for part in (location, *folders)):
             continue
-        relative = place.as_posix()
+        relative = location.as_posix()
         if path.is_symlink():
-            raise ValueError(f"{relative} is a link; put the file itself there")
+            raise ValueError(f"{relative} is a link; replace it with the file")
         if not path.is_file():
             continue
         size += path.stat().st_size
-        if size > MAX_FOLDER:
-            raise ValueError(f"the folder has more than {MAX_FOLDER >> 20} MB; take some out")
+        if size > MAX_FOLDER_BYTES:
+            raise ValueError(f"the folder has more than {MAX_FOLDER_BYTES >> 20} MB; remove files")
         try:
             relative.encode()
-            found[relative] = path.read_bytes().decode()
+            files[relative] = path.read_bytes().decode()
         except UnicodeError as error:
-            remedy = "only text can be a fixture; let the task make it"
+            remedy = "a workspace file must be text; let the session create it"
             raise ValueError(f"{relative} is not UTF-8; {remedy}") from error
-    return found
+    return files

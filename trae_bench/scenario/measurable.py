@@ -1,7 +1,7 @@
-"""What a kind of scenario cannot measure.
+"""Metrics, toggles and conditions that a kind of scenario does not support.
 
-The transport `respx` has no sockets, and runs in this process; what is only installed does
-not run at all.
+The transport `respx` has no sockets and runs the agent in this process. A scenario that measures
+an installation runs nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,72 +10,78 @@ from types import MappingProxyType
 from trae_bench.scenario.diagnostics import Diagnostic
 from trae_bench.scenario.model import Load, Scenario, SubjectSetup
 
-_REMEDY = 'say `transport = "loopback"`, or drop it'
+_REMEDY = 'use `transport = "loopback"`, or remove it'
 
 IN_PROCESS_METRICS = frozenset({"cpu", "cpu_user", "cpu_system", "requests", "request_bytes"})
-"""What can be taken of a session that shares its process with the bench and with respx."""
+"""Metrics of a session that shares its process with trae-bench and respx."""
 
 INSTALL_METRICS = frozenset(
     {"install_size", "closure_size", "unrecorded_size", "bytecode_size", "distributions"}
 )
-"""What can be taken of an install, and of nothing else."""
+"""Metrics of an installation. No other scenario has them."""
 
 _NO_CONNECTIONS = "respx opens no connection"
-_STARTED = "in process the agent is not started anew"
-_SHARED = "in process the agent shares its memory and its modules with the bench"
-_METRICS: Mapping[str, str] = MappingProxyType(
+_NOT_STARTED = "in process the agent does not start again"
+_SHARED = "in process the agent shares memory and modules with trae-bench"
+_METRIC_REASONS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("connections", "handshakes"), _NO_CONNECTIONS)
-    | dict.fromkeys(("time_to_first_request", "time_to_first_answer"), _STARTED)
+    | dict.fromkeys(("time_to_first_request", "time_to_first_answer"), _NOT_STARTED)
     | dict.fromkeys(("peak_rss", "agent_rss", "modules_imported"), _SHARED)
 )
-_OTHER_METRIC = "respx takes longer for a request than many an agent, and on its event loop"
+_OTHER_METRIC = "respx's own time per request, on the agent's event loop, dominates it"
 
-_TOGGLES: Mapping[str, str] = MappingProxyType(
+_TOGGLE_REASONS: Mapping[str, str] = MappingProxyType(
     {"connection_pool": _NO_CONNECTIONS}
-    | dict.fromkeys(("config_cache", "lazy_tools", "optional_deps"), _STARTED)
+    | dict.fromkeys(("config_cache", "lazy_tools", "optional_deps"), _NOT_STARTED)
 )
 
 
 def unmeasurable(scenario: Scenario) -> Iterator[Diagnostic]:
-    """Metrics and toggles that mean nothing in such a scenario."""
-    weighed = scenario.subject.install is not None
+    """Yield a diagnostic for each metric and toggle that the scenario cannot measure."""
+    installs = scenario.subject.install is not None
     for index, name in enumerate(scenario.metrics):
-        if weighed and name not in INSTALL_METRICS:
-            remedy = f"take some of {', '.join(sorted(INSTALL_METRICS))}"
-            yield ("metrics", index), f"{name} is of what runs, not of an install; {remedy}"
-        if not weighed and name in INSTALL_METRICS:
-            remedy = "name what is installed in subject.install, or drop it"
-            yield ("metrics", index), f"{name} is of an install, not of what runs; {remedy}"
+        if installs and name not in INSTALL_METRICS:
+            remedy = f"use some of {', '.join(sorted(INSTALL_METRICS))}"
+            yield (
+                ("metrics", index),
+                f"{name} measures a run, but this scenario only installs; {remedy}",
+            )
+        if not installs and name in INSTALL_METRICS:
+            remedy = "add subject.install, or remove the metric"
+            yield (
+                ("metrics", index),
+                f"{name} measures an installation, but this scenario runs; {remedy}",
+            )
     if scenario.provider.transport != "respx":
         return
     for index, name in enumerate(scenario.metrics):
         if name not in IN_PROCESS_METRICS:
-            reason = _METRICS.get(name, _OTHER_METRIC)
+            reason = _METRIC_REASONS.get(name, _OTHER_METRIC)
             yield ("metrics", index), f"respx cannot measure {name}: {reason}; {_REMEDY}"
     for index, name in enumerate(scenario.toggles.vary):
-        if name in _TOGGLES:
-            said = f"respx cannot show what {name} changes: {_TOGGLES[name]}"
-            yield ("toggles", "vary", index), f"{said}; {_REMEDY}"
+        if name in _TOGGLE_REASONS:
+            problem = f"respx cannot show what {name} changes: {_TOGGLE_REASONS[name]}"
+            yield ("toggles", "vary", index), f"{problem}; {_REMEDY}"
 
 
-def impossible(scenario: Scenario) -> Iterator[Diagnostic]:
-    """Conditions that the scenario's transport does not have."""
+def unsupported_conditions(scenario: Scenario) -> Iterator[Diagnostic]:
+    """Yield a diagnostic for each condition that the scenario's transport does not support."""
     provider = scenario.provider
     if provider.transport != "respx":
         return
-    wanted = {
+    requested = {
         "rtt_seconds": provider.rtt_seconds > 0,
         "bandwidth_bytes_per_second": provider.bandwidth_bytes_per_second is not None,
         "tls": provider.tls,
         "http": provider.http != "1.1",
     }
-    for name, asked in wanted.items():
-        if asked:
+    for name, is_requested in requested.items():
+        if is_requested:
             yield ("provider", name), f"respx has no sockets, so no {name}; {_REMEDY}"
     for index, fault in enumerate(provider.faults):
         if fault.kind == "close":
             yield ("provider", "faults", index), f"{_NO_CONNECTIONS} to close; {_REMEDY}"
     if scenario.load != Load():
-        yield ("load",), f"respx serves one session at a time; {_REMEDY}"
+        yield ("load",), f"respx supports one session at a time; {_REMEDY}"
     if scenario.subject != SubjectSetup():
-        yield ("subject",), f"{_STARTED}; {_REMEDY}"
+        yield ("subject",), f"{_NOT_STARTED}; {_REMEDY}"

@@ -1,4 +1,4 @@
-"""What a scenario file holds, as records: one a table of the file. Data only."""
+"""Records of a scenario file, one for each table of the file. Data only."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -8,27 +8,27 @@ Protocol = Literal["openai_chat", "openai_responses", "anthropic_messages", "gem
 Transport = Literal["loopback", "respx"]
 Distribution = Literal["fixed", "uniform", "lognormal"]
 FaultKind = Literal["status", "reset", "cut", "garbage", "close"]
-# `$` alone would let a trailing newline through.
+# `$` alone accepts a trailing newline.
 Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$(?!\n)")]
 Seed: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
-FINISH = "task_done"
+FINISH_TOOL = "task_done"
 """The tool that ends a session."""
 MAX_TURNS = 100_000
-"""A script longer than this, repeats counted, is a slip of the keyboard."""
+"""Maximum turns of a script, including repeats."""
 USUAL_STATUS = 503
-"""Of an error reply whose status the scenario leaves open."""
-MAX_THOUGHT = 3600.0
-"""Seconds; longer think times are cut to this, whatever the distribution says."""
+"""HTTP status of an error reply if the scenario gives none."""
+MAX_THINK_SECONDS = 3600.0
+"""Maximum think time; longer values of a distribution are reduced to it."""
 
 
 class ScriptedCall(Struct, frozen=True, forbid_unknown_fields=True):
-    """One tool call of a scripted turn; `{workspace}` in a string is the session's folder."""
+    """One tool call of a scripted turn. `{workspace}` in a string is the session's folder."""
 
     tool: str
     arguments: dict[str, Any] = {}
     arguments_json: str = ""
-    """In place of `arguments`, for what TOML cannot say, such as null: a JSON object."""
+    """A JSON object instead of `arguments`, for values that TOML does not have, such as null."""
 
 
 class Turn(Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,163 +37,165 @@ class Turn(Struct, frozen=True, forbid_unknown_fields=True):
     text: str = ""
     calls: tuple[ScriptedCall, ...] = ()
     repeat: Annotated[int, Meta(ge=1, le=MAX_TURNS)] = 1
-    """Played so many times; where this is more than 1, `{n}` in a string is the count, from 1."""
+    """Number of times the turn is played. If above 1, `{n}` in a string is the count, from 1."""
 
 
 class Fault(Struct, frozen=True, forbid_unknown_fields=True):
-    """What goes wrong with one request.
+    """A fault that the provider injects into one request.
 
-    status   an error reply; the turn is played at the client's next try
-    reset    the connection is reset before any reply; the turn is played at the next try
-    cut      half of the reply, then the end of the connection; played whole at the next try
-    garbage  bytes that are no HTTP; the turn is played at the next try
-    close    the reply is whole, then the connection is closed without having said so
+    status   sends an error reply; the client's next request gets the turn
+    reset    resets the connection before any reply; the next request gets the turn
+    cut      sends half of the reply, then closes; the next request gets the whole turn
+    garbage  sends bytes that are not HTTP; the next request gets the turn
+    close    sends the whole reply, then closes the connection without `Connection: close`
     """
 
     request: Annotated[int, Meta(ge=1, le=MAX_TURNS)]
-    """Which of the session's requests, from 1 in order of arrival; further tries count, too."""
+    """Number of the request in the session, from 1 in order of arrival, including retries."""
     kind: FaultKind
     status: Annotated[int, Meta(ge=400, le=599)] | None = None
-    """HTTP status of `kind = "status"`; 503 where it is not given."""
+    """HTTP status of `kind = "status"`. Default: 503."""
     retry_after: Annotated[float, Meta(ge=0, le=3600)] | None = None
-    """Seconds that the reply of `kind = "status"` asks the client to wait, by `Retry-After`."""
+    """`Retry-After` header of `kind = "status"`, in seconds."""
 
 
 class ProviderConditions(Struct, frozen=True, forbid_unknown_fields=True):
-    """How the scripted provider behaves."""
+    """Protocol, timing, network conditions and faults of the scripted provider."""
 
     protocol: Protocol = "openai_chat"
-    think_seconds: Annotated[float, Meta(ge=0, le=MAX_THOUGHT)] = 0.0
-    """Mean of what is waited before each reply."""
+    think_seconds: Annotated[float, Meta(ge=0, le=MAX_THINK_SECONDS)] = 0.0
+    """Mean think time before each reply, in seconds."""
     think_distribution: Distribution = "fixed"
-    """How think times spread around their mean; drawn by `seed`, the same for both sides."""
+    """Distribution of think times around their mean, drawn from `seed`; equal for both sides."""
     think_spread: Annotated[float, Meta(ge=0, le=3)] = 0.0
-    """uniform: half the width, as a share of the mean; lognormal: sigma of the logarithm."""
+    """uniform: half the width as a fraction of the mean; lognormal: sigma of the logarithm."""
     seed: Seed = 1
-    """Of the think times."""
+    """Seed of the think times."""
     transport: Transport = "loopback"
-    """loopback: a server in a process of its own; respx: in process, without any socket."""
+    """loopback: a server in a separate process; respx: a mock in process, without sockets."""
     rtt_seconds: Annotated[float, Meta(ge=0, le=60)] = 0.0
-    """Round trip to the provider; opening a connection costs one, as it does in TCP."""
+    """Round-trip time to the provider. Opening a connection costs one, as in TCP."""
     bandwidth_bytes_per_second: Annotated[int, Meta(ge=1000)] | None = None
-    """Of each connection, each way; no limit where it is not given."""
+    """Bandwidth of each connection in each direction. Default: no limit."""
     tls: bool = False
     http: Literal["1.1", "2"] = "1.1"
-    """Highest version that the provider speaks; over TLS a client may still pick 1.1."""
+    """Highest HTTP version of the provider. Over TLS a client can still choose 1.1."""
     stream: bool = False
-    """Replies are streamed, and the agent is told to ask for that."""
+    """Replies are streamed, and the agent's config requests streaming."""
     chunk_characters: Annotated[int, Meta(ge=1)] = 20
-    """Of text or arguments in one event of a streamed reply."""
+    """Characters of text or arguments in one event of a streamed reply."""
     chunk_seconds: Annotated[float, Meta(ge=0, le=60)] = 0.0
-    """Waited between two events of a streamed reply."""
+    """Delay between two events of a streamed reply, in seconds."""
     faults: tuple[Fault, ...] = ()
 
 
 class ToggleUse(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which optimisations this scenario can feel, and which are held on or off in every arm."""
+    """Toggles that this scenario compares, and toggles held at one value in every arm."""
 
     vary: tuple[str, ...]
     hold: dict[str, bool] = {}
 
 
 class GeneratedFiles(Struct, frozen=True, forbid_unknown_fields=True):
-    """Files of made-up program text; the same numbers always make the same files."""
+    """Generated files of program text; equal fields generate equal files."""
 
     files: Annotated[int, Meta(ge=1, le=100_000)]
     bytes_low: Annotated[int, Meta(ge=0, le=1 << 30)] = 2_000
     bytes_high: Annotated[int, Meta(ge=0, le=1 << 30)] = 40_000
-    """Sizes are spread evenly on a logarithmic scale, so that most files are small."""
+    """Sizes are log-uniform between `bytes_low` and `bytes_high`, so most files are small."""
     seed: Seed = 1
     pattern: str = "src/file_{n}.py"
-    """Relative path of each file; `{n}` is its number, from 1."""
+    """Relative path of each file. `{n}` is its number, from 1."""
 
 
 class WorkspaceFixture(Struct, frozen=True, forbid_unknown_fields=True):
-    """What lies in the session's folder at the start: a copied folder, then generated files,
-    then single files, later ones over earlier ones."""
+    """Initial content of the session's folder: a copied folder, generated files, single files.
+
+    They are written in this order; a later file replaces an earlier one.
+    """
 
     files: dict[str, str] = {}
-    """Text by relative path."""
+    """Text of single files by relative path."""
     folder: str = ""
-    """A folder to copy, relative to the scenario file and below its folder."""
+    """Folder to copy, as a relative path below the scenario file's folder."""
     generate: GeneratedFiles | None = None
     ignore: tuple[str, ...] = ("__pycache__", "*.pyc")
-    """Names that do not count in the digest of what the session left."""
+    """Shell patterns of files that the digest of the final workspace leaves out."""
 
 
 class Load(Struct, frozen=True, forbid_unknown_fields=True):
-    """How many sessions one trial runs, all in one process of the subject.
+    """Number of sessions in one trial, all in one process of the subject.
 
-    Each has a workspace and a script of its own. closed: the next one begins when one ends,
-    `concurrency` at a time; steady: one begins every `1 / sessions_per_second`, and waits
-    where `concurrency` are already running.
+    Each session has a separate workspace and script. closed: `concurrency` sessions run at a
+    time, and the next begins when one ends. steady: a session begins every
+    `1 / sessions_per_second` seconds, and waits while `concurrency` sessions are running.
     """
 
     sessions: Annotated[int, Meta(ge=1, le=10_000)] = 1
     concurrency: Annotated[int, Meta(ge=1, le=10_000)] = 1
     arrival: Literal["closed", "steady"] = "closed"
     sessions_per_second: Annotated[float, Meta(gt=0, le=10_000)] | None = None
-    """Of `arrival = "steady"`."""
+    """Arrival rate of `arrival = "steady"`."""
 
 
 class Extras(Struct, frozen=True, forbid_unknown_fields=True):
-    """Optional dependencies of the agent's distribution, by the name of the extra."""
+    """Optional dependencies of the agent's distribution, by name of the extra."""
 
     off: tuple[Name, ...] = ()
-    """Those that the agent needs while the toggle is off."""
+    """Extras that the agent needs while the toggle is off."""
     on: tuple[Name, ...] = ()
-    """Those that it needs while it is on."""
+    """Extras that the agent needs while the toggle is on."""
 
 
 class SubjectSetup(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the subject finds when it starts."""
+    """Config file and command line with which the subject starts."""
 
     models: Annotated[int, Meta(ge=1, le=10_000)] = 1
-    """Entries in its config file; one of them is used."""
+    """Number of models in the config file; the session uses one."""
     format: Literal["json", "yaml"] = "json"
-    """Of its config file."""
+    """Format of the config file."""
     command: tuple[str, ...] = ()
-    """Arguments of the agent's own command line, run in place of a session: then there are no
-    turns and no provider, and `final_text` of the oracle is looked for in what was printed.
-    `{toggles}` stands for the options that set the arm's toggles."""
+    """Arguments of the agent's command line, which runs instead of a session. The scenario then
+    has no turns and no provider, and the oracle searches the output for `final_text`.
+    `{toggles}` expands to the options that set the arm's toggles."""
     runs: Annotated[int, Meta(ge=1, le=10)] = 1
-    """Processes, one after another in one home, each with the whole session and a fresh
-    workspace; the last one is measured. 2 is a warm start."""
+    """Number of processes, run one after another in one home directory. Each runs the whole
+    session in a fresh workspace; the last one is measured. 2 measures a warm start."""
     install: Extras | None = None
-    """In place of a session, what has to be installed for the agent is weighed: one toggle,
-    and the extras of each of its sides."""
+    """Measures the size of an installation instead of a session: the extras for each side of
+    one toggle."""
 
     @property
     def has_session(self) -> bool:
-        """The agent works with a provider."""
+        """Return True if the agent runs a session with a provider."""
         return not self.command and self.install is None
 
 
 class Oracle(Struct, frozen=True, forbid_unknown_fields=True):
-    """What must be true after the session, whatever was switched on."""
+    """Conditions that must hold after the session, in every arm."""
 
     command: str = ""
-    """Run by `sh -c` in the workspace after the session; must exit 0."""
+    """Shell command, run by `sh -c` in the workspace after the session; it must exit with 0."""
     files: dict[str, str] = {}
-    """Exact content by relative path."""
+    """Exact content of files by relative path."""
     final_text: str = ""
-    """Must occur in the agent's final text."""
+    """Text that the agent's final text must contain."""
 
 
 class Normalise(Struct, frozen=True, forbid_unknown_fields=True):
-    """A pattern in tool output that legitimately varies (a test runner's clock, say)."""
+    """A pattern of tool output that may vary between runs, such as a test runner's duration."""
 
     pattern: str
-    """A regular expression of Python's `re`."""
+    """Regular expression of Python's `re`."""
     replace: str
-    r"""What stands there instead; `\1` is the first group."""
+    r"""Replacement text; `\1` is the first group."""
 
 
 class Variant(Struct, frozen=True, forbid_unknown_fields=True):
-    """The scenario with some things changed, asked for as `scenario@variant`.
+    """Named changes to the scenario, selected as `scenario@variant`.
 
-    The keys of a table replace those of the scenario's own table and leave its others as
-    they are; any other value replaces the scenario's.
+    A key in a table replaces that key of the scenario's table; other keys stay. Any other value
+    replaces the scenario's value.
     """
 
     name: Name
@@ -211,16 +213,16 @@ class Variant(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
-    """One scripted session and how it is to be measured."""
+    """One scripted session, its conditions and its metrics."""
 
     name: Name
-    """Lower-case words joined by dashes; the file is called `<name>.toml`."""
+    """Lower-case words joined by dashes. The file is named `<name>.toml`."""
     about: str
-    """What it can show and what it cannot."""
+    """What the scenario measures, and what it cannot show."""
     task: str
-    """What the agent is told to do; `{workspace}` is the session's folder."""
+    """The agent's task. `{workspace}` is the session's folder."""
     turns: tuple[Turn, ...]
-    """What the scripted model answers, one turn a request."""
+    """Replies of the scripted model, one for each request."""
     toggles: ToggleUse
     metrics: tuple[str, ...]
     provider: ProviderConditions = ProviderConditions()
@@ -231,4 +233,4 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     load: Load = Load()
     subject: SubjectSetup = SubjectSetup()
     variants: tuple[Variant, ...] = ()
-    """What else this file stands for."""
+    """Variants of the scenario in the same file."""

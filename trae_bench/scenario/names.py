@@ -1,4 +1,4 @@
-"""The names in a scenario that only other rooms know, and what it cannot measure."""
+"""Check a scenario's names of tools, toggles, metrics and extras against the known ones."""
 
 import json
 import tomllib
@@ -8,14 +8,14 @@ from pathlib import Path
 from trae_bench._util.toml_positions import TomlPath
 from trae_bench.scenario.diagnostics import Diagnostic, raise_for, suggestion
 from trae_bench.scenario.measurable import unmeasurable
-from trae_bench.scenario.model import FINISH, Extras, Scenario
-from trae_bench.scenario.variants import at_home, split
+from trae_bench.scenario.model import FINISH_TOOL, Extras, Scenario
+from trae_bench.scenario.variants import source_path, split
 
-Named = Iterator[Diagnostic]
-"""Where a name stands, and the name."""
+NamePaths = Iterator[Diagnostic]
+"""The path of a name in the file, and the name."""
 
 Tools = Mapping[str, Collection[str]]
-"""The names of each tool's arguments."""
+"""Argument names by tool name."""
 
 
 def check(
@@ -27,13 +27,12 @@ def check(
     extras: Collection[str] | None = None,
     source: Path | None = None,
 ) -> None:
-    """Hold a scenario's names to the known ones; None leaves a kind unchecked. Metrics and
-    toggles that mean nothing in it are refused in any case.
+    """Check a scenario's names against the known ones; None leaves a kind unchecked.
 
-    `source` is the file it came from, for the line numbers. Raises `ScenarioError` that
-    lists every such name.
+    Metrics and toggles that the scenario cannot measure are always rejected. `source` is the
+    scenario file, for line numbers. Raises `ScenarioError` that lists every wrong name.
     """
-    found = [
+    diagnostics = [
         *(_unknown("tool", _tools(scenario), tools) if tools is not None else ()),
         *(_unknown_arguments(scenario, tools) if tools is not None else ()),
         *(_unknown("toggle", _toggles(scenario), toggles) if toggles is not None else ()),
@@ -41,23 +40,25 @@ def check(
         *(_unknown("extra", _extras(scenario), extras) if extras is not None else ()),
         *unmeasurable(scenario),
     ]
-    if not found:
+    if not diagnostics:
         return
     text = source.read_text(encoding="utf-8-sig") if source else ""
-    raise_for(_in_file(found, scenario, text), str(source or scenario.name), text)
+    raise_for(_at_source(diagnostics, scenario, text), str(source or scenario.name), text)
 
 
-def _in_file(found: Sequence[Diagnostic], scenario: Scenario, text: str) -> Sequence[Diagnostic]:
-    """What is wrong with a variant may stand in a table of its own."""
+def _at_source(
+    diagnostics: Sequence[Diagnostic], scenario: Scenario, text: str
+) -> Sequence[Diagnostic]:
+    """Map the paths of a variant to the tables of the file that contain the values."""
     _, name = split(scenario.name)
     variants = tomllib.loads(text).get("variants", ()) if name else ()
     for index, variant in enumerate(variants):
         if variant["name"] == name:
-            return [(at_home(path, variant, index), problem) for path, problem in found]
-    return found
+            return [(source_path(path, variant, index), problem) for path, problem in diagnostics]
+    return diagnostics
 
 
-def _tools(scenario: Scenario) -> Named:
+def _tools(scenario: Scenario) -> NamePaths:
     for index, turn in enumerate(scenario.turns):
         for number, call in enumerate(turn.calls):
             yield ("turns", index, "calls", number, "tool"), call.tool
@@ -66,38 +67,38 @@ def _tools(scenario: Scenario) -> Named:
 def _unknown_arguments(scenario: Scenario, tools: Tools) -> Iterator[Diagnostic]:
     for index, turn in enumerate(scenario.turns):
         for number, call in enumerate(turn.calls):
-            # A session ends at the name of the tool; what it is told is not looked at.
-            if call.tool == FINISH or call.tool not in tools:
+            # The agent ignores the arguments of the tool that ends the session.
+            if call.tool == FINISH_TOOL or call.tool not in tools:
                 continue
-            place: TomlPath = ("turns", index, "calls", number)
+            path: TomlPath = ("turns", index, "calls", number)
             if call.arguments_json:
                 given = json.loads(call.arguments_json)
-                named = [((*place, "arguments_json"), name) for name in given]
+                named = [((*path, "arguments_json"), name) for name in given]
             else:
-                named = [((*place, "arguments", name), name) for name in call.arguments]
+                named = [((*path, "arguments", name), name) for name in call.arguments]
             yield from _unknown(f"argument of {call.tool}", iter(named), tools[call.tool])
 
 
-def _toggles(scenario: Scenario) -> Named:
+def _toggles(scenario: Scenario) -> NamePaths:
     for index, name in enumerate(scenario.toggles.vary):
         yield ("toggles", "vary", index), name
     for name in scenario.toggles.hold:
         yield ("toggles", "hold", name), name
 
 
-def _metrics(scenario: Scenario) -> Named:
+def _metrics(scenario: Scenario) -> NamePaths:
     for index, name in enumerate(scenario.metrics):
         yield ("metrics", index), name
 
 
-def _extras(scenario: Scenario) -> Named:
+def _extras(scenario: Scenario) -> NamePaths:
     install = scenario.subject.install or Extras()
     for side, names in (("off", install.off), ("on", install.on)):
         for index, name in enumerate(names):
             yield ("subject", "install", side, index), name
 
 
-def _unknown(kind: str, named: Named, known: Collection[str]) -> Iterator[Diagnostic]:
+def _unknown(kind: str, named: NamePaths, known: Collection[str]) -> Iterator[Diagnostic]:
     for path, name in named:
         if name not in known:
             yield path, f"no {kind} {name!r}{suggestion(name, known)}"

@@ -1,6 +1,5 @@
 """JSON Schema of scenario files, for editors that complete TOML."""
 
-import json
 from inspect import cleandoc
 from itertools import pairwise
 from pathlib import Path
@@ -12,14 +11,17 @@ from trae_bench.scenario.model import Scenario
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of scenario files, for editors that complete TOML."""
+    """Return the JSON Schema (2020-12) of scenario files, with the fields' docstrings.
+
+    The committed copy is `docs/schemas/scenario.schema.json`.
+    """
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "trae-bench scenario",
     }
     schema = head | msgspec.json.schema(Scenario)
     for struct in schema["$defs"].values():
-        # Newer Pythons take a docstring's indentation away themselves.
+        # Python 3.13 and later remove a docstring's indentation themselves.
         struct["description"] = cleandoc(struct.get("description", ""))
     for (struct, field), text in field_docs(Path(__file__).with_name("model.py")).items():
         described = schema["$defs"].get(struct, {}).get("properties", {}).get(field)
@@ -28,15 +30,12 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def write_json_schema(path: Path | None = None) -> None:
-    """Refresh the committed schema after a change of the records above."""
-    path = path or Path(__file__).resolve().parents[2] / "docs/schemas/scenario.schema.json"
-    path.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
-
-
 def field_docs(source: Path) -> dict[tuple[str, str], str]:
-    """The docstrings below the records' fields, which exist in the source only."""
-    import ast  # for the schema's maker only; every start would pay for it above
+    """Return the docstring of each record field in a source file, by record and field name.
+
+    Python keeps no docstrings of fields at run time, so this parses the source.
+    """
+    import ast  # only the schema needs it; at module level every start would pay for it
 
     docs: dict[tuple[str, str], str] = {}
     for node in ast.parse(source.read_text(encoding="utf-8")).body:

@@ -1,4 +1,4 @@
-"""What is broken as TOML or by type, in words that name the remedy."""
+"""Convert TOML syntax errors and type errors to messages with a remedy."""
 
 import re
 import tomllib
@@ -17,7 +17,7 @@ from trae_bench.scenario.model import Scenario
 _AT = re.compile(
     r"^(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end.*)\)$", re.S
 )
-# tomllib says what it met; these say what it would have liked.
+# tomllib reports what it found; these texts name what it expected.
 _EXPECTED = {
     "Invalid value": 'expected a value: "text", a number, true, false, [array] or {table}',
     "Invalid statement": "expected `key = value`, `[table]`, `[[table]]` or a comment",
@@ -26,11 +26,12 @@ _EXPECTED = {
     "Illegal character '\\n'": "expected the closing quotes of a string",
     "Unclosed array": "expected `,` or the closing `]` of an array",
     "Unclosed inline table": "expected `,` or the closing `}` of an inline table",
-    "Cannot overwrite a value": "expected a key that is not given yet; this one is",
+    "Cannot overwrite a value": "expected a new key; this key is already set",
 }
 
 
 def read_toml(text: str, source: str) -> dict[str, Any]:
+    """Parse TOML. Raises `ScenarioError` with line, column and the expected token."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -44,7 +45,7 @@ def read_toml(text: str, source: str) -> dict[str, Any]:
         hint = f"{expected} ({what[0].lower()}{what[1:]})" if expected else what
         raise ScenarioError(f"{source}:{line}:{column}: {hint}") from error
     except (ValueError, RecursionError) as error:
-        # A number of thousands of digits, brackets thousands deep.
+        # For example a number with thousands of digits, or brackets nested thousands deep.
         raise ScenarioError(f"{source}: not readable as TOML: {error}") from error
 
 
@@ -60,9 +61,12 @@ _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
 def explain(message: str, root: type[Struct] = Scenario) -> Diagnostic:
-    """msgspec's words to the path and a sentence with the remedy; `root` is what the file holds."""
-    what, _, place = message.partition(" - at `$")
-    path = _path_of(place.removesuffix("`"))
+    """Convert a msgspec error message to a path and a message with a remedy.
+
+    `root` is the record type of the whole file.
+    """
+    what, _, location = message.partition(" - at `$")
+    path = _parse_path(location.removesuffix("`"))
     if match := re.fullmatch(r"Object contains unknown field `(.*)`", what, re.S):
         known = _fields_at(root, path)
         return (*path, match[1]), f"unknown field{suggestion(match[1], known)}"
@@ -74,16 +78,16 @@ def explain(message: str, root: type[Struct] = Scenario) -> Diagnostic:
             f"{match[1]!r} is not allowed here{suggestion(match[1], _choices_at(root, path))}",
         )
     if match := re.fullmatch(r"Expected `(\w+)`, got `(.+)`", what):
-        wanted = _TYPE_NAMES.get(match[1], match[1])
-        return path, f"expected {wanted}, got {_TYPE_NAMES.get(match[2], match[2])}"
+        expected = _TYPE_NAMES.get(match[1], match[1])
+        return path, f"expected {expected}, got {_TYPE_NAMES.get(match[2], match[2])}"
     if what.startswith("Expected `str` matching regex"):
         return path, "expected lower-case letters and digits, words joined by single dashes"
     return path, what[0].lower() + what[1:]
 
 
-def _path_of(place: str) -> TomlPath:
+def _parse_path(location: str) -> TomlPath:
     steps: list[str | int] = []
-    for name, index in _STEP.findall(place):
+    for name, index in _STEP.findall(location):
         if index == "...":
             break
         steps.append(name if name else int(index))
@@ -91,24 +95,26 @@ def _path_of(place: str) -> TomlPath:
 
 
 def _type_at(root: type[Struct], path: TomlPath) -> Any:
-    at: Any = root
+    current: Any = root
     for step in path:
-        if isinstance(at, type) and issubclass(at, Struct):
-            types = {field.encode_name: field.type for field in msgspec.structs.fields(at)}
-            at = types.get(str(step))
+        if isinstance(current, type) and issubclass(current, Struct):
+            types = {field.encode_name: field.type for field in msgspec.structs.fields(current)}
+            current = types.get(str(step))
         else:
-            arguments = get_args(at)
-            at = arguments[0 if isinstance(step, int) else -1] if arguments else None
-        if get_origin(at) in (Union, UnionType):
-            at = get_args(at)[0]
-        if get_origin(at) is Annotated:
-            at = get_args(at)[0]
-    return at
+            arguments = get_args(current)
+            current = arguments[0 if isinstance(step, int) else -1] if arguments else None
+        if get_origin(current) in (Union, UnionType):
+            current = get_args(current)[0]
+        if get_origin(current) is Annotated:
+            current = get_args(current)[0]
+    return current
 
 
 def _fields_at(root: type[Struct], path: TomlPath) -> Sequence[str]:
-    at = _type_at(root, path)
-    return at.__struct_encode_fields__ if isinstance(at, type) and issubclass(at, Struct) else ()
+    found = _type_at(root, path)
+    if isinstance(found, type) and issubclass(found, Struct):
+        return found.__struct_encode_fields__
+    return ()
 
 
 def _choices_at(root: type[Struct], path: TomlPath) -> Sequence[str]:

@@ -1,7 +1,8 @@
-"""Variants: named changes of a scenario that stand in its file, one line each.
+"""Variants: named changes to a scenario in the same file.
 
-`api-sequential@tls` is the file `api-sequential.toml` with the tables of its variant `tls`
-laid over its own. Texts and TOML documents only; what comes out is read like any scenario.
+`api-sequential@tls` is `api-sequential.toml` with the tables of its variant `tls` merged into
+the scenario's tables. This module works on names and parsed TOML only; `loader` validates the
+result like any scenario.
 """
 
 import re
@@ -10,21 +11,23 @@ from typing import Any
 
 from trae_bench._util.toml_positions import TomlPath
 
-MARK = "@"
-"""Stands between the name of a scenario, or of its file, and that of a variant."""
-_ASKED = re.compile(rf"(?P<scenario>.*){MARK}(?P<variant>[a-z0-9-]+)", re.DOTALL)
+SEPARATOR = "@"
+"""Separates the scenario's name or file from the variant's name."""
+_VARIANT = re.compile(rf"(?P<scenario>.*){SEPARATOR}(?P<variant>[a-z0-9-]+)", re.DOTALL)
 
 
-def split(asked: str) -> tuple[str, str]:
-    """Name or file of the scenario, and the variant's name; empty for the scenario itself."""
-    # A folder on the way to a file may have the mark in its name.
-    match = _ASKED.fullmatch(asked)
-    return (match["scenario"], match["variant"]) if match else (asked, "")
+def split(name: str) -> tuple[str, str]:
+    """Split `scenario@variant` into the scenario's name or file and the variant's name.
+
+    The variant is empty for the scenario itself.
+    """
+    # The path to a file can contain the separator, so the last one counts.
+    match = _VARIANT.fullmatch(name)
+    return (match["scenario"], match["variant"]) if match else (name, "")
 
 
-def merged(document: Mapping[str, Any], variant: Mapping[str, Any]) -> dict[str, Any]:
-    """The document as the variant has it: keys of its tables replace those of the document's
-    tables, its other values replace the document's."""
+def apply_variant(document: Mapping[str, Any], variant: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document with the variant applied: its tables merged, other values replaced."""
     result = {name: value for name, value in document.items() if name != "variants"}
     for name, value in variant.items():
         if name == "name":
@@ -36,9 +39,11 @@ def merged(document: Mapping[str, Any], variant: Mapping[str, Any]) -> dict[str,
     return result
 
 
-def at_home(path: TomlPath, variant: Mapping[str, Any], index: int) -> TomlPath:
-    """Where a value of a variant's document stands in the file: in the variant, if that has it,
-    else where the scenario has it."""
-    own = variant.get(str(path[0])) if path else None
-    kept = isinstance(own, Mapping) and len(path) > 1 and path[1] not in own
-    return path if own is None or kept else ("variants", index, *path)
+def source_path(path: TomlPath, variant: Mapping[str, Any], index: int) -> TomlPath:
+    """Return the path in the file of a value of the merged document.
+
+    It points into `variants[index]` if the variant sets the value, else into the scenario.
+    """
+    changed = variant.get(str(path[0])) if path else None
+    inherited = isinstance(changed, Mapping) and len(path) > 1 and path[1] not in changed
+    return path if changed is None or inherited else ("variants", index, *path)

@@ -1,17 +1,16 @@
-"""From paired values to an estimate and a verdict. Pure: no clock, no file, no randomness.
+"""Estimates and verdicts from paired values. Pure: no clock, no file, no randomness.
 
 A `Row` holds one metric of one contrast: the values of side A and side B, pair by pair. Its
-`Rule` says at which numbers of pairs it is looked at and how much doubt is allowed.
-`verdicts` judges all rows of a run together, because what one row may claim depends on how
-many rows there are. The rules, their reasons and their limits: docs/statistics.md.
+`Rule` defines the looks (interim analyses) and the error levels. `verdicts` judges all rows of
+a run together, because the significance level of one row depends on the number of rows.
+docs/statistics.md explains the rules, their reasons and their limits.
 
-Effects are natural logarithms of b/a inside this module; thresholds and margins are
-fractions (0.02 is 2 %).
+Effects are log ratios, ln(b/a), inside this module. Thresholds and margins are fractions
+(0.02 is 2 %).
 """
 
 import math
 from collections.abc import Hashable, Iterator, Mapping
-from functools import cache
 from statistics import fmean, median, stdev
 from typing import Literal, TypeVar
 
@@ -19,17 +18,19 @@ from msgspec import Struct
 
 from trae_bench.model.experiment import Better, Mode
 from trae_bench.model.result import Estimate, Interval, Judgement, Rule, Verdict
+from trae_bench.stats.student_t import t_quantile, t_tail
 
-MAX_LOG = 700.0
-"""Of ratios that are told; the exponential of more is no float."""
+MAX_LOG_RATIO = 700.0
+"""Largest log ratio that is converted to a ratio; exp() of more overflows a float."""
 
 Key = TypeVar("Key", bound=Hashable)
 Direction = Literal["regression", "improvement"]
 
 
 DUET_V1 = Rule("duet-v1", looks=(8, 12, 16, 24, 36, 60), threshold=0.02, margin=0.03)
-# Trimming makes the far tail of the test up to 1.2 times as heavy as nominal when the noise is
-# Gaussian, so that this alpha keeps the run's 1 %: see docs/statistics.md.
+# With Gaussian noise, trimming makes the far tail of the test up to 1.2 times as heavy as
+# nominal. An alpha of 0.008 keeps the family-wise error rate of a run at 1 %: see
+# docs/statistics.md.
 SERIAL_V1 = Rule(
     "serial-v1", looks=(8, 12, 20, 40), threshold=0.05, margin=0.10, alpha=0.008, trim=0.1
 )
@@ -39,9 +40,10 @@ RULES: dict[Mode, Rule] = {"duet": DUET_V1, "serial": SERIAL_V1, "exact": EXACT_
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """One metric of one contrast: valid pairs in the order of their numbers, pair 0 left out.
+    """One metric of one contrast: its valid pairs in order, without the warm-up pair 0.
 
-    `a[i]` and `b[i]` are of one pair; both are finite. Raises `ValueError` otherwise.
+    `a[i]` and `b[i]` belong to one pair. Raises `ValueError` if the sides differ in length or a
+    value is not finite.
     """
 
     a: tuple[float, ...]
@@ -49,15 +51,15 @@ class Row(Struct, frozen=True, kw_only=True):
     rule: Rule = DUET_V1
     better: Better = "lower"
     threshold: float | None = None
-    """In place of the rule's (see `threshold_from_floor`); the margin moves along."""
+    """Replaces the rule's threshold; the equivalence margin moves by the same amount."""
     floor_sd: float = 0.0
-    """Standard deviation of A/A log ratios on this machine; 0 if not known."""
+    """Standard deviation of A/A log ratios on this machine; 0 if unknown."""
     floor_varies: bool = False
-    """A/A pairs have more than one value, so that no count can be compared as it is."""
+    """The A/A pairs have more than one value, so counts are not compared exactly."""
     minimum: float = 0.0
-    """A difference up to this, in the metric's unit, is nothing, whatever its ratio."""
+    """Differences up to this, in the metric's unit, count as none, whatever their ratio."""
     gated: bool = True
-    """Counts in the run's family; one that is not can still get a verdict, for information."""
+    """The row belongs to the run's family. Verdicts of other rows are for information."""
 
     def __post_init__(self) -> None:
         if len(self.a) != len(self.b):
@@ -72,8 +74,8 @@ class Row(Struct, frozen=True, kw_only=True):
 def estimate(row: Row) -> Estimate | None:
     """Effect over all pairs of the row; None without a pair.
 
-    The interval is the one that `equivalent` rests on: each end is wrong with a chance of at
-    most `rule.alpha_equivalence`, whichever look the row was stopped at.
+    The interval is the one of the equivalence test: each end is wrong with a probability of at
+    most `rule.alpha_equivalence`, at whichever look the row stopped.
     """
     n = len(row.a)
     if not n:
@@ -83,7 +85,7 @@ def estimate(row: Row) -> Estimate | None:
         "b": median(row.b),
         "difference": median(b - a for a, b in zip(row.a, row.b, strict=True)),
     }
-    fit = fit_of(row, n)
+    fit = fit_row(row, n)
     if fit is None:
         return Estimate(n=n, log_ratio=None, sd=0.0, interval=None, **sides)
     interval = None
@@ -93,17 +95,19 @@ def estimate(row: Row) -> Estimate | None:
 
 
 def threshold_of(row: Row) -> float:
-    """Smallest effect (fraction) that is worth a verdict in this row, all its pairs counted."""
-    return bounds_of(row, len(row.a))[0]
+    """Smallest effect (a fraction) that gets a verdict in this row, from all its pairs."""
+    return threshold_and_margin(row, len(row.a))[0]
 
 
-def smallest_effect(
+def minimum_detectable_effect(
     sd: float, rule: Rule = DUET_V1, family: int = 30, look: int | None = None
 ) -> float:
-    """Effect (fraction) found with 95 % power at a look, by default the last, in a family so large.
+    """Effect (a fraction) that is detected with 95 % power in a family of `family` rows.
 
-    `sd` is the standard deviation of the pairs' log ratios: at the last look this is what a
-    machine with that noise can show at all.
+    `sd` is the standard deviation of the pairs' log ratios; `look` is a number of pairs, by
+    default that of the last look. On the log scale the effect is the sum of the t quantiles of
+    the level and of 5 %, times the standard error: Bloom, Minimum detectable effects, Evaluation
+    Review 19 (1995).
     """
     n = rule.looks[-1] if look is None else look
     df = n - 1 - 2 * int(rule.trim * n)
@@ -111,118 +115,125 @@ def smallest_effect(
     return math.expm1(reach * sd / math.sqrt(n))
 
 
-def threshold_from_floor(
+def threshold_from_noise(
     aa_mean: float, sd: float, rule: Rule = DUET_V1, family: int = 30
 ) -> float:
-    """Threshold (fraction) for a machine whose A/A pairs have this mean and sd (log scale).
+    """Threshold (a fraction) for a machine with this mean and sd of A/A log ratios.
 
-    Never under the rule's own, three times the bias seen, or the smallest effect visible.
+    The maximum of the rule's threshold, three times the A/A bias, and the minimum detectable
+    effect.
     """
-    return max(rule.threshold, 3 * abs(aa_mean), smallest_effect(sd, rule, family))
+    return max(rule.threshold, 3 * abs(aa_mean), minimum_detectable_effect(sd, rule, family))
 
 
 # Verdicts
 
 
 def verdicts(rows: Mapping[Key, Row]) -> dict[Key, Judgement]:
-    """Judge all rows of a run; a function of the values only, not of when they came.
+    """Judge all rows of a run. Depends on the values only, not on when they arrived.
 
-    Pass every row that was planned, also those without pairs: the family is fixed by the plan.
-    Looks are taken in order of their number of pairs; a row that is settled is not looked at
-    again, so pairs added to it later change nothing. At each look the rows are tried from the
-    smallest p-value on; after k verdicts of one direction the level is alpha over M - k in
-    place of M (Holm). The order of `rows` has no influence.
+    Pass every planned row, also rows without pairs: the plan fixes the family. Looks are taken
+    by increasing number of pairs, and share alpha equally (Bonferroni). A settled row is not
+    looked at again, so later pairs change nothing. At each look the rows are tested by increasing
+    p-value; after k verdicts of one direction the level is divided by M - k instead of M (Holm, A
+    simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6,
+    1979). The order of `rows` has no influence.
     """
-    judged: dict[Key, Judgement] = {key: _UNSEEN if r.a else _MISSING for key, r in rows.items()}
+    judged: dict[Key, Judgement] = {
+        key: _NOT_LOOKED_AT if row.a else _NOT_MEASURED for key, row in rows.items()
+    }
     judged.update((key, look.judgement) for key, look in looks(rows))
     return judged
 
 
-_UNSEEN = Judgement(verdict="inconclusive", look=0, settled=False, p=1.0)
-_MISSING = Judgement(verdict="not measured", look=0, settled=False, p=1.0)
+_NOT_LOOKED_AT = Judgement(verdict="inconclusive", look=0, settled=False, p=1.0)
+_NOT_MEASURED = Judgement(verdict="not measured", look=0, settled=False, p=1.0)
 
 
 class LookStatistics(Struct, frozen=True):
-    """What one look at one row shows. Without ratios it can only show that nothing differs."""
+    """Test results of one row at one look. Without ratios only equivalence can be shown."""
 
     direction: Direction
-    """Where the mean points."""
+    """Direction of the mean effect."""
     p_direction: float
     """One-sided p-value of no effect in that direction."""
     large: bool
-    """The mean reaches the threshold."""
+    """The mean effect reaches the threshold."""
     within: bool
-    """The interval lies within the margin; without ratios, every pair within the minimum."""
+    """The interval lies within the margin; without ratios, every pair within the minimum. This
+    is the test by two one-sided tests: Schuirmann, Journal of Pharmacokinetics and
+    Biopharmaceutics 15 (1987)."""
     fit: "Fit | None" = None
-    """None where there is no ratio."""
+    """None if a value has no logarithm."""
     threshold: float = 0.0
-    """A fraction, as is the margin."""
+    """Threshold at this look (a fraction)."""
     margin: float = 0.0
+    """Equivalence margin at this look (a fraction)."""
 
 
 class Look(Struct, frozen=True):
-    """One look at one row, and what came of it; `judgement.look` is the number of pairs."""
+    """One look at one row and its judgement; `judgement.look` is the number of pairs."""
 
     judgement: Judgement
     claims: int
-    """Rows that shared the rule's level: those gated, less the verdicts found before (Holm)."""
+    """Rows that share the rule's level: the gated rows minus the verdicts so far (Holm)."""
     level: float
-    """One-sided p-value up to which an effect is called one."""
+    """Significance level: largest one-sided p-value that gives a verdict."""
     evidence: LookStatistics | None
-    """None where sides that do not vary were compared as they are."""
+    """None if constant counts were compared exactly."""
 
 
 def looks(rows: Mapping[Key, Row]) -> Iterator[tuple[Key, Look]]:
-    """Every look that `verdicts` takes, in its order; a row's last one is its verdict."""
+    """Every look that `verdicts` takes, in order; the last look of a row is its verdict."""
     settled: set[Key] = set()
     family = max(1, sum(row.gated for row in rows.values()))
-    found: dict[Direction, int] = {"regression": 0, "improvement": 0}
+    rejected: dict[Direction, int] = {"regression": 0, "improvement": 0}
     for n in sorted({n for row in rows.values() for n in row.rule.stops}):
-        seen: dict[Key, LookStatistics] = {}
+        tested: dict[Key, LookStatistics] = {}
         for key, row in rows.items():
             if key in settled or len(row.a) < n:
                 continue
-            if exact := _exactly(row, n):
+            if exact := _judge_exactly(row, n):
                 settled.add(key)
                 yield key, Look(exact, family, row.rule.level / family, None)
             elif n in row.rule.looks:
-                seen[key] = _look(row, n)
-        for key in sorted(seen, key=lambda key: seen[key].p_direction):
-            row, evidence = rows[key], seen[key]
-            claims = family - (found[evidence.direction] if row.gated else 0)
+                tested[key] = _test(row, n)
+        for key in sorted(tested, key=lambda key: tested[key].p_direction):
+            row, evidence = rows[key], tested[key]
+            claims = family - (rejected[evidence.direction] if row.gated else 0)
             level = row.rule.level / claims
             judgement = _judge(row, evidence, n, level)
             if judgement.settled:
                 settled.add(key)
             if row.gated and judgement.verdict == evidence.direction:
-                found[evidence.direction] += 1
+                rejected[evidence.direction] += 1
             yield key, Look(judgement, claims, level, evidence)
 
 
-def least_effect(look: Look) -> float | None:
-    """Mean effect (fraction) that this look would have called one, the spread being what it was.
+def critical_effect(look: Look) -> float | None:
+    """Smallest mean effect (a fraction) that is significant at this look, given its spread.
 
     None without ratios.
     """
     if look.evidence is None or (fit := look.evidence.fit) is None:
         return None
     reach = max(t_quantile(look.level, fit.df) * fit.error, math.log1p(look.evidence.threshold))
-    return math.expm1(min(reach, MAX_LOG))
+    return math.expm1(min(reach, MAX_LOG_RATIO))
 
 
-def _look(row: Row, n: int) -> LookStatistics:
-    fit = fit_of(row, n)
+def _test(row: Row, n: int) -> LookStatistics:
+    fit = fit_row(row, n)
     if fit is None:
         pairs = zip(row.a[:n], row.b[:n], strict=True)
         within = all(abs(b - a) <= row.minimum for a, b in pairs)
         return LookStatistics("regression", 1.0, large=False, within=within)
-    threshold, margin = bounds_of(row, n)
+    threshold, margin = threshold_and_margin(row, n)
     worse = fit.mean > 0 if row.better == "lower" else fit.mean < 0
-    # Where every pair says the same there is no spread to divide by, and no doubt either.
-    certain = 0.0 if fit.mean else 0.5
+    # With a standard error of 0 there is no t statistic; the mean alone decides.
+    p_without_error = 0.0 if fit.mean else 0.5
     return LookStatistics(
         direction="regression" if worse else "improvement",
-        p_direction=t_tail(abs(fit.mean) / fit.error, fit.df) if fit.error else certain,
+        p_direction=t_tail(abs(fit.mean) / fit.error, fit.df) if fit.error else p_without_error,
         large=abs(fit.mean) >= math.log1p(threshold),
         within=abs(fit.mean) + fit.half_width <= math.log1p(margin),
         fit=fit,
@@ -244,10 +255,9 @@ def _judge(row: Row, evidence: LookStatistics, n: int, level: float) -> Judgemen
     return Judgement(verdict, look=n, settled=settled, p=min(1.0, 2 * evidence.p_direction))
 
 
-def _exactly(row: Row, n: int) -> Judgement | None:
-    """Verdict on sides that do not vary, here or in A/A pairs; None if they do or the rule does not
-    compare so."""
-    if n != row.rule.exact_at or not constant(row, n):
+def _judge_exactly(row: Row, n: int) -> Judgement | None:
+    """Verdict on constant counts. None if the values vary or the rule has no exact look here."""
+    if n != row.rule.exact_at or not is_constant(row, n):
         return None
     difference = row.b[0] - row.a[0]
     if abs(difference) <= row.minimum:
@@ -256,42 +266,45 @@ def _exactly(row: Row, n: int) -> Judgement | None:
     return Judgement("regression" if worse else "improvement", look=n, settled=True, p=0.0)
 
 
-def constant(row: Row, n: int) -> bool:
-    """Whether neither side has varied in its first n pairs, nor what is known from A/A pairs."""
-    known = row.floor_varies or row.floor_sd
-    return not known and len(set(row.a[:n])) <= 1 and len(set(row.b[:n])) <= 1
+def is_constant(row: Row, n: int) -> bool:
+    """Whether neither side varies in the first n pairs, and the A/A pairs do not vary."""
+    noisy = row.floor_varies or row.floor_sd
+    return not noisy and len(set(row.a[:n])) <= 1 and len(set(row.b[:n])) <= 1
 
 
-# One row's figures, on the log scale
+# Statistics of one row, on the log scale
 
 
 class Fit(Struct, frozen=True):
-    """What the first pairs of a row come to."""
+    """Mean log ratio of the first pairs of a row, and its error."""
 
     mean: float
+    """Trimmed if the rule trims."""
     sd: float
     error: float
-    """Standard error of the mean; 0 only where all pairs agree and no noise is known."""
+    """Standard error of the mean; 0 only if all pairs agree and no A/A noise is known."""
     df: int
+    """Degrees of freedom."""
     half_width: float
-    """Of the interval that `equivalent` rests on."""
+    """Half width of the interval of the equivalence test."""
 
 
-def fit_of(row: Row, n: int) -> Fit | None:
-    """Trimmed mean of the first n pairs' log ratios; None where a value has no logarithm.
+def fit_row(row: Row, n: int) -> Fit | None:
+    """Trimmed mean of the log ratios of the first n pairs; None if a value has no logarithm.
 
-    The error of a trimmed mean comes from the Winsorised values, those cut off replaced by
-    the last ones kept: Yuen, The two-sample trimmed t for unequal population variances,
-    Biometrika 61 (1974). Without trimming it is Student's t.
+    The standard error of a trimmed mean uses the Winsorized values, in which each trimmed value
+    is replaced by the nearest value kept: Yuen, The two-sample trimmed t for unequal population
+    variances, Biometrika 61 (1974). Without trimming this is Student's t.
     """
-    found = log_ratios(row, n)
-    if found is None:
+    ratios = log_ratios(row, n)
+    if ratios is None:
         return None
-    ratios = sorted(found)
+    ratios.sort()
     cut = int(row.rule.trim * n)
     kept = ratios[cut : n - cut]
     sd = _sd([kept[0]] * cut + kept + [kept[-1]] * cut) / (1 - 2 * cut / n)
-    # Few pairs can look calmer than the machine ever is; half its known noise is the least.
+    # The sd of few pairs can fall far below the machine's noise by chance; half the A/A sd is
+    # the lower bound.
     error = max(sd, row.floor_sd / 2) / math.sqrt(n)
     df = n - 1 - 2 * cut
     tail = row.rule.alpha_equivalence / len(row.rule.looks)
@@ -300,7 +313,7 @@ def fit_of(row: Row, n: int) -> Fit | None:
 
 
 def log_ratios(row: Row, n: int | None = None) -> list[float] | None:
-    """ln(b/a) of the first n pairs, by default of all; None where a value has no logarithm."""
+    """ln(b/a) of the first n pairs, by default of all; None if a value has no logarithm."""
     a, b = row.a[:n], row.b[:n]
     if any(value <= 0 for value in (*a, *b)):
         return None
@@ -308,12 +321,12 @@ def log_ratios(row: Row, n: int | None = None) -> list[float] | None:
 
 
 def _sd(values: list[float]) -> float:
-    # stdev of equal values can come out as rounding error; that must not become a divisor.
+    # stdev of equal values can be a rounding error, which must not become a divisor.
     return stdev(values) if len(set(values)) > 1 else 0.0
 
 
-def bounds_of(row: Row, n: int) -> tuple[float, float]:
-    """Threshold and margin (fractions), raised where `minimum` asks for more."""
+def threshold_and_margin(row: Row, n: int) -> tuple[float, float]:
+    """Threshold and equivalence margin (fractions), raised if `minimum` requires it."""
     rule = row.rule
     threshold = rule.threshold if row.threshold is None else row.threshold
     if row.minimum and n:
@@ -321,64 +334,3 @@ def bounds_of(row: Row, n: int) -> tuple[float, float]:
         if smaller_side > 0:
             threshold = max(threshold, row.minimum / smaller_side)
     return threshold, threshold + rule.margin - rule.threshold
-
-
-# Student's t
-
-
-def t_tail(t: float, df: float) -> float:
-    """P(T > t) of Student's t with `df` degrees of freedom, which need not be whole.
-
-    By the incomplete beta function, I_x(df/2, 1/2) / 2 with x = df / (df + t²): Abramowitz
-    and Stegun, Handbook of Mathematical Functions, 26.7.1 with 26.5.27.
-    """
-    if t < 0:
-        return 1 - t_tail(-t, df)
-    x = df / (df + t * t)
-    return _incomplete_beta(x, t * t / (df + t * t), df / 2, 0.5) / 2
-
-
-@cache
-def t_quantile(tail: float, df: float) -> float:
-    """The t with P(T > t) = `tail`, for a tail of at most a half.
-
-    Newton from 0: the tail is convex there (the density falls), so the steps approach the
-    root from one side and cannot leave it. Raises `ValueError` for other tails.
-    """
-    if not 0 < tail <= 0.5:
-        raise ValueError(f"tail must be in (0, 0.5]: {tail}")
-    log_peak = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
-    t, step = 0.0, math.inf
-    while step > 1e-13 * t:
-        density = math.exp(log_peak - (df + 1) / 2 * math.log1p(t * t / df))
-        step = (t_tail(t, df) - tail) / density
-        t += max(step, 0.0)
-    return t
-
-
-def _incomplete_beta(x: float, y: float, a: float, b: float) -> float:
-    """Regularised incomplete beta function I_x(a, b), y = 1 - x.
-
-    Continued fraction DLMF 8.17.22 (https://dlmf.nist.gov/8.17.E22), evaluated by Lentz's
-    method as modified by Thompson and Barnett; it converges fast for x < (a+1)/(a+b+2), and
-    I_x(a, b) = 1 - I_y(b, a) brings every x there.
-    """
-    if x <= 0 or y <= 0:
-        return float(y <= 0)
-    turned = x > (a + 1) / (a + b + 2)
-    if turned:
-        x, y, a, b = y, x, b, a
-    fraction, c, d = 1.0, 1.0, 0.0
-    for m in range(500):
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        even = (m + 1) * (b - m - 1) * x / ((a + 2 * m + 1) * (a + 2 * m + 2))
-        for term in (odd, even):
-            d = 1 / (1 + term * d)
-            c = 1 + term / c
-            fraction *= c * d
-        if abs(c * d - 1) < 1e-15:
-            break
-    log_front = a * math.log(x) + b * math.log(y) - math.log(a)
-    log_beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-    value = math.exp(log_front - log_beta) / fraction
-    return 1 - value if turned else value

@@ -11,8 +11,9 @@ from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.experiment import Cell, Limits, Metric
 from trae_bench.model.result import Comparison
 from trae_bench.model.sample import Sample
-from trae_bench.stats.analysis import RowKey, key_of_row, rule_of, stops
-from trae_bench.stats.decision import t_quantile
+from trae_bench.stats.metric_rules import rule_of, stops
+from trae_bench.stats.pairs import RowKey, key_of_row
+from trae_bench.stats.student_t import t_quantile
 
 GIVE_UP = 3
 """A cell closes when its lost pairs outnumber its counted pairs by this many: after the first

@@ -18,7 +18,7 @@ from msgspec import Struct
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
 from trae_bench.model.run import FORMAT, VERSION, Header, Resumed
 from trae_bench.model.sample import Sample
-from trae_bench.stats.analysis import key_of, key_of_sample
+from trae_bench.stats.pairs import key_of, key_of_sample
 from trae_bench.storage.bounds import MAX_BYTES, check_header, read_bounded, unwritable
 
 MAX_PROBLEM = 4000

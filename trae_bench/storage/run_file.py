@@ -17,7 +17,7 @@ from msgspec import Struct
 from trae_bench._util.atomic_write import write_whole
 from trae_bench.errors import BadRunFile, UsageError
 from trae_bench.model.run import FORMAT, VERSION, RunFile
-from trae_bench.stats.analysis import CellKey, key_of, key_of_sample
+from trae_bench.stats.pairs import CellKey, key_of, key_of_sample
 from trae_bench.storage.bounds import (
     MAX_BYTES,
     MAX_COMPARED,

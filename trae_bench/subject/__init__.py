@@ -1,5 +1,7 @@
-"""What is measured. `executors.Subject` is the seam; a body of it is a module here.
+"""The agents under test. `trae_bench.execution.ports` defines the interface.
 
-reference   agent_core, run by `trae_bench.execution.worker` (the only module that knows agent_core)
-command     any other agent, by its command line
+agent_core   agent_core, run by `trae_bench.execution.worker`; only this module imports agent_core
+command      any other agent, started by its command line
+revisions    checks out commits of the subject and chooses their interpreters
+install      environments with the subject's requirements, and their size on disk
 """

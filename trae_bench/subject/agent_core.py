@@ -1,4 +1,4 @@
-"""agent_core as a subject. The only module of the laboratory that knows its name."""
+"""Runs agent_core as a subject. No other module of trae-bench imports agent_core."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from trae_bench._util import bounded_io
 from trae_bench.errors import CannotMeasure
-from trae_bench.metrics import ASKED_FOR
+from trae_bench.metrics import OPT_IN_METRICS
 from trae_bench.model.experiment import Command, SessionEndpoint, Trial
 from trae_bench.model.sample import ChildReport
 from trae_bench.scenario import Extras, Protocol, Scenario
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PACKAGE = "agent_core"
 _RUN_WORKER = "from trae_bench.execution.worker import main; main()"
 _RUN_CLI = "import sys; sys.argv[0] = 'agent-core'; from agent_core.cli import main; main()"
-"""What the script does that pip installs under the name `agent-core`."""
+"""The code of the `agent-core` script that pip installs."""
 _TYPES = {
     "config": "pathlib:Path",
     "workspace": "pathlib:Path",
@@ -40,18 +40,18 @@ _PROVIDERS: dict[Protocol, str] = {
     "ollama_chat": "ollama",
 }
 _SPARE_STEPS = 5
-"""Steps beyond the script's turns, so that it is the script that ends a session."""
+"""Extra steps in the step limit, so that the script ends the session, not the limit."""
 
 
 def toggles() -> dict[str, str]:
-    """The agent's optimisations by name, each with what stands on its two sides."""
+    """Return the agent's toggles, each with a description of its two sides."""
     from agent_core.toggles import ABOUT
 
     return dict(ABOUT)
 
 
 def tools() -> dict[str, frozenset[str]]:
-    """The agent's tools by every name of theirs, each with the names of its arguments."""
+    """Return the argument names of each tool, by tool name and alias."""
     from agent_core.tools import TOOLS
 
     return {
@@ -62,9 +62,9 @@ def tools() -> dict[str, frozenset[str]]:
 
 
 def toggles_at(folder: Path) -> frozenset[str] | None:
-    """Names of the toggles that the agent in this folder knows; None where it does not tell.
+    """Return the toggles of the agent in a folder. None if they cannot be read.
 
-    They are read, not asked for: a plan runs nothing of what a stranger may have written.
+    The source is parsed, not imported, because planning must not run untrusted code.
     """
     try:
         tree = ast.parse(bounded_io.whole(folder / PACKAGE / "toggles.py"))
@@ -76,28 +76,30 @@ def toggles_at(folder: Path) -> frozenset[str] | None:
     return None
 
 
-def _fields(of: ast.ClassDef) -> Iterator[str]:
-    for node in of.body:
+def _fields(definition: ast.ClassDef) -> Iterator[str]:
+    for node in definition.body:
         match node:
             case ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Name(id="bool")):
                 yield name
 
 
 def extras() -> frozenset[str]:
-    """The names of its optional dependencies."""
+    """Return the names of the extras of this distribution."""
     from trae_bench.subject.install.requirements import declared
 
     return declared().extras
 
 
 def brought(scenario: Scenario, toggles: Mapping[str, bool]) -> dict[str, str]:
-    """The extras without which the agent cannot play a scenario with these toggles, each with the
-    module that it brings; toggles that are not named are on."""
+    """Return the extras that the agent needs to run a scenario, each with its module.
+
+    Toggles that are not listed are on.
+    """
     if not scenario.subject.has_session:
         return {}
     needed = {"yaml": "yaml"} if scenario.subject.format == "yaml" else {}
     if not toggles.get("native_client", True):
-        from agent_core.dynamic_imports import SDKS
+        from agent_core.sdks import SDKS
 
         sdk = SDKS[_PROVIDERS[scenario.provider.protocol]]
         needed[sdk.extra] = sdk.module
@@ -105,11 +107,11 @@ def brought(scenario: Scenario, toggles: Mapping[str, bool]) -> dict[str, str]:
 
 
 class AgentCoreSubject:
-    """Runs agent_core in a fresh interpreter, with the toggles of the trial's arm.
+    """Runs agent_core in a fresh interpreter with the toggles of the trial's arm.
 
-    `installs` has what the scenarios need that weigh an install. An arm of a revision runs
-    the agent that lies at its place, and nothing else of that revision: the worker is this
-    release's own, put into `scratch` alone, so that no agent beside it can be imported.
+    `installs` has the environments of scenarios that measure an install. The arm of a revision
+    runs only the agent from that revision. The worker comes from this release, through a link
+    in `scratch`, so that this release's agent cannot be imported.
     """
 
     reports = True
@@ -129,50 +131,50 @@ class AgentCoreSubject:
         self,
         trial: Trial,
         scenario: Scenario,
-        seats: Sequence[SessionEndpoint],
+        endpoints: Sequence[SessionEndpoint],
         home: Path,
         report_fd: int,
     ) -> Command:
         if scenario.subject.install is not None:
-            weigh = self._installs.command(_extras(trial, scenario), home, report_fd)
-            return Command(argv=weigh, env={}, cwd=seats[0].workspace)
-        work = scenario.subject.command
-        if work:
-            argv: tuple[str, ...] = (_RUN_CLI, *_filled(work, trial.arm.toggles))
+            inventory = self._installs.command(_extras(trial, scenario), home, report_fd)
+            return Command(argv=inventory, env={}, cwd=endpoints[0].workspace)
+        arguments = scenario.subject.command
+        if arguments:
+            argv: tuple[str, ...] = (_RUN_CLI, *_filled(arguments, trial.arm.toggles))
         else:
-            config = _write_config(scenario, seats[0].base_url, home)
-            errand = _errand(trial, scenario, seats, config) | {"report_fd": report_fd}
+            config = _write_config(scenario, endpoints[0].base_url, home)
+            work = _work(trial, scenario, endpoints, config) | {"report_fd": report_fd}
             path = home / "work.json"
-            path.write_text(json.dumps(errand), encoding="utf-8")
+            path.write_text(json.dumps(work), encoding="utf-8")
             argv = (_RUN_WORKER, str(path))
         python, folders = self._python(trial.arm.revision)
         return Command(
-            # -P: a module of the workspace must not take the place of one of ours.
+            # -P: a module in the workspace must not shadow an import.
             argv=(python, "-P", "-c", *argv),
             env={"PYTHONPATH": folders} if folders else {},
-            cwd=seats[0].workspace,
+            cwd=endpoints[0].workspace,
         )
 
     def _python(self, revision: str | None) -> tuple[str, str]:
-        """The interpreter, and its PYTHONPATH."""
+        """Return the interpreter and its PYTHONPATH."""
         if revision is None:
             return sys.executable, self._python_path
-        found = self._revisions.get(revision)
-        if found is None:
+        checkout = self._revisions.get(revision)
+        if checkout is None:
             raise CannotMeasure(f"no revision {revision!r} is checked out; start a new run")
-        return found.python, os.pathsep.join((str(found.folder), self._worker_path))
+        return checkout.python, os.pathsep.join((str(checkout.folder), self._worker_path))
 
     async def perform(
-        self, trial: Trial, scenario: Scenario, seat: SessionEndpoint, home: Path
+        self, trial: Trial, scenario: Scenario, endpoint: SessionEndpoint, home: Path
     ) -> ChildReport:
-        """One session in this process; see `in_process.Subject`."""
+        """Run one session in this process."""
         from agent_core.build import run_task
         from agent_core.toggles import Toggles
 
         outcome = await run_task(
-            scenario.task.replace("{workspace}", seat.workspace),
-            config=_write_config(scenario, seat.base_url, home),
-            workspace=Path(seat.workspace),
+            scenario.task.replace("{workspace}", endpoint.workspace),
+            config=_write_config(scenario, endpoint.base_url, home),
+            workspace=Path(endpoint.workspace),
             trajectory=home / "trajectory.json",
             toggles=Toggles(**trial.arm.toggles),
         )
@@ -187,18 +189,18 @@ class AgentCoreSubject:
 def _extras(trial: Trial, scenario: Scenario) -> tuple[str, ...]:
     if trial.arm.revision is not None:
         raise CannotMeasure(
-            f"{scenario.name} weighs what this checkout needs, which is no revision's; leave it "
-            "out where revisions are compared"
+            f"{scenario.name} measures the install of this checkout, not of a revision; leave it "
+            "out when you compare revisions"
         )
     install = scenario.subject.install or Extras()
     (toggle,) = scenario.toggles.vary
     return install.on if trial.arm.toggles[toggle] else install.off
 
 
-def _errand(
-    trial: Trial, scenario: Scenario, seats: Sequence[SessionEndpoint], config: Path
+def _work(
+    trial: Trial, scenario: Scenario, endpoints: Sequence[SessionEndpoint], config: Path
 ) -> dict[str, object]:
-    """What the worker is to do, but for where it reports; see `worker.py`."""
+    """Return the work file of the worker without `report_fd`; see `worker.py`."""
     load = scenario.load
     return {
         "entry": "agent_core.build:run_task",
@@ -206,31 +208,28 @@ def _errand(
         "types": _TYPES,
         "sessions": [
             {
-                "task": scenario.task.replace("{workspace}", seat.workspace),
-                "base_url": seat.base_url,
-                "workspace": seat.workspace,
+                "task": scenario.task.replace("{workspace}", endpoint.workspace),
+                "base_url": endpoint.base_url,
+                "workspace": endpoint.workspace,
                 "trajectory": str(config.with_name(f"trajectory-{number:04}.json")),
             }
-            for number, seat in enumerate(seats, 1)
+            for number, endpoint in enumerate(endpoints, 1)
         ],
         "concurrency": load.concurrency,
         "interval": 1 / load.sessions_per_second if load.sessions_per_second else 0.0,
         "probe": trial.probe,
-        "heartbeat": trial.mode == "serial" and not ASKED_FOR.isdisjoint(scenario.metrics),
+        "heartbeat": trial.mode == "serial" and not OPT_IN_METRICS.isdisjoint(scenario.metrics),
     }
 
 
 def _filled(arguments: Sequence[str], toggles: Mapping[str, bool]) -> Iterator[str]:
-    """`{toggles}` becomes the options that set the arm's."""
+    """Replace `{toggles}` by the options that set them."""
     for argument in arguments:
         if argument == "{toggles}":
             for name, on in toggles.items():
                 yield from ("--toggle", f"{name}={'on' if on else 'off'}")
         else:
             yield argument
-
-
-# -- the config file --------------------------------------------------------------------
 
 
 def _write_config(scenario: Scenario, base_url: str, home: Path) -> Path:
@@ -242,7 +241,7 @@ def _write_config(scenario: Scenario, base_url: str, home: Path) -> Path:
 
 
 def _yaml(table: Mapping[str, object], indent: str = "") -> Iterator[str]:
-    """Lines as a person would write them; a scalar's JSON is its YAML, too."""
+    """Yield lines of block-style YAML. The JSON of a scalar is valid YAML."""
     for name, value in table.items():
         if isinstance(value, Mapping):
             yield f"{indent}{name}:"
@@ -253,12 +252,12 @@ def _yaml(table: Mapping[str, object], indent: str = "") -> Iterator[str]:
 
 def _config(scenario: Scenario, base_url: str) -> dict[str, object]:
     provider = _PROVIDERS[scenario.provider.protocol]
-    used = {
+    scripted = {
         "api_key": "key-to-nothing",
         "model": "scripted",
         "base_url": base_url,
         "protocol": scenario.provider.protocol,
-        # A failed request is to be seen, not repeated in silence, unless failing is the point.
+        # A failed request must fail the trial, unless the scenario injects faults.
         "max_retries": len(scenario.provider.faults),
         "stream": scenario.provider.stream,
     }
@@ -278,12 +277,12 @@ def _config(scenario: Scenario, base_url: str) -> dict[str, object]:
     return {
         "default_provider": provider,
         "max_steps": sum(turn.repeat for turn in scenario.turns) + _SPARE_STEPS,
-        "model_providers": {provider: used, **others},
+        "model_providers": {provider: scripted, **others},
     }
 
 
 def _worker_alone(scratch: Path) -> str:
-    """A folder in which only this package can be found."""
+    """Create a folder from which only this package can be imported."""
     folder = scratch / "worker"
     folder.mkdir()
     (folder / "trae_bench").symlink_to(Path(__file__).resolve().parents[1])
@@ -291,17 +290,17 @@ def _worker_alone(scratch: Path) -> str:
 
 
 def _folders_to_add() -> str:
-    """Where the packages lie, if a fresh interpreter would not find them: in a checkout.
+    """Return the folders that PYTHONPATH needs to import the packages from a checkout.
 
-    Raises `CannotMeasure` where agent_core is not there at all.
+    Raises `CannotMeasure` if agent_core or trae_bench is not installed.
     """
     installed = {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")}
-    found = []
+    folders: list[str] = []
     for package in ("trae_bench", "agent_core"):
         spec = find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             raise CannotMeasure(f"the package {package} is not installed; install trae-bench again")
         folder = Path(spec.submodule_search_locations[0]).resolve().parent
-        if folder not in installed and str(folder) not in found:
-            found.append(str(folder))
-    return os.pathsep.join(found)
+        if folder not in installed and str(folder) not in folders:
+            folders.append(str(folder))
+    return os.pathsep.join(folders)

@@ -1,11 +1,11 @@
-"""Revisions of the subject: which commit is meant, and its files laid out so that they can run.
+"""Checks out revisions of the subject so that they can run.
 
-Git's own state is left alone: the files of a commit are written into the user's cache as they
-were committed, and what has not been committed is copied there as it is. All of them lie at
-paths of one length, with their byte-code made beforehand, so that neither side of a pair
-starts with an advantage. The folders may be removed at any time but during a run.
+Git's own state is not changed. The files of a commit are written to the user's cache exactly as
+committed, and the working tree is copied. All checkouts have paths of one length and compiled
+byte-code, so that neither side of a pair has an advantage. The folders may be deleted at any
+time except during a run.
 
-Nothing of a revision is run here, and what is found in the cache is not taken on trust.
+Code of a revision is not run here, and the content of the cache is verified before use.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ from trae_bench._util.child_env import environment, outside_hooks
 from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.model.run import RevisionId
 from trae_bench.subject.install.environments import (
+    EnvironmentBuilder,
     NotMade,
-    Workshop,
     available,
     cache_folder,
     sweep,
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
 CONSTRAINTS = "constraints.txt"
 PROJECT = "pyproject.toml"
 NAME_LENGTH = 12
-"""Hexadecimal digits of a revision's name."""
+"""Length of a revision's name in hexadecimal digits."""
 BRANCHES = ("origin/main", "main", "origin/master", "master")
-"""Default branches where git does not know the remote's."""
+"""Default branches to try if git does not know that of the remote."""
 _GIT_SECONDS = 120.0
 _COMPILE_SECONDS = 120.0
-_MAX_HEAD = 200
-"""Bytes of what `git cat-file` says before a file's content."""
+_MAX_HEADER = 200
+"""Maximum bytes of the header that `git cat-file` prints before a file's content."""
 _LINK, _EXECUTABLE, _SUBMODULE = "120000", "100755", "160000"
-"""Modes of git's entries."""
+"""File modes in git trees."""
 _COMMENT = re.compile(r"(^|\s)#.*")
-"""In a lock, as pip has it."""
+"""Comments in a lock file, as pip defines them."""
 
 
 class Revision(RevisionId, frozen=True):
@@ -65,7 +65,7 @@ class Revision(RevisionId, frozen=True):
 
 
 class _Entry(Struct, frozen=True):
-    """A file or link of a commit."""
+    """A file, link or submodule in a commit."""
 
     mode: str
     blob: str
@@ -73,18 +73,20 @@ class _Entry(Struct, frozen=True):
 
     @classmethod
     def of(cls, line: bytes) -> "_Entry":
-        """From a line of `git ls-tree`. Raises `CannotMeasure` for a path that no git would write:
-        a stranger's object may have one."""
-        said, _, name = os.fsdecode(line).partition("\t")
-        mode, _, blob = said.split()
+        """Parse a line of `git ls-tree`. Raises `CannotMeasure` if its path leads out of the tree.
+
+        Git does not write such paths, but a crafted object may have one.
+        """
+        fields, _, name = os.fsdecode(line).partition("\t")
+        mode, _, blob = fields.split()
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
-            raise CannotMeasure(f"a commit cannot be laid out: it has a file at {name!r}")
+            raise CannotMeasure(f"cannot check out a commit: it has a file at {name!r}")
         return cls(mode, blob, path)
 
 
 class Repository:
-    """The git repository of `top`, whose folder `package` is the subject."""
+    """The git repository at `top`, whose folder `package` is the subject."""
 
     def __init__(self, top: Path, package: str) -> None:
         self.top = top
@@ -93,49 +95,50 @@ class Repository:
 
     @classmethod
     def around(cls, folder: Path, package: str) -> "Repository":
-        """The one that `folder` lies in. Raises `UsageError` where there is none."""
+        """Return the repository that contains `folder`. Raises `UsageError` if there is none."""
         if shutil.which("git") is None:
-            raise UsageError("comparing with a commit takes git, which is not installed")
+            raise UsageError("comparing with a commit needs git: install it")
         done = _run("git", "-C", str(folder), "rev-parse", "--show-toplevel")
         if done.returncode:
             raise UsageError(
-                f"{folder} is in no git repository that can be read ({_said(done)}); change to the "
-                "checkout whose commits are to be compared"
+                f"{folder} is not in a readable git repository ({_error(done)}); change to the "
+                "checkout whose commits you want to compare"
             )
         top = Path(os.fsdecode(done.stdout).rstrip("\n"))
         if not (top / package / "__init__.py").is_file():
             raise UsageError(f"{top} has no package {package}; change to a checkout that has it")
         return cls(top, package)
 
-    # -- names
+    # -- commits
 
-    def commit(self, asked: str) -> str:
-        """The commit that a name stands for. Raises `UsageError`."""
-        found = self._commit(asked)
-        if found is None:
-            raise UsageError(f"no commit {asked!r} in {self.top}{self._if_shallow()}")
-        return found
+    def commit(self, name: str) -> str:
+        """Return the commit that a name refers to. Raises `UsageError` if there is none."""
+        commit = self._commit(name)
+        if commit is None:
+            raise UsageError(f"no commit {name!r} in {self.top}{self._shallow_hint()}")
+        return commit
 
-    def has(self, asked: str) -> bool:
-        return self._commit(asked) is not None
+    def has(self, name: str) -> bool:
+        """Return whether a name refers to a commit."""
+        return self._commit(name) is not None
 
     def merge_base(self, branch: str | None = None) -> tuple[str, str]:
-        """Where HEAD left the default branch: the commit, and the branch's name.
+        """Return the merge base of HEAD and the default branch, and the branch's name.
 
-        `branch` is the default one, if it is known. Raises `UsageError`.
+        `branch` is the default branch, if it is known. Raises `UsageError`.
         """
         branch = self._default(branch)
         done = self._git("merge-base", "HEAD", branch)
         if done.returncode:
             raise UsageError(
-                f"HEAD and {branch} have no commit in common{self._if_shallow()}; name the commit "
-                "to compare with: --compare REF"
+                f"HEAD and {branch} have no common commit{self._shallow_hint()}; name the base "
+                "with --compare REF"
             )
         return os.fsdecode(done.stdout).strip(), branch
 
-    def _commit(self, asked: str) -> str | None:
+    def _commit(self, name: str) -> str | None:
         done = self._git(
-            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{asked}^{{commit}}"
+            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
         )
         return None if done.returncode else os.fsdecode(done.stdout).strip()
 
@@ -150,24 +153,24 @@ class Repository:
             if self.has(name):
                 return name
         raise UsageError(
-            f"no default branch was found ({', '.join(names)}){self._if_shallow()}; name the "
+            f"no default branch found (tried {', '.join(names)}){self._shallow_hint()}; name the "
             "commit to compare with (--compare REF), or the branch in pyproject.toml: "
             '[tool.trae-bench] default-branch = "NAME"'
         )
 
-    def _if_shallow(self) -> str:
+    def _shallow_hint(self) -> str:
         done = self._git("rev-parse", "--is-shallow-repository")
         if done.stdout.strip() != b"true":
             return ""
         return (
-            "; this is a shallow clone: get the rest with `git fetch --unshallow` "
+            "; this is a shallow clone: fetch its history with `git fetch --unshallow` "
             "(fetch-depth: 0 of actions/checkout, GIT_DEPTH: 0 on GitLab)"
         )
 
     # -- files
 
     def at(self, commit: str) -> Revision:
-        """The subject as it was committed. Raises `UsageError` where it was not there yet."""
+        """Check out the subject of a commit. Raises `UsageError` if the commit has none."""
         listed = self._must("ls-tree", "-r", "-z", commit, "--", *self._paths)
         entries = [_Entry.of(line) for line in listed.split(b"\0") if line]
         if all(entry.path.parts[0] != self._package for entry in entries):
@@ -177,10 +180,10 @@ class Repository:
             self._write(entries, folder)
             return commit
 
-        return Revision(commit[:NAME_LENGTH], commit, False, _made(fill))
+        return Revision(commit[:NAME_LENGTH], commit, False, _cached(fill))
 
     def head(self) -> Revision:
-        """The subject as it lies in the working tree: tracked files, and new ones not ignored."""
+        """Check out the working tree: tracked files, and new files that are not ignored."""
         commit = self.commit("HEAD")
         status = self._must("status", "--porcelain", "-z", "-uall", "--", *self._paths)
         if not status:
@@ -188,17 +191,19 @@ class Repository:
 
         def fill(folder: Path) -> str:
             self._copy(folder)
-            # Of what was copied, for a file may change in between.
+            # The digest of the copy, because the original may change meanwhile.
             return _digest(folder)[: len(commit)]
 
-        place = _made(fill)
+        place = _cached(fill)
         return Revision(place.name[:NAME_LENGTH], commit, True, place)
 
     def _write(self, entries: Sequence[_Entry], folder: Path) -> None:
-        """Byte for byte: `git archive` would do what .gitattributes and filters say, and lay out
-        something else than what was committed. Submodules are left out, as in a copy."""
+        """Write the committed bytes of each entry. Submodules are left out.
+
+        `git archive` would apply .gitattributes and filters, and so change the files.
+        """
         kept = [entry for entry in entries if entry.mode != _SUBMODULE]
-        # Links come last, so that nothing is written through one.
+        # Links come last, so that no file is written through a link.
         kept.sort(key=lambda entry: entry.mode == _LINK)
         for entry, content in zip(kept, self._blobs(kept), strict=True):
             place = folder / entry.path
@@ -212,23 +217,23 @@ class Repository:
         top = Path(os.path.realpath(folder))
         for entry in kept:
             if not Path(os.path.realpath(folder / entry.path)).is_relative_to(top):
-                raise CannotMeasure(f"a commit cannot be laid out: the link {entry.path} leads out")
+                raise CannotMeasure(f"cannot check out a commit: the link {entry.path} leads out")
 
     def _blobs(self, entries: Sequence[_Entry]) -> Iterator[bytes]:
         names = "".join(f"{entry.blob}\n" for entry in entries).encode()
-        said = self._must("cat-file", "--batch", given=names)
-        at = 0
+        output = self._must("cat-file", "--batch", stdin=names)
+        position = 0
         for entry in entries:
-            head, _, _ = said[at : at + _MAX_HEAD].partition(b"\n")
-            start = at + len(head) + 1
+            header, _, _ = output[position : position + _MAX_HEADER].partition(b"\n")
+            start = position + len(header) + 1
             try:
-                size = int(head.split()[2])
+                size = int(header.split()[2])
             except (IndexError, ValueError) as error:
                 raise CannotMeasure(
-                    f"git cat-file in {self.top}: {entry.path}: {os.fsdecode(head)}"
+                    f"git cat-file in {self.top}: {entry.path}: {os.fsdecode(header)}"
                 ) from error
-            yield said[start : start + size]
-            at = start + size + 1
+            yield output[start : start + size]
+            position = start + size + 1
 
     def _copy(self, folder: Path) -> None:
         listed = self._must(
@@ -241,47 +246,44 @@ class Repository:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
 
-    def _git(self, *arguments: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    def _git(self, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
         command = ("git", "-C", str(self.top), "--no-optional-locks", *arguments)
-        return _run(*command, given=given)
+        return _run(*command, stdin=stdin)
 
-    def _must(self, *arguments: str, given: bytes = b"") -> bytes:
-        done = self._git(*arguments, given=given)
+    def _must(self, *arguments: str, stdin: bytes = b"") -> bytes:
+        done = self._git(*arguments, stdin=stdin)
         if done.returncode:
-            raise CannotMeasure(f"git {arguments[0]} in {self.top}: {_said(done)}")
+            raise CannotMeasure(f"git {arguments[0]} in {self.top}: {_error(done)}")
         return done.stdout
 
 
-def _run(*argv: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+def _run(*argv: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
     try:
         return subprocess.run(
             argv,
-            input=given,
+            input=stdin,
             env=outside_hooks(),
             capture_output=True,
             timeout=_GIT_SECONDS,
             check=False,
         )
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise CannotMeasure(f"{argv[0]} does not run: {error}") from error
+        raise CannotMeasure(f"cannot run {argv[0]}: {error}") from error
 
 
-def _said(done: "subprocess.CompletedProcess[bytes]") -> str:
+def _error(done: "subprocess.CompletedProcess[bytes]") -> str:
     lines = done.stderr.decode(errors="replace").strip().splitlines()
     return lines[0] if lines else f"exit status {done.returncode}"
-
-
-# -- the cache --------------------------------------------------------------------------
 
 
 def _revisions() -> Path:
     return cache_folder().with_name("revisions")
 
 
-def _made(fill: Callable[[Path], str]) -> Path:
-    """A folder that `fill` has filled, under the name that it gives; whole or not at all.
+def _cached(fill: Callable[[Path], str]) -> Path:
+    """Return a cached folder with the files that `fill` writes. `fill` returns the folder's name.
 
-    Raises `CannotMeasure`, also where something else lies there by now.
+    The folder appears atomically. Raises `CannotMeasure`, also if its content was changed.
     """
     folder = _revisions()
     try:
@@ -290,36 +292,34 @@ def _made(fill: Callable[[Path], str]) -> Path:
         with TemporaryDirectory(dir=folder, prefix="making-") as scratch:
             part = Path(scratch, "revision")
             part.mkdir(mode=0o700)
-            place, laid_out = folder / fill(part), _digest(part)
-            # An earlier run, or another bench, may have been faster.
+            place, written = folder / fill(part), _digest(part)
+            # Another run may have created it already.
             with suppress(OSError):
                 part.rename(place)
-        # At once, for the making of the other revision sweeps the cache.
+        # At once, because checking out the other revision sweeps the cache.
         used(place)
         if not place.is_dir():
-            raise CannotMeasure(f"{place} cannot be made; name another folder with XDG_CACHE_HOME")
-        if _digest(place) != laid_out:
-            raise CannotMeasure(f"{place} was changed after it had been laid out; remove it")
+            raise CannotMeasure(f"cannot create {place}; set XDG_CACHE_HOME to another folder")
+        if _digest(place) != written:
+            raise CannotMeasure(f"{place} was changed after the checkout; remove it")
     except OSError as error:
-        raise CannotMeasure(f"{error}; name another folder with XDG_CACHE_HOME") from error
+        raise CannotMeasure(f"{error}; set XDG_CACHE_HOME to another folder") from error
     return place
 
 
 def _digest(folder: Path) -> str:
-    """Of all that lies there but byte-code, which each run makes anew."""
-    found = hashlib.sha256()
+    """Return the digest of all files and links except byte-code, which each run compiles."""
+    digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         if "__pycache__" in relative.parts or (path.is_dir() and not path.is_symlink()):
             continue
         link = path.is_symlink()
         content = os.fsencode(path.readlink()) if link else path.read_bytes()
-        runs, name = os.access(path, os.X_OK), os.fsencode(relative)
-        found.update(b"%d %d %d %d %s" % (len(name), len(content), link, runs, name) + content)
-    return found.hexdigest()
-
-
-# -- what they run in -------------------------------------------------------------------
+        executable, name = os.access(path, os.X_OK), os.fsencode(relative)
+        header = b"%d %d %d %d %s" % (len(name), len(content), link, executable, name)
+        digest.update(header + content)
+    return digest.hexdigest()
 
 
 def with_interpreters(
@@ -353,7 +353,7 @@ def _declared(folder: Path) -> tuple[object, ...]:
 
 
 def _locked(folder: Path) -> tuple[str, ...]:
-    """Lines of the lock, without comments. Raises `CannotMeasure`."""
+    """Return the lines of the lock file without comments. Raises `CannotMeasure`."""
     file = folder / CONSTRAINTS
     try:
         lines = bounded_io.text(file).splitlines()
@@ -368,68 +368,75 @@ def _locked(folder: Path) -> tuple[str, ...]:
 def _own_environments(
     base: Revision, head: Revision, package: str, say: Callable[[str], None]
 ) -> tuple[str, str]:
-    say("base and head declare different dependencies: each gets an environment of its own")
+    say("base and head declare different dependencies: each gets its own environment")
     problems = []
     for installer in available():
         try:
             pythons = []
             for revision in (base, head):
-                # A base without a lock gets head's versions of what it asks for.
+                # A base without a lock file gets the versions of head.
                 lock = _plain_lock(revision.folder) or _plain_lock(head.folder)
-                shop = Workshop(installer, say, cache_folder(), lock)
-                made = shop.environment(_requirements(revision.folder / package))
+                builder = EnvironmentBuilder(installer, say, cache_folder(), lock)
+                made = builder.environment(_requirements(revision.folder / package))
                 pythons.append(str(made / "bin" / "python"))
             return pythons[0], pythons[1]
         except NotMade as error:
             problems.append(f"{installer.name}: {error}")
     raise CannotMeasure(
-        "an environment for the base cannot be made: "
-        + "\n".join(problems or ["neither uv nor pip is here"])
+        "cannot make an environment for the base: "
+        + "\n".join(problems or ["neither uv nor pip is installed"])
     )
 
 
 def _plain_lock(folder: Path) -> Path | None:
-    """The lock, if there is one. Raises `CannotMeasure` where it says more than versions: options
-    and addresses would have an installer run what a stranger wrote."""
+    """Return the lock file, if there is one. Raises `CannotMeasure` if it has options or URLs.
+
+    They would let an installer run untrusted code.
+    """
     file = folder / CONSTRAINTS
     for line in _locked(folder):
         if "@" in line or (line.startswith("-") and not line.startswith("--hash=")):
-            raise CannotMeasure(f"{file}: {line!r} is no version; an environment takes no more")
+            raise CannotMeasure(
+                f"{file}: {line!r} is not a pinned version; only versions are allowed here"
+            )
     return file if file.is_file() else None
 
 
 def _requirements(package: Path) -> "tuple[Requirement, ...]":
-    """What a revision declares, with those of its extras that are installed here.
+    """Return the requirements of a revision, with those extras that are installed here.
 
-    Raises `CannotMeasure`, also for one by its address: what lies there would be built, and so
-    be run.
+    Raises `CannotMeasure`, also for a requirement by URL: building it would run its code.
     """
     from trae_bench.subject.install.requirements import declared, needed
 
-    of = declared(package)
-    always = set(needed((), of))
-    extras = [extra for extra in of.extras if _all_here(set(needed((extra,), of)) - always)]
-    asked = needed(extras, of)
-    for one in asked:
-        if one.version.startswith("@"):
-            raise CannotMeasure(f"{package.with_name(PROJECT)}: {one}: only an index can be asked")
-    return asked
+    project = declared(package)
+    always = set(needed((), project))
+    extras = [
+        extra for extra in project.extras if _all_installed(set(needed((extra,), project)) - always)
+    ]
+    requirements = needed(extras, project)
+    for requirement in requirements:
+        if requirement.version.startswith("@"):
+            raise CannotMeasure(
+                f"{package.with_name(PROJECT)}: {requirement}: must be a version from an index"
+            )
+    return requirements
 
 
-def _all_here(asked: "Collection[Requirement]") -> bool:
+def _all_installed(requirements: "Collection[Requirement]") -> bool:
     try:
-        for one in asked:
-            metadata.distribution(one.name)
+        for requirement in requirements:
+            metadata.distribution(requirement.name)
     except metadata.PackageNotFoundError:
         return False
     return True
 
 
 def _compile(python: str, folder: Path) -> None:
-    """Anew, for what lies there may be of another source. What does not compile will be told by
-    the trial that imports it.
+    """Compile all modules again, because cached byte-code may belong to another source.
 
-    Without `site`, which would run what was installed (.pth) with more than a trial gets.
+    A module that does not compile fails the trial that imports it. `-S` keeps installed .pth
+    files from running outside a trial.
     """
     command = [python, "-I", "-S", "-m", "compileall", "-qq", "-f", str(folder)]
     with suppress(OSError, subprocess.TimeoutExpired):

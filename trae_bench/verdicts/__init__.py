@@ -1,7 +1,11 @@
-"""What the rows of a run add up to.
+"""Conclusions from the rows of a run.
 
-gate       the exit code of a run, and the reason
-run_diff   two stored runs compared
-claims     sentences of a document, checked against runs
-caveats    what a reader must know besides the table
+gate          exit code of a run, and its reason
+run_diff      compares two stored runs
+run_data      indexes a stored run for the comparison
+change        estimates one change between two stored runs
+claims        checks claims of documents against runs
+claims_file   reads and validates a claims file
+claim_range   ratio ranges such as "60-80 % less"
+caveats       warnings that a reader of a run needs besides the table
 """

@@ -1,6 +1,6 @@
-"""What must be known to read the table of a run aright: sentences, from its header and samples.
+"""Warnings that a reader needs besides the table of a run, from its header and samples. Pure.
 
-Pure. Names in a sentence are as they stand in the run file: whoever shows it must escape it.
+Names appear in the sentences as in the run file; the caller must escape them.
 """
 
 from collections.abc import Iterator
@@ -10,25 +10,25 @@ from trae_bench.metrics import METRICS
 from trae_bench.model.run import RunFile
 from trae_bench.storage.seal import BROKEN_SEAL, seal_fits
 
-NEAR = 0.2
-"""Share of the agent's CPU time from which on the provider's own is told."""
+MIN_PROVIDER_SHARE = 0.2
+"""Provider CPU time, as a share of the agent's, above which it is reported."""
 MAX_NOTE = 600
-"""Characters."""
-MAX_TOLD = 5
-"""Scenarios that are told of the same thing."""
+"""Maximum characters of a caveat in a report."""
+MAX_SCENARIOS = 5
+"""Scenarios that are listed by name for one caveat."""
 
 
-def notes(run: RunFile) -> list[str]:
-    """Each sentence stands for itself; mostly there are none."""
-    return [*_seal(run), *_pinning(run), *_provider(run), *_installs(run)]
+def caveats_of(run: RunFile) -> list[str]:
+    """One sentence per caveat; most runs have none."""
+    return [*_broken_seal(run), *_unpinned(run), *_provider_share(run), *_no_environments(run)]
 
 
-def _seal(run: RunFile) -> Iterator[str]:
+def _broken_seal(run: RunFile) -> Iterator[str]:
     if not seal_fits(run):
-        yield f"Not to be relied on: {BROKEN_SEAL} (trae-bench verify tells more)"
+        yield f"Not to be relied on: {BROKEN_SEAL} (trae-bench verify shows more)"
 
 
-def _pinning(run: RunFile) -> Iterator[str]:
+def _unpinned(run: RunFile) -> Iterator[str]:
     serial = [
         name
         for name, metric in run.header.metrics.items()
@@ -36,36 +36,37 @@ def _pinning(run: RunFile) -> Iterator[str]:
     ]
     if serial:
         yield (
-            f"{', '.join(serial)}: taken one side after the other, for processes cannot be pinned "
-            "to a core here, and judged by the rule for wall times; small effects stay inconclusive"
+            f"{', '.join(serial)}: measured one side after the other, because processes cannot be "
+            "pinned to a core here, and judged by the rule for wall times; small effects stay "
+            "inconclusive"
         )
 
 
-def _provider(run: RunFile) -> Iterator[str]:
-    """Scenarios in which the provider works about as much as the agent, the worst first."""
+def _provider_share(run: RunFile) -> Iterator[str]:
+    """Scenarios with a high CPU share of the scripted provider, the highest share first."""
     used: dict[str, list[tuple[float, float]]] = {}
     for sample in run.samples:
         if {"provider_cpu", "cpu"} <= sample.metrics.keys():
             both = sample.metrics["provider_cpu"], sample.metrics["cpu"]
             used.setdefault(sample.scenario, []).append(both)
-    found = []
+    shares = []
     for scenario, pairs in used.items():
         provider, agent = (median(values) for values in zip(*pairs, strict=True))
-        if provider > NEAR * agent:
-            found.append((provider / max(agent, 1e-9), scenario, provider, agent))
-    for _, scenario, provider, agent in sorted(found, reverse=True)[:MAX_TOLD]:
+        if provider > MIN_PROVIDER_SHARE * agent:
+            shares.append((provider / max(agent, 1e-9), scenario, provider, agent))
+    for _, scenario, provider, agent in sorted(shares, reverse=True)[:MAX_SCENARIOS]:
         yield (
-            f"{scenario}: the scripted provider used {1000 * provider:.3g} ms of CPU to the "
-            f"agent's {1000 * agent:.3g} ms; that is part of both sides' wall times, whose ratios "
-            "are nearer to 1 for it"
+            f"{scenario}: the scripted provider used {1000 * provider:.3g} ms of CPU time, the "
+            f"agent {1000 * agent:.3g} ms; the provider's time is part of both sides' wall times "
+            "and moves their ratios towards 1"
         )
-    if len(found) > MAX_TOLD:
-        yield f"so it is in {len(found) - MAX_TOLD} more scenarios"
+    if len(shares) > MAX_SCENARIOS:
+        yield f"the same holds for {len(shares) - MAX_SCENARIOS} more scenarios"
 
 
-def _installs(run: RunFile) -> Iterator[str]:
+def _no_environments(run: RunFile) -> Iterator[str]:
     if run.header.versions.get("installer") == "none":
         yield (
-            "No environment could be made to be weighed: sizes and distributions are from the "
-            "lists (RECORD) of what is installed beside the bench"
+            "No environment could be created to measure its size: sizes and distributions are "
+            "from the RECORD files of the packages installed beside trae-bench"
         )

@@ -1,7 +1,7 @@
-"""What a run comes to for whoever waits for it: pass or not, and the exit code. Pure.
+"""Result of a run as a gate: pass or fail, and the exit code. Pure.
 
-Only a run that compares two revisions is a gate. A toggle that makes something slower is a
-finding of a run of toggles, no failure of it.
+Only a run that compares two revisions is a gate. In a run of toggles, a toggle that slows the
+agent down is a finding, not a failure.
 """
 
 import math
@@ -13,13 +13,13 @@ from msgspec import Struct
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.result import Comparison, NoiseEstimate, Pairs
 from trae_bench.model.run import RunFile
-from trae_bench.stats.decision import MAX_LOG
+from trae_bench.stats.decision import MAX_LOG_RATIO
 
 Kind = Literal[
     "pass", "regression", "inconclusive", "not measured", "answers differ", "interrupted"
 ]
 
-CODES: dict[Kind, int] = {
+EXIT_CODES: dict[Kind, int] = {
     "pass": 0,
     "regression": 1,
     "inconclusive": 0,
@@ -27,39 +27,43 @@ CODES: dict[Kind, int] = {
     "answers differ": 5,
     "interrupted": 130,
 }
-STRICT = 3
-"""Exit code of `inconclusive`, where that is no pass."""
+STRICT_EXIT_CODE = 3
+"""Exit code of `inconclusive` with --strict."""
 
-MAX_LOST = 0.1
-"""Share of a comparison's pairs up to which answers that differ, or crashes, may be an accident,
-as a single pair may be: a head that is wrong now and then is wrong."""
+MAX_LOST_SHARE = 0.1
+"""Largest share of a comparison's pairs that may have different answers, or may be lost, without
+failing the gate. A single pair is always tolerated."""
 
 
 class GateResult(Struct, frozen=True):
-    """The one word on a run, and the rows that it rests on."""
+    """Result of a run, and the rows that decide it."""
 
     kind: Kind
     rows: tuple[Comparison, ...] = ()
-    """Those that make it so; of a pass, the improvements."""
+    """The deciding rows; for a pass, the improvements."""
     reasons: tuple[str, ...] = ()
-    """Why there was nothing to judge."""
+    """Why the run could not be judged."""
     gates: bool = True
-    """Off where toggles are compared."""
+    """False if the run compares toggles."""
 
     def code(self, *, strict: bool = False) -> int:
-        return STRICT if strict and self.kind == "inconclusive" else CODES[self.kind]
+        return STRICT_EXIT_CODE if strict and self.kind == "inconclusive" else EXIT_CODES[self.kind]
 
 
 def outcome(run: RunFile, *, claimed: bool = True) -> GateResult:
-    """`claimed` is off where a run was too short for verdicts."""
+    """Result of a run; `claimed` is False if the run was too short for verdicts."""
     gates = run.header.revisions is not None
     if run.stopped == "interrupted":
         return GateResult("interrupted", gates=gates)
     rows = [row for row in run.comparisons if row.contrast != NOISE_FLOOR]
     if gates:
-        found = _differing(rows) or (_worse(rows) if claimed else None) or _lost(run, rows)
-        if found is not None:
-            return found
+        failure = (
+            _different_answers(rows)
+            or (_regressions(rows) if claimed else None)
+            or _lost(run, rows)
+        )
+        if failure is not None:
+            return failure
     undecided = _undecided(rows, claimed)
     if undecided is not None and not _all_new(run):
         return GateResult(undecided.kind, undecided.rows, undecided.reasons, gates)
@@ -67,39 +71,39 @@ def outcome(run: RunFile, *, claimed: bool = True) -> GateResult:
     return GateResult("pass", better, gates=gates)
 
 
-def _differing(rows: Iterable[Comparison]) -> GateResult | None:
-    differ = tuple(row for row in rows if answers_differ(row) is not None)
-    return GateResult("answers differ", differ) if differ else None
+def _different_answers(rows: Iterable[Comparison]) -> GateResult | None:
+    different = tuple(row for row in rows if answers_differ(row) is not None)
+    return GateResult("answers differ", different) if different else None
 
 
 def answers_differ(row: Comparison) -> Pairs | None:
-    """The pairs of a row, fresh ones included, whose answers differ too often for an accident."""
-    taken = _taken(row)
-    return next((each for each in taken if _no_accident(each.answers_differ, each)), None)
+    """The pairs of a row, or its fresh pairs, if too many of them have different answers."""
+    return next((pairs for pairs in _pairs(row) if _too_many(pairs.answers_differ, pairs)), None)
 
 
 def not_measured(row: Comparison) -> Pairs | None:
-    """The pairs of a row, fresh ones included, that were lost too often for an accident."""
-    return next((each for each in _taken(row) if _no_accident(each.not_measured, each)), None)
+    """The pairs of a row, or its fresh pairs, if too many of them were lost."""
+    return next((pairs for pairs in _pairs(row) if _too_many(pairs.not_measured, pairs)), None)
 
 
-def _taken(row: Comparison) -> tuple[Pairs, ...]:
+def _pairs(row: Comparison) -> tuple[Pairs, ...]:
     return (row.pairs,) if row.confirmation is None else (row.pairs, row.confirmation.pairs)
 
 
-def _no_accident(lost: int, pairs: Pairs) -> bool:
-    return lost > 0 and (not pairs.measured or lost > max(1, MAX_LOST * (lost + pairs.measured)))
+def _too_many(lost: int, pairs: Pairs) -> bool:
+    limit = max(1, MAX_LOST_SHARE * (lost + pairs.measured))
+    return lost > 0 and (not pairs.measured or lost > limit)
 
 
-def _worse(rows: Iterable[Comparison]) -> GateResult | None:
+def _regressions(rows: Iterable[Comparison]) -> GateResult | None:
     worse = tuple(row for row in rows if row.gated and row.judgement.verdict == "regression")
     return GateResult("regression", worse) if worse else None
 
 
 def _lost(run: RunFile, rows: Sequence[Comparison]) -> GateResult | None:
-    """Too many pairs of a comparison were lost, or equal sides do not come out equal."""
+    """Too many pairs of a comparison were lost, or the A/A sides of a metric differ."""
     lost = tuple(row for row in rows if not_measured(row) is not None)
-    reasons = [uneven(floor) for floor in run.noise if floor.reliability == "sides differ"]
+    reasons = [bias_message(noise) for noise in run.noise if noise.reliability == "sides differ"]
     if not any(row.pairs.measured for row in rows) and not lost and not _all_new(run):
         reasons.append("no pair was measured")
     return GateResult("not measured", lost, tuple(reasons)) if lost or reasons else None
@@ -107,11 +111,11 @@ def _lost(run: RunFile, rows: Sequence[Comparison]) -> GateResult | None:
 
 def _undecided(rows: Sequence[Comparison], claimed: bool) -> GateResult | None:
     if not claimed:
-        return GateResult("inconclusive", reasons=("a run of so few pairs claims no verdicts",))
+        return GateResult("inconclusive", reasons=("a run of so few pairs gives no verdicts",))
     gated = [row for row in rows if row.gated]
     if not gated:
         return GateResult("inconclusive", reasons=("every metric is too noisy here to be gated",))
-    # Where there was no time for a single pair, the question is as open as it was.
+    # A row without a measured pair, for lack of time, is undecided.
     undecided = tuple(
         row
         for row in gated
@@ -121,20 +125,20 @@ def _undecided(rows: Sequence[Comparison], claimed: bool) -> GateResult | None:
 
 
 def _all_new(run: RunFile) -> bool:
-    """There is nothing that the base could be asked."""
+    """Whether the base can run none of the scenarios."""
     compared = run.header.revisions
     return compared is not None and bool(compared.new) and not run.header.cells
 
 
-def uneven(floor: NoiseEstimate) -> str:
-    """What is wrong with a metric whose sides differ where they are equal."""
+def bias_message(noise: NoiseEstimate) -> str:
+    """Describes a metric whose A/A sides differ."""
     return (
-        f"{floor.scenario}, {floor.metric}: in {floor.pairs} A/A pairs B is "
-        f"{percent_off(floor.mean)} off A, though both are the same"
+        f"{noise.scenario}, {noise.metric}: in {noise.pairs} A/A pairs B is "
+        f"{percent_change(noise.mean)} off A, although both sides are the same"
     )
 
 
-def percent_off(log_ratio: float) -> str:
-    """`+5.1 %`; a change by so much on the log scale."""
-    percent = 100 * math.expm1(min(log_ratio, MAX_LOG))
+def percent_change(log_ratio: float) -> str:
+    """A log ratio as a signed change: `+5.1 %`."""
+    percent = 100 * math.expm1(min(log_ratio, MAX_LOG_RATIO))
     return f"{percent:+.{2 if abs(percent) < 0.095 else 1}f} %"

@@ -1,6 +1,5 @@
-"""Models behind the vendors' SDKs: the baseline of `native_client`.
+"""Models that use the vendors' SDKs: the baseline of `native_client`.
 
-One module for each SDK, imported by path from `agent_core.dynamic_imports` and by nothing
-else, because importing one imports its SDK. Requests and replies go through the codecs
-of the wire clients, so that a session has the same transcript on either side.
+Each module imports its SDK, so only `agent_core.sdks` imports it, by path. Requests and
+replies use the codecs of the wire clients, so both sides give the same transcript.
 """

@@ -29,7 +29,7 @@ class _Anthropic(StainlessVendor):
         base_url, query = without_query(settings.base_url or PROVIDERS[provider].base_url or "")
         self._options: dict[str, Any] = {
             "api_key": settings.api_key or "none",
-            # The SDK puts "/v1" before its own paths.
+            # The SDK adds "/v1" itself.
             "base_url": base_url.rstrip("/").removesuffix("/v1"),
             "default_query": dict(parse_qsl(query)),
             "max_retries": settings.max_retries,

@@ -16,7 +16,7 @@ from agent_core.ports import Response
 from agent_core.providers import PROVIDERS, without_query
 
 _CONNECTION_ERRORS = ("ConnectError", "TransportError", "ClientConnectionError", "TimeoutException")
-"""By name: the SDK uses one of several HTTP libraries, whichever is installed."""
+"""By name, because the SDK uses whichever HTTP library is installed."""
 
 
 class GoogleModel(SdkModel):
@@ -32,7 +32,7 @@ class GoogleModel(SdkModel):
 class _Google:
     def __init__(self, provider: str, settings: ProviderSettings) -> None:
         base_url, query = without_query(settings.base_url or PROVIDERS[provider].base_url or "")
-        # The SDK wants the version apart from the address.
+        # The SDK takes the version separately.
         root, version = re.fullmatch(r"(.*?)(?:/(v\d\w*))?", base_url.rstrip("/")).groups()  # type: ignore[union-attr]
         self._model = settings.model
         self._key = settings.api_key or "none"
@@ -69,11 +69,11 @@ class _Google:
         return None
 
     def _arguments(self, document: dict[str, Any]) -> dict[str, Any]:
-        """A request's body as the SDK takes it: all but the contents in one `config`."""
+        """The SDK's arguments for a request body: everything except the contents is in `config`."""
         config = types.GenerateContentConfig(
             system_instruction=document.get("systemInstruction"),
-            # Left to itself, the SDK spells the field of the schemas in snake case; the API
-            # reads both, but then the two clients' transcripts would not be the same.
+            # By default the SDK writes the schema field in snake case. The API accepts both,
+            # but the transcripts of the two clients would differ.
             http_options=types.HttpOptions(extra_body={"tools": document.get("tools", [])}),
             **document["generationConfig"],
         )

@@ -1,4 +1,4 @@
-"""Ollama's SDK. It has no retries of its own, so `max_retries` has no effect here."""
+"""Ollama's SDK. It never retries, so `max_retries` has no effect here."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -29,7 +29,7 @@ class _Ollama:
     def __init__(self, provider: str, settings: ProviderSettings) -> None:
         base_url, query = without_query(settings.base_url or PROVIDERS[provider].base_url or "")
         self._query = parse_qsl(query)
-        # As `OllamaChat.url`: the address of the OpenAI-like interface will do.
+        # Like `OllamaChat.url`, this accepts the address of the OpenAI-compatible interface.
         self._host = base_url.rstrip("/").removesuffix("/v1")
         self._headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
 
@@ -50,13 +50,13 @@ class _Ollama:
 
     def failure(self, error: Exception) -> ProviderError | Response | None:
         if isinstance(error, ollama.ResponseError):
-            # Its `error` is what the body has under that name, of whatever type.
-            said = (
+            # `error` is that field of the body and may have any type.
+            detail = (
                 error.error if isinstance(error.error, str) else encode_json(error.error).decode()
             )
             if error.status_code < 100:
-                return ProviderError(said)
-            return Response(error.status_code, {}, said.encode())
+                return ProviderError(detail)
+            return Response(error.status_code, {}, detail.encode())
         if isinstance(error, httpx.TransportError | ConnectionError):
             return ConnectionFailedError(str(error) or type(error).__name__)
         return None

@@ -1,4 +1,4 @@
-"""OpenAI's SDK, which also reaches Azure, OpenRouter and Doubao."""
+"""OpenAI's SDK, also for Azure, OpenRouter and Doubao."""
 
 from typing import Any
 from urllib.parse import parse_qsl
@@ -13,7 +13,7 @@ from agent_core.providers import PROVIDERS, without_query
 
 
 class OpenAIModel(SdkModel):
-    """Chat Completions, or Responses where the settings' `protocol` says so."""
+    """Chat Completions, or Responses if the settings' `protocol` is `openai_responses`."""
 
     def __init__(
         self, provider: str, settings: ProviderSettings, *, reuse_connections: bool = True

@@ -1,4 +1,4 @@
-"""A model behind a vendor's SDK: our history through its client, its reply through our codec."""
+"""A model that uses a vendor's SDK for HTTP, and this package's codecs for the contents."""
 
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -14,8 +14,8 @@ from agent_core.errors import (
 )
 from agent_core.messages import Message, Reply, ToolSpec
 from agent_core.models import codec_named
-from agent_core.models.codec import CallNames, Codec, Parameters, Refused
-from agent_core.models.failures import answered, refused
+from agent_core.models.codec import CallIds, Codec, Parameters, Refused
+from agent_core.models.failures import error_for_refusal, error_for_status
 from agent_core.models.history import FullHistory
 from agent_core.ports import Response
 from agent_core.providers import PROVIDERS
@@ -23,39 +23,39 @@ from agent_core.redaction import Redactor
 from agent_core.retries import retry_after
 
 TIMEOUT = 600.0
-"""Seconds for one reply, as in the SDKs by default; stated, because Anthropic's asks for it."""
+"""Seconds for one reply, the SDKs' default. Anthropic's SDK requires an explicit value."""
 
 _UNREADABLE = (ValueError, TypeError, AttributeError, RecursionError)
-"""What an SDK raises, none of it its own, where a body is no JSON or of another shape."""
+"""What the SDKs raise for a body that is not JSON or has an unexpected shape."""
 
 
 class Vendor(Protocol):
-    """What differs between the SDKs. A document is a request's body as plain data."""
+    """The differences between the SDKs. A document is a request body as plain data."""
 
     def connect(self) -> Any:
-        """A new client of the SDK; opens no connection."""
+        """A new client of the SDK. Opens no connection."""
         ...
 
     async def disconnect(self, client: Any) -> None: ...
 
     async def ask(self, client: Any, document: dict[str, Any]) -> bytes:
-        """The whole reply, as the provider's JSON. Raises the SDK's own errors."""
+        """The whole reply as the provider's JSON. Raises the SDK's errors."""
         ...
 
     def stream(self, client: Any, document: dict[str, Any]) -> AsyncIterator[bytes]:
-        """The events of a streamed reply, each as the provider's JSON."""
+        """The events of a streamed reply as the provider's JSON."""
         ...
 
     def failure(self, error: Exception) -> ProviderError | Response | None:
-        """What an SDK's error means: ours, or an answer of the provider; None: not an SDK's."""
+        """Translates an SDK error to an error or a response. None if it is not an SDK error."""
         ...
 
 
 class SdkModel:
     """Satisfies `ports.Model`.
 
-    With `reuse_connections` off, every request gets a client of its own, as the
-    baseline of `connection_pool` asks. Retries are the SDK's, `max_retries` of them.
+    With `reuse_connections` off, each request uses a new client, which is the baseline of
+    `connection_pool`. The SDK retries up to `max_retries` times.
     """
 
     def __init__(
@@ -67,30 +67,30 @@ class SdkModel:
         self._codec = codec_for(provider, settings)
         self._history = FullHistory(self._codec)
         self._redactor = Redactor(settings.secrets)
-        self._names = CallNames()
+        self._ids = CallIds()
         self._client: Any = None
 
     async def reply(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> Reply:
-        """Raises `ProviderError`; no message of it holds a key."""
+        """Raises `ProviderError`. Its message contains no key."""
         document = self._history.document(history, tools)
         ask = self._streamed if self._codec.parameters.stream else self._whole
         try:
             async with self._connected() as client:
-                return self._names.given(await ask(client, document))
+                return self._ids.assign(await ask(client, document))
         except Refused as refusal:
-            raise refused(self._provider, refusal, self._redactor) from None
+            raise error_for_refusal(self._provider, refusal, self._redactor) from None
         except MalformedReplyError as error:
             raise MalformedReplyError(f"{self._provider}: {error}") from None
         except Exception as error:
-            # Every SDK has an error tree of its own; what is in none of them goes on as it is.
-            failure = _general(error) or self._vendor.failure(error)
+            # Each SDK has its own errors. An error of none of them is raised unchanged.
+            failure = _common_error(error) or self._vendor.failure(error)
             if failure is None and isinstance(error, _UNREADABLE):
                 failure = MalformedReplyError(
                     f"the SDK cannot read the reply ({type(error).__name__})"
                 )
             if failure is None:
                 raise
-            # Not chained: the SDK's error holds the request, and with it the key.
+            # Not chained, because the SDK's error references the request with its key.
             raise self._translated(failure) from None
 
     async def close(self) -> None:
@@ -114,7 +114,7 @@ class SdkModel:
         try:
             return self._vendor.connect()
         except (OSError, ValueError, ImportError) as error:
-            # Without its text: a proxy's address may hold a password.
+            # Without the text, because a proxy address may contain a password.
             raise ConfigError(
                 f"The SDK of {self._provider} cannot be set up ({type(error).__name__}); correct"
                 " or unset the variables for proxies and certificates."
@@ -124,44 +124,44 @@ class SdkModel:
         return self._codec.decode(await self._vendor.ask(client, document))
 
     async def _streamed(self, client: Any, document: dict[str, Any]) -> Reply:
-        fold = self._codec.fold()
+        builder = self._codec.reply_builder()
         async for event in self._vendor.stream(client, document):
-            fold.add(event)
-        return fold.reply()
+            builder.add(event)
+        return builder.reply()
 
     def _translated(self, failure: ProviderError | Response) -> ProviderError:
         if isinstance(failure, ProviderError):
             return type(failure)(self._redactor.text(f"{self._provider}: {failure}"))
         status, headers, body = failure.status, failure.headers, failure.body
         if status == 200:
-            return self._refused_in(body)
+            return self._error_in(body)
         wait = retry_after(headers, time.time())
-        return answered(self._provider, status, headers, body, self._redactor, wait)
+        return error_for_status(self._provider, status, headers, body, self._redactor, wait)
 
-    def _refused_in(self, body: bytes) -> ProviderError:
+    def _error_in(self, body: bytes) -> ProviderError:
         """The error for an event that ended a stream, the same as over the wire."""
         try:
             self._codec.decode(body)
         except Refused as refusal:
-            return refused(self._provider, refusal, self._redactor)
+            return error_for_refusal(self._provider, refusal, self._redactor)
         except MalformedReplyError:
-            pass  # what it says is not for us to read
-        return ProviderError(f"{self._provider} gave up on its reply")
+            pass  # no readable error
+        return ProviderError(f"{self._provider} ended its reply with an error")
 
 
-def _general(error: BaseException) -> ProviderError | None:
-    """What one error means in every SDK, whichever HTTP library is below it."""
+def _common_error(error: BaseException) -> ProviderError | None:
+    """The error for a cause that all SDKs share, independent of their HTTP library."""
     cause: BaseException | None = error
     while cause is not None:
         if type(cause).__name__ == "LocalProtocolError":
-            # Without its text: it quotes the header that it refuses, and with it a key.
+            # Without the text, which quotes the header and may contain a key.
             return ConnectionFailedError("A header of the request is not valid HTTP")
         cause = cause.__cause__
     return None
 
 
 def codec_for(provider: str, settings: ProviderSettings) -> Codec:
-    """The codec that `settings` ask for. Raises `ConfigError`."""
+    """The codec for `settings`. Raises `ConfigError`."""
     protocol = settings.protocol or PROVIDERS[provider].protocol
     codec: Codec = codec_named(protocol, provider, Parameters.of(settings))
     return codec

@@ -1,4 +1,4 @@
-"""What OpenAI's and Anthropic's SDKs have in common: one generator, Stainless, made both."""
+"""The common part of OpenAI's and Anthropic's SDKs, which the generator Stainless made."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
@@ -11,10 +11,10 @@ from agent_core.ports import Response
 
 
 class StainlessVendor(ABC):
-    """Satisfies `sdk_model.Vendor`, but for the two things that each SDK has of its own."""
+    """Satisfies `sdk_model.Vendor`, except for two methods that differ per SDK."""
 
     unnamed: ClassVar[tuple[str, ...]] = ()
-    """Fields of the API that the SDK has no argument for; it passes them on as `extra_body`."""
+    """API fields that the SDK has no argument for. They are passed in `extra_body`."""
 
     def __init__(self, sdk: Any) -> None:
         self._sdk = sdk
@@ -43,7 +43,7 @@ class StainlessVendor(ABC):
         sdk = self._sdk
         if isinstance(error, sdk.APIStatusError):
             answer = error.response
-            # An error event: the answer began well, and its body is a stream that nobody read.
+            # An error event: the response has status 200 and its body is an unread stream.
             streaming = answer.status_code == 200
             body = msgspec.json.encode(error.body) if streaming else answer.content
             return Response(answer.status_code, dict(answer.headers), body)

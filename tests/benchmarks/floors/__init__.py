@@ -1,6 +1,6 @@
-"""The least that a client can do for the same conversation; each module is a process of its own.
+"""Minimal clients for the same conversation, as lower bounds. Each module runs in its own process.
 
-Called as `python -c "from tests.benchmarks.floors.X import main; main()" PREPARED
-BASE_URL WORKSPACE [BASE_URL WORKSPACE ...]`. Where there is more than one session, the
-first one warms the process up and the others run side by side.
+Usage: `python -c "from tests.benchmarks.floors.X import main; main()" PREPARED BASE_URL WORKSPACE
+[BASE_URL WORKSPACE ...]`. With more than one session, the first is a warm-up and the others run
+concurrently.
 """

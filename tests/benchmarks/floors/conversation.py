@@ -1,6 +1,6 @@
-"""What every floor says and does: the opening, the one tool, and the order of sessions.
+"""Shared parts of the floors: the first request, the tool, and the order of sessions.
 
-Chat Completions only, with one tool. It imports nothing that `raw_socket` could do without.
+Supports Chat Completions with one tool. It imports only what `raw_socket` needs.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ _PATH = {"type": "object", "properties": {"path": {"type": "string"}}, "required
 
 
 def opening() -> dict[str, Any]:
-    """The first request's body; what follows is appended to its `messages`, its last field."""
+    """Return the body of the first request. Its last field, `messages`, is extended later."""
     function = {"name": "view", "description": "Show a file.", "parameters": _PATH}
     return {
         "model": "scripted",
@@ -29,9 +29,9 @@ def opening() -> dict[str, Any]:
 def tool_messages(
     reply: dict[str, Any], decode: Callable[[str], dict[str, Any]]
 ) -> list[dict[str, Any]] | None:
-    """Runs the calls of an assistant message; None where it ends the session.
+    """Run the calls of an assistant message. Return None if it ends the session.
 
-    `decode` reads JSON: a call's arguments are a text.
+    `decode` parses the JSON arguments of a call.
     """
     calls = [(call["id"], call["function"]) for call in reply["tool_calls"]]
     if any(function["name"] == FINISH for _, function in calls):
@@ -40,7 +40,7 @@ def tool_messages(
 
 
 def tool_message(call_id: str, path: str) -> dict[str, Any]:
-    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib would be charged
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - avoids importing pathlib
         return {"role": "tool", "tool_call_id": call_id, "content": file.read()}
 
 
@@ -48,7 +48,7 @@ Session = Callable[[str], Awaitable[None]]
 
 
 def run(session: Session) -> None:
-    """Runs `session` for each base URL of the command line."""
+    """Run `session` for each base URL of the command line."""
     asyncio.run(_all(session, sys.argv[2::2]))
 
 

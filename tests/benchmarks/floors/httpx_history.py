@@ -1,7 +1,7 @@
 """Floor b: `httpx.AsyncClient` and `json.dumps` of the whole history at every step.
 
-`main` shares one client between all sessions; `main_own` gives each its own. No TLS is
-spoken here, so no client reads certificates: a floor does nothing that is not needed.
+`main` shares one client between all sessions; `main_own` uses one client per session. The clients
+load no certificates, because the connection has no TLS.
 """
 
 import json
@@ -33,7 +33,7 @@ async def _with_own_client(base_url: str) -> None:
 
 
 def main() -> None:
-    # Opened by its first request, in the loop that runs all sessions.
+    # The first request opens it, in the event loop of all sessions.
     client = _client()
     run(lambda base_url: _talk(client, base_url))
 

@@ -1,4 +1,4 @@
-"""Floor c: a raw asyncio socket, each message encoded once, real replies and a real tool."""
+"""Floor c: a raw asyncio socket that encodes each message once and runs the tool."""
 
 import json
 

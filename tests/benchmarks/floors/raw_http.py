@@ -1,4 +1,4 @@
-"""HTTP/1.1 with nothing around it: one connection, one request after another."""
+"""A minimal HTTP/1.1 client: one connection, sequential requests."""
 
 import asyncio
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from tests.benchmarks.floors.conversation import HEADERS
 
 
 class RawConnection:
-    """A kept-alive connection to a server whose replies say how long they are."""
+    """A keep-alive connection to a server that sends Content-Length."""
 
     def __init__(self, base_url: str) -> None:
         self._host, _, path = base_url.removeprefix("http://").partition("/")
@@ -22,7 +22,7 @@ class RawConnection:
         self._reader, self._writer = await asyncio.open_connection(host, int(port))
 
     async def post(self, parts: Iterable[bytes | bytearray]) -> bytes:
-        """The body of the reply to a request whose body is `parts`."""
+        """Send a request with the body `parts` and return the body of the reply."""
         body = b"".join(parts)
         self._writer.write(b"%scontent-length: %d\r\n\r\n%s" % (self._head, len(body), body))
         await self._writer.drain()

@@ -1,7 +1,7 @@
-"""Floor a: a raw asyncio socket; every request was serialised before the clock started.
+"""Floor a: a raw asyncio socket that sends requests encoded in advance.
 
-`PREPARED` holds the first request's body up to its end, then a line for what each step
-adds. Replies are received and not read; no tool is run.
+The file `PREPARED` holds the start of the first body, then one line per step to append. Replies are
+received but not parsed, and no tool runs.
 """
 
 import sys
@@ -14,7 +14,7 @@ async def session(base_url: str) -> None:
     connection = RawConnection(base_url)
     await connection.open()
     body = bytearray()
-    with open(sys.argv[1], "rb") as file:  # noqa: ASYNC230, PTH123 - it is all there is to do
+    with open(sys.argv[1], "rb") as file:  # noqa: ASYNC230, PTH123 - no other task runs
         for line in file:
             body += line[:-1]
             await connection.post((body, b"]}"))

@@ -1,4 +1,4 @@
-"""Files of others: read where that ends, and no more than asked for."""
+"""Reads of untrusted files end, and respect their size limit."""
 
 import os
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from trae_bench.scenario import load
 from trae_bench.scenario.importers.trae_trajectory import read_trajectory
 from trae_bench.storage.journal import read_journal
 from trae_bench.storage.run_file import read_run
-from trae_bench.verdicts.claims import load as load_claims
+from trae_bench.verdicts.claims_file import load as load_claims
 
 READERS: list[Callable[[Path], object]] = [
     bounded_io.text,
@@ -27,9 +27,7 @@ READERS: list[Callable[[Path], object]] = [
 
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("kind", ["pipe", "device", "holes"])
-def test_no_input_is_waited_for_or_read_without_end(
-    tmp_path: Path, kind: str, read: Callable[[Path], object]
-) -> None:
+def test_every_read_ends(tmp_path: Path, kind: str, read: Callable[[Path], object]) -> None:
     path = tmp_path / "input.toml"
     if kind == "pipe":
         os.mkfifo(path)
@@ -38,24 +36,24 @@ def test_no_input_is_waited_for_or_read_without_end(
     else:
         with path.open("wb") as file:
             file.truncate(1 << 40)
-    said = "larger than" if kind == "holes" else "not a regular file"
-    with pytest.raises((OSError, BenchError), match=said):
+    message = "larger than" if kind == "holes" else "not a regular file"
+    with pytest.raises((OSError, BenchError), match=message):
         read(path)
 
 
 @pytest.mark.parametrize(
     "argv", [["report", "PIPE"], ["verify", "PIPE"], ["record", "PIPE", "--out", "x.toml"]]
 )
-def test_no_command_waits_for_a_pipe_that_lies_there(
+def test_no_command_blocks_on_a_named_pipe(
     argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.mkfifo(tmp_path / "p")
     assert main([str(tmp_path / "p") if word == "PIPE" else word for word in argv]) in (2, 4)
-    heard = capsys.readouterr()
-    assert "not a regular file" in heard.out + heard.err
+    output = capsys.readouterr()
+    assert "not a regular file" in output.out + output.err
 
 
-def test_a_guide_that_is_a_pipe_is_not_waited_for(
+def test_report_does_not_block_on_a_guide_that_is_a_pipe(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.mkfifo(tmp_path / "p")
@@ -64,7 +62,7 @@ def test_a_guide_that_is_a_pipe_is_not_waited_for(
     assert "not a regular file" in capsys.readouterr().err
 
 
-def test_what_the_shell_opened_for_us_may_be_a_pipe() -> None:
+def test_an_inherited_descriptor_may_be_a_pipe() -> None:
     reader, writer = os.pipe()
     os.write(writer, b"twelve bytes")
     os.close(writer)
@@ -74,7 +72,7 @@ def test_what_the_shell_opened_for_us_may_be_a_pipe() -> None:
         os.close(reader)
 
 
-def test_both_ends_of_a_file(tmp_path: Path) -> None:
+def test_reads_both_ends_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"\xef\xbb\xbf0123456789\r\n")
     assert bounded_io.first_bytes(path, 4) == b"\xef\xbb\xbf0"

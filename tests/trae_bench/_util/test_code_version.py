@@ -14,13 +14,13 @@ def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
 
 
-def test_the_state_of_the_checkout(tmp_path: Path) -> None:
+def test_code_state_of_a_checkout(tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
     (package / "module.py").write_text("x = 1\n")
     assert code_version.code_state(package) == {}
     git(tmp_path, "init", "-q")
-    # Not tracked: it may be an installed package within somebody else's checkout.
+    # Not tracked: it may be an installed package inside another project's checkout.
     assert code_version.code_state(package) == {}
     git(tmp_path, "add", ".")
     assert code_version.code_state(package) == {}
@@ -32,12 +32,12 @@ def test_the_state_of_the_checkout(tmp_path: Path) -> None:
     assert code_version.code_state(package) == clean | {"dirty": True}
 
 
-def test_no_git_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_state_is_empty_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert code_version.code_state() == {}
 
 
-def test_versions_name_this_package_and_what_is_installed() -> None:
+def test_versions_of_this_package_and_its_dependencies() -> None:
     found = code_version.versions()
     assert found["trae-bench"]
     assert found["msgspec"] == msgspec.__version__

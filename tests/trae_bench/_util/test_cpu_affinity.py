@@ -18,7 +18,7 @@ from trae_bench._util import cpu_affinity
         ((3, 6, 7), "3,7", 7, 6),
     ],
 )
-def test_the_provider_keeps_out_of_the_duets_way(
+def test_the_provider_avoids_the_core_of_the_duet(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     usable: tuple[int, ...],

@@ -8,7 +8,7 @@ import pytest
 from trae_bench._util import host_facts
 
 
-def test_the_fingerprint_is_plain_data_and_stays_the_same() -> None:
+def test_the_fingerprint_is_stable_plain_data() -> None:
     first, second = host_facts.fingerprint(), host_facts.fingerprint()
     assert msgspec.json.decode(msgspec.json.encode(first)) == first
     for facts in (first, second):
@@ -18,6 +18,6 @@ def test_the_fingerprint_is_plain_data_and_stays_the_same() -> None:
     assert {"system", "kernel", "cores", "python"} <= first.keys()
 
 
-def test_the_load_has_the_digits_that_the_kernel_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_load_is_rounded_as_the_kernel_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (7.63916015625, 1.0, 1.0))
     assert host_facts.fingerprint()["load"] == 7.64

@@ -1,4 +1,4 @@
-"""What is written is what is read."""
+"""Written TOML parses to the same document."""
 
 import tomllib
 from typing import Any
@@ -24,11 +24,11 @@ VALUES = st.recursive(
 @example({"a": "line\n'"})
 @example({"a": "1\n'''\n2"})
 @example({"a": "\nbegins and ends with one\n"})
-def test_anything_comes_back(document: dict[str, Any]) -> None:
+def test_round_trip(document: dict[str, Any]) -> None:
     assert tomllib.loads(toml_text(document)) == document
 
 
-def test_it_is_for_people() -> None:
+def test_the_output_is_readable() -> None:
     document = {
         "table": {"text": "two\nlines\n", "deep": {"x": [1, 2.5, True]}},
         "name": "é",
@@ -61,6 +61,6 @@ k = {}
 
 
 @pytest.mark.parametrize("value", [None, [None], {"b": None}, object()])
-def test_what_toml_cannot_say(value: object) -> None:
-    with pytest.raises(ValueError, match="TOML has no form for"):
+def test_unsupported_values_are_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="TOML cannot represent"):
         toml_text({"a": value})

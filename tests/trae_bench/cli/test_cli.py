@@ -606,7 +606,7 @@ def test_a_second_run_waits_and_then_fails(tmp_path: Path) -> None:
     said: list[str] = []
     place = tmp_path / "lock"
     with HostLock(said.append, place=place):
-        second = HostLock(said.append, place=place, patience=0.0)
+        second = HostLock(said.append, place=place, timeout=0.0)
         with pytest.raises(CannotMeasure, match=f"process {os.getpid()}"), second:
             pass
     assert len(said) == 1
@@ -638,7 +638,7 @@ def test_a_lock_on_a_full_disk_still_locks(tmp_path: Path, monkeypatch: pytest.M
     place = tmp_path / "lock"
     monkeypatch.setattr(os, "write", full)
     with HostLock(print, place=place):
-        second = HostLock(lambda text: None, place=place, patience=0.0)
+        second = HostLock(lambda text: None, place=place, timeout=0.0)
         with pytest.raises(CannotMeasure, match="another trae-bench is still"), second:
             pass
 

@@ -1,3 +1,5 @@
+"""Tests of cells and trials."""
+
 import pytest
 
 from trae_bench.design.cells import cells, trials
@@ -14,16 +16,16 @@ def scenario(*metrics: str) -> Scenario:
     return Scenario("bugfix", "", "", turns=(), toggles=ToggleUse(("x",)), metrics=metrics)
 
 
-def made(*metrics: str) -> list[Cell]:
+def planned(*metrics: str) -> list[Cell]:
     found = scenario(*metrics)
     return cells(found.name, found.metrics, contrasts(["x"], {"x": False}), METRICS)
 
 
-CELL = made("cpu")[1]
+CELL = planned("cpu")[1]
 
 
 def order(cell: Cell, seed: int, pairs: range = range(1, 13)) -> str:
-    """The side that is started first, pair by pair."""
+    """The side that starts first, pair by pair."""
     return "".join(trials(cell, pair, seed)[0].side for pair in pairs)
 
 
@@ -37,45 +39,46 @@ def order(cell: Cell, seed: int, pairs: range = range(1, 13)) -> str:
         ((), []),
     ],
 )
-def test_metrics_share_the_pairs_of_their_mode(
+def test_metrics_of_one_mode_share_a_cell(
     metrics: tuple[str, ...], expected: list[tuple[Mode, tuple[str, ...]]]
 ) -> None:
-    found = made(*metrics)
+    found = planned(*metrics)
     assert [(cell.mode, cell.metrics) for cell in found] == expected * 2
     assert [cell.contrast.name for cell in found] == [
         name for name in ("A/A", "x") for _ in expected
     ]
 
 
-def test_unknown_metric_names_the_nearest() -> None:
+def test_unknown_metric_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"bugfix: no metric 'request'. Known: requests\."):
-        made("request")
+        planned("request")
 
 
-def test_a_pair_is_both_arms_under_one_seed() -> None:
+def test_trials_of_a_pair_share_a_seed() -> None:
     first, second = trials(CELL, 3, seed=1)
     assert {first.side, second.side} == {"A", "B"}
     assert (first.slot, second.slot) == (0, 1)
     assert first.seed == second.seed
     assert 0 <= first.seed < 2**32
-    for one in (first, second):
-        assert (one.scenario, one.contrast, one.mode, one.pair) == ("bugfix", "x", "duet", 3)
-        assert one.arm == (CELL.contrast.a if one.side == "A" else CELL.contrast.b)
+    for trial in (first, second):
+        assert (trial.scenario, trial.contrast) == ("bugfix", "x")
+        assert (trial.mode, trial.pair) == ("duet", 3)
+        assert trial.arm == (CELL.contrast.a if trial.side == "A" else CELL.contrast.b)
 
 
-def test_every_block_of_two_pairs_is_balanced() -> None:
+def test_blocks_of_two_pairs_are_balanced() -> None:
     for seed in range(20):
         sides = order(CELL, seed, range(1, 61))
         assert {sides[i : i + 2] for i in range(0, 60, 2)} == {"AB", "BA"}
 
 
-def test_the_plan_is_the_same_in_every_process_and_version() -> None:
+def test_trials_are_reproducible() -> None:
     assert order(CELL, seed=7) == "ABBABAABBAAB"
     assert [trials(CELL, pair, 7)[0].seed for pair in (0, 1)] == [1137186516, 368784098]
 
 
-def test_seeds_cells_and_pairs_differ() -> None:
-    serial = made("wall")[1]
+def test_order_and_seeds_vary() -> None:
+    serial = planned("wall")[1]
     assert len({order(CELL, seed) for seed in range(20)}) > 10
     assert order(CELL, 1) != order(serial, 1) or order(CELL, 2) != order(serial, 2)
     assert len({trials(CELL, pair, 1)[0].seed for pair in range(60)}) == 60

@@ -1,3 +1,5 @@
+"""Tests of contrasts and of the two-level designs."""
+
 from itertools import combinations
 
 import pytest
@@ -27,11 +29,11 @@ def made(*varied: str, design: str = "add-one", **held: bool) -> list[Contrast]:
 def on_sides(design: str, *varied: str) -> dict[str, tuple[set[str], set[str]]]:
     """Toggles that are on in A and in B, by contrast."""
     return {
-        one.name: (
-            {name for name, on in one.a.toggles.items() if on},
-            {name for name, on in one.b.toggles.items() if on},
+        contrast.name: (
+            {name for name, on in contrast.a.toggles.items() if on},
+            {name for name, on in contrast.b.toggles.items() if on},
         )
-        for one in made(*varied, design=design)
+        for contrast in made(*varied, design=design)
     }
 
 
@@ -52,7 +54,7 @@ def test_remove_one() -> None:
     }
 
 
-def test_both_asks_also_for_the_whole() -> None:
+def test_both_includes_all_toggles() -> None:
     found = on_sides("both", "x", "y")
     assert list(found) == [NOISE_FLOOR, "x", "y", "x@last", "y@last", "all"]
     assert found["all"] == (set(), {"x", "y"})
@@ -60,27 +62,27 @@ def test_both_asks_also_for_the_whole() -> None:
 
 
 @pytest.mark.parametrize("design", design_names())
-def test_every_arm_is_a_full_vector_with_what_is_held(design: str) -> None:
+def test_arms_set_every_toggle(design: str) -> None:
     found = made("x", "y", design=design, z=False, u=True, v=False)
     assert found[0].name == NOISE_FLOOR
     assert found[0].a == found[0].b
-    for one in found:
-        for arm in (one.a, one.b):
+    for contrast in found:
+        for arm in (contrast.a, contrast.b):
             assert set(arm.toggles) == {"x", "y", "z", "u", "v"}
             assert (arm.toggles["u"], arm.toggles["v"], arm.toggles["z"]) == (True, False, False)
-    assert len({one.name for one in found}) == len(found)
+    assert len({contrast.name for contrast in found}) == len(found)
 
 
 def test_nothing_varied_gives_no_contrast() -> None:
     assert on_sides("add-one") == {}
 
 
-def test_unknown_design_names_the_known() -> None:
+def test_unknown_design_lists_known_ones() -> None:
     with pytest.raises(UsageError, match=r"'twice'.*add-one.*factorial"):
         made("x", design="twice")
 
 
-def test_fraction_of_seven_takes_sixteen_arms() -> None:
+def test_fraction_of_seven_has_sixteen_runs() -> None:
     found = on_sides("fraction", *SEVEN)
     assert len(found) == 16
     assert found["a+e+f+g"] == (set(), {"a", "e", "f", "g"})
@@ -100,8 +102,8 @@ def column(vectors: list[Vector], factors: tuple[int, ...]) -> list[int]:
     return products
 
 
-def clear(vectors: list[Vector], one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether the two effects are estimated independently of each other."""
+def orthogonal(vectors: list[Vector], one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether the columns of the two effects are orthogonal."""
     products = zip(column(vectors, one), column(vectors, other), strict=True)
     return sum(x * y for x, y in products) == 0
 
@@ -111,18 +113,18 @@ def effects(k: int, order: int) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("k", range(1, 13))
-def test_fraction_keeps_main_effects_clear_of_pairs(k: int) -> None:
+def test_fraction_has_resolution_iv(k: int) -> None:
     vectors = fraction(k)
     for main in effects(k, 1):
         assert sum(column(vectors, main)) == 0
-        assert all(clear(vectors, main, other) for other in effects(k, 1) if other != main)
-        assert all(clear(vectors, main, pair) for pair in effects(k, 2))
+        assert all(orthogonal(vectors, main, other) for other in effects(k, 1) if other != main)
+        assert all(orthogonal(vectors, main, pair) for pair in effects(k, 2))
 
 
-def test_fraction_of_seven_confuses_pairs_with_pairs() -> None:
-    # The price of sixteen runs, and what resolution IV means: it is IV and not V.
+def test_fraction_of_seven_confounds_pairs() -> None:
+    # Resolution IV, not V.
     pairs = effects(7, 2)
-    assert not all(clear(fraction(7), x, y) for x, y in combinations(pairs, 2))
+    assert not all(orthogonal(fraction(7), x, y) for x, y in combinations(pairs, 2))
 
 
 @pytest.mark.parametrize(
@@ -137,10 +139,10 @@ def test_generators_of_seven() -> None:
 
 
 @pytest.mark.parametrize("k", [2, 3, 4, 5, 7])
-def test_factorial_keeps_pairs_clear_of_pairs(k: int) -> None:
+def test_factorial_does_not_confound_pairs(k: int) -> None:
     vectors = factorial(k)
-    wanted = [*effects(k, 1), *effects(k, 2)]
-    assert all(clear(vectors, x, y) for x, y in combinations(wanted, 2))
+    all_effects = [*effects(k, 1), *effects(k, 2)]
+    assert all(orthogonal(vectors, x, y) for x, y in combinations(all_effects, 2))
 
 
 def test_half_of_seven_has_resolution_seven() -> None:
@@ -148,13 +150,13 @@ def test_half_of_seven_has_resolution_seven() -> None:
     assert len(vectors) == len(set(vectors)) == 64
     for one, other in [(2, 3), (1, 5), (3, 3)]:
         for x in effects(7, one):
-            assert all(clear(vectors, x, y) for y in effects(7, other) if x != y)
-    assert not clear(vectors, (0, 1, 2), (3, 4, 5, 6))
+            assert all(orthogonal(vectors, x, y) for y in effects(7, other) if x != y)
+    assert not orthogonal(vectors, (0, 1, 2), (3, 4, 5, 6))
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 5, 7])
 @pytest.mark.parametrize("make", [full, fraction, factorial])
-def test_every_design_has_the_baseline(make: object, k: int) -> None:
+def test_every_design_contains_the_baseline(make: object, k: int) -> None:
     assert callable(make)
     assert (False,) * k in make(k)
 

@@ -1,4 +1,4 @@
-"""Digests: equal for equal answers, different for anything that a user would call different."""
+"""Digests are equal for equal answers and differ for every visible difference."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def report(text: str = "done", success: bool = True) -> ChildReport:
 # -- what may differ
 
 
-def test_places_are_replaced_the_longer_one_first() -> None:
+def test_longer_places_are_replaced_first() -> None:
     clean = cleaner(
         {"home": "/tmp/x/0", "workspace": "/tmp/x/0/ws", "provider": "http://h/s/1"}, ()
     )
@@ -41,7 +41,7 @@ def test_places_are_replaced_the_longer_one_first() -> None:
     assert clean("/tmp/x/0/log") == "{home}/log"
 
 
-def test_a_place_is_found_inside_json_and_under_its_real_path(tmp_path: Path) -> None:
+def test_places_are_replaced_inside_json_and_in_resolved_form(tmp_path: Path) -> None:
     real = tmp_path / 'a "real" ü'
     real.mkdir()
     (tmp_path / "link").symlink_to(real)
@@ -50,7 +50,7 @@ def test_a_place_is_found_inside_json_and_under_its_real_path(tmp_path: Path) ->
     assert clean(str(real)) == "{workspace}"
 
 
-def test_patterns_work_on_what_the_places_left() -> None:
+def test_patterns_apply_after_the_places() -> None:
     clean = cleaner({"workspace": "/w"}, (Normalise(r"(\{workspace\}) in [\d.]+s", r"\1 in Xs"),))
     assert clean("/w in 0.25s") == "{workspace} in Xs"
 
@@ -58,7 +58,7 @@ def test_patterns_work_on_what_the_places_left() -> None:
 # -- the conversation
 
 
-def test_key_order_and_spacing_of_a_request_do_not_count() -> None:
+def test_key_order_and_spacing_do_not_change_the_digest() -> None:
     one = transcript_digest(log(b'{"a": 1, "b": ["x"]}'), report(), same)
     assert transcript_digest(log(b'{"b":["x"],"a":1}'), report(), same) == one
 
@@ -76,7 +76,9 @@ def test_key_order_and_spacing_of_a_request_do_not_count() -> None:
         (log(b"not json"), report()),
     ],
 )
-def test_all_else_counts(other: tuple[SessionLog, ChildReport | None]) -> None:
+def test_other_differences_change_the_transcript_digest(
+    other: tuple[SessionLog, ChildReport | None],
+) -> None:
     one = transcript_digest(log(b'{"a": 1, "b": ["x"]}'), report(), same)
     assert transcript_digest(*other, same) != one
 
@@ -97,7 +99,7 @@ def test_any_body_has_a_digest(body: bytes) -> None:
     assert len(digest) == 32
 
 
-def test_a_body_nested_without_end_has_a_digest() -> None:
+def test_a_deeply_nested_body_has_a_digest() -> None:
     deep = b"[" * 100_000
     assert transcript_digest(log(deep), None, same) != transcript_digest(log(deep[:-1]), None, same)
 
@@ -140,7 +142,7 @@ def test_equal_trees_have_equal_digests(tmp_path: Path) -> None:
         lambda root: (root / "folder").symlink_to("sub"),
     ],
 )
-def test_every_change_counts(tmp_path: Path, change: object) -> None:
+def test_every_file_change_changes_the_digest(tmp_path: Path, change: object) -> None:
     root = tree(tmp_path / "root")
     before = workspace_digest(root, IGNORE, same)
     change(root)  # type: ignore[operator]
@@ -156,7 +158,7 @@ def test_a_path_in_a_file_is_cleaned(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
-def test_a_large_file_is_compared_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_not_cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trae_bench.execution.fingerprint.MAX_CLEANED", 100)
 
     def digest(text: str) -> str:
@@ -184,7 +186,7 @@ def test_a_large_file_is_compared_as_it_is(tmp_path: Path, monkeypatch: pytest.M
         (Oracle(), report(success=False), "did not succeed"),
     ],
 )
-def test_what_the_oracle_finds(
+def test_check_result(
     tmp_path: Path, oracle: Oracle, told: ChildReport | None, words: str | None
 ) -> None:
     found = check_result(oracle, tree(tmp_path / "root"), told)
@@ -192,8 +194,8 @@ def test_what_the_oracle_finds(
 
 
 @pytest.mark.parametrize("put", ["pipe", "device", "link", "folder", "long"])
-def test_what_is_no_file_within_the_workspace_is_not_read(tmp_path: Path, put: str) -> None:
-    """A pipe would be waited for without end, and no timeout of the trial counts by then."""
+def test_only_regular_files_in_the_workspace_are_read(tmp_path: Path, put: str) -> None:
+    """Opening a pipe would block forever, after the trial's timeout has ended."""
     root, outside = tmp_path / "root", tmp_path / "outside"
     root.mkdir()
     outside.mkdir()
@@ -218,7 +220,7 @@ def test_what_is_no_file_within_the_workspace_is_not_read(tmp_path: Path, put: s
     assert said in str(found)
 
 
-def test_folders_nested_deeper_than_the_stack_count(tmp_path: Path) -> None:
+def test_deeply_nested_folders_have_a_digest(tmp_path: Path) -> None:
     here = os.open(tmp_path, os.O_RDONLY)
     for _ in range(1500):
         os.mkdir("d", dir_fd=here)

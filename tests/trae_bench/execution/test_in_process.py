@@ -1,4 +1,4 @@
-"""Trials in this process: what is measured, what is right, and what goes wrong."""
+"""Trials in this process: metrics, correctness and failures."""
 
 import asyncio
 import os
@@ -32,15 +32,15 @@ Perform = Callable[[SessionEndpoint, Path], Awaitable[ChildReport]]
 
 
 class Agent:
-    """Does what a test tells it to."""
+    """Runs the function of a test."""
 
     def __init__(self, act: Perform) -> None:
         self._act = act
 
     async def perform(
-        self, trial: Trial, scenario: Scenario, seat: SessionEndpoint, home: Path
+        self, trial: Trial, scenario: Scenario, endpoint: SessionEndpoint, home: Path
     ) -> ChildReport:
-        return await self._act(seat, home)
+        return await self._act(endpoint, home)
 
 
 def scenario(oracle: Oracle | None = None, timeout: float = 20.0) -> Scenario:
@@ -75,18 +75,20 @@ def leave(workspace: Path, text: str) -> None:
     (workspace / "out").write_text(text)
 
 
-async def work(seat: SessionEndpoint, home: Path) -> ChildReport:
-    """Two requests, one file, some processor time."""
+async def work(endpoint: SessionEndpoint, home: Path) -> ChildReport:
+    """Make two requests, write one file, use some CPU time."""
     async with httpx.AsyncClient() as client:
         for _ in range(2):
-            reply = await client.post(f"{seat.base_url}/chat/completions", json={"at": str(home)})
+            reply = await client.post(
+                f"{endpoint.base_url}/chat/completions", json={"at": str(home)}
+            )
     text = reply.json()["choices"][0]["message"]["content"]
-    leave(Path(seat.workspace), text)
+    leave(Path(endpoint.workspace), text)
     sum(range(300_000))
     return ChildReport(success=True, final_text=text, steps=2)
 
 
-def test_two_trials_with_one_answer(tmp_path: Path) -> None:
+def test_equal_trials_have_equal_digests(tmp_path: Path) -> None:
     one, other = run(work, tmp_path, times=2)
     assert (one.status, one.correct, one.problem, other.correct) == ("ok", True, None, True)
     assert (one.side, other.side) == ("A", "B")
@@ -100,12 +102,12 @@ def test_two_trials_with_one_answer(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_processor_time_of_tools_counts(tmp_path: Path) -> None:
-    async def busy(seat: SessionEndpoint, home: Path) -> ChildReport:
+def test_cpu_time_of_tools_is_included(tmp_path: Path) -> None:
+    async def busy(endpoint: SessionEndpoint, home: Path) -> ChildReport:
         program = "import time\nwhile time.process_time() < 0.2: pass"
         child = await asyncio.create_subprocess_exec("python3", "-c", program)
         await child.wait()
-        return await work(seat, home)
+        return await work(endpoint, home)
 
     (sample,) = run(busy, tmp_path)
     assert sample.metrics["cpu"] >= 0.2
@@ -117,10 +119,10 @@ def test_the_agent_sees_no_environment_of_the_user(
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     seen = {}
 
-    async def look(seat: SessionEndpoint, home: Path) -> ChildReport:
+    async def look(endpoint: SessionEndpoint, home: Path) -> ChildReport:
         seen.update(os.environ)
         assert seen["HOME"] == str(home)
-        return await work(seat, home)
+        return await work(endpoint, home)
 
     (sample,) = run(look, tmp_path)
     assert sample.correct
@@ -139,21 +141,23 @@ def test_the_agent_sees_no_environment_of_the_user(
         ),
     ],
 )
-def test_a_wrong_answer_is_no_good_sample(tmp_path: Path, oracle: Oracle, problem: str) -> None:
+def test_a_wrong_answer_gives_an_incorrect_sample(
+    tmp_path: Path, oracle: Oracle, problem: str
+) -> None:
     (sample,) = run(work, tmp_path, scenario(oracle))
     assert (sample.status, sample.correct) == ("ok", False)
     assert problem in str(sample.problem)
 
 
-def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
-    async def crash(seat: SessionEndpoint, home: Path) -> ChildReport:
+def test_failures_give_a_status_and_a_problem(tmp_path: Path) -> None:
+    async def crash(endpoint: SessionEndpoint, home: Path) -> ChildReport:
         raise KeyError("x")
 
-    async def hang(seat: SessionEndpoint, home: Path) -> ChildReport:
+    async def hang(endpoint: SessionEndpoint, home: Path) -> ChildReport:
         await asyncio.sleep(60)
         raise AssertionError
 
-    async def give_up(seat: SessionEndpoint, home: Path) -> ChildReport:
+    async def give_up(endpoint: SessionEndpoint, home: Path) -> ChildReport:
         return ChildReport(success=False, final_text="", steps=1, error="no model")
 
     for act, status, problem in (
@@ -168,10 +172,10 @@ def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
     assert sample.correct, "the next trial is none the worse"
 
 
-def test_a_folder_without_rights_is_removed_all_the_same(tmp_path: Path) -> None:
-    async def lock(seat: SessionEndpoint, home: Path) -> ChildReport:
-        report = await work(seat, home)
-        (Path(seat.workspace) / "a").chmod(0)
+def test_a_folder_without_permissions_is_removed(tmp_path: Path) -> None:
+    async def lock(endpoint: SessionEndpoint, home: Path) -> ChildReport:
+        report = await work(endpoint, home)
+        (Path(endpoint.workspace) / "a").chmod(0)
         return report
 
     (sample,) = run(lock, tmp_path)
@@ -179,7 +183,7 @@ def test_a_folder_without_rights_is_removed_all_the_same(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_scenarios_are_divided_among_executors() -> None:
+def test_the_router_chooses_by_scenario() -> None:
     usual, other = ScriptedExecutor(figures()), ScriptedExecutor(figures())
     both = ExecutorRouter(usual, other, ["small"])
     ours, theirs = trial(), msgspec.structs.replace(trial(), scenario="large")

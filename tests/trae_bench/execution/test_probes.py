@@ -1,4 +1,4 @@
-"""Watched trials: what the probes find in real processes, and what becomes of it."""
+"""Probes in real processes, and the metrics computed from them."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from trae_bench.errors import UsageError
 from trae_bench.execution import callgrind, probes
 from trae_bench.execution.launcher import REPORT_LIMIT
 from trae_bench.execution.probes import SAMPLE_SECONDS, own_pages, unique_bytes
-from trae_bench.metrics import METRICS, figures
+from trae_bench.metrics import METRICS, compute_metrics
 from trae_bench.model.experiment import Arm, Contrast
 from trae_bench.model.sample import ChildReport, SessionLog
 from trae_bench.run.runner import RunRequest, plan
@@ -35,7 +35,7 @@ needs_proc = pytest.mark.skipif(
 
 
 @needs_proc
-def test_a_plain_trial_is_not_watched(tmp_path: Path) -> None:
+def test_a_plain_trial_has_no_probe(tmp_path: Path) -> None:
     report, error, _ = run(tmp_path, "modules")
     assert report is not None, error
     assert report.memory == ()
@@ -44,7 +44,7 @@ def test_a_plain_trial_is_not_watched(tmp_path: Path) -> None:
 
 
 @needs_proc
-def test_memory_is_seen_to_grow(tmp_path: Path) -> None:
+def test_the_memory_probe_detects_growth(tmp_path: Path) -> None:
     report, error, _ = run(tmp_path, "hoard", probe="memory")
     assert report is not None, error
     assert report.counters["uss_end"] - report.counters["uss_start"] > 30 * MIB
@@ -57,13 +57,13 @@ def test_memory_is_seen_to_grow(tmp_path: Path) -> None:
 def test_allocations_are_counted_from_before_the_agents_import(tmp_path: Path) -> None:
     report, error, _ = run(tmp_path, "hoard", probe="tracemalloc")
     assert report is not None, error
-    # 40 MiB at once, of which 32 MiB stay, and 8 MiB that the module holds since its import.
+    # A peak of 40 MiB, of which 32 MiB stay allocated, and 8 MiB since the module's import.
     assert report.counters["python_peak"] > 48 * MIB
     assert 40 * MIB < report.counters["python_held"] < 48 * MIB
 
 
 class Watch:
-    """An event loop whose clock goes on while somebody sleeps, for so many hours."""
+    """An event loop whose clock advances during sleeps, for a number of hours."""
 
     def __init__(self, hours: float) -> None:
         self._now, self._end = 0.0, 3600 * hours
@@ -79,7 +79,7 @@ class Watch:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("hours", [0.01, 1.0, 10.0])
-async def test_a_long_session_is_looked_at_more_rarely(
+async def test_a_long_session_is_sampled_less_often(
     monkeypatch: pytest.MonkeyPatch, hours: float
 ) -> None:
     loop, probe = Watch(hours), probes.MemoryProbe()
@@ -96,7 +96,7 @@ async def test_a_long_session_is_looked_at_more_rarely(
 
 
 @needs_proc
-def test_own_memory_is_what_no_other_process_maps() -> None:
+def test_unique_memory_excludes_shared_pages() -> None:
     before, pages = unique_bytes(), own_pages()
     assert before is not None
     assert pages is not None
@@ -113,7 +113,7 @@ def test_own_memory_is_what_no_other_process_maps() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not callgrind.available(), reason="valgrind is not installed")
-def test_instructions_hardly_vary_and_grow_with_the_work(make: Make) -> None:
+def test_instruction_counts_are_stable_and_grow_with_the_work(make: Make) -> None:
     counts = [instructions_of(make, loops) for loops in (1000, 1000, 100_000)]
     assert abs(counts[1] - counts[0]) < 0.001 * counts[0]
     assert counts[2] > counts[0] + 99_000 * 10
@@ -150,7 +150,7 @@ def test_the_command_under_callgrind_is_the_same_command(tmp_path: Path) -> None
 
 
 def watched(log: SessionLog, slope: float, start: float = 1e6) -> ChildReport:
-    """A report in which memory grew by `slope` bytes with each request of the log."""
+    """A report in which memory grew by `slope` bytes per request."""
     arrived = [request.arrived for request in log.requests]
     memory = [(moment + 0.001, start + slope * nth) for nth, moment in enumerate(arrived)]
     return ChildReport(True, "", len(arrived), memory=tuple(memory))
@@ -159,33 +159,33 @@ def watched(log: SessionLog, slope: float, start: float = 1e6) -> ChildReport:
 @given(st.integers(-10_000, 10_000), st.integers(30, 60))
 def test_growth_is_the_slope_over_the_steps(slope: int, count: int) -> None:
     log = steps(*([0.5] * count))
-    found = figures(usage(), [log], watched(log, slope))
+    found = compute_metrics(usage(), [log], watched(log, slope))
     assert found["memory_growth"] == pytest.approx(1000 * slope, abs=1)
     assert found["memory_per_hour"] == pytest.approx(1800 * slope, abs=1)
 
 
-def test_what_is_loaded_in_the_beginning_is_no_growth() -> None:
+def test_memory_loaded_at_the_start_is_not_growth() -> None:
     log = steps(*([0.5] * 99))
     report = watched(log, 0)
     jump = [
         (moment, size / 2 if nth < 10 else size) for nth, (moment, size) in enumerate(report.memory)
     ]
-    found = figures(usage(), [log], ChildReport(True, "", 100, memory=tuple(jump)))
+    found = compute_metrics(usage(), [log], ChildReport(True, "", 100, memory=tuple(jump)))
     assert found["memory_growth"] == 0
 
 
 @pytest.mark.parametrize(("count", "looks"), [(10, 50), (50, 3), (50, 0)])
-def test_short_sessions_and_few_looks_say_nothing(count: int, looks: int) -> None:
+def test_short_sessions_and_few_samples_give_no_growth(count: int, looks: int) -> None:
     log = steps(*([0.5] * count))
     report = watched(log, 100)
     few = ChildReport(True, "", count, memory=report.memory[-looks:] if looks else ())
-    assert "memory_growth" not in figures(usage(), [log], few)
+    assert "memory_growth" not in compute_metrics(usage(), [log], few)
 
 
-# -- trials of their own
+# -- separate trials
 
 
-def test_each_probe_gets_a_cell_of_its_own() -> None:
+def test_each_probe_has_a_separate_cell() -> None:
     names = ("cpu", "uss_end", "wall", "python_peak", "uss_start", "instructions", "requests")
     scenario = Scenario("work", "", "", (Turn(),), ToggleUse(vary=("fast",)), names)
     arm = Arm("none", {})
@@ -199,14 +199,14 @@ def test_each_probe_gets_a_cell_of_its_own() -> None:
     ]
 
 
-def test_metrics_that_disturb_say_that_they_get_trials_of_their_own() -> None:
+def test_metrics_of_probes_say_that_they_use_separate_trials() -> None:
     for metric in METRICS.values():
         if metric.probe != "plain":
-            assert re.search("trials of its own|the same as|memory_growth", metric.about)
+            assert re.search("separate trials|memory_growth", metric.about)
     assert SAMPLE_SECONDS > 0
 
 
-def test_without_valgrind_nobody_counts_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instructions_need_valgrind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     wish = RunRequest(command="", scenarios=("cli-help",), metrics=("instructions",))
     with pytest.raises(UsageError, match="needs valgrind"):

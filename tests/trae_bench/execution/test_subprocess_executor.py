@@ -1,4 +1,4 @@
-"""Real processes, a provider without sockets: what the executor makes of any child."""
+"""The executor with real processes and a fake provider without sockets."""
 
 import json
 import os
@@ -37,7 +37,7 @@ MIB = 1024 * 1024
 
 
 class SilentProvider:
-    """A fake provider: nobody can connect to it, and its log is what the test sets."""
+    """A fake provider without a socket. The test sets its log."""
 
     def __init__(self, body: bytes = b"") -> None:
         self.body = body
@@ -61,7 +61,7 @@ class SilentProvider:
 
 
 class Script:
-    """A subject that is a shell script, or a Python one; `{fd}` is its report pipe, `{places}`
+    """A subject that runs a shell or Python script. `{fd}` is its report pipe, `{places}`
     are its sessions' workspaces."""
 
     def __init__(self, text: str, *, reports: bool = False, python: bool = False) -> None:
@@ -73,14 +73,14 @@ class Script:
         self,
         trial: Trial,
         scenario: Scenario,
-        seats: Sequence[SessionEndpoint],
+        endpoints: Sequence[SessionEndpoint],
         home: Path,
         report_fd: int,
     ) -> Command:
         text = self.text.replace("{fd}", str(report_fd)).replace("{side}", trial.side)
-        text = text.replace("{places}", " ".join(seat.workspace for seat in seats))
+        text = text.replace("{places}", " ".join(endpoint.workspace for endpoint in endpoints))
         argv = (sys.executable, "-S", "-c", text) if self.python else ("sh", "-c", text)
-        return Command(argv, {"ADDED": "by the subject"}, seats[0].workspace)
+        return Command(argv, {"ADDED": "by the subject"}, endpoints[0].workspace)
 
 
 def scenario(**changes: Any) -> Scenario:
@@ -105,7 +105,7 @@ Make = Callable[..., SubprocessExecutor[str]]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Builds executors, and ends them."""
+    """Build executors and close them."""
     made: list[SubprocessExecutor[str]] = []
 
     def build(
@@ -128,7 +128,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     yield build
     for executor in made:
         executor.close()
-    # Whatever a test did, no trial's folder stays.
+    # No folder of a trial may remain.
     assert not list((tmp_path / "scratch").glob("*"))
 
 
@@ -155,7 +155,7 @@ def gone(pids: list[int], patience: float = 10.0) -> bool:
 
 
 def written_pids(file: Path, count: int) -> list[int]:
-    """The process ids that a child has written to a file; waits for them."""
+    """Wait for process ids that a child writes to a file."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
         pids = file.read_text().split() if file.exists() else []
@@ -165,7 +165,7 @@ def written_pids(file: Path, count: int) -> list[int]:
     raise AssertionError(f"no {count} process ids in {file}")
 
 
-# -- a good end
+# -- success
 
 
 def test_a_good_trial_is_measured(make: Make) -> None:
@@ -188,22 +188,22 @@ def test_a_good_trial_is_measured(make: Make) -> None:
     assert figures["requests"] == 0
 
 
-def test_what_a_waited_for_grandchild_uses_is_counted(make: Make) -> None:
+def test_a_grandchild_that_was_waited_for_is_counted(make: Make) -> None:
     busy = f"{shlex.quote(sys.executable)} -S -c 'import os; os.write(1, b\"y\" * 7000)'; true"
     sample = run_one(make(Script(busy)))
     assert sample.metrics["bytes_written"] == 7000
 
 
-def test_peak_memory_is_the_childs_own_and_not_that_of_whoever_started_it(make: Make) -> None:
+def test_peak_memory_excludes_the_parents(make: Make) -> None:
     ballast = bytearray(300 * MIB)
     ballast[::4096] = b"x" * len(ballast[::4096])
     sample = run_one(make(Script("bytearray(40 << 20)", python=True)))
     assert ballast
-    # From a plain spawn Linux would report the 300 MB of this very process.
+    # After a direct spawn, Linux would report the 300 MB of this process.
     assert 40 * MIB < sample.metrics["peak_rss"] < 120 * MIB
 
 
-def test_memory_that_cannot_be_told_from_the_launchers_is_left_out(make: Make) -> None:
+def test_peak_memory_below_the_launchers_is_left_out(make: Make) -> None:
     sample = run_one(make(Script("exit 0")))
     assert sample.status == "ok"
     assert "peak_rss" not in sample.metrics
@@ -220,7 +220,7 @@ def test_a_report_carries_counters_and_the_final_text(make: Make) -> None:
     assert "final text" in str(sample.problem)
 
 
-# -- a bad end
+# -- failures
 
 
 @pytest.mark.parametrize(
@@ -266,14 +266,14 @@ def test_a_command_that_does_not_exist(make: Make) -> None:
         "head -c 3000000 /dev/zero",
     ],
 )
-def test_a_report_that_is_none_is_garbage(make: Make, said: str) -> None:
+def test_an_invalid_report_is_garbage(make: Make, said: str) -> None:
     sample = run_one(make(Script(f"({said}) >&{{fd}} 2>/dev/null; exit 0", reports=True)))
     assert sample.status == "garbage"
     assert sample.problem
     assert not sample.correct
 
 
-def test_a_report_without_end_is_hung_up_on(make: Make) -> None:
+def test_an_endless_report_is_cut_off(make: Make) -> None:
     sample = run_one(make(Script("exec cat /dev/zero >&{fd}", reports=True)))
     assert sample.status == "failed"
     assert "SIGPIPE" in str(sample.problem)
@@ -317,7 +317,7 @@ def test_what_a_trial_leaves_behind_is_killed_before_the_next(make: Make, tmp_pa
 
 
 def test_what_one_side_leaves_behind_does_not_disturb_the_other(make: Make, tmp_path: Path) -> None:
-    """Side B waits until what side A left is gone: if A's end did not do it, nothing would."""
+    """Side B waits until the processes that side A left are killed."""
     pid = tmp_path / "pid"
     text = f"""
         [ {{side}} = A ] && {{ sleep 1000 & echo $! >{pid}.new; mv {pid}.new {pid}; exit; }}
@@ -329,30 +329,28 @@ def test_what_one_side_leaves_behind_does_not_disturb_the_other(make: Make, tmp_
     assert (one.status, other.status) == ("ok", "ok")
 
 
-def test_a_flood_of_output_ends_at_the_file_limit(make: Make) -> None:
+def test_output_is_limited_by_the_file_limit(make: Make) -> None:
     sample = run_one(make(Script("exec yes"), file_limit=MIB))
     assert sample.status == "failed"
     assert "SIGXFSZ" in str(sample.problem)
     assert len(str(sample.problem)) < 4000
 
 
-def test_memory_ends_at_the_memory_limit(make: Make) -> None:
+def test_memory_is_limited_by_the_memory_limit(make: Make) -> None:
     sample = run_one(make(Script("bytearray(200 << 20)", python=True), memory_limit=128 * MIB))
     assert sample.status == "failed"
     assert "MemoryError" in str(sample.problem)
     assert "the memory limit per process is 0.134 GB" in str(sample.problem)
 
 
-def test_memory_that_is_only_set_aside_is_no_memory(make: Make) -> None:
-    """As some runtimes do, by the gigabyte."""
+def test_reserved_address_space_is_not_limited(make: Make) -> None:
+    """Some runtimes reserve gigabytes."""
     aside = "import mmap; mmap.mmap(-1, 8 << 30, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)"
     sample = run_one(make(Script(aside, python=True), memory_limit=128 * MIB))
     assert sample.status == "ok", sample.problem
 
 
-def test_the_launcher_takes_everything_back_that_it_did_to_itself(
-    make: Make, tmp_path: Path
-) -> None:
+def test_the_launcher_restores_its_own_state(make: Make, tmp_path: Path) -> None:
     core = min(os.sched_getaffinity(0))
     executor = make(
         Script("echo $PPID >>$HOME/dump"),
@@ -371,25 +369,25 @@ def test_the_launcher_takes_everything_back_that_it_did_to_itself(
             limit = getattr(resource, name)
             assert resource.prlimit(int(launcher), limit) == resource.getrlimit(limit)
         assert os.sched_getaffinity(int(launcher)) == os.sched_getaffinity(0)
-        # Ctrl-C at a terminal must not reach it: the bench decides what ends.
+        # Ctrl-C at a terminal must not reach it: trae-bench decides what to stop.
         assert os.getsid(int(launcher)) != os.getsid(0)
         mine = len(list(Path("/proc/self/fd").iterdir()))
         seen.append((launcher, len(list((process / "fd").iterdir())), mine))
-    # One launcher for all, and no file more with each trial, here or there.
+    # One launcher for all trials, and no additional open file per trial.
     assert len(set(seen)) == 1
 
 
-def test_a_memory_limit_that_nothing_fits_in_is_refused(make: Make) -> None:
+def test_a_tiny_memory_limit_is_refused(make: Make) -> None:
     with pytest.raises(ValueError, match="memory limit"):
         make(Script("true"), memory_limit=MIB)
     make(Script("true")).run([trial()])
 
 
-# -- the surroundings
+# -- the environment
 
 
 def dump(make: Make, tmp_path: Path, text: str, trials: list[Trial], **options: Any) -> list[str]:
-    """What each child wrote to `$HOME/dump`."""
+    """Return what each child wrote to `$HOME/dump`."""
     keep = tmp_path / "keep"
     executor = make(Script(text), keep=keep, keep_all=True, **options)
     samples = executor.run(trials)
@@ -432,7 +430,7 @@ def test_both_sides_get_folders_and_addresses_of_one_length(make: Make, tmp_path
     assert not provider.open
 
 
-def test_a_child_has_three_files_its_report_and_signals_as_new(
+def test_a_child_starts_with_clean_descriptors_and_signals(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look = "import os, signal; print(sorted(os.listdir('/proc/self/fd')))"
@@ -443,9 +441,9 @@ def test_a_child_has_three_files_its_report_and_signals_as_new(
         (found,) = dump(make, tmp_path, text, [trial()])
     finally:
         signal.signal(signal.SIGINT, before)
-    # 4 is the folder that is being listed.
+    # 4 is the listed folder.
     assert found.splitlines()[0] == "['0', '1', '2', '3', '4']"
-    # glibc keeps 32 and 33 for itself.
+    # glibc reserves 32 and 33.
     assert int(found.split()[-1], 16) & 0x7FFFFFFF == 0
 
 
@@ -461,7 +459,7 @@ def test_a_duet_shares_one_core_and_a_serial_trial_has_all(make: Make, tmp_path:
 
 
 def test_a_duet_runs_at_the_same_time_in_the_order_of_its_slots(make: Make, tmp_path: Path) -> None:
-    """Each side waits for the other: one after the other, they would both time out."""
+    """Each side waits for the other. Run in sequence, both would time out."""
     meet = f"""
         touch {tmp_path}/{{side}}
         while [ ! -e {tmp_path}/A ] || [ ! -e {tmp_path}/B ]; do sleep 0.01; done
@@ -481,7 +479,7 @@ def test_one_side_of_a_duet_may_fail_alone(make: Make) -> None:
 # -- the answer
 
 
-def test_the_oracle_is_asked_in_the_workspace_after_the_digest(make: Make) -> None:
+def test_the_oracle_runs_in_the_workspace_after_the_digest(make: Make) -> None:
     small = scenario(
         workspace=WorkspaceFixture(files={"sub/a.txt": "one\n"}),
         oracle=Oracle(command="touch litter; grep -q two sub/a.txt", files={"b": "B"}),
@@ -523,10 +521,10 @@ def test_the_same_answer_has_the_same_digests(make: Make) -> None:
     assert digests(write.replace("{t}", "many "), asked)[1] != one[1]
 
 
-# -- leaving
+# -- interruption
 
 
-def test_folders_that_went_wrong_are_kept(make: Make, tmp_path: Path) -> None:
+def test_folders_of_incorrect_trials_are_kept(make: Make, tmp_path: Path) -> None:
     keep = tmp_path / "keep"
     sample = run_one(make(Script("echo why >note; exit 1"), keep=keep))
     folder = keep / "small-a_b-1-A-serial"
@@ -536,7 +534,7 @@ def test_folders_that_went_wrong_are_kept(make: Make, tmp_path: Path) -> None:
     assert [path.name for path in keep.iterdir()] == [folder.name]
 
 
-def test_ctrl_c_kills_what_runs_and_the_executor_can_go_on(make: Make, tmp_path: Path) -> None:
+def test_ctrl_c_kills_the_trials_and_the_executor_can_continue(make: Make, tmp_path: Path) -> None:
     needs(signal.SIGINT)
     pids = tmp_path / "pids"
     executor = make(Script(f"[ -e {pids} ] && exit; echo $$ >{pids}; sleep 1000"))
@@ -545,7 +543,7 @@ def test_ctrl_c_kills_what_runs_and_the_executor_can_go_on(make: Make, tmp_path:
 
     def interrupt() -> None:
         written_pids(pids, 1)
-        # To the thread that waits: raised in this one, it would not wake the other.
+        # To the waiting thread: a signal to this one would not wake it.
         signal.pthread_kill(main, signal.SIGINT)
 
     waiting = threading.Thread(target=interrupt)
@@ -573,7 +571,7 @@ SubprocessExecutor(
 """
 
 
-def test_no_child_outlives_a_bench_that_is_killed_with_minus_nine(tmp_path: Path) -> None:
+def test_no_child_survives_a_sigkill_of_trae_bench(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[3])
     pids, scratch = tmp_path / "pids", tmp_path / "scratch"
     text = BENCH.format(root=root, pids=pids, scratch=str(scratch))
@@ -583,25 +581,25 @@ def test_no_child_outlives_a_bench_that_is_killed_with_minus_nine(tmp_path: Path
     assert gone(started)
 
 
-def test_a_dead_launcher_is_said_and_leaves_no_child(make: Make, tmp_path: Path) -> None:
+def test_a_dead_launcher_raises_and_leaves_no_child(make: Make, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    # Half a second in, the launcher has long said which processes it started.
+    # After half a second, the launcher has sent the process ids.
     executor = make(Script(f"echo $$ >{pids}; sleep 0.5; kill -9 $PPID; sleep 1000"))
     with pytest.raises(CannotMeasure, match="has died"):
         run_one(executor)
     assert gone(written_pids(pids, 1))
 
 
-def test_a_folder_without_rights_is_removed_all_the_same(make: Make, tmp_path: Path) -> None:
+def test_a_folder_without_permissions_is_removed(make: Make, tmp_path: Path) -> None:
     executor = make(Script("mkdir -p deep/er; touch deep/er/file; chmod 0 deep/er deep"))
     assert run_one(executor).status == "ok"
     assert not list((tmp_path / "scratch").iterdir())
 
 
-# -- the twin
+# -- the scripted executor
 
 
-def test_the_scripted_twin_answers_without_running_anything() -> None:
+def test_the_scripted_executor_starts_no_process() -> None:
     whole = Sample("small", "a/b", "serial", 1, "B", 1, "off", "timeout", 0.0, None, 0)
     twin = ScriptedExecutor(lambda trial: {"cpu": 2.0} if trial.side == "A" else whole)
     first, second = twin.run([trial("A"), trial("B")])
@@ -617,13 +615,13 @@ THREE = Load(sessions=3, concurrency=2)
 
 
 def told(*texts: str, success: bool = True) -> str:
-    """A shell line that reports sessions which ended with these texts."""
+    """Return a shell command that reports sessions with these final texts."""
     sessions = [{"success": success, "final_text": text} for text in texts]
     report = {"success": success, "final_text": texts[0], "steps": 1, "sessions": sessions}
     return f"echo '{json.dumps(report)}' >&{{fd}}"
 
 
-def test_each_session_has_a_place_and_an_oracle_of_its_own(make: Make) -> None:
+def test_each_session_has_its_own_workspace_and_oracle(make: Make) -> None:
     provider = SilentProvider(b"{}")
     oracle = Oracle(command="test -e made", files={"given": "text"}, final_text="done")
     three = scenario(load=THREE, oracle=oracle, workspace=WorkspaceFixture({"given": "text"}))
@@ -638,7 +636,7 @@ def test_each_session_has_a_place_and_an_oracle_of_its_own(make: Make) -> None:
     assert not provider.open
 
 
-def test_the_share_of_wrong_sessions_is_told(make: Make) -> None:
+def test_the_number_of_wrong_sessions_is_reported(make: Make) -> None:
     three = scenario(load=THREE, oracle=Oracle(command="test -e made", final_text="done"))
     work = "set -- {places}; touch $1/made $2/made; " + told("done", "lost", "done")
     sample = run_one(make(Script(work, reports=True), small=three))
@@ -647,14 +645,14 @@ def test_the_share_of_wrong_sessions_is_told(make: Make) -> None:
     assert "2 of 3 sessions are wrong, the first: oracle: the final text" in str(sample.problem)
 
 
-def test_a_report_that_forgets_a_session_is_garbage(make: Make) -> None:
+def test_a_report_without_all_sessions_is_garbage(make: Make) -> None:
     sample = run_one(make(Script(told("a", "b"), reports=True), small=scenario(load=THREE)))
     assert sample.status == "garbage"
     assert "it covers 2 of 3 sessions" in str(sample.problem)
 
 
 @pytest.mark.parametrize("differing", ["text", "file", "nothing"])
-def test_what_one_of_several_sessions_does_differently_is_seen(make: Make, differing: str) -> None:
+def test_a_difference_in_one_of_several_sessions_is_detected(make: Make, differing: str) -> None:
     def work(one: str) -> str:
         texts = ("a", one if differing == "text" else "b", "c")
         return f"set -- {{places}}; echo {one} >$3/{differing}.log; {told(*texts)}"
@@ -666,7 +664,7 @@ def test_what_one_of_several_sessions_does_differently_is_seen(make: Make, diffe
     assert (samples[0].workspace == samples[1].workspace) == (differing != "file")
 
 
-def test_a_further_run_finds_the_home_and_a_fresh_workspace(make: Make) -> None:
+def test_a_second_run_has_the_same_home_and_a_fresh_workspace(make: Make) -> None:
     provider = SilentProvider()
     warm = scenario(subject=SubjectSetup(runs=3), workspace=WorkspaceFixture({"given": "1"}))
     work = 'echo run >>"$HOME/runs"; test ! -e left; touch left; rm given; wc -l <"$HOME/runs"'
@@ -679,7 +677,7 @@ def test_a_further_run_finds_the_home_and_a_fresh_workspace(make: Make) -> None:
     assert not provider.open
 
 
-def test_a_further_run_does_not_hide_that_one_before_it_failed(make: Make) -> None:
+def test_a_failed_first_run_fails_the_trial(make: Make) -> None:
     warm = scenario(subject=SubjectSetup(runs=2))
     sample = run_one(make(Script('mkdir "$HOME/once" && exit 7'), small=warm))
     assert (sample.status, sample.exit_status) == ("failed", 7)

@@ -1,4 +1,4 @@
-"""The child's side, in real interpreters: it reports what the entry point gave, and no more."""
+"""The worker in real interpreters."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def run(tmp_path: Path, function: str, **work: Any) -> tuple[ChildReport | None, str, int]:
-    """The worker's report, what it printed as error, its exit status."""
+    """Return the worker's report, standard error and exit status."""
     (tmp_path / "entry.py").write_text(ENTRY)
     arguments = {"text": "hello"} | work.pop("arguments", {})
     read_end, write_end = os.pipe()
@@ -137,19 +137,19 @@ def test_the_outcome_is_reported_with_the_counters(tmp_path: Path) -> None:
     assert "event_loop_lag_max" not in report.counters
 
 
-def test_arguments_become_what_their_types_say(tmp_path: Path) -> None:
+def test_arguments_are_converted_to_their_types(tmp_path: Path) -> None:
     arguments = {"where": "a/b", "pair": {"left": 1, "right": 2}}
     types = {"where": "pathlib:PurePosixPath", "pair": "entry:Pair"}
     report = reported(tmp_path, "echo", arguments=arguments, types=types)
     assert report.final_text == "hello PurePosixPath('a/b') 1+2"
 
 
-def test_a_session_that_gave_up_says_why(tmp_path: Path) -> None:
+def test_the_error_of_a_session_is_reported(tmp_path: Path) -> None:
     report = reported(tmp_path, "give_up")
     assert (report.success, report.error) == (False, "no model")
 
 
-def test_a_crash_is_no_report_and_a_traceback(tmp_path: Path) -> None:
+def test_a_crash_gives_a_traceback_and_no_report(tmp_path: Path) -> None:
     report, errors, status = run(tmp_path, "crash")
     assert report is None
     assert status == 1
@@ -157,7 +157,7 @@ def test_a_crash_is_no_report_and_a_traceback(tmp_path: Path) -> None:
 
 
 def test_hardly_anything_is_imported_before_the_agent(tmp_path: Path) -> None:
-    """What the worker imports is charged to the agent: the package, itself, and json."""
+    """The worker imports only the package, itself and json, as imports are charged to the agent."""
     bare = subprocess.run(
         [sys.executable, "-P", "-c", "import json, sys; print(*sys.modules)"],
         env=environment(tmp_path),
@@ -187,26 +187,26 @@ def test_several_sessions_are_reported_in_their_order(tmp_path: Path, concurrenc
     assert (report.success, report.steps, report.error) == (False, 6, "no model")
 
 
-def test_sessions_begin_at_their_interval(tmp_path: Path) -> None:
+def test_sessions_start_at_their_interval(tmp_path: Path) -> None:
     report = reported(tmp_path, "clock", sessions=[{}] * 4, concurrency=4, interval=0.05)
     times = [float(each.final_text) for each in report.sessions]
     assert all(later - earlier > 0.02 for earlier, later in pairwise(times))
     assert times[-1] - times[0] >= 0.14
 
 
-def test_the_report_pipe_is_kept_from_tools(tmp_path: Path) -> None:
-    # 3 is the folder that `ls` reads; an inherited pipe would come before it.
+def test_tools_do_not_inherit_the_report_pipe(tmp_path: Path) -> None:
+    # 3 is the folder that `ls` reads. An inherited pipe would have a lower number.
     assert reported(tmp_path, "start_tool").final_text.split() == ["0", "1", "2", "3"]
 
 
-def test_a_stall_of_the_loop_is_seen_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_the_heartbeat_detects_a_stall(tmp_path: Path) -> None:
     counters = reported(tmp_path, "stall", heartbeat=True).counters
     assert counters["event_loop_lag_max"] > 0.15
     assert counters["event_loop_lag_p99"] <= counters["event_loop_lag_max"]
 
 
 @pytest.mark.anyio
-async def test_the_heartbeat_by_a_scripted_clock() -> None:
+async def test_the_heartbeat_with_a_fake_clock() -> None:
     import asyncio
 
     now = 0.0
@@ -215,10 +215,10 @@ async def test_the_heartbeat_by_a_scripted_clock() -> None:
     await asyncio.sleep(0)
     now += BEAT_SECONDS + 0.25
     await asyncio.sleep(3 * BEAT_SECONDS)
-    # A delay that has not ended when the session does counts as well.
+    # A delay that lasts beyond the session's end is included.
     now += BEAT_SECONDS + 0.75
     task.cancel()
     counters = heartbeat.counters()
     assert counters["event_loop_lag_max"] == pytest.approx(0.75)
-    # Who asked every 5 ms during those 0.75 s waited less and less: nearly none all of it.
+    # Beats due during the stall of 0.75 s wait for decreasing times.
     assert 0.7 < counters["event_loop_lag_p99"] < 0.745

@@ -1,4 +1,4 @@
-"""Workspaces: what is written, and that it is the same each time."""
+"""Workspaces have reproducible files."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_generated_files_come_first_and_single_ones_over_them(tmp_path: Path) -> None:
+def test_listed_files_override_generated_files(tmp_path: Path) -> None:
     made = GeneratedFiles(files=3, bytes_low=10, bytes_high=20)
     files = {"src/file_2.py": "mine\r\n", "deep/er/x": "é"}
     lay_out(WorkspaceFixture(files=files, generate=made), tmp_path)
@@ -28,7 +28,7 @@ def test_generated_files_come_first_and_single_ones_over_them(tmp_path: Path) ->
     assert 10 <= len(found["src/file_1.py"]) <= 20
 
 
-def test_the_same_numbers_make_the_same_files_on_any_machine() -> None:
+def test_generated_files_are_reproducible() -> None:
     texts = "".join(text for _, text in generated(GeneratedFiles(files=5, seed=7)))
     assert hashlib.sha256(texts.encode()).hexdigest().startswith(FIRST_DIGITS)
 
@@ -36,7 +36,7 @@ def test_the_same_numbers_make_the_same_files_on_any_machine() -> None:
 FIRST_DIGITS = "5e1d4a3994712035"
 
 
-def test_another_seed_makes_others_and_more_files_leave_the_first_ones() -> None:
+def test_the_seed_changes_files_and_adding_files_does_not() -> None:
     few = list(generated(GeneratedFiles(files=3)))
     assert list(generated(GeneratedFiles(files=9)))[:3] == few
     assert list(generated(GeneratedFiles(files=3, seed=2))) != few
@@ -56,18 +56,18 @@ def test_most_files_are_small() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 500])
-def test_text_ends_with_its_line(size: int) -> None:
+def test_generated_text_ends_with_a_newline(size: int) -> None:
     wish = GeneratedFiles(files=1, bytes_low=size, bytes_high=size)
     ((_, text),) = generated(wish)
     assert len(text) == size
     assert text[-1:] in ("", "\n")
 
 
-# -- taken away
+# -- removal
 
 
 def nest(root: Path, depth: int) -> None:
-    """Deeper than a path can be long: that takes a descriptor for each step."""
+    """The path is too long to open, so each level needs a descriptor."""
     here = os.open(root, os.O_RDONLY)
     for _ in range(depth):
         os.mkdir("d", dir_fd=here)
@@ -79,7 +79,7 @@ def nest(root: Path, depth: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 1500, 5000])
-def test_what_an_agent_nested_is_removed(tmp_path: Path, depth: int) -> None:
+def test_deeply_nested_folders_are_removed(tmp_path: Path, depth: int) -> None:
     root = tmp_path / "0"
     root.mkdir()
     nest(root, depth)

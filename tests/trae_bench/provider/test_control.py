@@ -1,4 +1,4 @@
-"""Frames between parent and server: however they are cut."""
+"""Frames between parent and server, split at any position."""
 
 from typing import Any
 
@@ -17,7 +17,9 @@ FRAMES = st.lists(
 
 
 @given(FRAMES, st.integers(1, 50))
-def test_what_goes_in_comes_out(frames: list[tuple[dict[str, Any], list[bytes]]], cut: int) -> None:
+def test_frames_survive_a_round_trip(
+    frames: list[tuple[dict[str, Any], list[bytes]]], cut: int
+) -> None:
     stream = b"".join(pack(message, blobs) for message, blobs in frames)
     reader = FrameReader()
     found = []

@@ -1,4 +1,4 @@
-"""Requests out of bytes: however they are cut, and whatever they are."""
+"""Parsing of HTTP/1.1 requests, split at any position, and of invalid input."""
 
 import re
 from itertools import pairwise
@@ -44,7 +44,7 @@ def test_a_body_in_chunks() -> None:
 
 
 @given(st.lists(st.integers(0, 400), max_size=12))
-def test_cuts_do_not_matter(cuts: list[int]) -> None:
+def test_split_positions_do_not_matter(cuts: list[int]) -> None:
     stream = POST + CHUNKED + b"\r\n" + GET + POST
     edges = [0, *sorted(cut % len(stream) for cut in cuts), len(stream)]
     pieces = [stream[start:end] for start, end in pairwise(edges)]
@@ -60,11 +60,11 @@ def test_cuts_do_not_matter(cuts: list[int]) -> None:
         (b"GET / HTTP/1.0", b"Host: h", False),
     ],
 )
-def test_who_stays_connected(request_line: bytes, header: bytes, stays: bool) -> None:
+def test_keep_alive(request_line: bytes, header: bytes, stays: bool) -> None:
     assert only(request_line + b"\r\n" + header + b"\r\n\r\n").keep_alive is stays
 
 
-def test_a_client_that_waits_to_be_told_is_told_once() -> None:
+def test_wants_continue_is_true_once() -> None:
     reader = RequestReader()
     reader.feed(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
     assert reader.next() is None
@@ -104,7 +104,7 @@ def test_a_client_that_waits_to_be_told_is_told_once() -> None:
         (b"GET /" + b"a" * 70_000, 431),
     ],
 )
-def test_what_is_refused(data: bytes, status: int) -> None:
+def test_invalid_requests_are_rejected(data: bytes, status: int) -> None:
     with pytest.raises(BadRequest) as caught:
         read(data)
     assert caught.value.status == status
@@ -123,7 +123,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES | st.binary(max_size=8), max_size=40))
-def test_any_bytes_are_requests_or_refused(pieces: list[bytes]) -> None:
+def test_any_bytes_are_requests_or_rejected(pieces: list[bytes]) -> None:
     try:
         for method, _, _ in read(*pieces):
             assert method.isalpha()

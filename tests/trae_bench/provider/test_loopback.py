@@ -1,4 +1,4 @@
-"""The provider in its own process, spoken to over real sockets."""
+"""The provider in its own process, over real sockets."""
 
 import http.client
 import json
@@ -35,7 +35,7 @@ def provider() -> Iterator[Loopback]:
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    """A session of the test's own."""
+    """Return a session name that is unique to the test."""
     return str(request.node.name)[:150].replace("[", ".").replace("]", ".")
 
 
@@ -49,14 +49,14 @@ def connect(provider: Loopback) -> "closing[socket.socket]":
     return closing(socket.create_connection(provider.address, 10))
 
 
-def hear(client: socket.socket) -> tuple[int, bytes]:
-    """Status and body of the next reply."""
+def read_reply(client: socket.socket) -> tuple[int, bytes]:
+    """Return status and body of the next reply."""
     response = http.client.HTTPResponse(client)
     response.begin()
     return response.status, response.read()
 
 
-def said(body: bytes) -> str:
+def text_of(body: bytes) -> str:
     return str(json.loads(body)["choices"][0]["message"]["content"])
 
 
@@ -67,8 +67,8 @@ def test_a_session_from_register_to_collect(provider: Loopback, name: str) -> No
     with connect(provider) as client:
         for body, expected in ((b"first", "one"), (b"second one", "two")):
             client.sendall(raw_post(base_url, body))
-            status, reply = hear(client)
-            assert (status, said(reply)) == (200, expected)
+            status, reply = read_reply(client)
+            assert (status, text_of(reply)) == (200, expected)
     after = time.monotonic()
     log = provider.collect(name)
     first, second = log.requests
@@ -82,13 +82,13 @@ def test_a_session_from_register_to_collect(provider: Loopback, name: str) -> No
     assert log.cpu_seconds > 0
 
 
-def test_a_connection_for_each_request_is_seen(provider: Loopback, name: str) -> None:
+def test_new_connections_are_counted(provider: Loopback, name: str) -> None:
     base_url = provider.register(name, TWO)
     for _ in TWO.turns:
         with connect(provider) as client:
             client.sendall(raw_post(base_url, headers="Connection: close\r\n"))
-            assert hear(client)[0] == 200
-            assert client.recv(1) == b"", "the server closes as it was asked to"
+            assert read_reply(client)[0] == 200
+            assert client.recv(1) == b"", "the server closes as requested"
     log = provider.collect(name)
     assert log.connections == 2
     assert len({entry.connection for entry in log.requests}) == 2
@@ -100,7 +100,7 @@ def test_after_the_end_of_the_script(provider: Loopback, name: str) -> None:
         statuses = []
         for _ in range(3):
             client.sendall(raw_post(base_url))
-            status, body = hear(client)
+            status, body = read_reply(client)
             statuses.append(status)
     assert statuses == [200, 400, 400]
     assert "the script has ended" in json.loads(body)["error"]["message"]
@@ -109,60 +109,60 @@ def test_after_the_end_of_the_script(provider: Loopback, name: str) -> None:
     assert [entry.status for entry in log.requests] == statuses
 
 
-def test_wrong_paths_and_methods_cost_no_turn(provider: Loopback, name: str) -> None:
+def test_wrong_paths_and_methods_do_not_skip_a_turn(provider: Loopback, name: str) -> None:
     base_url = provider.register(name, TWO)
     with connect(provider) as client:
         client.sendall(raw_post(base_url).replace(b"/chat/completions", b"/embeddings"))
-        assert hear(client)[0] == 404
+        assert read_reply(client)[0] == 404
         client.sendall(raw_post(base_url).replace(b"POST", b"GET"))
-        assert hear(client)[0] == 405
+        assert read_reply(client)[0] == 405
         client.sendall(raw_post(base_url).replace(b"completions", b"completions?a=b"))
-        assert said(hear(client)[1]) == "one"
+        assert text_of(read_reply(client)[1]) == "one"
     assert provider.collect(name).unexpected == 2
 
 
 def test_no_such_session(provider: Loopback, name: str) -> None:
-    strays = provider.stats().strays
+    unrouted = provider.stats().unrouted
     base_url = provider.register(name, TWO)
     provider.collect(name)
     with connect(provider) as client:
         client.sendall(raw_post(base_url))
-        assert hear(client)[0] == 404
-    assert provider.stats().strays == strays + 1
+        assert read_reply(client)[0] == 404
+    assert provider.stats().unrouted == unrouted + 1
     with pytest.raises(KeyError, match="no such session"):
         provider.collect(name)
 
 
 def test_names_of_sessions(provider: Loopback, name: str) -> None:
     provider.register(name, TWO)
-    with pytest.raises(ValueError, match="registered already"):
+    with pytest.raises(ValueError, match="already registered"):
         provider.register(name, TWO)
     for bad in ("", "a/b", "a b", "é", "a\n"):
-        with pytest.raises(ValueError, match="part of a path"):
+        with pytest.raises(ValueError, match="part of a URL path"):
             provider.register(bad, TWO)
 
 
-def test_a_body_in_chunks_and_in_drops(provider: Loopback, name: str) -> None:
+def test_a_chunked_body_sent_byte_by_byte(provider: Loopback, name: str) -> None:
     base_url = provider.register(name, TWO)
     whole = raw_post(base_url)
     head = whole.replace(b"Content-Length: 2", b"Transfer-Encoding: chunked")
     with connect(provider) as client:
         for byte in head.removesuffix(b"{}") + b"2\r\n{}\r\n0\r\n\r\n":
             client.sendall(bytes([byte]))
-        assert said(hear(client)[1]) == "one"
+        assert text_of(read_reply(client)[1]) == "one"
     assert provider.collect(name).last_body == b"{}"
 
 
-def test_a_client_that_waits_to_be_told(provider: Loopback, name: str) -> None:
+def test_expect_100_continue(provider: Loopback, name: str) -> None:
     base_url = provider.register(name, TWO)
     with connect(provider) as client:
         client.sendall(raw_post(base_url, headers="Expect: 100-continue\r\n").removesuffix(b"{}"))
         assert client.recv(100).startswith(b"HTTP/1.1 100 ")
         client.sendall(b"{}")
-        assert said(hear(client)[1]) == "one"
+        assert text_of(read_reply(client)[1]) == "one"
 
 
-def test_requests_sent_ahead_are_answered_in_order(provider: Loopback, name: str) -> None:
+def test_pipelined_requests_are_answered_in_order(provider: Loopback, name: str) -> None:
     base_url = provider.register(name, Script(TWO.turns, ProviderConditions(think_seconds=0.05)))
     with connect(provider) as client:
         client.sendall(raw_post(base_url, b"a") + raw_post(base_url, b"b"))
@@ -173,7 +173,7 @@ def test_requests_sent_ahead_are_answered_in_order(provider: Loopback, name: str
             while (line := stream.readline().strip()) != b"":
                 if line.lower().startswith(b"content-length:"):
                     length = int(line.partition(b":")[2])
-            texts.append(said(stream.read(length)))
+            texts.append(text_of(stream.read(length)))
         stream.close()
     assert texts == ["one", "two"]
     assert provider.collect(name).last_body == b"b"
@@ -183,25 +183,25 @@ def test_think_time_comes_before_the_reply(provider: Loopback, name: str) -> Non
     base_url = provider.register(name, Script(TWO.turns, ProviderConditions(think_seconds=0.1)))
     with connect(provider) as client:
         client.sendall(raw_post(base_url))
-        assert hear(client)[0] == 200
+        assert read_reply(client)[0] == 200
     (entry,) = provider.collect(name).requests
     assert entry.replied - entry.arrived >= 0.1
 
 
-def test_a_client_that_leaves_before_its_reply(provider: Loopback, name: str) -> None:
+def test_a_client_that_disconnects_before_its_reply(provider: Loopback, name: str) -> None:
     base_url = provider.register(name, Script(TWO.turns, ProviderConditions(think_seconds=30.0)))
     wait_until(lambda: provider.stats().open_connections == 0)
     with connect(provider) as client:
         client.sendall(raw_post(base_url))
         wait_until(lambda: provider.stats().open_connections == 1)
-    # What was sent before the farewell is read before it.
+    # The server reads the request before it notices the disconnect.
     wait_until(lambda: provider.stats().open_connections == 0)
     (entry,) = provider.collect(name).requests
     assert (entry.status, entry.sent) == (0, 0)
     assert entry.replied >= entry.arrived
 
 
-def test_a_reply_for_nobody(provider: Loopback, name: str) -> None:
+def test_a_reply_after_a_disconnect(provider: Loopback, name: str) -> None:
     base_url = provider.register(name, Script(TWO.turns, ProviderConditions(think_seconds=0.05)))
     with connect(provider) as client:
         client.sendall(raw_post(base_url))
@@ -215,10 +215,10 @@ def test_bodies_of_megabytes(provider: Loopback, name: str) -> None:
     body = os.urandom(3_000_000)
     with connect(provider) as client:
         client.sendall(raw_post(base_url, body))
-        # The reply is larger than the sockets' buffers: the server waits for its reader.
+        # The reply is larger than the socket buffers, so the server waits for the client.
         select.select([client], [], [])
         started = time.monotonic()
-        assert said(hear(client)[1]) == text
+        assert text_of(read_reply(client)[1]) == text
         read_at = time.monotonic()
     log = provider.collect(name)
     assert log.last_body == body
@@ -227,7 +227,7 @@ def test_bodies_of_megabytes(provider: Loopback, name: str) -> None:
     assert log.requests[0].arrived < started < log.requests[0].replied < read_at
 
 
-def test_a_thousand_sessions_at_once(provider: Loopback, name: str) -> None:
+def test_a_thousand_concurrent_sessions(provider: Loopback, name: str) -> None:
     count = 1000
     names = [f"{name}-{number}" for number in range(count)]
     urls = [
@@ -240,7 +240,7 @@ def test_a_thousand_sessions_at_once(provider: Loopback, name: str) -> None:
     try:
         for client, url in zip(clients, urls, strict=True):
             client.sendall(raw_post(url))
-        assert [said(hear(client)[1]) for client in clients] == names
+        assert [text_of(read_reply(client)[1]) for client in clients] == names
     finally:
         for client in clients:
             client.close()
@@ -249,19 +249,19 @@ def test_a_thousand_sessions_at_once(provider: Loopback, name: str) -> None:
     assert len({log.requests[0].connection for log in logs}) == count
 
 
-# -- what no client should send ---------------------------------------------------------
+# -- invalid input ---------------------------------------------------------------------
 
 
 def healthy(provider: Loopback) -> bool:
     with connect(provider) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        return hear(client) == (200, b'{"status": "ok"}')
+        return read_reply(client) == (200, b'{"status": "ok"}')
 
 
-def test_what_is_no_request_gets_400_and_the_door(provider: Loopback) -> None:
+def test_invalid_input_gets_400_and_a_close(provider: Loopback) -> None:
     with connect(provider) as client:
         client.sendall(b"\x16\x03\x01 hello\r\n\r\n")
-        status, body = hear(client)
+        status, body = read_reply(client)
         assert status == 400
         assert "request line" in json.loads(body)["error"]["message"]
         assert client.recv(1) == b""
@@ -270,7 +270,7 @@ def test_what_is_no_request_gets_400_and_the_door(provider: Loopback) -> None:
 
 @examples(60, one_fixture=True)
 @given(st.lists(st.binary(max_size=200) | st.just(b"\r\n\r\n"), max_size=5))
-def test_garbage_does_not_bring_it_down(provider: Loopback, pieces: list[bytes]) -> None:
+def test_garbage_does_not_crash_the_server(provider: Loopback, pieces: list[bytes]) -> None:
     with connect(provider) as client:
         try:
             for piece in pieces:
@@ -279,22 +279,22 @@ def test_garbage_does_not_bring_it_down(provider: Loopback, pieces: list[bytes])
             while client.recv(65536):
                 pass
         except OSError:
-            pass  # The door was shut while there was more to say.
+            pass  # The server closed while data was pending.
     assert healthy(provider)
 
 
-# -- life and death ---------------------------------------------------------------------
+# -- process lifetime -------------------------------------------------------------------
 
 
-def wait_until(true: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
-    while not true():
+    while not condition():
         assert time.monotonic() < deadline, "it did not happen within 10 s"
         time.sleep(0.01)
 
 
 def gone(pid: int) -> bool:
-    """ProcessResult, or ended and not yet reaped by whoever inherited it."""
+    """Return True if the process has ended, even if no parent has reaped it."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -302,7 +302,7 @@ def gone(pid: int) -> bool:
     return state == "Z"
 
 
-def test_it_ends_with_the_block() -> None:
+def test_it_ends_with_the_with_block() -> None:
     with Loopback() as provider:
         pid = provider.pid
         assert not gone(pid)
@@ -327,14 +327,14 @@ def test_it_ends_when_its_parent_is_killed() -> None:
     wait_until(lambda: gone(pid))
 
 
-def test_ctrl_c_is_for_the_parent() -> None:
+def test_the_server_ignores_ctrl_c() -> None:
     with Loopback() as provider:
         os.kill(provider.pid, signal.SIGINT)
         assert healthy(provider)
         assert provider.stats().requests == 1
 
 
-def test_when_it_dies_the_parent_is_told() -> None:
+def test_a_killed_server_raises_provider_down() -> None:
     with Loopback() as provider:
         provider.register("a", TWO)
         os.kill(provider.pid, signal.SIGKILL)
@@ -342,19 +342,19 @@ def test_when_it_dies_the_parent_is_told() -> None:
             provider.collect("a")
 
 
-def test_when_it_cannot_start_its_last_words_are_told() -> None:
-    with pytest.raises(ProviderDown, match=r"(?s)exit status 1.*last words:\n.*OSError"):
+def test_a_failed_start_reports_stderr() -> None:
+    with pytest.raises(ProviderDown, match=r"(?s)exit status 1.*stderr:\n.*OSError"):
         Loopback(pin=100_000).__enter__()
 
 
-def test_when_it_hangs_the_parent_does_not() -> None:
-    with Loopback(patience=0.3) as provider:
+def test_a_hanging_server_raises_after_the_timeout() -> None:
+    with Loopback(timeout=0.3) as provider:
         os.kill(provider.pid, signal.SIGSTOP)
-        with pytest.raises(ProviderDown, match="it still runs"):
+        with pytest.raises(ProviderDown, match="still running"):
             provider.stats()
         os.kill(provider.pid, signal.SIGCONT)
-        # The late answer to the first question must not be taken for that of the second.
-        with pytest.raises(ProviderDown, match="cut short"):
+        # The late reply to the first request must not be taken for that of the second.
+        with pytest.raises(ProviderDown, match="interrupted"):
             provider.collect("a")
 
 
@@ -364,7 +364,7 @@ def test_it_stays_on_its_core() -> None:
         assert os.sched_getaffinity(provider.pid) == {core}
 
 
-def test_it_does_not_read_the_callers_folder(
+def test_it_does_not_import_from_the_callers_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "socket.py").write_text("raise SystemExit('the wrong module')")
@@ -373,7 +373,7 @@ def test_it_does_not_read_the_callers_folder(
         assert healthy(provider)
 
 
-def test_its_process_imports_little() -> None:
+def test_the_server_imports_only_the_standard_library() -> None:
     program = (
         "import sys, trae_bench.provider.server\n"
         "print(*{name.split('.')[0] for name in sys.modules})"

@@ -1,4 +1,4 @@
-"""Five protocols, one transcript: each reply read the way its clients read it."""
+"""Each reply, parsed as a client of its protocol parses it, gives the same turn."""
 
 import json
 from collections.abc import Callable
@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.provider.protocols import ENDPOINTS, encode_turns
+from trae_bench.provider.protocols import CODECS, encode_turns
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
 from trae_bench.scenario import Protocol, ProviderConditions
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
-Heard = tuple[str, list[tuple[str, dict[str, Any]]], tuple[int, int, int]]
-"""Text, calls, and tokens: all input, cached input, output."""
+Parsed = tuple[str, list[tuple[str, dict[str, Any]]], tuple[int, int, int]]
+"""Text, calls, and tokens: total input, cached input, output."""
 
 
-def hear_openai_chat(reply: dict[str, Any]) -> Heard:
+def parse_openai_chat(reply: dict[str, Any]) -> Parsed:
     message, usage = reply["choices"][0]["message"], reply["usage"]
     calls = message.get("tool_calls", [])
     assert reply["choices"][0]["finish_reason"] == ("tool_calls" if calls else "stop")
@@ -34,7 +34,7 @@ def hear_openai_chat(reply: dict[str, Any]) -> Heard:
     )
 
 
-def hear_openai_responses(reply: dict[str, Any]) -> Heard:
+def parse_openai_responses(reply: dict[str, Any]) -> Parsed:
     items, usage = reply["output"], reply["usage"]
     texts = [i["content"][0]["text"] for i in items if i["type"] == "message"]
     calls = [i for i in items if i["type"] == "function_call"]
@@ -50,7 +50,7 @@ def hear_openai_responses(reply: dict[str, Any]) -> Heard:
     )
 
 
-def hear_anthropic_messages(reply: dict[str, Any]) -> Heard:
+def parse_anthropic_messages(reply: dict[str, Any]) -> Parsed:
     blocks, usage = reply["content"], reply["usage"]
     calls = [block for block in blocks if block["type"] == "tool_use"]
     cached = usage["cache_read_input_tokens"]
@@ -62,7 +62,7 @@ def hear_anthropic_messages(reply: dict[str, Any]) -> Heard:
     )
 
 
-def hear_gemini(reply: dict[str, Any]) -> Heard:
+def parse_gemini(reply: dict[str, Any]) -> Parsed:
     parts, usage = reply["candidates"][0]["content"]["parts"], reply["usageMetadata"]
     calls = [part["functionCall"] for part in parts if "functionCall" in part]
     return (
@@ -76,7 +76,7 @@ def hear_gemini(reply: dict[str, Any]) -> Heard:
     )
 
 
-def hear_ollama_chat(reply: dict[str, Any]) -> Heard:
+def parse_ollama_chat(reply: dict[str, Any]) -> Parsed:
     message = reply["message"]
     calls = [call["function"] for call in message.get("tool_calls", [])]
     assert reply["done"] is True
@@ -87,12 +87,12 @@ def hear_ollama_chat(reply: dict[str, Any]) -> Heard:
     )
 
 
-HEAR: dict[Protocol, Callable[[dict[str, Any]], Heard]] = {
-    "openai_chat": hear_openai_chat,
-    "openai_responses": hear_openai_responses,
-    "anthropic_messages": hear_anthropic_messages,
-    "gemini": hear_gemini,
-    "ollama_chat": hear_ollama_chat,
+PARSERS: dict[Protocol, Callable[[dict[str, Any]], Parsed]] = {
+    "openai_chat": parse_openai_chat,
+    "openai_responses": parse_openai_responses,
+    "anthropic_messages": parse_anthropic_messages,
+    "gemini": parse_gemini,
+    "ollama_chat": parse_ollama_chat,
 }
 
 VALUES = st.recursive(
@@ -109,26 +109,26 @@ CALLS = st.builds(
 TURNS = st.builds(PlayedTurn, text=st.text(), calls=st.lists(CALLS, max_size=3).map(tuple))
 
 
-def test_every_protocol_has_an_ear_and_an_endpoint() -> None:
-    assert set(HEAR) == set(ENDPOINTS) == set(PROTOCOLS)
+def test_every_protocol_has_a_parser_and_a_codec() -> None:
+    assert set(PARSERS) == set(CODECS) == set(PROTOCOLS)
 
 
 @given(st.lists(TURNS, max_size=4).map(tuple))
-def test_all_protocols_say_the_same(turns: tuple[PlayedTurn, ...]) -> None:
+def test_all_protocols_encode_the_same_turns(turns: tuple[PlayedTurn, ...]) -> None:
     expected = [(turn.text, [(call.name, call.arguments) for call in turn.calls]) for turn in turns]
     counts = set()
     for protocol in PROTOCOLS:
         bodies = encode_turns(Script(turns), protocol)
-        heard = [HEAR[protocol](json.loads(body)) for body in bodies]
-        assert [(text, calls) for text, calls, _ in heard] == expected
-        counts.add(tuple((tokens[0], tokens[2]) for *_, tokens in heard))
-    assert len(counts) == 1, "tokens are counted alike"
+        parsed = [PARSERS[protocol](json.loads(body)) for body in bodies]
+        assert [(text, calls) for text, calls, _ in parsed] == expected
+        counts.add(tuple((tokens[0], tokens[2]) for *_, tokens in parsed))
+    assert len(counts) == 1, "token counts are equal"
 
 
 @pytest.mark.parametrize("protocol", sorted({*PROTOCOLS} - {"ollama_chat"}))
-def test_the_prompt_grows_and_what_was_sent_before_is_cached(protocol: Protocol) -> None:
+def test_the_prompt_grows_and_the_previous_prompt_is_cached(protocol: Protocol) -> None:
     bodies = encode_turns(Script((PlayedTurn("a"),) * 3), protocol)
-    tokens = [HEAR[protocol](json.loads(body))[2] for body in bodies]
+    tokens = [PARSERS[protocol](json.loads(body))[2] for body in bodies]
     assert [(total, cached) for total, cached, _ in tokens] == [
         (1200, 0),
         (1450, 1200),
@@ -145,7 +145,7 @@ def test_the_scripts_own_protocol_is_the_default() -> None:
     )
 
 
-def test_call_ids_reach_the_client() -> None:
+def test_call_ids_are_encoded() -> None:
     script = Script((PlayedTurn("", (PlayedCall("call_00001_1", "bash", {}),)),))
     for protocol in PROTOCOLS:
         assert b'"call_00001_1"' in encode_turns(script, protocol)[0]

@@ -1,4 +1,4 @@
-"""The event loop below the provider."""
+"""The provider's event loop."""
 
 import os
 import socket
@@ -35,25 +35,25 @@ def test_a_timer_may_set_another() -> None:
     assert ran == [0, 1, 2]
 
 
-def test_who_is_watched_hears_of_reading_and_writing_until_forgotten() -> None:
-    reactor, heard = Reactor(), []
+def test_handlers_get_events_until_unwatched() -> None:
+    reactor, events_seen = Reactor(), []
     ours, theirs = socket.socketpair()
     with ours, theirs:
 
         def ready(events: int) -> None:
-            heard.append(events)
+            events_seen.append(events)
             if events & READ:
                 ours.recv(10)
                 reactor.want(ours.fileno(), WRITE)
             else:
-                reactor.forget(ours.fileno())
-                theirs.send(b"nobody hears this")
+                reactor.unwatch(ours.fileno())
+                theirs.send(b"ignored")
                 reactor.call_later(0.01, reactor.stop)
 
         reactor.watch(ours.fileno(), ready)
         theirs.send(b"x")
         reactor.run()
-    assert heard == [READ, WRITE]
+    assert events_seen == [READ, WRITE]
 
 
 def test_an_exception_ends_it() -> None:

@@ -1,4 +1,4 @@
-"""The provider without a socket: the rules of the loopback, in this process."""
+"""The provider in process: the same rules as the loopback server, without sockets."""
 
 import asyncio
 import builtins
@@ -36,14 +36,14 @@ def ask(base_url: str, body: bytes = b"{}", **options: Any) -> httpx.Response:
     return httpx.post(f"{base_url}/chat/completions", content=body, **options)
 
 
-def said(response: httpx.Response) -> str:
+def text_of(response: httpx.Response) -> str:
     return str(response.json()["choices"][0]["message"]["content"])
 
 
 def test_a_session_from_register_to_collect(provider: RespxProvider) -> None:
     base_url = provider.register("a", Script(TURNS))
     before = time.monotonic()
-    texts = [said(ask(base_url, body)) for body in (b"first", b"second one")]
+    texts = [text_of(ask(base_url, body)) for body in (b"first", b"second one")]
     after = time.monotonic()
     assert texts == ["one", "two"]
     log = provider.collect("a")
@@ -57,20 +57,20 @@ def test_a_session_from_register_to_collect(provider: RespxProvider) -> None:
         provider.collect("a")
 
 
-def test_clients_of_both_kinds_hear_the_same(provider: RespxProvider) -> None:
+def test_sync_and_async_clients_get_the_same_replies(provider: RespxProvider) -> None:
     base_url = provider.register("a", Script(TURNS))
 
     async def ask_too() -> str:
         async with httpx.AsyncClient() as client:
-            return said(await client.post(f"{base_url}/chat/completions", content=b"{}"))
+            return text_of(await client.post(f"{base_url}/chat/completions", content=b"{}"))
 
-    assert said(ask(base_url)) == "one"
+    assert text_of(ask(base_url)) == "one"
     assert asyncio.run(ask_too()) == "two"
 
 
-def test_what_no_script_has_foreseen(provider: RespxProvider) -> None:
+def test_unexpected_requests(provider: RespxProvider) -> None:
     base_url = provider.register("a", Script(TURNS[:1]))
-    with pytest.raises(ValueError, match="registered already"):
+    with pytest.raises(ValueError, match="already registered"):
         provider.register("a", Script(TURNS))
     assert httpx.post(f"{base_url}/embeddings").status_code == 404
     assert httpx.get(f"{base_url}/chat/completions").status_code == 405
@@ -79,19 +79,19 @@ def test_what_no_script_has_foreseen(provider: RespxProvider) -> None:
     assert provider.collect("a").unexpected == 3
 
 
-def test_other_hosts_are_refused_and_not_asked(provider: RespxProvider) -> None:
+def test_requests_to_other_hosts_are_rejected(provider: RespxProvider) -> None:
     with pytest.raises(AssertionError, match="not mocked"):
         httpx.post("http://127.0.0.1:9/v1")
 
 
-def test_it_is_over_with_the_block() -> None:
+def test_it_ends_with_the_with_block() -> None:
     with RespxProvider() as provider:
         base_url = provider.register("a", Script(TURNS))
     with pytest.raises(httpx.ConnectError):
         ask(base_url)
 
 
-def test_think_times_and_gaps_are_waited(provider: RespxProvider) -> None:
+def test_think_times_and_gaps_are_applied(provider: RespxProvider) -> None:
     conditions = ProviderConditions(
         think_seconds=0.05, stream=True, chunk_characters=1, chunk_seconds=0.01
     )
@@ -103,7 +103,7 @@ def test_think_times_and_gaps_are_waited(provider: RespxProvider) -> None:
     assert entry.replied - entry.arrived >= 0.11
 
 
-def test_faults_are_those_of_a_connection(provider: RespxProvider) -> None:
+def test_faults_raise_the_librarys_errors(provider: RespxProvider) -> None:
     kinds: tuple[Any, ...] = ("reset", "cut", "garbage")
     faults = tuple(Fault(number, kind) for number, kind in enumerate(kinds, 1))
     faults += (Fault(4, "status", 529, 0.5),)
@@ -113,13 +113,13 @@ def test_faults_are_those_of_a_connection(provider: RespxProvider) -> None:
             ask(base_url)
     reply = ask(base_url)
     assert (reply.status_code, reply.headers["retry-after"]) == (529, "0.5")
-    assert said(ask(base_url)) == "one"
+    assert text_of(ask(base_url)) == "one"
     log = provider.collect("a")
     assert [entry.status for entry in log.requests] == [0, 200, 0, 529, 200]
     assert 0 < log.requests[1].sent < log.requests[4].sent
 
 
-def test_a_client_that_has_heard_enough(provider: RespxProvider) -> None:
+def test_a_client_that_closes_a_stream_early(provider: RespxProvider) -> None:
     conditions = ProviderConditions(stream=True, chunk_characters=1, chunk_seconds=0.001)
     base_url = provider.register("a", Script(TURNS, conditions))
     with httpx.stream("POST", f"{base_url}/chat/completions", content=b"{}") as response:
@@ -128,8 +128,8 @@ def test_a_client_that_has_heard_enough(provider: RespxProvider) -> None:
     assert 0 < entry.sent < 500
 
 
-def test_no_call_is_kept(provider: RespxProvider) -> None:
-    """respx keeps each request and reply; a long session would be measured with its log."""
+def test_no_request_is_kept(provider: RespxProvider) -> None:
+    """respx keeps requests and replies by default, which would add to a measured session."""
     base_url = provider.register("a", Script(TURNS[:1] * 60))
     body = b"x" * 100_000
     with httpx.Client() as client:
@@ -143,7 +143,7 @@ def test_no_call_is_kept(provider: RespxProvider) -> None:
     assert grown < 1_000_000
 
 
-def test_clients_of_httpx2_hear_it_too(provider: RespxProvider) -> None:
+def test_httpx2_clients_are_intercepted(provider: RespxProvider) -> None:
     httpx2 = pytest.importorskip("httpx2")
     faults = (Fault(1, "reset"), Fault(2, "cut"))
     base_url = provider.register("a", Script(TURNS, ProviderConditions(faults=faults)))
@@ -155,7 +155,7 @@ def test_clients_of_httpx2_hear_it_too(provider: RespxProvider) -> None:
         assert reply.json()["choices"][0]["message"]["content"] == "one"
 
 
-def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_respx_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def without(name: str, *rest: Any) -> Any:

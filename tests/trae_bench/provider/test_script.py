@@ -1,4 +1,4 @@
-"""From a scenario to the turns that are played."""
+"""Expansion of scenarios to scripts."""
 
 import math
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.provider.script import PlayedTurn, Script, expand, fill
+from trae_bench.provider.script import PlayedTurn, Script, expand, expand_template
 from trae_bench.scenario import (
-    MAX_THOUGHT,
+    MAX_THINK_SECONDS,
     ProviderConditions,
     Scenario,
     ScriptedCall,
@@ -36,13 +36,13 @@ def scenario(*turns: Turn) -> Scenario:
     )
 
 
-def test_conditions_come_along() -> None:
+def test_conditions_are_copied() -> None:
     script = expand(scenario(DONE), WORKSPACE)
     assert script.protocol == "gemini"
     assert script.think_times() == [0.25]
 
 
-def test_repeats_are_played_and_counted() -> None:
+def test_repeats_are_expanded_and_numbered() -> None:
     again = Turn("step {n}", (ScriptedCall("bash", {"command": "echo {n}"}),), repeat=3)
     turns = expand(scenario(again, DONE), WORKSPACE).turns
     assert [turn.text for turn in turns] == ["step 1", "step 2", "step 3", ""]
@@ -53,7 +53,7 @@ def test_repeats_are_played_and_counted() -> None:
     ]
 
 
-def test_the_workspace_is_filled_in_at_any_depth() -> None:
+def test_the_workspace_is_expanded_at_any_depth() -> None:
     arguments = {"path": "{workspace}/a", "deep": [{"x": "in {workspace}"}], "n": 3, "b": True}
     turn = Turn("see {workspace}", (ScriptedCall("view", arguments),))
     played = expand(scenario(turn, DONE), WORKSPACE).turns[0]
@@ -66,15 +66,15 @@ def test_the_workspace_is_filled_in_at_any_depth() -> None:
     }
 
 
-def test_the_braces_of_program_text_stay() -> None:
+def test_other_braces_are_unchanged() -> None:
     text = 'f"{n} {x!r} {{y}}" {} { workspace }'
     assert expand(scenario(Turn(text), DONE), WORKSPACE).turns[0].text == text
 
 
 @given(st.text(), st.dictionaries(st.text(st.characters(exclude_characters="{}")), st.just("v")))
-def test_a_text_without_braces_is_left_alone(text: str, names: dict[str, str]) -> None:
+def test_text_without_braces_is_unchanged(text: str, names: dict[str, str]) -> None:
     plain = text.replace("{", "(")
-    assert fill(plain, names) == plain
+    assert expand_template(plain, names) == plain
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), max_size=5))
@@ -90,43 +90,43 @@ def test_length_and_ids(shape: list[tuple[int, int]]) -> None:
 # -- think times --------------------------------------------------------------------------
 
 
-def thought(count: int = 4000, **conditions: Any) -> list[float]:
+def think_times(count: int = 4000, **conditions: Any) -> list[float]:
     turns = (PlayedTurn("t"),) * count
     return Script(turns, ProviderConditions(think_seconds=2.0, **conditions)).think_times()
 
 
-def test_fixed_think_times_are_all_the_same() -> None:
-    assert thought(3) == [2.0, 2.0, 2.0]
+def test_fixed_think_times_are_equal() -> None:
+    assert think_times(3) == [2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0])
 def test_uniform_think_times_keep_within_their_width(spread: float) -> None:
-    drawn = thought(think_distribution="uniform", think_spread=spread)
+    drawn = think_times(think_distribution="uniform", think_spread=spread)
     assert 2 - 2 * spread <= min(drawn) < 2 - 1.9 * spread
     assert 2 + 1.9 * spread < max(drawn) <= 2 + 2 * spread
     assert abs(fmean(drawn) - 2.0) < 0.1
 
 
 @pytest.mark.parametrize("spread", [0.3, 1.0])
-def test_lognormal_think_times_have_the_mean_that_was_asked_for(spread: float) -> None:
-    drawn = thought(20_000, think_distribution="lognormal", think_spread=spread)
+def test_lognormal_think_times_have_the_given_mean(spread: float) -> None:
+    drawn = think_times(20_000, think_distribution="lognormal", think_spread=spread)
     assert abs(fmean(drawn) - 2.0) < 0.1
     assert abs(stdev(map(math.log, drawn)) - spread) < 0.02
     assert min(drawn) > 0
 
 
-def test_the_seed_draws_them() -> None:
+def test_the_seed_determines_think_times() -> None:
     jitter: dict[str, Any] = {"think_distribution": "lognormal", "think_spread": 0.5}
-    assert thought(5, **jitter) == thought(5, **jitter)
-    assert thought(5, **jitter) != thought(5, **jitter, seed=2)
-    # The same on every machine and Python.
-    assert [round(seconds, 6) for seconds in thought(2, **jitter)] == DRAWN
+    assert think_times(5, **jitter) == think_times(5, **jitter)
+    assert think_times(5, **jitter) != think_times(5, **jitter, seed=2)
+    # Equal on every machine and Python version.
+    assert [round(seconds, 6) for seconds in think_times(2, **jitter)] == DRAWN
 
 
 DRAWN = [3.361003, 3.643228]
 
 
-def test_no_think_time_is_longer_than_the_longest() -> None:
+def test_think_times_are_limited() -> None:
     wild = ProviderConditions(think_seconds=3600, think_distribution="lognormal", think_spread=3.0)
     drawn = Script((PlayedTurn("t"),) * 2000, wild).think_times()
-    assert max(drawn) == MAX_THOUGHT
+    assert max(drawn) == MAX_THINK_SECONDS

@@ -16,8 +16,9 @@ from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Cell
 from trae_bench.model.run import RunFile
 from trae_bench.report.text.explanation import Explanation, explain, headline, rows, story, text
-from trae_bench.stats.analysis import RowKey, rows_of
+from trae_bench.stats.analysis import rows_of
 from trae_bench.stats.decision import estimate
+from trae_bench.stats.pairs import RowKey
 from trae_bench.storage.run_file import write_run
 from trae_bench.storage.seal import sealed
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent_core.connection_pool import KEEPALIVE
 from agent_core.files import INLINE_LIMIT
+from agent_core.loop_pools import KEEPALIVE
 from agent_core.shell import POLL_INTERVAL
 from agent_core.toggles import Toggles
 from tests.trae_bench.report.test_untrusted import ACTED_ON, PLANT
@@ -21,7 +21,8 @@ from trae_bench.model.run import RunFile
 from trae_bench.report.guide import END, NOT_MEASURED, first_difference, rendered
 from trae_bench.report.guide_tables import SUMMARY, TABLES, Ask
 from trae_bench.storage.run_file import write_run
-from trae_bench.verdicts.claims import ClaimsFile, Source, claims_file
+from trae_bench.verdicts.claims import Source
+from trae_bench.verdicts.claims_file import ClaimsFile, claims_file
 
 GUIDE = ROOT / "docs" / "performance.md"
 DOCUMENTS = (GUIDE, ROOT / "docs" / "claims.md")

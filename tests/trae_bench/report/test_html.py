@@ -40,7 +40,8 @@ from trae_bench.report.html.shares import shares
 from trae_bench.report.html.source import band
 from trae_bench.report.text import gate as gate_text
 from trae_bench.report.text.terminal import cells_of
-from trae_bench.stats.analysis import comparisons, noise_floor
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.noise import noise_floor
 from trae_bench.storage.run_file import write_run
 
 replace = msgspec.structs.replace

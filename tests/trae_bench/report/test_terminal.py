@@ -40,8 +40,10 @@ from trae_bench.report.text.terminal import (
     tally,
 )
 from trae_bench.run.scheduler import Progress
-from trae_bench.stats.analysis import RowKey, comparisons, noise_floor
-from trae_bench.stats.decision import DUET_V1, Row, smallest_effect
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.decision import DUET_V1, Row, minimum_detectable_effect
+from trae_bench.stats.noise import noise_floor
+from trae_bench.stats.pairs import RowKey
 from trae_bench.storage.run_file import write_run
 
 NASTY = "\x1b[2J\x07\u202ekcatta\u2066\n\r\t\x9b31m\u200b\ud800::error::|<b>"
@@ -358,7 +360,7 @@ def test_the_noise_line_allows_for_the_pairs_of_the_run() -> None:
         return effect_shown(msgspec.structs.replace(whole, header=header), floor)
 
     assert least(None) == least(60) == least(100) == floor.smallest_effect
-    at_12 = smallest_effect(floor.sd, DUET_V1, 15, 12)
+    at_12 = minimum_detectable_effect(floor.sd, DUET_V1, 15, 12)
     assert least(12) == least(15) == max(floor.smallest_effect, at_12) > floor.smallest_effect
     assert least(7) is None
     assert least(60, "fraction") is None

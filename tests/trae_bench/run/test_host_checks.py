@@ -6,7 +6,7 @@ from trae_bench._util.host_facts import Fact
 from trae_bench.run import host_checks
 from trae_bench.run.host_checks import HostFinding, findings
 
-CALM: dict[str, Fact] = {
+QUIET: dict[str, Fact] = {
     "cores_usable": 8,
     "load": 0.01,
     "memory": 16_000,
@@ -24,8 +24,8 @@ def no_steal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_checks, "_stolen_share", lambda: 0.0)
 
 
-def test_a_calm_machine_has_no_findings() -> None:
-    assert findings(CALM) == []
+def test_a_quiet_host_has_no_findings() -> None:
+    assert findings(QUIET) == []
 
 
 @pytest.mark.parametrize(
@@ -42,23 +42,23 @@ def test_a_calm_machine_has_no_findings() -> None:
         ({"memory_available": 1_000}, "memory"),
     ],
 )
-def test_each_trouble_is_found_with_its_remedy(change: dict[str, Fact], name: str) -> None:
-    (finding,) = findings(CALM | change)
+def test_each_problem_gives_a_finding_with_its_remedy(change: dict[str, Fact], name: str) -> None:
+    (finding,) = findings(QUIET | change)
     assert finding.name == name
     assert finding.advice
     assert str(finding).startswith(f"{name}: {finding.value}; ")
 
 
-def test_stolen_time_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steal_time_gives_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_checks, "_stolen_share", lambda: 0.05)
-    (finding,) = findings(CALM)
-    assert (finding.name, finding.value) == ("steal", "5.0% of processor time since boot")
+    (finding,) = findings(QUIET)
+    assert (finding.name, finding.value) == ("steal", "5.0% of CPU time since boot")
 
 
-def test_a_system_that_cannot_pin_says_so() -> None:
-    facts = {name: fact for name, fact in CALM.items() if name != "cores_usable"}
+def test_a_system_without_pinning_gives_a_finding() -> None:
+    facts = {name: fact for name, fact in QUIET.items() if name != "cores_usable"}
     assert [finding.name for finding in findings(facts)] == ["pinning"]
 
 
-def test_this_machines_findings_are_findings() -> None:
+def test_the_findings_of_this_host() -> None:
     assert all(isinstance(finding, HostFinding) for finding in findings())

@@ -16,7 +16,7 @@ from tests.trae_bench.fakes import TINY, cell
 from tests.trae_bench.runs import honest, plan
 from trae_bench._util import cpu_affinity
 from trae_bench.cli import main
-from trae_bench.design.cells import confirming, only
+from trae_bench.design.cells import confirming, select_cells
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import UsageError
 from trae_bench.metrics import METRICS, taken
@@ -59,7 +59,7 @@ def test_only_what_matches_is_compared_and_a_a_of_the_same_metrics(patterns: lis
 
     wanted = {row for row in rows(PLAN) if row[1] != NOISE_FLOOR and matches(row)}
     try:
-        kept = only(PLAN, patterns)
+        kept = select_cells(PLAN, patterns)
     except UsageError:
         assert any(
             not any(fnmatchcase("/".join(row), pattern) for row in rows(PLAN) if row[1] != "A/A")
@@ -73,7 +73,7 @@ def test_only_what_matches_is_compared_and_a_a_of_the_same_metrics(patterns: lis
 
 def test_what_would_confirm_a_regression_stays_with_it() -> None:
     both = [cell("head", metrics=("cpu", "peak_rss")), cell("other")]
-    kept = only([*both, *map(confirming, both)], ["work/head/cpu"])
+    kept = select_cells([*both, *map(confirming, both)], ["work/head/cpu"])
     assert [(one.contrast.name, one.metrics) for one in kept] == [
         ("head", ("cpu",)),
         ("head again", ("cpu",)),
@@ -263,7 +263,7 @@ def test_without_pinning_cpu_is_taken_serially_and_the_run_says_so(
     asked = ["run", "tiny.toml", "--pairs", "1", "--out", "r.json", "--markdown", "r.md"]
     assert main(asked) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    told = "cpu: taken one side after the other, for processes cannot be pinned"
+    told = "cpu: measured one side after the other, because processes cannot be pinned"
     assert told in shown
     assert told in html.unescape(Path("r.md").read_text())
     run = read_run(Path("r.json"))

@@ -13,7 +13,7 @@ from trae_bench.errors import UsageError
 from trae_bench.metrics import METRICS
 from trae_bench.run import settings
 from trae_bench.run.settings import FILE, Settings, apply, load, parse
-from trae_bench.stats.analysis import own_threshold
+from trae_bench.stats.metric_rules import metric_threshold
 
 ROOT = Path(__file__).resolve().parents[3]
 WHOLE = """\
@@ -127,8 +127,8 @@ def test_thresholds_go_to_their_metrics_and_nowhere_else() -> None:
         "wall": 0.1,
         "requests": 0.001,
     }
-    assert own_threshold(found["cpu"]) == 0.03
-    assert own_threshold(found["peak_rss"]) == own_threshold(METRICS["peak_rss"])
+    assert metric_threshold(found["cpu"]) == 0.03
+    assert metric_threshold(found["peak_rss"]) == metric_threshold(METRICS["peak_rss"])
     assert apply(Settings(), METRICS) == dict(METRICS)
 
 

@@ -1,4 +1,4 @@
-"""Scenario files: what is accepted, and what is said of the rest."""
+"""Scenario files: valid files load, and invalid ones get an error with line and remedy."""
 
 import json
 import re
@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import trae_bench
 from tests.properties import examples
 from trae_bench._util.toml_positions import Places, line_in, places
 from trae_bench.errors import ScenarioError, UsageError
@@ -23,9 +22,8 @@ from trae_bench.scenario import (
     json_schema,
     load,
     parse,
-    write_json_schema,
 )
-from trae_bench.scenario.diagnostics import MOST
+from trae_bench.scenario.diagnostics import MAX_DIAGNOSTICS
 
 GOOD = """\
 name = "two-words"
@@ -59,12 +57,12 @@ replace = '\\1'
 """
 
 
-def changed(old: str, new: str) -> str:
-    assert GOOD.count(old) == 1, f"{old!r} must stand in the text once"
+def edited(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1, f"{old!r} must occur once"
     return GOOD.replace(old, new)
 
 
-def complaint(text: str) -> str:
+def error_of(text: str) -> str:
     with pytest.raises(ScenarioError) as caught:
         parse(text, "s.toml")
     return str(caught.value)
@@ -94,20 +92,20 @@ def test_shipped_scenarios_load(name: str) -> None:
         ("a = 1\nb = \n", "2:5", "a value"),
         ("a = 1\n\nc\n", "3:2", "Expected '='"),
         ('a = "open\n', "1:10", "the closing quotes"),
-        ("a = 1\na = 2\n", "2:6", "a key that is not given yet"),
+        ("a = 1\na = 2\n", "2:6", "a new key"),
         ("= 1", "1:1", "`key = value`"),
         ("[table\n", "1:7", "Expected ']'"),
     ],
 )
 def test_broken_toml_names_line_and_column(text: str, place: str, expected: str) -> None:
-    said = complaint(text)
-    assert said.startswith(f"s.toml:{place}: ")
-    assert expected in said
+    message = error_of(text)
+    assert message.startswith(f"s.toml:{place}: ")
+    assert expected in message
 
 
 @pytest.mark.parametrize("text", ["a = " + "9" * 5000, "a = " + "[" * 9000])
-def test_toml_that_python_cannot_hold(text: str) -> None:
-    assert complaint(text).startswith("s.toml: not readable as TOML: ")
+def test_toml_beyond_the_limits_of_python(text: str) -> None:
+    assert error_of(text).startswith("s.toml: not readable as TOML: ")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +128,7 @@ def test_toml_that_python_cannot_hold(text: str) -> None:
         ('"two-words"', '"two\\n"', 1, "name", "lower-case"),
         ('["cpu", "wall"]', '"cpu"', 4, "metrics", "an array ([...]), got a string"),
         ('["cpu", "wall"]', "[]", 4, "metrics", "name at least one"),
-        ('["cpu", "wall"]', '["cpu", "cpu"]', 4, "metrics", "'cpu' stands here twice"),
+        ('["cpu", "wall"]', '["cpu", "cpu"]', 4, "metrics", "'cpu' is listed twice"),
         ("{ event_shell = true }", '{ event_shell = "yes" }', 8, "toggles.hold", "true or false"),
         ("event_shell = true", "parallel_tools = true", 8, "toggles.hold.parallel_tools", "held"),
         ('protocol = "gemini"', "think_seconds = nan", 11, "provider.think_seconds", ">= 0"),
@@ -144,20 +142,20 @@ def test_toml_that_python_cannot_hold(text: str) -> None:
             "turns[1].calls[0].tool",
             "did you mean task_done?",
         ),
-        ("[workspace.files]", "[oracle]\n[workspace.files]", 27, "oracle", "looks at nothing"),
+        ("[workspace.files]", "[oracle]\n[workspace.files]", 27, "oracle", "checks nothing"),
         (
             "[workspace.files]",
             '[oracle]\nfinal_text = ""\n[workspace.files]',
             27,
             "oracle",
-            "looks at nothing",
+            "checks nothing",
         ),
         (
             "[workspace.files]",
             '[oracle]\nfinal_text = "first"\n[workspace.files]',
             28,
             "oracle.final_text",
-            "the last turn does not say 'first'",
+            "the last turn does not contain 'first'",
         ),
         ("[[normalise]]", "[[normalize]]", 23, "normalize", "did you mean normalise"),
         ("[workspace.files]", "[workspce.files]", 27, "workspce", "did you mean workspace"),
@@ -173,38 +171,38 @@ def test_toml_that_python_cannot_hold(text: str) -> None:
         ('"ls"', "9223372036854775808", 17, "turns[0].calls[0].arguments.command", "no JSON"),
     ],
 )
-def test_wrong_content_names_line_path_and_remedy(
+def test_invalid_content_names_line_path_and_remedy(
     old: str, new: str, line: int, path: str, remedy: str
 ) -> None:
-    said = complaint(changed(old, new))
-    assert said.startswith(f"s.toml:{line}: $.{path}".rstrip(".") + ": "), said
-    assert remedy in said
+    message = error_of(edited(old, new))
+    assert message.startswith(f"s.toml:{line}: $.{path}".rstrip(".") + ": "), message
+    assert remedy in message
 
 
 def test_no_turns() -> None:
     text = re.sub(r"\[\[turns\]\]\n(?:.+\n)+", "", GOOD)
-    assert "`turns` is missing" in complaint(text)
-    assert "$.turns: no turns; add [[turns]]" in complaint("turns = []\n" + text)
+    assert "`turns` is missing" in error_of(text)
+    assert "$.turns: no turns; add [[turns]]" in error_of("turns = []\n" + text)
 
 
-def test_a_session_that_ends_too_early() -> None:
-    said = complaint(changed('tool = "bash"', 'tool = "task_done"'))
-    assert "$.turns[0]: task_done ends the session here" in said
-    assert "drop `repeat`" in said, "every fault is named, not the first alone"
-    assert [line.split(":")[1] for line in said.splitlines()] == ["13", "13"]
+def test_a_session_that_ends_before_its_last_turn() -> None:
+    message = error_of(edited('tool = "bash"', 'tool = "task_done"'))
+    assert "$.turns[0]: task_done ends the session here" in message
+    assert "remove `repeat`" in message, "every error is listed, not only the first"
+    assert [line.split(":")[1] for line in message.splitlines()] == ["13", "13"]
 
 
-def test_an_oracle_hears_what_the_last_turn_says_but_for_its_folders_path() -> None:
-    said = changed("calls = [{ tool = ", 'text = "See {workspace}/a."\ncalls = [{ tool = ')
-    assert parse(said + '[oracle]\nfinal_text = "/a."\n')
-    assert "$.oracle.final_text: " in complaint(said + '[oracle]\nfinal_text = "{workspace}/a"\n')
+def test_final_text_is_part_of_the_last_turn_without_the_workspace_path() -> None:
+    text = edited("calls = [{ tool = ", 'text = "See {workspace}/a."\ncalls = [{ tool = ')
+    assert parse(text + '[oracle]\nfinal_text = "/a."\n')
+    assert "$.oracle.final_text: " in error_of(text + '[oracle]\nfinal_text = "{workspace}/a"\n')
 
 
-def test_a_script_without_end() -> None:
-    assert "at most" in complaint(changed("repeat = 2", "repeat = 100_000"))
+def test_a_script_with_too_many_turns() -> None:
+    assert "at most" in error_of(edited("repeat = 2", "repeat = 100_000"))
 
 
-def test_unknown_names_are_found_where_they_stand(tmp_path: Path) -> None:
+def test_unknown_names_are_reported_with_their_line(tmp_path: Path) -> None:
     source = tmp_path / "two-words.toml"
     source.write_text(GOOD)
     scenario = load(source)
@@ -235,13 +233,13 @@ def test_unknown_names_are_found_where_they_stand(tmp_path: Path) -> None:
         ("arguments_json = '{\"comand\": null}'", 17, "arguments_json"),
     ],
 )
-def test_unknown_arguments_are_found_where_they_stand(
+def test_unknown_arguments_are_reported_with_their_line(
     tmp_path: Path, new: str, line: int, place: str
 ) -> None:
     source = tmp_path / "two-words.toml"
-    # What the tool is told that ends a session is not looked at.
-    told = changed('{ tool = "task_done" }', '{ tool = "task_done", arguments = { said = "x" } }')
-    source.write_text(told.replace('arguments = { command = "ls" }', new))
+    # The arguments of the tool that ends a session are ignored.
+    text = edited('{ tool = "task_done" }', '{ tool = "task_done", arguments = { said = "x" } }')
+    source.write_text(text.replace('arguments = { command = "ls" }', new))
     tools = {"bash": ["command", "session"], "task_done": ()}
     with pytest.raises(ScenarioError) as caught:
         check(load(source), tools=tools, source=source)
@@ -251,14 +249,14 @@ def test_unknown_arguments_are_found_where_they_stand(
     )
 
 
-def test_a_file_is_called_after_its_scenario(tmp_path: Path) -> None:
+def test_the_file_name_equals_the_scenario_name(tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
     other.write_text(GOOD)
     with pytest.raises(ScenarioError, match=r":1: \$\.name: .*two-words\.toml"):
         load(other)
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="No such file"):
         load(tmp_path / "none.toml")
     latin = tmp_path / "latin.toml"
@@ -281,7 +279,7 @@ def test_find(tmp_path: Path) -> None:
         find(str(tmp_path / "mine.toml"))
     (tmp_path / "mine.json").write_text("{}")
     for there in (tmp_path, tmp_path / "mine.json"):
-        with pytest.raises(UsageError, match=f"{there}': one is a name, or a .toml file"):
+        with pytest.raises(UsageError, match=f"{there}': expected a name or a .toml file"):
             find(str(there))
     (tmp_path / "mine.toml").write_text("")
     with pytest.raises(UsageError, match=r"did you mean .*mine\.toml\?"):
@@ -289,7 +287,7 @@ def test_find(tmp_path: Path) -> None:
     assert find(str(tmp_path / "mine.toml")) == tmp_path / "mine.toml"
 
 
-def test_the_folder_inside_an_installed_package_wins(
+def test_the_folder_inside_the_package_has_precedence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "trae_bench"
@@ -302,14 +300,14 @@ def test_the_folder_inside_an_installed_package_wins(
     assert catalog.scenario_folder() == package / "_scenarios"
 
 
-# -- whatever the text, a Scenario or a ScenarioError ------------------------------------
+# -- any text gives a Scenario or a ScenarioError -----------------------------------------
 
 PIECES = st.sampled_from(
     [*re.findall(r"\w+|[^\w\s]|\n", GOOD), '"""', "'''", "nan", "\\", "1979-05-27", "\0", "é"]
 )
 
 
-def only_the_promised(text: str) -> None:
+def assert_scenario_or_error(text: str) -> None:
     try:
         assert isinstance(parse(text), Scenario)
     except ScenarioError as error:
@@ -319,25 +317,25 @@ def only_the_promised(text: str) -> None:
 @given(st.text())
 @example('a = "\ud800"')
 def test_any_text(text: str) -> None:
-    only_the_promised(text)
+    assert_scenario_or_error(text)
 
 
 @examples(300)
 @given(st.integers(0, len(GOOD)), st.integers(0, 20), st.lists(PIECES, max_size=4))
-def test_any_slip_in_a_good_text(start: int, length: int, inserted: list[str]) -> None:
-    only_the_promised(GOOD[:start] + " ".join(inserted) + GOOD[start + length :])
+def test_any_edit_of_a_valid_text(start: int, length: int, inserted: list[str]) -> None:
+    assert_scenario_or_error(GOOD[:start] + " ".join(inserted) + GOOD[start + length :])
 
 
 @examples(200)
 @given(st.text(alphabet="()[]{}*+?|\\^$.-,0123456789abgPx<>=!:#\n'", max_size=12), st.text())
 def test_any_pattern(pattern: str, replace: str) -> None:
     rule = f"[[normalise]]\npattern = {json.dumps(pattern)}\nreplace = {json.dumps(replace)}\n"
-    only_the_promised(GOOD + rule)
+    assert_scenario_or_error(GOOD + rule)
 
 
 # -- lines -----------------------------------------------------------------------------
 
-# Every value is the number of its line.
+# Every value equals its line number.
 LINED = """\
 a = 1
 "quoted key" = 2 # comment [x]
@@ -385,13 +383,13 @@ def leaves(path: tuple[str | int, ...], value: object) -> list[tuple[tuple[str |
 def test_lines_of_every_form_of_toml() -> None:
     found = leaves((), tomllib.loads(LINED))
     assert len(found) == 19
-    # A key with an escape in it is kept as written; its table is near enough.
+    # A key with an escape is not decoded; the line of its table is close enough.
     known = places(LINED)
     wrong = {path: line for path, line in found if line_in(known, path) != line}
     assert not wrong
 
 
-def test_a_table_has_the_line_of_its_header_and_the_unknown_that_of_what_is_around() -> None:
+def test_unknown_paths_have_the_line_of_the_enclosing_table() -> None:
     assert line_in(places(LINED), ("array", 1)) == 26
     assert line_in(places(LINED), ("array", 0, "deep", 1)) == 24
     assert line_in(places(LINED), ("array", 0, "deep", 1, "no", 3)) == 24
@@ -399,35 +397,35 @@ def test_a_table_has_the_line_of_its_header_and_the_unknown_that_of_what_is_arou
 
 
 @given(st.text(alphabet="a=[]{}\"'.,#\n 1"), st.text())
-def test_lines_of_any_text_end(text: str, more: str) -> None:
+def test_line_search_ends_for_any_text(text: str, more: str) -> None:
     assert 1 <= line_in(places(text + more), ("a", 0, "b")) <= (text + more).count("\n") + 1
 
 
-def test_the_text_is_walked_once_however_much_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    walks = []
+def test_many_errors_need_one_search_for_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
 
     def counted(text: str) -> Places:
-        walks.append(text)
+        calls.append(text)
         return places(text)
 
     monkeypatch.setattr("trae_bench.scenario.diagnostics.places", counted)
     start = GOOD.index("[[turns]]")
     many = GOOD[:start] + "[[turns]]\n" * 300 + GOOD[start:]
-    with pytest.raises(ScenarioError) as found:
+    with pytest.raises(ScenarioError) as caught:
         parse(many)
-    assert len(walks) == 1
-    lines = str(found.value).splitlines()
-    assert len(lines) == MOST + 1
-    assert lines[-1].endswith(f"and {300 - MOST} more")
+    assert len(calls) == 1
+    lines = str(caught.value).splitlines()
+    assert len(lines) == MAX_DIAGNOSTICS + 1
+    assert lines[-1].endswith(f"and {300 - MAX_DIAGNOSTICS} more")
 
 
 @pytest.mark.parametrize("deep", [99, 3000])
-def test_arguments_have_a_bottom(deep: int) -> None:
-    """`[turns.calls.arguments]` with a key of so many parts."""
+def test_the_nesting_of_arguments_is_limited(deep: int) -> None:
+    """`deep` is the number of parts of a dotted key."""
     call = 'calls = [{ tool = "task_done", arguments = { ' + ".".join("a" * deep) + " = 1 } }]"
     text = f"{GOOD}[[turns]]\n{call}\n"
-    said = "nested more than 100 deep" if deep > 100 else "ends the session here"
-    with pytest.raises(ScenarioError, match=said):
+    message = "nested more than 100 deep" if deep > 100 else "ends the session here"
+    with pytest.raises(ScenarioError, match=message):
         parse(text)
 
 
@@ -435,20 +433,19 @@ def test_arguments_have_a_bottom(deep: int) -> None:
 
 
 def test_the_committed_schema_is_current() -> None:
-    committed = Path(trae_bench.__file__).parents[1] / "docs/schemas/scenario.schema.json"
+    committed = Path(__file__).parents[3] / "docs" / "schemas" / "scenario.schema.json"
     assert json.loads(committed.read_text()) == json.loads(json.dumps(json_schema())), (
-        "refresh it: python -c 'from trae_bench.scenario import *; write_json_schema()'"
+        "update it with: trae-bench schema scenario > docs/schemas/scenario.schema.json"
     )
 
 
-def test_the_schema_judges_as_the_loader_does(tmp_path: Path) -> None:
-    write_json_schema(tmp_path / "schema.json")
-    schema = json.loads((tmp_path / "schema.json").read_text())
+def test_schema_and_loader_accept_the_same_files() -> None:
+    schema = json.loads(json.dumps(json_schema()))
     jsonschema.Draft202012Validator.check_schema(schema)
-    judge = jsonschema.Draft202012Validator(schema)
+    validator = jsonschema.Draft202012Validator(schema)
     for path in catalogue().values():
-        judge.validate(tomllib.loads(path.read_text()))
+        validator.validate(tomllib.loads(path.read_text()))
     for old, new in (("repeat = 2", "repeat = 0"), ("text =", "txt ="), ('"gemini"', '"x"')):
-        assert not judge.is_valid(tomllib.loads(GOOD.replace(old, new, 1)))
+        assert not validator.is_valid(tomllib.loads(GOOD.replace(old, new, 1)))
     described = schema["$defs"]["Turn"]["properties"]["repeat"]["description"]
     assert "{n}" in described

@@ -1,4 +1,4 @@
-"""What a scenario may ask of its provider, its workspace and its load, and what not."""
+"""Conditions of provider, workspace and load: valid ones, and errors for the others."""
 
 from pathlib import Path
 
@@ -22,18 +22,18 @@ vary = ["parallel_tools"]
 """
 
 
-def made(text: str) -> Scenario:
+def parsed(text: str) -> Scenario:
     return parse(BODY + text, "s.toml")
 
 
-def complaints(text: str) -> list[str]:
+def errors_of(text: str) -> list[str]:
     with pytest.raises(ScenarioError) as caught:
-        made(text)
+        parsed(text)
     return str(caught.value).splitlines()
 
 
 def test_all_conditions_in_one_file() -> None:
-    scenario = made("""
+    scenario = parsed("""
 [provider]
 think_seconds = 0.5
 think_distribution = "lognormal"
@@ -104,7 +104,7 @@ runs = 2
         ),
         (
             '[provider]\nfaults = [{ request = 1, kind = "cut" }, { request = 1, kind = "reset" }]',
-            "faults[1].request: request 1 has a fault already",
+            "faults[1].request: request 1 already has a fault",
         ),
         ("[workspace.generate]\nfiles = 2\nbytes_low = 50_000", "generate.bytes_low: "),
         ('[workspace.generate]\nfiles = 2\npattern = "a.py"', "generate.pattern: all files"),
@@ -114,20 +114,20 @@ runs = 2
         ('[workspace]\nfolder = "/etc"', "workspace.folder: '/etc' is not a path inside"),
         ('[workspace]\nfolder = "a/../../b"', "workspace.folder: 'a/../../b' is not a path"),
         ('[workspace.files]\n"." = "x"', "workspace.files..: '.' is not a path inside"),
-        ("[load]\nconcurrency = 2", "load.concurrency: 2 sessions at a time of 1"),
-        ('[load]\narrival = "steady"', "load.arrival: how often does one begin?"),
+        ("[load]\nconcurrency = 2", "load.concurrency: 2 concurrent sessions of 1"),
+        ('[load]\narrival = "steady"', "load.arrival: steady arrival needs a rate"),
         ("[load]\nsessions_per_second = 2", "load.sessions_per_second: closed arrival has no rate"),
         ("[subject]\nruns = 0", "subject.runs: expected `int` >= 1"),
     ],
 )
-def test_what_makes_no_sense_is_said_with_its_place(text: str, expected: str) -> None:
-    (said,) = complaints(text)
-    assert expected in said
-    assert said.startswith("s.toml:"), "with the line"
+def test_contradictions_are_reported_with_their_line(text: str, expected: str) -> None:
+    (message,) = errors_of(text)
+    assert expected in message
+    assert message.startswith("s.toml:"), "with the line"
 
 
-def test_what_respx_does_not_have() -> None:
-    said = complaints("""
+def test_conditions_that_respx_does_not_support() -> None:
+    messages = errors_of("""
 [provider]
 transport = "respx"
 rtt_seconds = 0.1
@@ -140,7 +140,7 @@ sessions = 2
 [subject]
 models = 3
 """)
-    named = [line.split(": ")[1] for line in said]
+    named = [line.split(": ")[1] for line in messages]
     assert named == [
         "$.provider.rtt_seconds",
         "$.provider.bandwidth_bytes_per_second",
@@ -150,34 +150,34 @@ models = 3
         "$.load",
         "$.subject",
     ]
-    assert all('transport = "loopback"' in line for line in said)
+    assert all('transport = "loopback"' in line for line in messages)
 
 
-def over_respx(metric: str, toggle: str = "parallel_tools") -> Scenario:
+def respx_scenario(metric: str, toggle: str = "parallel_tools") -> Scenario:
     body = BODY.replace('"cpu"', f'"{metric}"').replace("parallel_tools", toggle)
     return parse(body + '[provider]\ntransport = "respx"\n')
 
 
 @pytest.mark.parametrize("metric", sorted(METRICS))
-def test_respx_measures_processor_time_and_counts_only(metric: str) -> None:
+def test_respx_measures_cpu_time_and_counts_only(metric: str) -> None:
     if metric in IN_PROCESS_METRICS:
-        check(over_respx(metric), metrics=METRICS)
+        check(respx_scenario(metric), metrics=METRICS)
         return
     with pytest.raises(ScenarioError, match=rf"respx cannot measure {metric}: \w+") as caught:
-        check(over_respx(metric), metrics=METRICS)
+        check(respx_scenario(metric), metrics=METRICS)
     assert str(caught.value).startswith("s: $.metrics[0]: ")
 
 
 @pytest.mark.parametrize("toggle", sorted(toggles()))
-def test_respx_shows_no_toggle_of_connections_or_start(toggle: str) -> None:
+def test_respx_rejects_toggles_of_connections_and_startup(toggle: str) -> None:
     if toggle in ("connection_pool", "config_cache", "lazy_tools", "optional_deps"):
         with pytest.raises(ScenarioError, match=f"cannot show what {toggle} changes"):
-            check(over_respx("cpu", toggle), toggles=toggles())
+            check(respx_scenario("cpu", toggle), toggles=toggles())
     else:
-        check(over_respx("cpu", toggle), toggles=toggles())
+        check(respx_scenario("cpu", toggle), toggles=toggles())
 
 
-def test_the_names_of_the_refused_are_names_that_exist() -> None:
+def test_in_process_metrics_exist() -> None:
     assert set(METRICS) >= IN_PROCESS_METRICS
 
 
@@ -185,49 +185,49 @@ def test_the_names_of_the_refused_are_names_that_exist() -> None:
 
 
 @pytest.fixture
-def beside(tmp_path: Path) -> Path:
+def base(tmp_path: Path) -> Path:
     (tmp_path / "files" / "deep").mkdir(parents=True)
     (tmp_path / "files" / "a.txt").write_bytes(b"a\r\n")
     (tmp_path / "files" / "deep" / "b.txt").write_text("é", encoding="utf-8")
     return tmp_path
 
 
-def loaded(beside: Path, folder: str = "files") -> Scenario:
-    path = beside / "s.toml"
+def loaded(base: Path, folder: str = "files") -> Scenario:
+    path = base / "s.toml"
     text = f'[workspace]\nfolder = "{folder}"\n[workspace.files]\n"c" = "3"\n"a.txt" = "new"\n'
     path.write_text(BODY + text)
     return load(path)
 
 
-def test_a_folder_is_read_with_the_scenario(beside: Path) -> None:
-    found = loaded(beside).workspace.files
+def test_a_folder_is_read_with_the_scenario(base: Path) -> None:
+    found = loaded(base).workspace.files
     assert found == {"a.txt": "new", "deep/b.txt": "é", "c": "3"}
 
 
-def test_byte_code_that_an_installer_left_is_not_of_the_folder(beside: Path) -> None:
-    before = loaded(beside)
-    cache = beside / "files" / "deep" / "__pycache__"
+def test_byte_code_files_are_ignored(base: Path) -> None:
+    before = loaded(base)
+    cache = base / "files" / "deep" / "__pycache__"
     cache.mkdir()
     (cache / "b.cpython-311.pyc").write_bytes(b"\xff\x00")
-    (beside / "files" / "old.pyc").write_bytes(b"\xff")
-    assert loaded(beside) == before
+    (base / "files" / "old.pyc").write_bytes(b"\xff")
+    assert loaded(base) == before
 
 
-def test_newlines_stay_as_they_are(beside: Path) -> None:
-    (beside / "files" / "z").write_bytes(b"1\r\n2\n")
-    assert loaded(beside).workspace.files["z"] == "1\r\n2\n"
+def test_newlines_are_unchanged(base: Path) -> None:
+    (base / "files" / "z").write_bytes(b"1\r\n2\n")
+    assert loaded(base).workspace.files["z"] == "1\r\n2\n"
 
 
-def test_folders_that_are_no_fixture(beside: Path) -> None:
+def test_unusable_folders(base: Path) -> None:
     with pytest.raises(ScenarioError, match=r":10: \$\.workspace\.folder: no folder 'none'"):
-        loaded(beside, "none")
-    (beside / "out").symlink_to("/")
+        loaded(base, "none")
+    (base / "out").symlink_to("/")
     with pytest.raises(ScenarioError, match="no folder 'out'"):
-        loaded(beside, "out")
-    (beside / "files" / "link").symlink_to("/etc/passwd")
+        loaded(base, "out")
+    (base / "files" / "link").symlink_to("/etc/passwd")
     with pytest.raises(ScenarioError, match="link is a link"):
-        loaded(beside)
-    (beside / "files" / "link").unlink()
-    (beside / "files" / "image").write_bytes(b"\xff\xfe")
+        loaded(base)
+    (base / "files" / "link").unlink()
+    (base / "files" / "image").write_bytes(b"\xff\xfe")
     with pytest.raises(ScenarioError, match="image is not UTF-8"):
-        loaded(beside)
+        loaded(base)

@@ -1,7 +1,7 @@
-"""The two scenarios of ordinary work, played to the end by an agent of a few lines.
+"""bugfix and fan-out, played by a minimal agent with three tools and without `agent_core`.
 
-It knows three tools and no `agent_core`: what they ask for must be possible for anyone.
-`test_catalogue.py` plays all scenarios, by the real worker.
+This shows that other agents can play them. `test_catalog.py` runs all scenarios by the real
+executor.
 """
 
 import http.client
@@ -30,7 +30,7 @@ def lay_out(scenario: Scenario, workspace: Path) -> None:
         path.write_text(content)
 
 
-def satisfied(oracle: Oracle, workspace: Path, final_text: str) -> bool:
+def oracle_holds(oracle: Oracle, workspace: Path, final_text: str) -> bool:
     files = {name: workspace / name for name in oracle.files}
     run = subprocess.run(["sh", "-c", oracle.command], cwd=workspace, capture_output=True)
     return (
@@ -78,7 +78,7 @@ def execute(call: dict[str, Any], workspace: Path) -> dict[str, Any]:
 
 
 def play(scenario: Scenario, workspace: Path, provider: Loopback) -> Played:
-    """The session, calls of one reply side by side where each names a shell of its own."""
+    """Play a session. Calls of one reply run in parallel if each names its own shell session."""
     base_url = urlsplit(provider.register(workspace.name, expand(scenario, workspace)))
     client = http.client.HTTPConnection(str(base_url.hostname), base_url.port, timeout=20)
     history: list[dict[str, Any]] = [{"role": "user", "content": scenario.task}]
@@ -93,14 +93,14 @@ def play(scenario: Scenario, workspace: Path, provider: Loopback) -> Played:
             history.append(message)
             if any(call["function"]["name"] == "task_done" for call in calls):
                 break
-            spread = pool.map if '\\"session\\"' in json.dumps(calls) else map
-            history += spread(execute, calls, [workspace] * len(calls))
+            run_all = pool.map if '\\"session\\"' in json.dumps(calls) else map
+            history += run_all(execute, calls, [workspace] * len(calls))
     client.close()
     return provider.collect(workspace.name), str(message["content"])
 
 
 class Twice(NamedTuple):
-    """One scenario, played in two workspaces."""
+    """A scenario played in two workspaces."""
 
     scenario: Scenario
     workspaces: tuple[Path, Path]
@@ -113,22 +113,22 @@ def twice(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     workspaces = (tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two"))
     for workspace in workspaces:
         lay_out(scenario, workspace)
-        assert not satisfied(scenario.oracle, workspace, scenario.oracle.final_text)
+        assert not oracle_holds(scenario.oracle, workspace, scenario.oracle.final_text)
     with Loopback() as provider:
         one, two = (play(scenario, workspace, provider) for workspace in workspaces)
     return Twice(scenario, workspaces, (one, two))
 
 
-def test_the_oracle_is_satisfied_by_the_session_alone(twice: Twice) -> None:
+def test_the_oracle_holds_after_the_session_only(twice: Twice) -> None:
     for workspace, (log, final_text) in zip(twice.workspaces, twice.played, strict=True):
-        assert satisfied(twice.scenario.oracle, workspace, final_text)
-        assert not satisfied(twice.scenario.oracle, workspace, "something else")
+        assert oracle_holds(twice.scenario.oracle, workspace, final_text)
+        assert not oracle_holds(twice.scenario.oracle, workspace, "something else")
         assert len(log.requests) == len(twice.scenario.turns)
         assert (log.unexpected, log.connections) == (0, 1)
 
 
-def test_two_sessions_say_the_same(twice: Twice) -> None:
-    """What is left after the scenario's own patterns must not vary from run to run."""
+def test_two_sessions_have_equal_transcripts(twice: Twice) -> None:
+    """After normalisation, the transcripts must not vary between runs."""
     transcripts = set()
     for workspace, (log, _) in zip(twice.workspaces, twice.played, strict=True):
         text = log.last_body.decode().replace(str(workspace), "WORKSPACE")
@@ -139,8 +139,8 @@ def test_two_sessions_say_the_same(twice: Twice) -> None:
 
 
 @pytest.mark.parametrize("twice", ["bugfix"], indirect=True)
-def test_bugfix_is_the_story_that_it_tells(twice: Twice) -> None:
-    """Two failures first, then money alone is right, then the new test fails, then none."""
+def test_bugfix_has_the_expected_test_results(twice: Twice) -> None:
+    """Two failures, then only money passes, then the new test fails, then all pass."""
     log, _ = twice.played[0]
     results = [m["content"] for m in json.loads(log.last_body) if m["role"] == "tool"]
     runs = [text for text in results if re.search(r"Ran \d+ test", text)]

@@ -1,4 +1,4 @@
-"""Trajectories made scenarios; `tests/test_replay.py` plays them again."""
+"""Conversion of trajectories to scenarios; `tests/test_replay.py` replays them."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_a_session_becomes_a_scenario() -> None:
 
 
 @pytest.mark.parametrize(
-    ("final", "last", "heard"),
+    ("final", "last", "expected"),
     [
         ("All is well.", "So: All is well.", "All is well."),
         ("a is in /w/sub, as b is not.", "a is in /w/sub, as b is not.", "/sub, as b is not."),
@@ -70,21 +70,23 @@ def test_a_session_becomes_a_scenario() -> None:
         ("All is well.", "", ""),
     ],
 )
-def test_an_oracle_hears_only_what_will_be_said_again(final: str, last: str, heard: str) -> None:
-    spoken = trajectory({"content": last, "tool_calls": [DONE]}, final_result=final)
-    made = recorded(spoken, "mine", toggles=(), workspace="/w")
-    assert made.scenario.oracle.final_text == heard
-    assert any("not what it ended in" in note for note in made.notes) == (not heard)
+def test_the_oracle_contains_only_text_that_the_replay_repeats(
+    final: str, last: str, expected: str
+) -> None:
+    session = trajectory({"content": last, "tool_calls": [DONE]}, final_result=final)
+    made = recorded(session, "mine", toggles=(), workspace="/w")
+    assert made.scenario.oracle.final_text == expected
+    assert any("differs from the final result" in note for note in made.notes) == (not expected)
 
 
-def test_toggles_that_such_a_session_cannot_feel_are_not_asked_about() -> None:
+def test_toggles_without_effect_on_a_recording_are_not_varied() -> None:
     made = recorded(trajectory({"content": "x"}), "mine", toggles=tuple(toggles()))
     assert "batched_trajectory" in made.scenario.toggles.vary
     assert toggles().keys() > NOT_VARIED
     assert NOT_VARIED.isdisjoint(made.scenario.toggles.vary)
 
 
-def test_what_is_missing_is_said() -> None:
+def test_notes_list_what_is_missing() -> None:
     made = recorded(
         trajectory({"content": ""}, {"content": "{workspace}"}, success=False), "mine", toggles=()
     )
@@ -94,13 +96,13 @@ def test_what_is_missing_is_said() -> None:
         "The recording ends here.",
     ]
     assert made.scenario.oracle.final_text == ""
-    said = "\n".join(made.notes)
+    notes = "\n".join(made.notes)
     for part in ("did not end with task_done", "blank", "--workspace", "--files", "[oracle]"):
-        assert part in said
-    assert "the model itself said {workspace}" in said
+        assert part in notes
+    assert "a model reply contains {workspace}" in notes
 
 
-def test_what_toml_cannot_say_is_kept_as_json() -> None:
+def test_values_without_a_toml_form_are_kept_as_json() -> None:
     call = {"name": "view", "arguments": {"path": "/w/a", "view_range": None, "é": [None]}}
     made = recorded(
         trajectory({"tool_calls": [call]}, {"tool_calls": [DONE]}),
@@ -115,21 +117,23 @@ def test_what_toml_cannot_say_is_kept_as_json() -> None:
 @pytest.mark.parametrize(
     ("responses", "problem"),
     [
-        ([], "no reply of a model"),
-        ([{"tool_calls": [DONE]}, {"content": "more"}], "goes on after its task_done in reply 1"),
+        ([], "no model reply"),
+        ([{"tool_calls": [DONE]}, {"content": "more"}], "continues after task_done in reply 1"),
         (
             [{"tool_calls": [{"name": "bash", "arguments": "{no"}]}],
             "reply 1: the arguments of bash",
         ),
     ],
 )
-def test_what_no_script_can_play(responses: list[dict[str, Any]], problem: str) -> None:
+def test_sessions_that_a_script_cannot_replay(
+    responses: list[dict[str, Any]], problem: str
+) -> None:
     with pytest.raises(UsageError, match=problem):
         recorded(trajectory(*responses), "mine", toggles=())
 
 
 @pytest.mark.parametrize("depth", [200, 700, 1000])
-def test_what_is_nested_too_deep_is_told(tmp_path: Path, depth: int) -> None:
+def test_deep_nesting_is_an_error(tmp_path: Path, depth: int) -> None:
     nested = '{"a": ' * depth + "1" + "}" * depth
     call = f'{{"name": "bash", "arguments": {nested}}}'
     path = tmp_path / "t.json"
@@ -140,7 +144,7 @@ def test_what_is_nested_too_deep_is_told(tmp_path: Path, depth: int) -> None:
         recorded(read_trajectory(path), "mine", toggles=(), workspace="/w")
 
 
-def test_a_name_that_is_none() -> None:
+def test_an_invalid_name() -> None:
     with pytest.raises(UsageError, match=r"^'My Session' cannot name a scenario; .*lower-case"):
         recorded(trajectory({"content": "x"}), "My Session", toggles=())
 
@@ -156,7 +160,7 @@ def test_a_name_that_is_none() -> None:
         (b'{"task": "x", "llm_interactions": [{"response": {"content": 3}}]}', r"\[0\]\.response"),
     ],
 )
-def test_files_that_are_no_trajectory(tmp_path: Path, data: bytes, problem: str) -> None:
+def test_files_that_are_not_trajectories(tmp_path: Path, data: bytes, problem: str) -> None:
     path = tmp_path / "t.json"
     path.write_bytes(data)
     with pytest.raises(UsageError, match=problem):
@@ -190,14 +194,16 @@ CALLS = st.fixed_dictionaries(
 
 
 @given(st.lists(st.tuples(st.text(min_size=1), st.lists(CALLS, max_size=2)), max_size=3))
-def test_whatever_was_said_is_said_again(
-    said: list[tuple[str, list[dict[str, Any]]]],
+def test_any_session_is_replayed_unchanged(
+    replies: list[tuple[str, list[dict[str, Any]]]],
 ) -> None:
-    responses = [{"content": text, "tool_calls": calls} for text, calls in said]
+    responses = [{"content": text, "tool_calls": calls} for text, calls in replies]
     made = recorded(trajectory(*responses, {"tool_calls": [DONE]}), "mine", toggles=())
     turns = expand(parse(made.text), Path("{workspace}")).turns
-    heard = [(turn.text, [(c.name, c.arguments) for c in turn.calls]) for turn in turns[:-1]]
-    assert heard == [(text, [(c["name"], c["arguments"]) for c in calls]) for text, calls in said]
+    replayed = [(turn.text, [(c.name, c.arguments) for c in turn.calls]) for turn in turns[:-1]]
+    assert replayed == [
+        (text, [(c["name"], c["arguments"]) for c in calls]) for text, calls in replies
+    ]
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Variants of a scenario: what they change, and where in the file their faults are said to be."""
+"""Variants: what they change, and the line numbers of their errors."""
 
 from pathlib import Path
 
@@ -29,14 +29,14 @@ calls = [{ tool = "task_done" }]
 """
 
 
-def complaint(old: str, new: str, variant: str = "") -> str:
+def error_of(old: str, new: str, variant: str = "") -> str:
     assert BASE.count(old) == 1
     with pytest.raises(ScenarioError) as caught:
         parse(BASE.replace(old, new), "s.toml", variant)
     return str(caught.value)
 
 
-def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
+def test_a_variant_changes_only_the_keys_it_sets() -> None:
     base, far, crowd = (parse(BASE, variant=variant) for variant in ("", "far", "crowd"))
     assert [variant.name for variant in base.variants] == ["far", "crowd"]
     assert (far.name, far.about, far.variants) == ("base@far", "far away", ())
@@ -48,25 +48,29 @@ def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "expected"),
     [
         ("rtt_seconds", "rtt", "s.toml:6: $.variants[0].provider.rtt: unknown field"),
         ("0.04", '"far"', "s.toml:6: $.variants[0].provider.rtt_seconds: expected a number"),
         ("sessions = 9", "sessions = 2", "s.toml:7: $.variants[1].load.concurrency: variant crowd"),
-        ('name = "crowd"', 'name = "far"', "s.toml:7: $.variants[1].name: there is a variant"),
+        (
+            'name = "crowd"',
+            'name = "far"',
+            "s.toml:7: $.variants[1].name: variant 'far' is defined twice",
+        ),
         ('name = "crowd"', 'name = "A B"', "s.toml:7: $.variants[1].name: expected lower-case"),
         ("load = {", "laod = {", "s.toml:7: $.variants[1].laod: unknown field; did you mean load?"),
     ],
 )
-def test_what_is_wrong_with_a_variant_is_said_whoever_is_asked_for(
-    old: str, new: str, said: str
+def test_errors_of_a_variant_are_reported_for_any_selection(
+    old: str, new: str, expected: str
 ) -> None:
-    assert said in complaint(old, new)
-    assert said in complaint(old, new, "far")
+    assert expected in error_of(old, new)
+    assert expected in error_of(old, new, "far")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "expected"),
     [
         (
             'metrics = ["cpu"] }',
@@ -82,21 +86,21 @@ def test_what_is_wrong_with_a_variant_is_said_whoever_is_asked_for(
         ),
     ],
 )
-def test_a_name_that_nobody_knows_is_said_to_stand_where_it_stands(
-    tmp_path: Path, old: str, new: str, said: str
+def test_unknown_names_are_reported_where_they_are_set(
+    tmp_path: Path, old: str, new: str, expected: str
 ) -> None:
     path = tmp_path / "base.toml"
     path.write_text(BASE.replace(old, new))
-    with pytest.raises(ScenarioError, match=rf"base\.toml:{said}"):
+    with pytest.raises(ScenarioError, match=rf"base\.toml:{expected}"):
         check(load(path, "crowd"), toggles=["event_shell"], metrics=["cpu"], source=path)
 
 
-def test_an_unknown_variant_names_the_known_ones() -> None:
+def test_an_unknown_variant_lists_the_known_ones() -> None:
     with pytest.raises(ScenarioError, match="no variant 'fra'; did you mean far"):
         parse(BASE, variant="fra")
 
 
-def test_a_file_and_its_variants_go_by_one_name(tmp_path: Path) -> None:
+def test_a_file_name_selects_its_variants(tmp_path: Path) -> None:
     folder = tmp_path / "me@home"
     folder.mkdir()
     path = folder / "base.toml"

@@ -1,4 +1,4 @@
-"""From samples to rows: which pairs count, and that rows depend on nothing else."""
+"""Tests of the result rows: which pairs count, and what the rows depend on."""
 
 import math
 from collections.abc import Sequence
@@ -18,15 +18,11 @@ from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Cell, Mode, Side
 from trae_bench.model.result import Comparison
 from trae_bench.model.sample import Sample
-from trae_bench.stats.analysis import (
-    attributions,
-    comparisons,
-    noise_floor,
-    own_threshold,
-    pair_outcome,
-    stops,
-)
-from trae_bench.stats.decision import DUET_V1, smallest_effect
+from trae_bench.stats.analysis import attributions, comparisons
+from trae_bench.stats.decision import DUET_V1, minimum_detectable_effect
+from trae_bench.stats.metric_rules import metric_threshold, stops
+from trae_bench.stats.noise import noise_floor
+from trae_bench.stats.pairs import pair_outcome
 
 SIDES: tuple[Side, Side] = ("A", "B")
 PLAN = (
@@ -39,10 +35,10 @@ PLAN = (
 def run(cells: Sequence[Cell], count: int, effect: float, noise: float = 0.01) -> list[Sample]:
     executor = ScriptedExecutor(figures(effect, noise))
     return [
-        each
-        for one in cells
+        result
+        for planned in cells
         for pair in range(count + 1)
-        for each in executor.run(trials(one, pair, 1))
+        for result in executor.run(trials(planned, pair, 1))
     ]
 
 
@@ -52,7 +48,7 @@ def row(rows: Sequence[Comparison], contrast: str, metric: str) -> Comparison:
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "found", "said"),
+    ("a", "b", "expected", "reason"),
     [
         (sample("A"), sample("B"), "measured", ""),
         (sample("A"), None, "not measured", "one side"),
@@ -64,14 +60,14 @@ def row(rows: Sequence[Comparison], contrast: str, metric: str) -> Comparison:
         (sample("A", correct=False), sample("B", correct=False), "not measured", "both sides"),
         (sample("A", status="timeout", problem="hung"), sample("B"), "not measured", "off: hung"),
         (sample("A"), sample("B", status="garbage"), "not measured", "on: garbage"),
-        # A side that crashed has no answer that could differ.
+        # A crashed side has no answer to compare.
         (sample("A"), sample("B", status="failed", transcript=""), "not measured", "on: "),
     ],
 )
-def test_fate_of_a_pair(a: Sample | None, b: Sample | None, found: str, said: str) -> None:
-    assert pair_outcome(a, b)[0] == found
-    assert said in pair_outcome(a, b)[1]
-    assert bool(pair_outcome(a, b)[1]) == (found != "measured")
+def test_pair_outcome(a: Sample | None, b: Sample | None, expected: str, reason: str) -> None:
+    assert pair_outcome(a, b)[0] == expected
+    assert reason in pair_outcome(a, b)[1]
+    assert bool(pair_outcome(a, b)[1]) == (expected != "measured")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +81,7 @@ def test_fate_of_a_pair(a: Sample | None, b: Sample | None, found: str, said: st
         (NOISE_FLOOR, ("none", "none"), ("side A", "side B")),
     ],
 )
-def test_a_side_is_named_as_its_user_knows_it(
+def test_side_names_in_reasons(
     contrast: str, arms: tuple[str, str], names: tuple[str, str]
 ) -> None:
     a, b = (
@@ -96,19 +92,19 @@ def test_a_side_is_named_as_its_user_knows_it(
     assert pair_outcome(a, replace(b, status="failed"))[1] == f"{names[1]}: failed"
 
 
-def test_pair_zero_never_counts() -> None:
+def test_warmup_pair_is_ignored() -> None:
     samples = run(PLAN, 8, 0.5)
-    wild = [
+    extreme = [
         *(s for s in samples if s.pair > 0),
         sample("A", 0, metrics={"cpu": 1e9}),
         sample("B", 0, metrics={"cpu": 1e-9}),
     ]
     assert row(comparisons(samples, PLAN, METRICS), "fast", "cpu") == row(
-        comparisons(wild, PLAN, METRICS), "fast", "cpu"
+        comparisons(extreme, PLAN, METRICS), "fast", "cpu"
     )
 
 
-def test_an_effect_is_found_and_none_is_not() -> None:
+def test_verdicts_with_and_without_effect() -> None:
     rows = comparisons(run(PLAN, 8, 0.5), PLAN, METRICS)
     found = row(rows, "fast", "cpu")
     assert found.judgement.verdict == "improvement"
@@ -120,7 +116,7 @@ def test_an_effect_is_found_and_none_is_not() -> None:
     assert same.judgement.verdict == "equivalent"
 
 
-def test_every_planned_row_is_there_without_a_sample() -> None:
+def test_planned_rows_exist_without_samples() -> None:
     rows = comparisons([], PLAN, METRICS)
     assert [(r.contrast, r.metric, r.mode) for r in rows] == [
         (NOISE_FLOOR, "cpu", "duet"),
@@ -132,21 +128,21 @@ def test_every_planned_row_is_there_without_a_sample() -> None:
     assert {r.judgement.verdict for r in rows} == {"not measured"}
 
 
-def test_samples_of_no_planned_cell_change_nothing() -> None:
+def test_samples_of_unplanned_cells_are_ignored() -> None:
     samples = run(PLAN, 8, 0.5)
-    stranger = [sample(side, 1, scenario="other") for side in ("A", "B")]
-    assert comparisons([*samples, *stranger], PLAN, METRICS) == comparisons(samples, PLAN, METRICS)
+    unplanned = [sample(side, 1, scenario="other") for side in ("A", "B")]
+    assert comparisons([*samples, *unplanned], PLAN, METRICS) == comparisons(samples, PLAN, METRICS)
 
 
 @given(seed=st.integers(0, 1000))
-def test_rows_do_not_depend_on_the_order_of_samples(seed: int) -> None:
+def test_sample_order_does_not_matter(seed: int) -> None:
     samples = run(PLAN, 12, 0.97, 0.02)
-    mixed = list(samples)
-    Random(seed).shuffle(mixed)
-    assert comparisons(mixed, PLAN, METRICS) == comparisons(samples, PLAN, METRICS)
+    shuffled = list(samples)
+    Random(seed).shuffle(shuffled)
+    assert comparisons(shuffled, PLAN, METRICS) == comparisons(samples, PLAN, METRICS)
 
 
-def test_lost_pairs_are_counted_with_their_reasons() -> None:
+def test_lost_pairs_are_counted_with_reasons() -> None:
     lost = [
         sample("A", 1),
         sample("B", 1, transcript="other"),
@@ -166,7 +162,7 @@ def test_lost_pairs_are_counted_with_their_reasons() -> None:
     )
 
 
-def test_countless_reasons_are_cut_short() -> None:
+def test_number_of_reasons_is_limited() -> None:
     lost = [
         sample(side, pair, status="failed", problem=f"way to fail {pair}")
         for pair in range(1, 20)
@@ -177,7 +173,7 @@ def test_countless_reasons_are_cut_short() -> None:
     assert reasons[-1] == "and 14 more reasons"
 
 
-def test_a_metric_counts_only_where_both_sides_have_it() -> None:
+def test_metric_needs_values_of_both_sides() -> None:
     samples = [
         sample(side, pair, metrics={"cpu": 1.0} | ({"peak_rss": 5e6} if pair < 5 else {}))
         for pair in range(1, 9)
@@ -191,45 +187,45 @@ def test_a_metric_counts_only_where_both_sides_have_it() -> None:
     assert cpu is not None and cpu.n == 8
 
 
-def test_a_noisy_machine_leaves_open_what_a_quiet_one_calls_equivalent() -> None:
-    """Noise must not widen the margin: then everything would be equivalent."""
+def test_noise_does_not_widen_the_margin() -> None:
+    """Otherwise everything would be equivalent on a noisy machine."""
     quiet = comparisons(run(PLAN, 8, 1.0, 0.001), PLAN, METRICS)
-    loud = comparisons(run(PLAN, 8, 1.0, 0.1), PLAN, METRICS)
+    noisy = comparisons(run(PLAN, 8, 1.0, 0.1), PLAN, METRICS)
     assert row(quiet, "fast", "cpu").judgement.verdict == "equivalent"
-    assert row(loud, "fast", "cpu").judgement.verdict == "inconclusive"
-    assert row(quiet, "fast", "cpu").threshold == row(loud, "fast", "cpu").threshold
+    assert row(noisy, "fast", "cpu").judgement.verdict == "inconclusive"
+    assert row(quiet, "fast", "cpu").threshold == row(noisy, "fast", "cpu").threshold
 
 
-def test_memory_is_asked_for_more_than_the_rules_own() -> None:
+def test_memory_has_a_lower_threshold() -> None:
     rows = comparisons(run(PLAN, 8, 1.0), PLAN, METRICS)
     assert row(rows, "fast", "peak_rss").threshold == 0.01
     assert row(rows, "fast", "cpu").threshold == DUET_V1.threshold
 
 
-def test_calm_pairs_are_not_believed_beside_a_noisy_floor() -> None:
-    """Eight pairs can agree by luck; the spread of the A/A pairs is what they are held to."""
-    calm = run(PLAN[1:2], 8, 1.025, 1e-6)
-    alone = comparisons(calm, PLAN, METRICS)
-    beside = comparisons([*calm, *run(PLAN[:1], 8, 1.0, 0.1)], PLAN, METRICS)
+def test_aa_noise_bounds_the_standard_error() -> None:
+    """Eight pairs can agree by chance, so the A/A standard deviation is a lower bound."""
+    quiet = run(PLAN[1:2], 8, 1.025, 1e-6)
+    alone = comparisons(quiet, PLAN, METRICS)
+    with_noise = comparisons([*quiet, *run(PLAN[:1], 8, 1.0, 0.1)], PLAN, METRICS)
     assert row(alone, "fast", "cpu").judgement.verdict == "regression"
-    assert row(beside, "fast", "cpu").judgement.verdict == "inconclusive"
+    assert row(with_noise, "fast", "cpu").judgement.verdict == "inconclusive"
 
 
-def test_noise_floor_is_the_spread_of_equal_sides() -> None:
+def test_noise_estimate_from_aa_pairs() -> None:
     rows = comparisons(run(PLAN, 24, 0.5, 0.05), PLAN, METRICS)
     (cpu, _) = noise_floor(rows, METRICS)
     assert (cpu.scenario, cpu.metric, cpu.pairs) == ("work", "cpu", 24)
     assert cpu.sd == pytest.approx(0.05 * math.sqrt(2), rel=0.4)
-    assert cpu.smallest_effect == pytest.approx(smallest_effect(cpu.sd, DUET_V1, 3))
+    assert cpu.smallest_effect == pytest.approx(minimum_detectable_effect(cpu.sd, DUET_V1, 3))
 
 
 Values = Sequence[tuple[float, float]]
-"""Of sides A and B, pair by pair."""
+"""Values of sides A and B, pair by pair."""
 HALVED: Values = [(1.0, 0.5)] * 12
 
 
-def beside(sides: Values, pairs: Values, metric: str) -> tuple[list[Sample], list[Cell]]:
-    """One toggle whose pairs have these values, beside A/A pairs with those."""
+def with_aa_pairs(sides: Values, pairs: Values, metric: str) -> tuple[list[Sample], list[Cell]]:
+    """Samples and plan of one toggle with values `pairs`, and of A/A pairs with values `sides`."""
     mode: Mode = "serial" if METRICS[metric].mode == "serial" else "duet"
     samples = [
         sample(side, number, contrast=contrast, mode=mode, metrics={metric: value})
@@ -241,7 +237,7 @@ def beside(sides: Values, pairs: Values, metric: str) -> tuple[list[Sample], lis
 
 
 def aa_rows(sides: Values, metric: str = "cpu", pairs: Values = HALVED) -> list[Comparison]:
-    return comparisons(*beside(sides, pairs, metric), METRICS)
+    return comparisons(*with_aa_pairs(sides, pairs, metric), METRICS)
 
 
 def scattered(sd: float, bias: float = 0.0, count: int = 8) -> list[tuple[float, float]]:
@@ -251,21 +247,21 @@ def scattered(sd: float, bias: float = 0.0, count: int = 8) -> list[tuple[float,
     return [(1.0, math.exp(bias + sd * (x - middle) / spread)) for x in noise]
 
 
-def test_a_usual_machine_is_gated() -> None:
+def test_metric_is_gated_with_usual_noise() -> None:
     rows = aa_rows(scattered(0.018, bias=0.005))
     assert row(rows, "fast", "cpu").gated
     assert not row(rows, NOISE_FLOOR, "cpu").gated
     assert [floor.reliability for floor in noise_floor(rows, METRICS)] == ["gated"]
 
 
-def test_what_shows_only_large_effects_is_for_information() -> None:
+def test_too_noisy_metric_is_not_gated() -> None:
     rows = aa_rows(scattered(0.3))
     found = row(rows, "fast", "cpu")
     assert (found.gated, found.judgement.verdict) == (False, "improvement")
     assert [floor.reliability for floor in noise_floor(rows, METRICS)] == ["too noisy"]
 
 
-def test_nothing_is_judged_where_equal_sides_come_out_unlike() -> None:
+def test_biased_metric_is_not_judged() -> None:
     rows = aa_rows(scattered(0.005, bias=0.05))
     found = row(rows, "fast", "cpu")
     assert (found.gated, found.judgement.verdict) == (False, "not measured")
@@ -276,66 +272,66 @@ def test_nothing_is_judged_where_equal_sides_come_out_unlike() -> None:
 @pytest.mark.parametrize(
     ("sd", "bias"),
     [
-        # More than four standard errors, but of eight pairs that is nothing rare.
+        # More than 4 estimated standard errors, which is common with 8 pairs.
         (0.02, 0.03),
-        # Certain, and too small to bring about a verdict.
+        # Significant, but too small to cause a verdict.
         (0.0005, 0.005),
     ],
 )
-def test_a_bias_by_chance_or_of_no_account_is_let_pass(sd: float, bias: float) -> None:
+def test_random_or_negligible_bias_is_accepted(sd: float, bias: float) -> None:
     assert row(aa_rows(scattered(sd, bias)), "fast", "cpu").gated
 
 
-def test_without_noise_pairs_everything_is_gated() -> None:
+def test_metric_is_gated_without_aa_pairs() -> None:
     assert row(aa_rows([]), "fast", "cpu").gated
     assert row(aa_rows([(1.0, 2.0)]), "fast", "cpu").gated
 
 
-def test_the_floor_of_serial_metrics_is_trimmed_as_they_are() -> None:
-    """One pair that met a hiccup is no reason to hold all others to it."""
-    calm = scattered(0.02, count=11)
-    rows = aa_rows([*calm, (1.0, 3.0)], "wall")
+def test_aa_pairs_are_trimmed_like_rows() -> None:
+    """A single outlier must not raise the noise estimate."""
+    quiet = scattered(0.02, count=11)
+    rows = aa_rows([*quiet, (1.0, 3.0)], "wall")
     (floor,) = noise_floor(rows, METRICS)
     assert floor.sd < 0.05
     assert row(rows, "fast", "wall").gated
 
 
-def test_attributions_of_all_metrics_are_one_family() -> None:
+def test_all_attributions_form_one_family() -> None:
     samples = run(PLAN, 8, 0.5)
     found = attributions(samples, PLAN, METRICS, fixed=False)
-    assert [(each.scenario, each.metric) for each in found.found] == [
+    assert [(attribution.scenario, attribution.metric) for attribution in found.found] == [
         ("work", "cpu"),
         ("work", "peak_rss"),
         ("work", "wall"),
     ]
     assert found.family == 3
-    assert [each.looks for each in found.found] == [6, 6, 4]
-    for each in found.found:
-        (one,) = each.toggles
-        assert one.alone is not None and one.alone.p is not None
-        assert one.alone.log_ratio == pytest.approx(math.log(0.5), abs=0.02)
-        assert one.alone.p <= found.limit
+    assert [attribution.looks for attribution in found.found] == [6, 6, 4]
+    for attribution in found.found:
+        (effects,) = attribution.toggles
+        assert effects.alone is not None and effects.alone.p is not None
+        assert effects.alone.log_ratio == pytest.approx(math.log(0.5), abs=0.02)
+        assert effects.alone.p <= found.limit
 
 
-def test_looks_that_a_run_could_not_take_widen_nothing() -> None:
+def test_impossible_looks_do_not_widen_intervals() -> None:
     samples = run(PLAN, 8, 0.5)
-    few = attributions(samples, PLAN, METRICS, fixed=False, most_pairs=12)
-    assert [each.looks for each in few.found] == [2, 2, 2]
+    few = attributions(samples, PLAN, METRICS, fixed=False, max_pairs=12)
+    assert [attribution.looks for attribution in few.found] == [2, 2, 2]
     fixed = attributions(samples, PLAN, METRICS, fixed=True)
-    assert [each.looks for each in fixed.found] == [1, 1, 1]
+    assert [attribution.looks for attribution in fixed.found] == [1, 1, 1]
 
 
-def test_a_duet_cell_can_stop_where_an_exact_metric_can() -> None:
+def test_stops_include_the_exact_look() -> None:
     assert stops(cell("fast", "duet", ("cpu",)), METRICS) == DUET_V1.looks
     assert stops(cell("fast", "duet", ("requests",)), METRICS)[0] == 2
 
 
-def test_counts_that_do_not_vary_are_compared_exactly() -> None:
+def test_constant_counts_are_compared_exactly() -> None:
     plan = [cell("fast", "duet", ("requests",))]
     samples = [
-        each
+        result
         for pair in (1, 2)
-        for each in (
+        for result in (
             sample("A", pair, metrics={"requests": 15.0}),
             sample("B", pair, metrics={"requests": 16.0}),
         )
@@ -348,20 +344,20 @@ def test_counts_that_do_not_vary_are_compared_exactly() -> None:
 @pytest.mark.parametrize(
     "sides",
     [
-        # Without a logarithm, so that no spread is known.
+        # No logarithm, so the spread is unknown.
         [(0.0, 1.0), (1.0, 0.0)] * 4,
-        # Both sides move together.
+        # Both sides vary together.
         [(10.0, 10.0), (11.0, 11.0)] * 4,
         [(10.0, 11.0), (11.0, 10.0)] * 4,
         [(10.0, 11.0)],
     ],
 )
-def test_counts_that_vary_in_equal_sides_are_not_compared_exactly(sides: Values) -> None:
+def test_counts_that_vary_in_aa_are_not_exact(sides: Values) -> None:
     found = row(aa_rows(sides, "connections", [(10.0, 11.0)] * 2), "fast", "connections")
     assert (found.judgement.verdict, found.judgement.settled) == ("inconclusive", False)
 
 
-def test_counts_that_differ_in_equal_sides_are_not_judged() -> None:
+def test_counts_that_differ_in_aa_are_not_judged() -> None:
     rows = aa_rows([(10.0, 11.0)] * 8, "connections", [(10.0, 11.0)] * 8)
     assert row(rows, "fast", "connections").judgement.verdict == "not measured"
     (floor,) = noise_floor(rows, METRICS)
@@ -369,14 +365,14 @@ def test_counts_that_differ_in_equal_sides_are_not_judged() -> None:
     assert noise_floor(aa_rows([(10.0, 10.0)] * 8, "connections"), METRICS) == []
 
 
-def test_nothing_is_attributed_where_equal_sides_come_out_unlike() -> None:
-    samples, plan = beside(scattered(0.005, bias=0.05), HALVED, "cpu")
+def test_biased_metric_is_not_attributed() -> None:
+    samples, plan = with_aa_pairs(scattered(0.005, bias=0.05), HALVED, "cpu")
     found = attributions(samples, plan, METRICS, fixed=True)
     assert (found.found, found.family, found.untrusted) == ((), 0, (("work", "cpu"),))
 
 
-def test_figures_of_no_machine_are_survived() -> None:
-    """A file of a stranger may hold any number that JSON can."""
+def test_extreme_values_do_not_crash() -> None:
+    """An untrusted file may hold any number that JSON allows."""
     extremes = (5e-324, 1.7e308)
     samples = [
         sample(side, pair, contrast=contrast, metrics={"cpu": extremes[(pair + n) % 2]})
@@ -389,8 +385,8 @@ def test_figures_of_no_machine_are_survived() -> None:
 
 
 @pytest.mark.parametrize(("name", "own"), [("cpu", 0.02), ("wall", 0.05), ("peak_rss", 0.01)])
-def test_a_threshold_that_was_asked_for_only_raises(name: str, own: float) -> None:
+def test_requested_threshold_only_raises(name: str, own: float) -> None:
     metric = METRICS[name]
-    assert own_threshold(metric) == own
-    assert own_threshold(replace(metric, threshold=0.0)) == own
-    assert own_threshold(replace(metric, threshold=0.2)) == 0.2
+    assert metric_threshold(metric) == own
+    assert metric_threshold(replace(metric, threshold=0.0)) == own
+    assert metric_threshold(replace(metric, threshold=0.2)) == 0.2

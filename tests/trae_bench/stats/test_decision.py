@@ -1,3 +1,5 @@
+"""Tests of estimates, verdicts and looks."""
+
 import math
 from random import Random
 from statistics import fmean
@@ -16,16 +18,16 @@ from trae_bench.stats.decision import (
     RULES,
     SERIAL_V1,
     Row,
+    critical_effect,
     estimate,
-    least_effect,
     log_ratios,
     looks,
-    smallest_effect,
-    t_quantile,
-    threshold_from_floor,
+    minimum_detectable_effect,
+    threshold_from_noise,
     threshold_of,
     verdicts,
 )
+from trae_bench.stats.student_t import t_quantile
 
 MIRRORED: dict[Verdict, Verdict] = {"regression": "improvement", "improvement": "regression"}
 
@@ -49,9 +51,9 @@ def noisy(
 
 
 def judge(row: Row, family: int = 1) -> Judgement:
-    """The row's judgement among silent rows that only make the family larger."""
-    silent = {i: Row(a=(), b=()) for i in range(1, family)}
-    return verdicts({0: row, **silent})[0]
+    """Judgement of the row in a family with rows that have no pairs."""
+    empty = {i: Row(a=(), b=()) for i in range(1, family)}
+    return verdicts({0: row, **empty})[0]
 
 
 def changed(row: Row, **changes: Any) -> Row:
@@ -66,7 +68,7 @@ def first(row: Row, n: int) -> Row:
 # Estimates
 
 
-def test_estimate_says_what_was_seen() -> None:
+def test_estimate() -> None:
     found = estimate(Row(a=(1.0, 2.0, 4.0), b=(2.0, 4.0, 8.0)))
     assert found is not None
     assert (found.n, found.a, found.b, found.difference) == (3, 2.0, 4.0, 2.0)
@@ -74,7 +76,7 @@ def test_estimate_says_what_was_seen() -> None:
     assert found.sd == pytest.approx(0, abs=1e-12)
 
 
-def test_identical_pairs_have_no_spread_at_all() -> None:
+def test_identical_pairs_have_no_spread() -> None:
     found = estimate(Row(a=(0.1,) * 7, b=(0.3,) * 7))
     assert found is not None
     assert found.sd == 0
@@ -89,29 +91,29 @@ def test_one_pair_has_no_interval() -> None:
 
 
 @pytest.mark.parametrize("b", [(0.0, 3.0), (-1.0, 3.0)])
-def test_no_ratio_of_a_value_that_is_not_positive(b: tuple[float, float]) -> None:
+def test_nonpositive_values_have_no_ratio(b: tuple[float, float]) -> None:
     found = estimate(Row(a=(1.0, 2.0), b=b))
     assert found is not None
     assert (found.log_ratio, found.interval, found.a) == (None, None, 1.5)
 
 
-def test_nothing_to_estimate_without_pairs() -> None:
+def test_no_estimate_without_pairs() -> None:
     assert estimate(Row(a=(), b=())) is None
 
 
-def test_the_known_noise_widens_a_calm_sample() -> None:
+def test_aa_noise_widens_the_interval() -> None:
     row = noisy(0, 8, sd=0.001)
-    calm, guarded = estimate(row), estimate(changed(row, floor_sd=0.02))
-    assert calm is not None
-    assert guarded is not None
-    assert calm.interval is not None
-    assert guarded.interval is not None
-    assert calm.sd == guarded.sd
-    width = guarded.interval.high - guarded.interval.low
+    without_aa, with_aa = estimate(row), estimate(changed(row, floor_sd=0.02))
+    assert without_aa is not None
+    assert with_aa is not None
+    assert without_aa.interval is not None
+    assert with_aa.interval is not None
+    assert without_aa.sd == with_aa.sd
+    width = with_aa.interval.high - with_aa.interval.low
     assert width == pytest.approx(2 * t_quantile(0.05 / 6, 7) * 0.01 / math.sqrt(8))
 
 
-def test_an_outlier_moves_the_serial_mean_less() -> None:
+def test_trimming_limits_outliers() -> None:
     def mean_with_outlier(rule: Rule) -> float:
         row = noisy(0, 20, rule=rule)
         found = estimate(Row(a=row.a, b=(row.b[0] * 5, *row.b[1:]), rule=rule))
@@ -142,18 +144,18 @@ def test_verdicts_of_clear_cases(effect: float, better: Better, verdict: Verdict
     assert found.look <= 16
 
 
-def test_a_real_but_small_effect_is_no_regression() -> None:
+def test_small_effect_is_equivalent() -> None:
     found = judge(noisy(0.012, 60, sd=0.005))
     assert found.verdict == "equivalent"
     assert found.p < 0.01
 
 
-def test_noise_without_end_is_inconclusive() -> None:
+def test_large_noise_is_inconclusive() -> None:
     found = judge(noisy(0.02, 60, sd=0.3))
     assert (found.verdict, found.look, found.settled) == ("inconclusive", 60, True)
 
 
-def test_between_looks_nothing_is_decided() -> None:
+def test_no_verdict_between_looks() -> None:
     row = noisy(0.10, 16, sd=0.001)
     assert judge(first(row, 7)) == Judgement("inconclusive", look=0, settled=False, p=1.0)
     assert judge(first(row, 8)).verdict == "regression"
@@ -162,16 +164,16 @@ def test_between_looks_nothing_is_decided() -> None:
     assert (judge(open_row).look, judge(open_row).settled) == (12, False)
 
 
-def test_no_pairs_is_not_measured() -> None:
+def test_row_without_pairs_is_not_measured() -> None:
     assert judge(Row(a=(), b=())) == Judgement("not measured", look=0, settled=False, p=1.0)
 
 
-def test_values_without_a_ratio_end_the_row() -> None:
+def test_values_without_a_ratio_settle_the_row() -> None:
     row = Row(a=(1.0,) * 8, b=(0.0,) * 8)
     assert judge(row) == Judgement("not measured", look=8, settled=True, p=1.0)
 
 
-def test_zeros_that_do_not_differ_are_equivalent() -> None:
+def test_equal_zeros_are_equivalent() -> None:
     assert judge(Row(a=(0.0,) * 8, b=(0.0,) * 8)).verdict == "equivalent"
     small = Row(a=(0.0, 1.0) * 4, b=(1.0, 0.5) * 4)
     assert judge(small).verdict == "not measured"
@@ -179,7 +181,7 @@ def test_zeros_that_do_not_differ_are_equivalent() -> None:
 
 
 @pytest.mark.parametrize("minimum", [0.0, 4.0, 6.0])
-def test_a_difference_under_the_minimum_is_nothing(minimum: float) -> None:
+def test_difference_below_the_minimum_is_equivalent(minimum: float) -> None:
     row = noisy(0.05, 60, sd=0.002)
     found = judge(changed(row, minimum=minimum))
     assert found.verdict == ("regression" if minimum < 5 else "equivalent")
@@ -187,27 +189,27 @@ def test_a_difference_under_the_minimum_is_nothing(minimum: float) -> None:
     assert threshold_of(changed(row, minimum=50.0)) == pytest.approx(50 / smaller_side, rel=0.02)
 
 
-def test_the_minimum_is_held_against_the_pairs_of_the_look() -> None:
+def test_minimum_uses_only_pairs_of_the_look() -> None:
     row = changed(noisy(0.05, 8, sd=0.002), minimum=4.0)
     smaller_later = changed(row, a=row.a + (1.0,) * 20, b=row.b + (1.0,) * 20)
     assert judge(smaller_later) == judge(row)
     assert judge(row).verdict == "regression"
 
 
-def test_the_rows_own_threshold_moves_the_margin_along() -> None:
+def test_threshold_of_a_row_moves_the_margin() -> None:
     row = noisy(0.05, 60, sd=0.002)
     assert judge(row).verdict == "regression"
     assert judge(changed(row, threshold=0.08)).verdict == "equivalent"
     assert threshold_of(changed(row, threshold=0.08)) == 0.08
 
 
-def test_a_calm_sample_of_a_noisy_machine_proves_nothing_yet() -> None:
+def test_quiet_pairs_on_a_noisy_machine_are_inconclusive() -> None:
     row = noisy(0.03, 8, sd=0.001)
     assert judge(row).verdict == "regression"
     assert judge(changed(row, floor_sd=0.08)).verdict == "inconclusive"
 
 
-def test_without_spread_there_is_no_division() -> None:
+def test_zero_spread() -> None:
     assert judge(Row(a=(100.0,) * 8, b=(100.0,) * 8)).verdict == "equivalent"
     assert judge(Row(a=(100.0,) * 8, b=(103.0,) * 8)) == Judgement("regression", 8, True, 0.0)
     assert judge(Row(a=(100.0,) * 8, b=(101.0,) * 8)).verdict == "equivalent"
@@ -227,7 +229,7 @@ def test_without_spread_there_is_no_division() -> None:
         (0, 0, "lower", "equivalent"),
     ],
 )
-def test_counts_that_do_not_vary(a: float, b: float, better: Better, verdict: Verdict) -> None:
+def test_constant_counts(a: float, b: float, better: Better, verdict: Verdict) -> None:
     found = judge(Row(a=(a, a), b=(b, b), rule=EXACT_V1, better=better), family=1000)
     assert (found.verdict, found.look, found.settled) == (verdict, 2, True)
 
@@ -240,7 +242,7 @@ def test_a_count_within_the_minimum_is_equivalent() -> None:
     assert judge(Row(a=(9, 9), b=(10, 10), rule=EXACT_V1, minimum=1)).verdict == "equivalent"
 
 
-def test_counts_that_vary_are_judged_like_a_duet() -> None:
+def test_varying_counts_are_judged_like_a_duet() -> None:
     row = noisy(0.10, 60)
     assert judge(Row(a=row.a, b=row.b, rule=EXACT_V1)) == judge(row)
     assert judge(Row(a=row.a[:2], b=row.b[:2], rule=EXACT_V1)).look == 0
@@ -249,54 +251,54 @@ def test_counts_that_vary_are_judged_like_a_duet() -> None:
 # Families
 
 
-def test_a_larger_family_asks_for_more() -> None:
+def test_larger_family_lowers_the_level() -> None:
     row = noisy(0.04, 8, sd=0.015)
     assert judge(row, family=1).verdict == "regression"
     assert judge(row, family=1000).verdict == "inconclusive"
 
 
-def test_holm_gives_the_found_ones_share_to_the_rest() -> None:
-    doubtful = noisy(0.05, 8, sd=0.03, seed=3)
-    family = next(m for m in range(2, 50) if judge(doubtful, m).verdict == "inconclusive")
+def test_holm_raises_the_level_of_remaining_rows() -> None:
+    small_effect = noisy(0.05, 8, sd=0.03, seed=3)
+    family = next(m for m in range(2, 50) if judge(small_effect, m).verdict == "inconclusive")
     clear = {i: noisy(0.5, 8, seed=i) for i in range(1, family)}
-    assert verdicts({0: doubtful, **clear})[0].verdict == "regression"
-    # What was found in the other direction is no help: each direction has a family.
+    assert verdicts({0: small_effect, **clear})[0].verdict == "regression"
+    # Verdicts of the other direction do not help: each direction is a family.
     faster = {i: noisy(-0.5, 8, seed=i) for i in range(1, family)}
-    assert verdicts({0: doubtful, **faster})[0].verdict == "inconclusive"
+    assert verdicts({0: small_effect, **faster})[0].verdict == "inconclusive"
 
 
-def test_rows_that_are_not_gated_take_no_share() -> None:
-    doubtful = noisy(0.05, 8, sd=0.03, seed=3)
-    family = next(m for m in range(2, 50) if judge(doubtful, m).verdict == "inconclusive")
+def test_ungated_rows_are_outside_the_family() -> None:
+    small_effect = noisy(0.05, 8, sd=0.03, seed=3)
+    family = next(m for m in range(2, 50) if judge(small_effect, m).verdict == "inconclusive")
     for_information = {i: noisy(0.5, 8, seed=i, gated=False) for i in range(1, family)}
-    found = verdicts({0: doubtful, **for_information})
-    assert {one.verdict for one in found.values()} == {"regression"}
-    silent = {i: Row(a=(), b=()) for i in range(family + 1, 2 * family)}
-    assert verdicts({0: doubtful, **for_information, **silent})[0].verdict == "inconclusive"
+    found = verdicts({0: small_effect, **for_information})
+    assert {judgement.verdict for judgement in found.values()} == {"regression"}
+    empty = {i: Row(a=(), b=()) for i in range(family + 1, 2 * family)}
+    assert verdicts({0: small_effect, **for_information, **empty})[0].verdict == "inconclusive"
 
 
-def test_rules_mix_in_one_family() -> None:
+def test_rules_share_one_family() -> None:
     rows = {
         "cpu": noisy(0.10, 60),
         "wall": noisy(0.50, 40, sd=0.1, rule=SERIAL_V1),
         "imports": Row(a=(10, 10), b=(11, 11), rule=EXACT_V1),
     }
-    assert {one.verdict for one in verdicts(rows).values()} == {"regression"}
+    assert {judgement.verdict for judgement in verdicts(rows).values()} == {"regression"}
 
 
 # Thresholds
 
 
-def test_threshold_from_the_noise_floor() -> None:
-    assert threshold_from_floor(0.0, 0.018) == 0.02
-    assert threshold_from_floor(-0.01, 0.018) == pytest.approx(0.03)
-    assert threshold_from_floor(0.0, 0.04) == pytest.approx(0.75 * 0.04, rel=0.03)
-    assert threshold_from_floor(0.0, 0.02, SERIAL_V1) == 0.05
+def test_threshold_from_noise_estimate() -> None:
+    assert threshold_from_noise(0.0, 0.018) == 0.02
+    assert threshold_from_noise(-0.01, 0.018) == pytest.approx(0.03)
+    assert threshold_from_noise(0.0, 0.04) == pytest.approx(0.75 * 0.04, rel=0.03)
+    assert threshold_from_noise(0.0, 0.02, SERIAL_V1) == 0.05
 
 
-def test_the_smallest_effect_is_what_95_percent_of_rows_find() -> None:
+def test_minimum_detectable_effect_has_95_percent_power() -> None:
     sd = 0.1
-    effect = smallest_effect(sd, family=10)
+    effect = minimum_detectable_effect(sd, family=10)
     found = [judge(noisy(effect, 60, seed=i, sd=sd), 10).verdict for i in range(100)]
     assert 88 <= found.count("regression") <= 100
 
@@ -305,24 +307,24 @@ def test_the_smallest_effect_is_what_95_percent_of_rows_find() -> None:
     ("looks", "threshold", "trim"),
     [((), 0.02, 0), ((1, 2), 0.02, 0), ((8, 8), 0.02, 0), ((8,), 0.03, 0), ((8,), 0.02, 0.3)],
 )
-def test_rules_that_make_no_sense(looks: tuple[int, ...], threshold: float, trim: float) -> None:
+def test_invalid_rules(looks: tuple[int, ...], threshold: float, trim: float) -> None:
     with pytest.raises(ValueError, match="odd: "):
         Rule("odd", looks=looks, threshold=threshold, margin=0.03, trim=trim)
 
 
 @pytest.mark.parametrize(("a", "b"), [((1.0,), ()), ((1.0,), (math.nan,)), ((math.inf,), (1.0,))])
-def test_rows_that_make_no_sense(a: tuple[float, ...], b: tuple[float, ...]) -> None:
+def test_invalid_rows(a: tuple[float, ...], b: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="values"):
         Row(a=a, b=b)
 
 
-def test_a_tail_over_a_half_has_no_quantile_here() -> None:
+def test_quantile_rejects_tails_above_one_half() -> None:
     with pytest.raises(ValueError, match=r"0\.6"):
         t_quantile(0.6, 5)
 
 
-# What must hold for all rows. Effects and noise are drawn so that every verdict occurs; no effect
-# is just a threshold or margin, where rounding decides.
+# Properties of all rows. Effects and noise are chosen so that every verdict occurs. No effect
+# equals a threshold or margin, at which rounding would decide.
 
 noisy_rows = st.builds(
     noisy,
@@ -339,14 +341,14 @@ families = st.lists(noisy_rows, min_size=1, max_size=6).map(lambda rows: dict(en
 
 
 @given(families, st.randoms(use_true_random=False))
-def test_the_order_of_rows_has_no_influence(rows: dict[int, Row], draw: Random) -> None:
+def test_row_order_does_not_matter(rows: dict[int, Row], draw: Random) -> None:
     keys = list(rows)
     draw.shuffle(keys)
     assert verdicts({key: rows[key] for key in keys}) == verdicts(rows)
 
 
 @given(noisy_rows, st.randoms(use_true_random=False))
-def test_the_order_of_pairs_within_a_look_has_no_influence(row: Row, draw: Random) -> None:
+def test_pair_order_within_a_look_does_not_matter(row: Row, draw: Random) -> None:
     row = first(row, row.rule.looks[0])
     pairs = list(zip(row.a, row.b, strict=True))
     draw.shuffle(pairs)
@@ -355,7 +357,7 @@ def test_the_order_of_pairs_within_a_look_has_no_influence(row: Row, draw: Rando
 
 
 @given(families, st.sampled_from([2.0**-20, 0.5, 2.0, 1024.0]))
-def test_the_unit_has_no_influence(rows: dict[int, Row], factor: float) -> None:
+def test_unit_does_not_matter(rows: dict[int, Row], factor: float) -> None:
     scaled = {
         key: changed(
             row,
@@ -376,13 +378,13 @@ def test_the_unit_has_no_influence(rows: dict[int, Row], factor: float) -> None:
 def test_swapped_sides_mirror_the_verdict(rows: dict[int, Row]) -> None:
     before = verdicts(rows)
     after = verdicts({key: changed(row, a=row.b, b=row.a) for key, row in rows.items()})
-    for key, one in before.items():
-        assert after[key].verdict == MIRRORED.get(one.verdict, one.verdict)
-        assert after[key].look == one.look
+    for key, judgement in before.items():
+        assert after[key].verdict == MIRRORED.get(judgement.verdict, judgement.verdict)
+        assert after[key].look == judgement.look
 
 
 @given(families)
-def test_pairs_after_a_row_is_settled_change_nothing(rows: dict[int, Row]) -> None:
+def test_pairs_after_settling_change_nothing(rows: dict[int, Row]) -> None:
     whole = verdicts(rows)
     until_settled = {
         key: first(row, whole[key].look) if whole[key].settled else row for key, row in rows.items()
@@ -391,19 +393,19 @@ def test_pairs_after_a_row_is_settled_change_nothing(rows: dict[int, Row]) -> No
 
 
 @given(families, st.integers(0, 60))
-def test_what_is_found_stays_found_as_pairs_come_in(rows: dict[int, Row], n: int) -> None:
+def test_verdicts_persist_as_pairs_arrive(rows: dict[int, Row], n: int) -> None:
     early = verdicts({key: first(row, n) for key, row in rows.items()})
     late = verdicts(rows)
-    for key, one in early.items():
-        if one.settled:
+    for key, judgement in early.items():
+        if judgement.settled:
             assert late[key].settled
-            assert late[key].look <= one.look
-        if one.verdict in MIRRORED:
-            assert late[key].verdict == one.verdict
+            assert late[key].look <= judgement.look
+        if judgement.verdict in MIRRORED:
+            assert late[key].verdict == judgement.verdict
 
 
 @given(families)
-def test_holm_finds_all_that_bonferroni_finds(rows: dict[int, Row]) -> None:
+def test_holm_rejects_all_that_bonferroni_rejects(rows: dict[int, Row]) -> None:
     together = verdicts(rows)
     family = sum(row.gated for row in rows.values())
     for key, row in rows.items():
@@ -413,7 +415,7 @@ def test_holm_finds_all_that_bonferroni_finds(rows: dict[int, Row]) -> None:
 
 
 @given(noisy_rows, st.sampled_from([0.05, 0.2, 1.0]))
-def test_known_noise_never_makes_a_verdict_easier(row: Row, floor_sd: float) -> None:
+def test_aa_noise_never_helps_a_verdict(row: Row, floor_sd: float) -> None:
     before, after = judge(row), judge(changed(row, floor_sd=floor_sd))
     if after.verdict in (*MIRRORED, "equivalent") and after.look > 2:
         assert before.look <= after.look
@@ -435,7 +437,7 @@ def test_the_interval_agrees_with_the_verdict(row: Row) -> None:
         assert -margin <= low <= high <= margin
 
 
-# The promise: false alarms in a whole run
+# Family-wise error rate of a run
 
 
 def binomial_tail(k: int, n: int, p: float) -> float:
@@ -448,14 +450,14 @@ def gaussian(draw: Random) -> float:
 
 
 def heavy(draw: Random) -> float:
-    """One pair in ten is six times as far off."""
+    """The standard deviation of one pair in ten is six times as large."""
     return draw.gauss(0, 0.3 if draw.random() < 0.1 else 0.05)
 
 
 @pytest.mark.parametrize("noise", [gaussian, heavy])
 @pytest.mark.parametrize("rule", [DUET_V1, SERIAL_V1], ids=lambda rule: rule.name)
-def test_false_alarms_in_runs_without_effect(rule: Rule, noise: object) -> None:
-    # A threshold of 0, so that the test alone has to hold the line, six looks and two rows.
+def test_family_wise_error_rate(rule: Rule, noise: object) -> None:
+    # With a threshold of 0, only the test limits the error rate, over all looks and two rows.
     assert callable(noise)
     draw, runs, false = Random(2), 1000, {"regression": 0, "improvement": 0}
     for _ in range(runs):
@@ -468,7 +470,7 @@ def test_false_alarms_in_runs_without_effect(rule: Rule, noise: object) -> None:
             )
             for key in range(2)
         }
-        seen = {one.verdict for one in verdicts(rows).values()}
+        seen = {judgement.verdict for judgement in verdicts(rows).values()}
         for direction in false:
             false[direction] += direction in seen
     for count in false.values():
@@ -487,49 +489,49 @@ def test_each_mode_has_its_rule() -> None:
 
 
 @given(seed=st.integers(0, 500), effect=st.floats(-0.1, 0.1))
-def test_a_row_is_looked_at_in_order_until_it_is_settled(seed: int, effect: float) -> None:
+def test_looks_are_in_order_until_settled(seed: int, effect: float) -> None:
     rows = {
         "one": noisy(effect, 60, seed=seed, sd=0.05),
         "few": noisy(-effect, 20, seed=seed + 1),
-        "wait": noisy(effect, 40, seed=seed + 2, sd=0.1, rule=SERIAL_V1),
+        "serial": noisy(effect, 40, seed=seed + 2, sd=0.1, rule=SERIAL_V1),
         "none": Row(a=(), b=()),
     }
     for key, judgement in verdicts(rows).items():
         of_row = [look.judgement for of, look in looks(rows) if of == key]
-        assert [each.look for each in of_row] == list(rows[key].rule.looks[: len(of_row)])
-        assert not any(each.settled for each in of_row[:-1])
+        assert [taken.look for taken in of_row] == list(rows[key].rule.looks[: len(of_row)])
+        assert not any(taken.settled for taken in of_row[:-1])
         assert not of_row or of_row[-1] == judgement
         assert bool(of_row) == (len(rows[key].a) >= 8)
 
 
-def test_each_finding_leaves_more_of_the_level_to_the_next() -> None:
-    rows = {seed: noisy(0.5, 8, seed=seed) for seed in range(3)} | {"silent": Row(a=(), b=())}
+def test_level_rises_after_each_verdict() -> None:
+    rows = {seed: noisy(0.5, 8, seed=seed) for seed in range(3)} | {"empty": Row(a=(), b=())}
     claims = [(look.claims, look.level) for _, look in looks(rows)]
     assert claims == [(4, 0.01 / 6 / 4), (3, 0.01 / 6 / 3), (2, 0.01 / 6 / 2)]
 
 
 @given(seed=st.integers(0, 500), sd=st.floats(0.001, 0.3))
-def test_the_least_effect_is_where_the_verdict_turns(seed: int, sd: float) -> None:
-    """Moved to just above it the row is a regression, to just below it is none."""
+def test_critical_effect_separates_verdicts(seed: int, sd: float) -> None:
+    """A row just above it is a regression, and a row just below it is not."""
     row = noisy(0.0, 8, seed=seed, sd=sd)
     ((_, look),) = looks({0: row})
-    least, mean = least_effect(look), fmean(log_ratios(row) or ())
-    assert least is not None
+    critical, mean = critical_effect(look), fmean(log_ratios(row) or ())
+    assert critical is not None
     for share, found in ((1.001, True), (0.999, False)):
-        moved = math.exp(math.log1p(least) * share - mean)
+        moved = math.exp(math.log1p(critical) * share - mean)
         verdict = judge(changed(row, b=tuple(b * moved for b in row.b))).verdict
         assert (verdict == "regression") == found
 
 
-def test_without_ratios_there_is_no_least_effect() -> None:
+def test_no_critical_effect_without_ratios() -> None:
     ((_, look),) = looks({0: Row(a=(0.0,) * 8, b=(1.0,) * 8)})
-    assert least_effect(look) is None
+    assert critical_effect(look) is None
     assert log_ratios(Row(a=(0.0,), b=(1.0,))) is None
     assert log_ratios(Row(a=(1.0, 0.0), b=(1.0, 1.0)), 1) == [0.0]
     assert log_ratios(Row(a=(), b=())) == []
 
 
-def test_counts_that_vary_in_equal_sides_are_not_taken_for_constant() -> None:
+def test_counts_that_vary_in_aa_are_not_constant() -> None:
     row = Row(a=(10.0, 10.0), b=(11.0, 11.0), rule=EXACT_V1, floor_sd=0.05)
     assert verdicts({"requests": row})["requests"].verdict == "inconclusive"
     steady = replace(row, floor_sd=0.0)

@@ -1,4 +1,4 @@
-"""The arithmetic of `stats` against scipy's."""
+"""Tests of the statistics against scipy."""
 
 import math
 from random import Random
@@ -11,13 +11,12 @@ from trae_bench.stats.decision import (
     DUET_V1,
     SERIAL_V1,
     Row,
+    critical_effect,
     estimate,
-    least_effect,
     looks,
-    t_quantile,
-    t_tail,
     verdicts,
 )
+from trae_bench.stats.student_t import t_quantile, t_tail
 
 scipy_stats: Any = pytest.importorskip("scipy.stats")
 numpy: Any = pytest.importorskip("numpy")
@@ -27,13 +26,13 @@ TAILS = (0.5, 0.499, 0.4, 0.25, 0.1, 0.05, 0.01, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 @pytest.mark.parametrize("tail", TAILS)
-def test_quantile(tail: float) -> None:
+def test_t_quantile(tail: float) -> None:
     for df in DEGREES:
         expected = float(scipy_stats.t.isf(tail, df))
         assert t_quantile(tail, df) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-def test_tail() -> None:
+def test_t_tail() -> None:
     for df in DEGREES:
         for t in (-8.0, -1.0, -0.01, 0.0, 1e-6, 0.3, 1.0, 1.7, 2.0, 4.0, 10.0, 40.0, 1e3):
             assert t_tail(t, df) == pytest.approx(float(scipy_stats.t.sf(t, df)), rel=1e-9)
@@ -46,7 +45,7 @@ def noisy_row(n: int, rule: Rule, seed: int) -> Row:
 
 
 def p_value(row: Row) -> float:
-    """At the row's end and nowhere before."""
+    """P-value of a single look, over all pairs of the row."""
     rule = Rule("once", looks=(len(row.a),), threshold=0.02, margin=0.03, trim=row.rule.trim)
     return verdicts({0: Row(a=row.a, b=row.b, rule=rule)})[0].p
 
@@ -56,7 +55,7 @@ def log_ratios(row: Row) -> list[float]:
 
 
 @pytest.mark.parametrize("n", DUET_V1.looks)
-def test_duet_is_students_t(n: int) -> None:
+def test_duet_rule_is_students_t_test(n: int) -> None:
     row = noisy_row(n, DUET_V1, seed=n)
     test = scipy_stats.ttest_1samp(log_ratios(row), 0.0)
     found = estimate(row)
@@ -69,7 +68,7 @@ def test_duet_is_students_t(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", SERIAL_V1.looks)
-def test_serial_is_the_trimmed_t(n: int) -> None:
+def test_serial_rule_is_the_trimmed_t_test(n: int) -> None:
     row = noisy_row(n, SERIAL_V1, seed=n)
     ratios, cut = log_ratios(row), n // 10
     mean = float(scipy_stats.trim_mean(ratios, 0.1))
@@ -82,7 +81,7 @@ def test_serial_is_the_trimmed_t(n: int) -> None:
     assert p_value(row) == pytest.approx(float(p))
 
 
-def test_each_look_is_students_t_on_the_pairs_so_far() -> None:
+def test_each_look_is_students_t_test() -> None:
     row = noisy_row(60, DUET_V1, seed=3)
     seen = [look for key, look in looks({0: row, 1: Row(a=(), b=())}) if key == 0]
     assert len(seen) > 2
@@ -94,7 +93,7 @@ def test_each_look_is_students_t_on_the_pairs_so_far() -> None:
         test = scipy_stats.ttest_1samp(ratios, 0.0, alternative=side)
         assert look.evidence.p_direction == pytest.approx(float(test.pvalue))
         assert look.level == pytest.approx(0.01 / 6 / 2)
-        # A mean so far off, with this spread, has just the p-value of the level.
+        # With this spread, the critical effect has a p-value equal to the level.
         error = scipy_stats.sem(ratios)
         reach = float(scipy_stats.t.isf(0.01 / 12, len(ratios) - 1) * error)
-        assert least_effect(look) == pytest.approx(math.expm1(max(reach, math.log(1.02))))
+        assert critical_effect(look) == pytest.approx(math.expm1(max(reach, math.log(1.02))))

@@ -24,8 +24,9 @@ from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Limits
 from trae_bench.model.run import FORMAT, VERSION, Header, Resumed, RunFile
 from trae_bench.model.sample import Sample
-from trae_bench.stats.analysis import comparisons, noise_floor
+from trae_bench.stats.analysis import comparisons
 from trae_bench.stats.decision import RULES
+from trae_bench.stats.noise import noise_floor
 from trae_bench.storage import journal as journal_
 from trae_bench.storage import run_file as store
 from trae_bench.storage import seal

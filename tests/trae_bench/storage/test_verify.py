@@ -304,6 +304,7 @@ def swapped() -> RunFile:
         (lambda: resealed(noise=run().noise[1:]), "noise: 3 of them, the samples give 4"),
         (lambda: with_sample(40, arm="none" + "x"), "its side is"),
         (lambda: with_sample(40, exit_status=3), "ok with exit status 3"),
+        (lambda: with_sample(40, exit_status=None), "ok with exit status None"),
         (lambda: with_sample(40, transcript=""), "ok without a digest"),
         (lambda: with_sample(40, problem="?"), "is correct and has a problem"),
         (lambda: with_sample(40, status="timeout"), "timeout, but has a digest"),

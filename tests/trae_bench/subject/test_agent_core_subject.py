@@ -1,4 +1,4 @@
-"""Subjects against the real loopback provider: agent_core, and a script that is not it."""
+"""Subjects with the real loopback provider: agent_core and another agent."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 import agent_core
-from agent_core.config_cache import PlainConfig
+from agent_core.config_sources import PlainConfig
 from agent_core.toggles import Toggles
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.ports import Subject
@@ -35,7 +35,7 @@ from trae_bench.subject.agent_core import AgentCoreSubject, toggles, toggles_at
 from trae_bench.subject.command import CommandSubject
 
 OTHER_AGENT = '''
-"""An agent that has nothing to do with agent_core."""
+"""An agent that does not use agent_core."""
 
 import http.client, json, subprocess, sys
 from urllib.parse import urlsplit
@@ -99,7 +99,7 @@ def provider() -> Iterator[Loopback]:
 
 
 def trial(side: Side = "A", mode: Mode = "serial", **switches: bool) -> Trial:
-    # The vendors' SDKs are extras, which need not be installed.
+    # The vendors' SDKs are extras and may be missing.
     arm = Arm("some", Toggles.none().with_(**{"native_client": True, **switches}).as_dict())
     return Trial("small", "a/b", mode, 1, side, "AB".index(side), arm, 0)
 
@@ -123,9 +123,7 @@ def other_agent(tmp_path: Path, *more: str) -> CommandSubject:
     return CommandSubject([sys.executable, str(script), "{base_url}", "{task}", *more])
 
 
-def test_an_agent_that_is_not_ours_is_measured_from_outside(
-    provider: Loopback, tmp_path: Path
-) -> None:
+def test_another_agent_is_measured_from_outside(provider: Loopback, tmp_path: Path) -> None:
     duet = (trial("A", "duet"), trial("B", "duet"))
     one, other = run(provider, tmp_path, other_agent(tmp_path), *duet)
     for sample in (one, other):
@@ -135,7 +133,7 @@ def test_an_agent_that_is_not_ours_is_measured_from_outside(
     assert (one.transcript, one.workspace) == (other.transcript, other.workspace)
 
 
-def test_another_agent_may_report_too(provider: Loopback, tmp_path: Path) -> None:
+def test_another_agent_can_write_a_report(provider: Loopback, tmp_path: Path) -> None:
     small = replace(SMALL, oracle=Oracle(final_text="all done"))
     subject = other_agent(tmp_path, "{report_fd}")
     assert subject.reports
@@ -150,7 +148,7 @@ def test_an_agent_that_fails_has_failed(provider: Loopback, tmp_path: Path) -> N
     assert "the provider said 400" in str(sample.problem)
 
 
-def test_placeholders_are_filled_once_and_other_braces_left(tmp_path: Path) -> None:
+def test_placeholders_are_replaced_once(tmp_path: Path) -> None:
     subject = CommandSubject(
         ["agent", "--at={base_url}", '{"json": {}}', "{task}", "{workspace}{home}", "{nothing"],
         {"URL": "{base_url}"},
@@ -170,7 +168,7 @@ def test_placeholders_are_filled_once_and_other_braces_left(tmp_path: Path) -> N
     assert not subject.reports
 
 
-def test_a_command_line_without_a_command_is_refused() -> None:
+def test_an_empty_command_line_is_refused() -> None:
     with pytest.raises(ValueError, match="without a command"):
         CommandSubject([])
 
@@ -186,14 +184,14 @@ def test_agent_core_is_measured_from_outside_and_inside(provider: Loopback, tmp_
         assert sample.metrics.keys() >= FROM_OUTSIDE | {"agent_rss", "modules_imported"}
         assert sample.metrics["requests"] == 3
         assert sample.metrics.keys() <= METRICS.keys()
-        # What the agent says of itself, and what the kernel says of the largest process.
+        # From the agent's report, and from the kernel for the largest process.
         assert sample.metrics["agent_rss"] == pytest.approx(sample.metrics["peak_rss"], rel=0.05)
     assert (one.transcript, one.workspace) == (other.transcript, other.workspace)
-    # The arms' toggles arrived: without a pool, each request opens a connection.
+    # The toggles take effect: without a pool, each request opens a connection.
     assert (one.metrics["connections"], other.metrics["connections"]) == (3, 1)
 
 
-def test_the_event_loop_is_watched_where_a_serial_trial_asks(
+def test_the_heartbeat_runs_only_in_serial_trials_that_ask(
     provider: Loopback, tmp_path: Path
 ) -> None:
     watching = replace(SMALL, metrics=("cpu", "event_loop_lag_max"))
@@ -205,11 +203,11 @@ def test_the_event_loop_is_watched_where_a_serial_trial_asks(
     assert "event_loop_lag_max" not in unasked.metrics
 
 
-def test_the_config_asks_for_the_scenarios_provider_once(tmp_path: Path) -> None:
+def test_the_config_names_the_scenarios_provider(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    seat = SessionEndpoint("http://127.0.0.1:9/v1", str(tmp_path))
-    AgentCoreSubject().command(trial(), SMALL, [seat], home, 3)
+    endpoint = SessionEndpoint("http://127.0.0.1:9/v1", str(tmp_path))
+    AgentCoreSubject().command(trial(), SMALL, [endpoint], home, 3)
     config = json.loads((home / "config.json").read_text())
     entry = config["model_providers"][config["default_provider"]]
     assert entry["base_url"] == "http://127.0.0.1:9/v1"
@@ -218,7 +216,7 @@ def test_the_config_asks_for_the_scenarios_provider_once(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["json", "yaml"])
-def test_a_large_config_is_a_config(kind: str, tmp_path: Path) -> None:
+def test_a_large_config_is_valid(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("yaml")
     setup = SubjectSetup(models=500, format=kind)  # type: ignore[arg-type]
     large = replace(SMALL, subject=setup, provider=ProviderConditions(stream=True))
@@ -231,18 +229,18 @@ def test_a_large_config_is_a_config(kind: str, tmp_path: Path) -> None:
     assert settings.model_parameters.stream
 
 
-def test_the_two_formats_say_the_same(tmp_path: Path) -> None:
+def test_both_config_formats_are_equivalent(tmp_path: Path) -> None:
     pytest.importorskip("yaml")
     found = []
     for kind in ("json", "yaml"):
         setup = SubjectSetup(models=3, format=kind)  # type: ignore[arg-type]
-        scenario, seats = replace(SMALL, subject=setup), [SessionEndpoint("http://p", "/w")]
-        AgentCoreSubject().command(trial(), scenario, seats, tmp_path, 3)
+        scenario, endpoints = replace(SMALL, subject=setup), [SessionEndpoint("http://p", "/w")]
+        AgentCoreSubject().command(trial(), scenario, endpoints, tmp_path, 3)
         found.append(PlainConfig().load(tmp_path / f"config.{kind}"))
     assert found[0] == found[1]
 
 
-def test_retries_are_for_scenarios_with_faults(provider: Loopback, tmp_path: Path) -> None:
+def test_only_scenarios_with_faults_retry(provider: Loopback, tmp_path: Path) -> None:
     faulty = ProviderConditions(faults=(Fault(2, "status", 503, 0.0),))
     (sample,) = run(
         provider, tmp_path, AgentCoreSubject(), trial(), small=replace(SMALL, provider=faulty)
@@ -265,7 +263,7 @@ def test_several_sessions_share_one_process(provider: Loopback, tmp_path: Path) 
 
 
 def test_a_second_start_finds_the_cache_of_the_first(provider: Loopback, tmp_path: Path) -> None:
-    """YAML is not even imported by a process that finds its config parsed."""
+    """A process with a cached config does not import YAML."""
     pytest.importorskip("yaml")
     modules = {}
     for runs in (1, 2):
@@ -291,7 +289,7 @@ def test_the_command_line_is_run_with_the_arms_toggles(provider: Loopback, tmp_p
     assert (sample.status, sample.correct) == ("ok", False)
 
 
-def test_a_module_in_the_workspace_does_not_replace_one_of_ours(
+def test_a_module_in_the_workspace_does_not_shadow_an_import(
     provider: Loopback, tmp_path: Path
 ) -> None:
     trap = {"json.py": "raise SystemExit(9)", "agent_core/__init__.py": "raise SystemExit(9)"}
@@ -303,7 +301,7 @@ def test_a_module_in_the_workspace_does_not_replace_one_of_ours(
 # -- a revision
 
 
-def test_the_toggles_of_a_revision_are_read_and_nothing_of_it_is_run(tmp_path: Path) -> None:
+def test_the_toggles_of_a_revision_are_parsed_not_imported(tmp_path: Path) -> None:
     assert toggles_at(Path(agent_core.__file__).parents[1]) == frozenset(Toggles.names())
     file = tmp_path / "agent_core" / "toggles.py"
     file.parent.mkdir()
@@ -320,7 +318,7 @@ def test_the_toggles_of_a_revision_are_read_and_nothing_of_it_is_run(tmp_path: P
 @pytest.mark.parametrize(
     "code", [b"", b"class Toggles: pass", b"class Toggles(", b"\xff", b"\0", b"(" * 9999]
 )
-def test_a_revision_may_not_tell_its_toggles(tmp_path: Path, code: bytes) -> None:
+def test_a_revision_without_readable_toggles(tmp_path: Path, code: bytes) -> None:
     assert toggles_at(tmp_path) is None
     (tmp_path / "agent_core").mkdir()
     (tmp_path / "agent_core" / "toggles.py").write_bytes(code)
@@ -328,9 +326,9 @@ def test_a_revision_may_not_tell_its_toggles(tmp_path: Path, code: bytes) -> Non
 
 
 def test_an_unknown_revision_is_an_error(tmp_path: Path) -> None:
-    """A journal of a stranger may name one."""
-    seats = (SessionEndpoint("http://127.0.0.1:1", str(tmp_path)),)
+    """An untrusted journal may contain one."""
+    endpoints = (SessionEndpoint("http://127.0.0.1:1", str(tmp_path)),)
     with pytest.raises(CannotMeasure, match="no revision 'x' is checked out"):
         AgentCoreSubject().command(
-            replace(trial(), arm=Arm("x", {}, "x")), SMALL, seats, tmp_path, 3
+            replace(trial(), arm=Arm("x", {}, "x")), SMALL, endpoints, tmp_path, 3
         )

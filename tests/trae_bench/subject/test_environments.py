@@ -1,4 +1,4 @@
-"""What is installed, and how it is weighed; no package index is asked."""
+"""Environments and their size, without a package index."""
 
 import base64
 import hashlib
@@ -33,11 +33,11 @@ from trae_bench.subject.agent_core import AgentCoreSubject, extras
 from trae_bench.subject.command import CommandSubject
 from trae_bench.subject.install import environments, inventory, requirements
 from trae_bench.subject.install.environments import (
+    EnvironmentBuilder,
     Installer,
     Installs,
     NotMade,
     Work,
-    Workshop,
     provide,
 )
 from trae_bench.subject.install.inventory import of_environment, of_records
@@ -55,7 +55,7 @@ SITE = Path("lib", "python3.11", "site-packages")
 
 
 def install(site: Path, name: str, files: Mapping[str, str], requires: tuple[str, ...] = ()) -> int:
-    """A distribution as an installer leaves it; how many bytes it takes, its list included."""
+    """Create an installed distribution. Return its bytes, including its RECORD file."""
     info = f"{name.replace('-', '_')}-1.0.dist-info"
     lines = [f"Metadata-Version: 2.4\nName: {name}\nVersion: 1.0\nProvides-Extra: more\n"]
     lines += [f"Requires-Dist: {text}\n" for text in requires]
@@ -70,7 +70,7 @@ def install(site: Path, name: str, files: Mapping[str, str], requires: tuple[str
 
 
 def empty(prefix: Path) -> Path:
-    """As `venv` leaves it, more or less."""
+    """Create files like those of `venv`."""
     (prefix / SITE).mkdir(parents=True)
     (prefix / "bin").mkdir()
     (prefix / "bin" / "python").symlink_to(sys.executable)
@@ -87,7 +87,7 @@ def both(tmp_path: Path) -> tuple[Path, Path]:
 # -- the inventory
 
 
-def test_an_environment_is_weighed_less_an_empty_one(both: tuple[Path, Path]) -> None:
+def test_the_empty_environment_is_subtracted(both: tuple[Path, Path]) -> None:
     prefix, bare = both
     size = install(prefix / SITE, "one", {"one/a.py": "a = 1\n", "../../../bin/one": "#!python\n"})
     size += install(prefix / SITE, "two", {"two.py": "b = 2\n"})
@@ -101,7 +101,7 @@ def test_an_environment_is_weighed_less_an_empty_one(both: tuple[Path, Path]) ->
     assert of_environment(bare, bare) == dict.fromkeys(INSTALL_METRICS, 0)
 
 
-def test_bytecode_is_counted_apart_listed_or_not(both: tuple[Path, Path]) -> None:
+def test_bytecode_is_counted_separately(both: tuple[Path, Path]) -> None:
     prefix, bare = both
     size = install(prefix / SITE, "one", {"one.py": "a = 1\n"})
     cache = prefix / SITE / "__pycache__"
@@ -126,7 +126,7 @@ def test_a_file_in_two_lists_counts_once(both: tuple[Path, Path]) -> None:
     assert (found["install_size"], found["closure_size"]) == (size, size)
 
 
-def test_neither_hard_links_nor_other_links_count_twice(both: tuple[Path, Path]) -> None:
+def test_links_do_not_count_twice(both: tuple[Path, Path]) -> None:
     prefix, bare = both
     file = prefix / "file"
     file.write_text("x" * 1000)
@@ -147,7 +147,7 @@ def test_neither_hard_links_nor_other_links_count_twice(both: tuple[Path, Path])
         (lambda site: (site / "one.py").write_text("longer than it was"), 12),
     ],
 )
-def test_what_no_list_explains_is_told(
+def test_unlisted_files_are_reported(
     both: tuple[Path, Path], disturb: Callable[[Path], object], bytes_off: int
 ) -> None:
     prefix, bare = both
@@ -156,7 +156,7 @@ def test_what_no_list_explains_is_told(
     assert of_environment(prefix, bare)["unrecorded_size"] == bytes_off
 
 
-def test_what_is_not_there_is_no_environment(both: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_missing_environment_is_an_error(both: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         of_environment(tmp_path / "gone", both[1])
     with pytest.raises(FileNotFoundError):
@@ -174,7 +174,7 @@ def test_lists_add_up(tmp_path_factory: pytest.TempPathFactory, listed: list[int
     assert found == {"closure_size": sum(listed) + own, "distributions": 1}
 
 
-def test_the_child_runs_without_anything_installed(both: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_inventory_needs_no_package(both: tuple[Path, Path], tmp_path: Path) -> None:
     prefix, bare = both
     size = install(prefix / SITE, "one", {"json.py": "raise SystemExit('imported')\n"})
     argv = Installs("x", {(): Work(str(prefix), str(bare))}).command((), tmp_path, 1)
@@ -184,11 +184,11 @@ def test_the_child_runs_without_anything_installed(both: tuple[Path, Path], tmp_
     assert report["counters"]["install_size"] == size
 
 
-# -- what is needed
+# -- requirements
 
 
-def test_markers_hold_as_packaging_has_it() -> None:
-    """Every marker of everything that is installed here, with every extra."""
+def test_markers_agree_with_packaging() -> None:
+    """Return every marker of the installed distributions, with every extra."""
     asked = 0
     for distribution in metadata.distributions():
         offered = distribution.metadata.get_all("Provides-Extra") or []
@@ -216,11 +216,11 @@ VERSIONS = {"python_version", "python_full_version", "implementation_version"}
     st.sampled_from(["linux", "win32", "posix", "CPython", "Linux Darwin"]),
     st.booleans(),
 )
-def test_a_comparison_holds_as_packaging_has_it(
+def test_comparisons_agree_with_packaging(
     name: str, operator: str, version: str, word: str, turned: bool
 ) -> None:
     value = version if name in VERSIONS else word
-    # Words have no order.
+    # Texts are not ordered.
     if name not in VERSIONS and operator[0] in "<>":
         operator = "=="
     sides = (f"'{value}'", name) if turned else (name, f'"{value}"')
@@ -233,7 +233,7 @@ def test_a_comparison_holds_as_packaging_has_it(
 @pytest.mark.parametrize(
     "marker", ["python_version ~= '3.8'", "nonsense == 'x'", "1", "f()", "(", "os_name == 1"]
 )
-def test_what_is_no_marker_is_refused(marker: str) -> None:
+def test_an_invalid_marker_is_refused(marker: str) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         holds(marker)
 
@@ -247,7 +247,7 @@ def test_what_is_no_marker_is_refused(marker: str) -> None:
         ("foo", "foo"),
     ],
 )
-def test_a_requirement_is_written_as_an_installer_wants_it(text: str, plain: str) -> None:
+def test_a_requirement_is_formatted_for_an_installer(text: str, plain: str) -> None:
     found = str(requirements.parse(text))
     assert found == plain
     assert (Theirs(found).name, Theirs(found).specifier) == (
@@ -283,7 +283,9 @@ def test_extras_of_the_checkout_are_followed(own: Declared) -> None:
     assert texts("all") == texts("b", "a") == ["base >=1", "first", "second[more]"]
 
 
-def test_elsewhere_the_metadata_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_checkout_the_metadata_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     install(tmp_path, "trae-bench", {}, ("base", "sdk; extra == 'more'"))
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\n')
     monkeypatch.syspath_prepend(tmp_path)
@@ -292,7 +294,7 @@ def test_elsewhere_the_metadata_tell(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [str(one) for one in needed(("more",), found)] == ["base", "sdk"]
 
 
-def test_the_lock_holds_what_the_extras_need() -> None:
+def test_the_lock_covers_the_extras() -> None:
     locked = {
         line.partition("==")[0] for line in environments.constraints().read_text().splitlines()
     }
@@ -302,7 +304,7 @@ def test_the_lock_holds_what_the_extras_need() -> None:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Distributions installed beside the bench, and their sizes."""
+    """Create installed distributions, and return their sizes."""
     site = tmp_path / "here"
     site.mkdir()
     monkeypatch.syspath_prepend(site)
@@ -323,7 +325,7 @@ def test_a_closure_follows_extras_and_ends(here: dict[str, int]) -> None:
         closure([Requirement("x-extra", ("more",))])
 
 
-# -- making environments
+# -- creating environments
 
 TOOL = """
 import json, os, sys, time
@@ -356,7 +358,7 @@ elif what == "hang":
 
 
 class Tool:
-    """An installer that asks no index, and notes what it was asked for."""
+    """A fake installer that uses no index and records its calls."""
 
     def __init__(self, folder: Path) -> None:
         self._script = folder / "tool.py"
@@ -381,33 +383,33 @@ def tool(tmp_path: Path) -> Tool:
 ONE = Requirement("one", (), ">=1")
 
 
-def workshop(tool: Tool, tmp_path: Path, **changes: Any) -> Workshop:
-    return Workshop(tool.installer(**changes), [].append, tmp_path / "cache")
+def builder(tool: Tool, tmp_path: Path, **changes: Any) -> EnvironmentBuilder:
+    return EnvironmentBuilder(tool.installer(**changes), [].append, tmp_path / "cache")
 
 
 def test_an_environment_is_made_once(tool: Tool, tmp_path: Path) -> None:
-    made = workshop(tool, tmp_path).environment([ONE])
+    made = builder(tool, tmp_path).environment([ONE])
     assert [call["asked"] for call in tool.calls] == [[], ["one >=1"]]
-    assert of_environment(made, workshop(tool, tmp_path).environment([]))["distributions"] == 1
+    assert of_environment(made, builder(tool, tmp_path).environment([]))["distributions"] == 1
     assert len(tool.calls) == 3
-    assert workshop(tool, tmp_path).environment([ONE]) == made
+    assert builder(tool, tmp_path).environment([ONE]) == made
     assert len(tool.calls) == 3
     assert list(made.glob("lib/python3.11/site-packages/__pycache__/one.*.pyc"))
     assert sorted(p.name for p in made.parent.iterdir() if p == made) == [made.name]
     assert not list(made.parent.glob("making-*"))
 
 
-def test_whatever_decides_what_is_in_it_is_in_its_name(
+def test_the_cache_key_covers_everything_that_determines_the_content(
     tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = tmp_path / "lock.txt"
     lock.write_text("one==1\n")
     monkeypatch.setattr(environments, "constraints", lambda: lock)
-    found = {workshop(tool, tmp_path).environment([])}
-    found.add(workshop(tool, tmp_path).environment([ONE]))
-    found.add(workshop(tool, tmp_path, name="fake 2").environment([ONE]))
+    found = {builder(tool, tmp_path).environment([])}
+    found.add(builder(tool, tmp_path).environment([ONE]))
+    found.add(builder(tool, tmp_path, name="fake 2").environment([ONE]))
     lock.write_text("one==2\n")
-    found.add(workshop(tool, tmp_path).environment([ONE]))
+    found.add(builder(tool, tmp_path).environment([ONE]))
     assert len(found) == 4
     assert len({len(str(path)) for path in found}) == 1
 
@@ -415,36 +417,36 @@ def test_whatever_decides_what_is_in_it_is_in_its_name(
 @pytest.mark.parametrize(
     ("fill", "said"), [("fail", "the index is away"), ("hang", "killed after"), ("none", "another")]
 )
-def test_half_an_environment_is_never_kept(
+def test_an_incomplete_environment_is_never_kept(
     tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill: str, said: str
 ) -> None:
     if fill == "hang":
         monkeypatch.setattr(environments, "STEP_SECONDS", 0.5)
     with pytest.raises(NotMade, match=said):
-        workshop(tool, tmp_path, fill=fill).environment([ONE])
+        builder(tool, tmp_path, fill=fill).environment([ONE])
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_named(tool: Tool, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(NotMade, match="XDG_CACHE_HOME"):
-        workshop(tool, tmp_path).environment([])
+        builder(tool, tmp_path).environment([])
 
 
-def test_what_no_run_has_used_for_long_is_removed(tool: Tool, tmp_path: Path) -> None:
-    shop, many_days = workshop(tool, tmp_path), 40 * 86400
-    old, kept = shop.environment([]), shop.environment([ONE])
+def test_unused_environments_are_deleted(tool: Tool, tmp_path: Path) -> None:
+    environments, many_days = builder(tool, tmp_path), 40 * 86400
+    old, kept = environments.environment([]), environments.environment([ONE])
     (tmp_path / "cache" / "making-it").mkdir()
     for place in (tmp_path / "cache").iterdir():
         os.utime(place, (time.time() - many_days,) * 2)
-    # Used again, so not as old as it looks.
-    assert shop.environment([ONE]) == kept
-    new = shop.environment([Requirement("two")])
+    # A run marks it as used.
+    assert environments.environment([ONE]) == kept
+    new = environments.environment([Requirement("two")])
     assert sorted((tmp_path / "cache").iterdir()) == sorted([kept, new])
-    assert shop.environment([]) == old
+    assert environments.environment([]) == old
 
 
-def test_of_two_benches_one_is_first(tmp_path: Path) -> None:
+def test_two_concurrent_runs_share_one_environment(tmp_path: Path) -> None:
     made, target = tmp_path / "made", tmp_path / "target"
     made.mkdir()
     (target / "theirs").mkdir(parents=True)
@@ -454,7 +456,7 @@ def test_of_two_benches_one_is_first(tmp_path: Path) -> None:
         environments._move(tmp_path / "made" / "nothing", tmp_path / "other")
 
 
-def test_the_installer_sees_what_the_user_has_set(
+def test_the_installer_gets_the_users_settings(
     tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://index.example")
@@ -465,7 +467,7 @@ def test_the_installer_sees_what_the_user_has_set(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/certificates")
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     monkeypatch.setenv("UV_PUBLISH_TOKEN", "secret")
-    workshop(tool, tmp_path).environment([])
+    builder(tool, tmp_path).environment([])
     seen = tool.calls[0]["env"]
     assert seen["PIP_INDEX_URL"] == "http://index.example"
     assert (seen["PIP_NO_INPUT"], seen["HOME"]) == ("1", os.environ["HOME"])
@@ -478,16 +480,14 @@ def test_the_installer_sees_what_the_user_has_set(
 @pytest.mark.parametrize(
     ("cache", "expected"), [("/c", "/c"), ("", "home/.cache"), ("relative", "home/.cache")]
 )
-def test_where_environments_are_kept(
-    monkeypatch: pytest.MonkeyPatch, cache: str, expected: str
-) -> None:
+def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, cache: str, expected: str) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
     monkeypatch.setenv("HOME", "home")
     assert environments.cache_folder() == Path(expected, "trae-bench", "installs")
 
 
 def wheel(folder: Path) -> None:
-    """The smallest that installers take."""
+    """Build the smallest wheel that installers accept."""
     files = {
         "tiny.py": "x = 1\n",
         "tiny-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
@@ -509,7 +509,7 @@ REAL = list(environments.available())
 
 
 @pytest.mark.parametrize("installer", REAL, ids=[one.name.split()[0] for one in REAL])
-def test_a_real_installer_leaves_what_its_lists_say(
+def test_a_real_installer_installs_what_its_lists_contain(
     installer: Installer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel(tmp_path)
@@ -524,20 +524,22 @@ def test_a_real_installer_leaves_what_its_lists_say(
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    shop = Workshop(installer, [].append, tmp_path / "cache")
-    found = of_environment(shop.environment([Requirement("tiny")]), shop.environment([]))
+    environments = EnvironmentBuilder(installer, [].append, tmp_path / "cache")
+    found = of_environment(
+        environments.environment([Requirement("tiny")]), environments.environment([])
+    )
     assert (found["distributions"], found["unrecorded_size"]) == (1, 0)
-    # The script that the entry point asks for is in it, and so is what the installer notes.
+    # The entry point's script and the installer's own files are included.
     assert found["install_size"] == found["closure_size"] > 300
     assert 0 < found["bytecode_size"] < 1000
 
 
-# -- for a run
+# -- environments of a run
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the agent needs, made up."""
+    """Declare fake requirements of the agent."""
     always, more = Requirement("x-base"), Requirement("x-top", ("more",), "", "extra == 'more'")
     made_up = Declared((always, more), frozenset({"more"}))
     monkeypatch.setattr(requirements, "declared", lambda: made_up)
@@ -554,7 +556,7 @@ def test_the_first_installer_that_works_makes_all(tool: Tool, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("asked")
-def test_without_an_index_the_lists_of_what_is_here_are_weighed(
+def test_without_an_index_installed_distributions_are_measured(
     tool: Tool, tmp_path: Path, here: dict[str, int]
 ) -> None:
     said: list[str] = []
@@ -564,7 +566,7 @@ def test_without_an_index_the_lists_of_what_is_here_are_weighed(
     assert "the index is away" in said[-1]
     assert "there is no install_size" in said[-1]
     records = {extras: list(map(Path, work.records)) for extras, work in found.work.items()}
-    # x-base asks for x-top, but without its extra.
+    # x-base requires x-top without its extra.
     bare = here["x-base"] + here["x-top"]
     assert of_records(records[()]) == {"closure_size": bare, "distributions": 2}
     assert of_records(records["more",])["closure_size"] == sum(here.values())
@@ -572,7 +574,9 @@ def test_without_an_index_the_lists_of_what_is_here_are_weighed(
 
 @pytest.mark.parametrize("missing", ["x-nowhere", "x-bare"])
 @pytest.mark.usefixtures("here")
-def test_what_cannot_be_weighed_at_all(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+def test_without_any_distribution_nothing_can_be_measured(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
     made_up = Declared((Requirement(missing),))
     monkeypatch.setattr(requirements, "declared", lambda: made_up)
     with pytest.raises(CannotMeasure, match="neither uv nor pip") as caught:
@@ -581,7 +585,7 @@ def test_what_cannot_be_weighed_at_all(monkeypatch: pytest.MonkeyPatch, missing:
     assert "install trae-bench[all-providers]" in str(caught.value)
 
 
-def test_nothing_is_weighed_that_was_not_provided(tmp_path: Path) -> None:
+def test_an_environment_must_be_provided_first(tmp_path: Path) -> None:
     with pytest.raises(CannotMeasure, match="openai"):
         Installs().command(("openai",), tmp_path, 3)
 
@@ -595,7 +599,7 @@ def trial(side: Side, **changes: Any) -> Trial:
 
 
 class NoProvider:
-    """Nobody may ask it."""
+    """A provider that must not be called."""
 
     def register(self, *_: object) -> str:
         raise AssertionError
@@ -604,7 +608,7 @@ class NoProvider:
 
 
 def weighed(both: tuple[Path, Path], scratch: Path) -> Iterator[Sample]:
-    """Each side of a pair, in a process of its own."""
+    """Run each side of a pair in a process."""
     prefix, bare = map(str, both)
     work = {(): Work(bare, bare), ("all-providers",): Work(prefix, bare)}
     scenario = load(find("install-size"))
@@ -619,7 +623,9 @@ def weighed(both: tuple[Path, Path], scratch: Path) -> Iterator[Sample]:
         yield from executor.run([trial("A"), trial("B")])
 
 
-def test_both_sides_are_weighed_and_answer_alike(both: tuple[Path, Path], tmp_path: Path) -> None:
+def test_both_sides_are_measured_with_equal_answers(
+    both: tuple[Path, Path], tmp_path: Path
+) -> None:
     size = install(both[0] / SITE, "sdk", {"sdk.py": "x = 1\n"})
     a, b = weighed(both, tmp_path / "scratch")
     for sample in (a, b):
@@ -629,9 +635,7 @@ def test_both_sides_are_weighed_and_answer_alike(both: tuple[Path, Path], tmp_pa
     assert (a.metrics["distributions"], b.metrics["distributions"]) == (1, 0)
 
 
-def test_an_environment_that_went_away_is_no_small_one(
-    both: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_a_deleted_environment_fails_the_trial(both: tuple[Path, Path], tmp_path: Path) -> None:
     both[0].rename(tmp_path / "elsewhere")
     a, b = weighed(both, tmp_path / "scratch")
     assert (a.status, b.status) == ("failed", "ok")
@@ -639,7 +643,7 @@ def test_an_environment_that_went_away_is_no_small_one(
     assert "FileNotFoundError" in a.problem
 
 
-def test_who_cannot_weigh_says_so(tmp_path: Path) -> None:
+def test_subjects_without_installs_refuse_the_scenario(tmp_path: Path) -> None:
     scenario = load(find("install-size"))
     with pytest.raises(CannotMeasure, match="install-size"):
         CommandSubject(["agent"]).command(trial("A"), scenario, [], tmp_path, 3)
@@ -678,14 +682,14 @@ off = ["more"]
         ('off = ["more"]', 'off = ["No Name"]', "lower-case"),
     ],
 )
-def test_what_contradicts_an_install(old: str, new: str, said: str) -> None:
+def test_settings_that_contradict_an_install_are_refused(old: str, new: str, said: str) -> None:
     assert parse(GOOD).subject != SubjectSetup()
     assert GOOD.count(old) == 1
     with pytest.raises(ScenarioError, match=said):
         parse(GOOD.replace(old, new))
 
 
-def test_only_an_install_is_weighed_and_it_is_only_weighed() -> None:
+def test_install_metrics_need_an_install_scenario() -> None:
     scenario = parse(GOOD)
     check(scenario, metrics=METRICS, extras=["more"])
     with pytest.raises(ScenarioError, match=r"install.off\[0\]: no extra 'more'"):
@@ -695,7 +699,7 @@ def test_only_an_install_is_weighed_and_it_is_only_weighed() -> None:
         weighing = msgspec.structs.replace(scenario, metrics=(name,))
         wrong, right = (running, weighing) if name in INSTALL_METRICS else (weighing, running)
         check(right)
-        with pytest.raises(ScenarioError, match=f"{name} is of"):
+        with pytest.raises(ScenarioError, match=f"{name} measures"):
             check(wrong)
     assert METRICS.keys() > INSTALL_METRICS
 
@@ -703,11 +707,9 @@ def test_only_an_install_is_weighed_and_it_is_only_weighed() -> None:
 # -- the command
 
 
-def test_a_metric_of_what_runs_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_runtime_metric_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "install-size", "--dry-run", "--metric", "cpu"]) == 2
-    assert "cpu is of what runs" in capsys.readouterr().err
+    assert "cpu measures a run" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -719,7 +721,7 @@ def fake(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
     return tool
 
 
-def test_a_run_weighs_both_sides(
+def test_a_run_measures_both_installs(
     fake: Tool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = ["run", "install-size@ollama", "--profile", "smoke", "--out", "r.json"]
@@ -737,7 +739,7 @@ def test_a_run_weighs_both_sides(
     printed = capsys.readouterr()
     assert "fake 1 installs" in printed.err
 
-    # Resumed with another installer, it would be another run.
+    # Resuming with another installer would change the run.
     Path("r.json").unlink()
     monkeypatch.setattr(environments, "available", lambda: [fake.installer(name="fake 2")])
     assert main(["run", "--resume", "r.journal.jsonl"]) == 2
@@ -745,7 +747,7 @@ def test_a_run_weighs_both_sides(
 
 
 @pytest.mark.usefixtures("fake")
-def test_a_run_without_an_index_and_without_sdks_is_none(
+def test_a_run_without_index_and_sdks_cannot_measure(
     tool: Tool,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

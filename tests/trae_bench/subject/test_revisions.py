@@ -1,4 +1,4 @@
-"""Which commit is meant, and its files laid out; git's own state stays as it is."""
+"""Checkouts of revisions do not change the state of git."""
 
 import importlib.util
 import marshal
@@ -44,10 +44,10 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-# -- names
+# -- commits
 
 
-def test_the_default_base_is_where_head_left_the_default_branch(checkout: Path) -> None:
+def test_the_default_base_is_the_merge_base(checkout: Path) -> None:
     fork = git(checkout, "rev-parse", "HEAD")
     git(checkout, "checkout", "--quiet", "-b", "work")
     commit(checkout, "mine")
@@ -59,22 +59,22 @@ def test_the_default_base_is_where_head_left_the_default_branch(checkout: Path) 
     assert around(checkout).commit("main~1") == fork
 
 
-def test_the_remotes_default_branch_is_known_by_any_name(checkout: Path, tmp_path: Path) -> None:
+def test_the_remotes_default_branch_may_have_any_name(checkout: Path, tmp_path: Path) -> None:
     git(checkout, "branch", "--move", "trunk")
     git(tmp_path, "clone", "--quiet", str(checkout), "clone")
     clone = tmp_path / "clone"
     assert around(clone).merge_base()[1] == "origin/trunk"
     git(clone, "remote", "set-head", "origin", "--delete")
     git(clone, "branch", "--move", "other")
-    with pytest.raises(UsageError, match="no default branch was found") as found:
+    with pytest.raises(UsageError, match="no default branch found") as found:
         around(clone).merge_base()
     assert "default-branch" in str(found.value)
     assert around(clone).merge_base("trunk")[1] == "origin/trunk"
-    with pytest.raises(UsageError, match=r"no default branch was found \(origin/gone, gone\)"):
+    with pytest.raises(UsageError, match=r"no default branch found \(tried origin/gone, gone\)"):
         around(clone).merge_base("gone")
 
 
-def test_a_shallow_clone_is_told_what_to_do(checkout: Path, tmp_path: Path) -> None:
+def test_the_error_for_a_shallow_clone_gives_the_remedy(checkout: Path, tmp_path: Path) -> None:
     git(checkout, "checkout", "--quiet", "-b", "work")
     commit(checkout, "mine")
     git(checkout, "checkout", "--quiet", "main")
@@ -90,15 +90,15 @@ def test_a_shallow_clone_is_told_what_to_do(checkout: Path, tmp_path: Path) -> N
     assert "unshallow" not in str(found.value)
 
 
-def test_histories_that_never_met_have_no_base(checkout: Path) -> None:
+def test_unrelated_histories_have_no_base(checkout: Path) -> None:
     git(checkout, "checkout", "--quiet", "--orphan", "stranger")
     commit(checkout, "another beginning")
-    with pytest.raises(UsageError, match="no commit in common"):
+    with pytest.raises(UsageError, match="no common commit"):
         around(checkout).merge_base()
 
 
 @pytest.mark.parametrize("name", ["", "--all", "-q", "HEAD:agent_core", "a b", "\n"])
-def test_what_names_no_commit_is_refused(name: str, checkout: Path) -> None:
+def test_an_unknown_commit_is_refused(name: str, checkout: Path) -> None:
     with pytest.raises(UsageError, match="no commit"):
         around(checkout).commit(name)
 
@@ -106,7 +106,7 @@ def test_what_names_no_commit_is_refused(name: str, checkout: Path) -> None:
 # -- files
 
 
-def test_both_sides_lie_at_paths_of_one_length(checkout: Path, cache: Path) -> None:
+def test_checkouts_have_paths_of_equal_length(checkout: Path, cache: Path) -> None:
     before = files(checkout / PACKAGE)
     base = around(checkout).at(git(checkout, "rev-parse", "HEAD"))
     HEADS["an import"](checkout)
@@ -134,7 +134,7 @@ def test_an_unchanged_head_is_its_commit(checkout: Path) -> None:
     assert (head.name, head.modified) == (sha[:NAME_LENGTH], False)
 
 
-def test_what_is_not_committed_is_copied_as_it_is(checkout: Path) -> None:
+def test_the_working_tree_is_copied_unchanged(checkout: Path) -> None:
     package = checkout / PACKAGE
     (package / "löwe.py").write_text("ROAR = True\n")
     (package / "link.py").symlink_to("löwe.py")
@@ -151,7 +151,7 @@ def test_what_is_not_committed_is_copied_as_it_is(checkout: Path) -> None:
     assert not (folder / "shell.py").exists()
 
 
-def test_each_state_has_a_name_of_its_own(checkout: Path) -> None:
+def test_each_state_has_a_distinct_name(checkout: Path) -> None:
     names = set()
     for text in ("A = 1\n", "A = 2\n", "A = 1\n"):
         (checkout / PACKAGE / "extra.py").write_text(text)
@@ -161,7 +161,7 @@ def test_each_state_has_a_name_of_its_own(checkout: Path) -> None:
     assert len(names) == 3
 
 
-def test_git_is_left_as_it_was(checkout: Path) -> None:
+def test_the_state_of_git_does_not_change(checkout: Path) -> None:
     HEADS["an import"](checkout)
     index = (checkout / ".git" / "index").read_bytes()
     state = git(checkout, "status", "--porcelain", "-uall"), git(checkout, "worktree", "list")
@@ -173,15 +173,15 @@ def test_git_is_left_as_it_was(checkout: Path) -> None:
     assert len((checkout / ".git" / "index").read_bytes()) == len(index)
 
 
-def test_a_commit_without_the_agent_is_no_base(checkout: Path) -> None:
+def test_a_commit_without_the_agent_is_refused(checkout: Path) -> None:
     git(checkout, "rm", "--quiet", "-r", PACKAGE)
     git(checkout, "commit", "--quiet", "--message=gone")
     with pytest.raises(UsageError, match="has no agent_core"):
         Repository(checkout, PACKAGE).at(git(checkout, "rev-parse", "HEAD"))
 
 
-def test_a_commit_lies_there_byte_for_byte(checkout: Path) -> None:
-    """What .gitattributes and filters say is not what was committed."""
+def test_a_commit_is_checked_out_byte_for_byte(checkout: Path) -> None:
+    """.gitattributes and filters must not change the files."""
     package = checkout / PACKAGE
     said = "aside.py export-ignore\nid.py ident export-subst\n*.py text eol=crlf filter=other\n"
     (package / ".gitattributes").write_text(said)
@@ -200,7 +200,7 @@ def test_a_commit_lies_there_byte_for_byte(checkout: Path) -> None:
     assert not os.access(folder / "id.py", os.X_OK)
 
 
-def test_a_link_that_leads_out_is_not_laid_out(checkout: Path) -> None:
+def test_a_link_out_of_the_tree_is_refused(checkout: Path) -> None:
     (checkout / PACKAGE / "out.py").symlink_to("../../outside")
     commit(checkout, "a link")
     with pytest.raises(CannotMeasure, match=r"the link agent_core/out\.py leads out"):
@@ -208,12 +208,12 @@ def test_a_link_that_leads_out_is_not_laid_out(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc/x", "agent_core/../../x", "../x"])
-def test_a_path_that_leads_out_is_not_laid_out(path: str) -> None:
-    with pytest.raises(CannotMeasure, match="cannot be laid out"):
+def test_a_path_out_of_the_tree_is_refused(path: str) -> None:
+    with pytest.raises(CannotMeasure, match="cannot check out"):
         revisions._Entry.of(f"100644 blob {'0' * 40}\t{path}".encode())
 
 
-def test_the_repository_of_a_hook_is_not_taken_for_the_one_that_is_meant(
+def test_the_variables_of_a_git_hook_are_ignored(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = repository(tmp_path / "other")
@@ -230,13 +230,13 @@ def test_the_repository_of_a_hook_is_not_taken_for_the_one_that_is_meant(
 # -- the cache
 
 
-def test_nobody_else_gets_into_the_cache(checkout: Path, cache: Path) -> None:
+def test_the_cache_is_private(checkout: Path, cache: Path) -> None:
     folder = around(checkout).head().folder
     assert cache.stat().st_mode & 0o777 == folder.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("new", [False, True])
-def test_what_was_changed_in_the_cache_is_not_taken(checkout: Path, new: bool) -> None:
+def test_a_changed_checkout_is_refused(checkout: Path, new: bool) -> None:
     if new:
         (checkout / PACKAGE / "extra.py").write_text("")
     folder = around(checkout).head().folder
@@ -248,7 +248,7 @@ def test_what_was_changed_in_the_cache_is_not_taken(checkout: Path, new: bool) -
         around(checkout).head()
 
 
-def test_byte_code_is_made_anew(tmp_path: Path, cache: Path) -> None:
+def test_bytecode_is_compiled_again(tmp_path: Path, cache: Path) -> None:
     base, head = laid_out(tmp_path / "base", None), laid_out(tmp_path / "head", None)
     source = head.folder / PACKAGE / "__init__.py"
     planted = Path(importlib.util.cache_from_source(str(source)))
@@ -259,7 +259,7 @@ def test_byte_code_is_made_anew(tmp_path: Path, cache: Path) -> None:
     assert b"antigravity" not in planted.read_bytes()
 
 
-def test_half_made_folders_are_never_used(
+def test_incomplete_folders_are_never_used(
     checkout: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sha = git(checkout, "rev-parse", "HEAD")
@@ -275,7 +275,7 @@ def test_half_made_folders_are_never_used(
     assert (around(checkout).at(sha).folder / PACKAGE / "build.py").is_file()
 
 
-def test_two_benches_at_once_share_one_folder(checkout: Path, cache: Path) -> None:
+def test_two_concurrent_runs_share_one_checkout(checkout: Path, cache: Path) -> None:
     sha = git(checkout, "rev-parse", "HEAD")
     with ThreadPoolExecutor(4) as pool:
         found = set(pool.map(lambda _: str(around(checkout).at(sha).folder), range(8)))
@@ -283,7 +283,7 @@ def test_two_benches_at_once_share_one_folder(checkout: Path, cache: Path) -> No
     assert len(found) == 1
 
 
-def test_what_was_not_used_for_long_is_removed(checkout: Path, cache: Path) -> None:
+def test_unused_checkouts_are_deleted(checkout: Path, cache: Path) -> None:
     old = around(checkout).at(git(checkout, "rev-parse", "HEAD")).folder
     os.utime(old, (0, 0))
     (checkout / PACKAGE / "extra.py").write_text("")
@@ -291,7 +291,7 @@ def test_what_was_not_used_for_long_is_removed(checkout: Path, cache: Path) -> N
     assert list(cache.iterdir()) == [new]
 
 
-def test_what_a_run_is_about_to_use_is_not_removed(checkout: Path, cache: Path) -> None:
+def test_a_checkout_in_use_is_not_deleted(checkout: Path, cache: Path) -> None:
     sha = git(checkout, "rev-parse", "HEAD")
     os.utime(around(checkout).at(sha).folder, (0, 0))
     (checkout / PACKAGE / "extra.py").write_text("")
@@ -330,7 +330,7 @@ def laid_out(folder: Path, lock: str | None, dependencies: str = "[]") -> Revisi
         ("a==1\n", None, False),
     ],
 )
-def test_each_side_gets_an_environment_where_they_declare_different_ones(
+def test_different_dependencies_give_each_side_an_environment(
     base_lock: str | None,
     head_lock: str | None,
     own: bool,
@@ -355,14 +355,14 @@ def test_each_side_gets_an_environment_where_they_declare_different_ones(
         assert list((revision.folder / PACKAGE / "__pycache__").glob("*.pyc"))
 
 
-def test_an_environment_that_cannot_be_made_is_told(
+def test_an_environment_that_cannot_be_made_is_an_error(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = laid_out(tmp_path / "base", "a==1\n")
     head = laid_out(tmp_path / "head", "a==2\n", '["a"]')
     installers = [Installer("broken 1.0", ("false",), ("false",))]
     monkeypatch.setattr(revisions, "available", lambda: installers)
-    with pytest.raises(CannotMeasure, match=r"cannot be made: broken 1\.0: exit status 1"):
+    with pytest.raises(CannotMeasure, match=r"for the base: broken 1\.0: exit status 1"):
         with_interpreters(base, head, PACKAGE, lambda text: None)
     monkeypatch.setattr(revisions, "available", list)
     with pytest.raises(CannotMeasure, match="neither uv nor pip"):
@@ -381,7 +381,7 @@ def test_an_environment_that_cannot_be_made_is_told(
         ("constraints.txt", b"a==1 # \xff"),
     ],
 )
-def test_a_broken_declaration_is_named(
+def test_an_invalid_declaration_is_an_error(
     tmp_path: Path, cache: Path, name: str, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revisions, "available", lambda: [Installer("none", ("true",), ("true",))])
@@ -394,13 +394,13 @@ def test_a_broken_declaration_is_named(
 @pytest.mark.parametrize(
     ("lock", "dependencies", "said"),
     [
-        ("a==1\n", '["evil @ file:///evil"]', "only an index can be asked"),
-        ("evil @ file:///evil\n", "[]", "is no version"),
-        ("  --no-binary :all:\n", "[]", "is no version"),
-        ("a==1\n-r more.txt\n", "[]", "is no version"),
+        ("a==1\n", '["evil @ file:///evil"]', "must be a version from an index"),
+        ("evil @ file:///evil\n", "[]", "is not a pinned version"),
+        ("  --no-binary :all:\n", "[]", "is not a pinned version"),
+        ("a==1\n-r more.txt\n", "[]", "is not a pinned version"),
     ],
 )
-def test_nothing_of_a_revision_is_built(
+def test_a_revision_is_never_built(
     lock: str,
     dependencies: str,
     said: str,

@@ -1,4 +1,4 @@
-"""What a reader of a run is told beside the table."""
+"""Tests of caveats."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from tests.trae_bench.runs import honest
 from trae_bench.model.run import RunFile
 from trae_bench.storage.seal import sealed
-from trae_bench.verdicts.caveats import MAX_TOLD, NEAR, notes
+from trae_bench.verdicts.caveats import MAX_SCENARIOS, MIN_PROVIDER_SHARE, caveats_of
 
 PLAIN = honest(toggles=("faster",))
 
@@ -18,7 +18,7 @@ def with_header(run: RunFile, **changes: Any) -> RunFile:
 
 
 def with_provider(share: float, scenarios: int = 1) -> RunFile:
-    """Each scenario's provider takes this share of the agent's CPU, each a little more."""
+    """A run whose providers use this share of the agent's CPU time, increasing by scenario."""
     samples = tuple(
         replace(
             sample,
@@ -31,46 +31,50 @@ def with_provider(share: float, scenarios: int = 1) -> RunFile:
     return sealed(replace(PLAIN, samples=samples))
 
 
-def test_a_run_that_was_changed_is_told_wherever_it_is_shown() -> None:
-    (said,) = notes(replace(honest(), elapsed=1e6))
-    assert said.startswith("Not to be relied on: its seal does not match")
+def test_broken_seal() -> None:
+    (caveat,) = caveats_of(replace(honest(), elapsed=1e6))
+    assert caveat.startswith("Not to be relied on: its seal does not match")
 
 
-def test_a_plain_run_needs_no_notes() -> None:
-    assert notes(PLAIN) == []
+def test_usual_run_has_no_caveats() -> None:
+    assert caveats_of(PLAIN) == []
 
 
-def test_duet_metrics_that_were_taken_serially_are_told() -> None:
+def test_duet_metrics_measured_serially() -> None:
     metrics = PLAIN.header.metrics
     serial = {name: replace(metric, mode="serial") for name, metric in metrics.items()}
-    (told,) = notes(with_header(PLAIN, metrics=serial))
-    # `requests` is a count, and `wall` is serial anyway.
-    assert told.startswith("cpu, peak_rss: taken one side after the other")
+    (caveat,) = caveats_of(with_header(PLAIN, metrics=serial))
+    # `requests` is a count, and `wall` is always serial.
+    assert caveat.startswith("cpu, peak_rss: measured one side after the other")
 
 
-@pytest.mark.parametrize(("share", "told"), [(NEAR - 0.01, 0), (NEAR + 0.01, 1)])
-def test_a_provider_that_works_as_much_as_the_agent_is_told(share: float, told: int) -> None:
-    assert len(notes(with_provider(share))) == told
+@pytest.mark.parametrize(
+    ("share", "count"), [(MIN_PROVIDER_SHARE - 0.01, 0), (MIN_PROVIDER_SHARE + 0.01, 1)]
+)
+def test_high_share_of_the_provider(share: float, count: int) -> None:
+    assert len(caveats_of(with_provider(share))) == count
 
 
-def test_the_providers_share_is_in_milliseconds_and_the_worst_comes_first() -> None:
-    told = notes(with_provider(0.3, MAX_TOLD + 2))
-    worst = f"work-{MAX_TOLD + 1}: the scripted provider used 12.2 ms of CPU to the agent's 40 ms"
-    assert told[0].startswith(worst)
-    assert told[-1] == "so it is in 2 more scenarios"
-    assert len(told) == MAX_TOLD + 1
+def test_provider_shares_are_sorted_and_limited() -> None:
+    caveats = caveats_of(with_provider(0.3, MAX_SCENARIOS + 2))
+    highest = (
+        f"work-{MAX_SCENARIOS + 1}: the scripted provider used 12.2 ms of CPU time, the agent 40 ms"
+    )
+    assert caveats[0].startswith(highest)
+    assert caveats[-1] == "the same holds for 2 more scenarios"
+    assert len(caveats) == MAX_SCENARIOS + 1
 
 
-def test_lost_samples_and_an_idle_agent_do_no_harm() -> None:
+def test_missing_samples_and_zero_cpu() -> None:
     idle = tuple(
         replace(sample, metrics={"provider_cpu": 0.1, "cpu": 0.0} if number else {})
         for number, sample in enumerate(PLAIN.samples)
     )
-    assert len(notes(sealed(replace(PLAIN, samples=idle)))) == 1
-    assert notes(sealed(replace(PLAIN, samples=()))) == []
+    assert len(caveats_of(sealed(replace(PLAIN, samples=idle)))) == 1
+    assert caveats_of(sealed(replace(PLAIN, samples=()))) == []
 
 
-def test_sizes_that_are_from_lists_are_told() -> None:
-    (told,) = notes(with_header(PLAIN, versions={"installer": "none"}))
-    assert "RECORD" in told
-    assert notes(with_header(PLAIN, versions={"installer": "uv 0.9"})) == []
+def test_sizes_from_record_files() -> None:
+    (caveat,) = caveats_of(with_header(PLAIN, versions={"installer": "none"}))
+    assert "RECORD" in caveat
+    assert caveats_of(with_header(PLAIN, versions={"installer": "uv 0.9"})) == []

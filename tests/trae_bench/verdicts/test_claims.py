@@ -1,4 +1,4 @@
-"""Claims: what keeps a promise, which row is asked, what a claims file may say, and our own."""
+"""Tests of claims: ranges, evidence, claims files, and own claims."""
 
 import json
 import math
@@ -22,22 +22,24 @@ from trae_bench.model.result import Interval
 from trae_bench.model.run import RunFile
 from trae_bench.report.text import claims as claims_text
 from trae_bench.storage.run_file import write_run
+from trae_bench.verdicts.claim_range import parse_range
 from trae_bench.verdicts.claims import (
-    AtPlace,
-    ClaimsFile,
-    Figure,
-    Place,
-    Question,
+    EvidenceKey,
+    PlaceVerdict,
     Source,
-    at_place,
-    claims_file,
     judge,
-    line_of_words,
+    line_of_quote,
+    newest_measurements,
+    overall_verdict,
+    place_verdict,
+)
+from trae_bench.verdicts.claims_file import (
+    ClaimsFile,
+    RatioClaim,
+    ScenarioMetric,
+    claims_file,
     load,
-    newest,
-    overall,
     parse,
-    region,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -46,7 +48,7 @@ replace = msgspec.structs.replace
 
 
 def cells(scenario: str = "work", toggles: tuple[str, ...] = ("faster",)) -> tuple[Cell, ...]:
-    """Each toggle against none, with arms that say so."""
+    """Cells of each toggle against none."""
     off = dict.fromkeys(toggles, False)
     none = Arm("none", off)
     pairs = [(NOISE_FLOOR, none), *((name, Arm(name, {**off, name: True})) for name in toggles)]
@@ -67,7 +69,7 @@ def toml(claim: str = "", own: str = "") -> str:
 
 
 def claim(**fields: object) -> str:
-    """One claim that nothing is wrong with, but for `fields`."""
+    """TOML of a valid claim, changed by `fields`."""
     usual: dict[str, object] = {
         "id": "speed",
         "said": [{"section": "summary", "words": "twice as fast"}],
@@ -87,11 +89,11 @@ def _toml(value: object) -> str:
     return json.dumps(value)
 
 
-# -- what keeps a promise
+# -- ranges
 
 ratios = st.floats(0.01, 100).map(math.log)
 intervals = st.tuples(ratios, ratios).map(lambda ends: Interval(min(ends), max(ends)))
-promises = st.one_of(
+claimed_ranges = st.one_of(
     st.integers(1, 99).map(lambda n: f"{n} % less"),
     st.integers(1, 300).map(lambda n: f"{n} % more"),
     st.integers(2, 50).map(lambda n: f"{n}x faster"),
@@ -110,29 +112,33 @@ promises = st.one_of(
         ("within 1 %", 1 / 1.01, 1.01),
     ],
 )
-def test_what_a_range_means(claimed: str, low: float, high: float) -> None:
-    found = region(claimed)
+def test_parse_range(claimed: str, low: float, high: float) -> None:
+    found = parse_range(claimed)
     assert math.exp(found.low) == pytest.approx(low)
     assert math.exp(found.high) == pytest.approx(high)
 
 
-def test_three_times_as_fast_is_three_times_the_rate() -> None:
-    assert region("3-5x faster", "higher") == (pytest.approx(math.log(3)), math.inf)
-    # Of the rest it is said which way it goes.
-    assert region("10 % more", "higher") == region("10 % more")
+def test_range_of_a_rate() -> None:
+    assert parse_range("3-5x faster", "higher") == (pytest.approx(math.log(3)), math.inf)
+    # `less` and `more` do not depend on the better direction.
+    assert parse_range("10 % more", "higher") == parse_range("10 % more")
 
 
 @pytest.mark.parametrize("metric", ["wall", "steps_per_second"])
-def test_a_claim_on_a_rate_is_judged_the_right_way_round(metric: str) -> None:
+def test_direction_of_times_and_rates(metric: str) -> None:
     run = honest(toggles=("faster",), effects={NOISE_FLOOR: 1.0, "faster": 0.1})
     (judged,) = judge(
-        [Figure(claimed="2x faster", toggles=("faster",), places=(Place("work", metric),))],
-        newest([Source("run.json", run)]),
+        [
+            RatioClaim(
+                claimed="2x faster", toggles=("faster",), places=(ScenarioMetric("work", metric),)
+            )
+        ],
+        newest_measurements([Source("run.json", run)]),
     )
     assert judged.verdict == "holds"
 
 
-def test_a_run_that_was_changed_bears_nothing_out(
+def test_run_with_a_broken_seal_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "run.json"
@@ -149,81 +155,88 @@ def test_a_run_that_was_changed_bears_nothing_out(
         "\u0663 % less",
     ),
 )
-def test_what_is_no_range(claimed: str) -> None:
-    with pytest.raises(ValueError, match="is no range"):
-        region(claimed)
+def test_invalid_ranges(claimed: str) -> None:
+    with pytest.raises(ValueError, match="is not a range"):
+        parse_range(claimed)
 
 
-@given(promises, intervals, st.floats(0, 3), st.floats(0, 3))
-def test_more_doubt_never_decides(claimed: str, narrow: Interval, less: float, more: float) -> None:
+@given(claimed_ranges, intervals, st.floats(0, 3), st.floats(0, 3))
+def test_wider_interval_never_decides(
+    claimed: str, narrow: Interval, less: float, more: float
+) -> None:
     wide = Interval(narrow.low - less, narrow.high + more)
-    before, after = at_place(narrow, region(claimed)), at_place(wide, region(claimed))
+    before, after = (
+        place_verdict(narrow, parse_range(claimed)),
+        place_verdict(wide, parse_range(claimed)),
+    )
     assert after in (before, "undecided")
 
 
-@given(promises, st.floats(0, 3), st.floats(0, 3))
-def test_more_of_what_was_promised_keeps_the_promise(
-    claimed: str, beyond: float, width: float
-) -> None:
-    promised = region(claimed)
+@given(claimed_ranges, st.floats(0, 3), st.floats(0, 3))
+def test_exceeding_a_claim_holds(claimed: str, beyond: float, width: float) -> None:
+    claimed_range = parse_range(claimed)
     assume(not claimed.startswith("within"))
-    if promised.high == math.inf:
-        found = Interval(promised.low + beyond, promised.low + beyond + width)
+    if claimed_range.high == math.inf:
+        found = Interval(claimed_range.low + beyond, claimed_range.low + beyond + width)
     else:
-        found = Interval(promised.high - beyond - width, promised.high - beyond)
-    assert at_place(found, promised) == "holds"
+        found = Interval(claimed_range.high - beyond - width, claimed_range.high - beyond)
+    assert place_verdict(found, claimed_range) == "holds"
 
 
-@given(promises, ratios)
-def test_a_point_is_never_undecided(claimed: str, ratio: float) -> None:
-    promised = region(claimed)
-    inside = promised.low <= ratio <= promised.high
-    assume(min(abs(ratio - promised.low), abs(ratio - promised.high)) > 1e-9)
-    assert at_place(Interval(ratio, ratio), promised) == ("holds" if inside else "refuted")
+@given(claimed_ranges, ratios)
+def test_exact_ratio_is_never_undecided(claimed: str, ratio: float) -> None:
+    claimed_range = parse_range(claimed)
+    inside = claimed_range.low <= ratio <= claimed_range.high
+    assume(min(abs(ratio - claimed_range.low), abs(ratio - claimed_range.high)) > 1e-9)
+    assert place_verdict(Interval(ratio, ratio), claimed_range) == (
+        "holds" if inside else "refuted"
+    )
 
 
-def test_counts_that_are_just_at_the_end_hold() -> None:
-    for most in range(2, 200, 2):
-        halved = math.log(most / 2) - math.log(most)
-        assert at_place(Interval(halved, halved), region("50 % less")) == "holds"
+def test_ratio_at_the_end_of_the_range_holds() -> None:
+    for count in range(2, 200, 2):
+        halved = math.log(count / 2) - math.log(count)
+        assert place_verdict(Interval(halved, halved), parse_range("50 % less")) == "holds"
 
 
-VERDICTS_AT: tuple[AtPlace, ...] = ("holds", "refuted", "undecided", "not measured")
-at_places = st.lists(st.sampled_from(VERDICTS_AT), min_size=1, max_size=6)
+VERDICTS_AT: tuple[PlaceVerdict, ...] = ("holds", "refuted", "undecided", "not measured")
+place_verdicts = st.lists(st.sampled_from(VERDICTS_AT), min_size=1, max_size=6)
 
 
-@given(at_places, st.randoms(use_true_random=False), st.integers(0, 5))
-def test_a_missing_row_never_decides(found: list[AtPlace], random: object, index: int) -> None:
-    fewer: list[AtPlace] = [*found]
+@given(place_verdicts, st.randoms(use_true_random=False), st.integers(0, 5))
+def test_missing_row_never_decides(found: list[PlaceVerdict], random: object, index: int) -> None:
+    fewer: list[PlaceVerdict] = [*found]
     fewer[index % len(found)] = "not measured"
-    before, after = overall(found), overall(fewer)
+    before, after = overall_verdict(found), overall_verdict(fewer)
     assert after == before or after not in ("holds", "refuted")
-    assert overall(found[::-1]) == before
+    assert overall_verdict(found[::-1]) == before
     assert (before == "holds") == (set(found) == {"holds"})
     assert ("holds" in found) == before.startswith("holds")
 
 
-# -- which row is asked
+# -- evidence
 
 
-def rows(*sources: Source) -> dict[Question, str]:
-    return {question: one.source.name for question, one in newest(sources).items()}
+def rows(*sources: Source) -> dict[EvidenceKey, str]:
+    return {
+        key: measurement.source.name for key, measurement in newest_measurements(sources).items()
+    }
 
 
-CPU = Question("work", frozenset({"faster"}), "cpu")
+CPU = EvidenceKey("work", frozenset({"faster"}), "cpu")
 
 
-def test_the_newest_run_that_has_the_row_answers() -> None:
+def test_newest_run_with_the_row_is_used() -> None:
     old, new = Source("old", run(created="2025")), Source("new", run(("slower",), created="2026"))
     for order in ((old, new), (new, old)):
         found = rows(*order)
         assert found[CPU] == "old"
         assert found[CPU._replace(toggles=frozenset({"slower"}))] == "new"
     assert rows(old, Source("newer", run(created="2026")))[CPU] == "newer"
-    assert not any(NOISE_FLOOR in question.toggles for question in rows(old))
+    assert not any(NOISE_FLOOR in key.toggles for key in rows(old))
 
 
-def test_a_run_without_verdicts_answers_only_where_no_other_does() -> None:
+def test_run_without_verdicts_is_the_last_resort() -> None:
     good, short = Source("good", run(created="2025")), Source("short", run(), claimed=False)
     assert rows(short, good)[CPU] == "good"
     assert rows(short)[CPU] == "short"
@@ -231,7 +244,7 @@ def test_a_run_without_verdicts_answers_only_where_no_other_does() -> None:
     assert rows(Source("two levels", of_two_levels), good)[CPU] == "good"
 
 
-def test_rows_that_show_nothing_answer_nothing() -> None:
+def test_rows_without_an_interval_are_ignored() -> None:
     shown = run()
     first = next(
         row for row in shown.comparisons if (row.contrast, row.metric) == ("faster", "cpu")
@@ -248,7 +261,7 @@ def test_rows_that_show_nothing_answer_nothing() -> None:
         assert rows(older, Source("empty", without))[CPU] == "older"
 
 
-def test_only_contrasts_to_the_baseline_answer() -> None:
+def test_only_contrasts_to_the_baseline_count() -> None:
     shown = run(("faster",))
     on, revised = Arm("slower", {"faster": False, "slower": True}), "abc"
     for change in ({"a": on}, {"b": Arm("faster", {"faster": True}, revision=revised)}):
@@ -260,7 +273,7 @@ def test_only_contrasts_to_the_baseline_answer() -> None:
     assert CPU in rows(Source("shown", shown))
 
 
-def test_a_claim_is_held_to_the_rows() -> None:
+def test_verdicts_of_claims() -> None:
     text = toml(
         "".join(
             claim(id=f"c{n}", claimed=claimed, toggles=[toggle])
@@ -275,10 +288,12 @@ def test_a_claim_is_held_to_the_rows() -> None:
             )
         )
     )
-    judged = judge(parse(text).claims, newest([Source("run", run())]))
-    verdicts = [one.verdict for one in judged]
+    judged = judge(parse(text).claims, newest_measurements([Source("run", run())]))
+    verdicts = [result.verdict for result in judged]
     assert verdicts == ["holds", "refuted", "holds", "holds", "not measured"]
-    assert [claims_text.measured(one.found[0], one.claim.claimed)[:2] for one in judged] == [
+    assert [
+        claims_text.measured(result.found[0], result.claim.claimed)[:2] for result in judged
+    ] == [
         "-5",
         "2.",
         "+4",
@@ -293,39 +308,39 @@ def test_a_claim_is_held_to_the_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('about = "x"\nclaims = 1\n', "claims.toml:2: $.claims: expected an array"),
         ('about = "x"\n[[claims]]\nid = "a"\n', "`said` is missing"),
         (toml(claim(id="Not so")), "claims.toml:3: $.claims[0].id: expected lower-case letters"),
         (toml(claim(claimd="x")), "did you mean claimed"),
-        (toml(claim(claimed="much")), "claims.toml:5: $.claims[0].claimed: 'much' is no range"),
-        (toml(claim(places=[])), "claims.toml:7: $.claims[0].places: nothing there"),
-        (toml(claim(toggles=["a", "a"])), "claims.toml:6: $.claims[0].toggles: one is there twice"),
-        (toml(claim(not_measurable="no unit")), "cannot stand beside `not_measurable`"),
-        (toml(claim() + claim()), "claims.toml:9: $.claims[1].id: 'speed' is there twice"),
+        (toml(claim(claimed="much")), "claims.toml:5: $.claims[0].claimed: 'much' is not a range"),
+        (toml(claim(places=[])), "claims.toml:7: $.claims[0].places: is empty"),
+        (toml(claim(toggles=["a", "a"])), "claims.toml:6: $.claims[0].toggles: has a duplicate"),
+        (toml(claim(not_measurable="no unit")), "not allowed with `not_measurable`"),
+        (toml(claim() + claim()), "claims.toml:9: $.claims[1].id: 'speed' is used twice"),
         ("about = \n", "claims.toml:1:9: expected a value"),
         (f"about = {'[' * 100_000}", "not readable as TOML"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(text: str, said: str) -> None:
+def test_errors_name_the_line(text: str, message: str) -> None:
     with pytest.raises(ScenarioError) as error:
         parse(text, "claims.toml")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("place", "toggles", "said"),
+    ("place", "toggles", "message"),
     [
         (("bugfixx", "cpu"), ["parallel_tools"], "no scenario 'bugfixx'; did you mean bugfix"),
         (("bugfix", "cpus"), ["parallel_tools"], "no metric 'cpus'; did you mean cpu"),
         (("bugfix", "cpu"), ["lazy_tools"], "bugfix cannot vary lazy_tools"),
     ],
 )
-def test_names_are_held_to_those_that_there_are(
+def test_unknown_names(
     place: tuple[str, str],
     toggles: list[str],
-    said: str,
+    message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -333,17 +348,17 @@ def test_names_are_held_to_those_that_there_are(
     where = {"scenario": place[0], "metric": place[1]}
     file.write_text(toml(claim(places=[where], toggles=toggles)))
     assert main(["claims", "--file", str(file)]) == 2
-    assert f"{file}:7: $.claims[0].places[0]: {said}" in capsys.readouterr().err
+    assert f"{file}:7: $.claims[0].places[0]: {message}" in capsys.readouterr().err
 
 
 def shipped() -> ClaimsFile:
     return known_claims(claims_file())
 
 
-def test_what_ships_is_whole() -> None:
+def test_shipped_file_covers_the_guide() -> None:
     file = shipped()
     assert len(file.claims) >= 25
-    assert {each.section for one in file.claims for each in one.said} >= {
+    assert {citation.section for item in file.claims for citation in item.said} >= {
         "Performance Improvements Summary",
         "Startup Time Improvements",
         "Memory Usage Improvements",
@@ -352,8 +367,8 @@ def test_what_ships_is_whole() -> None:
     }
 
 
-def test_what_would_measure_a_claim_can_be_run(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = {command for one in judge(shipped().claims, {}) for command in one.commands}
+def test_suggested_commands_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = {command for result in judge(shipped().claims, {}) for command in result.commands}
     assert commands
     for command in sorted(commands):
         program, *words = shlex.split(command)
@@ -376,36 +391,36 @@ def run_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_command_tells_each_claim(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_reports_each_claim(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", *map(str, COMMITTED)]) == 0
     text = capsys.readouterr().out
-    assert all(f"{one.id}: " in text for one in shipped().claims)
+    assert all(f"{item.id}: " in text for item in shipped().claims)
     assert max(map(len, text.splitlines())) <= 80
     assert main(["claims", "--json", *map(str, COMMITTED)]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [one["claim"]["id"] for one in found] == [one.id for one in shipped().claims]
-    assert {one["verdict"] for one in found} >= {"not measurable"}
-    measured = [place for one in found for place in one["places"] if place["run"]]
+    assert [item["claim"]["id"] for item in found] == [item.id for item in shipped().claims]
+    assert {item["verdict"] for item in found} >= {"not measurable"}
+    measured = [place for item in found for place in item["places"] if place["run"]]
     assert measured
     assert all(place["estimate"]["interval"] for place in measured)
 
 
-def test_a_command_that_takes_several_lines_can_be_copied() -> None:
+def test_wrapped_command_can_be_copied() -> None:
     place = {"scenario": "bugfix", "metric": "cpu"}
     metrics = [place, place | {"metric": "wall"}, place | {"metric": "agent_rss"}]
     judged = judge(parse(toml(claim(places=metrics, toggles=["parallel_tools"]))).claims, {})
     shown = claims_text.text(judged, width=50)
     assert max(map(len, shown.splitlines())) <= 50
-    told = shown.partition("  $ ")[2].split("\n\n")[0]
-    assert told.count(" \\\n") == told.count("\n") > 1
-    assert shlex.split(told.replace("\\\n", "")) == shlex.split(judged[0].commands[0])
+    command = shown.partition("  $ ")[2].split("\n\n")[0]
+    assert command.count(" \\\n") == command.count("\n") > 1
+    assert shlex.split(command.replace("\\\n", "")) == shlex.split(judged[0].commands[0])
 
 
-def test_nothing_of_a_file_is_acted_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_texts_of_a_file_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     words = {"section": PLANT, "words": PLANT}
     text = toml(claim(said=[words], note=PLANT) + claim(id="b", said=[words]))
     text += claim(id="c", said=[words], not_measurable=PLANT, claimed="", toggles="", places="")
-    judged = judge(parse(text).claims, newest([Source(PLANT, run())]))
+    judged = judge(parse(text).claims, newest_measurements([Source(PLANT, run())]))
     shown = claims_text.text(judged)
     assert not ACTED_ON.search(shown)
     table = "\n".join(claims_text.markdown(judged, lambda evidence: "1"))
@@ -414,12 +429,12 @@ def test_nothing_of_a_file_is_acted_on(capsys: pytest.CaptureFixture[str]) -> No
     assert {line.count("|") for line in table.splitlines() if line.startswith("|")} == {5}
 
 
-# -- our own sentences
+# -- own claims
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A claims file beside a document."""
+    """A claims file with a document."""
     document = tmp_path / "README.md"
     document.write_text("# Fast\n\nIt is\ntwice as fast, and\nnever slower.\n")
     file = tmp_path / "claims.toml"
@@ -437,19 +452,19 @@ def own_claim(quote: str, claimed: str, toggle: str = "parallel_tools") -> str:
 @pytest.mark.parametrize(
     ("claimed", "code"), [("within 10 %", 0), ("2x faster", 1), ("0.001 % less", 1)]
 )
-def test_a_sentence_that_runs_do_not_bear_out_is_named(
+def test_unsupported_sentence_is_reported(
     own: Path, claimed: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own.write_text(toml(own=own_claim("It is twice as fast", claimed)))
     path = own.with_name("run.json")
     write_run(path, honest(cells=cells("bugfix", ("parallel_tools",))))
     assert main(["claims", str(path), "--own", "--file", str(own)]) == code
-    told = capsys.readouterr()
-    assert f"{own.with_name('README.md')}:3: " in told.out
-    assert (f"{own.with_name('README.md')}:3: 'It is twice as fast' is" in told.err) == bool(code)
+    output = capsys.readouterr()
+    assert f"{own.with_name('README.md')}:3: " in output.out
+    assert (f"{own.with_name('README.md')}:3: 'It is twice as fast' is" in output.err) == bool(code)
 
 
-def test_a_run_that_does_not_speak_of_a_sentence_says_nothing_against_it(
+def test_unmeasured_sentence_is_no_failure(
     own: Path, run_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["claims", str(run_file), "--own", "--file", str(own)]) == 0
@@ -459,7 +474,7 @@ def test_a_run_that_does_not_speak_of_a_sentence_says_nothing_against_it(
     assert found["at"].endswith("README.md:4")
 
 
-def test_a_sentence_that_is_gone_is_named(
+def test_missing_quote_is_reported(
     own: Path, run_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own.write_text(toml(own=own_claim("three times as fast", "3x faster")))
@@ -471,17 +486,17 @@ def test_a_sentence_that_is_gone_is_named(
 
 
 @given(st.lists(st.text("ab.*", min_size=1, max_size=5), min_size=1, max_size=6), st.integers(0, 5))
-def test_words_are_found_across_lines(words: list[str], before: int) -> None:
+def test_quotes_span_lines(words: list[str], before: int) -> None:
     text = "\n" * before + "\n".join(words) + "\n"
-    assert line_of_words(text, " ".join(words)) == before + 1
-    assert line_of_words(text, "absent") is None
+    assert line_of_quote(text, " ".join(words)) == before + 1
+    assert line_of_quote(text, "absent") is None
 
 
-def test_the_committed_runs_bear_out_our_own_sentences(
+def test_committed_runs_support_own_claims(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
     assert main(["claims", "--own", "--json", *map(str, COMMITTED)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found) == len(load(claims_file()).own) > 0
-    assert {one["verdict"] for one in found} == {"holds"}
+    assert {item["verdict"] for item in found} == {"holds"}

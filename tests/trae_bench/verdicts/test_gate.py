@@ -1,4 +1,4 @@
-"""The gate: what a run of two revisions comes to, who says so, and real ones end to end."""
+"""Tests of the gate: outcomes, reports, and end-to-end runs."""
 
 import json
 import re
@@ -49,7 +49,7 @@ from trae_bench.stats.analysis import comparisons
 from trae_bench.storage import run_file as store
 from trae_bench.storage.seal import sealed
 from trae_bench.storage.verify import verify
-from trae_bench.verdicts.gate import CODES, Kind, outcome
+from trae_bench.verdicts.gate import EXIT_CODES, Kind, outcome
 
 pytestmark = pytest.mark.slow
 replace = msgspec.structs.replace
@@ -103,11 +103,11 @@ def only_new() -> RunFile:
         (honest, "pass"),
     ],
 )
-def test_the_outcome_of_a_run(made: Any, kind: Kind) -> None:
+def test_outcome(made: Any, kind: Kind) -> None:
     assert outcome(made()).kind == kind
 
 
-def test_a_regression_weighs_more_than_what_was_lost_and_a_wrong_answer_most() -> None:
+def test_precedence_of_outcomes() -> None:
     cells = (*gate_plan("work"), *gate_plan("other"))
     scenarios = {name: scenario_used(name) for name in ("work", "other")}
     run = gate(1.1, cells=cells, scenarios=scenarios)
@@ -124,13 +124,13 @@ def test_a_regression_weighs_more_than_what_was_lost_and_a_wrong_answer_most() -
 
 
 def test_exit_codes() -> None:
-    assert {kind: outcome(run).code() for kind, run in seen().items()} == CODES
-    strict = {kind: outcome(run).code(strict=True) for kind, run in seen().items()}
-    assert strict == CODES | {"inconclusive": 3}
+    assert {kind: outcome(run).code() for kind, run in runs_by_kind().items()} == EXIT_CODES
+    strict = {kind: outcome(run).code(strict=True) for kind, run in runs_by_kind().items()}
+    assert strict == EXIT_CODES | {"inconclusive": 3}
 
 
 @cache
-def seen() -> dict[Kind, RunFile]:
+def runs_by_kind() -> dict[Kind, RunFile]:
     return {
         "pass": gate(),
         "regression": slower(),
@@ -141,14 +141,14 @@ def seen() -> dict[Kind, RunFile]:
     }
 
 
-def test_fresh_pairs_that_answer_otherwise_count() -> None:
+def test_lost_fresh_pairs_count() -> None:
     again = {(AGAIN, number): "differ" for number in range(9)}
     assert outcome(gate(1.1, lost=again)).kind == "answers differ"
     crashes = {(AGAIN, number): "crash" for number in range(9)}
     assert outcome(gate(1.1, lost=crashes)).kind == "not measured"
 
 
-def test_a_gated_row_that_has_no_figure_is_no_pass() -> None:
+def test_gated_row_without_a_value_is_inconclusive() -> None:
     run = gate()
     first = next(row for row in run.comparisons if row.gated)
     blank = replace(first, judgement=replace(first.judgement, verdict="not measured"))
@@ -156,11 +156,11 @@ def test_a_gated_row_that_has_no_figure_is_no_pass() -> None:
     assert outcome(replace(run, comparisons=rows)).code(strict=True) == 3
 
 
-def test_a_row_whose_last_value_comes_late_still_gets_its_fresh_pairs(
+def test_row_with_a_missing_value_gets_fresh_pairs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its eighth value comes with the ninth pair, which is the last one and no look."""
-    usual = Machine._figures
+    """The eighth value comes with pair 9, the last pair, which is not a look."""
+    usual = Machine._values
 
     def figures(self: Machine, trial: Trial) -> dict[str, float]:
         found = usual(self, trial)
@@ -168,7 +168,7 @@ def test_a_row_whose_last_value_comes_late_still_gets_its_fresh_pairs(
             del found["cpu"]
         return found
 
-    monkeypatch.setattr(Machine, "_figures", figures)
+    monkeypatch.setattr(Machine, "_values", figures)
     run = gate(1.1, pairs=9)
     cpu = next(row for row in run.comparisons if (row.contrast, row.metric) == ("head", "cpu"))
     assert cpu.confirmation is not None
@@ -176,9 +176,7 @@ def test_a_row_whose_last_value_comes_late_still_gets_its_fresh_pairs(
     assert not verify(run, now=NOW)
 
 
-def test_noise_that_the_head_brings_in_does_not_take_its_metric_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_noise_pairs_use_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(
         cell.contrast.a.name == "base"
         for cell in planned_in(tmp_path, monkeypatch).cells
@@ -193,39 +191,39 @@ def planned_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     return plan(RunRequest(command="", scenarios=("bugfix",), compare="HEAD"))
 
 
-def test_answers_that_differ_now_and_then_are_told_wherever_a_job_looks() -> None:
+def test_different_answers_are_reported() -> None:
     run = gate(lost={("head", number): "differ" for number in (2, 5, 7)})
     assert any(line.startswith("::error") for line in annotations(run))
     assert "<error" in junit(run)
 
 
-def test_where_everything_is_new_nothing_is_said_of_regressions() -> None:
+def test_run_with_new_scenarios_only() -> None:
     assert gate_text.sentence(only_new()).startswith("Nothing to compare")
 
 
-def test_sides_that_were_changed_about_are_found() -> None:
+def test_verify_detects_swapped_sides() -> None:
     run = slower()
     cells = tuple(
         replace(cell, contrast=replace(cell.contrast, a=cell.contrast.b, b=cell.contrast.a))
         for cell in run.header.cells
     )
-    told = verify(replace(run, header=replace(run.header, cells=cells)), now=NOW)
-    assert any("the header generates work/head" in finding.problem for finding in told)
+    findings = verify(replace(run, header=replace(run.header, cells=cells)), now=NOW)
+    assert any("the header generates work/head" in finding.problem for finding in findings)
 
 
-def test_nothing_is_claimed_from_too_few_pairs() -> None:
+def test_short_run_gives_no_verdict() -> None:
     assert outcome(slower(), claimed=False).kind == "inconclusive"
     assert outcome(gate(lost=DIFFER), claimed=False).kind == "answers differ"
 
 
-def test_a_toggle_that_slows_is_no_failure() -> None:
+def test_slow_toggle_is_no_failure() -> None:
     run = honest()
     assert "regression" in {row.judgement.verdict for row in run.comparisons}
     assert outcome(run).code() == outcome(run).code(strict=True) == 0
     assert outcome(honest(toggles=("idle",), noise=0.1)).code(strict=True) == 3
 
 
-def test_a_metric_too_noisy_to_be_gated_fails_nothing() -> None:
+def test_ungated_metric_does_not_fail_the_gate() -> None:
     rows = [replace(row, gated=row.metric != "cpu") for row in gate(1.03).comparisons]
     assert outcome(gate(1.03)).kind == "regression"
     assert outcome(replace(gate(1.03), comparisons=tuple(rows))).kind != "regression"
@@ -234,28 +232,28 @@ def test_a_metric_too_noisy_to_be_gated_fails_nothing() -> None:
 # -- fresh pairs
 
 
-def taken(run: RunFile) -> Counter[tuple[str, str]]:
-    """Pairs by contrast and mode, the warming one included."""
+def count_pairs(run: RunFile) -> Counter[tuple[str, str]]:
+    """Pairs by contrast and mode, warm-up pairs included."""
     return Counter((s.contrast, s.mode) for s in run.samples if s.side == "A")
 
 
-def test_fresh_pairs_are_taken_only_for_what_was_found() -> None:
-    assert not [contrast for contrast, _ in taken(gate()) if contrast == AGAIN]
-    assert not [contrast for contrast, _ in taken(gate(0.8)) if contrast == AGAIN]
-    # 3 % of processor time are a finding, 3 % of a wall time are not.
-    assert set(taken(gate(1.03))) - set(taken(gate())) == {(AGAIN, "duet")}
+def test_fresh_pairs_follow_regressions_only() -> None:
+    assert not [contrast for contrast, _ in count_pairs(gate()) if contrast == AGAIN]
+    assert not [contrast for contrast, _ in count_pairs(gate(0.8)) if contrast == AGAIN]
+    # 3 % is above the threshold of CPU time, but below that of wall time.
+    assert set(count_pairs(gate(1.03))) - set(count_pairs(gate())) == {(AGAIN, "duet")}
 
 
-def test_as_many_fresh_pairs_as_it_took_to_find_it() -> None:
+def test_number_of_fresh_pairs() -> None:
     for effect, noise in ((1.1, 0.01), (1.04, 0.02), (1.04, 0.03)):
         run = gate(effect, noise=noise, pairs=None)
         (row,) = (row for row in run.comparisons if (row.contrast, row.metric) == ("head", "cpu"))
         assert row.confirmation is not None
         assert row.confirmation.wanted == row.judgement.look
-        assert taken(run)[AGAIN, "duet"] == row.judgement.look + 1
+        assert count_pairs(run)[AGAIN, "duet"] == row.judgement.look + 1
 
 
-def test_fresh_pairs_have_an_order_of_their_own() -> None:
+def test_fresh_pairs_have_a_different_order() -> None:
     run = gate(1.1, noise_pairs=24)
     slots = {
         name: [s.slot for s in run.samples if s.contrast == name and s.side == "A"]
@@ -265,12 +263,12 @@ def test_fresh_pairs_have_an_order_of_their_own() -> None:
     assert slots["head"] != slots[AGAIN]
 
 
-def test_only_a_regression_that_stands_is_called_one() -> None:
+def test_unconfirmed_regression_is_inconclusive() -> None:
     found = {row.metric: row for row in not_confirmed().comparisons if row.contrast == "head"}
     assert found["cpu"].judgement.verdict == "inconclusive"
     assert found["cpu"].judgement.settled
     assert found["cpu"].confirmation is not None and not found["cpu"].confirmation.stands
-    # Half of what was found, and under half of the threshold, confirm nothing.
+    # An effect below half of the threshold confirms nothing.
     for again in (1.005, 1.0, 0.9):
         assert outcome(gate(1.1, again=again)).kind == "inconclusive"
     assert outcome(gate(1.1, again=1.05)).kind == "regression"
@@ -288,25 +286,28 @@ def test_a_regression_that_is_found_has_time_for_its_confirmation(share: float) 
     assert verify(run, now=NOW) == []
 
 
-def test_fresh_pairs_come_as_soon_as_they_are_asked_for() -> None:
+def test_fresh_pairs_come_first() -> None:
     """Confirmation pairs run before the first look of the next cell."""
     samples = gate(1.1).samples
-    first = next(n for n, one in enumerate(samples) if one.contrast == AGAIN)
+    first = next(n for n, sample in enumerate(samples) if sample.contrast == AGAIN)
     before = samples[first - 1]
     assert (before.contrast, before.mode, before.pair) == ("head", "duet", 8)
     assert not any((one.contrast, one.mode) == ("head", "serial") for one in samples[:first])
 
 
-def test_counts_are_confirmed_by_the_same_direction() -> None:
-    """No p-value, and no smallest size: one more request is a finding."""
+def test_counts_are_confirmed_by_direction() -> None:
+    """Without a p-value and without a threshold: one more request is a regression."""
     cells = gate_plan()
     samples = slower().samples
 
     def counted(base: float, head: float, again: tuple[float, float]) -> Confirmation | None:
         values = {"head": (base, head), AGAIN: again, NOISE_FLOOR: (base, base)}
         changed = [
-            replace(one, metrics=one.metrics | {"requests": values[one.contrast][one.side == "B"]})
-            for one in samples
+            replace(
+                sample,
+                metrics=sample.metrics | {"requests": values[sample.contrast][sample.side == "B"]},
+            )
+            for sample in samples
         ]
         rows = comparisons(changed, cells, METRICS)
         (row,) = (row for row in rows if (row.contrast, row.metric) == ("head", "requests"))
@@ -340,15 +341,17 @@ def session(machine: Machine, limits: Limits) -> Scheduler:
 
 
 @given(kept=st.integers(0, 54), effect=st.sampled_from((1.0, 1.05, 1.1)))
-def test_a_gate_that_is_gone_on_with_takes_the_same_pairs(kept: int, effect: float) -> None:
-    """Also where it was broken off among the fresh pairs."""
+def test_resumed_gate_takes_the_same_pairs(kept: int, effect: float) -> None:
+    """Also if it was interrupted during the fresh pairs."""
     limits = Limits(pairs=12)
     effects = {"head": effect, AGAIN: effect}
     whole = session(Machine(effects=effects), limits).run()
     resumed = session(Machine(effects=effects), limits).run(whole.samples[: 2 * kept])
 
     def keys(samples: Any) -> list[tuple[object, ...]]:
-        return sorted((one.contrast, one.mode, one.pair, one.side) for one in samples)
+        return sorted(
+            (sample.contrast, sample.mode, sample.pair, sample.side) for sample in samples
+        )
 
     assert keys(resumed.samples) == keys(whole.samples)
     assert whole.stopped == resumed.stopped == "done"
@@ -357,8 +360,8 @@ def test_a_gate_that_is_gone_on_with_takes_the_same_pairs(kept: int, effect: flo
 # -- verify
 
 
-def test_honest_gates_hold_together() -> None:
-    for run in (*seen().values(), gate(1.04, noise=0.03, pairs=None), only_new()):
+def test_valid_gates_verify() -> None:
+    for run in (*runs_by_kind().values(), gate(1.04, noise=0.03, pairs=None), only_new()):
         if run.stopped != "interrupted":
             assert verify(run, now=NOW) == []
 
@@ -369,7 +372,7 @@ def wrong(run: RunFile) -> str:
 
 
 def edited(run: RunFile, **changes: Any) -> RunFile:
-    """With something else in the row of cpu."""
+    """The run with a changed `cpu` row."""
     rows = [
         replace(row, **changes) if (row.contrast, row.metric) == ("head", "cpu") else row
         for row in run.comparisons
@@ -377,7 +380,7 @@ def edited(run: RunFile, **changes: Any) -> RunFile:
     return replace(run, comparisons=tuple(rows))
 
 
-def test_an_edited_gate_is_found() -> None:
+def test_verify_detects_edited_judgements() -> None:
     run = slower()
     (row,) = (row for row in run.comparisons if (row.contrast, row.metric) == ("head", "cpu"))
     assert row.confirmation is not None
@@ -390,7 +393,7 @@ def test_an_edited_gate_is_found() -> None:
     assert "judgement" in wrong(edited(gate(), judgement=forged))
 
 
-def test_fresh_pairs_that_were_dropped_or_added_are_found() -> None:
+def test_verify_detects_dropped_and_added_fresh_pairs() -> None:
     run = slower()
     kept = tuple(one for one in run.samples if one.contrast != AGAIN)
     assert "it is not settled" in wrong(replace(run, samples=kept))
@@ -401,7 +404,7 @@ def test_fresh_pairs_that_were_dropped_or_added_are_found() -> None:
     assert "at most 0 planned" in wrong(added)
 
 
-def test_a_plan_without_confirmation_is_found() -> None:
+def test_verify_detects_a_plan_without_confirmation() -> None:
     run = gate()
     unasked = tuple(cell for cell in run.header.cells if not cell.confirms)
     head = replace(run.header, cells=unasked)
@@ -409,33 +412,35 @@ def test_a_plan_without_confirmation_is_found() -> None:
     other = tuple(replace(cell, confirms="") for cell in run.header.cells)
     assert wrong(replace(run, header=replace(run.header, cells=other)))
     assert "the header generates" in wrong(replace(run, header=replace(run.header, revisions=None)))
-    stranger = replace(COMPARED, base=RevisionId("c" * 12, "c" * 40, False))
+    other_base = replace(COMPARED, base=RevisionId("c" * 12, "c" * 40, False))
     assert "the header generates" in wrong(
-        replace(run, header=replace(run.header, revisions=stranger))
+        replace(run, header=replace(run.header, revisions=other_base))
     )
     cell = next(cell for cell in gate_plan() if cell.confirms)
-    lonely = tuple(one for one in gate_plan() if confirming(one) != cell)
-    assert "the header generates 6" in wrong(replace(run, header=replace(run.header, cells=lonely)))
+    without_first = tuple(planned for planned in gate_plan() if confirming(planned) != cell)
+    assert "the header generates 6" in wrong(
+        replace(run, header=replace(run.header, cells=without_first))
+    )
 
 
-# -- who says so
+# -- reports
 
 
-def test_the_sentence_says_the_verdict_first() -> None:
-    told = {kind: gate_text.sentence(run) for kind, run in seen().items()}
-    assert told["pass"] == "No regression against aaaaaaa"
-    assert told["regression"].startswith("Regression: work cpu +10.")
-    assert told["regression"].endswith("] against aaaaaaa")
-    assert told["inconclusive"].startswith("Inconclusive against aaaaaaa: work cpu +10.")
-    assert "(not confirmed)" in told["inconclusive"]
-    assert told["not measured"].startswith("Could not be measured: work, 2 of 2 pairs: head: ")
-    assert told["answers differ"].startswith("Base and head give different answers: work")
-    assert told["interrupted"].startswith("Interrupted")
+def test_sentence_starts_with_the_verdict() -> None:
+    sentences = {kind: gate_text.sentence(run) for kind, run in runs_by_kind().items()}
+    assert sentences["pass"] == "No regression against aaaaaaa"
+    assert sentences["regression"].startswith("Regression: work cpu +10.")
+    assert sentences["regression"].endswith("] against aaaaaaa")
+    assert sentences["inconclusive"].startswith("Inconclusive against aaaaaaa: work cpu +10.")
+    assert "(not confirmed)" in sentences["inconclusive"]
+    assert sentences["not measured"].startswith("Could not be measured: work, 2 of 2 pairs: head: ")
+    assert sentences["answers differ"].startswith("Base and head give different answers: work")
+    assert sentences["interrupted"].startswith("Interrupted")
     assert "improvement: work cpu -9." in gate_text.sentence(gate(0.9))
 
 
-def test_the_comment_says_it_in_its_headline() -> None:
-    for run in seen().values():
+def test_comment_headline_has_the_verdict() -> None:
+    for run in runs_by_kind().values():
         first, second, *_ = comment(run).splitlines()
         assert first == MARKER
         assert second.startswith("### trae-bench: ")
@@ -443,7 +448,7 @@ def test_the_comment_says_it_in_its_headline() -> None:
     text = comment(slower())
     assert "Confirmed by 8 fresh pairs" in text
     assert "| base | head |" in text
-    # What is not confirmed does not stand out as a regression.
+    # An unconfirmed regression is not highlighted.
     assert "**regression**" not in comment(not_confirmed())
 
 
@@ -458,23 +463,23 @@ def test_junit_fails_for_confirmed_regressions_only() -> None:
     assert "base 3" in junit(slower())
 
 
-def test_what_is_new_is_told_everywhere_and_escaped() -> None:
+def test_new_scenarios_are_reported_and_escaped() -> None:
     nasty = "\x1b[31m<b>@you</b>\n::error::gotcha"
     run = with_new(gate(), {"later": nasty, "\x1b]0;x\x07<i>": "oops"})
     assert verify(sealed(with_new(gate(), {"later": "no"})), now=NOW) == []
-    told = "\n".join(gate_text.details(run))
-    assert "New, the base cannot run it: later" in told
-    for text in (told, comment(run), junit(run)):
+    details = "\n".join(gate_text.details(run))
+    assert "New, the base cannot run it: later" in details
+    for text in (details, comment(run), junit(run)):
         assert "later" in text
         assert "\x1b" not in text
         assert "::error" not in text
-        assert text is told or ("<b>" not in text and "<i>" not in text)
+        assert text is details or ("<b>" not in text and "<i>" not in text)
     root = ElementTree.fromstring(junit(run))
     assert root.attrib["tests"] == str(sum(1 for _ in root.iter("testcase")))
     assert root.attrib["skipped"] == str(sum(1 for _ in root.iter("skipped")))
 
 
-def test_names_of_the_file_are_escaped() -> None:
+def test_revision_names_are_escaped() -> None:
     head = replace(
         COMPARED,
         base=RevisionId("a" * 12, "\x1b[31m<b>", False),
@@ -501,7 +506,7 @@ def test_report_shows_a_stored_gate(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with a base, in which a branch is checked out; cache and lock of its own."""
+    """A repository with a base and a checked-out branch; its own cache and lock."""
     folder = repository(tmp_path / "checkout")
     git(folder, "checkout", "--quiet", "-b", "work")
     (folder / "tiny.toml").write_text(TINY)
@@ -513,7 +518,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "messages"),
     [
         (["--compare", "bugfix"], ["'bugfix' is a scenario", "bugfix --compare", "--compare=REF"]),
         (["--compare", "tiny.toml"], ["'tiny.toml' is a scenario"]),
@@ -527,16 +532,16 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["streaming", "--compare", "main", "--metric", "x"], ["no metric 'x'"]),
     ],
 )
-def test_what_cannot_be_compared_ends_in_2(
-    args: list[str], said: list[str], checkout: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_comparisons_exit_with_2(
+    args: list[str], messages: list[str], checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", *args]) == 2
     error = " ".join(capsys.readouterr().err.split())
-    for words in said:
-        assert words in error
+    for message in messages:
+        assert message in error
 
 
-def test_outside_of_a_checkout_there_is_nothing_to_compare(
+def test_compare_outside_a_checkout(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     elsewhere = checkout.parent / "elsewhere"
@@ -550,7 +555,7 @@ def test_outside_of_a_checkout_there_is_nothing_to_compare(
     assert "no package agent_core" in capsys.readouterr().err
 
 
-def test_the_plan_of_a_gate(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_of_a_gate(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["run", "tiny.toml", "--compare", "main", "--dry-run"]
     assert main(args) == 0
     shown = capsys.readouterr().out
@@ -565,8 +570,8 @@ def test_the_plan_of_a_gate(checkout: Path, capsys: pytest.CaptureFixture[str]) 
     assert len(a["revision"]) == len(b["revision"]) == 12
 
 
-def test_only_some_rows_of_a_gate(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever is left of a comparison, its regressions are to be confirmed."""
+def test_filter_keeps_confirmation(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The remaining rows still have their confirming cells."""
     only = ("--filter", "tiny/head/cpu")
     assert main(["run", "tiny.toml", "--compare", "main", *only, "--dry-run", "--json"]) == 0
     cells = json.loads(capsys.readouterr().out)["cells"]
@@ -574,7 +579,7 @@ def test_only_some_rows_of_a_gate(checkout: Path, capsys: pytest.CaptureFixture[
     assert {tuple(cell["metrics"]) for cell in cells} == {("cpu",)}
 
 
-def test_settings_are_heeded(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_are_used(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (checkout / "pyproject.toml").open("a", encoding="utf-8") as file:
         file.write(
             '\n[tool.trae-bench]\nscenarios = ["tiny.toml"]\nprofile = "smoke"\n'
@@ -586,11 +591,11 @@ def test_settings_are_heeded(checkout: Path, capsys: pytest.CaptureFixture[str])
     assert found["limits"]["pairs"] == 2
 
 
-# -- real ones
+# -- end to end
 
 
 def gated(checkout: Path, head: str, *more: str) -> tuple[int, RunFile]:
-    """Commit a change of the agent, and run the gate on it."""
+    """Commit a change of the agent and run the gate on it."""
     HEADS[head](checkout)
     commit(checkout, head)
     out = checkout.parent / "run.json"
@@ -609,7 +614,7 @@ def gated(checkout: Path, head: str, *more: str) -> tuple[int, RunFile]:
     return code, run
 
 
-def test_a_head_that_imports_more_ends_in_1(checkout: Path) -> None:
+def test_head_with_more_imports_exits_with_1(checkout: Path) -> None:
     code, run = gated(checkout, "an import", "--compare")
     assert code == 1
     (row,) = (row for row in run.comparisons if row.contrast == "head")
@@ -621,23 +626,23 @@ def test_a_head_that_imports_more_ends_in_1(checkout: Path) -> None:
     assert "Regression" in (checkout.parent / "c.md").read_text()
 
 
-def test_a_head_that_is_the_same_ends_in_0(checkout: Path) -> None:
+def test_unchanged_head_exits_with_0(checkout: Path) -> None:
     code, run = gated(checkout, "nothing", "--compare", "main")
     assert code == 0
     assert outcome(run).kind == "pass"
 
 
-def test_a_head_that_answers_otherwise_ends_in_5(checkout: Path) -> None:
+def test_head_with_other_answers_exits_with_5(checkout: Path) -> None:
     code, run = gated(checkout, "a wrong answer", "--compare", "main")
     assert code == 5
     assert run.stopped == "done"
     assert "different answers" in (checkout.parent / "c.md").read_text()
 
 
-def test_a_scenario_that_only_head_can_run_is_new(
+def test_scenario_that_only_the_head_can_run_is_new(
     checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The base does not start, which is the base's business."""
+    """A base that does not start makes its scenarios new."""
     HEADS["no start"](checkout)
     commit(checkout, "broken")
     git(checkout, "checkout", "--quiet", "main", "--", "agent_core")
@@ -649,7 +654,7 @@ def test_a_scenario_that_only_head_can_run_is_new(
     assert "New, the base cannot run it: tiny" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_head_that_does_not_start_ends_in_4_and_can_be_gone_on_with(
+def test_broken_head_exits_with_4_and_can_be_resumed(
     checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, run = gated(checkout, "no start", "--compare", "main")
@@ -660,8 +665,8 @@ def test_a_head_that_does_not_start_ends_in_4_and_can_be_gone_on_with(
     assert main(["run", "--resume", str(journal), "--strict"]) == 4
     HEADS["an import"](checkout)
     assert main(["run", "--resume", str(journal)]) == 2
-    said = capsys.readouterr().err
-    assert re.search(r"head was \w{12} when .* is \w{12} with uncommitted changes", said)
+    error = capsys.readouterr().err
+    assert re.search(r"head was \w{12} when .* is \w{12} with uncommitted changes", error)
 
 
 # -- exports
@@ -676,7 +681,7 @@ def test_exports_name_base_and_head() -> None:
 # -- a stored run as the base
 
 
-def test_a_stored_run_is_a_base(
+def test_stored_run_as_the_base(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     requests = {"now": 10.0}
@@ -692,7 +697,7 @@ def test_a_stored_run_is_a_base(
     assert main([*run, "bugfix@shell", "--out", "base.json"]) == 0
     against = [*run, "--compare", "base.json", "--out", "head.json", "--markdown", "c.md"]
     assert main(against) == 0
-    # What is run is what the stored run ran.
+    # The new run uses the scenario of the stored run.
     assert store.read_run(Path("head.json")).header.scenarios.keys() == {"bugfix@shell"}
     requests["now"] = 11.0
     assert main(against) == 1
@@ -702,7 +707,7 @@ def test_a_stored_run_is_a_base(
     assert json.loads(capsys.readouterr().out)["exit_code"] == 1
 
 
-def test_a_run_that_shows_nothing_is_told_in_place_of_the_comparison(
+def test_failed_run_is_reported_instead_of_the_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     works = [True]
@@ -727,7 +732,7 @@ def test_a_run_that_shows_nothing_is_told_in_place_of_the_comparison(
     assert "exit status 1" in Path("c.md").read_text()
 
 
-def test_a_stored_run_that_is_no_base_is_refused(
+def test_invalid_base_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -735,20 +740,20 @@ def test_a_stored_run_that_is_no_base_is_refused(
     store.write_run(Path("edited.json"), replace(honest(), elapsed=1.0))
     assert main(["run", "--compare", "nowhere.json"]) == 2
     assert "no such run file" in capsys.readouterr().err
-    for name, said in (
+    for name, message in (
         ("gate.json", "give a run of toggles, or a commit\n"),
         ("edited.json", "seal"),
     ):
         assert main(["run", "--compare", name]) == 4
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
-def test_compare_asks_for_no_commit(
+def test_compare_refuses_a_run_of_revisions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     store.write_run(Path("quick.json"), honest())
     store.write_run(Path("gate.json"), gate())
     assert main(["compare", "quick.json", "gate.json"]) == 4
-    told = "gate.json: it compares two commits, so it has no toggle ratios to compare"
-    assert capsys.readouterr().err == f"Error: {told}; give a run of toggles\n"
+    message = "gate.json: it compares two commits, so it has no toggle ratios to compare"
+    assert capsys.readouterr().err == f"Error: {message}; give a run of toggles\n"

@@ -13,7 +13,7 @@ from trae_bench.report.escape import for_terminal
 from trae_bench.report.html import svg
 from trae_bench.report.html.source import MAX_NAME, NumberedPairs, Source
 from trae_bench.report.text.terminal import quantity, side_names
-from trae_bench.stats.analysis import pair_outcome
+from trae_bench.stats.pairs import pair_outcome
 
 WITHIN = "step_overhead_growth"
 """The one metric that tells of growth from a single length. A sample has it where it was one

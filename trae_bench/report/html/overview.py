@@ -30,7 +30,7 @@ from trae_bench.report.text.terminal import (
     of_so_many,
     standing_lines,
 )
-from trae_bench.verdicts.caveats import notes
+from trae_bench.verdicts.caveats import caveats_of
 
 MAX_LISTED = 500
 """Of what a file may have any number of."""
@@ -84,7 +84,7 @@ def overview(source: Source) -> Overview:
         warnings=(
             *islice(gate_text.details(run), MAX_LISTED),
             *standing_lines(run.noise),
-            *notes(run),
+            *caveats_of(run),
         ),
         facts=tuple(_facts(source)),
         all_facts=tuple(islice(_all_facts(run.header), MAX_LISTED)),

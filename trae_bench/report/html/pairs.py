@@ -12,8 +12,8 @@ from trae_bench.report.html import svg
 from trae_bench.report.html.source import OPEN, Source, band
 from trae_bench.report.text.listing import count
 from trae_bench.report.text.terminal import count_of_pairs
-from trae_bench.stats.analysis import PairOfSamples, pair_outcome
-from trae_bench.stats.decision import MAX_LOG
+from trae_bench.stats.decision import MAX_LOG_RATIO
+from trae_bench.stats.pairs import PairOfSamples, pair_outcome
 
 MAX_PLOTS = 600
 """All runs together: with them a page of 5,000 samples stays under 2 MB."""
@@ -94,7 +94,7 @@ def _plot(source: Source, row: Comparison, found: Estimate) -> svg.Svg:
     pairs = source.pairs_of(row)[:MAX_MARKS]
     marks = [_mark(pair, row.metric) for _, pair in pairs]
     told = f"Ratios of {count(len(marks), 'pair')} in their order"
-    known = [math.exp(min(mark, MAX_LOG)) for mark in marks if isinstance(mark, float)]
+    known = [math.exp(min(mark, MAX_LOG_RATIO)) for mark in marks if isinstance(mark, float)]
     if known:
         told += f", from {min(known):.3g} to {max(known):.3g}"
     for kind, what in (("void", "answers differ"), ("lost", "not measured")):

@@ -10,7 +10,7 @@ from trae_bench.model.sample import Sample
 from trae_bench.report.escape import for_json
 from trae_bench.report.html.source import NumberedPairs, Source
 from trae_bench.report.text.terminal import side_names
-from trae_bench.stats.analysis import CellKey, pair_outcome
+from trae_bench.stats.pairs import CellKey, pair_outcome
 
 FORMAT = "trae-bench report data"
 VERSION = 1

@@ -12,8 +12,8 @@ from trae_bench.report.html.source import OPEN, Source
 from trae_bench.report.text import attribution
 from trae_bench.report.text.attribution import Bar, figure
 from trae_bench.report.text.terminal import side_names
-from trae_bench.stats.analysis import OFF_ON
-from trae_bench.stats.attribution import Attribution, Effect, Interaction, Sum, ToggleEffects
+from trae_bench.stats.attribution import Attribution, Effect, EffectSum, Interaction, ToggleEffects
+from trae_bench.stats.pairs import OFF_ON
 
 MAX_SHARES = 60
 """Metrics of scenarios."""
@@ -125,7 +125,7 @@ class _Way(Struct, frozen=True):
 
     name: str
     effects: tuple[Effect | None, ...]
-    parts: Sum
+    parts: EffectSum
     whole: Effect
 
     @property

@@ -7,7 +7,7 @@ from functools import cached_property
 from trae_bench.model.result import Comparison, Verdict
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.terminal import cells_of, least_counted
-from trae_bench.stats.analysis import CellKey, PairOfSamples, RowKey, group, key_of, key_of_row
+from trae_bench.stats.pairs import CellKey, PairOfSamples, RowKey, group_samples, key_of, key_of_row
 from trae_bench.verdicts import claims
 
 MAX_NAME = 60
@@ -43,7 +43,7 @@ class Source(claims.Source, frozen=True, dict=True):
         """Pairs that could count, in their order: pair 0 only warms the machine."""
         return {
             key: [(number, pair) for number, pair in sorted(of_cell.items()) if number > 0]
-            for key, of_cell in group(self.run.samples).items()
+            for key, of_cell in group_samples(self.run.samples).items()
         }
 
     def cell_of(self, row: Comparison) -> CellKey | None:

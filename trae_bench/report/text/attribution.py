@@ -19,11 +19,11 @@ from trae_bench.stats.attribution import (
     Attribution,
     Conditional,
     Effect,
+    EffectSum,
     Interaction,
-    Sum,
     ToggleEffects,
 )
-from trae_bench.stats.decision import MAX_LOG
+from trae_bench.stats.decision import MAX_LOG_RATIO
 from trae_bench.verdicts.caveats import MAX_NOTE
 
 MAX_HALF = 0.995
@@ -51,7 +51,7 @@ def of_run(run: RunFile) -> Attributions:
         header.cells,
         header.metrics,
         fixed=is_fixed(header.design),
-        most_pairs=header.limits.pairs,
+        max_pairs=header.limits.pairs,
     )
 
 
@@ -148,13 +148,13 @@ def figure(effect: Effect | None, bar: Bar) -> str:
         return f"{ratio} (one pair)"
     half = (effect.interval.high - effect.interval.low) / 2
     star = "*" if bar.reached(effect) else ""
-    wide = math.expm1(min(half, MAX_LOG))
+    wide = math.expm1(min(half, MAX_LOG_RATIO))
     # Beyond that nothing is known, and a table need not be wide to say so.
     return f"{ratio} ±{_tenths(100 * wide) if wide < MAX_HALF else '>99'} %{star}"
 
 
 def _ratio(log_ratio: float) -> str:
-    value = math.exp(min(log_ratio, MAX_LOG))
+    value = math.exp(min(log_ratio, MAX_LOG_RATIO))
     return f"{value:.3f}" if 0.0995 <= value < 10 else f"{value:.3g}"
 
 
@@ -218,7 +218,7 @@ def against_the_whole(found: Attribution, better: Better, bar: Bar) -> Iterator[
         yield f"Mean effects, multiplied: {_held(whole.mean, bar, together)}"
 
 
-def _held(parts: Sum, bar: Bar, otherwise: str) -> str:
+def _held(parts: EffectSum, bar: Bar, otherwise: str) -> str:
     """A product beside the whole: they agree within the interval, or what is missing."""
     told = figure(parts.total, bar)
     gap = parts.gap
@@ -234,7 +234,7 @@ def _held(parts: Sum, bar: Bar, otherwise: str) -> str:
     return f"{beside}{otherwise}."
 
 
-def _meddling(parts: Sum, better: Better) -> str:
+def _meddling(parts: EffectSum, better: Better) -> str:
     worse = parts.gap is not None and (parts.gap.log_ratio > 0) == (better == "lower")
     return "together they give less than apart" if worse else "together they give more than apart"
 

@@ -11,33 +11,34 @@ from typing import Any
 
 from trae_bench.report.escape import for_markdown, for_terminal, markdown_text
 from trae_bench.report.text.terminal import signed
-from trae_bench.stats.decision import MAX_LOG
+from trae_bench.stats.decision import MAX_LOG_RATIO
 from trae_bench.verdicts.claims import (
     VERDICTS,
-    Claim,
-    Found,
-    Judged,
+    ClaimResult,
     Measurement,
-    OwnClaim,
-    unsupported,
+    PlaceResult,
+    is_unsupported,
 )
+from trae_bench.verdicts.claims_file import Claim, OwnClaim
 
 LONGEST = 2000
 """Characters of a text from a claims file that are shown."""
 
 
-def text(judged: Sequence[Judged[Claim]], *, width: int = 80) -> str:
+def text(judged: Sequence[ClaimResult[Claim]], *, width: int = 80) -> str:
     """A block for each claim: whose words, and each place with its interval."""
     return _text(judged, [(one.claim.id, _said(one.claim)) for one in judged], width)
 
 
-def own_text(judged: Sequence[Judged[OwnClaim]], lines: Sequence[str], *, width: int = 80) -> str:
+def own_text(
+    judged: Sequence[ClaimResult[OwnClaim]], lines: Sequence[str], *, width: int = 80
+) -> str:
     """The same of our own sentences; `lines` say where each stands."""
     quotes = [f'"{one.claim.quote}"' for one in judged]
     return _text(judged, list(zip(lines, quotes, strict=True)), width)
 
 
-def _text(judged: Sequence[Judged[Any]], heads: Sequence[tuple[str, str]], width: int) -> str:
+def _text(judged: Sequence[ClaimResult[Any]], heads: Sequence[tuple[str, str]], width: int) -> str:
     """`heads` are the title of each block and the words under it."""
     blocks = [
         "\n".join(_block(one, title, said, width))
@@ -53,17 +54,17 @@ def counts(verdicts: Sequence[str]) -> str:
     return f"{len(verdicts)} {claims}: {', '.join(told)}" if told else "No claims"
 
 
-def unsupported_lines(judged: Sequence[Judged[OwnClaim]], lines: Sequence[str]) -> list[str]:
+def unsupported_lines(judged: Sequence[ClaimResult[OwnClaim]], lines: Sequence[str]) -> list[str]:
     """A sentence for each of our own that the runs do not bear out."""
     return [
         f"{where}: {one.claim.quote!r} is {one.verdict}: claimed {one.claim.claimed}, "
         f"measured {_against(one)}"
         for one, where in zip(judged, lines, strict=True)
-        if unsupported(one)
+        if is_unsupported(one)
     ]
 
 
-def _against(judged: Judged[OwnClaim]) -> str:
+def _against(judged: ClaimResult[OwnClaim]) -> str:
     return "; ".join(
         f"{measured(found, judged.claim.claimed)} ({_place(found)})"
         for found in judged.found
@@ -71,7 +72,7 @@ def _against(judged: Judged[OwnClaim]) -> str:
     )
 
 
-def measured(found: Found, claimed: str) -> str:
+def measured(found: PlaceResult, claimed: str) -> str:
     """The ratio and its interval in the form of the claim; empty where there is none."""
     estimate = found.evidence.row.estimate if found.evidence is not None else None
     if estimate is None or estimate.log_ratio is None or estimate.interval is None:
@@ -84,7 +85,7 @@ def measured(found: Found, claimed: str) -> str:
     return f"{change[0]} % [{change[1]} {change[2]}]"
 
 
-def document(judged: Judged[Any]) -> dict[str, Any]:
+def document(judged: ClaimResult[Any]) -> dict[str, Any]:
     """One claim for JSON."""
     return {
         "claim": judged.claim,
@@ -94,7 +95,9 @@ def document(judged: Judged[Any]) -> dict[str, Any]:
     }
 
 
-def markdown(judged: Sequence[Judged[Claim]], mark: Callable[[Measurement], str]) -> Iterator[str]:
+def markdown(
+    judged: Sequence[ClaimResult[Claim]], mark: Callable[[Measurement], str]
+) -> Iterator[str]:
     """Lines of a table, one row a claim; `mark` says from which run a figure is."""
     yield f"{counts([one.verdict for one in judged])}."
     yield ""
@@ -122,7 +125,9 @@ def markdown(judged: Sequence[Judged[Claim]], mark: Callable[[Measurement], str]
         yield "```"
 
 
-def _markdown_places(judged: Judged[Claim], mark: Callable[[Measurement], str]) -> Iterator[str]:
+def _markdown_places(
+    judged: ClaimResult[Claim], mark: Callable[[Measurement], str]
+) -> Iterator[str]:
     for found in judged.found:
         figure = measured(found, judged.claim.claimed)
         run = f" ({mark(found.evidence)})" if found.evidence is not None else ""
@@ -133,7 +138,7 @@ def _markdown_places(judged: Judged[Claim], mark: Callable[[Measurement], str]) 
             yield f"*{markdown_text(note, LONGEST)}*"
 
 
-def _block(judged: Judged[Any], title: str, said: str, width: int) -> Iterator[str]:
+def _block(judged: ClaimResult[Any], title: str, said: str, width: int) -> Iterator[str]:
     claim = judged.claim
     promised = f" (claimed: {for_terminal(claim.claimed)})" if claim.claimed else ""
     yield f"{for_terminal(title)}: {judged.verdict}{promised}"
@@ -166,11 +171,11 @@ def _said(claim: Claim) -> str:
     return "; ".join(f'"{each.words}" ({each.section})' for each in claim.said)
 
 
-def _place(found: Found) -> str:
+def _place(found: PlaceResult) -> str:
     return f"{found.place.scenario} {found.place.metric}"
 
 
-def _document(found: Found) -> dict[str, Any]:
+def _document(found: PlaceResult) -> dict[str, Any]:
     evidence = found.evidence
     estimate = evidence.row.estimate if evidence is not None else None
     return {
@@ -183,5 +188,5 @@ def _document(found: Found) -> dict[str, Any]:
 
 
 def _times(log_ratio: float) -> str:
-    value = math.exp(min(log_ratio, MAX_LOG))
+    value = math.exp(min(log_ratio, MAX_LOG_RATIO))
     return f"{value:.2f}" if value < 999.5 else f"{value:.3g}"

@@ -22,32 +22,28 @@ from trae_bench.report.text.terminal import (
     side_names,
     signed,
 )
-from trae_bench.stats.analysis import (
-    MAX_NOISE,
-    MAX_THRESHOLD,
-    PairOfSamples,
-    PairOutcome,
-    RowKey,
-    comparisons,
-    group,
-    key_of,
-    key_of_row,
-    leans,
-    noise_floor,
-    pair_outcome,
-    rows_for,
-    rows_of,
-    rule_of,
-)
+from trae_bench.stats.analysis import comparisons, rows_of
 from trae_bench.stats.decision import (
     Direction,
     Look,
     LookStatistics,
     Row,
-    bounds_of,
-    least_effect,
+    critical_effect,
     looks,
-    smallest_effect,
+    minimum_detectable_effect,
+    threshold_and_margin,
+)
+from trae_bench.stats.metric_rules import rule_of
+from trae_bench.stats.noise import MAX_SD, MAX_THRESHOLD, is_biased, noise_floor
+from trae_bench.stats.pairs import (
+    PairOfSamples,
+    PairOutcome,
+    RowKey,
+    group_samples,
+    key_of,
+    key_of_row,
+    pair_outcome,
+    row_keys,
 )
 from trae_bench.stats.stopping import GIVE_UP, answered, target
 
@@ -121,7 +117,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 def rows(run: RunFile) -> list[RowKey]:
     """Every row that can be explained, in the plan's order."""
-    planned = (key for cell in run.header.cells if not cell.confirms for key in rows_for(cell))
+    planned = (key for cell in run.header.cells if not cell.confirms for key in row_keys(cell))
     return list(dict.fromkeys(planned))
 
 
@@ -133,11 +129,11 @@ def explain(run: RunFile, key: RowKey, limits: Limits, *, claimed: bool = True) 
     row, compared = all_rows[key], _of(judged, key)
     assert compared is not None, key
     # The last one, as in `rows_of`, should a plan have it twice.
-    cell = [cell for cell in header.cells if not cell.confirms and key in rows_for(cell)][-1]
+    cell = [cell for cell in header.cells if not cell.confirms and key in row_keys(cell)][-1]
     in_the_file = _of(run.comparisons, key)
     family = sum(each.gated for each in all_rows.values())
     floors = {(f.scenario, f.metric): f for f in noise_floor(judged, header.metrics)}
-    pairs = _taken(group(run.samples).get(key_of(cell), {}), key.metric)
+    pairs = _taken(group_samples(run.samples).get(key_of(cell), {}), key.metric)
     return Explanation(
         row=compared,
         in_the_file=in_the_file.judgement.verdict if in_the_file is not None else None,
@@ -149,10 +145,10 @@ def explain(run: RunFile, key: RowKey, limits: Limits, *, claimed: bool = True) 
         compared=header.revisions,
         pairs=pairs,
         rule=row.rule,
-        margin=bounds_of(row, len(row.a))[1],
+        margin=threshold_and_margin(row, len(row.a))[1],
         minimum=row.minimum,
         family=family,
-        looks=tuple(Seen(look, least_effect(look)) for of, look in looks(all_rows) if of == key),
+        looks=tuple(Seen(look, critical_effect(look)) for of, look in looks(all_rows) if of == key),
         floor=floors.get((key.scenario, key.metric)),
         floor_sd=row.floor_sd,
         visible=_visible(row, compared, family),
@@ -183,8 +179,8 @@ def _visible(row: Row, compared: Comparison, family: int) -> float | None:
     found = compared.estimate
     if found is None or found.log_ratio is None or found.n < 2:
         return None
-    sd = min(max(found.sd, row.floor_sd / 2), MAX_NOISE)
-    return max(compared.threshold, smallest_effect(sd, row.rule, family))
+    sd = min(max(found.sd, row.floor_sd / 2), MAX_SD)
+    return max(compared.threshold, minimum_detectable_effect(sd, row.rule, family))
 
 
 def _ended(
@@ -415,7 +411,7 @@ def _gated(found: Explanation) -> str:
     if floor is not None and floor.reliability == "sides differ":
         return "This row is not gated: equal sides do not come out equal, so nothing is judged."
     least = percent(max(MAX_THRESHOLD, found.metric.threshold or 0.0))
-    if floor is not None and leans(floor):
+    if floor is not None and is_biased(floor):
         return (
             f"This row is not gated: equal sides came out {signed(floor.mean)} % apart, and three "
             f"times that is over {least}. Its verdict is for information, and takes nothing from "

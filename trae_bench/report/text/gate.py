@@ -9,7 +9,13 @@ from trae_bench.model.result import Comparison, Confirmation
 from trae_bench.model.run import RevisionPair, RunFile
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.terminal import quantity
-from trae_bench.verdicts.gate import GateResult, answers_differ, not_measured, outcome, percent_off
+from trae_bench.verdicts.gate import (
+    GateResult,
+    answers_differ,
+    not_measured,
+    outcome,
+    percent_change,
+)
 
 MAX_NAMED = 3
 """Comparisons that a sentence names; the rest is counted."""
@@ -88,11 +94,11 @@ def change(run: RunFile, row: Comparison) -> str:
     if found.log_ratio is None or (row.mode == "exact" and not found.sd):
         unit = for_terminal(run.header.metrics[row.metric].unit, 10)
         return f"{_place(row)} {quantity(found.a, unit)} to {quantity(found.b, unit)}"
-    text = f"{_place(row)} {percent_off(found.log_ratio)}"
+    text = f"{_place(row)} {percent_change(found.log_ratio)}"
     if found.interval is None:
         return text
     low, high = (
-        percent_off(end).removesuffix(" %") for end in (found.interval.low, found.interval.high)
+        percent_change(end).removesuffix(" %") for end in (found.interval.low, found.interval.high)
     )
     return f"{text} [{low}, {high}]"
 

@@ -24,7 +24,7 @@ from trae_bench.report.text.terminal import (
     side_names,
     tally,
 )
-from trae_bench.verdicts.caveats import MAX_NOTE, notes
+from trae_bench.verdicts.caveats import MAX_NOTE, caveats_of
 
 MARKER = "<!-- trae-bench report -->"
 """First line, not shown: by it a job finds the comment that it wrote the last time."""
@@ -155,7 +155,7 @@ def _foot(run: RunFile, claimed: bool) -> list[str]:
     return [
         closing(run, claimed=claimed),
         "",
-        *(f"{markdown_text(note, MAX_NOTE)}\n" for note in notes(run)),
+        *(f"{markdown_text(note, MAX_NOTE)}\n" for note in caveats_of(run)),
         f"Commit {commit}{dirty}, on {machine}, {for_markdown(header.created, MAX_NAME)}.",
     ]
 

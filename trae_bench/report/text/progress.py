@@ -8,7 +8,7 @@ from trae_bench.model.experiment import Cell
 from trae_bench.report.escape import cut, for_terminal
 from trae_bench.report.text.listing import count
 from trae_bench.run.scheduler import Clock, Listener, Progress
-from trae_bench.stats.analysis import in_short
+from trae_bench.stats.pairs import first_and_last_line
 
 QUIET_SECONDS = 10.0
 """Between two plain lines where the output is no terminal."""
@@ -38,7 +38,7 @@ class ProgressLine(Listener):
     def pair_lost(self, cell: Cell, pair: int, reason: str) -> None:
         """The whole story once, then only that it happened again."""
         told = reason.splitlines()
-        story = (cell.scenario, in_short(reason))
+        story = (cell.scenario, first_and_last_line(reason))
         if len(told) > 1 and story in self._told:
             told = [f"{told[0].removesuffix(':')} as before"]
         self._told.add(story)

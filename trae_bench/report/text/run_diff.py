@@ -30,7 +30,8 @@ from trae_bench.report.text.terminal import (
     tally,
 )
 from trae_bench.verdicts.caveats import MAX_NOTE
-from trae_bench.verdicts.run_diff import OTHER_KIND, Change, Kind, Origin, RunDiff
+from trae_bench.verdicts.change import OTHER_KIND, Change, Kind
+from trae_bench.verdicts.run_diff import RunDiff, RunOrigin
 
 MARKER = "<!-- trae-bench comparison of stored runs -->"
 """First line, not shown: by it a job finds the comment that it wrote the last time."""
@@ -106,7 +107,7 @@ def headline(found: RunDiff) -> str:
 # The head: what was compared with what
 
 
-def _named(found: RunDiff) -> tuple[tuple[str, Origin], tuple[str, Origin]]:
+def _named(found: RunDiff) -> tuple[tuple[str, RunOrigin], tuple[str, RunOrigin]]:
     return ("base", found.base), ("head", found.head)
 
 
@@ -119,7 +120,7 @@ def _origins(found: RunDiff, runs: Runs, width: int) -> Iterator[str]:
         yield bullets(differences, width)
 
 
-def _origin(origin: Origin, escaped: Callable[[str], str]) -> str:
+def _origin(origin: RunOrigin, escaped: Callable[[str], str]) -> str:
     commit = f"commit {escaped(origin.commit[:12])}" if origin.commit else "commit unknown"
     dirty = " with changes that are not committed" if origin.dirty else ""
     return f"{escaped(origin.created)}, {commit}{dirty}, {escaped(origin.machine)}"

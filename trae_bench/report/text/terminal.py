@@ -17,16 +17,10 @@ from trae_bench.report.escape import cut, for_terminal
 from trae_bench.report.text.listing import columns, count
 from trae_bench.report.text.progress import clock
 from trae_bench.report.text.sparkline import ASCII, BLOCKS, sparkline
-from trae_bench.stats.analysis import (
-    BASE_HEAD,
-    OFF_ON,
-    RowKey,
-    key_of_row,
-    leans,
-    rows_of,
-    shows_from,
-)
-from trae_bench.stats.decision import MAX_LOG, Row, log_ratios
+from trae_bench.stats.analysis import rows_of
+from trae_bench.stats.decision import MAX_LOG_RATIO, Row, log_ratios
+from trae_bench.stats.noise import is_biased, smallest_effect_within
+from trae_bench.stats.pairs import BASE_HEAD, OFF_ON, RowKey, key_of_row
 
 _LEFT = frozenset({"metric", "pairs", "verdict"})
 WIDE, WIDEST = 120, 160
@@ -174,7 +168,7 @@ def effect_shown(run: RunFile, floor: NoiseEstimate) -> float | None:
     if is_fixed(header.design):
         return None
     family = sum(row.contrast != NOISE_FLOOR for row in run.comparisons)
-    return shows_from(floor, header.metrics[floor.metric], family, header.limits.pairs)
+    return smallest_effect_within(floor, header.metrics[floor.metric], family, header.limits.pairs)
 
 
 def noise_table(
@@ -194,7 +188,7 @@ def cells_of_floor(floor: NoiseEstimate, least: float | None) -> tuple[str, ...]
     return (
         str(floor.pairs),
         percent(floor.sd),
-        f"{100 * math.expm1(min(floor.mean, MAX_LOG)):+.2f} %",
+        f"{100 * math.expm1(min(floor.mean, MAX_LOG_RATIO)):+.2f} %",
         "-" if least is None else percent(least),
         floor.reliability,
     )
@@ -215,7 +209,9 @@ def standing_lines(floors: Sequence[NoiseEstimate]) -> list[str]:
 
 def _floor_name(floor: NoiseEstimate) -> str:
     name = f"{for_terminal(floor.scenario, 40)} {for_terminal(floor.metric, 30)}"
-    return f"{name} (equal sides came out {signed(floor.mean)} % apart)" if leans(floor) else name
+    return (
+        f"{name} (equal sides came out {signed(floor.mean)} % apart)" if is_biased(floor) else name
+    )
 
 
 def closing(run: RunFile, *, claimed: bool = True) -> str:
@@ -289,7 +285,7 @@ def _digits(value: float, digits: int) -> str:
 
 def as_ratio(log_ratio: float) -> str:
     """`0.867`, of a natural logarithm."""
-    value = math.exp(min(log_ratio, MAX_LOG))
+    value = math.exp(min(log_ratio, MAX_LOG_RATIO))
     if value >= 1000:
         return f"{value:.3g}"
     return f"{value:.{3 if value < 9.9995 else 1}f}"
@@ -304,7 +300,7 @@ def as_interval(interval: Interval | None) -> str:
 
 def signed(log_ratio: float) -> str:
     """The change in per cent, of a natural logarithm: `-13.3`."""
-    change = 100 * math.expm1(min(log_ratio, MAX_LOG))
+    change = 100 * math.expm1(min(log_ratio, MAX_LOG_RATIO))
     return f"{change:+.1f}" if abs(change) < 999.5 else f"{change:+.3g}"
 
 

@@ -1,1 +1,1 @@
-"""Recorded sessions of agents, read as scenarios."""
+"""Importers that convert recorded agent sessions to scenarios."""

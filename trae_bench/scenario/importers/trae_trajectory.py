@@ -1,7 +1,7 @@
-"""From a recorded session to a scenario that plays it again.
+"""Convert a recorded session to a scenario that replays it.
 
-A trajectory, of agent_core or of Trae Agent, holds what the model said, not what it found:
-the workspace and what must be true at the end are for the one who records to add.
+A trajectory of agent_core or Trae Agent contains the model's replies, not the workspace. The
+user adds the workspace files and the oracle.
 """
 
 import json
@@ -17,7 +17,7 @@ from trae_bench._util.bounded_io import whole
 from trae_bench._util.toml_writer import toml_text
 from trae_bench.errors import UsageError
 from trae_bench.scenario import (
-    FINISH,
+    FINISH_TOOL,
     Oracle,
     Protocol,
     ProviderConditions,
@@ -31,19 +31,19 @@ from trae_bench.scenario import (
 from trae_bench.scenario.loader import files_below
 from trae_bench.scenario.model import Name
 
-MAX_TRAJECTORY = 256 * 1024 * 1024
-"""Bytes."""
+MAX_TRAJECTORY_BYTES = 256 * 1024 * 1024
+"""Maximum size of a trajectory file."""
 METRICS = ("cpu", "wall", "step_overhead")
 NOT_VARIED = frozenset({"native_client", "shared_tls", "optional_deps", "config_cache"})
-"""Toggles that a recorded session is not asked about: they need a vendor's SDK to tell anything,
-TLS, or a second start, none of which it has."""
-_MARK = "{workspace}"
+"""Toggles that an imported scenario does not vary. They need a vendor's SDK, TLS or a second
+start, which a recorded session does not have."""
+_PLACEHOLDER = "{workspace}"
 _PROTOCOLS: Mapping[str, Protocol] = {
     "anthropic": "anthropic_messages",
     "google": "gemini",
     "ollama": "ollama_chat",
 }
-"""What else a provider is called speaks OpenAI's Chat Completions."""
+"""Protocols by provider name. Any other provider uses OpenAI Chat Completions."""
 
 
 class _Call(Struct, frozen=True):
@@ -61,7 +61,7 @@ class _Interaction(Struct, frozen=True):
 
 
 class Trajectory(Struct, frozen=True):
-    """What is needed of a trajectory file; what else is in it is not looked at."""
+    """The fields of a trajectory file that the import uses; other fields are ignored."""
 
     task: str
     llm_interactions: tuple[_Interaction, ...]
@@ -71,21 +71,21 @@ class Trajectory(Struct, frozen=True):
 
 
 class Recording(Struct, frozen=True):
-    """A scenario, and what its reader should know of it."""
+    """An imported scenario, and notes for its user."""
 
     scenario: Scenario
     notes: tuple[str, ...]
 
     @property
     def text(self) -> str:
-        """The scenario file."""
-        return toml_text(_said(self.scenario))
+        """Return the TOML text of the scenario file."""
+        return toml_text(_changed_fields(self.scenario))
 
 
 def read_trajectory(path: Path) -> Trajectory:
-    """Raises `UsageError` for a file that is none."""
+    """Read a trajectory file. Raises `UsageError` if it is unreadable or not a trajectory."""
     try:
-        return msgspec.json.decode(whole(path, MAX_TRAJECTORY), type=Trajectory)
+        return msgspec.json.decode(whole(path, MAX_TRAJECTORY_BYTES), type=Trajectory)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except msgspec.ValidationError as error:
@@ -104,31 +104,31 @@ def recorded(
     workspace: str = "",
     files: Mapping[str, str] | None = None,
 ) -> Recording:
-    """The session as a scenario called `name`.
+    """Convert the session to a scenario named `name`.
 
-    `workspace` is the folder that the session worked in, whose path becomes `{workspace}`;
-    `files` are what lay there at the start, text by relative path. Raises `UsageError`
-    where the session cannot be played by a script.
+    `workspace` is the folder in which the session worked; its path becomes `{workspace}`.
+    `files` are its initial files, text by relative path. Raises `UsageError` if a script cannot
+    replay the session.
     """
     if not trajectory.llm_interactions:
-        raise UsageError("the trajectory has no reply of a model; there is nothing to play")
+        raise UsageError("the trajectory has no model reply, so there is nothing to replay")
     try:
         msgspec.convert(name, Name)
     except msgspec.ValidationError as error:
         raise UsageError(
-            f"{name!r} cannot name a scenario; take lower-case letters and digits, words joined by "
+            f"{name!r} cannot name a scenario; use lower-case letters and digits, words joined by "
             "single dashes"
         ) from error
     try:
-        return _recorded(trajectory, name, toggles, workspace.rstrip("/"), files)
+        return _build(trajectory, name, toggles, workspace.rstrip("/"), files)
     except RecursionError as error:
         raise UsageError(
-            "the arguments of a call are nested too deep for a scenario; take the call out of the "
+            "the arguments of a call are nested too deep for a scenario; remove the call from the "
             "trajectory"
         ) from error
 
 
-def _recorded(
+def _build(
     trajectory: Trajectory,
     name: str,
     toggles: Sequence[str],
@@ -145,16 +145,18 @@ def _recorded(
         metrics=METRICS,
         provider=ProviderConditions(protocol=_PROTOCOLS.get(trajectory.provider, "openai_chat")),
         workspace=WorkspaceFixture(files=dict(files or {})),
-        oracle=Oracle(final_text=_heard(_portable(_final_text(trajectory), root), turns[-1].text)),
+        oracle=Oracle(
+            final_text=_final_text_in(_portable(_final_text(trajectory), root), turns[-1].text)
+        ),
     )
     recording = Recording(scenario, tuple(_notes(trajectory, root, files, scenario.oracle)))
-    # What was recorded may be more than a scenario may say; whoever loads it finds out too late.
+    # A recording can exceed the limits of a scenario; fail here, not at the first load.
     parse(recording.text, "the scenario of this session")
     return recording
 
 
 def text_files(folder: Path) -> dict[str, str]:
-    """The files below a folder by their relative path. Raises `UsageError` for any but text."""
+    """Return the files below a folder by relative path. Raises `UsageError` if one is not text."""
     try:
         return files_below(folder)
     except (ValueError, OSError) as error:
@@ -167,22 +169,23 @@ def _turns(trajectory: Trajectory, root: str) -> Iterator[Turn]:
         response = interaction.response
         calls = tuple(_call(call, root, number) for call in response.tool_calls or ())
         text = _portable(response.content or "", root)
-        # A script cannot say nothing at all; a blank is as near as it gets.
+        # A script cannot have an empty turn; a blank is the closest.
         yield Turn(text=text if text or calls else " ", calls=calls)
-        finishes = any(call.tool == FINISH for call in calls)
+        finishes = any(call.tool == FINISH_TOOL for call in calls)
         if finishes and number < last:
             raise UsageError(
-                f"the session goes on after its {FINISH} in reply {number + 1}; cut the file there"
+                f"the session continues after {FINISH_TOOL} in reply {number + 1}; end the file "
+                "there"
             )
         if number == last and not finishes:
-            yield Turn(text="The recording ends here.", calls=(ScriptedCall(FINISH),))
+            yield Turn(text="The recording ends here.", calls=(ScriptedCall(FINISH_TOOL),))
 
 
 def _call(call: _Call, root: str, number: int) -> ScriptedCall:
     if isinstance(call.arguments, str):
         raise UsageError(
-            f"reply {number + 1}: the arguments of {call.name} are no JSON object; a script "
-            "cannot say that: take the call out of the trajectory"
+            f"reply {number + 1}: the arguments of {call.name} are not a JSON object, which a "
+            "script needs; remove the call from the trajectory"
         )
     arguments = _portable(call.arguments or {}, root)
     if _fits_toml(arguments):
@@ -191,12 +194,12 @@ def _call(call: _Call, root: str, number: int) -> ScriptedCall:
 
 
 def _portable(value: Any, root: str) -> Any:
-    """With `{workspace}` wherever the session's folder is named."""
+    """Replace the path of the session's folder by `{workspace}`."""
     if not root:
         return value
     if isinstance(value, str):
-        # `/work` is no part of `/workshop` nor of `/work.old`.
-        return re.sub(rf"{re.escape(root)}(?![\w-]|\.\w)", _MARK, value)
+        # `/work` must not match in `/workshop` or `/work.old`.
+        return re.sub(rf"{re.escape(root)}(?![\w-]|\.\w)", _PLACEHOLDER, value)
     if isinstance(value, list):
         return [_portable(item, root) for item in value]
     if isinstance(value, dict):
@@ -216,16 +219,16 @@ def _final_text(trajectory: Trajectory) -> str:
     return (trajectory.final_result or "").strip() if trajectory.success else ""
 
 
-def _heard(final: str, last: str) -> str:
-    """What of the final text the last turn will say again; the folder's path will be another."""
-    return max(final.split(_MARK), key=len).strip() if final in last else ""
+def _final_text_in(final: str, last: str) -> str:
+    """Return the part of the final text that the replay repeats, without the folder's path."""
+    return max(final.split(_PLACEHOLDER), key=len).strip() if final in last else ""
 
 
 def _about(trajectory: Trajectory) -> str:
     count = len(trajectory.llm_interactions)
     return (
-        f"A recorded session of {count} replies. It shows what the agent and its tools make of "
-        "them; it cannot show how long the model thought, for it answers at once here."
+        f"A recorded session of {count} replies. It measures the work of the agent and its tools. "
+        "It cannot show how long the model thought: the scripted model replies at once."
     )
 
 
@@ -233,35 +236,35 @@ def _notes(
     trajectory: Trajectory, root: str, files: Mapping[str, str] | None, oracle: Oracle
 ) -> Iterator[str]:
     responses = [interaction.response for interaction in trajectory.llm_interactions]
-    if not any(call.name == FINISH for call in responses[-1].tool_calls or ()):
-        yield f"the session did not end with {FINISH}; a last turn that does was added"
+    if not any(call.name == FINISH_TOOL for call in responses[-1].tool_calls or ()):
+        yield f"the session did not end with {FINISH_TOOL}; a last turn with it was added"
     if any(not response.content and not response.tool_calls for response in responses):
-        yield "an empty reply was recorded; the script says a blank in its place"
+        yield "an empty reply was recorded; the script sends a blank instead"
     if not root:
-        yield "no --workspace was given: paths in it stay as they were on that machine"
+        yield "no --workspace was given: paths stay as recorded on that machine"
     if not files:
         yield "no --files were given: the session starts in an empty folder"
     if not _final_text(trajectory):
-        yield "the session was no success: write an [oracle] that says what shall be true"
+        yield "the session did not succeed: add an [oracle] with the expected result"
     elif not oracle.final_text:
-        yield "its last reply is not what it ended in: write an [oracle] of what shall be true"
-    if _MARK in json.dumps([msgspec.to_builtins(response) for response in responses]):
-        yield f"the model itself said {_MARK}; played again, that is the session's folder"
+        yield "the last reply differs from the final result: add an [oracle]"
+    if _PLACEHOLDER in json.dumps([msgspec.to_builtins(response) for response in responses]):
+        yield f"a model reply contains {_PLACEHOLDER}; the replay expands it to the workspace"
 
 
-def _said(record: Struct) -> dict[str, Any]:
-    """A record's fields but for those that are as they would be anyway."""
-    found: dict[str, Any] = {}
+def _changed_fields(record: Struct) -> dict[str, Any]:
+    """Return a record's required fields and the fields that differ from their defaults."""
+    fields: dict[str, Any] = {}
     for field in msgspec.structs.fields(type(record)):
         value = getattr(record, field.name)
         if field.required or value != field.default:
-            found[field.name] = _plain(value)
-    return found
+            fields[field.name] = _to_builtins(value)
+    return fields
 
 
-def _plain(value: Any) -> Any:
+def _to_builtins(value: Any) -> Any:
     if isinstance(value, Struct):
-        return _said(value)
+        return _changed_fields(value)
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [_to_builtins(item) for item in value]
     return value

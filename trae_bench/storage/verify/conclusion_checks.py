@@ -8,17 +8,10 @@ import msgspec
 
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.run import RunFile
-from trae_bench.stats.analysis import (
-    PairOfSamples,
-    comparisons,
-    group,
-    key_of,
-    noise_floor,
-    pair_outcome,
-    rows_for,
-    to_confirm,
-    wanted,
-)
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.confirmation import fresh_pairs_for, regressions_to_confirm
+from trae_bench.stats.noise import noise_floor
+from trae_bench.stats.pairs import PairOfSamples, group_samples, key_of, pair_outcome, row_keys
 from trae_bench.stats.stopping import GIVE_UP, NOISE_SHARE, asking, seconds_taken, target
 from trae_bench.storage.verify.inconsistency import Inconsistencies, Inconsistency
 
@@ -33,14 +26,14 @@ rest was spent before the first sample."""
 def check_stop(run: RunFile) -> Inconsistencies:
     """No cell took more pairs than planned. A run is `done` only if no cell needs another pair."""
     limits = run.header.limits
-    grouped, found = group(run.samples), to_confirm(run.comparisons)
+    grouped, found = group_samples(run.samples), regressions_to_confirm(run.comparisons)
     unsettled = asking(run.comparisons, limits, run.header.metrics)
     for cell in run.header.cells:
         place = f"pairs of {cell.scenario}, {cell.contrast.name} ({cell.mode})"
         counted, lost = _counts(grouped.get(key_of(cell), {}))
         maximum = target(cell, limits, run.header.metrics)
         if cell.confirms:
-            needed = wanted(cell, found)
+            needed = fresh_pairs_for(cell, found)
             # More than needed are fine: another row can move the look that asks for them.
             maximum = maximum if needed else 0
         else:
@@ -51,7 +44,7 @@ def check_stop(run: RunFile) -> Inconsistencies:
         ended_early = lost - counted >= GIVE_UP or cell.contrast.name == NOISE_FLOOR
         if run.stopped != "done" or counted >= needed or ended_early:
             continue
-        if cell.confirms or not counted or not unsettled.isdisjoint(rows_for(cell)):
+        if cell.confirms or not counted or not unsettled.isdisjoint(row_keys(cell)):
             problem = f"the run is done, but after {counted} of {needed} pairs it is not settled"
             yield Inconsistency("wrong", place, problem)
 
@@ -75,7 +68,7 @@ def check_noise(run: RunFile) -> Inconsistencies:
                 yield Inconsistency("wrong", f"header.cells[{number}]", problem)
     if _ended_for_time(run):
         return
-    grouped, limits = group(run.samples), header.limits
+    grouped, limits = group_samples(run.samples), header.limits
     for key, cell in floors.items():
         counted, lost = _counts(grouped.get(key, {}))
         maximum = target(cell, limits, header.metrics)
@@ -94,7 +87,7 @@ def _ended_for_time(run: RunFile) -> bool:
     if budget is None:
         return False
     noise = total = 0.0
-    for key, pairs in group(run.samples).items():
+    for key, pairs in group_samples(run.samples).items():
         seconds = sum(seconds_taken(filter(None, pair)) for pair in pairs.values())
         total += seconds
         noise += seconds if key.contrast == NOISE_FLOOR else 0.0

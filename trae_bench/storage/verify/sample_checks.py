@@ -12,7 +12,8 @@ from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.metrics import METRICS
 from trae_bench.model.run import RunFile
 from trae_bench.model.sample import Sample
-from trae_bench.stats.analysis import CellKey, group, key_of, key_of_sample
+from trae_bench.scenario.measurable import IN_PROCESS_METRICS
+from trae_bench.stats.pairs import CellKey, group_samples, key_of, key_of_sample
 from trae_bench.storage.verify.inconsistency import Inconsistencies, Inconsistency
 
 CLOCK_SLACK = 0.005
@@ -72,7 +73,7 @@ def check_order(run: RunFile) -> Inconsistencies:
             problem = f"pair {sample.pair} was taken after pair {before} of the same cell"
             yield Inconsistency("wrong", f"samples[{number}]", problem)
         last[key_of_sample(sample)] = max(sample.pair, before)
-    for key, pairs in group(run.samples).items():
+    for key, pairs in group_samples(run.samples).items():
         place = f"pairs of {key.scenario}, {key.contrast} ({key.mode})"
         numbers = sorted(pairs)
         if numbers[0] != 0:
@@ -102,7 +103,7 @@ def check_clock(run: RunFile) -> Inconsistencies:
         first, last = samples[0], samples[-1]
         if last.started < first.started:
             yield Inconsistency("wrong", place, "slot 1 started before slot 0")
-        if len(samples) > 1 and first.pid == last.pid:
+        if len(samples) > 1 and first.pid == last.pid and not ran_in_process(first):
             yield Inconsistency("wrong", place, f"both sides ran in process {first.pid}")
         if len(samples) > 1 and "wall" in first.metrics and last.started >= _end(first):
             yield Inconsistency("wrong", place, "one side ended before the other started")
@@ -128,6 +129,14 @@ def _together(samples: Sequence[Sample]) -> Iterator[tuple[int, list[Sample]]]:
     for _, items in groupby(enumerate(samples), key=batch):
         both = list(items)
         yield both[0][0], [sample for _, sample in both]
+
+
+def ran_in_process(sample: Sample) -> bool:
+    """Whether a trial ran in the process of trae-bench: it has no exit status and few metrics.
+
+    Both sides of such a pair run in one process, one after the other.
+    """
+    return sample.exit_status is None and sample.metrics.keys() <= IN_PROCESS_METRICS
 
 
 def _end(sample: Sample) -> float:
@@ -156,7 +165,7 @@ def check_answers(run: RunFile) -> Inconsistencies:
         place = f"samples[{number}]"
         digests = [_DIGEST.fullmatch(text) for text in (sample.transcript, sample.workspace)]
         if sample.status == "ok":
-            if sample.exit_status != 0:
+            if sample.exit_status != 0 and not ran_in_process(sample):
                 yield Inconsistency("wrong", place, f"ok with exit status {sample.exit_status}")
             if not all(digests):
                 yield Inconsistency("wrong", place, "ok without a digest of its answer")
@@ -180,6 +189,8 @@ def check_figures(run: RunFile) -> Inconsistencies:
     for number, samples in _together(run.samples):
         # Both sides of a duet share one core if processes can be pinned.
         if len(samples) < 2 or not run.header.machine.get("cores_usable"):
+            continue
+        if ran_in_process(samples[0]):
             continue
         cpu = sum(sample.metrics.get("cpu", 0.0) for sample in samples)
         span = max(map(_end, samples)) - samples[0].started

@@ -1,13 +1,14 @@
-"""Environments to weigh: for each set of extras what the agent needs, installed afresh and kept.
+"""Creates and caches environments with the agent's requirements, whose size a trial measures.
 
-They are made before the first trial, by uv or else pip, with what the user has set for these
-(index, proxy, certificates) and the versions of constraints.txt; `inventory.py` weighs them
-within the trials. Where they cannot be made, as without a network, the lists are weighed that
-the distributions installed here bring along.
+uv or pip creates them before the first trial, with the user's installer settings (index, proxy,
+certificates) and the versions of constraints.txt. `inventory.py` measures them in the trials. If
+no environment can be created, as without a network, the RECORD lists of the distributions
+installed here are measured.
 
-An environment lies in the cache under the hash of all that decides what is in it. Its scripts
-do not run: it is made under another name, and moved when it is whole. It may be removed at
-any time but during a run; what no run has used for `KEPT_DAYS` is removed when another is made.
+The name of a cached environment is the hash of everything that determines its content. It is
+created under another name and then moved, so its scripts do not run. It may be deleted at any
+time except during a run. Environments that no run has used for `KEPT_DAYS` are deleted when
+another is created.
 """
 
 import hashlib
@@ -39,36 +40,36 @@ if TYPE_CHECKING:
 Extras = tuple[str, ...]
 
 STEP_SECONDS = 300.0
-"""That one step of making an environment may take: a slow index, a slow disk."""
+"""Timeout of each step in creating an environment, for slow indexes and disks."""
 _VERSION_SECONDS = 10.0
-_HEEDED = re.compile(
+_INSTALLER_SETTINGS = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|NETRC|DBUS_SESSION_BUS_ADDRESS"
     r"|PIP_\w+|UV_(?!PUBLISH)\w+|XDG_\w+|\w*SSL_CERT_\w+|(REQUESTS|CURL)_CA_BUNDLE|\w+_PROXY",
     re.IGNORECASE,
 )
-"""Settings that an installer, or its way to an index, may need."""
-_ASTRAY = frozenset({"PIP_PREFIX", "PIP_ROOT", "PIP_TARGET", "PIP_USER"})
-"""Settings that would send what is installed to another place."""
+"""Environment variables that an installer or its connection to an index may need."""
+_TARGET_SETTINGS = frozenset({"PIP_PREFIX", "PIP_ROOT", "PIP_TARGET", "PIP_USER"})
+"""Settings that would install to another folder."""
 _SOME_NOT_COMPILED = 1
-"""Exit status of compileall; packages may bring files for other versions of Python."""
+"""Exit status of compileall. Packages may contain files for other versions of Python."""
 _FORMAT = 1
-"""Goes up when environments are made in another way, so that old ones are not taken."""
+"""Increased when environments are created differently, so that old ones are not used."""
 KEPT_DAYS = 30.0
-"""Cached folders that no run has used for so long are removed."""
+"""Cached folders that no run has used for this long are deleted."""
 
 
 class Installer(Struct, frozen=True):
-    """A tool that makes environments; its command lines, with `{prefix}` for the folder."""
+    """The commands of a tool that creates environments. `{prefix}` is the folder."""
 
     name: str
-    """With its version."""
+    """Name and version."""
     make: tuple[str, ...]
     fill: tuple[str, ...]
-    """`{constraints}` is the file; the requirements are appended."""
+    """`{constraints}` is the constraints file. The requirements are appended."""
 
 
 class Work(Struct, frozen=True):
-    """What a trial counts; see `inventory.py`."""
+    """What a trial measures; see `inventory.py`."""
 
     prefix: str = ""
     empty: str = ""
@@ -76,29 +77,34 @@ class Work(Struct, frozen=True):
 
 
 class Installs(Struct, frozen=True):
-    """All that a run has to weigh."""
+    """The environments of a run."""
 
     installer: str = ""
-    """Which made the environments; `none` where none could be made."""
+    """The installer that created the environments. `none` if none could be created."""
     work: dict[Extras, Work] = {}
 
     @property
     def facts(self) -> dict[str, str]:
-        """For the run's header."""
+        """Facts for the run's header."""
         return {"installer": self.installer} if self.installer else {}
 
     def command(self, extras: Extras, home: Path, report_fd: int) -> tuple[str, ...]:
-        """Of a process that weighs what these extras need. Puts a file into `home`."""
+        """Return the command that measures the requirements of these extras.
+
+        It creates a file in `home`.
+        """
         if extras not in self.work:
-            raise CannotMeasure(f"no environment was made for the extras {', '.join(extras)}")
-        errand = msgspec.to_builtins(self.work[extras]) | {"report_fd": report_fd}
+            raise CannotMeasure(
+                f"no environment for the extras {', '.join(extras)}; start a new run"
+            )
+        work = msgspec.to_builtins(self.work[extras]) | {"report_fd": report_fd}
         path = home / "work.json"
-        path.write_bytes(msgspec.json.encode(errand))
+        path.write_bytes(msgspec.json.encode(work))
         return (sys.executable, "-I", "-S", inventory.__file__, str(path))
 
 
 class NotMade(Exception):
-    """An environment could not be made, and why."""
+    """An environment cannot be created. The message gives the reason."""
 
 
 def provide(
@@ -108,12 +114,12 @@ def provide(
     installers: Sequence[Installer] | None = None,
     cache: Path | None = None,
 ) -> Installs:
-    """Environments for these sets of extras, by the first installer that can make them all.
+    """Create an environment for each set of extras, with the first installer that can.
 
-    Where none can, `say` is told why, and the lists are taken that the distributions installed
-    here bring along. Raises `CannotMeasure` where some are not installed here, either.
+    If none can, pass the reason to `say` and use the RECORD lists of the distributions installed
+    here. Raises `CannotMeasure` if some of these are not installed.
     """
-    # Imported here because they cost every start some 30 ms.
+    # Imported here because the import takes about 30 ms.
     from trae_bench.subject.install.requirements import declared, needed
 
     own = declared()
@@ -121,18 +127,18 @@ def provide(
     problems = []
     for installer in available() if installers is None else installers:
         try:
-            made = Workshop(installer, say, cache or cache_folder())
-            empty = str(made.environment(()))
+            builder = EnvironmentBuilder(installer, say, cache or cache_folder())
+            empty = str(builder.environment(()))
             return Installs(
                 installer.name,
                 {
-                    extras: Work(prefix=str(made.environment(asked)), empty=empty)
-                    for extras, asked in requirements.items()
+                    extras: Work(prefix=str(builder.environment(needs)), empty=empty)
+                    for extras, needs in requirements.items()
                 },
             )
         except NotMade as error:
             problems.append(f"{installer.name}: {error}")
-    return _installed_here(requirements, say, problems or ["neither uv nor pip is here"])
+    return _installed_here(requirements, say, problems or ["neither uv nor pip is installed"])
 
 
 def _installed_here(
@@ -140,36 +146,36 @@ def _installed_here(
     say: Callable[[str], None],
     problems: Sequence[str],
 ) -> Installs:
-    why = "no environment could be made to be weighed: " + "\n".join(problems)
+    reason = "cannot create an environment to measure: " + "\n".join(problems)
     try:
-        work = {extras: Work(records=_records(asked)) for extras, asked in requirements.items()}
+        work = {extras: Work(records=_records(needs)) for extras, needs in requirements.items()}
     except (LookupError, ValueError) as error:
         raise CannotMeasure(
-            f"{why}\nnor can the lists of what is installed here be weighed: {error}; make the "
-            "package index reachable, or install trae-bench[all-providers] here"
+            f"{reason}\nthe distributions installed here cannot be measured either: {error}; make "
+            "the package index reachable, or install trae-bench[all-providers] here"
         ) from error
     say(
-        f"{why}\nso there is no install_size; closure_size and distributions are of what is "
-        "installed here"
+        f"{reason}\nso there is no install_size; closure_size and distributions refer to the "
+        "distributions installed here"
     )
     return Installs("none", work)
 
 
-def _records(asked: "Sequence[Requirement]") -> tuple[str, ...]:
-    """The `RECORD` files of all that is installed here because of these requirements."""
+def _records(requirements: "Sequence[Requirement]") -> tuple[str, ...]:
+    """Return the RECORD files of these requirements and their dependencies, as installed here."""
     from trae_bench.subject.install.requirements import closure
 
-    found = []
-    for name, distribution in sorted(closure(asked).items()):
+    records = []
+    for name, distribution in sorted(closure(requirements).items()):
         record = next((f for f in distribution.files or () if f.match("*.dist-info/RECORD")), None)
         if record is None:
-            raise LookupError(f"{name} has no list of its files (RECORD)")
-        found.append(str(record.locate()))
-    return tuple(found)
+            raise LookupError(f"{name} has no RECORD file")
+        records.append(str(record.locate()))
+    return tuple(records)
 
 
 def available() -> Iterator[Installer]:
-    """Which installers are here, the faster one first."""
+    """Yield the installers on this host, the faster one first."""
     uv = shutil.which("uv")
     if uv and (version := _version_of(uv)):
         options = ("--quiet", "--no-compile-bytecode", "--only-binary", ":all:")
@@ -195,7 +201,7 @@ def available() -> Iterator[Installer]:
 
 
 def _version_of(uv: str) -> str:
-    """`uv 1.2.3`; empty where it does not run."""
+    """Return `uv 1.2.3`. Empty if it does not run."""
     try:
         done = subprocess.run(
             [uv, "--version"],
@@ -210,22 +216,21 @@ def _version_of(uv: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where environments are kept, as the XDG specification has it."""
+    """Return the folder of cached environments, by the XDG Base Directory specification."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     home = Path(cache) if cache.startswith("/") else Path.home() / ".cache"
     return home / "trae-bench" / "installs"
 
 
 def used(place: Path) -> None:
-    """Note that a run uses this cached folder, so that it is not swept away."""
-    # Whose cache is read-only has no sweeps, either.
+    """Mark a cached folder as used by a run, so that `sweep` keeps it."""
+    # A read-only cache is never swept.
     with suppress(OSError):
         os.utime(place)
 
 
 def sweep(folder: Path) -> None:
-    """Remove the cached folders that have not been used for long; what cannot be removed does
-    no harm."""
+    """Delete the cached folders that no run has used for `KEPT_DAYS`. Errors are ignored."""
     oldest = time.time() - KEPT_DAYS * 86400
     for place in folder.iterdir():
         with suppress(OSError):
@@ -234,9 +239,9 @@ def sweep(folder: Path) -> None:
 
 
 def constraints() -> Path:
-    """The versions to install: inside an installed package, beside it in a checkout.
+    """Return the constraints file: in an installed package, or beside it in a checkout.
 
-    Raises `CannotMeasure` where they are in neither place.
+    Raises `CannotMeasure` if there is none.
     """
     package = Path(__file__).resolve().parents[2]
     for path in (package / "_constraints.txt", package.parent / "constraints.txt"):
@@ -245,13 +250,10 @@ def constraints() -> Path:
     raise CannotMeasure(f"no constraints.txt beside {package}; install the package again")
 
 
-# -- making one -------------------------------------------------------------------------
+class EnvironmentBuilder:
+    """Creates environments with one installer, and caches them in a folder.
 
-
-class Workshop:
-    """Makes environments with one installer, and keeps them in a folder.
-
-    `lock` has the versions to install, by default those of this release.
+    `lock` is the constraints file. By default, it is that of this release.
     """
 
     def __init__(
@@ -266,43 +268,46 @@ class Workshop:
         self._folder = folder
         self._constraints = lock or constraints()
 
-    def environment(self, asked: "Sequence[Requirement]") -> Path:
-        """The folder of one in which this is installed. Raises `NotMade`."""
-        target = self._folder / self._key(asked)
+    def environment(self, requirements: "Sequence[Requirement]") -> Path:
+        """Return the folder of an environment with these requirements. Raises `NotMade`."""
+        target = self._folder / self._key(requirements)
         try:
             if not target.is_dir():
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 sweep(self._folder)
                 with TemporaryDirectory(dir=self._folder, prefix="making-") as scratch:
-                    self._make(Path(scratch, "environment"), asked)
+                    self._make(Path(scratch, "environment"), requirements)
                     _move(Path(scratch, "environment"), target)
         except OSError as error:
-            raise NotMade(f"{error}; name another folder with XDG_CACHE_HOME") from error
+            raise NotMade(f"{error}; set XDG_CACHE_HOME to another folder") from error
         used(target)
         return target
 
-    def _key(self, asked: "Sequence[Requirement]") -> str:
-        """Names of one length, because the length is in what is weighed."""
-        decides = (
-            *(_FORMAT, self._installer, list(map(str, asked))),
+    def _key(self, requirements: "Sequence[Requirement]") -> str:
+        """Return a name of fixed length, because installed scripts contain it."""
+        content = (
+            *(_FORMAT, self._installer, list(map(str, requirements))),
             *(self._constraints.read_text("utf-8"), sys.version, sys.base_prefix),
             sysconfig.get_platform(),
         )
-        return hashlib.sha256(msgspec.json.encode(decides)).hexdigest()[:32]
+        return hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:32]
 
-    def _make(self, prefix: Path, asked: "Sequence[Requirement]") -> None:
+    def _make(self, prefix: Path, requirements: "Sequence[Requirement]") -> None:
         with closing(LauncherClient()) as launcher:
             self._step(launcher, prefix, self._filled(self._installer.make, prefix))
-            if asked:
-                self._say(f"{self._installer.name} installs {', '.join(map(str, asked))}")
-                argv = (*self._filled(self._installer.fill, prefix), *map(str, asked))
+            if requirements:
+                names = list(map(str, requirements))
+                self._say(f"{self._installer.name} installs {', '.join(names)}")
+                argv = (*self._filled(self._installer.fill, prefix), *names)
                 self._step(launcher, prefix, argv)
-            if missing := _missing(prefix, asked):
-                raise NotMade(f"{', '.join(missing)} went to another place; look at its settings")
-            # The empty one, too: the installer itself may leave modules in both.
+            if missing := _missing(prefix, requirements):
+                raise NotMade(
+                    f"{', '.join(missing)} was installed to another folder; check its settings"
+                )
+            # Also the empty environment: an installer may add modules to both.
             compiled = ("-m", "compileall", "-qq", "-j", "0", "-s", str(prefix), str(prefix))
             argv = (sys.executable, "-I", *compiled)
-            self._step(launcher, prefix, argv, may_end=_SOME_NOT_COMPILED)
+            self._step(launcher, prefix, argv, allowed_status=_SOME_NOT_COMPILED)
 
     def _filled(self, argv: Sequence[str], prefix: Path) -> list[str]:
         return [
@@ -311,31 +316,36 @@ class Workshop:
         ]
 
     def _step(
-        self, launcher: LauncherClient, prefix: Path, argv: Sequence[str], may_end: int = 0
+        self, launcher: LauncherClient, prefix: Path, argv: Sequence[str], allowed_status: int = 0
     ) -> None:
         log = prefix.with_name(f"log-{len(list(prefix.parent.iterdir()))}")
         job = Job(argv=tuple(argv), env=_environment(), cwd=str(prefix.parent), log=str(log))
-        (ended,) = launcher.run([job], STEP_SECONDS)
-        if ended.failure is not None and ended.exit_status != may_end:
-            raise NotMade(f"{ended.failure}{last_words(log)}")
+        (result,) = launcher.run([job], STEP_SECONDS)
+        if result.failure is not None and result.exit_status != allowed_status:
+            raise NotMade(f"{result.failure}{last_words(log)}")
 
 
-def _missing(prefix: Path, asked: "Sequence[Requirement]") -> list[str]:
-    """What is not there though the installer was content."""
+def _missing(prefix: Path, requirements: "Sequence[Requirement]") -> list[str]:
+    """Return the requirements that are missing although the installer succeeded."""
     from trae_bench.subject.install.requirements import normal
 
-    found = prefix.glob("lib*/python*/site-packages/*.dist-info")
-    there = {normal(path.name.partition("-")[0]) for path in found}
-    return sorted({one.name for one in asked} - there)
+    folders = prefix.glob("lib*/python*/site-packages/*.dist-info")
+    installed = {normal(path.name.partition("-")[0]) for path in folders}
+    return sorted({requirement.name for requirement in requirements} - installed)
 
 
 def _environment() -> dict[str, str]:
-    """What an installer needs of the user's own: no key of anything else is given to a tool that
-    handles what strangers wrote."""
+    """Return the user's variables that an installer needs.
+
+    Other variables may hold API keys, which untrusted packages must not see.
+    """
     return {
         name: value
         for name, value in os.environ.items()
-        if _HEEDED.fullmatch(name) and name not in _ASTRAY and _is_text(name) and _is_text(value)
+        if _INSTALLER_SETTINGS.fullmatch(name)
+        and name not in _TARGET_SETTINGS
+        and _is_text(name)
+        and _is_text(value)
     } | {"PIP_NO_INPUT": "1"}
 
 
@@ -344,7 +354,7 @@ def _is_text(text: str) -> bool:
 
 
 def _move(made: Path, target: Path) -> None:
-    """Into its place at once, unless another bench was faster."""
+    """Move an environment into place atomically, unless another run has created it already."""
     try:
         made.rename(target)
     except OSError:

@@ -1,18 +1,17 @@
-"""The child's side of a trial that weighs an install: takes the inventory of an environment.
+"""Runs inside a trial that measures an install: takes the inventory of an environment.
 
     python -I -S inventory.py WORK.json
 
-Run as a script, imported by no room; it imports nothing of this package, and nothing of what
-it counts is imported or run. `WORK.json` says what to count:
+It is a script that no module imports. It imports nothing of this package, and neither imports
+nor runs what it measures. Fields of `WORK.json`:
 
     prefix      folder of an environment
-    empty       folder of one like it with nothing installed, which is taken away
-    records     in place of both, where there is no such environment: `RECORD` files, each the
-                list that a distribution brings of its own files
-    report_fd   where the report goes; `records.ChildReport` says what it holds
+    empty       folder of an environment without distributions, which is subtracted
+    records     instead of both: RECORD files, which list the files of a distribution
+    report_fd   file descriptor that receives the `ChildReport` (see `model/sample.py`)
 
-Sizes are bytes of content (`st_size`). Links are not followed, and of hard links one counts.
-Byte-code is counted apart: whether it is there depends on who installed, and on who has run it.
+Sizes are bytes of content (`st_size`). Links are not followed, and hard links count once.
+Byte-code is counted separately, because it depends on the installer and on earlier runs.
 """
 
 import csv
@@ -24,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 MEASURED = "measured"
-"""What the report says where an agent's would have its answer."""
+"""The report's final text."""
 
 Sizes = dict[str, int]
 """Bytes by path."""
@@ -42,31 +41,31 @@ def main() -> None:
 
 
 def of_records(records: Sequence[Path]) -> dict[str, int]:
-    """Of distributions that lie anywhere, as their own lists have it."""
+    """Measure installed distributions by their RECORD files."""
     return {"closure_size": sum(listed(records).values()), "distributions": len(records)}
 
 
 def of_environment(prefix: Path, empty: Path) -> dict[str, int]:
-    """What an environment has more than the empty one, and what its lists say of that."""
-    there, before = sizes(prefix), sizes(empty)
-    records, records_before = _records(there), _records(before)
-    closure = _less(
+    """Measure the files that an environment has in addition to the empty one."""
+    full, base = sizes(prefix), sizes(empty)
+    records, base_records = _records(full), _records(base)
+    closure = _difference(
         _below(prefix, listed(prefix / path for path in records)),
-        _below(empty, listed(empty / path for path in records_before)),
+        _below(empty, listed(empty / path for path in base_records)),
     )
-    files = _less(_without_bytecode(there), _without_bytecode(before))
-    everything = sum(there.values()) - sum(before.values())
+    files = _difference(_without_bytecode(full), _without_bytecode(base))
+    everything = sum(full.values()) - sum(base.values())
     return {
         "install_size": sum(files.values()),
         "bytecode_size": everything - sum(files.values()),
         "closure_size": sum(closure.values()),
-        "unrecorded_size": sum(map(abs, _less(files, closure).values())),
-        "distributions": len(records) - len(records_before),
+        "unrecorded_size": sum(map(abs, _difference(files, closure).values())),
+        "distributions": len(records) - len(base_records),
     }
 
 
 def sizes(root: Path) -> Sizes:
-    """Of every regular file below `root`, by its path from there. Raises `OSError`."""
+    """Return the sizes of all regular files, by path relative to `root`. Raises `OSError`."""
     found: Sizes = {}
     seen: set[tuple[int, int]] = set()
     for folder, _, names in os.walk(root, onerror=_raise):
@@ -80,10 +79,10 @@ def sizes(root: Path) -> Sizes:
 
 
 def listed(records: Iterable[Path]) -> Sizes:
-    """What `RECORD` files list, by whole path: a file in two of them counts once.
+    """Return the sizes in RECORD files, by absolute path. A file in two of them counts once.
 
-    Byte-code is left out. A list does not tell its own size, which is that of the other lines.
-    Raises `OSError`, and `ValueError` for a file that is no such list.
+    Byte-code is left out. A RECORD file does not list its own size, which is the length of its
+    other lines. Raises `OSError`, and `ValueError` if a file is not a RECORD file.
     """
     found: Sizes = {}
     for record in records:
@@ -92,7 +91,7 @@ def listed(records: Iterable[Path]) -> Sizes:
             ((path, _, size),) = csv.reader([line.decode()])
             if not _is_bytecode(path):
                 own += len(line)
-                # Scripts are listed by a way out of the folder and down again.
+                # The paths of scripts start with `../`.
                 found[os.path.normpath(record.parent.parent / path)] = int(size or 0)
         found[os.path.normpath(record)] = own
     return found
@@ -114,9 +113,9 @@ def _is_bytecode(path: str) -> bool:
     return path.endswith(".pyc")
 
 
-def _less(these: Sizes, those: Sizes) -> Sizes:
-    """The differences, path by path; a path that is missing has 0."""
-    return {path: these.get(path, 0) - those.get(path, 0) for path in these.keys() | those}
+def _difference(left: Sizes, right: Sizes) -> Sizes:
+    """Subtract path by path. The size of a missing path is 0."""
+    return {path: left.get(path, 0) - right.get(path, 0) for path in left.keys() | right}
 
 
 def _raise(error: OSError) -> None:

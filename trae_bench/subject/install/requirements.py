@@ -1,6 +1,6 @@
-"""What this distribution needs, by its extras: requirements and markers as PEP 508 has them.
+"""The requirements of this distribution and its extras, as PEP 508 defines them.
 
-In a checkout pyproject.toml says so, elsewhere the metadata of what is installed.
+They come from pyproject.toml in a checkout, otherwise from the installed metadata.
 """
 
 import ast
@@ -29,31 +29,31 @@ _REQUIREMENT = re.compile(
 
 
 class Requirement(Struct, frozen=True):
-    """A distribution that another one asks for."""
+    """A distribution that another one requires."""
 
     name: str
-    """Lower-case words joined by dashes, as PEP 503 has it."""
+    """Normalised by PEP 503: lower case, with dashes."""
     extras: tuple[str, ...] = ()
     version: str = ""
-    """Which will do, `>=1,<2` say, or `@URL`; empty for any."""
+    """Version specifier such as `>=1,<2`, or `@URL`. Empty for any version."""
     marker: str = ""
-    """When it is asked for at all; empty for always."""
+    """Condition under which it is required. Empty for always."""
 
     def __str__(self) -> str:
-        """As a command line wants it, without the marker."""
+        """Format for a command line, without the marker."""
         extras = f"[{','.join(self.extras)}]" if self.extras else ""
         return f"{self.name}{extras} {self.version}".rstrip()
 
 
 class Declared(Struct, frozen=True):
-    """What a distribution says of itself."""
+    """The requirements and extras that a distribution declares."""
 
     requirements: tuple[Requirement, ...] = ()
     extras: frozenset[str] = frozenset()
 
 
 class Project(Struct, frozen=True):
-    """What is needed of the `[project]` of a pyproject.toml."""
+    """The fields of `[project]` in pyproject.toml that are used here."""
 
     name: str = ""
     dependencies: tuple[str, ...] = ()
@@ -63,10 +63,10 @@ class Project(Struct, frozen=True):
 
 
 def parse(text: str) -> Requirement:
-    """Raises `ValueError` for what is no requirement."""
+    """Parse a requirement. Raises `ValueError` if it is invalid."""
     match = _REQUIREMENT.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no requirement")
+        raise ValueError(f"{text!r} is not a requirement")
     extras = (normal(extra.strip()) for extra in (match["extras"] or "").split(","))
     return Requirement(
         normal(match["name"]),
@@ -77,14 +77,14 @@ def parse(text: str) -> Requirement:
 
 
 def normal(name: str) -> str:
-    """The one spelling of a distribution's or an extra's name (PEP 503, PEP 685)."""
+    """Normalise the name of a distribution or extra (PEP 503, PEP 685)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def declared(package: Path | None = None) -> Declared:
-    """Of this distribution; nothing where nobody knows. `package` is this package's folder.
+    """Return what this distribution declares. Empty if there is neither project nor metadata.
 
-    Raises `CannotMeasure` for what cannot be read as requirements.
+    `package` is this package's folder. Raises `CannotMeasure` if a requirement is invalid.
     """
     file = (package or Path(__file__).resolve().parents[2]).parent / "pyproject.toml"
     try:
@@ -97,43 +97,43 @@ def declared(package: Path | None = None) -> Declared:
         except ValueError as error:
             raise CannotMeasure(f"{file}: {error}") from error
     try:
-        there = metadata.distribution(DISTRIBUTION)
+        installed = metadata.distribution(DISTRIBUTION)
     except metadata.PackageNotFoundError:
         return Declared()
-    extras = frozenset(there.metadata.get_all("Provides-Extra") or ())
-    return Declared(tuple(map(parse, there.requires or ())), extras)
+    extras = frozenset(installed.metadata.get_all("Provides-Extra") or ())
+    return Declared(tuple(map(parse, installed.requires or ())), extras)
 
 
 def project_of(file: Path) -> Project:
-    """The `[project]` of a pyproject.toml. Raises `OSError`, and `ValueError` for what is none."""
+    """Read `[project]` from pyproject.toml. Raises `OSError`, or `ValueError` if it is invalid."""
     try:
         table = tomllib.loads(bounded_io.text(file)).get("project", {})
     except RecursionError as error:
-        raise ValueError("nested too deep") from error
+        raise ValueError("nested too deeply") from error
     return msgspec.convert(table, Project)
 
 
 def _of_project(project: Project) -> Declared:
     extras = project.extras
     always = [parse(text) for text in project.dependencies]
-    sometimes = [
-        Requirement(asked.name, asked.extras, asked.version, _with_extra(asked.marker, extra))
+    optional = [
+        Requirement(need.name, need.extras, need.version, _with_extra(need.marker, extra))
         for extra, texts in extras.items()
-        for asked in map(parse, texts)
+        for need in map(parse, texts)
     ]
-    return Declared((*always, *sometimes), frozenset(extras))
+    return Declared((*always, *optional), frozenset(extras))
 
 
 def _with_extra(marker: str, extra: str) -> str:
-    asked = f'extra == "{extra}"'
-    return f"({marker}) and {asked}" if marker else asked
+    condition = f'extra == "{extra}"'
+    return f"({marker}) and {condition}" if marker else condition
 
 
-def needed(extras: Collection[str], of: Declared) -> tuple[Requirement, ...]:
-    """What has to be there for these extras, in order of names, without markers: those that
-    are not true here are left out, and the distribution's own extras are followed.
+def needed(extras: Collection[str], project: Declared) -> tuple[Requirement, ...]:
+    """Return the requirements of these extras on this host, sorted by name, without markers.
 
-    Raises `CannotMeasure` for a marker that cannot be read.
+    References to the distribution's own extras are followed. Raises `CannotMeasure` if a marker
+    is invalid.
     """
     found: set[tuple[str, tuple[str, ...], str]] = set()
     todo, done = ["", *extras], set()
@@ -142,37 +142,37 @@ def needed(extras: Collection[str], of: Declared) -> tuple[Requirement, ...]:
         if extra in done:
             continue
         done.add(extra)
-        for asked in of.requirements:
+        for need in project.requirements:
             try:
-                wanted = holds(asked.marker, extra)
+                applies = holds(need.marker, extra)
             except ValueError as error:
-                raise CannotMeasure(f"{asked.name}: {error}") from error
-            if not wanted:
+                raise CannotMeasure(f"{need.name}: {error}") from error
+            if not applies:
                 continue
-            if asked.name == DISTRIBUTION:
-                todo += asked.extras
+            if need.name == DISTRIBUTION:
+                todo += need.extras
             else:
-                found.add((asked.name, asked.extras, asked.version))
-    return tuple(Requirement(*each) for each in sorted(found))
+                found.add((need.name, need.extras, need.version))
+    return tuple(Requirement(*fields) for fields in sorted(found))
 
 
-def closure(asked: Collection[Requirement]) -> dict[str, metadata.Distribution]:
-    """All that is installed here because of these requirements, by name.
+def closure(requirements: Collection[Requirement]) -> dict[str, metadata.Distribution]:
+    """Return the installed distributions of these requirements and their dependencies, by name.
 
-    Raises `LookupError` for what is not installed, `ValueError` for what it cannot read.
+    Raises `LookupError` if one is not installed, `ValueError` if its metadata is invalid.
     """
     found: dict[str, metadata.Distribution] = {}
     done: set[tuple[str, str]] = set()
-    todo = list(asked)
+    todo = list(requirements)
     while todo:
-        one = todo.pop()
-        if one.name not in found:
-            found[one.name] = _installed(one.name)
-        for extra in ("", *one.extras):
-            if (one.name, extra) not in done:
-                done.add((one.name, extra))
-                further = map(parse, found[one.name].requires or ())
-                todo += [each for each in further if holds(each.marker, extra)]
+        need = todo.pop()
+        if need.name not in found:
+            found[need.name] = _installed(need.name)
+        for extra in ("", *need.extras):
+            if (need.name, extra) not in done:
+                done.add((need.name, extra))
+                dependencies = map(parse, found[need.name].requires or ())
+                todo += [other for other in dependencies if holds(other.marker, extra)]
     return found
 
 
@@ -199,10 +199,10 @@ _OPERATORS: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 
 
 def holds(marker: str, extra: str = "") -> bool:
-    """Whether a marker is true of this Python, here, with that extra.
+    """Return whether a marker is true for this Python, this host and this extra.
 
-    A marker is a Python expression but for the operators `~=` and `===`, which hardly anyone
-    uses in one. Raises `ValueError` for what it cannot read.
+    Markers are parsed as Python expressions. The operators `~=` and `===` are not supported.
+    Raises `ValueError` if a marker cannot be read.
     """
     if not marker:
         return True
@@ -239,7 +239,7 @@ def _text(node: ast.expr, here: Mapping[str, str]) -> str:
 
 
 def _version(text: str) -> list[int]:
-    """The release, without zeros at the end: 3.11 and 3.11.0 are one."""
+    """Return the release numbers without trailing zeros, so that 3.11 equals 3.11.0."""
     match = re.match(r"\d+(\.\d+)*$|\d+(\.\d+)*(?=[a-z+])", text)
     if match is None:
         raise ValueError(f"{text!r} cannot be read as a version in a marker")
@@ -250,7 +250,7 @@ def _version(text: str) -> list[int]:
 
 
 def _here() -> dict[str, str]:
-    """What a marker can ask for, by PEP 508."""
+    """Return the environment variables of markers (PEP 508)."""
     return {
         "os_name": os.name,
         "sys_platform": sys.platform,

@@ -1,9 +1,8 @@
-"""Connections over real sockets: which are opened, which are used again, by whom."""
+"""Transports over real sockets: which connections are opened and which are reused."""
 
 import asyncio
 import base64
 import gc
-import json
 import logging
 import ssl
 import subprocess
@@ -13,29 +12,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import trustme
 
-from agent_core import _http, connection_pool
-from agent_core.connection_pool import (
-    ConnectionPoolManager,
-    FreshConnections,
-    PooledOpenAIClient,
-    get_pooled_client,
-    pool_metrics,
-)
+from agent_core import _http, loop_pools
+from agent_core.connection_metrics import pool_metrics
+from agent_core.connections import FreshConnections
 from agent_core.errors import ConfigError, ConnectionFailedError
+from agent_core.pooled_connections import PooledConnections
 from agent_core.ports import Connections, Request, Response
 from agent_core.retries import BackOff, Clock
 from tests.agent_core.h2_server import serving_h2
-from tests.agent_core.raw_server import Asked, RawServer, Step, answers, http, serving
+from tests.agent_core.raw_server import RawServer, ReceivedRequest, Step, answers, http, serving
 from tests.agent_core.test_retries import Time
 
 pytestmark = pytest.mark.anyio
 
 Make = Callable[..., Any]
-both_sides = pytest.mark.parametrize("make", [FreshConnections, ConnectionPoolManager])
+both_sides = pytest.mark.parametrize("make", [FreshConnections, PooledConnections])
 QUICK: dict[str, float | None] = {"connect": 5.0, "read": 5.0, "write": 5.0}
 
 
@@ -54,11 +47,11 @@ def instant() -> Time:
     return Time(chance=0.5)
 
 
-# ------------------------------------------------------------------------ the two bodies
+# ---------------------------------------------------------------------- both transports
 
 
 @both_sides
-async def test_what_is_sent_and_what_comes_back(make: Make) -> None:
+async def test_request_and_response_are_complete(make: Make) -> None:
     async with serving(answers(http(b"[1]", 418, x_any="yes"))) as server:
         connections = make()
         response = await connections.post(request(server, url=f"{server.url}/chat?a=b"))
@@ -71,8 +64,8 @@ async def test_what_is_sent_and_what_comes_back(make: Make) -> None:
     assert asked.body == b'{"a": 1}'
 
 
-async def test_kept_alive_or_not() -> None:
-    for make, opened in ((FreshConnections, 5), (ConnectionPoolManager, 1)):
+async def test_only_pooled_connections_are_kept_alive() -> None:
+    for make, opened in ((FreshConnections, 5), (PooledConnections, 1)):
         async with serving(answers(http())) as server:
             connections = make()
             await ask(connections, server, 5)
@@ -84,77 +77,77 @@ async def test_kept_alive_or_not() -> None:
         assert stats["tls_handshakes"] == stats["retries"] == 0
 
 
-async def test_a_hundred_sessions_at_once() -> None:
+async def test_hundred_concurrent_sessions() -> None:
     async def session(server: RawServer) -> None:
-        connections = ConnectionPoolManager()
+        connections = PooledConnections()
         for response in await ask(connections, server, 4):
             assert response.status == 200
         await connections.close()
 
     script = answers(Step(http(), after=0.005))
-    async with serving(script) as server, ConnectionPoolManager():
+    async with serving(script) as server, PooledConnections():
         await asyncio.gather(*(session(server) for _ in range(100)))
     assert len(server.asked) == 400
-    assert server.most_at_once > 50
+    assert server.max_concurrent > 50
     assert server.connections <= 100
 
 
-async def test_sessions_one_after_another_share_while_somebody_stays() -> None:
+async def test_consecutive_sessions_share_while_one_manager_is_open() -> None:
     async with serving(answers(http())) as server:
-        async with ConnectionPoolManager():
+        async with PooledConnections():
             for _ in range(3):
-                async with ConnectionPoolManager() as session:
+                async with PooledConnections() as session:
                     await ask(session, server)
         assert server.connections == 1
-        async with ConnectionPoolManager() as session:
+        async with PooledConnections() as session:
             await ask(session, server)
     assert server.connections == 2
 
 
-async def test_requests_of_one_session_are_bounded() -> None:
+async def test_concurrent_requests_are_limited() -> None:
     async with (
         serving(answers(Step(http(), after=0.005))) as server,
-        ConnectionPoolManager(max_connections=2) as session,
+        PooledConnections(max_connections=2) as session,
     ):
         await asyncio.gather(*(session.post(request(server)) for _ in range(8)))
-    assert server.most_at_once == 2
+    assert server.max_concurrent == 2
     assert server.connections == 2
 
 
-async def test_idle_connections_are_bounded() -> None:
+async def test_idle_connections_are_limited() -> None:
     async with (
         serving(answers(Step(http(), after=0.005))) as server,
-        ConnectionPoolManager(max_keepalive_connections=1) as session,
+        PooledConnections(max_keepalive_connections=1) as session,
     ):
         for _ in range(2):
             await asyncio.gather(*(session.post(request(server)) for _ in range(3)))
     assert server.connections == 5
 
 
-async def test_idle_connections_are_bounded_over_all_keys() -> None:
+async def test_idle_connections_are_limited_over_all_keys() -> None:
     async with (
         serving(answers(http())) as server,
-        ConnectionPoolManager(max_keepalive_connections=2) as session,
+        PooledConnections(max_keepalive_connections=2) as session,
     ):
         for key in ("one", "two", "three", "two", "three"):
             await session.post(request(server, key))
         assert server.connections == 3
-        await session.post(request(server, "one"))  # the longest idle was closed for the third
+        await session.post(request(server, "one"))  # the third closed the longest idle one
         assert server.connections == 4
-        (pools,) = connection_pool._LOOPS.values()
-        assert len(pools._idle) == len(pools.pools) == 2, "and nothing is left of the others"
+        (pools,) = loop_pools._LOOPS.values()
+        assert len(pools._idle) == len(pools.pools) == 2, "no empty pool is kept"
 
 
-async def test_what_was_idle_too_long_is_closed_by_any_request() -> None:
+async def test_any_request_closes_expired_connections() -> None:
     now = [0.0]
     async with (
         serving(answers(http())) as server,
-        ConnectionPoolManager(clock=Clock(now=lambda: now[0])) as session,
+        PooledConnections(clock=Clock(now=lambda: now[0])) as session,
     ):
         await session.post(request(server, "one"))
-        now[0] = connection_pool.KEEPALIVE - 1
+        now[0] = loop_pools.KEEPALIVE - 1
         await session.post(request(server, "two"))
-        (pools,) = connection_pool._LOOPS.values()
+        (pools,) = loop_pools._LOOPS.values()
         assert len(pools._idle) == 2
         now[0] += 1
         await session.post(request(server, "two"))
@@ -164,34 +157,36 @@ async def test_what_was_idle_too_long_is_closed_by_any_request() -> None:
 # ------------------------------------------------------------------------------- tenants
 
 
-async def test_no_connection_ever_carries_two_keys() -> None:
+async def test_connection_never_carries_two_keys() -> None:
     async with serving(answers(http())) as server:
-        async with ConnectionPoolManager() as a, ConnectionPoolManager() as b:
+        async with PooledConnections() as a, PooledConnections() as b:
             for _ in range(3):
                 await a.post(request(server, "key-of-tenant-a"))
                 await b.post(request(server, "key-of-tenant-b"))
                 await a.post(request(server, "key-of-tenant-b"))
-        keys = {(each.connection, each.headers["authorization"]) for each in server.asked}
+        keys = {
+            (received.connection, received.headers["authorization"]) for received in server.asked
+        }
     assert len(keys) == server.connections == 2
 
 
 @pytest.mark.parametrize("header", ["x-api-key", "x-goog-api-key", "api-key", "X-Api-Key"])
-async def test_each_providers_key_header_counts(header: str) -> None:
-    async with serving(answers(http())) as server, ConnectionPoolManager() as session:
+async def test_every_key_header_separates_tenants(header: str) -> None:
+    async with serving(answers(http())) as server, PooledConnections() as session:
         for key in ("one", "two", "one"):
             await session.post(request(server, headers={header: key}))
     assert server.connections == 2
 
 
-async def test_providers_do_not_share() -> None:
-    async with serving(answers(http())) as server, ConnectionPoolManager() as session:
+async def test_providers_do_not_share_connections() -> None:
+    async with serving(answers(http())) as server, PooledConnections() as session:
         for provider in ("openai", "anthropic", "openai"):
             await session.post(request(server, provider=provider))
     assert server.connections == 2
 
 
 @both_sides
-async def test_no_error_shows_a_key(make: Make) -> None:
+async def test_error_shows_no_key(make: Make) -> None:
     async with serving(answers(http())) as server:
         connections = make()
         with pytest.raises(ConnectionFailedError) as caught:
@@ -203,25 +198,25 @@ async def test_no_error_shows_a_key(make: Make) -> None:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-# -------------------------------------------------------------------------------- faults
+# ------------------------------------------------------------------------------- faults
 
 
-async def test_a_connection_closed_between_requests_is_noticed(instant: Time) -> None:
+async def test_connection_closed_between_requests_is_replaced(instant: Time) -> None:
     async with serving(answers(http())) as server:
-        session = ConnectionPoolManager(clock=instant.clock)
+        session = PooledConnections(clock=instant.clock)
         await ask(session, server)
         await server.hang_up()
-        # Noticed before it is used, so that nothing has to be sent twice.
+        # Detected before the connection is used, so nothing is sent twice.
         assert (await session.post(request(server, safe_to_repeat=False))).status == 200
         await session.close()
     assert server.connections == 2
     assert not instant.slept
 
 
-def hang_up_on_the_second_request_of_a_connection(then: str) -> Callable[[Asked], Step]:
+def hang_up_on_the_second_request_of_a_connection(then: str) -> Callable[[ReceivedRequest], Step]:
     seen: set[int] = set()
 
-    def script(asked: Asked) -> Step:
+    def script(asked: ReceivedRequest) -> Step:
         if asked.connection in seen:
             return Step(then=then)  # type: ignore[arg-type]
         seen.add(asked.connection)
@@ -231,10 +226,10 @@ def hang_up_on_the_second_request_of_a_connection(then: str) -> Callable[[Asked]
 
 
 @pytest.mark.parametrize("then", ["close", "reset"])
-async def test_a_connection_closed_while_the_request_is_sent(instant: Time, then: str) -> None:
-    """Nothing of a reply had come, so it is sent on a new connection: no wait, no retry."""
+async def test_connection_closed_during_a_request(instant: Time, then: str) -> None:
+    """No byte of a response has arrived, so the request is sent again without waiting."""
     async with serving(hang_up_on_the_second_request_of_a_connection(then)) as server:
-        session = ConnectionPoolManager(clock=instant.clock)
+        session = PooledConnections(clock=instant.clock)
         responses = await ask(session, server, 3)
         await session.close()
     assert [response.status for response in responses] == [200] * 3
@@ -243,9 +238,9 @@ async def test_a_connection_closed_while_the_request_is_sent(instant: Time, then
     assert not instant.slept
 
 
-async def test_what_must_not_be_repeated_is_not(instant: Time) -> None:
+async def test_unsafe_request_is_not_repeated(instant: Time) -> None:
     async with serving(hang_up_on_the_second_request_of_a_connection("close")) as server:
-        session = ConnectionPoolManager(clock=instant.clock)
+        session = PooledConnections(clock=instant.clock)
         await ask(session, server)
         with pytest.raises(ConnectionFailedError):
             await session.post(request(server, safe_to_repeat=False))
@@ -256,7 +251,7 @@ async def test_what_must_not_be_repeated_is_not(instant: Time) -> None:
 @both_sides
 @pytest.mark.parametrize("then", ["close", "reset"])
 @pytest.mark.parametrize("sends", [b"", b"HTTP/1.1 200", http()[:-1]])
-async def test_broken_off_replies(make: Make, instant: Time, sends: bytes, then: Any) -> None:
+async def test_interrupted_replies(make: Make, instant: Time, sends: bytes, then: Any) -> None:
     script = answers(Step(sends, then), http(b"whole"))
     async with serving(script) as server:
         connections = make(clock=instant.clock)
@@ -285,7 +280,7 @@ async def test_transient_statuses(make: Make, instant: Time) -> None:
 
 
 @both_sides
-async def test_retries_end(make: Make, instant: Time) -> None:
+async def test_retries_are_limited(make: Make, instant: Time) -> None:
     async with serving(answers(http(status=500))) as server:
         connections = make(max_retries=2, clock=instant.clock)
         (response,) = await ask(connections, server)
@@ -295,7 +290,7 @@ async def test_retries_end(make: Make, instant: Time) -> None:
 
 
 @both_sides
-async def test_nobody_there(make: Make, instant: Time) -> None:
+async def test_connection_refused(make: Make, instant: Time) -> None:
     async with serving(answers(http())) as server:
         pass
     connections = make(back_off=BackOff(retries=3), clock=instant.clock)
@@ -306,7 +301,7 @@ async def test_nobody_there(make: Make, instant: Time) -> None:
 
 
 @both_sides
-async def test_a_server_that_never_answers(make: Make, instant: Time) -> None:
+async def test_server_that_never_answers(make: Make, instant: Time) -> None:
     async with serving(answers(Step(then="stall"), http())) as server:
         connections = make(timeouts={**QUICK, "read": 0.05}, clock=instant.clock)
         (response,) = await ask(connections, server)
@@ -314,9 +309,9 @@ async def test_a_server_that_never_answers(make: Make, instant: Time) -> None:
     assert response.status == 200
 
 
-async def test_a_cancelled_request_leaves_no_connection_and_no_place_taken() -> None:
+async def test_cancelled_request_frees_its_connection_and_slot() -> None:
     async with serving(answers(Step(then="stall"), http())) as server:
-        session = ConnectionPoolManager(max_connections=1)
+        session = PooledConnections(max_connections=1)
         waiting = asyncio.create_task(session.post(request(server)))
         await server.first.wait()
         waiting.cancel()
@@ -331,7 +326,7 @@ async def test_a_cancelled_request_leaves_no_connection_and_no_place_taken() -> 
 
 
 @both_sides
-async def test_a_stream(make: Make) -> None:
+async def test_stream(make: Make) -> None:
     async with serving(answers(http(b"abc" * 50_000))) as server:
         connections = make()
         async with connections.stream(request(server)) as (status, headers, chunks):
@@ -343,7 +338,7 @@ async def test_a_stream(make: Make) -> None:
 
 
 @both_sides
-async def test_a_stream_is_retried_until_its_head_is_there(make: Make, instant: Time) -> None:
+async def test_stream_is_retried_until_the_headers_arrive(make: Make, instant: Time) -> None:
     async with serving(answers(http(status=502), Step(then="reset"), http(b"x"))) as server:
         connections = make(clock=instant.clock)
         async with connections.stream(request(server)) as (status, _, chunks):
@@ -354,7 +349,7 @@ async def test_a_stream_is_retried_until_its_head_is_there(make: Make, instant: 
 
 
 @both_sides
-async def test_a_stream_cut_in_half(make: Make) -> None:
+async def test_truncated_stream(make: Make) -> None:
     async with serving(answers(Step(http(b"0123456789")[:-5], "close"))) as server:
         connections = make()
         with pytest.raises(ConnectionFailedError, match="middle of a reply"):
@@ -365,9 +360,9 @@ async def test_a_stream_cut_in_half(make: Make) -> None:
         assert len(server.asked) == 1
 
 
-async def test_a_stream_left_early_is_not_used_again() -> None:
+async def test_connection_of_an_abandoned_stream_is_not_reused() -> None:
     script = answers(Step(http(b"x" * 10)[:-1]), http())
-    async with serving(script) as server, ConnectionPoolManager() as session:
+    async with serving(script) as server, PooledConnections() as session:
         async with session.stream(request(server)) as (_, _, chunks):
             async for _ in chunks:
                 break
@@ -375,11 +370,11 @@ async def test_a_stream_left_early_is_not_used_again() -> None:
     assert server.connections == 2
 
 
-# ------------------------------------------------------------------------ loops and proxies
+# -------------------------------------------------------------- event loops and proxies
 
 
-def test_a_manager_lives_through_several_loops() -> None:
-    manager = ConnectionPoolManager()
+def test_transport_works_on_several_loops() -> None:
+    manager = PooledConnections()
 
     async def session() -> int:
         async with serving(answers(http())) as server:
@@ -390,37 +385,37 @@ def test_a_manager_lives_through_several_loops() -> None:
     assert [asyncio.run(session()) for _ in range(2)] == [1, 1]
 
 
-def test_loops_of_other_threads_may_come_while_ended_ones_are_forgotten(
+def test_loops_may_be_added_while_closed_ones_are_removed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What another thread does at the worst moment, done by the loop that is looked at."""
+    """Simulates another thread that adds a loop during the iteration."""
 
     class Loop:
         def is_closed(self) -> bool:
-            loops[Loop()] = connection_pool._LoopPools()
+            loops[Loop()] = loop_pools.LoopPools()
             return True
 
-    loops: dict[Any, Any] = {Loop(): connection_pool._LoopPools()}
-    monkeypatch.setattr(connection_pool, "_LOOPS", loops)
-    connection_pool._forget_ended_loops()
+    loops: dict[Any, Any] = {Loop(): loop_pools.LoopPools()}
+    monkeypatch.setattr(loop_pools, "_LOOPS", loops)
+    loop_pools.forget_closed_loops()
     assert len(loops) == 1
 
 
-def test_a_loop_that_ended_without_close_is_forgotten() -> None:
-    async def session(manager: ConnectionPoolManager) -> int:
+def test_loop_that_ended_without_close_is_removed() -> None:
+    async def session(manager: PooledConnections) -> int:
         async with serving(answers(http())) as server:
             await ask(manager, server, 2)
             return server.connections
 
-    manager = ConnectionPoolManager()
+    manager = PooledConnections()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # the first loop's socket: not closed
+        warnings.simplefilter("ignore", ResourceWarning)  # the first loop's socket is not closed
         assert [asyncio.run(session(manager)) for _ in range(2)] == [1, 1]
         asyncio.run(manager.close())
         gc.collect()
 
 
-async def test_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(answers(http(b"by proxy"))) as proxy:
         monkeypatch.setenv("http_proxy", f"http://localhost:{proxy.port}")
         monkeypatch.setenv("no_proxy", "inside.example")
@@ -430,26 +425,26 @@ async def test_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proxy.asked[0].line == "POST http://outside.example/v1 HTTP/1.1"
 
 
-async def test_a_proxys_name_and_password_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_credentials_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(answers(http())) as proxy:
         monkeypatch.setenv("http_proxy", f"http://us%40er:p%3Ass@localhost:{proxy.port}")
         monkeypatch.setenv("no_proxy", "")
         await FreshConnections().post(request(proxy, url="http://outside.example/v1"))
-    scheme, _, said = proxy.asked[0].headers["proxy-authorization"].partition(" ")
-    assert (scheme, base64.b64decode(said)) == ("Basic", b"us@er:p:ss")
+    scheme, _, credentials = proxy.asked[0].headers["proxy-authorization"].partition(" ")
+    assert (scheme, base64.b64decode(credentials)) == ("Basic", b"us@er:p:ss")
 
 
 @both_sides
 @pytest.mark.parametrize(
     "address", ["ftp://u:planted@localhost:1", "http://u:planted@h:99999999", "http://", "h:port"]
 )
-async def test_a_proxy_that_cannot_be_used_is_named(
+async def test_unusable_proxy_is_reported(
     make: Make, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", address)
     monkeypatch.setenv("no_proxy", "")
     wanted = Request("openai", "http://outside.example/v1", {}, b"")
-    with pytest.raises(ConfigError, match="HTTP_PROXY names no proxy that can be used") as caught:
+    with pytest.raises(ConfigError, match="HTTP_PROXY is not a usable proxy address") as caught:
         await make().post(wanted)
     assert "planted" not in str(caught.value)
 
@@ -457,22 +452,10 @@ async def test_a_proxy_that_cannot_be_used_is_named(
 # -------------------------------------------------------------------------- TLS and HTTP/2
 
 
-@pytest.fixture
-def tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ssl.SSLContext:
-    """A server's context for localhost, and an environment that trusts it."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    monkeypatch.setattr(_http, "_CONTEXTS", {})
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    return context
-
-
 @both_sides
 @pytest.mark.parametrize("content", [None, "no certificate"])
 @pytest.mark.parametrize("shared", [True, False])
-async def test_certificates_that_cannot_be_read_are_named(
+async def test_unreadable_certificates_are_reported(
     make: Make, content: str | None, shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "ca.pem"
@@ -481,18 +464,18 @@ async def test_certificates_that_cannot_be_read_are_named(
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     monkeypatch.setattr(_http, "_CONTEXTS", {})
     connections = make(shared_tls=shared)
-    with pytest.raises(ConfigError, match=r"SSL_CERT_FILE=.*ca.pem: no certificates can be read"):
+    with pytest.raises(ConfigError, match=r"SSL_CERT_FILE=.*ca.pem: cannot read certificates"):
         await connections.post(Request("openai", "https://localhost:9/v1", {}, b""))
     await connections.close()
 
 
-async def test_no_key_in_the_log_of_http2(
+async def test_http2_log_contains_no_key(
     tls: ssl.SSLContext, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("hpack"), "level", logging.NOTSET)
     logging.getLogger().manager._clear_cache()  # type: ignore[attr-defined]
     caplog.set_level(logging.DEBUG)
-    async with serving_h2(tls) as server, ConnectionPoolManager() as session:
+    async with serving_h2(tls) as server, PooledConnections() as session:
         headers = {"authorization": "Bearer sk-planted-key"}
         await session.post(Request("openai", f"{server.url}/chat", headers, b"body"))
     assert server.http2_connections == 1
@@ -500,9 +483,9 @@ async def test_no_key_in_the_log_of_http2(
     assert "planted" not in caplog.text
 
 
-async def test_plain_http_makes_no_ssl_context(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_plain_http_creates_no_ssl_context(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_http, "_CONTEXTS", {})
-    async with serving(answers(http())) as server, ConnectionPoolManager() as session:
+    async with serving(answers(http())) as server, PooledConnections() as session:
         await ask(session, server)
     assert not _http._CONTEXTS
 
@@ -511,20 +494,20 @@ async def test_tls(tls: ssl.SSLContext) -> None:
     async with serving(answers(http()), tls) as server:
         fresh = FreshConnections()
         await ask(fresh, server, 3)
-        async with ConnectionPoolManager() as session:
+        async with PooledConnections() as session:
             await ask(session, server, 3)
     assert fresh.stats()["tls_handshakes"] == 3
     assert session.stats()["tls_handshakes"] == 1
     assert set(_http._CONTEXTS) == {False, True}
 
 
-async def test_a_certificate_that_is_not_trusted_stays_so(
+async def test_untrusted_certificate_is_not_retried(
     tls: ssl.SSLContext, instant: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     async with serving(answers(http()), tls) as server:
-        connections = ConnectionPoolManager(clock=instant.clock)
+        connections = PooledConnections(clock=instant.clock)
         with pytest.raises(ConnectionFailedError, match="certificate"):
             await ask(connections, server)
         await connections.close()
@@ -537,12 +520,12 @@ async def test_certificates_are_read_once_or_for_every_connection(
 ) -> None:
     async with serving(answers(http()), tls) as server:
         fresh = FreshConnections(clock=instant.clock, shared_tls=shared)
-        pooled = ConnectionPoolManager(clock=instant.clock, shared_tls=shared)
+        pooled = PooledConnections(clock=instant.clock, shared_tls=shared)
         for connections in (fresh, pooled):
             await ask(connections, server)
         monkeypatch.delenv("SSL_CERT_FILE")
         monkeypatch.delenv("SSL_CERT_DIR", raising=False)
-        await ask(pooled, server)  # over the connection that it has
+        await ask(pooled, server)  # on the open connection
         if shared:
             await ask(fresh, server)
         else:
@@ -552,7 +535,7 @@ async def test_certificates_are_read_once_or_for_every_connection(
 
 
 async def test_many_requests_share_one_http2_connection(tls: ssl.SSLContext) -> None:
-    async with serving_h2(tls) as server, ConnectionPoolManager(max_connections=50) as session:
+    async with serving_h2(tls) as server, PooledConnections(max_connections=50) as session:
         wanted = Request("openai", f"{server.url}/chat", {"authorization": "k"}, b"body")
         for _ in range(2):
             replies = await asyncio.gather(*(session.post(wanted) for _ in range(20)))
@@ -562,8 +545,8 @@ async def test_many_requests_share_one_http2_connection(tls: ssl.SSLContext) -> 
     assert session.stats()["connection_reuse_count"] == 39
 
 
-async def test_an_http2_connection_that_goes_away_is_replaced(tls: ssl.SSLContext) -> None:
-    async with serving_h2(tls) as server, ConnectionPoolManager() as session:
+async def test_http2_connection_is_replaced_after_goaway(tls: ssl.SSLContext) -> None:
+    async with serving_h2(tls) as server, PooledConnections() as session:
         wanted = Request("openai", f"{server.url}/chat", {}, b"body")
         await session.post(wanted)
         server.go_away()
@@ -571,34 +554,34 @@ async def test_an_http2_connection_that_goes_away_is_replaced(tls: ssl.SSLContex
     assert server.connections == 2
 
 
-async def test_a_server_without_http2_gets_a_connection_for_each(tls: ssl.SSLContext) -> None:
+async def test_server_without_http2_gets_one_connection_per_request(tls: ssl.SSLContext) -> None:
     async with (
         serving(answers(Step(http(), after=0.01)), tls) as server,
-        ConnectionPoolManager() as session,
+        PooledConnections() as session,
     ):
         for _ in range(2):
             await asyncio.gather(*(session.post(request(server)) for _ in range(5)))
     assert server.connections == 5
 
 
-async def test_http2_can_be_declined(tls: ssl.SSLContext) -> None:
-    async with serving_h2(tls) as server, ConnectionPoolManager(http2=False) as session:
+async def test_http2_can_be_disabled(tls: ssl.SSLContext) -> None:
+    async with serving_h2(tls) as server, PooledConnections(http2=False) as session:
         with pytest.raises(ConnectionFailedError):
             wanted = Request("openai", f"{server.url}/chat", {}, b"", safe_to_repeat=False)
             await session.post(wanted)
     assert server.http2_connections == 0
 
 
-async def test_without_h2_there_is_http1(
+async def test_http1_is_used_without_h2(
     tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fork's pool asked for HTTP/2 without its library, and raised."""
+    """The fork's pool requested HTTP/2 without h2 and raised an error."""
     monkeypatch.setitem(sys.modules, "h2", None)
     _http.http2_possible.cache_clear()
     try:
-        async with serving(answers(http()), tls) as server, ConnectionPoolManager() as session:
+        async with serving(answers(http()), tls) as server, PooledConnections() as session:
             await ask(session, server)
-        async with serving_h2(tls) as server, ConnectionPoolManager(max_retries=0) as session:
+        async with serving_h2(tls) as server, PooledConnections(max_retries=0) as session:
             with pytest.raises(ConnectionFailedError):
                 await session.post(Request("openai", f"{server.url}/chat", {}, b""))
         assert server.http2_connections == 0
@@ -606,149 +589,12 @@ async def test_without_h2_there_is_http1(
         _http.http2_possible.cache_clear()
 
 
-# ------------------------------------------------------------------------ the guide's names
+# ------------------------------------------------------------------------------ metrics
 
 
-async def test_the_guides_pooled_client() -> None:
-    async with serving(answers(http(b'{"ok": true}'))) as server:
-        for _ in range(2):
-            async with ConnectionPoolManager.get_pooled_client(
-                "openai", base_url=server.url
-            ) as client:
-                response = await client.post("/chat/completions", json={"a": 1})
-                assert response.json() == {"ok": True}
-        async with get_pooled_client("openai", base_url=server.url) as same:
-            assert same is client
-            await same.get("/models")
-        await ConnectionPoolManager.close_all()
-        assert client.is_closed
-    assert server.connections == 1
-    assert "authorization" not in server.asked[0].headers
-    assert server.asked[2].line == "GET /v1/models HTTP/1.1"
-
-
-async def test_the_guides_client_is_a_tenants_own() -> None:
-    async with serving(answers(http())) as server:
-        a, again, b = [
-            await ConnectionPoolManager.get_client(
-                provider="openai",
-                base_url=server.url,
-                api_key=key,
-                max_connections=15,
-                max_keepalive_connections=8,
-            )
-            for key in ("key-a", "key-a", "key-b")
-        ]
-        assert a is again
-        assert a is not b
-        for client in (a, b, a):
-            await client.post("/x")
-        await ConnectionPoolManager.close_all()
-    assert [each.headers["authorization"] for each in server.asked] == [
-        "Bearer key-a",
-        "Bearer key-b",
-        "Bearer key-a",
-    ]
-    assert server.connections == 2
-
-
-async def test_the_guides_client_knows_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = await ConnectionPoolManager.get_client("openai")
-    assert str(client.base_url) == "https://api.openai.com/v1/"
-    with pytest.raises(ValueError, match="base_url"):
-        await ConnectionPoolManager.get_client("azure")
-    await ConnectionPoolManager.close_all()
-
-
-async def test_the_guides_limits_and_http2_are_in_force(tls: ssl.SSLContext) -> None:
-    """The fork handed httpx a transport of its own, and with it lost both."""
-    async with serving(answers(Step(http(), after=0.01))) as server:
-        client = await ConnectionPoolManager.get_client(
-            "openai", base_url=server.url, max_connections=2
-        )
-        await asyncio.gather(*(client.post("/x") for _ in range(6)))
-        assert server.most_at_once == 2
-        await ConnectionPoolManager.close_all()
-    async with serving_h2(tls) as h2:
-        client = await ConnectionPoolManager.get_client("openai", base_url=h2.url)
-        await client.post("/x", content=b"a")
-        await ConnectionPoolManager.close_all()
-    assert h2.http2_connections == 1
-
-
-def test_the_guides_client_lives_through_several_loops() -> None:
-    """The fork's said "Event loop is closed" in the second."""
-
-    async def session() -> int:
-        async with serving(answers(http())) as server:
-            client = await ConnectionPoolManager.get_client("openai", base_url=server.url)
-            return (await client.post("/x")).status_code
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # nobody called close_all
-        assert [asyncio.run(session()) for _ in range(2)] == [200, 200]
-        asyncio.run(ConnectionPoolManager.close_all())
-        gc.collect()
-
-
-async def test_the_guides_client_fails_as_httpx_does() -> None:
-    async with serving(answers(Step(http(b"12345")[:-1], "close"))) as server:
-        async with get_pooled_client("openai", base_url=server.url) as client:
-            with pytest.raises(httpx.RemoteProtocolError):
-                await client.post("/x")
-        await ConnectionPoolManager.close_all()
-
-
-async def test_a_timeout_of_the_guides_client_is_the_end_of_a_call() -> None:
-    async with serving(answers(Step(then="stall"))) as server:
-        async with get_pooled_client("openai", base_url=server.url, timeout=0.05) as client:
-            with pytest.raises(httpx.ReadTimeout):
-                await client.post("/x")
-        await ConnectionPoolManager.close_all()
-    assert len(server.asked) == 1
-
-
-async def test_a_timeout_in_the_middle_of_a_reply_is_one_too() -> None:
-    async with serving(answers(Step(http(b"12345")[:-1], "stall"))) as server:
-        async with get_pooled_client("openai", base_url=server.url, timeout=0.05) as client:
-            with pytest.raises(httpx.ReadTimeout):
-                await client.post("/x")
-        await ConnectionPoolManager.close_all()
-
-
-async def test_the_wait_for_a_free_connection_is_bounded_too() -> None:
-    async with serving(answers(http(b"first"))) as server:
-        client = await ConnectionPoolManager.get_client(
-            "openai", base_url=server.url, timeout=0.05, max_connections=1
-        )
-        async with client.stream("POST", "/a"):
-            with pytest.raises(httpx.PoolTimeout):
-                await client.post("/b")
-        assert (await client.post("/c")).status_code == 200
-        await ConnectionPoolManager.close_all()
-    assert [asked.line.split()[1] for asked in server.asked] == ["/v1/a", "/v1/c"]
-
-
-async def test_the_pooled_openai_client() -> None:
-    def script(asked: Asked) -> Step:
-        if json.loads(asked.body).get("stream"):
-            return Step(http(b'data: {"n": 1}\n\ndata: [DONE]\n\n'))
-        return Step(http(b'{"id": "x"}') if asked.number else http(b"{}", 400))
-
-    async with serving(script) as server:
-        client = PooledOpenAIClient("the-key", server.url)
-        with pytest.raises(httpx.HTTPStatusError):
-            await client.chat_completion(model="m", messages=[])
-        assert await client.chat_completion(model="m", messages=[]) == {"id": "x"}
-        stream = client.chat_completion_stream(model="m", messages=[])
-        assert [data async for data in stream] == ['{"n": 1}', "[DONE]"]
-        await ConnectionPoolManager.close_all()
-    assert server.connections == 1
-
-
-async def test_the_guides_metrics() -> None:
+async def test_guides_metrics() -> None:
     before = pool_metrics.get_stats()
-    async with serving(answers(http())) as server, ConnectionPoolManager() as session:
+    async with serving(answers(http())) as server, PooledConnections() as session:
         await ask(session, server, 4)
     after = pool_metrics.get_stats()
     assert after["total_requests"] - before["total_requests"] == 4
@@ -762,15 +608,15 @@ async def test_the_guides_metrics() -> None:
     } <= set(after)
 
 
-async def test_time_is_counted_from_sending_to_the_last_byte() -> None:
+async def test_request_time_runs_from_sending_to_the_last_byte() -> None:
     ticks = iter(range(100))
     clock = Clock(now=lambda: float(next(ticks)))
-    async with serving(answers(http())) as server, ConnectionPoolManager(clock=clock) as session:
+    async with serving(answers(http())) as server, PooledConnections(clock=clock) as session:
         await ask(session, server, 3)
     assert session.stats()["average_request_time_ms"] == 1000
 
 
-def test_importing_is_light() -> None:
+def test_importing_loads_no_http_library() -> None:
     code = "import sys, agent_core.connection_pool; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -1,64 +1,57 @@
-"""An `httpx.AsyncClient` on our own connections, for those who want httpx's interface."""
+"""An `httpx.AsyncClient` that sends its requests through a `Transport`."""
 
 from collections.abc import AsyncIterator
-from typing import Protocol
 
 import httpx
 
 from agent_core._http import Call, Exchange, target
+from agent_core.connections import Transport
 from agent_core.errors import ConnectionFailedError
 
 _OWN_HEADERS = (b"host", b"content-length", b"transfer-encoding", b"connection")
-"""Written by `_http` itself."""
-
-
-class Carrier(Protocol):
-    """What carries the client's requests."""
-
-    async def open(self, provider: str, call: Call) -> Exchange: ...
-
-    async def close(self) -> None: ...
+"""`agent_core._http` writes these itself."""
 
 
 def pooled_client(
-    carrier: Carrier,
+    transport: Transport,
     provider: str,
     base_url: str,
     headers: dict[str, str],
     timeouts: dict[str, float | None] | float,
 ) -> httpx.AsyncClient:
-    """A client whose retries, pools and counters are the carrier's. Closing it closes those.
+    """A client that uses the retries, pools and metrics of `transport`.
 
-    A timeout is not retried: it is how long the caller will wait.
+    Closing the client closes `transport`. A timeout is not retried, because it states how
+    long the caller waits.
     """
     if isinstance(timeouts, dict):
         limits = httpx.Timeout(**timeouts, pool=None)
     else:
         limits = httpx.Timeout(timeouts)
     return httpx.AsyncClient(
-        transport=_Transport(carrier, provider),
+        transport=_HttpxTransport(transport, provider),
         base_url=base_url,
         headers=headers,
         timeout=limits,
-        trust_env=False,  # the carrier reads proxies and certificates from the environment
+        trust_env=False,  # `transport` reads proxies and certificates from the environment
     )
 
 
 def _as_httpx(
-    error: ConnectionFailedError, otherwise: type[httpx.TransportError]
+    error: ConnectionFailedError, default: type[httpx.TransportError]
 ) -> type[httpx.TransportError]:
-    """What httpx calls the cause of `error`; it has httpcore's names."""
+    """The httpx class for the cause of `error`. httpx and httpcore share these names."""
     if isinstance(error.__cause__, TimeoutError):
         return httpx.PoolTimeout
     kind = getattr(httpx, type(error.__cause__).__name__, None)
     if isinstance(kind, type) and issubclass(kind, httpx.TransportError):
         return kind
-    return otherwise
+    return default
 
 
-class _Transport(httpx.AsyncBaseTransport):
-    def __init__(self, carrier: Carrier, provider: str) -> None:
-        self._carrier = carrier
+class _HttpxTransport(httpx.AsyncBaseTransport):
+    def __init__(self, transport: Transport, provider: str) -> None:
+        self._transport = transport
         self._provider = provider
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -71,7 +64,7 @@ class _Transport(httpx.AsyncBaseTransport):
             repeat_timeouts=False,
         )
         try:
-            exchange = await self._carrier.open(self._provider, call)
+            exchange = await self._transport.open(self._provider, call)
         except ConnectionFailedError as error:
             raise _as_httpx(error, httpx.ConnectError)(str(error), request=request) from error
         return httpx.Response(
@@ -79,7 +72,7 @@ class _Transport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        await self._carrier.close()
+        await self._transport.close()
 
 
 class _Body(httpx.AsyncByteStream):

@@ -1,4 +1,4 @@
-"""Catalogs: what is known without loading, what is loaded when, and the guide's figures."""
+"""Catalogs: what is known before loading, what is loaded when, and the statistics."""
 
 import json
 import subprocess
@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from agent_core.catalogs import EagerCatalog, LazyCatalog, LazyToolLoader
 from agent_core.errors import ToolError
 from agent_core.files import BlockingFiles
-from agent_core.lazy_tools import EagerCatalog, LazyCatalog, LazyToolLoader, OptimizedToolManager
+from agent_core.guide.lazy_tools import OptimizedToolManager
 from agent_core.ports import Catalog, Tool, ToolContext
 from agent_core.shell import EventShell
 from agent_core.tools import TOOLS, ToolEntry, tools_registry
@@ -27,7 +28,7 @@ def context(tmp_path: Path) -> ToolContext:
 
 
 def fresh(code: str) -> Any:
-    """What `code` prints as JSON, in a new interpreter."""
+    """The JSON that `code` prints in a new interpreter."""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
@@ -43,14 +44,14 @@ START = (
     "import json, sys\n"
     "from pathlib import Path\n"
     "from agent_core.files import BlockingFiles\n"
-    "from agent_core.lazy_tools import EagerCatalog, LazyCatalog\n"
+    "from agent_core.catalogs import EagerCatalog, LazyCatalog\n"
     "from agent_core.ports import ToolContext\n"
     "from agent_core.workspace import Workspace\n"
     "here = ToolContext(BlockingFiles(), lambda: None, Workspace(Path.cwd()))\n"
 )
 
 
-def test_a_request_is_built_without_importing_a_tool() -> None:
+def test_building_a_request_imports_no_tool() -> None:
     code = (
         f"{START}catalog = LazyCatalog(here)\n"
         "specs = catalog.specs()\n"
@@ -70,13 +71,13 @@ def test_one_call_imports_one_tool() -> None:
     assert fresh(code) == ["agent_core.tools.task_done"]
 
 
-def test_the_eager_catalog_imports_all_at_the_start() -> None:
+def test_eager_catalog_imports_all_tools_at_the_start() -> None:
     loaded = fresh(f"{START}EagerCatalog(here)\nprint({LOADED})")
     assert {entry.path.partition(":")[0] for entry in TOOLS.values()} <= set(loaded)
 
 
 @pytest.mark.parametrize("kind", [EagerCatalog, LazyCatalog])
-def test_both_catalogs_say_the_same(kind: type[EagerCatalog], context: ToolContext) -> None:
+def test_both_catalogs_have_the_same_tools(kind: type[EagerCatalog], context: ToolContext) -> None:
     catalog: Catalog = kind(context)
     assert list(catalog.specs()) == [entry.spec for entry in TOOLS.values()]
     some: Catalog = kind(context, ["task_done", "Edit_Tool"])
@@ -90,12 +91,12 @@ def test_both_catalogs_say_the_same(kind: type[EagerCatalog], context: ToolConte
         kind(context, ["no"])
 
 
-def test_every_tool_says_what_the_table_says(context: ToolContext) -> None:
+def test_every_tool_has_the_spec_in_the_table(context: ToolContext) -> None:
     for entry in TOOLS.values():
         assert LazyToolLoader(TOOLS, context).load(entry.name).spec is entry.spec
 
 
-async def test_a_proxy_keeps_its_identity_and_its_tools_state(context: ToolContext) -> None:
+async def test_proxy_keeps_its_identity_and_the_tools_state(context: ToolContext) -> None:
     catalog = LazyCatalog(context)
     bash = catalog.get("bash")
     assert catalog.get("BASH") is bash
@@ -104,7 +105,7 @@ async def test_a_proxy_keeps_its_identity_and_its_tools_state(context: ToolConte
     await catalog.close()
 
 
-async def test_a_cleaned_up_bash_is_closed_not_forgotten(context: ToolContext) -> None:
+async def test_cleanup_closes_bash(context: ToolContext) -> None:
     manager = OptimizedToolManager(tools_registry, "openai", context=context)
     bash = manager.get_tool_by_name("bash")
     pid = int((await bash.execute({"command": "X=old; echo $$"})).output)
@@ -117,7 +118,9 @@ async def test_a_cleaned_up_bash_is_closed_not_forgotten(context: ToolContext) -
     await manager.cleanup()
 
 
-async def test_optimize_memory_drops_only_what_nobody_used_or_holds(context: ToolContext) -> None:
+async def test_optimize_memory_drops_only_unused_and_unreferenced_tools(
+    context: ToolContext,
+) -> None:
     manager = OptimizedToolManager(tools_registry, context=context)
     held = manager.get_tool_by_name("ckg")
     manager.preload_frequently_used_tools()
@@ -128,8 +131,8 @@ async def test_optimize_memory_drops_only_what_nobody_used_or_holds(context: Too
     assert manager.optimize_memory() == {"unused_tools_removed": 0, "unused_proxies_removed": 0}
 
 
-async def test_the_guides_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a context, tools work where the process stands."""
+async def test_guides_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a context, tools work in the current directory."""
     monkeypatch.chdir(tmp_path)
     tool_manager = OptimizedToolManager(tools_registry, "anthropic")
     tools = tool_manager.get_tools_list(["bash", "edit_tool", "task_done"])
@@ -161,7 +164,7 @@ async def test_the_guides_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     await tool_manager.cleanup()
 
 
-def test_an_empty_registry_has_a_report() -> None:
+def test_empty_registry_has_a_report() -> None:
     manager = OptimizedToolManager({}, "openai")
     manager.preload_frequently_used_tools()
     report = manager.get_performance_report()
@@ -170,7 +173,7 @@ def test_an_empty_registry_has_a_report() -> None:
     assert report["loading_performance"]["most_used_tool"] is None
 
 
-async def test_a_tool_that_cannot_be_imported_is_a_tool_error(context: ToolContext) -> None:
+async def test_tool_that_cannot_be_imported_raises_tool_error(context: ToolContext) -> None:
     registry = {"task_done": IDLE}
     with pytest.raises(ToolError, match="'task_done' cannot be loaded: No module named"):
         EagerCatalog(context, registry=registry)

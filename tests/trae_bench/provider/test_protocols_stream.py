@@ -1,12 +1,11 @@
-"""Streamed replies, event by event: how they are cut, and what the ends look like."""
+"""Streamed replies: how text is split into events, and how each stream ends."""
 
 import json
 from typing import Any, get_args
 
 import pytest
 
-from trae_bench.provider.protocol_streams import MEDIA_TYPES, stream_turns
-from trae_bench.provider.protocols import ENDPOINTS, encode_error
+from trae_bench.provider.protocols import CODECS, encode_error, stream_turns
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
 from trae_bench.scenario import Protocol, ProviderConditions
 
@@ -29,7 +28,7 @@ def parsed(protocol: Protocol, turn: PlayedTurn = TURN, size: int = 3) -> list[A
     return [json.loads(line) for line in lines if line != b"[DONE]"]
 
 
-def test_text_is_cut_in_pieces() -> None:
+def test_text_is_split_into_chunks() -> None:
     pieces = {
         "openai_chat": [
             choice["delta"].get("content")
@@ -48,16 +47,16 @@ def test_text_is_cut_in_pieces() -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_every_piece_is_an_event_of_its_own(protocol: Protocol) -> None:
+def test_every_chunk_is_one_event(protocol: Protocol) -> None:
     ending = b"\n" if protocol == "ollama_chat" else b"\n\n"
     for event in events(protocol):
         assert event.endswith(ending)
         assert event.count(ending) == 1
     assert len(events(protocol, size=1)) > len(events(protocol, size=100))
-    assert MEDIA_TYPES[protocol] in ("text/event-stream", "application/x-ndjson")
+    assert CODECS[protocol].media_type in ("text/event-stream", "application/x-ndjson")
 
 
-def test_how_each_stream_ends() -> None:
+def test_end_of_each_stream() -> None:
     assert events("openai_chat")[-1] == b"data: [DONE]\n\n"
     *_, finish, usage = parsed("openai_chat")
     assert finish["choices"][0]["finish_reason"] == "tool_calls"
@@ -70,7 +69,7 @@ def test_how_each_stream_ends() -> None:
     assert [event["done"] for event in parsed("ollama_chat")][-2:] == [False, True]
 
 
-def test_events_say_their_type_and_are_numbered() -> None:
+def test_events_have_a_type_and_a_number() -> None:
     for protocol in ("openai_responses", "anthropic_messages"):
         for raw, event in zip(events(protocol), parsed(protocol), strict=True):
             assert raw.startswith(f"event: {event['type']}\n".encode())
@@ -79,17 +78,17 @@ def test_events_say_their_type_and_are_numbered() -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_reply_without_text_or_calls_has_its_ends_all_the_same(protocol: Protocol) -> None:
+def test_an_empty_reply_has_an_end(protocol: Protocol) -> None:
     assert len(events(protocol, PlayedTurn(""))) >= 1
 
 
-def test_where_streams_are_asked_for() -> None:
-    assert ENDPOINTS["gemini"].tail_for(stream=True) == ":streamGenerateContent"
-    assert ENDPOINTS["gemini"].tail_for(stream=False) == ":generateContent"
-    assert ENDPOINTS["openai_chat"].tail_for(stream=True) == "/chat/completions"
+def test_paths_of_streamed_requests() -> None:
+    assert CODECS["gemini"].endpoint.suffix_for(stream=True) == ":streamGenerateContent"
+    assert CODECS["gemini"].endpoint.suffix_for(stream=False) == ":generateContent"
+    assert CODECS["openai_chat"].endpoint.suffix_for(stream=True) == "/chat/completions"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_errors_are_worded_as_the_service_does(protocol: Protocol) -> None:
+def test_errors_have_the_protocols_format(protocol: Protocol) -> None:
     error = json.loads(encode_error(protocol, 529))["error"]
     assert "529" in (error if protocol == "ollama_chat" else error["message"])

@@ -1,4 +1,4 @@
-"""The cache of config files: never stale, never a secret, never in the way."""
+"""The configuration cache: never stale, without secrets, and never fatal."""
 
 import os
 import stat
@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agent_core
-from agent_core import config_cache
+from agent_core import config_sources
 from agent_core.config import PerformanceSettings, ProviderSettings, Settings
-from agent_core.config_cache import (
+from agent_core.config_sources import (
     CachedConfig,
-    ConfigLoadTimer,
     ConfigurationCache,
     PlainConfig,
     cache_directory,
 )
 from agent_core.errors import ConfigError
+from agent_core.guide.config_cache import ConfigLoadTimer
 from tests.properties import examples
 
 KEY = "sk-planted-in-the-config"
@@ -44,7 +44,7 @@ STATISTICS = {
 
 
 class Clock:
-    """A wall clock that moves when it is told to."""
+    """A wall clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -75,19 +75,19 @@ def only_entry(folder: Path) -> Path:
 
 
 def new_process(folder: Path, **options: object) -> ConfigurationCache:
-    """A cache as the next process has it: nothing in memory, the same folder."""
+    """A cache as in a new process: empty memory, the same folder."""
     return ConfigurationCache(directory=folder, **options)  # type: ignore[arg-type]
 
 
 def rewrite_in_place(path: Path, old: str, new: str) -> None:
-    """An edit that keeps size and modification time."""
+    """Edits the file but keeps its size and modification time."""
     assert len(old) == len(new)
     before = path.stat()
     path.write_text(path.read_text().replace(old, new))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-# -------------------------------------------------------------------------- same answers
+# ----------------------------------------------------------------------- equal settings
 
 
 def test_memory_disk_and_parser_give_the_same_settings(config: Path, folder: Path) -> None:
@@ -121,7 +121,7 @@ def test_memory_disk_and_parser_give_the_same_settings(config: Path, folder: Pat
         tools=st.lists(st.text()).map(tuple),
     )
 )
-def test_any_settings_survive_the_cache_or_stay_out_of_it(
+def test_any_settings_round_trip_or_are_not_cached(
     tmp_path_factory: pytest.TempPathFactory, wanted: Settings
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -131,9 +131,7 @@ def test_any_settings_survive_the_cache_or_stay_out_of_it(
     assert new_process(folder).load(path) == PlainConfig().load(path) == wanted
 
 
-def test_a_key_with_escapes_has_no_place_to_point_to_and_is_not_cached(
-    config: Path, folder: Path
-) -> None:
+def test_key_with_escapes_is_not_cached(config: Path, folder: Path) -> None:
     config.write_text('{"model_providers": {"openai": {"api_key": "sk\\u002dx"}}}')
     cache = new_process(folder)
     assert cache.load(config).model_providers["openai"].api_key == "sk-x"
@@ -142,9 +140,9 @@ def test_a_key_with_escapes_has_no_place_to_point_to_and_is_not_cached(
     assert not (folder / "config").exists()
 
 
-def test_another_process_is_served_from_the_disk(config: Path, folder: Path) -> None:
+def test_another_process_reads_the_disk_cache(config: Path, folder: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from agent_core.config_cache import *;"
+        "import sys; from pathlib import Path; from agent_core.config_sources import *;"
         "cache = ConfigurationCache(directory=Path(sys.argv[2])); cache.load(sys.argv[1]);"
         "print(cache.get_cache_stats()['disk_hits'], 'yaml' in sys.modules)"
     )
@@ -152,29 +150,29 @@ def test_another_process_is_served_from_the_disk(config: Path, folder: Path) -> 
     config.write_text("default_provider: ollama\n")
     run = [sys.executable, "-c", program, str(config), str(folder)]
     seen = [subprocess.run(run, capture_output=True, check=True).stdout for _ in range(2)]
-    assert seen == [b"0 True\n", b"1 False\n"], "what pays is the library that is not imported"
+    assert seen == [b"0 True\n", b"1 False\n"], "the cache avoids importing PyYAML"
 
 
-# ----------------------------------------------------------------------------- not stale
+# ------------------------------------------------------------------------- invalidation
 
 
-def test_an_edit_that_keeps_size_and_time_is_seen(config: Path, folder: Path) -> None:
+def test_edit_that_keeps_size_and_time_is_detected(config: Path, folder: Path) -> None:
     cache = new_process(folder)
     cache.load(config)
     rewrite_in_place(config, '"model": "m"', '"model": "n"')
-    for each in (cache, new_process(folder)):
-        assert each.load(config).model_parameters.model == "n"
+    for reader in (cache, new_process(folder)):
+        assert reader.load(config).model_parameters.model == "n"
     assert cache.get_cache_stats()["invalidations"] >= 1
 
 
-def test_a_changed_key_of_the_same_length_is_seen(config: Path, folder: Path) -> None:
+def test_changed_key_of_equal_length_is_detected(config: Path, folder: Path) -> None:
     cache = new_process(folder)
     cache.load(config)
     rewrite_in_place(config, KEY, KEY[::-1])
     assert cache.load(config).model_parameters.api_key == KEY[::-1]
 
 
-def test_a_copy_elsewhere_is_another_file(config: Path, folder: Path) -> None:
+def test_copy_of_a_file_has_a_separate_entry(config: Path, folder: Path) -> None:
     new_process(folder).load(config)
     copy = config.with_name("copy.json")
     copy.write_text(JSON.replace('"m"', '"c"'))
@@ -183,9 +181,7 @@ def test_a_copy_elsewhere_is_another_file(config: Path, folder: Path) -> None:
     assert cache.load(config).model_parameters.model == "m"
 
 
-def test_a_reader_beside_a_writer_never_sees_settings_that_no_file_had(
-    config: Path, folder: Path
-) -> None:
+def test_concurrent_reader_never_sees_mixed_settings(config: Path, folder: Path) -> None:
     cache = new_process(folder)
     stop = threading.Event()
 
@@ -208,7 +204,7 @@ def test_a_reader_beside_a_writer_never_sees_settings_that_no_file_had(
         writer.join()
 
 
-def test_a_file_that_never_rests_is_an_error_and_not_a_guess(
+def test_file_that_keeps_changing_is_an_error(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = iter(range(1, 1000))
@@ -219,12 +215,12 @@ def test_a_file_that_never_rests_is_an_error_and_not_a_guess(
         return real(descriptor)
 
     monkeypatch.setattr("agent_core.config_file.os.fstat", restless)
-    with pytest.raises(ConfigError, match="being written"):
+    with pytest.raises(ConfigError, match="keeps changing"):
         ConfigurationCache().load(config)
 
 
 @pytest.mark.parametrize("field", ["version", "schema", "size", "mtime_ns", "digest", "path"])
-def test_an_entry_that_differs_in_any_part_of_its_key_is_not_used(
+def test_entry_with_any_different_key_part_is_not_used(
     config: Path, folder: Path, field: str
 ) -> None:
     new_process(folder).load(config)
@@ -233,11 +229,11 @@ def test_an_entry_that_differs_in_any_part_of_its_key_is_not_used(
     stored[field] = stored[field] + 1 if isinstance(stored[field], int) else "other"
     stored["settings"]["default_provider"] = "ollama"
     payload = msgspec.json.encode(stored)
-    entry.write_bytes(config_cache._checksum(payload) + b"\n" + payload)
+    entry.write_bytes(config_sources._checksum(payload) + b"\n" + payload)
     assert new_process(folder).load(config).default_provider == "anthropic"
 
 
-def test_the_next_version_reads_no_entry_of_this_one(
+def test_other_version_does_not_read_the_entry(
     config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new_process(folder).load(config)
@@ -250,9 +246,7 @@ def test_the_next_version_reads_no_entry_of_this_one(
 # ------------------------------------------------------------------------------- secrets
 
 
-def test_no_secret_reaches_the_disk_and_the_folder_is_the_owners(
-    config: Path, folder: Path
-) -> None:
+def test_no_secret_on_disk_and_folder_is_private(config: Path, folder: Path) -> None:
     new_process(folder).load(config)
     stored = only_entry(folder).read_bytes()
     for secret in (KEY, "planted-password", KEY.encode().hex()):
@@ -262,7 +256,7 @@ def test_no_secret_reaches_the_disk_and_the_folder_is_the_owners(
     assert stat.S_IMODE(only_entry(folder).stat().st_mode) == 0o600
 
 
-def test_a_wide_umask_changes_nothing(config: Path, folder: Path) -> None:
+def test_permissive_umask_has_no_effect(config: Path, folder: Path) -> None:
     previous = os.umask(0)
     try:
         new_process(folder).load(config)
@@ -272,7 +266,7 @@ def test_a_wide_umask_changes_nothing(config: Path, folder: Path) -> None:
     assert stat.S_IMODE(only_entry(folder).stat().st_mode) == 0o600
 
 
-# ----------------------------------------------------------------------- foreign, damaged
+# ---------------------------------------------------------- damaged and foreign entries
 
 
 def link_to_elsewhere(entry: Path) -> None:
@@ -298,7 +292,7 @@ def pipe_in_its_place(entry: Path) -> None:
     ],
     ids=["empty", "cut", "changed", "zeros", "readable by others", "link", "pipe"],
 )
-def test_a_damaged_or_foreign_entry_is_ignored_and_replaced(
+def test_damaged_or_foreign_entry_is_replaced(
     config: Path, folder: Path, harm: Callable[[Path], object]
 ) -> None:
     new_process(folder).load(config)
@@ -310,12 +304,12 @@ def test_a_damaged_or_foreign_entry_is_ignored_and_replaced(
     assert cache.get_cache_stats()["disk_hits"] == 0
     again = new_process(folder)
     again.load(config)
-    assert again.get_cache_stats()["disk_hits"] == 1, "it was replaced by a sound one"
+    assert again.get_cache_stats()["disk_hits"] == 1, "the damaged entry was replaced"
     assert entry.is_file() and not entry.is_symlink()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_another_owners_entry_is_ignored(config: Path, folder: Path) -> None:
+def test_entry_of_another_owner_is_ignored(config: Path, folder: Path) -> None:
     new_process(folder).load(config)
     os.chown(only_entry(folder), 12345, -1)
     cache = new_process(folder)
@@ -324,14 +318,14 @@ def test_another_owners_entry_is_ignored(config: Path, folder: Path) -> None:
     assert only_entry(folder).stat().st_uid == os.geteuid()
 
 
-def test_a_folder_open_to_others_is_closed_before_it_is_used(config: Path, folder: Path) -> None:
+def test_folder_open_to_others_is_restricted_before_use(config: Path, folder: Path) -> None:
     (folder / "config").mkdir(parents=True)
     (folder / "config").chmod(0o777)
     new_process(folder).load(config)
     assert stat.S_IMODE((folder / "config").stat().st_mode) == 0o700
 
 
-def test_a_link_in_place_of_the_folder_is_not_followed(config: Path, folder: Path) -> None:
+def test_link_in_place_of_the_folder_is_not_followed(config: Path, folder: Path) -> None:
     elsewhere = folder.with_name("elsewhere")
     elsewhere.mkdir()
     folder.mkdir()
@@ -341,7 +335,7 @@ def test_a_link_in_place_of_the_folder_is_not_followed(config: Path, folder: Pat
 
 
 @pytest.mark.parametrize("place", ["a file", "/proc/nothing"])
-def test_a_cache_that_cannot_be_kept_is_no_error(config: Path, folder: Path, place: str) -> None:
+def test_unwritable_cache_is_not_an_error(config: Path, folder: Path, place: str) -> None:
     folder = Path(place) if place.startswith("/") else folder
     if not place.startswith("/"):
         folder.write_text("in the way")
@@ -354,7 +348,7 @@ def test_a_cache_that_cannot_be_kept_is_no_error(config: Path, folder: Path, pla
 # ------------------------------------------------------------------------- TTL, LRU, stats
 
 
-def test_an_entry_is_trusted_until_its_time_is_over(config: Path, folder: Path) -> None:
+def test_entry_expires_after_its_ttl(config: Path, folder: Path) -> None:
     clock = Clock()
     new_process(folder, cache_ttl_seconds=10, clock=clock).load(config)
     clock.now += 9.9
@@ -366,14 +360,14 @@ def test_an_entry_is_trusted_until_its_time_is_over(config: Path, folder: Path) 
     assert (statistics["total_hits"], statistics["total_misses"]) == (1, 1)
 
 
-def test_a_clock_set_back_makes_an_entry_unknown(config: Path, folder: Path) -> None:
+def test_clock_set_back_invalidates_an_entry(config: Path, folder: Path) -> None:
     clock = Clock()
     new_process(folder, clock=clock).load(config)
     clock.now -= 1
     assert new_process(folder, clock=clock).get_config(config) is None
 
 
-def test_without_a_ttl_the_files_own_is_in_force(config: Path, folder: Path) -> None:
+def test_ttl_of_the_file_applies_by_default(config: Path, folder: Path) -> None:
     clock = Clock()
     config.write_text('{"performance_settings": {"config_cache_ttl": 5}}')
     cache = new_process(folder, cache_ttl_seconds=None, clock=clock)
@@ -384,14 +378,16 @@ def test_without_a_ttl_the_files_own_is_in_force(config: Path, folder: Path) -> 
     assert cache.get_config(config) is None
 
 
-def test_a_ttl_of_zero_keeps_nothing(config: Path, folder: Path) -> None:
+def test_ttl_of_zero_disables_the_cache(config: Path, folder: Path) -> None:
     cache = new_process(folder, cache_ttl_seconds=0)
     cache.load(config)
     assert cache.get_config(config) is None
     assert not (folder / "config").exists()
 
 
-def test_the_least_recently_used_goes_first_here_and_on_disk(tmp_path: Path, folder: Path) -> None:
+def test_least_recently_used_entry_is_evicted_in_memory_and_on_disk(
+    tmp_path: Path, folder: Path
+) -> None:
     paths = [tmp_path / f"{name}.json" for name in "abc"]
     for path in paths:
         path.write_text("{}")
@@ -399,9 +395,9 @@ def test_the_least_recently_used_goes_first_here_and_on_disk(tmp_path: Path, fol
     cache.load(paths[0])
     cache.load(paths[1])
     cache.load(paths[0])
-    for place in entries(folder):  # the file system's clock is coarser than this test
+    for place in entries(folder):  # the file system's timestamps are too coarse for this test
         os.utime(place, ns=(1, 1))
-    assert new_process(folder).get_config(paths[0]) is not None, "a hit on disk is a use"
+    assert new_process(folder).get_config(paths[0]) is not None, "a disk hit counts as a use"
     cache.load(paths[2])
 
     kept = {entry["file"] for entry in cache.get_cache_stats()["cache_entries"]}
@@ -411,7 +407,7 @@ def test_the_least_recently_used_goes_first_here_and_on_disk(tmp_path: Path, fol
     assert on_disk == [True, False, True]
 
 
-def test_a_refresh_at_capacity_evicts_nobody(tmp_path: Path, config: Path) -> None:
+def test_refresh_at_capacity_evicts_nothing(tmp_path: Path, config: Path) -> None:
     other = tmp_path / "other.json"
     other.write_text("{}")
     cache = ConfigurationCache(max_cache_size=2)
@@ -423,7 +419,7 @@ def test_a_refresh_at_capacity_evicts_nobody(tmp_path: Path, config: Path) -> No
     assert cache.get_cache_stats()["evictions"] == 0
 
 
-def test_the_statistics_have_the_guides_keys_and_count(config: Path, folder: Path) -> None:
+def test_statistics_have_the_guides_keys(config: Path, folder: Path) -> None:
     clock = Clock()
     cache = new_process(folder, clock=clock)
     assert cache.get_cache_stats()["hit_rate_percent"] == 0
@@ -444,9 +440,7 @@ def test_the_statistics_have_the_guides_keys_and_count(config: Path, folder: Pat
     ]
 
 
-def test_optimize_drops_what_is_past_its_time_and_what_is_damaged(
-    config: Path, folder: Path
-) -> None:
+def test_optimize_drops_expired_and_damaged_entries(config: Path, folder: Path) -> None:
     clock = Clock()
     cache = new_process(folder, clock=clock)
     cache.load(config)
@@ -457,7 +451,7 @@ def test_optimize_drops_what_is_past_its_time_and_what_is_damaged(
     assert entries(folder) == []
 
 
-def test_files_of_other_names_are_never_deleted_or_counted(config: Path, folder: Path) -> None:
+def test_files_with_other_names_are_ignored(config: Path, folder: Path) -> None:
     (folder / "config").mkdir(parents=True)
     strangers = [
         folder / "config" / name for name in ("settings.yml", ".hidden", "0.json", "a.tmp")
@@ -473,15 +467,15 @@ def test_files_of_other_names_are_never_deleted_or_counted(config: Path, folder:
     assert entries(folder) == sorted(strangers)
 
 
-def test_a_folder_that_is_named_is_not_closed_to_others(config: Path, folder: Path) -> None:
-    """`TRAE_CACHE_DIR=.` is a project, and may well have a folder `config`."""
+def test_named_folder_keeps_its_permissions(config: Path, folder: Path) -> None:
+    """`TRAE_CACHE_DIR=.` may be a project that has a folder `config`."""
     (folder / "config").mkdir(parents=True)
     (folder / "config").chmod(0o755)
     CachedConfig({"TRAE_CACHE_DIR": str(folder)}).load(config)
     assert stat.S_IMODE((folder / "config").stat().st_mode) == 0o755
 
 
-def test_clear_forgets_everything(config: Path, folder: Path) -> None:
+def test_clear_removes_everything(config: Path, folder: Path) -> None:
     cache = new_process(folder)
     cache.load(config)
     cache.clear_cache()
@@ -490,9 +484,7 @@ def test_clear_forgets_everything(config: Path, folder: Path) -> None:
     assert cache.get_config(config) is None
 
 
-def test_what_is_handed_in_is_kept_only_if_the_file_says_the_same(
-    config: Path, folder: Path
-) -> None:
+def test_passed_config_is_cached_only_if_it_matches_the_file(config: Path, folder: Path) -> None:
     cache = new_process(folder)
     outdated = PlainConfig().load(config)
     rewrite_in_place(config, '"m"', '"n"')
@@ -502,20 +494,20 @@ def test_what_is_handed_in_is_kept_only_if_the_file_says_the_same(
     assert cache.get_config(config) is not None
 
 
-def test_many_threads_share_one_cache(config: Path, folder: Path) -> None:
+def test_threads_share_one_cache(config: Path, folder: Path) -> None:
     cache = new_process(folder)
     wanted = PlainConfig().load(config)
-    wrong: list[Settings] = []
+    mismatches: list[Settings] = []
 
     def work() -> None:
-        wrong.extend(seen for _ in range(40) if (seen := cache.load(config)) != wanted)
+        mismatches.extend(seen for _ in range(40) if (seen := cache.load(config)) != wanted)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong
+    assert not mismatches
     statistics = cache.get_cache_stats()
     assert statistics["total_hits"] + statistics["total_misses"] == 320
 
@@ -523,7 +515,7 @@ def test_many_threads_share_one_cache(config: Path, folder: Path) -> None:
 # ----------------------------------------------------------------------- the environment
 
 
-def test_the_environment_names_folder_and_ttl(config: Path, folder: Path) -> None:
+def test_environment_sets_folder_and_ttl(config: Path, folder: Path) -> None:
     source = CachedConfig({"TRAE_CACHE_DIR": str(folder), "TRAE_CONFIG_CACHE_TTL": "7"})
     assert source.load(config) == PlainConfig().load(config)
     assert source.cache.cache_ttl_seconds == 7
@@ -539,13 +531,11 @@ def test_the_environment_names_folder_and_ttl(config: Path, folder: Path) -> Non
         ({}, None),
     ],
 )
-def test_the_folder_is_the_first_that_is_named(
-    environ: dict[str, str], expected: str | None
-) -> None:
+def test_first_variable_set_gives_the_folder(environ: dict[str, str], expected: str | None) -> None:
     assert cache_directory(environ) == (None if expected is None else Path(expected))
 
 
-def test_the_timer_reads_as_in_the_guide() -> None:
+def test_timer_prints_like_the_guide() -> None:
     with ConfigLoadTimer("Config load") as timer:
         pass
     timer.duration_ms = 2.337

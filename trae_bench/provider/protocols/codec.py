@@ -1,0 +1,92 @@
+"""What the wire protocols share: the codec record, token counts and event encoding.
+
+Ids, clocks and token counts are generated and always the same. Token counts are plausible, not
+those of a tokeniser.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from trae_bench.provider.script import PlayedCall, PlayedTurn
+
+MODEL = "scripted-model"
+CREATED = 1_735_689_600
+"""Unix time of 2025-01-01T00:00:00Z."""
+SSE = "text/event-stream"
+_CHARACTERS_PER_TOKEN = 4
+_PROMPT_TOKENS = 1_200
+_TOKENS_PER_TURN = 250
+
+JsonObject = dict[str, Any]
+Split = Callable[[str], list[str]]
+"""Splits a text into chunks, none empty."""
+
+
+class NumberedTurn(Struct, frozen=True):
+    """A turn and its position in the session, which determines ids and token counts."""
+
+    turn: PlayedTurn
+    number: int
+    """From 1."""
+
+    @property
+    def input_tokens(self) -> int:
+        return _PROMPT_TOKENS + _TOKENS_PER_TURN * (self.number - 1)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Input tokens of the previous turn, which a service with a prompt cache has seen."""
+        return 0 if self.number == 1 else self.input_tokens - _TOKENS_PER_TURN
+
+    @property
+    def output_tokens(self) -> int:
+        characters = len(self.turn.text) + sum(
+            len(call.name) + len(arguments_json(call)) for call in self.turn.calls
+        )
+        return 1 + characters // _CHARACTERS_PER_TOKEN
+
+
+class Endpoint(Struct, frozen=True):
+    """URL paths of one protocol, below the session's path."""
+
+    base: str
+    """Path of the base URL that a client is configured with."""
+    suffix: str
+    """End of the path of every request."""
+    stream_suffix: str = ""
+    """End of the path of a request for a streamed reply, if it differs."""
+
+    def suffix_for(self, *, stream: bool) -> str:
+        return self.stream_suffix if stream and self.stream_suffix else self.suffix
+
+
+class Codec(Struct, frozen=True):
+    """Encodes turns in one protocol."""
+
+    endpoint: Endpoint
+    complete: Callable[[NumberedTurn], JsonObject]
+    """Returns a complete reply."""
+    stream: Callable[[NumberedTurn, Split], Iterator[bytes]]
+    """Yields the events of a streamed reply."""
+    error: Callable[[int, str], JsonObject]
+    """Returns an error reply for a status and a message."""
+    media_type: str = SSE
+    """Content type of a streamed reply."""
+
+
+def arguments_json(call: PlayedCall) -> str:
+    """Return the arguments as a JSON string, as OpenAI sends them inside JSON."""
+    return msgspec.json.encode(call.arguments).decode()
+
+
+def sse(event: JsonObject) -> bytes:
+    """Encode a server-sent event."""
+    return b"data: " + msgspec.json.encode(event) + b"\n\n"
+
+
+def named_sse(event: JsonObject) -> bytes:
+    """Encode a server-sent event that repeats its type in an `event:` line."""
+    return f"event: {event['type']}\n".encode() + sse(event)

@@ -1,0 +1,52 @@
+"""Decision rule, threshold and minimum difference of each metric. Pure."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from trae_bench.model.experiment import Cell, Metric
+from trae_bench.model.result import Rule
+from trae_bench.stats.decision import RULES
+
+MIN_DIFFERENCES: Mapping[str, float] = {"blocked": 0.005} | dict.fromkeys(
+    ("peak_rss", "agent_rss", "uss_start", "uss_end", "memory_growth", "memory_per_hour"), 65536.0
+)
+"""Differences up to this, in the metric's unit, count as none: the allocator and the scheduler
+cause them."""
+
+MEMORY = frozenset({"peak_rss", "agent_rss", "uss_start", "uss_end", "python_peak", "python_held"})
+"""Metrics of held memory or of its peak."""
+
+THRESHOLDS: Mapping[str, float] = dict.fromkeys(MEMORY, 0.01)
+"""Thresholds (fractions) that replace the rule's: memory has less noise than CPU time."""
+
+
+def rule_of(metric: Metric) -> Rule:
+    """The rule that judges this metric."""
+    return RULES[metric.mode]
+
+
+def stops(cell: Cell, metrics: Mapping[str, Metric]) -> tuple[int, ...]:
+    """Numbers of counted pairs at which a row of this cell may be settled."""
+    return tuple(sorted({n for name in cell.metrics for n in rule_of(metrics[name]).stops}))
+
+
+def metric_threshold(metric: Metric) -> float:
+    """Smallest effect (a fraction) of this metric that gets a verdict.
+
+    A requested threshold (`metric.threshold`) can only raise the default one.
+    """
+    # Noise does not raise it: the equivalence margin would move along, and on a noisy machine
+    # every row would be equivalent. Effects below the noise stay inconclusive.
+    default = THRESHOLDS.get(metric.name, rule_of(metric).threshold)
+    return default if metric.threshold is None else max(default, metric.threshold)
+
+
+def metric_minimum(metric: Metric, a: Sequence[float]) -> float:
+    """Largest difference, in the metric's unit, that counts as none; `a` holds values of side A.
+
+    Counts have no threshold by default. A requested threshold of a count becomes its minimum.
+    """
+    default = MIN_DIFFERENCES.get(metric.name, 0.0)
+    if metric.mode != "exact" or metric.threshold is None or not a:
+        return default
+    return max(default, metric.threshold * abs(median(a)))
