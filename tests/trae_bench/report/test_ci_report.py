@@ -286,7 +286,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[PlayedBench]
 
 
 RUN = ("run", "tiny.toml", "--pairs", "8", "--out", "run.json")
-REPORTS = ("--comment", "comment.md", "--junit", "junit.xml")
+REPORTS = ("--markdown", "comment.md", "--junit", "junit.xml")
 
 
 def test_a_run_writes_its_reports(
@@ -366,7 +366,7 @@ def test_a_report_without_a_result_is_short() -> None:
 
 
 def test_a_plan_writes_no_report(played: type[PlayedBench]) -> None:
-    assert main([*RUN, "--toggle", "no_such", "--plan", *REPORTS]) == 2
+    assert main([*RUN, "--toggle", "no_such", "--dry-run", *REPORTS]) == 2
     assert not Path("comment.md").exists()
 
 
@@ -377,25 +377,25 @@ def test_an_unwritable_report_does_not_stop_the_others(
 ) -> None:
     monkeypatch.setenv(SUMMARY_VARIABLE, str(Path.cwd()))
     long = f"{'x' * 300}.md"
-    assert main([*RUN, "--comment", long, "--junit", "junit.xml"]) == 4
+    assert main([*RUN, "--markdown", long, "--junit", "junit.xml"]) == 4
     assert f"cannot write {long}: File name too long" in capsys.readouterr().err
     assert Path("junit.xml").exists()
     assert store.read_run(Path("run.json")).samples
 
 
 def test_the_folder_of_a_report_is_created(played: type[PlayedBench]) -> None:
-    assert main([*RUN, "--comment", "new/one/comment.md", "--junit", "new/junit.xml"]) == 0
+    assert main([*RUN, "--markdown", "new/one/comment.md", "--junit", "new/junit.xml"]) == 0
     assert Path("new/one/comment.md").exists()
     assert Path("new/junit.xml").exists()
 
 
 @pytest.mark.parametrize("report", ["tiny.toml/report", "tiny.toml/a/b/report"])
-@pytest.mark.parametrize("option", ["--comment", "--junit"])
+@pytest.mark.parametrize("option", ["--markdown", "--junit"])
 def test_an_impossible_report_folder_is_rejected_before_measuring(
     played: type[PlayedBench], capsys: pytest.CaptureFixture[str], option: str, report: str
 ) -> None:
     assert main([*RUN, option, report]) == 4
-    assert f"cannot write {report}: tiny.toml is no folder" in capsys.readouterr().err
+    assert f"cannot write {report}: tiny.toml is not a folder" in capsys.readouterr().err
     assert [path.name for path in Path().iterdir()] == ["tiny.toml"]
 
 
@@ -403,7 +403,7 @@ def test_an_impossible_report_folder_is_rejected_before_measuring(
 def test_an_unwritable_report_folder_is_rejected_before_measuring(
     played: type[PlayedBench], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*RUN, "--comment", "/proc/comment.md"]) == 4
+    assert main([*RUN, "--markdown", "/proc/comment.md"]) == 4
     assert "cannot write /proc/comment.md: " in capsys.readouterr().err
     assert [path.name for path in Path().iterdir()] == ["tiny.toml"]
 
@@ -412,7 +412,7 @@ def test_every_unwritable_report_is_named(
     played: type[PlayedBench], capsys: pytest.CaptureFixture[str]
 ) -> None:
     long = [f"{letter * 300}.md" for letter in "xy"]
-    reports = ("--comment", long[0], "--junit", long[1])
+    reports = ("--markdown", long[0], "--junit", long[1])
     assert main([*RUN, *reports]) == 4
     err = capsys.readouterr().err
     assert all(f"cannot write {path}: File name too long" in err for path in long)
@@ -424,7 +424,7 @@ def test_every_unwritable_report_is_named(
         assert err.count("Error: ") == 2
 
 
-@pytest.mark.parametrize("reports", [[], ["--comment", "-"]])
+@pytest.mark.parametrize("reports", [[], ["--markdown", "-"]])
 def test_an_older_run_file_is_not_reported_as_this_run(
     played: type[PlayedBench],
     monkeypatch: pytest.MonkeyPatch,
@@ -441,7 +441,7 @@ def test_an_older_run_file_is_not_reported_as_this_run(
     assert "No space left on device" in err
     assert "Run file: " not in out + err
     if not reports:
-        assert "No run file was written; run.journal.jsonl has everything.\nGo on with: " in out
+        assert "No run file was written; run.journal.jsonl has all samples.\nResume with: " in out
 
 
 def test_kept_folders_are_named(
@@ -467,18 +467,18 @@ def test_a_stored_run_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "work / slower" in out
     assert "3 regressions" in out
-    assert main(["report", str(path), "--comment", "-"]) == 0
+    assert main(["report", str(path), "--markdown", "-"]) == 0
     assert capsys.readouterr().out == markdown.comment(run())
     assert main(["report", str(path), "--junit", str(tmp_path / "junit.xml")]) == 0
     assert (tmp_path / "junit.xml").read_text() == junit(run())
     assert capsys.readouterr().err == f"JUnit: {tmp_path / 'junit.xml'}\n"
-    assert main(["report", str(path), "--json", "--comment", str(tmp_path / "comment.md")]) == 0
+    assert main(["report", str(path), "--json", "--markdown", str(tmp_path / "comment.md")]) == 0
     document = json.loads(capsys.readouterr().out)
     assert len(document["comparisons"]) == len(run().comparisons)
     assert (tmp_path / "comment.md").read_text() == markdown.comment(run())
 
 
-@pytest.mark.parametrize("two", [["--comment", "-", "--junit", "-"], ["--html", "-", "--json"]])
+@pytest.mark.parametrize("two", [["--markdown", "-", "--junit", "-"], ["--html", "-", "--json"]])
 def test_two_reports_do_not_share_a_stream(
     two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -491,7 +491,11 @@ def test_two_reports_do_not_share_a_stream(
 
 @pytest.mark.parametrize(
     "command",
-    ["run --comment - --junit -", "run --comment - --json", "compare {0} {0} --comment - --json"],
+    [
+        "run --markdown - --junit -",
+        "run --markdown - --json",
+        "compare {0} {0} --markdown - --json",
+    ],
 )
 def test_two_reports_of_other_commands_do_not_share_a_stream(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -512,18 +516,18 @@ def test_verify_exits_with_4_if_one_file_is_inconsistent(
     none.write_text("{}")
     assert main(["verify", str(good)]) == 0
     out = capsys.readouterr().out
-    assert "good.json: holds together" in out
+    assert "good.json: consistent" in out
     assert "commit: 0123456789" in out
-    assert "No file can tell: samples that were invented" in out
+    assert "verify cannot detect: samples that were invented" in out
     assert main(["verify", str(good), str(bad), str(none)]) == 4
     out = capsys.readouterr().out
-    assert "good.json: holds together" in out
-    assert "bad.json: does NOT hold together" in out
+    assert "good.json: consistent" in out
+    assert "bad.json: NOT consistent" in out
     assert "wrong: seal: does not match" in out
     assert "none.json: not a valid run file" in " ".join(out.split())
-    assert "No file can tell" in out
+    assert "verify cannot detect" in out
     assert main(["verify", str(none)]) == 4
-    assert "No file can tell" not in capsys.readouterr().out, "none was read"
+    assert "verify cannot detect" not in capsys.readouterr().out, "none was read"
     assert main(["verify", str(tmp_path / "missing.json")]) == 2
 
 

@@ -257,7 +257,7 @@ def test_the_guide_is_written_and_checked(guide: Path, capsys: pytest.CaptureFix
     run_file = str(guide.with_name("run.json"))
     arguments = ["report", "--guide", str(guide), run_file]
     assert main([*arguments, "--check"]) == 1
-    assert f"{guide}:4: not what the runs say" in capsys.readouterr().err
+    assert f"{guide}:4: differs from the runs" in capsys.readouterr().err
     assert guide.read_text() == text("parallel_tools")
     assert main(arguments) == 0
     assert main([*arguments, "--check"]) == 0
@@ -268,7 +268,7 @@ def test_the_guide_is_written_and_checked(guide: Path, capsys: pytest.CaptureFix
     bad = [*good[:number], good[number].replace("0", "1"), *good[number + 1 :]]
     guide.write_text("\n".join(bad) + "\n")
     assert main([*arguments, "--check"]) == 1
-    assert f"{guide}:{number + 1}: not what the runs say" in capsys.readouterr().err
+    assert f"{guide}:{number + 1}: differs from the runs" in capsys.readouterr().err
 
 
 def test_conflicting_options_are_rejected(guide: Path, capsys: pytest.CaptureFixture[str]) -> None:

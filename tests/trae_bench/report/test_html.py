@@ -753,7 +753,7 @@ def test_the_command_writes_a_page_and_prints_its_path(
 
 def test_a_page_can_be_combined_with_other_reports(stored: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "page.html", tmp_path / "comment.md"
-    assert main(["report", str(stored), "--html", str(out), "--comment", str(other)]) == 0
+    assert main(["report", str(stored), "--html", str(out), "--markdown", str(other)]) == 0
     assert out.exists()
     assert other.exists()
 
@@ -767,7 +767,7 @@ def test_several_runs_need_a_page(
     out.unlink()
     for others in (
         [],
-        ["--comment", "-"],
+        ["--markdown", "-"],
         ["--junit", "-"],
         ["--html", str(out), "--junit", "-"],
         ["--json"],

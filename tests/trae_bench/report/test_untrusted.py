@@ -251,7 +251,7 @@ def test_commands_print_escaped_text(
         ("verify", str(path)),
         ("verify", str(path), "--json"),
         ("report", str(path)),
-        ("report", str(path), "--comment", "-"),
+        ("report", str(path), "--markdown", "-"),
         ("report", str(path), "--junit", "-"),
         ("report", str(path), "--html", "-"),
         *(("export", str(path), "--format", name) for name in FORMATS),

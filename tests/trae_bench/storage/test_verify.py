@@ -382,7 +382,7 @@ def slow_for_fast(contrast: Contrast) -> Contrast:
         (reordered, "was taken after pair"),
         (lambda: renamed(slow_for_fast), "the header generates work/faster"),
         (lambda: renamed(lambda c: replace(c, a=c.b, b=c.a)), "the header generates work/faster"),
-        (lambda: with_header(design="best-of"), "No design 'best-of'"),
+        (lambda: with_header(design="best-of"), "no design 'best-of'"),
         (lambda: with_header(design="remove-one"), "the header generates work/faster@last"),
         (lambda: with_header(rules={}), "there is none for duet metrics"),
     ],

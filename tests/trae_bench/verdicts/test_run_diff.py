@@ -472,7 +472,7 @@ def test_compare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     worse = changed(honest(day="2"), "cpu", 1.5, on_side("idle"))
     head = stored(tmp_path / "head.json", worse)
     comment = tmp_path / "comment.md"
-    assert main(["compare", base, head, "--comment", str(comment)]) == 1
+    assert main(["compare", base, head, "--markdown", str(comment)]) == 1
     out, err = capsys.readouterr()
     assert "1 regression" in out
     assert not err
@@ -529,12 +529,12 @@ def test_report_is_written_before_the_error(
     )
     head = stored(tmp_path / "head.json", other)
     comment = tmp_path / "comment.md"
-    assert main(["compare", base, head, "--comment", str(comment)]) == 4
+    assert main(["compare", base, head, "--markdown", str(comment)]) == 4
     out, err = capsys.readouterr()
     assert "the scenario has changed" in out
     assert "the scenario has changed" in comment.read_text()
-    assert "nothing that is gated" in err
-    assert main(["compare", base, base, "--comment", f"{comment}/no.md"]) == 4
+    assert "no gated row could be compared" in err
+    assert main(["compare", base, base, "--markdown", f"{comment}/no.md"]) == 4
     out, err = capsys.readouterr()
     assert "equivalent" in out
     assert "cannot write" in err
@@ -560,12 +560,12 @@ def test_texts_of_files_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixtur
     more = planted(document(), lambda text: text and text[:30] + PLANT)
     head = stored(tmp_path / "head.json", msgspec.convert(more, RunFile))
     for pair in product((base, head), repeat=2):
-        for options in ((), ("--json",), ("--comment", "-")):
+        for options in ((), ("--json",), ("--markdown", "-")):
             assert main(["compare", *pair, *options]) in (0, 4)
             out, err = capsys.readouterr()
             assert "work" in out
-            harmless("html" if "--comment" in options else "terminal", out + err)
-            if "--comment" in options:
+            harmless("html" if "--markdown" in options else "terminal", out + err)
+            if "--markdown" in options:
                 lines = [line for line in out.splitlines() if line.startswith("| ")]
                 assert {line.count("|") for line in lines} <= {12}
                 assert "`" not in out
