@@ -45,7 +45,14 @@ from trae_bench.stats.pairs import (
     pair_outcome,
     row_keys,
 )
-from trae_bench.stats.stopping import GIVE_UP, answered, target
+from trae_bench.stats.stopping import (
+    GIVE_UP,
+    MIN_CHANCE,
+    answered,
+    family_of,
+    settling_chance,
+    target,
+)
 
 MAX_LISTED = 10
 """Lost pairs and toggles listed one by one; the others are counted."""
@@ -154,7 +161,7 @@ def explain(run: RunFile, key: RowKey, limits: Limits, *, claimed: bool = True) 
         floor=floors.get((key.scenario, key.metric)),
         floor_sd=row.floor_sd,
         visible=_visible(row, compared, family),
-        ended=_ended(run.stopped, cell, compared, limits, pairs, header.metrics),
+        ended=_ended(run, cell, compared, limits, pairs),
     )
 
 
@@ -185,15 +192,8 @@ def _visible(row: Row, compared: Comparison, family: int) -> float | None:
     return max(compared.threshold, minimum_detectable_effect(sd, row.rule, family))
 
 
-def _ended(
-    stopped: str,
-    cell: Cell,
-    row: Comparison,
-    limits: Limits,
-    pairs: PairCounts,
-    metrics: Mapping[str, Metric],
-) -> str:
-    judgement = row.judgement
+def _ended(run: RunFile, cell: Cell, row: Comparison, limits: Limits, pairs: PairCounts) -> str:
+    metrics, judgement = run.header.metrics, row.judgement
     more = row.estimate.n - judgement.look if row.estimate is not None else 0
     if row.contrast == NOISE_FLOOR:
         return (
@@ -217,11 +217,17 @@ def _ended(
         return f"The run stopped this row because {GIVE_UP} more pairs were lost than counted."
     if pairs.counted >= target(cell, limits, metrics):
         return f"The run allowed {count(pairs.counted, 'pair')}."
+    chance = settling_chance(row, limits, metrics[row.metric], family_of(run.comparisons))
+    if chance is not None and chance < MIN_CHANCE:
+        return (
+            "The row took no more pairs: with this noise, the chance of a verdict at its last "
+            f"look was {chance:.0%}."
+        )
     return {
         "budget": "The time budget of the run was used up.",
         "interrupted": "The run was interrupted.",
         "error": "An error stopped the run.",
-    }.get(stopped, "No more pairs were requested.")
+    }.get(run.stopped, "No more pairs were requested.")
 
 
 # -- sentences
