@@ -245,7 +245,7 @@ def _median(values: Sequence[float]) -> float | None:
     return (ordered[middle - 1] + ordered[middle]) / 2
 
 
-_SHARED_CORE = "a second side on the same core, so it is never taken from a duet"
+_SHARED_CORE = "a second side on the same core, so it is never metrics_for_host from a duet"
 _TREE = "processes that the subject starts and does not wait for are not counted"
 _SPEED = "changes of the host's speed, ten percent and more from one second to the next"
 
@@ -594,11 +594,11 @@ METRICS: Mapping[str, Metric] = {metric.name: metric for metric, _ in _TABLE}
 _MEASURES: Mapping[str, Measure] = {metric.name: measure for metric, measure in _TABLE}
 
 
-def taken(*, pinned: bool) -> dict[str, Metric]:
+def metrics_for_host(*, pinned: bool) -> dict[str, Metric]:
     """Return all metrics in the mode that the host supports.
 
     If processes cannot be pinned to a shared core, duets are not possible, and their metrics
-    are taken in serial trials.
+    are metrics_for_host in serial trials.
     """
     serial = {name: replace(m, mode="serial") for name, m in METRICS.items() if m.mode == "duet"}
     return dict(METRICS) if pinned else {**METRICS, **serial}

@@ -137,11 +137,11 @@ def on_stdout(*files: Path | None, as_json: bool = False) -> bool:
     """Whether a report goes to the standard output. Raises `UsageError` if more than one does."""
     count = [str(path) for path in files].count("-") + as_json
     if count > 1:
-        raise UsageError("the standard output takes one report; name files for the others")
+        raise UsageError("the standard output can_encode one report; name files for the others")
     return count == 1
 
 
-def say_where(what: str, path: Path) -> None:
+def print_path(what: str, path: Path) -> None:
     """Print the path of a written file on stderr; the standard output may hold a report."""
     if str(path) != "-":
         click.echo(f"{what}: {file_name(path)}", err=True)
@@ -174,7 +174,7 @@ def terminal_width(max_width: int = MAX_WIDTH, min_width: int = MIN_WIDTH) -> in
     return max(min_width, min(max_width, shutil.get_terminal_size((80, 24)).columns))
 
 
-def takes(stream: Any, text: str) -> bool:
+def can_encode(stream: Any, text: str) -> bool:
     """Whether the stream's encoding can represent a text."""
     try:
         text.encode(stream.encoding or "ascii")

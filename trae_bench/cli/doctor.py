@@ -51,7 +51,7 @@ def doctor(context: click.Context, /, pairs: int, quick: bool, as_json: bool, qu
 
 
 def _show_checkup(result: "Checkup") -> None:
-    from trae_bench.metrics import taken
+    from trae_bench.metrics import metrics_for_host
     from trae_bench.report.text.listing import bullets, names
     from trae_bench.report.text.terminal import noise_table, quantity
 
@@ -70,6 +70,6 @@ def _show_checkup(result: "Checkup") -> None:
         f"({cost.requests} requests of {cost.body_bytes} bytes)"
     )
     if result.noise:
-        metrics = taken(pinned="cores_usable" in result.machine)
+        metrics = metrics_for_host(pinned="cores_usable" in result.machine)
         table = noise_table(result.noise, metrics, width=terminal_width())
         click.echo(f"\nNoise of A/A pairs:\n{table}")

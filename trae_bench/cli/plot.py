@@ -56,7 +56,7 @@ def plot(files: tuple[Path, ...], out: Path, kind: Any, **names: str | None) -> 
       trae-bench plot RUN.json --kind pairs --scenario bugfix \\
         --toggle parallel_tools --metric wall --out pairs.svg
     """
-    from trae_bench.report.plot import Shown, picture
+    from trae_bench.report.plot import RowFilter, picture
     from trae_bench.run.runner import read_result
 
     format = out.suffix.removeprefix(".").lower()
@@ -68,7 +68,7 @@ def plot(files: tuple[Path, ...], out: Path, kind: Any, **names: str | None) -> 
         {_label(files, index): result.run for index, result in enumerate(results)},
         kind,
         "svg" if format == "svg" else "png",
-        Shown(**names),
+        RowFilter(**names),
         claimed=all(result.claimed for result in results),
     )
     write(out, [image])

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trae_bench.cli.common import (
+    can_encode,
     file_name,
     print_error,
     print_json,
-    takes,
     takes_colour,
     terminal_width,
     write,
@@ -86,7 +86,7 @@ def _table(result: "Result") -> str:
         width=terminal_width(MAX_TABLE_WIDTH),
         colour=takes_colour(sys.stdout),
         claimed=result.claimed,
-        plain=not takes(sys.stdout, BLOCKS),
+        plain=not can_encode(sys.stdout, BLOCKS),
     )
 
 

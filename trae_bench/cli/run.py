@@ -17,7 +17,7 @@ from trae_bench.cli.common import (
     current_metrics,
     on_stdout,
     print_error,
-    say_where,
+    print_path,
 )
 from trae_bench.cli.completion import complete_metric, complete_scenario, complete_toggle
 from trae_bench.cli.results import report_failure, show_result, write_reports
@@ -212,9 +212,9 @@ def _finish(
     if not report_on_stdout or (as_json and stored is None):
         show_result(result, as_json=as_json, quiet=quiet)
     elif not as_json and result.written and not quiet:
-        say_where("Run file", result.run_file)
+        print_path("Run file", result.run_file)
     if options["keep_scratch"] and not quiet:
-        say_where("Folders of the trials", scratch_of(result.run_file))
+        print_path("Folders of the trials", scratch_of(result.run_file))
     if not as_json:
         _annotate(result)
     if result.error and write_error:

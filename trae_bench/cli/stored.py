@@ -13,7 +13,7 @@ from trae_bench.cli.common import (
     RenamedOptions,
     on_stdout,
     print_json,
-    say_where,
+    print_path,
     terminal_width,
     write,
 )
@@ -90,7 +90,7 @@ def report(
     if as_json or not files:
         show_result(results[0], as_json=as_json)
     for what, path in files.items():
-        say_where(what, path)
+        print_path(what, path)
     return 0
 
 
@@ -227,4 +227,4 @@ def export(run_file: Path, format_: str, side: str | None, out: Path) -> None:
     if side is not None and side not in names:
         raise UsageError(f"--side {side}: the sides of this run are {' and '.join(names)}")
     write(out, chunks(run, format_, SIDES[side] if side else None))
-    say_where("Export", out)
+    print_path("Export", out)

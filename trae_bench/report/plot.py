@@ -69,7 +69,7 @@ _VERDICTS: Mapping[Verdict, _MarkerStyle] = {
 _UNCLAIMED = _MarkerStyle("#8a8f98", "o")
 
 
-class Shown(Struct, frozen=True):
+class RowFilter(Struct, frozen=True):
     """Selects rows of a run; None selects all."""
 
     scenario: str | None = None
@@ -83,14 +83,14 @@ class Shown(Struct, frozen=True):
         return all(want in (None, name) for want, name in zip(wanted, names, strict=True))
 
 
-ALL = Shown()
+ALL = RowFilter()
 
 
 def picture(
     runs: Mapping[str, RunFile],
     kind: Kind,
     format: Format,
-    shown: Shown = ALL,
+    shown: RowFilter = ALL,
     *,
     claimed: bool = True,
 ) -> bytes:
@@ -222,7 +222,7 @@ class _Line(Struct, frozen=True):
     """Smallest effect (a fraction) that counts."""
 
 
-def _effects(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figure":
+def _effects(runs: Mapping[str, RunFile], shown: RowFilter, claimed: bool) -> "Figure":
     lines = [
         _Line(
             _heading(row, name if len(runs) > 1 else ""),
@@ -361,7 +361,7 @@ def _legend(figure: "Figure", styles: Mapping[str, _MarkerStyle]) -> None:
 # -- pairs of one row -------------------------------------------------------------------
 
 
-def _pairs(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figure":
+def _pairs(runs: Mapping[str, RunFile], shown: RowFilter, claimed: bool) -> "Figure":
     found = [
         (run, row)
         for run in runs.values()
@@ -469,7 +469,7 @@ _MODES = {
 }
 
 
-def _noise(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figure":
+def _noise(runs: Mapping[str, RunFile], shown: RowFilter, claimed: bool) -> "Figure":
     if shown.toggle not in (None, NOISE_FLOOR):
         raise UsageError("the noise is that of A/A pairs, which have no toggle; remove --toggle")
     clouds = [
@@ -505,7 +505,7 @@ def _noise(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figure"
     return figure
 
 
-def _clouds(run: RunFile, shown: Shown, of_run: str) -> Iterator[_Cloud]:
+def _clouds(run: RunFile, shown: RowFilter, of_run: str) -> Iterator[_Cloud]:
     header = run.header
     all_rows = rows_of(run.samples, header.cells, header.metrics)
     for floor in run.noise:
@@ -529,7 +529,7 @@ def _check_row_count(number: int) -> None:
         )
 
 
-_KINDS: Mapping[Kind, Callable[[Mapping[str, RunFile], Shown, bool], "Figure"]] = {
+_KINDS: Mapping[Kind, Callable[[Mapping[str, RunFile], RowFilter, bool], "Figure"]] = {
     "effects": _effects,
     "pairs": _pairs,
     "noise": _noise,

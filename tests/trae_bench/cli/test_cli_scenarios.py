@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trae_bench.cli import main
-from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.scenario import catalogue, load
 from trae_bench.storage.run_file import read_run
 
@@ -179,7 +179,7 @@ def test_a_respx_scenario_runs_in_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     Path("inside.toml").write_text(IN_PROCESS)
     assert (
         main(["run", "inside.toml", "--pairs", "2", "--profile", "smoke", "--out", "r.json"]) == 0

@@ -16,9 +16,9 @@ from tests.trae_bench.cli.test_cli import heavy, modules_of
 from tests.trae_bench.fakes import TINY
 from tests.trae_bench.runs import AGAIN, Machine, gate, honest
 from trae_bench.cli import main
-from trae_bench.cli.common import say_where
+from trae_bench.cli.common import print_path
 from trae_bench.errors import AnswersDiffer, CannotMeasure
-from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.execution.ports import Executor
 from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_workflow, for_workflow_property
@@ -274,7 +274,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[PlayedBench]
     """A scenario in the current folder, a separate lock and runner, and no CI variables."""
     (tmp_path / "tiny.toml").write_text(TINY)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     for name in (SUMMARY_VARIABLE, "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
 
@@ -454,7 +454,7 @@ def test_kept_folders_are_named(
 def test_the_path_of_a_report_is_escaped(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    say_where("Page", Path("a\n::error::\x1b]0;title\x07.html"))
+    print_path("Page", Path("a\n::error::\x1b]0;title\x07.html"))
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "\x1b" not in err

@@ -153,7 +153,9 @@ def test_a_cell_that_was_given_up() -> None:
 
 
 def test_many_lost_pairs_are_listed_and_counted() -> None:
-    run = honest(noise=0.1, pairs=None, lost={("idle", 2 * pair): "crash" for pair in range(1, 18)})
+    run = honest(
+        noise=0.055, pairs=None, lost={("idle", 2 * pair): "crash" for pair in range(1, 18)}
+    )
     shown = explanation_text(run, "idle", "cpu")
     assert shown.count("was lost, not measured") == 10
     assert re.search(r"\d more pairs were lost", shown)
@@ -190,7 +192,9 @@ def test_a_run_that_ended_early(stopped: str, message: str) -> None:
 
 
 def test_other_reasons_to_stop() -> None:
-    noisy = explanation_text(honest(noise=0.2, pairs=None), "idle", "cpu")
+    hopeless = explanation_text(honest(noise=0.2, pairs=None), "idle", "cpu")
+    assert "the chance of a verdict at its last look was" in hopeless
+    noisy = explanation_text(honest(noise=0.065, pairs=None, toggles=("idle",)), "idle", "cpu")
     assert "That was the last look of the rule." in noisy
     assert re.search(r"open\. With this spread, a mean of \d+ % or more would be", noisy)
     assert re.search(r"detects effects of \d+ % or more in 95 % of rows", noisy)
@@ -395,4 +399,4 @@ def test_a_run_without_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     )
     write_run(tmp_path / "run.json", empty)
     assert main(["explain", str(tmp_path / "run.json"), "work"]) == 4
-    assert "nothing was planned" in capsys.readouterr().err
+    assert "no comparison was planned" in capsys.readouterr().err

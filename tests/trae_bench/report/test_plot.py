@@ -16,22 +16,22 @@ from trae_bench.cli import main
 from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.model.result import Comparison, Interval
 from trae_bench.model.run import RunFile
-from trae_bench.report.plot import Kind, Shown, picture
+from trae_bench.report.plot import Kind, RowFilter, picture
 from trae_bench.storage.run_file import write_run
 
 matplotlib = pytest.importorskip("matplotlib")
 
 RUN = honest()
-ONE_ROW = Shown(scenario="work", toggle="idle", metric="wall")
-KINDS: tuple[tuple[Kind, Shown], ...] = (
-    ("effects", Shown()),
+ONE_ROW = RowFilter(scenario="work", toggle="idle", metric="wall")
+KINDS: tuple[tuple[Kind, RowFilter], ...] = (
+    ("effects", RowFilter()),
     ("pairs", ONE_ROW),
-    ("noise", Shown()),
+    ("noise", RowFilter()),
 )
 
 
-def svg(run: RunFile = RUN, kind: Kind = "effects", shown: Shown | None = None) -> str:
-    return picture({"run": run}, kind, "svg", shown or Shown()).decode()
+def svg(run: RunFile = RUN, kind: Kind = "effects", shown: RowFilter | None = None) -> str:
+    return picture({"run": run}, kind, "svg", shown or RowFilter()).decode()
 
 
 def texts(drawn: str) -> list[str]:
@@ -97,7 +97,7 @@ def test_every_row_is_drawn() -> None:
 
 
 def test_filters_select_rows() -> None:
-    shown = texts(svg(shown=Shown(toggle="faster", metric="cpu")))
+    shown = texts(svg(shown=RowFilter(toggle="faster", metric="cpu")))
     assert "cpu" in shown
     assert not {"wall", "work / idle"} & set(shown)
 
@@ -144,8 +144,8 @@ def bands(drawn: str) -> int:
 
 
 def test_exact_counts_have_no_band() -> None:
-    assert bands(svg(shown=Shown(metric="cpu"))) == 3
-    assert bands(svg(shown=Shown(metric="requests"))) == 0
+    assert bands(svg(shown=RowFilter(metric="cpu"))) == 3
+    assert bands(svg(shown=RowFilter(metric="requests"))) == 0
 
 
 def test_the_ticks_are_at_the_looks() -> None:
@@ -156,25 +156,25 @@ def test_the_ticks_are_at_the_looks() -> None:
 
 def test_noise_is_that_of_a_a_pairs() -> None:
     with pytest.raises(UsageError, match="A/A pairs, which have no toggle"):
-        svg(kind="noise", shown=Shown(toggle="idle"))
+        svg(kind="noise", shown=RowFilter(toggle="idle"))
     with pytest.raises(UsageError, match="no metric with A/A pairs varies"):
         svg(replace(RUN, noise=()), "noise")
-    svg(kind="noise", shown=Shown(toggle="A/A"))
+    svg(kind="noise", shown=RowFilter(toggle="A/A"))
 
 
 def test_nothing_to_draw_is_an_error() -> None:
     with pytest.raises(UsageError, match="no row matches"):
-        svg(shown=Shown(scenario="other"))
+        svg(shown=RowFilter(scenario="other"))
     zero = tuple(replace(sample, metrics=sample.metrics | {"cpu": 0.0}) for sample in RUN.samples)
     with pytest.raises(CannotMeasure, match="has a ratio"):
         picture({"run": replace(RUN, samples=zero)}, "pairs", "svg",
-                Shown(toggle="idle", metric="cpu"))  # fmt: skip
+                RowFilter(toggle="idle", metric="cpu"))  # fmt: skip
 
 
 def test_a_row_that_the_plan_does_not_have() -> None:
     strange = replace(RUN.comparisons[-1], contrast="strange")
     with pytest.raises(CannotMeasure, match="nothing to draw"):
-        svg(replace(RUN, comparisons=(strange,)), "pairs", Shown(toggle="strange"))
+        svg(replace(RUN, comparisons=(strange,)), "pairs", RowFilter(toggle="strange"))
 
 
 def test_too_many_rows_are_rejected() -> None:

@@ -16,7 +16,7 @@ from tests.trae_bench.runs import honest, plan, plan_of, worked_out
 from tests.trae_bench.stats.test_analysis import PLAN, run
 from tests.trae_bench.storage.test_run_file import run_file
 from trae_bench.cli import main
-from trae_bench.cli.common import takes
+from trae_bench.cli.common import can_encode
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Metric
@@ -578,8 +578,8 @@ def test_pairs_with_a_probe_are_counted_separately() -> None:
     ("encoding", "can"), [("utf-8", True), ("ascii", False), ("latin-1", False), ("no such", False)]
 )
 def test_a_stream_supports_its_encoding(encoding: str, can: bool) -> None:
-    assert takes(SimpleNamespace(encoding=encoding), BLOCKS) == can
-    assert not takes(io.StringIO(), BLOCKS)
+    assert can_encode(SimpleNamespace(encoding=encoding), BLOCKS) == can
+    assert not can_encode(io.StringIO(), BLOCKS)
 
 
 def test_report_uses_the_terminal_width(

@@ -8,7 +8,7 @@ import pytest
 from tests.trae_bench.cli.test_cli import ScriptedBench
 from tests.trae_bench.fakes import figures
 from tests.trae_bench.run.test_scheduler import Tape
-from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Trial
 from trae_bench.model.result import NoiseEstimate, Reliability
@@ -48,7 +48,7 @@ def test_ctrl_c_ends_a_checkup() -> None:
 
 
 def test_no_noise_without_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     found = checkup(Bench(lambda text: None), 0)
     assert (found.noise, found.advice) == ((), ())
     assert found.provider.requests > 0

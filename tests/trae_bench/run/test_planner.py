@@ -19,7 +19,7 @@ from trae_bench.cli import main
 from trae_bench.design.cells import confirming, select_cells
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import UsageError
-from trae_bench.metrics import METRICS, taken
+from trae_bench.metrics import METRICS, metrics_for_host
 from trae_bench.model.experiment import Cell
 from trae_bench.run import planner, runner
 from trae_bench.run.doctor import noise
@@ -248,7 +248,7 @@ def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_duets_are_taken_otherwise_where_nothing_can_be_pinned() -> None:
-    pinned, free = taken(pinned=True), taken(pinned=False)
+    pinned, free = metrics_for_host(pinned=True), metrics_for_host(pinned=False)
     assert pinned == METRICS
     assert {metric.mode for metric in free.values()} == {"serial", "exact"}
     changed = {name for name in METRICS if free[name] != METRICS[name]}
@@ -292,7 +292,7 @@ BATCHED_CPU = ("batched_trajectory", "cpu")
 
 
 def test_serial_cpu_times_of_a_machine_that_pins_do_not_hold_together() -> None:
-    serial = taken(pinned=False)
+    serial = metrics_for_host(pinned=False)
     free = honest(cells=(cell(NOISE_FLOOR, "serial"), cell("fast", "serial")), metrics=serial)
     wrong = [finding for finding in verify(free) if finding.severity == "wrong"]
     assert "mode is 'serial', in this release 'duet'" in wrong[0].problem

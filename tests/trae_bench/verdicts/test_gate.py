@@ -31,7 +31,7 @@ from tests.trae_bench.runs import (
 from trae_bench.cli import main
 from trae_bench.design.cells import confirming
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Limits, Trial
@@ -511,7 +511,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(folder, "checkout", "--quiet", "-b", "work")
     (folder / "tiny.toml").write_text(TINY)
     monkeypatch.chdir(folder)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     return folder
@@ -691,7 +691,7 @@ def test_stored_run_as_the_base(
         yield ScriptedExecutor(lambda trial: {"requests": requests["now"]})
 
     monkeypatch.setattr(runner.Bench, "executor", executor)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     monkeypatch.chdir(tmp_path)
     run = ["run", "--metric", "requests", "--toggle", "event_shell", "--pairs", "2", "--force"]
     assert main([*run, "bugfix@shell", "--out", "base.json"]) == 0
@@ -717,7 +717,7 @@ def test_failed_run_is_reported_instead_of_the_comparison(
         yield ScriptedExecutor(lambda trial: {"requests": 10.0} if works[0] else failing(trial))
 
     monkeypatch.setattr(runner.Bench, "executor", executor)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     monkeypatch.chdir(tmp_path)
     Path("tiny.toml").write_text(TINY)
     run = ["run", "tiny.toml", "--metric", "requests", "--pairs", "2"]

@@ -218,7 +218,7 @@ def _ended(run: RunFile, cell: Cell, row: Comparison, limits: Limits, pairs: Pai
     if pairs.counted >= target(cell, limits, metrics):
         return f"The run allowed {count(pairs.counted, 'pair')}."
     chance = settling_chance(row, limits, metrics[row.metric], family_of(run.comparisons))
-    if chance is not None and chance < MIN_CHANCE:
+    if run.stopped == "done" and chance is not None and chance < MIN_CHANCE:
         return (
             "The row took no more pairs: with this noise, the chance of a verdict at its last "
             f"look was {chance:.0%}."

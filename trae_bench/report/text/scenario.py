@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from trae_bench.report.escape import for_terminal
 from trae_bench.scenario import (
-    USUAL_STATUS,
+    DEFAULT_FAULT_STATUS,
     Fault,
     ProviderConditions,
     Scenario,
@@ -79,7 +79,7 @@ def _provider(provider: ProviderConditions) -> str:
 
 def _fault(fault: Fault) -> str:
     what = {
-        "status": f"status {fault.status or USUAL_STATUS}",
+        "status": f"status {fault.status or DEFAULT_FAULT_STATUS}",
         "reset": "connection reset",
         "cut": "reply cut off halfway",
         "garbage": "bytes that are not HTTP",
