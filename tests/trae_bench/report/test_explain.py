@@ -198,7 +198,9 @@ def test_other_reasons_to_stop() -> None:
     assert "That was the last look of the rule." in noisy
     assert re.search(r"open\. With this spread, a mean of \d+ % or more would be", noisy)
     assert re.search(r"detects effects of \d+ % or more in 95 % of rows", noisy)
-    assert "The run allowed 12 pairs." in explanation_text(honest(noise=0.2), "idle", "cpu")
+    assert "The run allowed 12 pairs." in explanation_text(
+        honest(noise=0.05, precision=0.001), "idle", "cpu"
+    )
     one = explanation_text(honest(pairs=1, noise_pairs=0), "idle", "cpu")
     assert "The run allowed 1 pair." in one
     assert "The mean log ratio of the one pair is" in one
