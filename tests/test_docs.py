@@ -33,7 +33,7 @@ from trae_bench.model.experiment import Mode
 from trae_bench.model.run import RunFile
 from trae_bench.report.html import page
 from trae_bench.report.html.source import Source
-from trae_bench.report.plot import Shown, picture
+from trae_bench.report.plot import RowFilter, picture
 from trae_bench.report.text.terminal import closing, noise_lines, table
 from trae_bench.stats.analysis import comparisons
 from trae_bench.stats.noise import noise_floor
@@ -230,7 +230,7 @@ def _cpu_only(run: RunFile, mode: Mode) -> RunFile:
 def draw_quick(kind: str, **row: str) -> Callable[[], bytes]:
     def draw() -> bytes:
         run = read_run(ROOT / "results" / "quick.json")
-        return picture({"quick": run}, kind, "svg", Shown(**row))  # type: ignore[arg-type]
+        return picture({"quick": run}, kind, "svg", RowFilter(**row))  # type: ignore[arg-type]
 
     return draw
 

@@ -1,11 +1,13 @@
-"""The files for CI: they parse, call what exists, and give nobody more rights than needed."""
+"""Tests of the CI files: valid commands, pinned actions, minimal permissions, safe comments."""
 
+import configparser
 import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -25,11 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = ROOT / ".github" / "workflows"
 FILES = [ROOT / "action.yml", *sorted(WORKFLOWS.glob("*.yml"))]
 PINNED = {
-    "actions/checkout@v4",
-    "actions/setup-python@v5",
-    "actions/upload-artifact@v4",
-    "actions/download-artifact@v4",
-    "actions/github-script@v7",
+    "actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683",
+    "actions/setup-python@a26af69be951a213d495a4c3e4e4022e16d87065",
+    "actions/upload-artifact@ea165f8d65b6e75b540449e92b4886f43607fa02",
+    "actions/download-artifact@d3f86a106a0bac45b974a628896c90dbdf5c8093",
+    "actions/github-script@60a0d83039c74a4aee543508d2ffcb1c3799cdea",
     "./",
 }
 
@@ -40,15 +42,15 @@ def document(file: Path) -> Any:
 
 
 def steps(file: Path) -> Iterator[dict[str, Any]]:
-    found = document(file)
-    if "runs" in found:
-        yield from found["runs"]["steps"]
-    for job in found.get("jobs", {}).values():
+    content = document(file)
+    if "runs" in content:
+        yield from content["runs"]["steps"]
+    for job in content.get("jobs", {}).values():
         yield from job["steps"]
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """Words of each call of trae-bench in a script or a document."""
+    """The words of each call of trae-bench in a script or a document."""
     for line in text.replace("\\\n", " ").splitlines():
         bare = line.strip().removeprefix("- ")
         if bare.startswith("trae-bench "):
@@ -63,20 +65,20 @@ def check_command(words: list[str]) -> None:
         if isinstance(option, click.Option)
         for name in option.opts
     }
-    asked = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
-    assert asked <= options, words
+    given = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
+    assert given <= options, words
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_steps_use_what_is_known_and_run_what_exists(file: Path) -> None:
-    found = list(steps(file))
-    assert found
-    for step in found:
+def test_steps_use_pinned_actions_and_existing_options(file: Path) -> None:
+    all_steps = list(steps(file))
+    assert all_steps
+    for step in all_steps:
         assert ("uses" in step) != ("run" in step)
         assert step.get("uses", "./") in PINNED
         for words in commands(step.get("run", "")):
             check_command(words)
-        # An expression in a script is put in as it is: whoever names a branch could run it.
+        # GitHub inserts expressions into scripts unquoted, so a branch name could run commands.
         assert "${{" not in step.get("run", "")
         assert "${{" not in step.get("with", {}).get("script", "")
 
@@ -88,7 +90,9 @@ def test_the_action_runs_the_gate() -> None:
 
 
 @pytest.mark.parametrize(("base", "code"), [("--help", 2), ("-x", 2), ("main", 0), ("", 0)])
-def test_no_base_is_an_option(base: str, code: int, tmp_path: Path) -> None:
+def test_the_action_refuses_a_base_that_looks_like_an_option(
+    base: str, code: int, tmp_path: Path
+) -> None:
     (script,) = (step["run"] for step in steps(FILES[0]) if "--compare" in step.get("run", ""))
     environment = {"PATH": os.defpath, "BASE": base, "SCENARIOS": "", "OPTIONS": "", "FOLDER": "f"}
     stub = "trae-bench() { :; }\n"
@@ -98,17 +102,17 @@ def test_no_base_is_an_option(base: str, code: int, tmp_path: Path) -> None:
     assert done.returncode == code
 
 
-def test_documents_call_what_exists() -> None:
+def test_documents_use_existing_options() -> None:
     found = list(commands((ROOT / "docs" / "ci.md").read_text(encoding="utf-8")))
     assert found
     for words in found:
         check_command(words)
 
 
-def test_gitlabs_token_meets_no_code_of_the_merge_request() -> None:
+def test_the_gitlab_token_is_not_available_to_code_of_the_merge_request() -> None:
     text = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
     blocks = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
-    jobs = {name: job for one in blocks if isinstance(one, dict) for name, job in one.items()}
+    jobs = {name: job for block in blocks if isinstance(block, dict) for name, job in block.items()}
     with_token = {name: job for name, job in jobs.items() if "NOTES_TOKEN" in str(job)}
     (job,) = with_token.values()
     assert job["variables"] == {"GIT_STRATEGY": "none"}
@@ -118,30 +122,30 @@ def test_gitlabs_token_meets_no_code_of_the_merge_request() -> None:
     assert not list(commands("\n".join(job["script"])))
 
 
-def test_only_the_comment_may_be_written() -> None:
+def test_workflows_have_minimal_permissions() -> None:
     measuring, writing = (
         document(WORKFLOWS / name) for name in ("performance.yml", "performance-comment.yml")
     )
     assert measuring["permissions"] == {"contents": "read"}
-    # YAML 1.1 takes `on` for true.
+    # YAML 1.1 parses `on` as true.
     assert measuring[True].keys() == {"pull_request"}
     assert "secrets." not in (WORKFLOWS / "performance.yml").read_text()
     assert writing[True]["workflow_run"]["workflows"] == [measuring["name"]]
     assert writing["permissions"] == {}
     (job,) = writing["jobs"].values()
     assert job["permissions"] == {"actions": "read", "pull-requests": "write"}
-    # Nothing of the pull request is checked out where there is a right to write.
+    # A job with write access does not check out the pull request.
     assert not [step for step in job["steps"] if "checkout" in step.get("uses", "")]
 
 
 def _pattern(script: str, name: str) -> str:
-    """One of the script's regular expressions, as Python has it."""
+    """A regular expression of the script, in the syntax of Python."""
     (found,) = re.findall(rf"const {name} = .*?/(.*)/[gi]*[;,]", script)
     return found.replace("\\/", "/").replace("[<@[\\]", r"[<@\[\]")
 
 
-def lets_through(body: str) -> bool:
-    """As performance-comment.yml decides it; by node, where there is one."""
+def accepts(body: str) -> bool:
+    """Whether performance-comment.yml accepts a body. Also runs the script if node exists."""
     script = list(steps(WORKFLOWS / "performance-comment.yml"))[-1]["with"]["script"]
     (marker,) = re.findall(r"MARKER = '(.*?)\\n'", script)
     assert marker == MARKER
@@ -164,26 +168,45 @@ def lets_through(body: str) -> bool:
     return mine
 
 
-def test_every_report_fits_what_the_workflow_lets_through() -> None:
+def test_the_workflow_accepts_every_report() -> None:
     runs = [gate(), gate(1.1), gate(1.1, again=1.0), honest(), honest(noise=0.3)]
     runs += [gate(lost={("head", n): kind for n in range(9)}) for kind in ("crash", "differ")]
     for run in runs:
-        assert lets_through(comment(run))
+        assert accepts(comment(run))
     why = "in <b> of `@you`, #1 and GH-1:\nsee [x](http://www.example.org) \\ R&D"
-    assert lets_through(unmeasured.comment(why))
-    assert lets_through(f"{MARKER}\n{for_markdown(why)} {markdown_text(why)}\n")
+    assert accepts(unmeasured.comment(why))
+    assert accepts(f"{MARKER}\n{for_markdown(why)} {markdown_text(why)}\n")
 
 
 @pytest.mark.parametrize(
     "text",
     [
         *("<img src=x>", "@you", "[here](x)", "http://example.org", "WWW.example.org", "<!--"),
-        # As GitHub reads them.
+        # Entities, which GitHub decodes.
         *("&#64;you", "&#x40;you", "&commat;you", "&#35;1", "&num;1", "#1", "gh-12", "GH&#45;1"),
-        # Code that is none, or that ends early.
+        # Invalid code, or code that ends early.
         *("`<code>`&#64;you`</code>`", "<code>a|&#64;you</code>", "<code>a\n\n&#64;you</code>"),
         *("\\<code>&#64;you</code>", "<code>[here](x)</code>", "<code></code>&#64;you"),
     ],
 )
-def test_nothing_that_github_acts_on_is_let_through(text: str) -> None:
-    assert not lets_through(comment(gate()) + text)
+def test_the_workflow_refuses_links_tags_and_mentions(text: str) -> None:
+    assert not accepts(comment(gate()) + text)
+
+
+def test_the_matrix_the_tox_file_and_the_classifiers_name_the_same_pythons() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    minors = [text.rpartition(".")[2] for text in project["classifiers"] if "Python :: 3." in text]
+    (job,) = document(WORKFLOWS / "tests.yml")["jobs"].values()
+    matrix = job["strategy"]["matrix"]["include"]
+    assert [entry["python"] for entry in matrix] == [f"3.{minor}" for minor in minors]
+    for minor, entry in zip(minors, matrix, strict=True):
+        assert f"py3{minor}" in entry["environments"].split(",")
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    environments = tox["tox"]["env_list"].split(", ")
+    assert [name for name in environments if name.startswith("py")] == [f"py3{n}" for n in minors]
+    full, brief = tox["testenv"]["commands"].strip().splitlines()
+    later = [f"py3{minor}" for minor in minors[1:]]
+    assert full.partition(":")[0] == "-".join(f"!{name}" for name in later)
+    assert brief.partition(":")[0] == ",".join(later)
+    assert '--hypothesis-profile=brief -m "not slow"' in brief

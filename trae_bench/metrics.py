@@ -670,11 +670,11 @@ METRICS: Mapping[str, Metric] = {metric.name: metric for metric, _ in _TABLE}
 _MEASURES: Mapping[str, Measure] = {metric.name: measure for metric, measure in _TABLE}
 
 
-def taken(*, pinned: bool) -> dict[str, Metric]:
+def metrics_for_host(*, pinned: bool) -> dict[str, Metric]:
     """Return all metrics in the mode that the host supports.
 
     If processes cannot be pinned to a shared core, duets are not possible, and their metrics
-    are taken in serial trials.
+    are metrics_for_host in serial trials.
     """
     serial = {name: replace(m, mode="serial") for name, m in METRICS.items() if m.mode == "duet"}
     return dict(METRICS) if pinned else {**METRICS, **serial}

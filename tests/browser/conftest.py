@@ -1,4 +1,4 @@
-"""A browser of the system, started once for a module and gone before other tests need a loop."""
+"""The system's browser, started once per module and closed before tests that need a loop."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ def browser() -> Iterator[Any]:
         "playwright.sync_api", reason="the browser tests need the dependency group `browser`"
     )
     with playwright.sync_playwright() as started:
-        # A container has no room for Chromium's own sandbox; the pages are this test's.
+        # Chromium's sandbox does not work in a container; the pages are trusted test pages.
         chromium = started.chromium.launch(
             executable_path=executable(), args=["--no-sandbox", "--disable-gpu"]
         )
@@ -33,7 +33,7 @@ def browser() -> Iterator[Any]:
 
 
 class Tab:
-    """A page that is opened from the disk, and all that it asked for or complained of."""
+    """A page opened from disk, with its requests and its errors."""
 
     def __init__(self, browser: Any, path: Path, **context: Any) -> None:
         self.context = browser.new_context(offline=True, **context)

@@ -1,4 +1,4 @@
-"""The report in a browser: sorting, filtering, themes, keys, paper, and what it must not do."""
+"""The HTML report in a browser: sorting, filtering, themes, keyboard, printing, safety."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.browser.conftest import Tab
-from tests.trae_bench.report.test_html import MEDDLING, PLANTS, designed, long_runs
+from tests.trae_bench.report.test_html import INTERACTING, PLANTS, designed, long_runs
 from tests.trae_bench.report.test_untrusted import document, planted
 from tests.trae_bench.runs import honest
 from trae_bench.design.contrasts import NOISE_FLOOR
@@ -21,7 +21,7 @@ from trae_bench.storage.run_file import read_run
 
 Open = Callable[..., Tab]
 
-# The contrast ratio of WCAG 2.2 for every text, by the colours that are shown.
+# The WCAG 2.2 contrast ratio of every text, from its rendered colours.
 CONTRASTS = """() => {
   const channel = (value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -60,7 +60,7 @@ LINES = """all => all.map((each) => {
   range.selectNodeContents(each);
   return range.getClientRects().length;
 })"""
-"""How many lines each text takes."""
+"""The number of lines of each text."""
 
 
 def run() -> RunFile:
@@ -69,9 +69,9 @@ def run() -> RunFile:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pages that are looked at."""
+    """The pages under test."""
     folder = tmp_path_factory.mktemp("pages")
-    everything = [Source("run.json", run()), designed("factorial", MEDDLING, k=3)]
+    everything = [Source("run.json", run()), designed("factorial", INTERACTING, k=3)]
     (folder / "one.html").write_text(page([Source("run.json", run())]), "utf-8")
     (folder / "all.html").write_text(page([*everything, long_runs(200, 1000)]), "utf-8")
     return folder
@@ -95,7 +95,7 @@ def column(tab: Tab, number: int) -> list[str]:
     return list(cells.all_text_contents())
 
 
-def test_it_asks_for_nothing_and_complains_of_nothing(open_page: Open, folder: Path) -> None:
+def test_the_page_makes_no_requests_and_logs_no_errors(open_page: Open, folder: Path) -> None:
     tab = open_page()
     tab.page.wait_for_load_state("load")
     wanted = [url for url in tab.requests if not url.startswith("data:")]
@@ -103,7 +103,7 @@ def test_it_asks_for_nothing_and_complains_of_nothing(open_page: Open, folder: P
     assert tab.complaints == []
 
 
-def test_a_column_sorts_up_down_and_back(open_page: Open) -> None:
+def test_a_column_sorts_ascending_descending_and_back(open_page: Open) -> None:
     tab = open_page("one.html")
     head = tab.page.get_by_role("columnheader", name="ratio")
     before = column(tab, 6)
@@ -120,8 +120,8 @@ def test_a_column_sorts_up_down_and_back(open_page: Open) -> None:
     assert column(tab, 6) == before
 
 
-def test_units_do_not_confuse_the_order(open_page: Open) -> None:
-    """`31.1 MB` is more than `575 ms`: what counts is the figure, not its text."""
+def test_sorting_uses_values_not_texts(open_page: Open) -> None:
+    """`31.1 MB` is more than `575 ms`: rows are sorted by value, not by text."""
     tab = open_page("one.html")
     tab.page.get_by_role("columnheader", name="off").get_by_role("button").click()
     found = column(tab, 3)
@@ -131,7 +131,7 @@ def test_units_do_not_confuse_the_order(open_page: Open) -> None:
     assert tab.page.locator("[aria-sort]").count() == 1
 
 
-def test_unknown_figures_stand_last(browser: Any, tmp_path: Path) -> None:
+def test_missing_values_sort_last(browser: Any, tmp_path: Path) -> None:
     broken = honest(toggles=("idle", "slower"), lost={("idle", n): "crash" for n in range(99)})
     path = tmp_path / "page.html"
     path.write_text(page([Source("run.json", broken)]), "utf-8")
@@ -144,7 +144,7 @@ def test_unknown_figures_stand_last(browser: Any, tmp_path: Path) -> None:
     tab.context.close()
 
 
-def test_filters_leave_what_fits(open_page: Open) -> None:
+def test_filters_keep_matching_rows(open_page: Open) -> None:
     tab = open_page("one.html")
     assert tab.page.get_by_role("status").text_content() == "15 rows"
     tab.page.get_by_role("combobox", name="verdict", exact=True).select_option("regression")
@@ -164,24 +164,24 @@ def test_one_table_shows_one_run_of_several(open_page: Open) -> None:
     assert set(column(tab, 1)) == {"1: run"}
 
 
-def test_the_other_theme_is_one_button_away(open_page: Open) -> None:
+def test_a_button_switches_the_theme(open_page: Open) -> None:
     tab = open_page(color_scheme="dark")
     background = "getComputedStyle(document.documentElement).backgroundColor"
     dark = tab.page.evaluate(background)
-    button = tab.page.get_by_role("button", name="Dark page")
+    button = tab.page.get_by_role("button", name="Dark theme")
     assert button.get_attribute("aria-pressed") == "true"
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
     light = tab.page.evaluate(background)
     assert light == open_page(color_scheme="light").page.evaluate(background)
     assert light != dark
-    # Nothing of it is kept.
+    # The choice is not stored.
     assert tab.page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 320])
-def test_every_text_can_be_read(open_page: Open, scheme: str, width: int) -> None:
+def test_every_text_has_enough_contrast(open_page: Open, scheme: str, width: int) -> None:
     tab = open_page(color_scheme=scheme, viewport={"width": width, "height": 800})
     tab.page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
     found = tab.page.evaluate(CONTRASTS)
@@ -189,7 +189,7 @@ def test_every_text_can_be_read(open_page: Open, scheme: str, width: int) -> Non
     assert [(round(ratio, 2), text) for ratio, text in found if ratio < 4.5] == []
 
 
-def test_all_that_can_be_used_is_reached_by_keys(open_page: Open) -> None:
+def test_every_control_is_reachable_by_keyboard(open_page: Open) -> None:
     tab = open_page("one.html")
     wanted = tab.page.locator("a, button, input, select, summary, [tabindex='0']")
     names = [one.evaluate("each => each.outerHTML") for one in wanted.all() if one.is_visible()]
@@ -213,7 +213,7 @@ def test_the_page_is_no_wider_than_the_screen(open_page: Open, width: int) -> No
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_no_toggle_or_metric_is_broken_inside_a_word(browser: Any, tmp_path: Path) -> None:
+def test_names_are_not_broken_inside_a_word(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text(page([Source("full.json", read_run(FULL))]), "utf-8")
     tab = Tab(browser, path)
@@ -224,7 +224,7 @@ def test_no_toggle_or_metric_is_broken_inside_a_word(browser: Any, tmp_path: Pat
     tab.context.close()
 
 
-def test_cards_are_still_a_table_to_a_screen_reader(open_page: Open) -> None:
+def test_cards_keep_the_roles_of_a_table(open_page: Open) -> None:
     tab = open_page("one.html", viewport={"width": 320, "height": 700})
     table = tab.page.get_by_role("table", name="Effects of each toggle")
     assert table.get_by_role("row").count() == 16
@@ -237,24 +237,24 @@ def test_cards_are_still_a_table_to_a_screen_reader(open_page: Open) -> None:
     assert min(sizes) >= 13
 
 
-def test_paper_has_everything_but_controls(open_page: Open) -> None:
+def test_print_has_everything_except_controls(open_page: Open) -> None:
     tab = open_page(color_scheme="dark")
     tab.page.emulate_media(media="print")
     for name in ("nav", "#theme", "#filters", ".actions"):
         assert not tab.page.locator(name).first.is_visible(), name
-    for text in ("Noise floor: what pairs of equal sides", "work / A/A", "digest of work"):
+    for text in ("Noise floor: pairs of equal sides", "work / A/A", "digest of work"):
         folded = tab.page.locator("details").filter(has_text=text).first
         assert folded.locator("figure, table, dl").first.is_visible(), text
     assert tab.page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == (
         "rgb(255, 255, 255)"
     )
     assert tab.page.pdf(format="A4").startswith(b"%PDF")
-    # What was folded before is so again.
+    # Sections that were folded are folded again.
     tab.page.emulate_media(media="screen")
     assert tab.page.locator("details[open]").count() == 0
 
 
-def test_it_can_be_read_without_scripts(open_page: Open) -> None:
+def test_the_page_is_readable_without_scripts(open_page: Open) -> None:
     tab = open_page("one.html", java_script_enabled=False)
     assert tab.page.get_by_text("work / slower / cpu").first.is_visible()
     assert len(column(tab, 3)) == 15
@@ -293,7 +293,7 @@ def test_the_data_can_be_saved(open_page: Open) -> None:
     assert tab.complaints == []
 
 
-def test_the_policy_blocks_what_was_put_in(open_page: Open) -> None:
+def test_the_policy_blocks_injected_code(open_page: Open) -> None:
     tab = open_page("one.html")
     blocked = tab.page.evaluate("""async () => {
       const blocked = [];
@@ -324,7 +324,7 @@ def test_the_policy_blocks_what_was_put_in(open_page: Open) -> None:
     assert tab.page.locator("h1").is_visible()
 
 
-def test_what_strangers_wrote_does_not_run(browser: Any, tmp_path: Path) -> None:
+def test_untrusted_text_does_not_run(browser: Any, tmp_path: Path) -> None:
     sources = []
     for plant in PLANTS:
         made = planted(document(), lambda old, plant=plant: old and old[:40] + plant)

@@ -26,7 +26,7 @@ from random import Random
 
 from tests.trae_bench.cli.test_cli import children_of
 from tests.trae_bench.fakes import TINY
-from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.model.run import RunFile
 from trae_bench.model.sample import Sample
 from trae_bench.stats.stopping import target
@@ -138,7 +138,7 @@ class KillStudy:
             | {
                 "PYTHONPATH": str(ROOT),
                 "TMPDIR": str(self._folder / "tmp"),
-                PLACE_VARIABLE: str(self._folder / "lock"),
+                LOCK_VARIABLE: str(self._folder / "lock"),
             },
             text=True,
         )

@@ -44,7 +44,7 @@ from tests.studies.prepared_sessions import PreparedSessions
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution import run_delay
-from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.model.experiment import Cell, Limits, Trial
 from trae_bench.model.sample import Sample
@@ -56,7 +56,7 @@ SHORT = "noise@12"
 
 @pytest.fixture(autouse=True)
 def separate_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
 
 
 @pytest.fixture(autouse=True)

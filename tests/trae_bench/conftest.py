@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.trae_bench.fakes import TINY
-from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import LOCK_VARIABLE
 
 
 @pytest.fixture
@@ -14,5 +14,5 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     return path

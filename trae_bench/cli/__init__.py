@@ -1,7 +1,7 @@
-"""The command line: says what is wished for, shows what came of it, ends in an exit code.
+"""The command line of trae-bench: the only package that prints or exits.
 
-Nothing else prints or exits. One module a group of commands; rooms are imported where a
-command needs them, so that `--help` and `list` stay quick.
+Each module holds a group of commands. A command imports what it needs when it runs, so that
+`--help` and `list` stay fast.
 """
 
 import os
@@ -14,89 +14,95 @@ from contextlib import suppress
 
 import click
 
-from trae_bench import __version__
 from trae_bench.cli.claims import claims
-from trae_bench.cli.common import INTERRUPTED, tell
+from trae_bench.cli.common import INTERRUPTED, print_error
 from trae_bench.cli.doctor import doctor
 from trae_bench.cli.explain import explain
 from trae_bench.cli.gate import baseline, compare
 from trae_bench.cli.plot import plot
 from trae_bench.cli.run import run
-from trae_bench.cli.scenarios import list_names, record, show, validate
+from trae_bench.cli.scenarios import list_names, record, schema, show, validate
 from trae_bench.cli.stored import effects, export, report, verify
 from trae_bench.errors import BenchError, CannotMeasure
 
 EXAMPLES = """\b
 Examples:
-  trae-bench run                          the default scenarios, at most 5 minutes
-  trae-bench run --profile smoke          does it work here? a minute or two
+  trae-bench run                             run the default scenarios (5 minutes)
+  trae-bench run --profile smoke             check that everything works (1 minute)
   trae-bench run bugfix --toggle parallel_tools --budget 60
-  trae-bench run my-session.toml --plan   what would be run, without running it
+  trae-bench run my-session.toml --dry-run   print the plan without running it
   trae-bench run --resume trae-bench-results/20260101T120000-quick.journal.jsonl
   trae-bench verify trae-bench-results/20260101T120000-quick.json
   trae-bench list toggles
-  trae-bench doctor                       how noisy is this machine?
+  trae-bench doctor                          measure the noise of this machine
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is what the process should end in.
+    """Run one command and return the exit code of the process.
 
-    This is the one place where an error becomes a message: no traceback for anything that
-    was raised on purpose. Whatever else goes wrong, it does not end in 1, which would be a
-    regression.
+    Turns every error into a message. Errors raised on purpose print no traceback. An unexpected
+    error never returns 1, the exit code of a regression.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    _take_terms()
-    code = _ended(args)
-    _hush()
+    _open_closed_streams()
+    _handle_signals()
+    code = _run_command(args)
+    _flush_streams()
     return code
 
 
-def _ended(args: list[str]) -> int:
+def _run_command(args: list[str]) -> int:
     try:
         code = cli.main(args, prog_name="trae-bench", standalone_mode=False, obj=args)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        return _said(error.exit_code, error.show)
+        return _report_error(error.exit_code, error.show)
     except BenchError as error:
-        return _said(error.exit_code, tell, f"Error: {error}")
+        return _report_error(error.exit_code, print_error, f"Error: {error}")
     except (click.Abort, KeyboardInterrupt):
-        hint = "Interrupted; a journal that was begun can be gone on with (--resume)."
-        return _said(INTERRUPTED, tell, hint)
-    except (SystemExit, BrokenPipeError):
-        # Only of a closed pipe click makes an exit of its own. Whoever read the output has gone.
+        hint = "Interrupted. If a journal was written, resume with --resume."
+        return _report_error(INTERRUPTED, print_error, hint)
+    except BrokenPipeError:
         return INTERRUPTED
+    except SystemExit as error:
+        # Click exits with 0 after shell completion, with 1 if the output pipe is closed.
+        return INTERRUPTED if error.code else 0
     except OSError as error:
-        told = f"Error: {error.filename or 'the output'}: {error.strerror or error}"
-        return _said(CannotMeasure.exit_code, tell, told)
+        message = f"Error: {error.filename or 'the output'}: {error.strerror or error}"
+        return _report_error(CannotMeasure.exit_code, print_error, message)
     except Exception:
-        told = f"Error: a defect of trae-bench; please report it:\n{traceback.format_exc()}"
-        return _said(CannotMeasure.exit_code, tell, told)
+        message = f"Error: a bug in trae-bench; please report it:\n{traceback.format_exc()}"
+        return _report_error(CannotMeasure.exit_code, print_error, message)
 
 
-def _take_terms() -> None:
-    """Whoever ends the command otherwise than by Ctrl-C means the same; a stream that is closed
-    swallows what it is told."""
+def _open_closed_streams() -> None:
+    """Replace a standard stream that is closed (`>&-`) by the null device."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+def _handle_signals() -> None:
+    """Treat SIGTERM and SIGHUP like Ctrl-C."""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler)
 
 
-def _said(code: int, say: Callable[..., object], *what: str) -> int:
-    """The exit code, also where nobody can be told why."""
+def _report_error(code: int, show: Callable[..., object], *message: str) -> int:
+    """Show an error and return the exit code, even if stderr cannot be written."""
     with suppress(OSError):
-        say(*what)
+        show(*message)
     return code
 
 
-def _hush() -> None:
-    """What could not be printed is not tried once more when Python ends, which would make the
-    exit code 120."""
+def _flush_streams() -> None:
+    """Flush the standard streams; redirect those that fail to the null device.
+
+    Otherwise Python flushes them again at exit, fails, and changes the exit code to 120.
+    """
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -105,12 +111,29 @@ def _hush() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-@click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="trae-bench")
-def cli() -> None:
-    """Measure which optimisations of an agent are worth having, on which work, by how much.
+def _show_version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from trae_bench.cli.version import version_text
 
-    Two fresh processes a pair, equal answers first, and no number without its interval.
+        click.echo(version_text())
+        context.exit()
+
+
+@click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Print the versions that a bug report needs, and exit.",
+)
+def cli() -> None:
+    """Measure how much each optimisation of an LLM agent saves.
+
+    trae-bench runs scripted sessions in pairs of fresh processes, one with the
+    optimisation and one without. It checks that both give the same answers and
+    reports every effect with its confidence interval.
     """
 
 
@@ -121,6 +144,7 @@ for command in (
     validate,
     show,
     record,
+    schema,
     effects,
     verify,
     export,

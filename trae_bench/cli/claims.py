@@ -1,4 +1,4 @@
-"""`trae-bench claims`, and what `report --guide` has in common with it: runs against documents."""
+"""The command `trae-bench claims`, and the document checks of `report --guide`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import FILE, file_name, print_json, tell, terminal_width, write
+from trae_bench.cli.common import FILE, file_name, print_error, print_json, terminal_width, write
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from trae_bench.verdicts.claims import Source
     from trae_bench.verdicts.claims_file import ClaimsFile
 
-NOT_BORNE_OUT = 1
-"""Exit code: a document says what the runs do not."""
+UNSUPPORTED = 1
+"""Exit code: a document contradicts the runs."""
 
 
 @click.command()
@@ -23,17 +23,17 @@ NOT_BORNE_OUT = 1
     "--file",
     "claims_file",
     type=FILE,
-    help="Claims file; by default the guide's, as it ships.",
+    help="Claims file. The default is the guide's file, which ships with trae-bench.",
 )
-@click.option("--own", is_flag=True, help="The sentences of this project's own documents instead.")
+@click.option("--own", is_flag=True, help="Check the sentences of this project's own documents.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def claims(run_files: tuple[Path, ...], claims_file: Path | None, own: bool, as_json: bool) -> int:
-    """Hold documents to what was measured.
+    """Compare the claims of a document with measured results.
 
-    Each claim with the range that it promises beside the interval of the newest RUN
-    that has the row: holds, holds partly, refuted, undecided, not measured (and what
-    would measure it), not measurable (and why). With --own, ends in 1 where a
-    sentence is not borne out by the runs that speak of it.
+    Prints the range that each claim promises beside the confidence interval of the
+    newest RUN that has the row. A claim holds, holds partly, is refuted, is
+    undecided, was not measured, or cannot be measured. With --own, the exit code
+    is 1 if the runs do not support a sentence.
 
     \b
     Examples:
@@ -51,7 +51,7 @@ def claims(run_files: tuple[Path, ...], claims_file: Path | None, own: bool, as_
 
     judged = judge(file.claims, newest_measurements(sources))
     if as_json:
-        print_json([claims_text.document(one) for one in judged])
+        print_json([claims_text.document(claim) for claim in judged])
     else:
         click.echo(claims_text.text(judged, width=terminal_width()))
     return 0
@@ -64,18 +64,18 @@ def _show_own(file: "ClaimsFile", path: Path, sources: "Sequence[Source]", as_js
     lines = quote_locations(file, path)
     judged = judge(file.own, newest_measurements(sources))
     if as_json:
-        documents = [claims_text.document(one) for one in judged]
-        print_json([{"at": at} | each for at, each in zip(lines, documents, strict=True)])
+        documents = [claims_text.document(claim) for claim in judged]
+        print_json([{"at": at} | claim for at, claim in zip(lines, documents, strict=True)])
     else:
         click.echo(claims_text.own_text(judged, lines, width=terminal_width()))
-    wrong = claims_text.unsupported_lines(judged, lines)
-    for line in wrong:
-        tell(line)
-    return NOT_BORNE_OUT if wrong else 0
+    unsupported = claims_text.unsupported_lines(judged, lines)
+    for line in unsupported:
+        print_error(line)
+    return UNSUPPORTED if unsupported else 0
 
 
 def known_claims(path: Path) -> "ClaimsFile":
-    """A claims file, its names held to those that there are. Raises `ScenarioError`."""
+    """Load a claims file and check its names. Raises `ScenarioError`."""
     from trae_bench.metrics import METRICS
     from trae_bench.verdicts.claims_file import check, load
 
@@ -85,15 +85,17 @@ def known_claims(path: Path) -> "ClaimsFile":
 
 
 def varied() -> dict[str, tuple[str, ...]]:
-    """The toggles that each scenario, and each variant, can vary."""
+    """The toggles that each scenario, and each of its variants, can vary."""
     from trae_bench.scenario import every_scenario
 
     return {scenario.name: scenario.toggles.vary for scenario in every_scenario()}
 
 
 def sources_of(run_files: Sequence[Path]) -> "list[Source]":
-    """The runs of some files, each under its name. Raises `BadRunFile`, also for one that was
-    changed after its run: it bears nothing out."""
+    """Read runs as evidence for claims.
+
+    Raises `BadRunFile` if a file is invalid or was changed after its run.
+    """
     from trae_bench.model.presets import is_claimed
     from trae_bench.storage.run_file import read_sealed
     from trae_bench.verdicts.claims import Source
@@ -103,12 +105,13 @@ def sources_of(run_files: Sequence[Path]) -> "list[Source]":
 
 
 def render_guide(guide: Path, run_files: Sequence[Path], *, check: bool) -> int:
-    """Write the figures of a document anew; with `check`, only say whether they are those.
+    """Rewrite the figures of a document; with `check`, only compare them with the runs.
 
-    Raises `UsageError` for a document without figures, or with broken marks.
+    Raises `UsageError` if the document has no figures or broken markers.
     """
     from trae_bench._util.bounded_io import whole
     from trae_bench.report.guide import first_difference, rendered
+    from trae_bench.report.guide_tables import load_tables
     from trae_bench.verdicts.claims_file import claims_file
 
     try:
@@ -116,16 +119,17 @@ def render_guide(guide: Path, run_files: Sequence[Path], *, check: bool) -> int:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{guide}: {error}") from error
     path = claims_file()
-    should = rendered(text, sources_of(run_files), known_claims(path), str(guide))
+    tables = load_tables(guide)
+    expected = rendered(text, sources_of(run_files), known_claims(path), tables, str(guide))
     if not check:
-        if should != text:
-            write(guide, [should])
-        click.echo(f"{file_name(guide)}: {'as it was' if should == text else 'written'}")
+        if expected != text:
+            write(guide, [expected])
+        click.echo(f"{file_name(guide)}: {'unchanged' if expected == text else 'updated'}")
         return 0
-    if difference := first_difference(text, should):
+    if difference := first_difference(text, expected):
         number, line = difference
-        tell(f"{guide}:{number}: not what the runs say; they say: {line}")
-        tell(f"Write it anew: trae-bench report --guide {guide} {' '.join(map(str, run_files))}")
-        return NOT_BORNE_OUT
-    click.echo(f"{file_name(guide)}: what the runs say")
+        print_error(f"{guide}:{number}: differs from the runs; expected: {line}")
+        print_error(f"Update it: trae-bench report --guide {guide} {' '.join(map(str, run_files))}")
+        return UNSUPPORTED
+    click.echo(f"{file_name(guide)}: up to date")
     return 0

@@ -1,4 +1,4 @@
-"""`trae-bench doctor`."""
+"""The command `trae-bench doctor`."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -18,58 +18,58 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=8,
     show_default=True,
-    help="A/A pairs of each mode to find the noise with; 0 is none, as with --quick.",
+    metavar="N",
+    help="A/A pairs per mode for the noise measurement. 0 skips it, like --quick.",
 )
-@click.option("--quick", is_flag=True, help="Leave out the noise, which takes some 20 seconds.")
+@click.option("--quick", is_flag=True, help="Skip the noise measurement (20 seconds).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print no progress.")
 @click.pass_context
-def doctor(context: click.Context, /, pairs: int, quick: bool, as_json: bool) -> None:
-    """Say how noisy this machine is.
+def doctor(context: click.Context, /, pairs: int, quick: bool, as_json: bool, quiet: bool) -> None:
+    """Measure the noise of this machine.
 
-    And what would make it quieter; nothing is changed, and no special right is needed.
+    Also prints how to reduce the noise. Changes nothing and needs no special
+    rights.
 
     \b
     Examples:
       trae-bench doctor --quick
       trae-bench doctor --pairs 20 --json
     """
-    import time
-
-    from trae_bench.report.text.progress import ProgressLine
+    from trae_bench.cli.progress import progress
     from trae_bench.run.doctor import checkup
     from trae_bench.run.runner import Bench
 
     if quick and context.get_parameter_source("pairs") is not click.core.ParameterSource.DEFAULT:
-        raise UsageError("--quick takes no pairs at all; leave it or --pairs out")
-    with ProgressLine(sys.stderr, time.monotonic) as listener:
-        found = checkup(Bench(listener.say, listener), 0 if quick else pairs)
+        raise UsageError("--quick measures no pairs; leave out --quick or --pairs")
+    with progress(sys.stderr, quiet=quiet) as (say, listener):
+        result = checkup(Bench(say, listener), 0 if quick else pairs)
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
-        _show_checkup(found)
+        _show_checkup(result)
 
 
-def _show_checkup(found: "Checkup") -> None:
-    from trae_bench.metrics import taken
+def _show_checkup(result: "Checkup") -> None:
+    from trae_bench.metrics import metrics_for_host
     from trae_bench.report.text.listing import bullets, names
     from trae_bench.report.text.terminal import noise_table, quantity
 
     facts = {
         name: quantity(value, "B") if name.startswith("memory") else str(value)
-        for name, value in found.machine.items()
+        for name, value in result.machine.items()
     }
-    cost = found.provider
-    advice = [*map(str, found.findings), *found.advice] or ["nothing to change was found"]
+    cost = result.provider
+    advice = [*map(str, result.findings), *result.advice] or ["no problem found"]
     click.echo("Machine:")
     click.echo(names(facts, terminal_width()))
     click.echo("\nFindings:")
     click.echo(bullets(advice, terminal_width()))
     click.echo(
-        f"\nProvider: {cost.cpu_seconds * 1e6:.0f} µs of its own CPU a request "
+        f"\nProvider: {cost.cpu_seconds * 1e6:.0f} µs of CPU time per request "
         f"({cost.requests} requests of {cost.body_bytes} bytes)"
     )
-    if found.noise:
-        metrics = taken(pinned="cores_usable" in found.machine)
-        click.echo(
-            f"\nNoise of A/A pairs:\n{noise_table(found.noise, metrics, width=terminal_width())}"
-        )
+    if result.noise:
+        metrics = metrics_for_host(pinned="cores_usable" in result.machine)
+        table = noise_table(result.noise, metrics, width=terminal_width())
+        click.echo(f"\nNoise of A/A pairs:\n{table}")

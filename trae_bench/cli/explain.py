@@ -1,11 +1,12 @@
-"""`trae-bench explain`."""
+"""The command `trae-bench explain`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import FILE, print_json, terminal_width
+from trae_bench.cli.common import FILE, current_metrics, print_json, terminal_width
+from trae_bench.cli.completion import complete_metric, complete_scenario, complete_toggle
 from trae_bench.errors import BadRunFile
 
 if TYPE_CHECKING:
@@ -14,19 +15,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run_file", type=FILE)
-@click.argument("scenario", required=False)
-@click.argument("toggle", required=False)
-@click.argument("metric", required=False)
+@click.argument("scenario", required=False, shell_complete=complete_scenario)
+@click.argument("toggle", required=False, shell_complete=complete_toggle)
+@click.argument("metric", required=False, shell_complete=complete_metric, callback=current_metrics)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain(
     run_file: Path, scenario: str | None, toggle: str | None, metric: str | None, as_json: bool
 ) -> None:
-    """Tell how a verdict came about.
+    """Explain a verdict step by step.
 
-    What was compared, what each look showed and what it was held against, all worked
-    out again from the samples. Without a METRIC, list the rows that can be
-    explained; a TOGGLE is what stands after the stroke in the table, or A/A for the
-    noise floor.
+    Prints what was compared, the result of each look, and the limits that decided.
+    Everything is recomputed from the samples.
+
+    Without a METRIC, lists the rows that can be explained. TOGGLE is the name after
+    the slash in the table, or A/A for the noise floor.
 
     \b
     Examples:
@@ -39,33 +41,32 @@ def explain(
 
     result = read_result(run_file)
     run = result.run
-    asked = {"scenario": scenario, "toggle": toggle, "metric": metric}
-    found = _matching(
-        explanation.rows(run), {kind: name for kind, name in asked.items() if name is not None}
-    )
-    if not found:
-        raise BadRunFile(f"{run_file}: nothing was planned in it, so there is nothing to explain")
+    names = {"scenario": scenario, "toggle": toggle, "metric": metric}
+    given = {kind: name for kind, name in names.items() if name is not None}
+    rows = _matching(explanation.rows(run), given)
+    if not rows:
+        raise BadRunFile(f"{run_file}: no comparison was planned, so there is nothing to explain")
     if metric is None:
         if as_json:
-            lines = explanation.lines(run, found)
-            print_json([dict(zip(explanation.HEADS, line, strict=True)) for line in lines])
+            lines = explanation.lines(run, rows)
+            print_json([dict(zip(explanation.HEADINGS, line, strict=True)) for line in lines])
         else:
-            click.echo(explanation.table(run, found, terminal_width()))
+            click.echo(explanation.table(run, rows, terminal_width()))
         return
-    told = explanation.explain(run, found[0], run.header.limits, claimed=result.claimed)
+    facts = explanation.explain(run, rows[0], run.header.limits, claimed=result.claimed)
     if as_json:
-        print_json({"facts": told, "story": explanation.story(told)})
+        print_json({"facts": facts, "story": explanation.story(facts)})
     else:
-        click.echo(explanation.text(told, terminal_width()))
+        click.echo(explanation.text(facts, terminal_width()))
 
 
-def _matching(keys: "list[RowKey]", asked: dict[str, str]) -> "list[RowKey]":
-    """Rows with these names, the scenario's first. Raises `UsageError` where there are none."""
+def _matching(keys: "list[RowKey]", names: dict[str, str]) -> "list[RowKey]":
+    """The rows with these names. Raises `UsageError` if a name matches no row."""
     from trae_bench.run.planner import unknown
 
-    for place, (kind, name) in enumerate(asked.items()):
-        here = [key for key in keys if key[place] == name]
-        if not here and keys:
-            raise unknown(kind, name, {key[place] for key in keys})
-        keys = here
+    for index, (kind, name) in enumerate(names.items()):
+        matching = [key for key in keys if key[index] == name]
+        if not matching and keys:
+            raise unknown(kind, name, {key[index] for key in keys})
+        keys = matching
     return keys

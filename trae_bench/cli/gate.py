@@ -1,4 +1,4 @@
-"""Commands that compare with a stored run: `compare`, `baseline`."""
+"""Commands that compare stored runs: `compare` and `baseline`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ import click
 from trae_bench.cli.common import (
     FILE,
     REPORT,
+    RenamedOptions,
     file_name,
     on_stdout,
     print_json,
@@ -25,76 +26,78 @@ FOLDER = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default="results",
     show_default=True,
-    help="Where results are kept.",
+    help="Results folder; the baselines are in its subfolder `baselines`.",
 )
 
 
-@click.command()
+@click.command(cls=RenamedOptions, renamed={"--comment": "--markdown"})
 @click.argument("base", type=FILE)
 @click.argument("head", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--comment", type=REPORT, help="Write Markdown, for a pull request.")
-@click.option("--strict", is_flag=True, help="End in 3 where a gated row stays open.")
-def compare(base: Path, head: Path, as_json: bool, comment: Path | None, strict: bool) -> int:
+@click.option("--markdown", type=REPORT, help="Write a Markdown report for a pull request.")
+@click.option("--strict", is_flag=True, help="Exit with 3 if a gated row is inconclusive.")
+def compare(base: Path, head: Path, as_json: bool, markdown: Path | None, strict: bool) -> int:
     """Compare two stored runs.
 
     \b
-    Machines and days differ, so each kind of figure is held to what travels:
+    The two runs may come from different machines and days. So each kind of metric
+    is compared in a way that does not depend on the machine:
       counters       exactly
-      toggle ratios  on to off, each taken on one machine
-      memory         with a margin of its own, on machines of one kind
-      times          for information only, never gated
-    Ends in 1 where a gated row is a regression, in 4 where nothing could be
+      toggle ratios  off/on ratios, each measured on one machine
+      memory         with an extra margin, between machines of the same kind
+      times          shown for information, never gated
+
+    The exit code is 1 if a gated row is a regression, and 4 if no row can be
     compared.
 
     \b
     Examples:
       trae-bench compare BASE.json HEAD.json
-      trae-bench compare BASE.json HEAD.json --comment comment.md --strict
+      trae-bench compare BASE.json HEAD.json --markdown comment.md --strict
     """
-    on_stdout(comment, as_json=as_json)
+    on_stdout(markdown, as_json=as_json)
     from trae_bench.storage.baselines import read_base
 
     runs = read_base(base), read_base(head)
-    return show_across(runs, as_json=as_json, comment=comment, strict=strict)
+    return show_run_diff(runs, as_json=as_json, markdown=markdown, strict=strict)
 
 
-def show_across(
-    runs: "tuple[RunFile, RunFile]", *, as_json: bool, comment: Path | None, strict: bool
+def show_run_diff(
+    runs: "tuple[RunFile, RunFile]", *, as_json: bool, markdown: Path | None, strict: bool
 ) -> int:
-    """Compare a base and a head, write and print all that is asked for; the exit code.
+    """Compare a base with a head, print and write the reports, and return the exit code.
 
-    Raises `CannotMeasure` after that, where there was nothing to compare or no place to write to.
+    Raises `CannotMeasure`, after printing, if nothing was compared or a file cannot be written.
     """
-    from trae_bench.report.text import run_diff as across_text
+    from trae_bench.report.text import run_diff as run_diff_text
     from trae_bench.verdicts.run_diff import compare_runs, exit_code
 
     found = compare_runs(*runs)
     code = exit_code(found, strict=strict)
-    unwritten = None
-    if comment is not None:
+    write_error = None
+    if markdown is not None:
         try:
-            write(comment, [across_text.comment(found, runs)])
+            write(markdown, [run_diff_text.comment(found, runs)])
         except CannotMeasure as error:
-            unwritten = error
+            write_error = error
     if as_json:
         noise = {"base": runs[0].noise, "head": runs[1].noise}
         shown = {"exit_code": code, "same_kind": found.same_kind, "noise": noise, "found": found}
         print_json(shown)
-    elif str(comment) != "-":
-        click.echo(across_text.text(found, runs, width=terminal_width()))
-    if unwritten is not None:
-        raise unwritten
+    elif str(markdown) != "-":
+        click.echo(run_diff_text.text(found, runs, width=terminal_width()))
+    if write_error is not None:
+        raise write_error
     if code == CannotMeasure.exit_code:
-        raise CannotMeasure("nothing that is gated could be compared; the report says why")
+        raise CannotMeasure("no gated row could be compared; the report gives the reasons")
     return code
 
 
 @click.group()
 def baseline() -> None:
-    """Keep a run to compare later ones with.
+    """Store a run as the baseline for later comparisons.
 
-    One run file for each set of scenarios and kind of machine, in
+    Keeps one run file per set of scenarios and kind of machine, in
     results/baselines.
 
     \b
@@ -107,12 +110,14 @@ def baseline() -> None:
 @baseline.command("set")
 @click.argument("run_file", type=FILE)
 @FOLDER
-@click.option("--force", is_flag=True, help="Also a run that contradicts itself, or is dirty.")
+@click.option(
+    "--force", is_flag=True, help="Accept a run that is inconsistent or of uncommitted changes."
+)
 def set_baseline(run_file: Path, folder: Path, force: bool) -> None:
     """Make a run the baseline of its scenarios.
 
-    For machines of its kind; it takes the place of an older one. A run that
-    contradicts itself is refused, and so is one of changes that are not committed.
+    The baseline is valid for machines of the same kind and replaces an older one.
+    Inconsistent runs and runs of uncommitted changes are refused.
 
     \b
     Examples:
@@ -130,9 +135,9 @@ def set_baseline(run_file: Path, folder: Path, force: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def show_baselines(context: click.Context, /, folder: Path, as_json: bool) -> None:
-    """List the baselines that there are.
+    """List the stored baselines.
 
-    Those for machines of this one's kind come first, marked with a star.
+    Baselines for this kind of machine come first and are marked with a star.
 
     \b
     Examples:
@@ -142,35 +147,35 @@ def show_baselines(context: click.Context, /, folder: Path, as_json: bool) -> No
     from trae_bench._util.host_facts import fingerprint, kind_of
     from trae_bench.storage.baselines import kept
 
-    named = context.get_parameter_source("folder") is not click.core.ParameterSource.DEFAULT
-    if named and not folder.is_dir():
-        raise UsageError(f"no folder {str(folder)!r}; name the one that results are kept in")
+    given = context.get_parameter_source("folder") is not click.core.ParameterSource.DEFAULT
+    if given and not folder.is_dir():
+        raise UsageError(f"no folder {str(folder)!r}; name the folder that holds the results")
     facts = fingerprint()
-    found = kept(folder, facts)
+    baselines = kept(folder, facts)
     if as_json:
-        print_json({"machine": kind_of(facts), "baselines": found})
+        print_json({"machine": kind_of(facts), "baselines": baselines})
         return
     click.echo(f"This machine: {kind_of(facts)}")
-    if not found:
+    if not baselines:
         click.echo(f"No baselines in {file_name(folder)}.")
     else:
-        _show_baselines(found)
+        _show_baselines(baselines)
 
 
-def _show_baselines(found: "list[Baseline]") -> None:
+def _show_baselines(baselines: "list[Baseline]") -> None:
     from trae_bench.report.escape import for_terminal
     from trae_bench.report.text.listing import names
 
-    for one in found:
-        star = "*" if one.fits else " "
-        if one.problem:
-            click.echo(f"{star} {for_terminal(one.problem, 1000)}")
+    for stored in baselines:
+        star = "*" if stored.fits else " "
+        if stored.problem:
+            click.echo(f"{star} {for_terminal(stored.problem, 1000)}")
             continue
-        click.echo(f"{star} {for_terminal(', '.join(one.scenarios), 1000)}")
+        click.echo(f"{star} {for_terminal(', '.join(stored.scenarios), 1000)}")
         facts = {
-            "measured": one.created,
-            "commit": one.commit[:12] or "unknown",
-            "machine": one.machine,
-            "file": one.path,
+            "measured": stored.created,
+            "commit": stored.commit[:12] or "unknown",
+            "machine": stored.machine,
+            "file": stored.path,
         }
         click.echo(names(facts, terminal_width()))

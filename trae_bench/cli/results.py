@@ -1,4 +1,4 @@
-"""What came of a run, as the terminal and the files for CI show it."""
+"""Prints the result of a run and writes its reports."""
 
 import os
 import shlex
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trae_bench.cli.common import (
+    can_encode,
     file_name,
+    print_error,
     print_json,
-    takes,
     takes_colour,
-    tell,
     terminal_width,
     write,
 )
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from trae_bench.model.run import RunFile
     from trae_bench.run.runner import Result
 
-WIDEST_TABLE = 200
+MAX_TABLE_WIDTH = 200
 
 
-def show_result(result: "Result", *, as_json: bool) -> None:
+def show_result(result: "Result", *, as_json: bool, quiet: bool = False) -> None:
+    """Print the result of a run; with `quiet`, without the hint how to resume it."""
     if as_json:
         print_json(_document(result))
         return
@@ -38,59 +39,59 @@ def show_result(result: "Result", *, as_json: bool) -> None:
     for line in _sentences(result):
         click.echo(line)
     if not result.written:
-        click.echo(f"No run file was written; {file_name(result.journal)} has everything.")
+        click.echo(f"No run file was written; {file_name(result.journal)} has all samples.")
     elif result.run_file.exists():
         click.echo(f"Run file: {file_name(result.run_file)}")
-    ended = result.run.stopped == "done" and result.written
-    if not ended and result.journal.exists():
+    complete = result.run.stopped == "done" and result.written
+    if not complete and not quiet and result.journal.exists():
         quoted = shlex.quote(str(result.journal))
-        click.echo(f"Go on with: trae-bench run --resume {file_name(quoted)}")
+        click.echo(f"Resume with: trae-bench run --resume {file_name(quoted)}")
 
 
 def show_noise(run: "RunFile") -> None:
-    """Before any figure: how noisy the machine was, and the smallest effect that shows."""
+    """Print the noise of the machine and the smallest detectable effect."""
     from trae_bench.report.text.terminal import noise_lines
 
     for line in noise_lines(run):
-        # Wrapped, but never between a figure and its percent sign.
+        # Wrap, but not between a number and its percent sign.
         wrapped = click.wrap_text(line.replace(" %", "\xa0%"), terminal_width())
         click.echo(wrapped.replace("\xa0", " "))
     click.echo()
 
 
 def _document(result: "Result") -> dict[str, Any]:
+    """The result for `--json`."""
     from trae_bench.verdicts.caveats import caveats_of
     from trae_bench.verdicts.gate import outcome
 
     run = result.run
     fields = ("stopped", "noise", "comparisons")
-    shown = {name: getattr(run, name) for name in fields}
-    shown |= {"run_file": str(result.run_file), "claimed": result.claimed}
-    return shown | {"notes": caveats_of(run), "outcome": outcome(run, claimed=result.claimed)}
+    document = {name: getattr(run, name) for name in fields}
+    document |= {"run_file": str(result.run_file), "claimed": result.claimed}
+    return document | {"notes": caveats_of(run), "outcome": outcome(run, claimed=result.claimed)}
 
 
 def _table(result: "Result") -> str:
     from trae_bench.design.contrasts import is_fixed
     from trae_bench.report.text import attribution, terminal
-    from trae_bench.report.text.listing import TABLE
     from trae_bench.report.text.sparkline import BLOCKS
 
     run = result.run
     if is_fixed(run.header.design):
-        # The runs of a two-level design answer together.
-        found = attribution.of_run(run)
-        return attribution.text(found, run.header.metrics, width=terminal_width())
+        # A two-level design estimates each effect from all of its contrasts together.
+        attributed = attribution.of_run(run)
+        return attribution.text(attributed, run.header.metrics, width=terminal_width())
     return terminal.run_table(
         run,
-        width=terminal_width(WIDEST_TABLE, least=TABLE),
+        width=terminal_width(MAX_TABLE_WIDTH),
         colour=takes_colour(sys.stdout),
         claimed=result.claimed,
-        plain=not takes(sys.stdout, BLOCKS),
+        plain=not can_encode(sys.stdout, BLOCKS),
     )
 
 
 def _sentences(result: "Result") -> Iterator[str]:
-    """What stands below the table, wrapped."""
+    """The text below the table, wrapped."""
     from trae_bench.report.escape import for_terminal
     from trae_bench.report.text import gate as gate_text
     from trae_bench.report.text import terminal
@@ -109,45 +110,50 @@ def _sentences(result: "Result") -> Iterator[str]:
 
 
 def write_reports(
-    result: "Result", comment: Path | None, junit: Path | None, *, summary: bool = False
+    result: "Result", markdown: Path | None, junit: Path | None, *, summary: bool = False
 ) -> BenchError | None:
-    """Whatever can be written is; what could not be comes back as one error."""
-    from trae_bench.report.text.junit import junit as as_xml
-    from trae_bench.report.text.markdown import comment as as_markdown
+    """Write the reports of a run; with `summary`, also the summary of the GitHub job.
 
-    in_markdown = as_markdown(result.run, claimed=result.claimed)
-    in_xml = as_xml(result.run, claimed=result.claimed) if junit else ""
-    return _write_reports(in_markdown, in_xml, comment, junit, summary=summary)
+    Writes as many reports as possible and returns one error for those that failed.
+    """
+    from trae_bench.report.text.junit import junit as junit_text
+    from trae_bench.report.text.markdown import comment as markdown_text
+
+    text = markdown_text(result.run, claimed=result.claimed)
+    xml = junit_text(result.run, claimed=result.claimed) if junit else ""
+    return _write_reports(text, xml, markdown, junit, summary=summary)
 
 
 @contextmanager
-def reported(comment: Path | None, junit: Path | None) -> Iterator[None]:
-    """Whatever ends a run in here, before it has a result, is told in its reports, too: those of
-    an earlier run must not be taken for them."""
+def report_failure(markdown: Path | None, junit: Path | None) -> Iterator[None]:
+    """Write reports of the error if the block raises before it has a result.
+
+    Otherwise the reports of an earlier run stay in place and look like those of this run.
+    """
     from trae_bench.report.text import unmeasured
 
     try:
         yield
     except (BenchError, KeyboardInterrupt) as error:
-        why = str(error) or "interrupted"
-        in_markdown, in_xml = unmeasured.comment(why), unmeasured.junit(why)
-        if unwritten := _write_reports(in_markdown, in_xml, comment, junit, summary=True):
-            tell(f"Error: {unwritten}")
+        reason = str(error) or "interrupted"
+        text, xml = unmeasured.comment(reason), unmeasured.junit(reason)
+        if write_error := _write_reports(text, xml, markdown, junit, summary=True):
+            print_error(f"Error: {write_error}")
         raise
 
 
 def _write_reports(
-    in_markdown: str, in_xml: str, comment: Path | None, junit: Path | None, *, summary: bool
+    text: str, xml: str, markdown: Path | None, junit: Path | None, *, summary: bool
 ) -> BenchError | None:
     from trae_bench.report.text import ci
 
     jobs: list[Callable[[], object]] = []
-    if comment:
-        jobs.append(lambda: write(comment, [in_markdown]))
+    if markdown:
+        jobs.append(lambda: write(markdown, [text]))
     if junit:
-        jobs.append(lambda: write(junit, [in_xml]))
+        jobs.append(lambda: write(junit, [xml]))
     if summary:
-        jobs.append(lambda: ci.add_to_summary(in_markdown, os.environ))
+        jobs.append(lambda: ci.add_to_summary(text, os.environ))
     errors = []
     for job in jobs:
         try:

@@ -1,10 +1,9 @@
-"""`trae-bench run`."""
+"""The command `trae-bench run`."""
 
 import math
 import os
 import shlex
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,98 +12,113 @@ import click
 from trae_bench.cli.common import (
     FILE,
     REPORT,
-    make_room,
+    RenamedOptions,
+    check_writable,
+    current_metrics,
     on_stdout,
-    print_json,
-    say_where,
-    tell,
-    terminal_width,
+    print_error,
+    print_path,
 )
-from trae_bench.cli.results import reported, show_result, write_reports
+from trae_bench.cli.completion import complete_metric, complete_scenario, complete_toggle
+from trae_bench.cli.results import report_failure, show_result, write_reports
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from trae_bench.model.experiment import Cell
     from trae_bench.model.run import RunFile
-    from trae_bench.run.duration import Span
-    from trae_bench.run.planner import Plan, RunRequest
+    from trae_bench.run.planner import RunRequest
     from trae_bench.run.runner import Result
 
-HOUR = 3600
 PROFILES = ("smoke", "quick", "full")
 DESIGNS = ("add-one", "remove-one", "both", "fraction", "factorial", "full")
+RENAMED = {
+    "--comment": "--markdown",
+    "--only": "--filter",
+    "--plan": "--dry-run",
+    "--repeat-until": "--precision",
+}
+"""Options of the previous release."""
 
 
 class Finite(click.FloatRange):
-    """No infinity, and no NaN, which lies in every range."""
+    """A range that also rejects infinity and NaN, which passes every comparison of click."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
 
-class _Run(click.Command):
+class RunCommand(RenamedOptions):
+    """Rejects `--compare=-x`; click would parse the value as an option."""
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Click would take what `--compare=` is followed by for an option, if it looks like one."""
         for word in args:
             if word.startswith("--compare=-"):
-                raise UsageError(f"{word}: no commit, branch or file; none begins with a dash")
+                raise UsageError(f"{word}: a commit, branch or file cannot begin with a dash")
         return super().parse_args(ctx, args)
 
 
-@click.command(cls=_Run)
-@click.argument("scenarios", nargs=-1, metavar="[SCENARIO]...")
+@click.command(cls=RunCommand, renamed=RENAMED)
+@click.argument("scenarios", nargs=-1, metavar="[SCENARIO]...", shell_complete=complete_scenario)
 @click.option(
-    "--toggle", "toggles", multiple=True, metavar="NAME", help="Only this toggle. Repeat for more."
+    "--toggle",
+    "toggles",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete_toggle,
+    help="Measure only this toggle. Can be repeated.",
 )
 @click.option(
     "--metric",
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="This metric in place of the scenario's. Repeat for more.",
+    shell_complete=complete_metric,
+    callback=current_metrics,
+    help="Measure this metric instead of the scenario's metrics. Can be repeated.",
 )
 @click.option(
-    "--only",
+    "--filter",
+    "filters",
     multiple=True,
     metavar="PATTERN",
-    help="Only comparisons that match, such as 'bugfix/*/cpu' (scenario/toggle/metric). Repeat "
-    "for more.",
+    callback=current_metrics,
+    help="Run only comparisons that match scenario/toggle/metric, such as 'bugfix/*/cpu'. Can be "
+    "repeated.",
 )
 @click.option(
     "--design",
     type=click.Choice(DESIGNS),
     default="add-one",
     show_default=True,
-    help="Which arms are compared; see `trae-bench effects`.",
+    help="Experimental design: which toggle combinations to compare. See `trae-bench effects`.",
 )
 @click.option(
     "--profile",
     type=click.Choice(PROFILES),
     default="quick",
     show_default=True,
-    help="How long and how sure.",
+    help="Preset of scenarios, pairs and time limit.",
 )
 @click.option(
     "--budget",
     type=Finite(min=0, min_open=True),
     metavar="SECONDS",
-    help="Start no pair after this time.",
+    help="Time limit. No pair starts after it.",
 )
 @click.option(
     "--pairs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="At most N counted pairs for each comparison, of those that its rule looks at.",
+    help="Maximum counted pairs per comparison.",
 )
 @click.option(
-    "--repeat-until",
-    "precision",
+    "--precision",
     type=Finite(min=0, max=1, min_open=True),
-    metavar="PRECISION",
-    help="End a comparison at intervals of this half-width (0.02 is 2 %), not at a verdict.",
+    metavar="FRACTION",
+    help="Stop a comparison at this half-width of the confidence interval (0.02 is 2 %), instead "
+    "of at a verdict.",
 )
 @click.option(
     "--compare",
@@ -112,106 +126,120 @@ class _Run(click.Command):
     flag_value="",
     default=None,
     metavar="[REF|FILE.json]",
-    help="Compare the working tree with this commit in place of toggles, by default with where it "
-    "left the default branch; or toggles with a stored run. End in 1 at a regression.",
+    help="Compare the working tree with this commit instead of toggles. The default is the merge "
+    "base with the default branch. With a run file: measure toggles and compare with that run. "
+    "Exit with 1 on a regression.",
 )
-@click.option("--strict", is_flag=True, help="End in 3 where something is inconclusive.")
+@click.option("--strict", is_flag=True, help="Exit with 3 if a result is inconclusive.")
 @click.option(
     "--seed",
     type=click.IntRange(min=0, max=2**53),
     metavar="N",
-    help="Of the order of the pairs; drawn where not given.",
+    help="Seed for the pair order. Random by default.",
 )
 @click.option(
+    "-o",
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Run file; by default in ./trae-bench-results.",
+    help="Run file to write. The default is a new file in ./trae-bench-results.",
 )
 @click.option("--force", is_flag=True, help="Overwrite the run file and its journal.")
-@click.option(
-    "--resume",
-    type=FILE,
-    metavar="JOURNAL",
-    help="Go on with an interrupted run.",
-)
+@click.option("--resume", type=FILE, metavar="JOURNAL", help="Resume an interrupted run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
-@click.option("--plan", "plan_only", is_flag=True, help="Print what would be run, and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the plan without running it.")
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Print no progress and no hints, only results and errors."
+)
 @click.option(
     "--keep-scratch", is_flag=True, help="Keep the folders of all trials beside the run file."
 )
-@click.option("--comment", type=REPORT, help="Write a report in Markdown, for a pull request.")
-@click.option("--junit", type=REPORT, help="Write a report in JUnit's XML.")
+@click.option("--markdown", type=REPORT, help="Write a Markdown report for a pull request.")
+@click.option("--junit", type=REPORT, help="Write a JUnit XML report.")
 @click.pass_context
 def run(context: click.Context, /, **options: Any) -> int:
-    """Measure what each toggle changes, or what a change of the code does.
+    """Measure the effect of each toggle, or of a code change.
 
-    On against off, or with --compare base against head, in pairs of fresh processes.
-    A SCENARIO is a name (see `trae-bench list scenarios`), a path to a .toml file, or
-    `all`: every one that there is, with its variants.
-    Ctrl-C keeps what was measured; `--resume` goes on from it.
+    Runs pairs of fresh processes: a toggle on and off, or base and head with
+    --compare. SCENARIO is a name from `trae-bench list scenarios`, a path to a .toml
+    file, or `all` for all scenarios and their variants.
+
+    Ctrl-C keeps the samples; --resume continues the run.
 
     \b
     Examples:
       trae-bench run bugfix --toggle parallel_tools --budget 60
       trae-bench run 'trajectory-long@memory' --metric agent_rss --pairs 12
-      trae-bench run all --only '*/*/cpu' --plan
+      trae-bench run all --filter '*/*/cpu' --dry-run
       trae-bench run bugfix fan-out --compare v1.2.0 --strict
       trae-bench run --resume trae-bench-results/NAME.journal.jsonl
     """
-    if options["plan_only"] and options["resume"] is None:
-        wish = _wish(context, options)
+    if options["dry_run"] and options["resume"] is None:
+        from trae_bench.cli.dry_run import show_plan
+
+        request = _request(context, options)
         if options["strict"]:
-            _verdicts_of(wish)
-        _show_plan(wish, as_json=options["as_json"])
+            _check_strict(request)
+        show_plan(request, as_json=options["as_json"])
         return 0
-    taken = on_stdout(options["comment"], options["junit"], as_json=options["as_json"])
+    markdown, junit = options["markdown"], options["junit"]
+    report_on_stdout = on_stdout(markdown, junit, as_json=options["as_json"])
+    for report in filter(None, (markdown, junit)):
+        # Fail now rather than after an hour of measuring.
+        check_writable(report)
+    with report_failure(markdown, junit):
+        request = _request(context, options)
+        if options["resume"] is not None:
+            _check_resume_options(context)
+        elif options["strict"]:
+            _check_strict(request)
+        result = _measure(options, request)
+    return _finish(result, request.stored, options, report_on_stdout=report_on_stdout)
+
+
+def _finish(
+    result: "Result", stored: "RunFile | None", options: dict[str, Any], *, report_on_stdout: bool
+) -> int:
+    """Print and write the results of a run and return the exit code."""
     from trae_bench.run.runner import scratch_of
     from trae_bench.verdicts.gate import outcome
 
-    for report in filter(None, (options["comment"], options["junit"])):
-        # Not to find out after an hour.
-        make_room(report)
-    with reported(options["comment"], options["junit"]):
-        wish = _wish(context, options)
-        if options["resume"] is not None:
-            _only_with_resume(context)
-        elif options["strict"]:
-            _verdicts_of(wish)
-        result = _measure(options, wish)
-    # Without a whole run there is nothing to compare; then its own report says why.
-    whole = result.run.stopped != "interrupted" and result.error is None
-    stored = wish.stored if whole else None
-    comment = options["comment"] if stored is None else None
-    unwritten = write_reports(result, comment, options["junit"], summary=True)
-    if not taken or (options["as_json"] and stored is None):
-        show_result(result, as_json=options["as_json"])
-    elif not options["as_json"] and result.written:
-        say_where("Run file", result.run_file)
-    if options["keep_scratch"]:
-        say_where("Folders of the trials", scratch_of(result.run_file))
-    _tell_ci(result, as_json=options["as_json"])
-    if result.error and unwritten:
-        tell(f"Error: {unwritten}")
-    if error := result.error or unwritten:
+    if result.run.stopped == "interrupted" or result.error is not None:
+        # An incomplete run cannot be compared with a stored one. Its own report gives the reason.
+        stored = None
+    markdown = options["markdown"] if stored is None else None
+    write_error = write_reports(result, markdown, options["junit"], summary=True)
+    as_json, quiet = options["as_json"], options["quiet"]
+    if not report_on_stdout or (as_json and stored is None):
+        show_result(result, as_json=as_json, quiet=quiet)
+    elif not as_json and result.written and not quiet:
+        print_path("Run file", result.run_file)
+    if options["keep_scratch"] and not quiet:
+        print_path("Folders of the trials", scratch_of(result.run_file))
+    if not as_json:
+        _annotate(result)
+    if result.error and write_error:
+        print_error(f"Error: {write_error}")
+    if error := result.error or write_error:
         raise error
     if stored is not None:
-        return _against(stored, result, options)
+        return _compare_with_stored(stored, result, options)
     return outcome(result.run, claimed=result.claimed).code(strict=options["strict"])
 
 
-def _against(stored: "RunFile", result: "Result", options: dict[str, Any]) -> int:
-    """What has changed since a stored run; its report takes the place of the run's own."""
-    from trae_bench.cli.gate import show_across
+def _compare_with_stored(stored: "RunFile", result: "Result", options: dict[str, Any]) -> int:
+    """Compare with a stored run. This report replaces the report of the run."""
+    from trae_bench.cli.gate import show_run_diff
 
-    return show_across(
+    return show_run_diff(
         (stored, result.run),
         as_json=options["as_json"],
-        comment=options["comment"],
+        markdown=options["markdown"],
         strict=options["strict"],
     )
 
 
-def _wish(context: click.Context, options: dict[str, Any]) -> "RunRequest":
+def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
+    """The request for the planner, from the command line and the project's settings."""
     from trae_bench.run.planner import RunRequest
     from trae_bench.run.settings import Settings, load
     from trae_bench.storage.baselines import read_base
@@ -225,20 +253,22 @@ def _wish(context: click.Context, options: dict[str, Any]) -> "RunRequest":
         options = options | {"compare": None}
         if not options["scenarios"]:
             options = options | {"scenarios": _scenarios_of(stored, path)}
-    # A resumed run has its own.
+    # A resumed run keeps the settings in its journal.
     settings = load(Path.cwd()) if options["resume"] is None else Settings()
     if context.get_parameter_source("profile") is click.core.ParameterSource.DEFAULT:
         options = options | {"profile": settings.profile or options["profile"]}
-    asked = {name: options[name] for name in RunRequest.__struct_fields__ if name in options}
-    # A file's name need not be text.
+    fields = {name: options[name] for name in RunRequest.__struct_fields__ if name in options}
+    # A file name on the command line may be invalid UTF-8.
     command = shlex.join(["trae-bench", *context.obj]).encode(errors="backslashreplace").decode()
-    asked["filters"] = options["only"]
-    return RunRequest(command=command, settings=settings, stored=stored, **asked)
+    return RunRequest(command=command, settings=settings, stored=stored, **fields)
 
 
 def _scenarios_of(stored: "RunFile", path: Path) -> tuple[str, ...]:
-    """The names of those that a stored run is of. Raises `UsageError` for any but those that ship:
-    a run file may come from a stranger, and an oracle's command is run."""
+    """The names of the scenarios of a stored run.
+
+    Raises `UsageError` if one does not ship with trae-bench. Scenarios run commands, so a run
+    file from an untrusted source must not choose them.
+    """
     from trae_bench.scenario import catalogue, split
 
     known = catalogue()
@@ -251,129 +281,57 @@ def _scenarios_of(stored: "RunFile", path: Path) -> tuple[str, ...]:
     return tuple(stored.header.scenarios)
 
 
-def _verdicts_of(wish: "RunRequest") -> None:
-    """Raises `UsageError` where nothing could ever be conclusive."""
+def _check_strict(request: "RunRequest") -> None:
+    """Raises `UsageError` if the profile never gives a verdict."""
     from trae_bench.model.presets import PROFILES
 
-    if wish.stored is None and not PROFILES[wish.profile].claimed:
+    if request.stored is None and not PROFILES[request.profile].claimed:
         raise UsageError(
-            f"--strict asks for verdicts, and profile {wish.profile} gives none; leave one out"
+            f"--strict needs verdicts, but profile {request.profile} gives none; leave out "
+            "--strict or choose another profile"
         )
 
 
-def _measure(options: dict[str, Any], wish: "RunRequest") -> "Result":
-    """Run with a progress line on stderr."""
-    import time
-
-    from trae_bench.report.text.progress import ProgressLine
+def _measure(options: dict[str, Any], request: "RunRequest") -> "Result":
+    """Start or resume the run, with progress on stderr."""
+    from trae_bench.cli.progress import progress
     from trae_bench.run import runner
 
-    with ProgressLine(sys.stderr, time.monotonic) as listener:
-        bench = runner.Bench(listener.say, listener, keep_scratch=options["keep_scratch"])
+    with progress(sys.stderr, quiet=options["quiet"]) as (say, listener):
+        bench = runner.Bench(say, listener, keep_scratch=options["keep_scratch"])
         if options["resume"] is None:
-            return runner.start(wish, options["out"], force=options["force"], bench=bench)
-        return runner.resume(options["resume"], wish, options["out"], bench=bench)
+            return runner.start(request, options["out"], force=options["force"], bench=bench)
+        return runner.resume(options["resume"], request, options["out"], bench=bench)
 
 
-GO_WITH_RESUME = frozenset(
-    {"budget", "out", "as_json", "keep_scratch", "comment", "junit", "strict"}
+RESUME_OPTIONS = frozenset(
+    {"budget", "out", "as_json", "quiet", "keep_scratch", "markdown", "junit", "strict"}
 )
 
 
-def _only_with_resume(context: click.Context) -> None:
-    """A resumed run is the run that it was: what would change it is refused."""
+def _check_resume_options(context: click.Context) -> None:
+    """Raises `UsageError` for an option that would change a resumed run."""
     default = click.core.ParameterSource.DEFAULT
     parameters = {parameter.name or "": parameter for parameter in context.command.params}
-    may = [parameters[name].opts[0] for name in parameters if name in GO_WITH_RESUME]
+    allowed = [_long_name(parameters[name]) for name in parameters if name in RESUME_OPTIONS]
     for name, parameter in parameters.items():
         given = context.get_parameter_source(name) is not default
-        if given and name not in {*GO_WITH_RESUME, "resume"}:
-            asked = parameter.opts[0] if isinstance(parameter, click.Option) else "SCENARIO"
+        if given and name not in {*RESUME_OPTIONS, "resume"}:
+            option = _long_name(parameter) if isinstance(parameter, click.Option) else "SCENARIO"
             raise UsageError(
-                f"{asked} cannot go with --resume, only {', '.join(may)} can: all else is as it "
-                "was when the run began"
+                f"{option} cannot be combined with --resume, only {', '.join(allowed)} can; a "
+                "resumed run keeps its other options"
             )
 
 
-def _show_plan(wish: "RunRequest", *, as_json: bool) -> None:
-    from trae_bench.report.text.listing import columns
-    from trae_bench.report.text.progress import clock
-    from trae_bench.run.duration import estimate
-    from trae_bench.run.planner import plan as lay_out
-    from trae_bench.run.runner import RESULTS
-
-    plan = lay_out(wish)
-    about = estimate(plan, RESULTS)
-    if as_json:
-        limits = {"limits": plan.limits, "pairs": plan.max_pairs, "seconds": about}
-        print_json(limits | {"left_out": plan.left_out, "cells": plan.cells})
-        return
-    rows = [
-        _in_columns(cell, plan.pairs_of(cell), span)
-        for cell, span in zip(plan.cells, about.cells, strict=True)
-        if not cell.confirms
-    ]
-    head = ("scenario", "toggle", "mode", "pairs", "about", "metrics")
-    click.echo(columns(head, rows, terminal_width()))
-    click.echo()
-    for why in plan.left_out:
-        click.echo(click.wrap_text(f"Left out: {why}.", terminal_width(), subsequent_indent="  "))
-    budget = plan.limits.budget
-    who = f"Profile {wish.profile}" if wish.budget is None else "With this --budget it"
-    ends = f"takes {clock(budget)} minutes at most" if budget else "has no time limit"
-    click.echo(
-        f"At most {plan.max_pairs} pairs, the warming ones included; {_what_ends(plan)}."
-        f"\nAbout {_in_words(about.total)}, {_by(about.guessed, plan.scenarios)}."
-        f"\n{who} {ends}."
-    )
-    if budget and budget < about.total.minimum:
-        click.echo("That is too little for most of it: name scenarios, or give a longer --budget.")
-    most = max(plan.pairs_of(cell) for cell in plan.cells) - 1
-    if wish.pairs is not None and wish.pairs > most:
-        click.echo(f"No comparison takes more than {most} counted pairs, whatever --pairs says.")
-    if plan.checkouts is not None:
-        click.echo("Where head is slower, as many fresh pairs again are to confirm it.")
+def _long_name(option: click.Parameter) -> str:
+    return max(option.opts, key=len)
 
 
-def _what_ends(plan: "Plan") -> str:
-    """What makes it fewer pairs than the most."""
-    if plan.limits.fixed:
-        return "no verdict ends it earlier"
-    if plan.limits.precision is not None:
-        return "fewer once intervals are narrow"
-    return "fewer where verdicts come early"
-
-
-def _in_columns(cell: "Cell", pairs: int, span: "Span") -> tuple[str, ...]:
-    names = ", ".join(cell.metrics)
-    return cell.scenario, cell.contrast.name, cell.mode, str(pairs), _from_to(span), names
-
-
-def _from_to(span: "Span") -> str:
-    from trae_bench.report.text.progress import clock
-
-    least, most = clock(span.minimum), clock(span.maximum)
-    return least if least == most else f"{least}-{most}"
-
-
-def _in_words(span: "Span") -> str:
-    if span.maximum < HOUR:
-        return f"{_from_to(span)} minutes"
-    return f"{span.minimum / HOUR:.1f} to {span.maximum / HOUR:.1f} hours"
-
-
-def _by(guessed: Collection[str], scenarios: Collection[str]) -> str:
-    """What an estimate rests on."""
-    if not guessed:
-        return "by what these pairs took here before"
-    if len(guessed) == len(scenarios):
-        return "roughly guessed from the scenarios"
-    return "by what pairs took here before, and where none did roughly guessed"
-
-
-def _tell_ci(result: "Result", *, as_json: bool) -> None:
+def _annotate(result: "Result") -> None:
+    """Print annotations if this is a job on GitHub."""
     from trae_bench.report.text import ci
 
-    if os.environ.get("GITHUB_ACTIONS") == "true" and not as_json:
+    if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in ci.annotations(result.run, claimed=result.claimed):
             click.echo(line)

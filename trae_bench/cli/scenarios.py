@@ -1,11 +1,19 @@
-"""Commands on names and scenario files: `list`, `validate`, `show`, `record`."""
+"""Commands on names and scenario files: `list`, `validate`, `show`, `record`, `schema`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import FILE, file_name, print_json, tell, terminal_width, write
+from trae_bench.cli.common import (
+    FILE,
+    file_name,
+    print_error,
+    print_json,
+    terminal_width,
+    write,
+)
+from trae_bench.cli.completion import complete_scenario
 from trae_bench.errors import ScenarioError, UsageError
 
 if TYPE_CHECKING:
@@ -18,8 +26,7 @@ if TYPE_CHECKING:
 def list_names(what: str | None, as_json: bool) -> None:
     """List scenarios, toggles and metrics.
 
-    All three where none is named. Behind a scenario stand the profiles of `run` that
-    take it where no scenario is named.
+    The brackets after a scenario name the profiles that run it by default.
 
     \b
     Examples:
@@ -27,39 +34,39 @@ def list_names(what: str | None, as_json: bool) -> None:
       trae-bench list metrics --json
     """
     kinds = {"scenarios": _scenarios, "toggles": _toggles, "metrics": _metrics}
-    found = {kind: kinds[kind]() for kind in ([what] if what else kinds)}
+    listed = {kind: kinds[kind]() for kind in ([what] if what else kinds)}
     if as_json:
-        print_json(found[what] if what else found)
+        print_json(listed[what] if what else listed)
         return
     from trae_bench.report.text.listing import names
 
-    if "scenarios" in found:
-        found["scenarios"] = {
-            name: f"{about}{_taken_by(name)}" for name, about in found["scenarios"].items()
+    if "scenarios" in listed:
+        listed["scenarios"] = {
+            name: f"{about}{_profiles_of(name)}" for name, about in listed["scenarios"].items()
         }
-    for number, (kind, of_kind) in enumerate(found.items()):
+    for index, (kind, abouts) in enumerate(listed.items()):
         if not what:
-            click.echo(("\n" if number else "") + f"{kind}:")
-        click.echo(names(of_kind, terminal_width()))
+            click.echo(("\n" if index else "") + f"{kind}:")
+        click.echo(names(abouts, terminal_width()))
 
 
 def _scenarios() -> dict[str, str]:
     from trae_bench.scenario import catalogue, load
 
-    found: dict[str, str] = {}
+    abouts: dict[str, str] = {}
     for name, path in catalogue().items():
         scenario = load(path)
-        found[name] = scenario.about
-        found |= {f"{name}@{each.name}": each.about for each in scenario.variants}
-    return found
+        abouts[name] = scenario.about
+        abouts |= {f"{name}@{variant.name}": variant.about for variant in scenario.variants}
+    return abouts
 
 
-def _taken_by(name: str) -> str:
-    """The profiles that run a scenario unasked, in brackets; empty where none does."""
+def _profiles_of(name: str) -> str:
+    """The profiles that run a scenario by default, in brackets; empty if none does."""
     from trae_bench.model.presets import PROFILES
 
-    found = [kind for kind, profile in PROFILES.items() if name in profile.scenarios]
-    return f" [{', '.join(found)}]" if found else ""
+    profiles = [kind for kind, profile in PROFILES.items() if name in profile.scenarios]
+    return f" [{', '.join(profiles)}]" if profiles else ""
 
 
 def _toggles() -> dict[str, str]:
@@ -78,12 +85,14 @@ def _metrics() -> dict[str, str]:
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", shell_complete=complete_scenario
+)
 def validate(files: tuple[str, ...]) -> int:
-    """Check scenario files.
+    """Check scenario files for errors.
 
-    Says what is wrong with file, line, path and remedy. A FILE may be the name of a shipped
-    scenario, too.
+    Prints the file, line and field of each error, and how to correct it. FILE is a
+    path to a .toml file or the name of a shipped scenario.
 
     \b
     Examples:
@@ -95,26 +104,26 @@ def validate(files: tuple[str, ...]) -> int:
     code = 0
     for file in files:
         try:
-            found = _checked(file)
+            scenarios = _load_checked(file)
         except UsageError as error:
             code = error.exit_code
             for line in str(error).splitlines():
-                tell(f"Error: {line}")
+                print_error(f"Error: {line}")
         else:
-            variants = len(found) - 1
+            variants = len(scenarios) - 1
             also = f", with {variants} variant{'s' * (variants > 1)}" if variants else ""
             click.echo(f"{file_name(file)}: ok{also}")
-            if lost := lacking(found[0]):
-                tell(f"Note: {lost}")
+            if missing := lacking(scenarios[0]):
+                print_error(f"Note: {missing}")
     return code
 
 
 @click.command()
-@click.argument("scenario")
+@click.argument("scenario", shell_complete=complete_scenario)
 def show(scenario: str) -> None:
-    """Print a session as a person would read it.
+    """Print a scenario as a readable dialogue.
 
-    A SCENARIO is a name, or a path to a .toml file.
+    SCENARIO is a name or a path to a .toml file.
 
     \b
     Examples:
@@ -123,7 +132,7 @@ def show(scenario: str) -> None:
     """
     from trae_bench.report.text.scenario import session_text
 
-    click.echo(session_text(_checked(scenario)[0], terminal_width()))
+    click.echo(session_text(_load_checked(scenario)[0], terminal_width()))
 
 
 @click.command()
@@ -133,32 +142,34 @@ def show(scenario: str) -> None:
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
-    help="Scenario file to write; its name without .toml is the scenario's.",
+    help="Scenario file to write. Its name without .toml becomes the name of the scenario.",
 )
-@click.option("--workspace", default="", metavar="PATH", help="Folder that the session worked in.")
+@click.option(
+    "--workspace", default="", metavar="PATH", help="Workspace folder of the recorded session."
+)
 @click.option(
     "--files",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="What lay in it at the start: text files, taken into the scenario.",
+    help="Copy the text files in this folder into the scenario, as the initial workspace.",
 )
 @click.option("--force", is_flag=True, help="Overwrite the scenario file.")
 def record(trajectory: Path, out: Path, workspace: str, files: Path | None, force: bool) -> None:
-    """Turn a recorded session into a scenario.
+    """Convert a recorded session to a scenario.
 
-    TRAJECTORY is the file that agent-core or Trae Agent wrote.
+    TRAJECTORY is a trajectory file of agent-core or Trae Agent.
 
     \b
     Examples:
       trae-bench record trajectory.json --files start/ --out my-session.toml
-      trae-bench run my-session.toml --plan
+      trae-bench run my-session.toml --dry-run
     """
     from trae_bench.run.planner import check_names
     from trae_bench.scenario.importers.trae_trajectory import read_trajectory, recorded, text_files
     from trae_bench.subject.agent_core import toggles
 
     if out.suffix != ".toml":
-        raise UsageError(f"{out}: a scenario file is called NAME.toml")
+        raise UsageError(f"{out}: the name of a scenario file is NAME.toml")
     if out.exists() and not force:
         raise UsageError(f"{out} exists; name another file with --out, or give --force")
     recording = recorded(
@@ -170,23 +181,47 @@ def record(trajectory: Path, out: Path, workspace: str, files: Path | None, forc
     )
     write(out, [recording.text])
     for note in recording.notes:
-        tell(f"Note: {note}")
+        print_error(f"Note: {note}")
     try:
         check_names(recording.scenario, out)
     except ScenarioError as error:
-        # The agent that was recorded may have had other tools, and its model may have slipped.
-        tell(f"Note: to be mended before it can be run:\n{error}")
+        # The recorded agent may have had other tools, or its model made a mistake.
+        print_error(f"Note: correct these errors before you run the scenario:\n{error}")
     click.echo(f"{file_name(out)}: {len(recording.scenario.turns)} turns")
 
 
-def _checked(asked: str) -> "list[Scenario]":
-    """The scenario that is asked for, then its variants. Raises `UsageError`."""
+@click.command()
+@click.argument("kind", type=click.Choice(("scenario", "run", "settings")))
+def schema(kind: str) -> None:
+    """Print the JSON schema of a file format.
+
+    \b
+    The formats are:
+      scenario  a scenario file (.toml)
+      run       a run file (.json)
+      settings  the table [tool.trae-bench] of pyproject.toml
+
+    \b
+    Examples:
+      trae-bench schema scenario
+      trae-bench schema run
+    """
+    from trae_bench.run import settings
+    from trae_bench.scenario import json_schema
+    from trae_bench.storage import run_file
+
+    schemas = {"scenario": json_schema, "run": run_file.schema, "settings": settings.schema}
+    print_json(schemas[kind]())
+
+
+def _load_checked(name: str) -> "list[Scenario]":
+    """A scenario, followed by its variants. Raises `UsageError` if one is invalid."""
     from trae_bench.run.planner import check_names
     from trae_bench.scenario import find, load, split
 
-    path = find(asked)
-    first = load(path, split(asked)[1])
-    found = [first, *(load(path, variant.name) for variant in first.variants)]
-    for scenario in found:
+    path = find(name)
+    first = load(path, split(name)[1])
+    scenarios = [first, *(load(path, variant.name) for variant in first.variants)]
+    for scenario in scenarios:
         check_names(scenario, path)
-    return found
+    return scenarios

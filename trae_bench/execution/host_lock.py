@@ -11,7 +11,7 @@ from types import TracebackType
 
 from trae_bench.errors import CannotMeasure
 
-PLACE_VARIABLE = "TRAE_BENCH_LOCK"
+LOCK_VARIABLE = "TRAE_BENCH_LOCK"
 """Environment variable with the path of the lock file, for containers with separate /tmp."""
 
 # TMPDIR is not used: it may differ between users, who would then not share the lock.
@@ -37,7 +37,7 @@ class HostLock:
         timeout: float = TIMEOUT,
     ) -> None:
         self._waiting = waiting
-        self._place = place or Path(os.environ.get(PLACE_VARIABLE) or PLACE)
+        self._place = place or Path(os.environ.get(LOCK_VARIABLE) or PLACE)
         self._timeout = timeout
         self._descriptor = -1
 
@@ -49,7 +49,7 @@ class HostLock:
         except OSError as error:
             self._close()
             there = os.path.lexists(self._place)
-            remedy = "remove that file" if there else f"name another file with {PLACE_VARIABLE}"
+            remedy = "remove that file" if there else f"name another file with {LOCK_VARIABLE}"
             raise CannotMeasure(
                 f"cannot use the lock {self._place}: {error.strerror or error}; {remedy}"
             ) from error

@@ -5,7 +5,7 @@ from typing import Any
 
 from trae_bench.provider.protocols import CODECS, encode_error, encode_turns, stream_turns
 from trae_bench.provider.script import Script
-from trae_bench.scenario import USUAL_STATUS
+from trae_bench.scenario import DEFAULT_FAULT_STATUS
 
 
 def session_path(session: str, script: Script) -> str:
@@ -29,7 +29,7 @@ def registration(
     blobs = [chunk for body in bodies for chunk in body]
     faults = []
     for fault in conditions.faults:
-        status = fault.status or USUAL_STATUS
+        status = fault.status or DEFAULT_FAULT_STATUS
         if fault.kind == "status":
             blobs.append(encode_error(script.protocol, status))
         faults.append(

@@ -1,1 +1,1 @@
-"""From comparisons to what people read. Makes text; whoever calls prints it."""
+"""Renders runs as text, HTML, plots and other tools' formats. The caller prints or writes it."""

@@ -1,13 +1,12 @@
-"""A run in the formats of other tools. Makes text; whoever calls writes it.
+"""Converts a run to the formats of other tools.
 
-Only pairs that count are exported (CSV has them all, marked), the noise floor is left out,
-and each value is one fresh process. Names are `scenario/toggle/metric`, `off` or `on` after
-that; `side` picks one of them and leaves the word away, so that a tool that compares two files
-by name can compare the two sides. What a tool has no place for is left out: zeros and rates
-in pyperf, all but times in pytest-benchmark and hyperfine. The tools' own verdicts know
-nothing of pairs.
+Only counted pairs are exported, without A/A pairs; CSV has all pairs with a mark. Each value is
+from one fresh process. Names are `scenario/toggle/metric/off` and `.../on`. With `side`, only one
+side is exported, without the last word, so that a tool can compare two files by name. Values that
+a format does not support are left out: zeros and rates in pyperf, everything except times in
+pytest-benchmark and hyperfine. The statistics of those tools do not use the pairs.
 
-All strings of a run file pass `for_name`, for nobody knows where a tool will show them.
+Every string of a run file passes `for_name`, because a tool may show it anywhere.
 """
 
 import csv
@@ -45,7 +44,7 @@ Sides = tuple[Side, ...]
 BOTH: Sides = ("A", "B")
 SIDES: Mapping[str, Side] = MappingProxyType(dict(zip(OFF_ON + BASE_HEAD, BOTH * 2, strict=True)))
 MAX_MEASURE = 64
-"""Characters of a measure's name in Bencher."""
+"""Maximum characters of a measure's name in Bencher."""
 CSV_COLUMNS = (
     "scenario",
     "contrast",
@@ -63,13 +62,13 @@ CSV_COLUMNS = (
 
 
 class Series(Struct, frozen=True):
-    """One metric of one side, pair by pair."""
+    """The samples of one metric on one side."""
 
     cell: Cell
     metric: Metric
     side: Side
     samples: tuple[Sample, ...]
-    """Of pairs that count, in their order; at least one."""
+    """Samples of counted pairs in order; at least one."""
 
     @property
     def values(self) -> list[float]:
@@ -86,16 +85,16 @@ class Series(Struct, frozen=True):
 
 
 def export(run: RunFile, format: str, side: Side | None = None) -> str:
-    """The run in one of `FORMATS`. Raises `CannotMeasure` where it has nothing for that one."""
+    """The run in one of `FORMATS`. Raises `CannotMeasure` if it has no value for that format."""
     return "".join(chunks(run, format, side))
 
 
 def chunks(run: RunFile, format: str, side: Side | None = None) -> Iterator[str]:
-    """The same text piece by piece, for a large run takes much room."""
+    """The text of `export` in pieces, which needs less memory for a large run."""
     return FORMATS[format](run, (side,) if side else BOTH)
 
 
-# -- what there is to export ------------------------------------------------------------
+# -- series -----------------------------------------------------------------------------
 
 
 def _series(run: RunFile, sides: Sides) -> Iterator[Series]:
@@ -109,10 +108,10 @@ def _series(run: RunFile, sides: Sides) -> Iterator[Series]:
         )
         both = [[sample for sample in pairs[n] if sample is not None] for n in numbers]
         for name in cell.metrics:
-            # Equal numbers of values on both sides: pyperf compares them only so.
-            with_it = [pair for pair in both if all(name in sample.metrics for sample in pair)]
-            for side in sides if with_it else ():
-                samples = (sample for pair in with_it for sample in pair if sample.side == side)
+            # pyperf compares two sides only if they have equal numbers of values.
+            complete = [pair for pair in both if all(name in sample.metrics for sample in pair)]
+            for side in sides if complete else ():
+                samples = (sample for pair in complete for sample in pair if sample.side == side)
                 yield Series(cell, run.header.metrics[name], side, tuple(samples))
 
 
@@ -122,34 +121,34 @@ def _name(series: Series, sides: Sides) -> str:
 
 
 def _named(items: Iterable[tuple[str, Any]], format: str) -> dict[str, Any]:
-    """Raises `BadRunFile` where two get one name, `CannotMeasure` where there is none."""
-    found: dict[str, Any] = {}
+    """Raises `BadRunFile` if two items have the same name, `CannotMeasure` if there is none."""
+    named: dict[str, Any] = {}
     for name, item in items:
-        if name in found:
-            raise BadRunFile(f"two rows of this run would both be {name!r} for {format}")
-        found[name] = item
-    if not found:
-        raise CannotMeasure(f"nothing in this run that {format} has a place for")
-    return found
+        if name in named:
+            raise BadRunFile(f"two rows of this run have the same name {name!r} in {format}")
+        named[name] = item
+    if not named:
+        raise CannotMeasure(f"this run has no value that {format} supports")
+    return named
 
 
 def _json(document: Any) -> Iterator[str]:
     try:
         yield json.dumps(document, indent=1, allow_nan=False) + "\n"
     except ValueError as error:
-        raise BadRunFile("a figure of this run is too large for any other tool") from error
+        raise BadRunFile("a value of this run is too large for JSON") from error
 
 
 def _facts(facts: Facts, names: Mapping[str, str]) -> dict[str, str | int | float]:
-    """Those of the facts that are there, under another tool's names for them."""
-    found: dict[str, str | int | float] = {}
-    for name, theirs in names.items():
+    """The known facts, renamed for another tool: `names` maps our names to the tool's."""
+    renamed: dict[str, str | int | float] = {}
+    for name, tool_name in names.items():
         value = facts.get(name)
         if isinstance(value, str):
             value = for_name(value)
         if value is not None and value != "":
-            found[theirs] = value
-    return found
+            renamed[tool_name] = value
+    return renamed
 
 
 # -- formats ----------------------------------------------------------------------------
@@ -186,16 +185,18 @@ def _pyperf_benchmark(series: Series, name: str) -> dict[str, Any]:
     for sample in series.samples:
         value = sample.metrics[series.metric.name]
         whole = unit != "second" and value == int(value)
-        one: dict[str, Any] = {"values": [int(value) if whole else value]}
+        process: dict[str, Any] = {"values": [int(value) if whole else value]}
         if sample.metrics.get("wall", -1.0) >= 0:
-            one["metadata"] = {"duration": sample.metrics["wall"]}
-        runs.append(one)
+            process["metadata"] = {"duration": sample.metrics["wall"]}
+        runs.append(process)
     return {"metadata": {"name": name, "unit": unit, "loops": 1}, "runs": runs}
 
 
 def _bmf(run: RunFile, sides: Sides) -> Iterator[str]:
-    """Each side's median between its quartiles, times in nanoseconds as Bencher has them, and
-    the ratio between its bounds, which alone means the same on another machine."""
+    """Bencher Metric Format: each side's median with its quartiles, and the ratio with its bounds.
+
+    Times are in nanoseconds. Only the ratio is comparable between machines.
+    """
     rows = {(row.scenario, row.contrast, row.metric): row for row in run.comparisons}
     found: dict[str, dict[str, Any]] = {}
     for series in _series(run, sides):
@@ -214,7 +215,9 @@ def _bmf(run: RunFile, sides: Sides) -> Iterator[str]:
 def _put(found: dict[str, dict[str, Any]], bench: str, measure: str, *values: float) -> None:
     measures = found.setdefault(bench, {})
     if measure in measures:
-        raise BadRunFile(f"two rows of this run would both be {bench!r}, {measure!r} for Bencher")
+        raise BadRunFile(
+            f"two rows of this run have the same name {bench!r}, {measure!r} in Bencher"
+        )
     measures[measure] = dict(zip(("value", "lower_value", "upper_value"), values, strict=False))
 
 
@@ -228,7 +231,7 @@ def _put_ratio(found: dict[str, dict[str, Any]], bench: str, measure: str, row: 
 
 
 def _github_action(better: str) -> "Format":
-    """For `customSmallerIsBetter` or `customBiggerIsBetter`: one direction a file."""
+    """`customSmallerIsBetter` or `customBiggerIsBetter`: a file has one direction."""
 
     def form(run: RunFile, sides: Sides) -> Iterator[str]:
         entries = _named(
@@ -341,7 +344,7 @@ def _pytest_entry(series: Series, name: str) -> dict[str, Any]:
 
 
 def _hyperfine(run: RunFile, sides: Sides) -> Iterator[str]:
-    """Wall times are of serial pairs: two at once would wait for each other."""
+    """Only serial pairs have wall times: two processes at once would delay each other."""
     results = _named(
         (
             ("/".join([*series.place, series.side]), _hyperfine_result(series))
@@ -356,7 +359,7 @@ def _hyperfine(run: RunFile, sides: Sides) -> Iterator[str]:
 def _hyperfine_result(series: Series) -> dict[str, Any]:
     values = series.values
 
-    def usual(name: str) -> float:
+    def mean_of(name: str) -> float:
         return _mean([sample.metrics.get(name, 0.0) for sample in series.samples])
 
     scenario, contrast = series.place
@@ -365,8 +368,8 @@ def _hyperfine_result(series: Series) -> dict[str, Any]:
         "mean": _mean(values),
         "stddev": _deviation(values) if len(values) > 1 else None,
         "median": median(values),
-        "user": usual("cpu_user"),
-        "system": usual("cpu_system"),
+        "user": mean_of("cpu_user"),
+        "system": mean_of("cpu_system"),
         "min": min(values),
         "max": max(values),
         "times": values,
@@ -380,15 +383,15 @@ def _hyperfine_result(series: Series) -> dict[str, Any]:
 
 
 def _csv(run: RunFile, sides: Sides) -> Iterator[str]:
-    """One line a figure: every sample, the noise floor, warming and lost pairs included."""
+    """A line for each value of every sample, with A/A, warm-up and lost pairs."""
     grouped = group_samples(run.samples)
     metrics = {**METRICS, **run.header.metrics}
     units = {name: for_name(metric.unit) for name, metric in metrics.items()}
     yield _lines([CSV_COLUMNS])
     for sample in run.samples:
-        # Equal sides have no name, so that neither is the one that was asked for.
-        of_noise = sample.contrast == NOISE_FLOOR and len(sides) == 1
-        if sample.side not in sides or of_noise:
+        # A/A sides have no names, so a selection of one side excludes them.
+        excluded = sample.contrast == NOISE_FLOOR and len(sides) == 1
+        if sample.side not in sides or excluded:
             continue
         pair = grouped[key_of_sample(sample)][sample.pair]
         counted = sample.pair > 0 and pair_outcome(*pair)[0] == "measured"
@@ -430,7 +433,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
 
 
 # -- figures ----------------------------------------------------------------------------
-# The statistics module works in exact fractions, which fail where a float has no end left.
+# The statistics module computes with exact fractions, which fail on an overflow to infinity.
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,9 +1,9 @@
-"""A document whose figures come from runs, and from nowhere else.
+"""Fills the tables of a Markdown document with figures from runs.
 
-Between `<!-- figures: NAME -->` and `<!-- end of figures -->`, each on a line of its own, stands
-what is rendered here: `summary` or another of `guide_tables`, or `claims`. All else is left as it
-is. Below each table stand the runs that it is from, with commit, machine and command. A cell
-that no run has a row for says `not measured`. The same runs give the same bytes.
+A table is between `<!-- figures: NAME -->` and `<!-- end of figures -->`, each on its own line.
+NAME is `claims`, or `summary` or a table of the document's tables file (`guide_tables`). The rest
+of the document stays as it is. Below each table are its runs, with command, commit and machine.
+A row that no run has is `not measured`. The same runs give the same bytes.
 """
 
 import re
@@ -12,9 +12,9 @@ from itertools import zip_longest
 
 from trae_bench.errors import UsageError
 from trae_bench.report.escape import for_markdown, markdown_text
-from trae_bench.report.guide_tables import SUMMARY, TABLES, Ask
+from trae_bench.report.guide_tables import GuideTables, RowSpec, SummaryRow
 from trae_bench.report.text import claims as claims_text
-from trae_bench.report.text.terminal import cells_of, heads
+from trae_bench.report.text.terminal import cells_of, headings
 from trae_bench.verdicts.claims import EvidenceKey, Measurement, Source, judge, newest_measurements
 from trae_bench.verdicts.claims_file import ClaimsFile
 
@@ -22,18 +22,25 @@ BEGIN = re.compile(r"<!-- figures: (\S+) -->\s*")
 END = "<!-- end of figures -->"
 NOT_MEASURED = "not measured"
 MAX_COMMAND = 600
-"""Characters; who would repeat a run needs all of its command."""
+"""Maximum characters of a command; a reader needs all of it to repeat the run."""
+
+Measurements = Mapping[EvidenceKey, Measurement]
+"""The newest measurement of each row."""
 
 
 def rendered(
-    text: str, sources: Sequence[Source], claims: ClaimsFile, document: str = "<guide>"
+    text: str,
+    sources: Sequence[Source],
+    claims: ClaimsFile,
+    tables: GuideTables | None = None,
+    document: str = "<guide>",
 ) -> str:
-    """The document with all its figures as they should be.
+    """Returns the document with its tables filled in.
 
-    Raises `UsageError`, with the line, for marks that are unknown or do not pair, and where
-    there are none.
+    `document` names it in errors. Raises `UsageError`, with the line, if a block is unknown or
+    not closed, or if the document has no block.
     """
-    found = newest_measurements(sources)
+    blocks = _Blocks(newest_measurements(sources), claims, tables or GuideTables())
     lines: list[str] = []
     opened = last = ""
     for number, line in enumerate(text.split("\n"), start=1):
@@ -47,7 +54,7 @@ def rendered(
             raise UsageError(f"{place}: no figures are open here; remove the line")
         if begin:
             opened = last = place
-            lines += [line, *_block(begin[1], place, found, claims)]
+            lines += [line, *blocks.render(begin[1], place)]
         elif end or not opened:
             lines.append(line)
         if end:
@@ -55,52 +62,68 @@ def rendered(
     if opened:
         raise UsageError(f"{opened}: the figures are not closed; add {END}")
     if not last:
-        raise UsageError(f"{document}: no figures in it; mark a place, `<!-- figures: summary -->`")
+        raise UsageError(
+            f"{document}: no figures in it; add `<!-- figures: claims -->` and `{END}`"
+        )
     return "\n".join(lines)
 
 
-def first_difference(text: str, should: str) -> tuple[int, str] | None:
-    """Number of the first line that differs, and what should stand there; None where none does."""
-    pairs = zip_longest(text.split("\n"), should.split("\n"))
-    for number, (there, line) in enumerate(pairs, start=1):
-        if there != line:
-            return number, line or ""
+def first_difference(text: str, expected: str) -> tuple[int, str] | None:
+    """The number of the first line that differs, and its expected text. None if equal."""
+    pairs = zip_longest(text.split("\n"), expected.split("\n"))
+    for number, (line, expected_line) in enumerate(pairs, start=1):
+        if line != expected_line:
+            return number, expected_line or ""
     return None
 
 
-def _block(
-    name: str, place: str, found: Mapping[EvidenceKey, Measurement], claims: ClaimsFile
-) -> Iterator[str]:
-    """A table and where it is from, with an empty line on both sides, as Markdown wants it."""
-    runs = _Runs()
-    if name == "summary":
-        table = _summary(found, runs)
-    elif name == "claims":
-        table = claims_text.markdown(judge(claims.claims, found), runs.mark)
-    elif name in TABLES:
-        table = _table(TABLES[name], found, runs)
-    else:
-        known = ", ".join(["summary", "claims", *TABLES])
-        raise UsageError(f"{place}: no figures {name!r}; known: {known}")
-    yield from ("", *table, "", *runs.told(), "")
+class _Blocks:
+    """Renders blocks by name."""
+
+    def __init__(self, measurements: Measurements, claims: ClaimsFile, tables: GuideTables) -> None:
+        self._measurements = measurements
+        self._claims = claims
+        self._tables = tables
+
+    def render(self, name: str, place: str) -> Iterator[str]:
+        """A table and its runs. Markdown needs the empty lines around both."""
+        runs = _Runs()
+        if name == "claims":
+            table = claims_text.markdown(
+                judge(self._claims.claims, self._measurements), runs.number_of
+            )
+        elif name == "summary" and self._tables.summary:
+            table = _summary(self._tables.summary, self._measurements, runs)
+        elif name in self._tables.tables:
+            table = _table(self._tables.tables[name], self._measurements, runs)
+        else:
+            raise UsageError(
+                f"{place}: no figures {name!r}; known: {', '.join(self._known())}; list the rows "
+                "of a table in DOCUMENT.tables.toml, beside the document"
+            )
+        yield from ("", *table, "", *runs.lines(), "")
+
+    def _known(self) -> list[str]:
+        return ["claims", *(["summary"] if self._tables.summary else []), *self._tables.tables]
 
 
 class _Runs:
-    """The runs of one table, numbered in the order in which they are met."""
+    """The runs of one table, numbered in order of first use."""
 
     def __init__(self) -> None:
         self._sources: list[Source] = []
 
-    def mark(self, evidence: Measurement) -> str:
-        source = evidence.source
-        # Not `in`: two runs are compared by all their samples.
-        if not any(each is source for each in self._sources):
-            self._sources.append(source)
-        return str(1 + [each is source for each in self._sources].index(True))
+    def number_of(self, evidence: Measurement) -> str:
+        # By identity: `==` compares all samples of two runs.
+        for number, source in enumerate(self._sources, start=1):
+            if source is evidence.source:
+                return str(number)
+        self._sources.append(evidence.source)
+        return str(len(self._sources))
 
-    def told(self) -> Iterator[str]:
+    def lines(self) -> Iterator[str]:
         if not self._sources:
-            yield "No run that was given has a row of this."
+            yield "None of the given runs has a row of this table."
         for number, source in enumerate(self._sources, start=1):
             yield f"- run {number}: {_provenance(source)}"
 
@@ -109,61 +132,59 @@ def _provenance(source: Source) -> str:
     header = source.run.header
     machine, code = header.machine, header.code
     commit = for_markdown(str(code.get("commit") or "unknown")[:12])
-    dirty = " with changes that are not committed" if code.get("dirty") is True else ""
-    kind = markdown_text(f"{machine.get('cores', '?')} x {machine.get('cpu', 'unknown')}")
+    dirty = " with uncommitted changes" if code.get("dirty") is True else ""
+    processor = markdown_text(f"{machine.get('cores', '?')} x {machine.get('cpu', 'unknown')}")
     return (
         f"{for_markdown(header.command, MAX_COMMAND)} at commit {commit}{dirty}, "
-        f"{markdown_text(header.created[:10])}, {kind}, "
+        f"{markdown_text(header.created[:10])}, {processor}, "
         f"Python {markdown_text(str(machine.get('python', 'unknown')))}; "
         f"{for_markdown(source.name)}"
     )
 
 
-def _table(
-    asked: Sequence[Ask], found: Mapping[EvidenceKey, Measurement], runs: _Runs
-) -> Iterator[str]:
-    figures = heads()[1:-1]
+def _table(specs: Sequence[RowSpec], measurements: Measurements, runs: _Runs) -> Iterator[str]:
+    figures = headings()[1:-1]
     yield f"| scenario | switched on | metric | {' | '.join(figures)} | verdict | run |"
     yield f"|---|---|---|{'---:|' * len(figures)}---|---|"
-    for ask in asked:
-        evidence = found.get(ask.question)
+    for spec in specs:
+        evidence = measurements.get(spec.question)
         if evidence is None:
             cells = [*[""] * len(figures), NOT_MEASURED, ""]
         else:
-            cells = [*_figures(evidence), runs.mark(evidence)]
-        yield f"| `{ask.scenario}` | {_toggles(ask)} | `{ask.metric}` | {' | '.join(cells)} |"
+            cells = [*_figures(evidence), runs.number_of(evidence)]
+        yield f"| `{spec.scenario}` | {_toggles(spec)} | `{spec.metric}` | {' | '.join(cells)} |"
 
 
 def _figures(evidence: Measurement) -> list[str]:
-    """All that a row says, but for the metric's name."""
+    """The cells of a row without the metric's name."""
     cells = cells_of(evidence.row, evidence.metric, evidence.source.judged)
-    # An interval is nothing but numbers, and should be as legible in the source as on the page.
+    # An interval has numbers only. Unescaped, it stays readable in the document's source.
     return [
-        text if head == "[interval]" else markdown_text(text)
-        for head, text in zip(heads()[1:], cells[1:], strict=True)
+        text if heading == "[interval]" else markdown_text(text)
+        for heading, text in zip(headings()[1:], cells[1:], strict=True)
     ]
 
 
-def _toggles(ask: Ask) -> str:
-    names = ask.toggles.split("+")
+def _toggles(spec: RowSpec) -> str:
+    names = spec.toggles
     return ", ".join(f"`{name}`" for name in names) if len(names) <= 3 else f"{len(names)} toggles"
 
 
-def _summary(found: Mapping[EvidenceKey, Measurement], runs: _Runs) -> Iterator[str]:
-    yield "| optimisation | where it should pay | elsewhere | install size | memory | risk |"
+def _summary(rows: Sequence[SummaryRow], measurements: Measurements, runs: _Runs) -> Iterator[str]:
+    yield "| optimisation | best case | other workload | install size | memory | risk |"
     yield "|---|---|---|---|---|---|"
-    for one in SUMMARY:
-        cells = [_cell(ask, found, runs) for ask in one.asked]
-        yield f"| `{one.toggle}` | {' | '.join(cells)} | {one.risk} |"
+    for row in rows:
+        cells = [_summary_cell(spec, measurements, runs) for spec in row.specs()]
+        yield f"| `{row.toggle}` | {' | '.join(cells)} | {row.risk} |"
 
 
-def _cell(ask: Ask | None, found: Mapping[EvidenceKey, Measurement], runs: _Runs) -> str:
-    """Ratio, interval and verdict, over the place where they were found."""
-    if ask is None:
+def _summary_cell(spec: RowSpec | None, measurements: Measurements, runs: _Runs) -> str:
+    """Ratio, interval and verdict above their scenario and metric."""
+    if spec is None:
         return "-"
-    evidence = found.get(ask.question)
-    told = NOT_MEASURED
+    evidence = measurements.get(spec.question)
+    text = NOT_MEASURED
     if evidence is not None:
         *_, ratio, interval, _, verdict = _figures(evidence)
-        told = f"{' '.join(filter(None, (ratio, interval, verdict)))} ({runs.mark(evidence)})"
-    return f"{told}<br>`{ask.scenario}` `{ask.metric}`"
+        text = f"{' '.join(filter(None, (ratio, interval, verdict)))} ({runs.number_of(evidence)})"
+    return f"{text}<br>`{spec.scenario}` `{spec.metric}`"

@@ -1,266 +1,148 @@
-"""Which rows the guide's tables have. Data only: the figures are those of the runs."""
+"""Reads the file that lists the rows of a guide's tables.
 
-from collections.abc import Mapping
-from typing import NamedTuple
+The file is beside the document: `performance.tables.toml` for `performance.md`. It has rows only;
+the figures come from runs. docs/performance.tables.toml is an example.
+"""
 
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct
+
+from trae_bench.scenario.diagnostics import Diagnostic, raise_for
+from trae_bench.scenario.loader import text_of
+from trae_bench.scenario.toml_errors import explain, read_toml
 from trae_bench.verdicts.claims import EvidenceKey
 
+RESERVED = ("summary", "claims")
+"""Blocks that are not a list of rows."""
+_NAME = re.compile(r"[\w.@-]+")
+_TEXT = re.compile(r"[^|\n]*")
 
-class Ask(NamedTuple):
-    """What a row of a table asks of the runs."""
+
+class RowSpec(NamedTuple):
+    """One row of a table: what to look up in the runs."""
 
     scenario: str
-    toggles: str
-    """Names joined by `+`, on together, all others off."""
+    toggles: tuple[str, ...]
+    """Toggles that are on together; all others are off."""
     metric: str
-
-    @classmethod
-    def at(cls, place: str, toggles: str) -> "Ask":
-        """A place is `scenario metric`."""
-        scenario, metric = place.split()
-        return cls(scenario, toggles, metric)
 
     @property
     def question(self) -> EvidenceKey:
-        return EvidenceKey(self.scenario, frozenset(self.toggles.split("+")), self.metric)
+        return EvidenceKey(self.scenario, frozenset(self.toggles), self.metric)
 
 
-class Summary(NamedTuple):
-    """One optimisation in the first table. Places are `scenario metric`, or empty where there is
-    nothing to be measured."""
+class RowGroup(Struct, frozen=True, forbid_unknown_fields=True):
+    """Rows of one table that have the same toggles on."""
+
+    table: str
+    toggles: Annotated[tuple[str, ...], Meta(min_length=1)]
+    places: tuple[str, ...]
+    """`SCENARIO METRIC`, one for each row."""
+
+    def specs(self) -> Iterator[RowSpec]:
+        return (_spec(place, self.toggles) for place in self.places)
+
+
+class SummaryRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """One optimisation. Places are `SCENARIO METRIC`, or empty if there is nothing to measure."""
 
     toggle: str
-    best: str
-    """Work made for it."""
-    other: str
-    """Work that is not."""
-    memory: str
     risk: str
+    best: str = ""
+    """A workload that the optimisation is made for."""
+    other: str = ""
+    """A workload that it is not made for."""
     size: str = ""
+    memory: str = ""
+
+    def specs(self) -> list[RowSpec | None]:
+        """One for each column of the summary between the toggle and the risk."""
+        places = (self.best, self.other, self.size, self.memory)
+        return [_spec(place, (self.toggle,)) if place else None for place in places]
+
+
+class GuideTables(Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of a tables file."""
+
+    summary: tuple[SummaryRow, ...] = ()
+    rows: tuple[RowGroup, ...] = ()
 
     @property
-    def asked(self) -> list[Ask | None]:
-        """In the order of the columns."""
-        places = (self.best, self.other, self.size, self.memory)
-        return [Ask.at(place, self.toggle) if place else None for place in places]
+    def tables(self) -> dict[str, list[RowSpec]]:
+        """All rows by the name of their table."""
+        tables: dict[str, list[RowSpec]] = {}
+        for group in self.rows:
+            tables.setdefault(group.table, []).extend(group.specs())
+        return tables
 
 
-def _of(toggle: str, *places: str) -> tuple[Ask, ...]:
-    return tuple(Ask.at(place, toggle) for place in places)
+def tables_path(document: Path) -> Path:
+    """The path of a document's tables file."""
+    return document.with_suffix(".tables.toml")
 
 
-_START = "time_to_first_request"
-_ANSWER = "time_to_first_answer"
-_STEP = "step_overhead"
-_COLD = "lazy_tools+optional_deps+config_cache"
-_SEVEN = f"parallel_tools+async_file_io+batched_trajectory+connection_pool+{_COLD}"
+def load_tables(document: Path) -> GuideTables:
+    """The tables of a document; without a tables file it has none.
 
-SUMMARY = (
-    Summary(
-        "parallel_tools",
-        "fan-out wall",
-        "bugfix wall",
-        "bugfix peak_rss",
-        "low: calls that touch the same thing keep their order",
-    ),
-    Summary(
-        "async_file_io",
-        "file-ops event_loop_lag_max",
-        "bugfix cpu",
-        "file-ops agent_rss",
-        "low: large files at the same time are in memory at the same time",
-    ),
-    Summary(
-        "batched_trajectory",
-        f"trajectory-long {_STEP}",
-        "bugfix wall",
-        "trajectory-long@memory agent_rss",
-        "low: a killed session loses its last batch",
-    ),
-    Summary(
-        "connection_pool",
-        "api-sequential@tls-rtt40 wall",
-        "api-sequential wall",
-        "throughput agent_rss",
-        "medium: connections outlive the request; stale ones are repeated",
-    ),
-    Summary(
-        "lazy_tools",
-        f"startup-cold {_START}",
-        f"tool-heavy-start {_ANSWER}",
-        "tools-memory agent_rss",
-        "low: a tool that cannot be loaded fails at its first call",
-    ),
-    Summary(
-        "config_cache",
-        f"config-load@500-yaml {_START}",
-        f"config-load {_START}",
-        "",
-        "medium: a copy of the settings, without secrets, lies on disk",
-    ),
-    Summary(
-        "optional_deps",
-        f"startup-cold {_START}",
-        "startup-cold cpu",
-        "tools-memory agent_rss",
-        "medium: what is not installed is missed only when it is asked for",
-        "install-size install_size",
-    ),
-    Summary(
-        "native_client",
-        f"trajectory-long@sdk {_STEP}",
-        f"startup-cold@sdk {_START}",
-        "",
-        "medium: a wire protocol of our own to keep up",
-    ),
-    Summary(
-        "incremental_history",
-        f"trajectory-long@history {_STEP}",
-        "trajectory-long@history wall",
-        "",
-        "low: the same bytes, held by a property test",
-    ),
-    Summary(
-        "event_shell",
-        "bugfix@shell wall",
-        "bugfix@shell cpu",
-        "bugfix@shell peak_rss",
-        "low: the same bytes from the same commands",
-    ),
-    Summary(
-        "shared_tls",
-        f"api-sequential@tls {_STEP}",
-        "api-burst@tls wall",
-        "",
-        "low: certificates that change need a new process",
-    ),
-)
+    Raises `ScenarioError` (`file:line: path: problem; remedy`) if the file is invalid.
+    """
+    path = tables_path(document)
+    return parse_tables(text_of(path), str(path)) if path.exists() else GuideTables()
 
-_OF_ONE: Mapping[str, tuple[str, ...]] = {
-    "parallel_tools": (
-        f"fan-out {_STEP}",
-        "fan-out wall",
-        "fan-out cpu",
-        f"fan-out-one-file {_STEP}",
-        f"tool-heavy-start {_ANSWER}",
-        "bugfix wall",
-        "bugfix cpu",
-    ),
-    "async_file_io": (
-        "file-ops event_loop_lag_max",
-        "file-ops event_loop_lag_p99",
-        "file-ops session_overhead",
-        "file-ops cpu",
-        "bugfix wall",
-        "bugfix cpu",
-        "fan-out-one-file cpu",
-        f"fan-out-one-file {_STEP}",
-    ),
-    "batched_trajectory": (
-        f"trajectory-long {_STEP}",
-        "trajectory-long step_overhead_growth",
-        "trajectory-long wall",
-        "trajectory-long@memory bytes_written",
-        "trajectory-long@memory write_syscalls",
-        f"bugfix {_STEP}",
-        "bugfix wall",
-        "bugfix cpu",
-        "throughput sessions_per_second",
-    ),
-    "connection_pool": (
-        "api-sequential wall",
-        "api-sequential@rtt10 wall",
-        "api-sequential@rtt40 wall",
-        "api-sequential@tls wall",
-        "api-sequential@tls-rtt40 wall",
-        "api-sequential@h2-rtt40 wall",
-        "api-burst wall",
-        "api-burst@tls-rtt40 wall",
-        "throughput sessions_per_second",
-        "streaming wall",
-    ),
-    "lazy_tools": (
-        f"startup-cold {_START}",
-        f"startup-cold {_ANSWER}",
-        f"tool-heavy-start {_START}",
-        f"tool-heavy-start {_ANSWER}",
-        "tools-memory agent_rss",
-        "cli-help wall",
-    ),
-    "config_cache": (
-        f"config-load {_START}",
-        f"config-load@500 {_START}",
-        f"config-load@yaml {_START}",
-        f"config-load@500-yaml {_START}",
-        f"config-load@first-500-yaml {_START}",
-        f"startup-warm {_START}",
-        "cli-help wall",
-    ),
-    "optional_deps": (
-        "install-size install_size",
-        "install-size distributions",
-        f"startup-cold {_START}",
-        "startup-cold modules_imported",
-        "tools-memory agent_rss",
-    ),
-    "native_client": (
-        f"trajectory-long@sdk {_STEP}",
-        "trajectory-long@sdk wall",
-        f"startup-cold@sdk {_START}",
-    ),
-    "incremental_history": (
-        f"trajectory-long@history {_STEP}",
-        "trajectory-long@history wall",
-        f"trajectory-long@history-1000 {_STEP}",
-        "faulty-provider cpu",
-    ),
-    "event_shell": (f"bugfix@shell {_STEP}", "bugfix@shell wall"),
-    "shared_tls": (
-        f"api-sequential@tls {_STEP}",
-        "api-sequential@tls wall",
-        "api-burst@tls wall",
-    ),
-}
-"""Places that the chapter of a toggle has."""
 
-TABLES: Mapping[str, tuple[Ask, ...]] = {
-    "together": _of(
-        _SEVEN,
-        "bugfix@seven wall",
-        "bugfix@seven cpu",
-        "bugfix@seven peak_rss",
-        f"bugfix@seven {_START}",
-        f"bugfix@seven {_STEP}",
-    ),
-    "start-up": (
-        *_of(_COLD, f"startup-cold {_START}", f"startup-cold {_ANSWER}"),
-        *_of("lazy_tools+config_cache", f"startup-warm {_START}", f"startup-warm {_ANSWER}"),
-        *_of("lazy_tools+parallel_tools", f"tool-heavy-start {_ANSWER}"),
-        *_of("lazy_tools", "cli-help wall"),
-        *_of("config_cache", "cli-help wall"),
-        *_of("native_client", f"startup-cold@sdk {_START}"),
-    ),
-    "memory": (
-        *_of("optional_deps", "install-size install_size", "tools-memory agent_rss"),
-        *_of("lazy_tools", "tools-memory agent_rss", "tools-memory modules_imported"),
-        *_of("batched_trajectory", "trajectory-long@memory agent_rss"),
-        *_of("batched_trajectory", "trajectory-long@memory memory_per_hour"),
-        *_of("batched_trajectory", "throughput agent_rss", "bugfix peak_rss"),
-        *_of("connection_pool", "throughput agent_rss"),
-        *_of("async_file_io", "file-ops agent_rss", "bugfix peak_rss"),
-        *_of("parallel_tools", "bugfix peak_rss"),
-    ),
-    "runtime": (
-        *_of("parallel_tools", f"fan-out {_STEP}", "fan-out wall"),
-        *_of("async_file_io", "file-ops event_loop_lag_max", "file-ops event_loop_lag_p99"),
-        *_of("batched_trajectory", f"trajectory-long {_STEP}", "trajectory-long wall"),
-        *_of("connection_pool", "api-sequential wall", "api-sequential@tls-rtt40 wall"),
-        *_of("connection_pool", "throughput sessions_per_second"),
-        *_of("incremental_history", f"trajectory-long@history {_STEP}"),
-        *_of("native_client", f"trajectory-long@sdk {_STEP}"),
-        *_of("event_shell", "bugfix@shell wall"),
-        *_of("shared_tls", f"api-sequential@tls {_STEP}"),
-    ),
-    **{toggle: _of(toggle, *places) for toggle, places in _OF_ONE.items()},
-}
-"""Which rows each table has. Their figures are those of the newest run that has them."""
+def parse_tables(text: str, source: str = "<tables>") -> GuideTables:
+    """Parses a tables file. `source` names it in errors. Raises as `load_tables` does."""
+    try:
+        tables = msgspec.convert(read_toml(text, source), GuideTables)
+    except msgspec.ValidationError as error:
+        path, problem = explain(str(error), GuideTables)
+        raise_for([(path, problem)], source, text)
+        raise
+    raise_for(list(_problems(tables)), source, text)
+    return tables
+
+
+def _spec(place: str, toggles: tuple[str, ...]) -> RowSpec:
+    scenario, metric = place.split()
+    return RowSpec(scenario, toggles, metric)
+
+
+def _problems(tables: GuideTables) -> Iterator[Diagnostic]:
+    for number, row in enumerate(tables.summary):
+        if not _NAME.fullmatch(row.toggle):
+            yield ("summary", number, "toggle"), _not_a_name(row.toggle)
+        if not _TEXT.fullmatch(row.risk):
+            yield ("summary", number, "risk"), "has `|` or a line break; remove it"
+        for field in ("best", "other", "size", "memory"):
+            place = getattr(row, field)
+            if place and not _is_place(place):
+                yield ("summary", number, field), _not_a_place(place)
+    for number, group in enumerate(tables.rows):
+        if group.table in RESERVED:
+            yield ("rows", number, "table"), f"{group.table!r} is reserved; choose another name"
+        if not _NAME.fullmatch(group.table):
+            yield ("rows", number, "table"), _not_a_name(group.table)
+        for index, toggle in enumerate(group.toggles):
+            if not _NAME.fullmatch(toggle):
+                yield ("rows", number, "toggles", index), _not_a_name(toggle)
+        for index, place in enumerate(group.places):
+            if not _is_place(place):
+                yield ("rows", number, "places", index), _not_a_place(place)
+
+
+def _is_place(text: str) -> bool:
+    words = text.split()
+    return len(words) == 2 and all(_NAME.fullmatch(word) for word in words)
+
+
+def _not_a_place(text: str) -> str:
+    return f'{text!r} is not a place; write "SCENARIO METRIC"'
+
+
+def _not_a_name(text: str) -> str:
+    return f"{text!r} is not a name; use letters, digits, `_`, `-`, `.` and `@`"

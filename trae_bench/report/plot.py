@@ -1,8 +1,7 @@
-"""Pictures of runs, as SVG or PNG, the same bytes each time. Needs matplotlib (extra `report`).
+"""Plots of runs as SVG or PNG, reproducible byte for byte. Needs matplotlib (extra `report`).
 
-Colours are Okabe and Ito's, which colour-blind people can tell apart, and every verdict has a
-mark of its own. All figures come from the run's rows and, for pairs, from its samples by way of
-`compare.rows_of`.
+The colours are the colour-blind safe palette of Okabe and Ito; each verdict also has its own
+marker. The figures come from the rows of a run, those of pairs from its samples.
 """
 
 import io
@@ -24,7 +23,7 @@ from trae_bench.report.text.terminal import (
     as_interval,
     as_ratio,
     effect_shown,
-    least_counted,
+    min_effect,
     percent,
     side_names,
 )
@@ -40,36 +39,38 @@ Kind = Literal["effects", "pairs", "noise"]
 Format = Literal["svg", "png"]
 
 MAX_ROWS = 200
+"""Maximum rows of a plot."""
 MAX_NAME = 40
-FARTHEST = math.log(100)
-"""Of a ratio that the axis still reaches."""
+"""Maximum characters of a name."""
+MAX_LOG_RATIO = math.log(100)
+"""The axis of ratios ends here at most."""
 DOTS_PER_INCH = 150
 
 INK, FAINT, GRID, BAND, PAPER = "#1b2430", "#5b6775", "#c9d0d8", "#e6eaef", "#ffffff"
 _DARK = {INK: "#e8edf4", FAINT: "#a9b4c2", GRID: "#3b4550", BAND: "#28313c", PAPER: "#0d1117"}
-"""In place of these where the page is dark; the colours of the verdicts do for both."""
+"""Replacements on a dark page; the colours of verdicts suit both."""
 
 
-class _Sign(Struct, frozen=True):
-    """How a verdict is drawn."""
+class _MarkerStyle(Struct, frozen=True):
+    """The marker of a verdict."""
 
     colour: str
     marker: str
     filled: bool = True
 
 
-_VERDICTS: Mapping[Verdict, _Sign] = {
-    "improvement": _Sign("#009e73", "^"),
-    "regression": _Sign("#d55e00", "v"),
-    "equivalent": _Sign("#3b8fd0", "s"),
-    "inconclusive": _Sign("#8a8f98", "o", filled=False),
-    "not measured": _Sign("#8a8f98", "x"),
+_VERDICTS: Mapping[Verdict, _MarkerStyle] = {
+    "improvement": _MarkerStyle("#009e73", "^"),
+    "regression": _MarkerStyle("#d55e00", "v"),
+    "equivalent": _MarkerStyle("#3b8fd0", "s"),
+    "inconclusive": _MarkerStyle("#8a8f98", "o", filled=False),
+    "not measured": _MarkerStyle("#8a8f98", "x"),
 }
-_UNCLAIMED = _Sign("#8a8f98", "o")
+_UNCLAIMED = _MarkerStyle("#8a8f98", "o")
 
 
-class Shown(Struct, frozen=True):
-    """Which rows of a run; None is all."""
+class RowFilter(Struct, frozen=True):
+    """Selects rows of a run; None selects all."""
 
     scenario: str | None = None
     toggle: str | None = None
@@ -77,39 +78,38 @@ class Shown(Struct, frozen=True):
 
     def has(self, row: Comparison | NoiseEstimate) -> bool:
         contrast = row.contrast if isinstance(row, Comparison) else NOISE_FLOOR
-        asked = (self.scenario, self.toggle, self.metric)
-        named = zip(asked, (row.scenario, contrast, row.metric), strict=True)
-        return all(one is None or one == other for one, other in named)
+        wanted = (self.scenario, self.toggle, self.metric)
+        names = (row.scenario, contrast, row.metric)
+        return all(want in (None, name) for want, name in zip(wanted, names, strict=True))
 
 
-ALL = Shown()
+ALL = RowFilter()
 
 
 def picture(
     runs: Mapping[str, RunFile],
     kind: Kind,
     format: Format,
-    shown: Shown = ALL,
+    shown: RowFilter = ALL,
     *,
     claimed: bool = True,
 ) -> bytes:
-    """A picture of runs, each under the name that it is to have.
+    """A plot of runs, given by the names to show.
 
-    `claimed` is off where a run was too short for verdicts. Raises `UsageError` without
-    matplotlib, or where there is more or less to show than the picture can.
+    `claimed` is false if a run was too short for verdicts. Raises `UsageError` if matplotlib is
+    not installed, or if the number of rows does not suit the plot.
     """
     with _style():
-        drawn = _KINDS[kind](runs, shown, claimed)
-        return _bytes(drawn, format)
+        return _bytes(_KINDS[kind](runs, shown, claimed), format)
 
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Nothing of the user's own settings: the picture must be the same everywhere."""
+    """Replaces the user's matplotlib settings, so that a plot is the same everywhere."""
     try:
         import matplotlib
     except ImportError as error:
-        raise UsageError('pictures need matplotlib; pip install "trae-bench[report]"') from error
+        raise UsageError('plots need matplotlib; pip install "trae-bench[report]"') from error
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
@@ -136,7 +136,7 @@ def _bytes(figure: "Figure", format: Format) -> bytes:
     if format == "png":
         figure.savefig(file, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
         return file.getvalue()
-    # The program's version must not be in it: another one may well draw the same.
+    # Without the version of matplotlib: another version may draw the same bytes.
     metadata = {"Date": None, "Creator": "trae-bench"}
     figure.savefig(file, format="svg", metadata=metadata)
     return _for_dark_pages(file.getvalue().decode()).encode()
@@ -163,12 +163,12 @@ def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def _plain(text: str, longest: int = MAX_NAME) -> str:
-    """A name that the font can write, in one line."""
+def _plain(text: str, limit: int = MAX_NAME) -> str:
+    """A name in one line, with escapes for characters that the font does not have."""
     from matplotlib.font_manager import findfont, get_font
 
     known = get_font(findfont("DejaVu Sans")).get_charmap()
-    shown = for_terminal(text, longest)
+    shown = for_terminal(text, limit)
     return "".join(char if ord(char) in known else f"\\u{ord(char):04x}" for char in shown)
 
 
@@ -180,7 +180,7 @@ _MAX_TICKS = 11
 
 
 def _ratio_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Where an axis of logarithms is marked: at plain ratios, none close beside another."""
+    """The ticks of an axis of log ratios and their labels: round ratios that do not overlap."""
     kept = {0.0: "1"}
     for ticks in (_BELOW, _ABOVE):
         last = 0.0
@@ -191,54 +191,54 @@ def _ratio_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
     return list(kept), list(kept.values())
 
 
-def _reach(values: Sequence[float], least: float = 0.05) -> tuple[float, float]:
-    """Ends of an axis with 0 on it and these logarithms, as far as any axis reaches."""
-    low = max(min([*values, -least]), -FARTHEST)
-    high = min(max([*values, least]), FARTHEST)
+def _axis_limits(values: Sequence[float], min_end: float = 0.05) -> tuple[float, float]:
+    """Ends of an axis that includes 0 and these log ratios, up to `MAX_LOG_RATIO`."""
+    low = max(min([*values, -min_end]), -MAX_LOG_RATIO)
+    high = min(max([*values, min_end]), MAX_LOG_RATIO)
     margin = 0.04 * (high - low)
     return low - margin, high + margin
 
 
 def _log1p(fraction: float) -> float:
-    """On the log scale, and within what can be drawn, whatever a file says."""
+    """A fraction on the log scale, limited to what can be drawn."""
     return math.log1p(min(max(fraction, 0.0), 10.0))
 
 
 def _within(log_ratio: float) -> float:
-    """So far beyond the end of any axis that no more can be seen of it."""
-    return min(max(log_ratio, -2 * FARTHEST), 2 * FARTHEST)
+    """Limits a log ratio to twice the longest axis; matplotlib fails on huge values."""
+    return min(max(log_ratio, -2 * MAX_LOG_RATIO), 2 * MAX_LOG_RATIO)
 
 
 # -- effects ----------------------------------------------------------------------------
 
 
 class _Line(Struct, frozen=True):
-    """One row of a picture."""
+    """One row of a plot."""
 
     heading: str
     name: str
     row: Comparison
-    least: float
+    min_effect: float
     """Smallest effect (a fraction) that counts."""
 
 
-def _effects(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figure":
+def _effects(runs: Mapping[str, RunFile], shown: RowFilter, claimed: bool) -> "Figure":
     lines = [
         _Line(
             _heading(row, name if len(runs) > 1 else ""),
             _label(row, run),
             row,
-            least_counted(row, run.header.metrics[row.metric]),
+            min_effect(row, run.header.metrics[row.metric]),
         )
         for name, run in runs.items()
         for row in run.comparisons
         if row.contrast != NOISE_FLOOR and shown.has(row)
     ]
-    _some_rows(len(lines))
+    _check_row_count(len(lines))
     blocks = [list(block) for _, block in groupby(lines, key=lambda line: line.heading)]
     places = len(lines) + 1.2 * len(blocks)
     figure, axes = _figure(8.6, 1.1 + 0.235 * places)
-    axes.set_xlim(*_reach([end for line in lines for end in _ends(line.row)]))
+    axes.set_xlim(*_axis_limits([end for line in lines for end in _ends(line.row)]))
     axes.set_ylim(places + 0.1, -0.2)
     place, marks = 0.0, []
     for block in blocks:
@@ -261,39 +261,39 @@ def _effects(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figur
 
 
 def _heading(row: Comparison, of_run: str) -> str:
-    named = f"{_plain(row.scenario)} / {_plain(row.contrast)}"
-    return f"{named}  ({_plain(of_run)})" if of_run else named
+    name = f"{_plain(row.scenario)} / {_plain(row.contrast)}"
+    return f"{name}  ({_plain(of_run)})" if of_run else name
 
 
 def _ends(row: Comparison) -> list[float]:
-    """All that is drawn of a row, on the log scale; one pair has no interval."""
-    found = row.estimate
-    if found is None or found.log_ratio is None:
+    """The values drawn for a row, on the log scale. A single pair has no interval."""
+    estimate = row.estimate
+    if estimate is None or estimate.log_ratio is None:
         return []
-    interval = found.interval
-    return [found.log_ratio, *((interval.low, interval.high) if interval is not None else ())]
+    interval = estimate.interval
+    return [estimate.log_ratio, *((interval.low, interval.high) if interval is not None else ())]
 
 
 def _label(row: Comparison, run: RunFile) -> str:
     better = run.header.metrics[row.metric].better
-    return _plain(row.metric) + (" (more is better)" if better == "higher" else "")
+    return _plain(row.metric) + (" (higher is better)" if better == "higher" else "")
 
 
 def _draw_effect(axes: "Axes", line: _Line, place: float, claimed: bool) -> None:
-    row, reach = line.row, _log1p(line.least)
+    row, reach = line.row, _log1p(line.min_effect)
     if reach:
         axes.fill_betweenx([place - 0.36, place + 0.36], -reach, reach, color=BAND, linewidth=0)
-    found = row.estimate
-    drawn = _VERDICTS[row.judgement.verdict] if claimed else _UNCLAIMED
-    if found is None or found.log_ratio is None:
+    estimate = row.estimate
+    style = _VERDICTS[row.judgement.verdict] if claimed else _UNCLAIMED
+    if estimate is None or estimate.log_ratio is None:
         axes.text(0, place, "no ratio", ha="center", va="center", color=FAINT)
         return
-    if found.interval is not None:
-        ends = [_within(found.interval.low), _within(found.interval.high)]
-        axes.plot(ends, [place, place], color=drawn.colour, linewidth=1.6, zorder=3)
-    _mark(axes, _within(found.log_ratio), place, drawn)
+    if estimate.interval is not None:
+        ends = [_within(estimate.interval.low), _within(estimate.interval.high)]
+        axes.plot(ends, [place, place], color=style.colour, linewidth=1.6, zorder=3)
+    _mark(axes, _within(estimate.log_ratio), place, style)
     axes.annotate(
-        f"{as_ratio(found.log_ratio)} {as_interval(found.interval)}".rstrip(),
+        f"{as_ratio(estimate.log_ratio)} {as_interval(estimate.interval)}".rstrip(),
         (1, place),
         xytext=(8, 0),
         xycoords=("axes fraction", "data"),
@@ -303,17 +303,17 @@ def _draw_effect(axes: "Axes", line: _Line, place: float, claimed: bool) -> None
     )
 
 
-def _mark(axes: "Axes", x: float, y: float, drawn: _Sign) -> None:
-    axes.plot([x], [y], **_of_mark(drawn), zorder=4)
+def _mark(axes: "Axes", x: float, y: float, style: _MarkerStyle) -> None:
+    axes.plot([x], [y], **_marker(style), zorder=4)
 
 
-def _of_mark(drawn: _Sign, size: float = 6) -> dict[str, Any]:
+def _marker(style: _MarkerStyle, size: float = 6) -> dict[str, Any]:
     return {
         "linestyle": "none",
-        "marker": drawn.marker,
+        "marker": style.marker,
         "markersize": size,
-        "color": drawn.colour,
-        "markerfacecolor": drawn.colour if drawn.filled else PAPER,
+        "color": style.colour,
+        "markerfacecolor": style.colour if style.filled else PAPER,
         "markeredgewidth": 1.4,
     }
 
@@ -328,14 +328,13 @@ def _finish_effects(
 ) -> None:
     axes.set_yticks([place for place, _ in marks], [name for _, name in marks])
     _ratio_axis(axes)
-    # A line across all rows, under the marks.
     axes.axvline(0, color=FAINT, linewidth=0.8, zorder=1)
     a, b = side_names(next(iter(runs.values())))
-    grey = "" if all(row.gated for row in rows) else "; figures in grey: for information only"
-    axes.set_xlabel(f"ratio, {b} to {a}, with its interval; band: under the threshold{grey}")
-    found = dict.fromkeys(row.judgement.verdict for row in rows if row.estimate is not None)
-    named: dict[str, _Sign] = {name: sign for name, sign in _VERDICTS.items() if name in found}
-    _legend(figure, named if claimed else {"too few pairs for a verdict": _UNCLAIMED})
+    grey = "" if all(row.gated for row in rows) else "; grey figures: for information only"
+    axes.set_xlabel(f"ratio, {b} to {a}, with interval; band: below the threshold{grey}")
+    used = dict.fromkeys(row.judgement.verdict for row in rows if row.estimate is not None)
+    styles: dict[str, _MarkerStyle] = {name: _VERDICTS[name] for name in _VERDICTS if name in used}
+    _legend(figure, styles if claimed else {"too few pairs for a verdict": _UNCLAIMED})
 
 
 def _ratio_axis(axes: "Axes") -> None:
@@ -345,10 +344,10 @@ def _ratio_axis(axes: "Axes") -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(figure: "Figure", named: Mapping[str, _Sign]) -> None:
+def _legend(figure: "Figure", styles: Mapping[str, _MarkerStyle]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], label=name, **_of_mark(drawn)) for name, drawn in named.items()]
+    handles = [Line2D([], [], label=name, **_marker(style)) for name, style in styles.items()]
     figure.legend(
         handles=handles,
         loc="outside upper left",
@@ -362,7 +361,7 @@ def _legend(figure: "Figure", named: Mapping[str, _Sign]) -> None:
 # -- pairs of one row -------------------------------------------------------------------
 
 
-def _pairs(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figure":
+def _pairs(runs: Mapping[str, RunFile], shown: RowFilter, claimed: bool) -> "Figure":
     found = [
         (run, row)
         for run in runs.values()
@@ -371,20 +370,20 @@ def _pairs(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figure"
     ]
     if len(found) != 1:
         raise UsageError(
-            f"the pairs of one row can be drawn, and {len(found)} rows fit: name them with "
+            f"a plot of pairs shows one row, and {len(found)} rows match; select one with "
             "--scenario, --toggle and --metric"
         )
     ((run, compared),) = found
     header = run.header
     key = key_of_row(compared)
     all_rows = rows_of(run.samples, header.cells, header.metrics)
-    # A file may have rows that its plan has not.
+    # The rows of a file may be missing from its plan.
     ratios = log_ratios(all_rows[key]) if key in all_rows else None
     if not ratios:
-        raise CannotMeasure("no pair of this row has a ratio, so that there is nothing to draw")
+        raise CannotMeasure("no pair of this row has a ratio, so there is nothing to draw")
     seen = [look for of, look in looks(all_rows) if of == key]
     figure, axes = _figure(8.6, 3.6)
-    _draw_pairs(axes, ratios, least_counted(compared, header.metrics[compared.metric]))
+    _draw_pairs(axes, ratios, min_effect(compared, header.metrics[compared.metric]))
     _draw_looks(axes, seen)
     _finish_pairs(figure, axes, compared, run, all_rows[key], claimed)
     return figure
@@ -400,26 +399,26 @@ def _draw_pairs(axes: "Axes", ratios: Sequence[float], threshold: float) -> None
 
 
 def _draw_looks(axes: "Axes", seen: Sequence[Look]) -> None:
-    """At each look the mean with its interval, and what it would have taken."""
+    """Draws the mean and interval at each look, and the mean that a change needs."""
     bars, needed = [], []
     for look in seen:
         fit = look.evidence.fit if look.evidence else None
-        least = critical_effect(look)
-        if fit is None or least is None:
+        effect = critical_effect(look)
+        if fit is None or effect is None:
             continue
         at = look.judgement.look + 0.5
         bars.append((at, fit.mean, fit.half_width))
-        needed.append((at, math.log1p(least)))
-        drawn = _VERDICTS[look.judgement.verdict]
+        needed.append((at, math.log1p(effect)))
+        style = _VERDICTS[look.judgement.verdict]
         axes.plot([at, at], [fit.mean - fit.half_width, fit.mean + fit.half_width],
-                  color=drawn.colour, linewidth=2.4, zorder=3)  # fmt: skip
-        _mark(axes, at, fit.mean, drawn)
+                  color=style.colour, linewidth=2.4, zorder=3)  # fmt: skip
+        _mark(axes, at, fit.mean, style)
     for at, reach in needed:
         axes.plot([at, at], [-reach, reach], linestyle="none", marker="_", markersize=14,
                   markeredgewidth=1.6, color=INK, zorder=2)  # fmt: skip
     ends = [abs(mean) + half for _, mean, half in bars] + [reach for _, reach in needed]
     low, high = axes.get_ylim()
-    reach = min(max([*ends, -low, high]), FARTHEST) * 1.08
+    reach = min(max([*ends, -low, high]), MAX_LOG_RATIO) * 1.08
     axes.set_ylim(-reach, reach)
 
 
@@ -428,9 +427,9 @@ def _finish_pairs(
 ) -> None:
     from matplotlib.lines import Line2D
 
-    verdict = compared.judgement.verdict if claimed else "no verdict claimed"
-    named = " / ".join(map(_plain, (compared.scenario, compared.contrast, compared.metric)))
-    axes.set_title(f"{named}: {verdict}", loc="left", fontsize=10)
+    verdict = compared.judgement.verdict if claimed else "too few pairs for a verdict"
+    name = " / ".join(map(_plain, (compared.scenario, compared.contrast, compared.metric)))
+    axes.set_title(f"{name}: {verdict}", loc="left", fontsize=10)
     places, names = _ratio_ticks(*axes.get_ylim())
     axes.set_yticks(places, names)
     axes.grid(axis="y", color=GRID, linewidth=0.6)
@@ -439,12 +438,12 @@ def _finish_pairs(
     axes.set_xticks(stops)
     a, b = side_names(run)
     axes.set_ylabel(f"ratio, {b} to {a}")
-    axes.set_xlabel("pairs, in their order; marked where the rule looks")
+    axes.set_xlabel("pairs in order; ticks at the looks of the rule")
     handles = [
-        Line2D([], [], linestyle="none", marker="o", markersize=4, color=FAINT, label="a pair"),
-        Line2D([], [], color=_UNCLAIMED.colour, linewidth=2.4, label="mean so far, interval"),
+        Line2D([], [], linestyle="none", marker="o", markersize=4, color=FAINT, label="pair"),
+        Line2D([], [], color=_UNCLAIMED.colour, linewidth=2.4, label="mean and interval"),
         Line2D([], [], linestyle="none", marker="_", markersize=12, markeredgewidth=1.6,
-               color=INK, label="what a change takes"),
+               color=INK, label="mean that a change needs"),
     ]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", frameon=False, ncols=3)
 
@@ -456,42 +455,42 @@ class _Cloud(Struct, frozen=True):
     """The A/A pairs of one metric."""
 
     name: str
-    taken: str
-    """One of `_TAKEN`."""
+    mode: str
+    """One of `_MODES`."""
     ratios: list[float]
     sd: float
-    least: float | None
-    """Smallest effect (a fraction) that shows; None where no single rows are tested."""
+    effect: float | None
+    """Smallest visible effect (a fraction); None if the run tests no single rows."""
 
 
-_TAKEN = {
-    "both at once (duet)": _Sign("#3b8fd0", "s"),
-    "one after the other (serial)": _Sign("#c46aa0", "o"),
+_MODES = {
+    "both at the same time (duet)": _MarkerStyle("#3b8fd0", "s"),
+    "one after the other (serial)": _MarkerStyle("#c46aa0", "o"),
 }
 
 
-def _noise(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figure":
+def _noise(runs: Mapping[str, RunFile], shown: RowFilter, claimed: bool) -> "Figure":
     if shown.toggle not in (None, NOISE_FLOOR):
-        raise UsageError("the noise is that of A/A pairs, which no toggle has; leave out --toggle")
+        raise UsageError("the noise is that of A/A pairs, which have no toggle; remove --toggle")
     clouds = [
         cloud
         for name, run in runs.items()
         for cloud in _clouds(run, shown, name if len(runs) > 1 else "")
     ]
     if not clouds and not any(run.noise for run in runs.values()):
-        raise UsageError("no A/A pairs of something that varies, so that there is nothing to draw")
-    _some_rows(len(clouds))
+        raise UsageError("no metric with A/A pairs varies, so there is nothing to draw")
+    _check_row_count(len(clouds))
     figure, axes = _figure(8.6, 1.1 + 0.42 * len(clouds))
-    axes.set_xlim(*_reach([ratio for cloud in clouds for ratio in cloud.ratios]))
+    axes.set_xlim(*_axis_limits([ratio for cloud in clouds for ratio in cloud.ratios]))
     axes.set_ylim(len(clouds) - 0.4, -0.6)
     for place, cloud in enumerate(clouds):
-        reach = _log1p(cloud.least or 0.0)
+        reach = _log1p(cloud.effect or 0.0)
         axes.fill_betweenx([place - 0.34, place + 0.34], -reach, reach, color=BAND, linewidth=0)
-        # One above the other, for equal ones would hide each other.
+        # At different heights, because equal ratios would hide each other.
         heights = [place + 0.22 * ((nth % 5) / 2 - 1) for nth in range(len(cloud.ratios))]
-        axes.plot(cloud.ratios, heights, zorder=3, **_of_mark(_TAKEN[cloud.taken], size=4.5))
+        axes.plot(cloud.ratios, heights, zorder=3, **_marker(_MODES[cloud.mode], size=4.5))
         axes.annotate(
-            f"sd {percent(cloud.sd)}{f', sees {percent(cloud.least)}' if cloud.least else ''}",
+            f"sd {percent(cloud.sd)}{f', shows {percent(cloud.effect)}' if cloud.effect else ''}",
             (1, place),
             xytext=(8, 0),
             xycoords=("axes fraction", "data"),
@@ -501,36 +500,36 @@ def _noise(runs: Mapping[str, RunFile], shown: Shown, claimed: bool) -> "Figure"
     axes.set_yticks(range(len(clouds)), [cloud.name for cloud in clouds])
     _ratio_axis(axes)
     axes.axvline(0, color=FAINT, linewidth=0.8, zorder=1)
-    axes.set_xlabel("ratio of two equal sides; band: effects too small to be seen here")
-    _legend(figure, {name: _TAKEN[name] for name in dict.fromkeys(c.taken for c in clouds)})
+    axes.set_xlabel("ratio of two equal sides (A/A); band: effects too small to show")
+    _legend(figure, {mode: _MODES[mode] for mode in dict.fromkeys(cloud.mode for cloud in clouds)})
     return figure
 
 
-def _clouds(run: RunFile, shown: Shown, of_run: str) -> Iterator[_Cloud]:
+def _clouds(run: RunFile, shown: RowFilter, of_run: str) -> Iterator[_Cloud]:
     header = run.header
     all_rows = rows_of(run.samples, header.cells, header.metrics)
     for floor in run.noise:
         key = RowKey(floor.scenario, NOISE_FLOOR, floor.metric)
         ratios = log_ratios(all_rows[key]) if key in all_rows else None
         if ratios and shown.has(floor):
-            named = f"{_plain(floor.scenario)}, {_plain(floor.metric)}"
-            name = f"{named} ({_plain(of_run)})" if of_run else named
+            name = f"{_plain(floor.scenario)}, {_plain(floor.metric)}"
+            name += f" ({_plain(of_run)})" if of_run else ""
             serial = header.metrics[floor.metric].mode == "serial"
-            taken = list(_TAKEN)[serial]
-            yield _Cloud(name, taken, ratios, floor.sd, effect_shown(run, floor))
+            mode = list(_MODES)[serial]
+            yield _Cloud(name, mode, ratios, floor.sd, effect_shown(run, floor))
 
 
-def _some_rows(number: int) -> None:
+def _check_row_count(number: int) -> None:
     if not number:
-        raise UsageError("no row fits, so that there is nothing to draw")
+        raise UsageError("no row matches, so there is nothing to draw")
     if number > MAX_ROWS:
         raise UsageError(
-            f"{number} rows are more than a picture can show ({MAX_ROWS}); name some with "
+            f"{number} rows match, but a plot shows at most {MAX_ROWS}; select some with "
             "--scenario, --toggle or --metric"
         )
 
 
-_KINDS: Mapping[Kind, Callable[[Mapping[str, RunFile], Shown, bool], "Figure"]] = {
+_KINDS: Mapping[Kind, Callable[[Mapping[str, RunFile], RowFilter, bool], "Figure"]] = {
     "effects": _effects,
     "pairs": _pairs,
     "noise": _noise,

@@ -13,7 +13,7 @@ from trae_bench._util import cpu_affinity, host_facts
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import contrasts
 from trae_bench.execution import run_delay
-from trae_bench.metrics import taken
+from trae_bench.metrics import metrics_for_host
 from trae_bench.model.experiment import Limits
 from trae_bench.model.result import NoiseEstimate
 from trae_bench.model.sample import Sample
@@ -100,7 +100,7 @@ def _delay_findings() -> Iterator[HostFinding]:
 
 def noise(bench: Bench, pairs: int) -> tuple[NoiseEstimate, ...]:
     """A/A pairs of a tiny session, duet and serial. Raises `BenchError`, `KeyboardInterrupt`."""
-    scenario, metrics = tiny(), taken(pinned=bool(cpu_affinity.cores()))
+    scenario, metrics = tiny(), metrics_for_host(pinned=bool(cpu_affinity.cores()))
     baseline = dict.fromkeys(scenario.toggles.vary, False) | scenario.toggles.hold
     noise_only = contrasts(scenario.toggles.vary, baseline)[:1]
     planned = cells(scenario.name, scenario.metrics, noise_only, metrics)

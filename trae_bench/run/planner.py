@@ -17,7 +17,7 @@ from trae_bench.design.contrasts import is_fixed
 from trae_bench.design.plan import planned_cells
 from trae_bench.errors import UsageError
 from trae_bench.execution import callgrind, run_delay
-from trae_bench.metrics import METRICS, UNDISTURBED, taken
+from trae_bench.metrics import METRICS, UNDISTURBED, metrics_for_host
 from trae_bench.model.aliases import OLD_METRIC_NAMES, current_metric
 from trae_bench.model.experiment import Cell, Limits, Metric
 from trae_bench.model.presets import PROFILES, Profile
@@ -130,7 +130,7 @@ def plan(request: RunRequest) -> Plan:
     if request.stored is not None:
         _require_overlap([one.name for one in playable.values()], request.stored)
     checkouts = _checkouts(request)
-    metrics = apply(request.settings, taken(pinned=bool(cpu_affinity.cores())))
+    metrics = apply(request.settings, metrics_for_host(pinned=bool(cpu_affinity.cores())))
     limits = _limits(request, profile)
     used = {
         scenario.name: _used(name, scenario, request, checkouts)

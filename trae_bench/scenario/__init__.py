@@ -11,9 +11,9 @@ Every error in a file raises `ScenarioError`: `file:line: path: problem; remedy`
 from trae_bench.scenario.catalog import ALL, catalogue, every_scenario, find, scenario_folder
 from trae_bench.scenario.loader import load, parse
 from trae_bench.scenario.model import (
+    DEFAULT_FAULT_STATUS,
     FINISH_TOOL,
     MAX_THINK_SECONDS,
-    USUAL_STATUS,
     Extras,
     Fault,
     GeneratedFiles,
@@ -36,9 +36,9 @@ from trae_bench.scenario.variants import split
 
 __all__ = [
     "ALL",
+    "DEFAULT_FAULT_STATUS",
     "FINISH_TOOL",
     "MAX_THINK_SECONDS",
-    "USUAL_STATUS",
     "Extras",
     "Fault",
     "GeneratedFiles",

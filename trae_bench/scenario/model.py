@@ -16,7 +16,7 @@ FINISH_TOOL = "task_done"
 """The tool that ends a session."""
 MAX_TURNS = 100_000
 """Maximum turns of a script, including repeats."""
-USUAL_STATUS = 503
+DEFAULT_FAULT_STATUS = 503
 """HTTP status of an error reply if the scenario gives none."""
 MAX_THINK_SECONDS = 3600.0
 """Maximum think time; longer values of a distribution are reduced to it."""

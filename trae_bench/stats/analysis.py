@@ -23,6 +23,7 @@ from trae_bench.stats.noise import (
     AANoise,
     aa_key,
     aa_noise,
+    clears_noise,
     family_size,
     reliabilities,
     reliability_of,
@@ -34,6 +35,7 @@ from trae_bench.stats.pairs import (
     SideValues,
     count_outcomes,
     key_of,
+    key_of_row,
     paired_values,
     pairs_by_cell,
     row_keys,
@@ -82,7 +84,26 @@ def comparisons(
         for key in row_keys(cell)
     ]
     fresh = {key: pairs[key_of(cell)] for cell in cells if cell.confirms for key in row_keys(cell)}
-    return [confirmed(row, rows, fresh) for row in first]
+    return [confirmed(row, rows, fresh) for row in _with_clear_effects(first, metrics, reliability)]
+
+
+def _with_clear_effects(
+    rows: Sequence[Comparison],
+    metrics: Mapping[str, Metric],
+    reliability: Mapping[RowKey, Reliability],
+) -> list[Comparison]:
+    """Gate the rows of noisy metrics whose effect is clearly larger than the noise."""
+    aa = {key_of_row(row): row.estimate for row in rows if row.contrast == NOISE_FLOOR}
+    family = family_size(map(key_of_row, rows))
+    found = []
+    for row in rows:
+        noise = aa_key(key_of_row(row))
+        if reliability.get(noise) == "too noisy" and row.contrast != NOISE_FLOOR:
+            estimates = row.estimate, aa.get(noise)
+            clear = clears_noise(row.judgement, *estimates, metrics[row.metric], family)
+            row = replace(row, gated=clear)
+        found.append(row)
+    return found
 
 
 def rows_of(

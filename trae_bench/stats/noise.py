@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.experiment import Metric
-from trae_bench.model.result import Comparison, Estimate, NoiseEstimate, Reliability
+from trae_bench.model.result import Comparison, Estimate, Judgement, NoiseEstimate, Reliability
 from trae_bench.stats.decision import (
     Row,
     estimate,
@@ -133,6 +133,25 @@ def reliability_of(aa: Estimate | None, metric: Metric, family: int) -> Reliabil
     limit = max(MAX_THRESHOLD, metric.threshold or 0.0)
     too_noisy = threshold_from_noise(min(bias, MAX_SD), sd, rule, family) > limit
     return "too noisy" if too_noisy else "gated"
+
+
+def clears_noise(
+    judgement: Judgement, found: Estimate | None, aa: Estimate | None, metric: Metric, family: int
+) -> bool:
+    """Whether a verdict on a metric that is too noisy to gate counts all the same.
+
+    Its effect must be beyond all that the noise explains: three times the A/A bias and the
+    minimum detectable effect of the A/A spread, significant at the level of the whole family.
+    """
+    if judgement.verdict not in ("regression", "improvement"):
+        return False
+    if found is None or found.log_ratio is None or aa is None or aa.log_ratio is None:
+        return False
+    rule = rule_of(metric)
+    bias, sd = (min(abs(value), MAX_SD) for value in (aa.log_ratio, aa.sd))
+    needed = math.log1p(threshold_from_noise(bias, sd, rule, family))
+    significant = judgement.p / 2 <= rule.level / max(family, 1)
+    return significant and abs(found.log_ratio) >= needed
 
 
 def reliabilities(

@@ -17,6 +17,8 @@ from msgspec import Struct
 from trae_bench._util.atomic_write import write_whole
 from trae_bench.errors import BadRunFile, UsageError
 from trae_bench.model.run import FORMAT, VERSION, RunFile
+from trae_bench.stats.analysis import comparisons
+from trae_bench.stats.noise import noise_floor
 from trae_bench.stats.pairs import CellKey, key_of, key_of_sample
 from trae_bench.storage.bounds import (
     MAX_BYTES,
@@ -123,11 +125,14 @@ def read_run(path: Path, *, max_bytes: int = MAX_BYTES) -> RunFile:
                 f"{path}: format version {header.version}, this trae-bench reads 1 and {VERSION}; "
                 "install the release that wrote it, or a newer one"
             )
+        was_sealed = False
         if header.version == VERSION:
             run = _RUN.decode(data)
             _load(path, data, keep=False)
         else:
-            run = _upgraded(_load(path, data, keep=True))
+            document = _load(path, data, keep=True)
+            was_sealed = document.get("seal") == seal_of_v1(document)
+            run = msgspec.convert(upgrade(document), RunFile)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         if is_journal(data):
             raise BadRunFile(
@@ -137,7 +142,8 @@ def read_run(path: Path, *, max_bytes: int = MAX_BYTES) -> RunFile:
         raise BadRunFile(f"{path}: not a valid run file: {error}") from error
     check_header(path, run.header)
     _check_size(path, run)
-    return run
+    # A seal that fitted in version 1 fits the upgraded run, too; a broken one stays broken.
+    return _with_conclusions(run) if was_sealed else run
 
 
 def read_sealed(path: Path) -> RunFile:
@@ -148,11 +154,11 @@ def read_sealed(path: Path) -> RunFile:
     return run
 
 
-def _upgraded(document: dict[str, Any]) -> RunFile:
-    """A run of format version 1. A seal that fitted there fits the upgraded run, too."""
-    fits = document.get("seal") == seal_of_v1(document)
-    run = msgspec.convert(upgrade(document), RunFile)
-    return sealed(msgspec.structs.replace(run, seal="")) if fits else run
+def _with_conclusions(run: RunFile) -> RunFile:
+    """The run with the conclusions that this release draws from its samples, and a new seal."""
+    rows = comparisons(run.samples, run.header.cells, run.header.metrics)
+    noise = tuple(noise_floor(rows, run.header.metrics))
+    return sealed(msgspec.structs.replace(run, seal="", comparisons=tuple(rows), noise=noise))
 
 
 def _load(path: Path, data: bytes, *, keep: bool) -> Any:

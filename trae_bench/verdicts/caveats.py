@@ -6,21 +6,31 @@ Names appear in the sentences as in the run file; the caller must escape them.
 from collections.abc import Iterator
 from statistics import median
 
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.metrics import METRICS
 from trae_bench.model.run import RunFile
+from trae_bench.stats.stopping import MIN_CHANCE, family_of, is_hopeless
 from trae_bench.storage.seal import BROKEN_SEAL, seal_fits
 
 MIN_PROVIDER_SHARE = 0.2
 """Provider CPU time, as a share of the agent's, above which it is reported."""
 MAX_NOTE = 600
 """Maximum characters of a caveat in a report."""
+MAX_ROWS = 6
+"""Rows that are listed by name for one caveat."""
 MAX_SCENARIOS = 5
 """Scenarios that are listed by name for one caveat."""
 
 
 def caveats_of(run: RunFile) -> list[str]:
     """One sentence per caveat; most runs have none."""
-    return [*_broken_seal(run), *_unpinned(run), *_provider_share(run), *_no_environments(run)]
+    return [
+        *_broken_seal(run),
+        *_unpinned(run),
+        *_closed_early(run),
+        *_provider_share(run),
+        *_no_environments(run),
+    ]
 
 
 def _broken_seal(run: RunFile) -> Iterator[str]:
@@ -39,6 +49,24 @@ def _unpinned(run: RunFile) -> Iterator[str]:
             f"{', '.join(serial)}: measured one side after the other, because processes cannot be "
             "pinned to a core here, and judged by the rule for wall times; small effects stay "
             "inconclusive"
+        )
+
+
+def _closed_early(run: RunFile) -> Iterator[str]:
+    """Rows that took no more pairs because a verdict had become too unlikely."""
+    header, family = run.header, family_of(run.comparisons)
+    closed = [
+        f"{row.scenario}/{row.contrast}/{row.metric}"
+        for row in run.comparisons
+        if run.stopped == "done"
+        and row.contrast != NOISE_FLOOR
+        and is_hopeless(row, header.limits, header.metrics[row.metric], family)
+    ]
+    if closed:
+        more = f" and {len(closed) - MAX_ROWS} more" if len(closed) > MAX_ROWS else ""
+        yield (
+            f"Closed early: with the noise here, the chance of a verdict was under "
+            f"{MIN_CHANCE:.0%} even at the last look: {', '.join(closed[:MAX_ROWS])}{more}"
         )
 
 

@@ -118,10 +118,21 @@ def _undecided(rows: Sequence[Comparison], claimed: bool) -> GateResult | None:
     # A row without a measured pair, for lack of time, is undecided.
     undecided = tuple(
         row
-        for row in gated
-        if row.judgement.verdict in ("inconclusive", "not measured") or not row.pairs.measured
+        for row in rows
+        if (
+            row.gated
+            and (
+                row.judgement.verdict in ("inconclusive", "not measured") or not row.pairs.measured
+            )
+        )
+        or (not row.gated and _looks_worse(row))
     )
     return GateResult("inconclusive", undecided) if undecided else None
+
+
+def _looks_worse(row: Comparison) -> bool:
+    """Whether a row that the noise keeps out of the gate shows a large slowdown all the same."""
+    return row.judgement.verdict == "regression"
 
 
 def _all_new(run: RunFile) -> bool:

@@ -1,4 +1,4 @@
-"""The command line: what it imports, what it refuses, and real runs that are broken off."""
+"""Tests of the command line: imports, usage errors, runs, interrupts and exit codes."""
 
 import json
 import math
@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def modules_of(*args: str) -> set[str]:
-    """Modules that a fresh interpreter has imported when the command ends."""
+    """Modules imported by a command in a fresh interpreter."""
     script = (
         "import sys\nfrom trae_bench.cli import main\n"
         f"code = main({list(args)!r})\n"
@@ -72,30 +72,34 @@ HEAVY = {
 
 
 def heavy(modules: set[str]) -> set[str]:
-    agent_rooms = {
+    agent_modules = {
         name
         for name in modules
         if name.startswith("agent_core.") and name not in ("agent_core.toggles",)
     }
-    return (modules & HEAVY) | agent_rooms
+    return (modules & HEAVY) | agent_modules
 
 
-@pytest.mark.parametrize("args", [("--help",), ("run", "--help"), ("--version",)])
-def test_help_imports_little(args: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("args", [("--help",), ("run", "--help")])
+def test_help_imports_few_modules(args: tuple[str, ...]) -> None:
     modules = modules_of(*args)
     assert not heavy(modules)
     assert "msgspec" not in modules
     assert len(modules) < 170
 
 
+def test_version_imports_no_heavy_module() -> None:
+    assert not heavy(modules_of("--version"))
+
+
 @pytest.mark.parametrize("what", [("scenarios",), ("toggles",), ("metrics",), ()])
-def test_list_imports_little(what: tuple[str, ...]) -> None:
+def test_list_imports_few_modules(what: tuple[str, ...]) -> None:
     modules = modules_of("list", *what)
     assert not heavy(modules)
     assert len(modules) < 230
 
 
-# -- what it knows, what it refuses
+# -- lists and usage errors
 
 
 def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +112,7 @@ def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == found["toggles"]
 
 
-def test_list_says_which_profiles_take_a_scenario(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_the_profiles_of_a_scenario(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "scenarios"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.count("[smoke, quick, full]") == 2
@@ -124,7 +128,7 @@ def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "expected"),
     [
         (["run", "bugfx"], ["'bugfx'", "bugfix"]),
         (["run", "none.toml"], ["none.toml"]),
@@ -135,7 +139,7 @@ def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--profile", "slow"], ["'slow'", "quick"]),
         (["run", "--budget", "nan"], ["nan"]),
         (["run", "--budget", "-1"], ["-1"]),
-        (["run", "--repeat-until", "nan"], ["nan"]),
+        (["run", "--precision", "nan"], ["nan"]),
         (["run", "--pairs", "0"], ["0"]),
         (["run", "tiny.toml", "./tiny.toml"], ["'tiny'", "twice, as tiny.toml and as ./tiny.toml"]),
         (["run", "--toggle", "config_cache"], ["nothing to compare", "parallel_tools"]),
@@ -144,8 +148,8 @@ def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["run", "--toggle", "config_cache", "--resume", "tiny.toml"],
             [
-                "--toggle cannot go with --resume, only --budget, --strict, --out, --json, "
-                "--keep-scratch, --comment, --junit can"
+                "--toggle cannot be combined with --resume, only --budget, --strict, --out, "
+                "--json, --quiet, --keep-scratch, --markdown, --junit can"
             ],
         ),
         (["rnu"], ["'rnu'", "run"]),
@@ -153,35 +157,35 @@ def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
         (["doctor", "--pairs", "x"], ["x"]),
         (["doctor", "--pairs", "8", "--quick"], ["--quick", "--pairs"]),
         (["run", "tiny.toml", "--profile", "smoke", "--strict"], ["--strict", "smoke"]),
-        (["run", "tiny.toml", "--profile=smoke", "--strict", "--plan"], ["--strict", "smoke"]),
+        (["run", "tiny.toml", "--profile=smoke", "--strict", "--dry-run"], ["--strict", "smoke"]),
         (["run", "tiny"], ["'tiny'", "did you mean tiny.toml?"]),
     ],
 )
-def test_what_is_not_known_ends_in_2_with_the_remedy(
-    args: list[str], said: list[str], capsys: pytest.CaptureFixture[str], tiny: Path
+def test_usage_errors_exit_with_2_and_a_remedy(
+    args: list[str], expected: list[str], capsys: pytest.CaptureFixture[str], tiny: Path
 ) -> None:
     assert main(args) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    for words in said:
+    for words in expected:
         assert words in captured.err
     assert not list(tiny.parent.glob("trae-bench-results/*"))
 
 
-def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "Examples:" in capsys.readouterr().err
     assert main(["--help"]) == 0
     assert "Examples:" in capsys.readouterr().out
 
 
-def test_broken_toml_is_named(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_toml_error_names_file_and_line(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.write_text("name = [")
     assert main(["run", "tiny.toml"]) == 2
     assert "tiny.toml:1:" in capsys.readouterr().err
 
 
-def test_an_unknown_toggle_in_a_scenario_is_named(
+def test_an_unknown_toggle_in_a_scenario_is_reported_with_its_line(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny.write_text(TINY.replace("batched_trajectory", "batched_trajectories"))
@@ -191,38 +195,47 @@ def test_an_unknown_toggle_in_a_scenario_is_named(
     assert "batched_trajectory" in error
 
 
-def test_plan_says_what_would_be_run_and_runs_nothing(
+def test_dry_run_prints_the_plan_and_runs_nothing(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", "tiny.toml", "--plan", "--budget", "90"]) == 0
+    assert main(["run", "tiny.toml", "--dry-run", "--budget", "90"]) == 0
     shown = capsys.readouterr().out
     assert "A/A" in shown
     assert "61" in shown
-    assert "1:30 minutes at most" in shown
-    assert main(["run", "tiny.toml", "--plan", "--json", "--pairs", "3"]) == 0
+    assert "Time limit: 1:30 minutes" in shown
+    assert main(["run", "tiny.toml", "--dry-run", "--json", "--pairs", "3"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["pairs"] == 16
     assert [cell["mode"] for cell in plan["cells"]] == ["duet", "serial"] * 2
     assert [path.name for path in tiny.parent.iterdir()] == ["tiny.toml"]
 
 
-def test_plan_says_what_ends_it(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for asked, said in (
-        (["--pairs", "60"], "fewer where verdicts come early."),
-        (["--repeat-until", "0.02"], "fewer once intervals are narrow."),
-        (["--design", "fraction"], "no verdict ends it earlier."),
-        (["--pairs", "61"], "No comparison takes more than 60 counted pairs"),
+def test_dry_run_prints_the_stopping_rule(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options, expected in (
+        (["--pairs", "60"], "fewer if verdicts come early."),
+        (["--precision", "0.02"], "fewer if the intervals are narrow enough earlier."),
+        (["--design", "fraction"], "the number is fixed."),
+        (["--pairs", "61"], "Each comparison takes at most 60 counted pairs"),
     ):
-        assert main(["run", "tiny.toml", "--plan", *asked]) == 0
+        assert main(["run", "tiny.toml", "--dry-run", *options]) == 0
         shown = capsys.readouterr().out
-        assert said in shown
-        assert ("whatever --pairs says" in shown) == ("61" in asked)
+        assert expected in shown
+        assert ("--pairs is higher" in shown) == ("61" in options)
 
 
-def test_a_metric_can_stand_in_for_the_scenarios_own(
+def test_metric_option_replaces_the_metrics_of_a_scenario(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = ["run", "tiny.toml", "--plan", "--json", "--metric", "requests", "--metric", "requests"]
+    args = [
+        "run",
+        "tiny.toml",
+        "--dry-run",
+        "--json",
+        "--metric",
+        "requests",
+        "--metric",
+        "requests",
+    ]
     assert main(args) == 0
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert [cell["metrics"] for cell in cells] == [["requests"]] * 2
@@ -232,7 +245,7 @@ def test_a_metric_can_stand_in_for_the_scenarios_own(
 
 
 class ScriptedBench(Bench):
-    """Runs no process; `answer` says what each trial gives."""
+    """Runs no process; `answer` returns the result of each trial."""
 
     def __init__(self, answer: Any) -> None:
         self.said: list[str] = []
@@ -272,7 +285,7 @@ def wish(**changes: Any) -> RunRequest:
     return msgspec.structs.replace(plain, **changes)
 
 
-def test_a_run_leaves_journal_and_run_file_of_the_same_samples(tiny: Path) -> None:
+def test_journal_and_run_file_hold_the_same_samples(tiny: Path) -> None:
     out = tiny.parent / "new" / "r.json"
     result = runner.start(wish(pairs=3), out, force=False, bench=ScriptedBench(fine))
 
@@ -287,11 +300,11 @@ def test_a_run_leaves_journal_and_run_file_of_the_same_samples(tiny: Path) -> No
 
 
 def uneven(trial: Trial) -> Mapping[str, float]:
-    """Even A/A pairs come out 20 % apart."""
+    """Even A/A pairs differ by 20 %."""
     return {"cpu": 1.2 if trial.side == "B" else 1.0, "wall": 1.0}
 
 
-def test_a_machine_that_treats_the_sides_unlike_is_4(tiny: Path) -> None:
+def test_biased_a_a_pairs_exit_with_4(tiny: Path) -> None:
     result = runner.start(wish(), Path("r.json"), force=False, bench=ScriptedBench(uneven))
     assert isinstance(result.error, CannotMeasure)
     assert result.error.exit_code == 4
@@ -305,7 +318,7 @@ def test_a_machine_that_treats_the_sides_unlike_is_4(tiny: Path) -> None:
 # -- designs
 
 
-def test_file_names_that_are_no_text_or_no_harmless_one(
+def test_file_names_with_invalid_utf8_or_control_characters(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bench = ScriptedBench(fine)
@@ -321,12 +334,12 @@ def test_file_names_that_are_no_text_or_no_harmless_one(
         Path("baselines/here", name).unlink()
         assert main(["report", name]) == 0
         assert main(["plot", name, "--out", f"{name}.svg"]) == 0
-        heard = capsys.readouterr().out
-        assert "\x1b" not in heard
-        assert "::error::" not in heard
+        printed = capsys.readouterr().out
+        assert "\x1b" not in printed
+        assert "::error::" not in printed
 
 
-def test_a_command_line_that_is_no_text_is_kept(
+def test_a_command_line_with_invalid_utf8_is_stored(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "Bench", lambda *_, **__: ScriptedBench(fine))
@@ -336,11 +349,11 @@ def test_a_command_line_that_is_no_text_is_kept(
     assert store.read_run(Path(name)).header.command.endswith("'\\udcff.json'")
 
 
-def test_a_report_on_the_standard_output_stands_alone(
+def test_a_report_on_stdout_is_the_only_output_there(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "Bench", lambda *_, **__: ScriptedBench(fine))
-    assert main(["run", "tiny.toml", "--pairs", "3", "--out", "r.json", "--comment", "-"]) == 0
+    assert main(["run", "tiny.toml", "--pairs", "3", "--out", "r.json", "--markdown", "-"]) == 0
     out, err = capsys.readouterr()
     assert out == markdown.comment(store.read_run(Path("r.json")))
     assert "Run file: r.json" in err
@@ -356,17 +369,17 @@ def two(tiny: Path) -> Path:
 
 
 def of_two(trial: Trial) -> Mapping[str, float]:
-    """20 % less CPU alone, nothing more once the other is on."""
+    """Each toggle alone saves 20 % of CPU time; both together save no more."""
     cpu = 0.8 if any(trial.arm.toggles.values()) else 1.0
     return {"cpu": cpu, "wall": 1.0 + 0.001 * (trial.pair % 3) * (trial.side == "B")}
 
 
-def test_designs_and_profiles_are_the_laboratorys() -> None:
+def test_designs_and_profiles_match_the_model() -> None:
     assert design_names() == DESIGNS
     assert tuple(presets.PROFILES) == PROFILES
 
 
-def test_a_factorial_takes_a_fixed_number_of_pairs_and_is_told_as_a_whole(
+def test_a_factorial_run_has_a_fixed_number_of_pairs(
     two: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     factorial = wish(scenarios=("two.toml",), design="factorial")
@@ -381,44 +394,44 @@ def test_a_factorial_takes_a_fixed_number_of_pairs_and_is_told_as_a_whole(
         "batched_trajectory+parallel_tools",
     }
     assert main(["effects", "r.json"]) == 0
-    told = capsys.readouterr().out
-    assert "two / cpu  (8 pairs a contrast; lower is better; counts from 2 %)" in told
-    assert "gives -20.0 % [-20.0 -20.0] without parallel_tools" in " ".join(told.split())
-    assert "together they give less than apart" in " ".join(told.split())
-    assert max(map(len, told.splitlines())) <= 80
+    printed = capsys.readouterr().out
+    assert "two / cpu  (8 pairs per contrast; lower is better; counts from 2 %)" in printed
+    assert "gives -20.0 % [-20.0 -20.0] with parallel_tools off" in " ".join(printed.split())
+    assert "the toggles give less together than each alone" in " ".join(printed.split())
+    assert max(map(len, printed.splitlines())) <= 80
 
     assert main(["effects", "r.json", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [each["metric"] for each in found["found"]] == ["cpu", "wall"]
+    assert [effect["metric"] for effect in found["found"]] == ["cpu", "wall"]
     (interaction,) = found["found"][0]["interactions"]
     assert interaction["change"]["log_ratio"] == pytest.approx(-math.log(0.8))
     assert found["found"][0]["whole"]["measured"]["log_ratio"] == pytest.approx(math.log(0.8))
 
 
 @pytest.mark.parametrize("asked", ["tiny.toml", "/elsewhere/tiny.toml", "bugfix", "gone"])
-def test_no_scenario_is_run_because_a_stored_run_names_it(
+def test_a_stored_run_cannot_choose_a_scenario_file(
     asked: str, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its oracle's command would be: whoever wrote the run file could have chosen both."""
+    """An oracle runs a command, so an untrusted run file could run any command."""
     result = runner.start(wish(pairs=3), Path("r.json"), force=False, bench=ScriptedBench(fine))
     used = {"tiny": ScenarioUsed(asked, "0" * 64, ("cpu",), (), {})}
     header = msgspec.structs.replace(result.run.header, scenarios=used)
     run = msgspec.structs.replace(result.run, header=header)
     store.write_run(Path("stored.json"), seal.sealed(run), force=True)
-    assert main(["run", "--compare", "stored.json", "--plan"]) == 2
+    assert main(["run", "--compare", "stored.json", "--dry-run"]) == 2
     assert f"'{asked}' does not ship" in capsys.readouterr().err
-    assert main(["run", "tiny.toml", "--compare", "stored.json", "--plan"]) == 0
-    # Before the first pair, not after the last one.
+    assert main(["run", "tiny.toml", "--compare", "stored.json", "--dry-run"]) == 0
+    # The error comes before the first pair.
     assert main(["run", "cli-help", "--compare", "stored.json"]) == 2
     assert "the stored run has tiny" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("value", ["--help", "-x", "--plan", "-"])
-def test_a_base_that_looks_like_an_option_is_none(
+@pytest.mark.parametrize("value", ["--help", "-x", "--dry-run", "-"])
+def test_a_base_that_looks_like_an_option_is_refused(
     value: str, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", "tiny.toml", f"--compare={value}"]) == 2
-    assert f"--compare={value}: no commit" in capsys.readouterr().err
+    assert f"--compare={value}: a commit" in capsys.readouterr().err
 
 
 def test_a_resumed_run_keeps_its_design(two: Path) -> None:
@@ -432,28 +445,28 @@ def test_a_resumed_run_keeps_its_design(two: Path) -> None:
     assert result.run.header.design == "factorial"
 
 
-def test_precision_and_a_fixed_design_do_not_go_together(
+def test_precision_cannot_be_combined_with_a_fixed_design(
     two: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = ["run", "two.toml", "--design", "fraction", "--repeat-until", "0.01"]
+    args = ["run", "two.toml", "--design", "fraction", "--precision", "0.01"]
     assert main(args) == 2
     assert "--precision does not work with --design fraction" in capsys.readouterr().err
-    assert main(["run", "two.toml", "--plan", "--repeat-until", "0.01"]) == 0
+    assert main(["run", "two.toml", "--dry-run", "--precision", "0.01"]) == 0
 
 
-def test_effects_of_what_is_no_run_file(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_effects_of_an_invalid_run_file(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["effects", "tiny.toml"]) == 4
     assert "not a valid run file" in capsys.readouterr().err
 
 
-def test_by_default_it_goes_to_a_folder_of_its_own(tiny: Path) -> None:
+def test_the_default_run_file_is_in_its_own_folder(tiny: Path) -> None:
     result = runner.start(wish(pairs=1), None, force=False, bench=ScriptedBench(fine))
     assert result.run_file.parent == Path("trae-bench-results")
     assert result.run_file.name.endswith("-quick.json")
     assert result.run_file.exists()
 
 
-def test_nothing_is_overwritten_unless_forced(tiny: Path) -> None:
+def test_a_run_file_is_overwritten_only_with_force(tiny: Path) -> None:
     out = tiny.parent / "r.json"
     out.write_text("mine")
     with pytest.raises(UsageError, match="--force"):
@@ -463,14 +476,14 @@ def test_nothing_is_overwritten_unless_forced(tiny: Path) -> None:
     assert store.read_run(out).samples
 
 
-def test_a_journal_in_the_way_is_not_overwritten_either(tiny: Path) -> None:
+def test_a_journal_is_overwritten_only_with_force(tiny: Path) -> None:
     runner.start(wish(pairs=1), Path("r.json"), force=False, bench=ScriptedBench(fine))
     Path("r.json").unlink()
     with pytest.raises(UsageError, match="--resume"):
         runner.start(wish(pairs=1), Path("r.json"), force=False, bench=ScriptedBench(fine))
 
 
-def test_nothing_measured_is_4_and_different_answers_are_5(tiny: Path) -> None:
+def test_failed_trials_exit_with_4_and_different_answers_with_5(tiny: Path) -> None:
     out = Path("r.json")
     failed = runner.start(wish(), out, force=True, bench=ScriptedBench(failing))
     assert isinstance(failed.error, CannotMeasure)
@@ -479,11 +492,11 @@ def test_nothing_measured_is_4_and_different_answers_are_5(tiny: Path) -> None:
     differ = runner.start(wish(), out, force=True, bench=ScriptedBench(differing))
     assert isinstance(differ.error, AnswersDiffer)
     assert differ.error.exit_code == 5
-    # The report is there before the exit, whatever it says.
+    # The run file is written before the exit.
     assert store.read_run(out).comparisons[0].pairs.answers_differ == 2
 
 
-def test_an_error_in_mid_run_leaves_what_was_measured(tiny: Path) -> None:
+def test_an_error_during_a_run_keeps_the_samples(tiny: Path) -> None:
     def answer(trial: Trial) -> Mapping[str, float]:
         if len(bench.scripted.batches) > 4:
             raise CannotMeasure("the provider died")
@@ -499,7 +512,7 @@ def test_an_error_in_mid_run_leaves_what_was_measured(tiny: Path) -> None:
 
 
 def interrupted(tiny: Path, after: int) -> Path:
-    """A journal of so many batches."""
+    """The journal of a run that was interrupted after this many batches."""
 
     def answer(trial: Trial) -> Mapping[str, float]:
         if len(bench.scripted.batches) > after:
@@ -514,7 +527,7 @@ def interrupted(tiny: Path, after: int) -> Path:
 
 
 @pytest.mark.parametrize("after", range(0, 22, 3))
-def test_an_interrupted_run_resumes_to_the_whole(tiny: Path, after: int) -> None:
+def test_a_resumed_run_is_complete(tiny: Path, after: int) -> None:
     journal = interrupted(tiny, after)
     bench = ScriptedBench(fine)
     result = runner.resume(journal, wish(), None, bench=bench)
@@ -526,7 +539,7 @@ def test_an_interrupted_run_resumes_to_the_whole(tiny: Path, after: int) -> None
     assert len(store.read_run(Path("r.json")).resumed) == 1
 
 
-def test_a_changed_scenario_is_not_gone_on_with(tiny: Path) -> None:
+def test_a_run_of_a_changed_scenario_is_not_resumed(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     tiny.write_text(TINY.replace("Say that", "Whisper that"))
     before = journal.read_bytes()
@@ -535,7 +548,7 @@ def test_a_changed_scenario_is_not_gone_on_with(tiny: Path) -> None:
     assert journal.read_bytes() == before
 
 
-def test_another_machine_commit_or_package_is_not_gone_on_with(tiny: Path) -> None:
+def test_a_run_of_another_machine_commit_or_package_is_not_resumed(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     head, *rest = journal.read_text().splitlines(keepends=True)
     for kind, name in (("machine", "cpu"), ("code", "commit"), ("versions", "msgspec")):
@@ -546,7 +559,7 @@ def test_another_machine_commit_or_package_is_not_gone_on_with(tiny: Path) -> No
             runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
-def test_a_metric_of_another_release_is_not_gone_on_with(tiny: Path) -> None:
+def test_a_run_with_an_unknown_metric_is_not_resumed(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     head, *rest = journal.read_text().splitlines(keepends=True)
     journal.write_text(head.replace('"cpu"', '"heat"') + "".join(rest))
@@ -554,14 +567,14 @@ def test_a_metric_of_another_release_is_not_gone_on_with(tiny: Path) -> None:
         runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
-def test_a_resumed_run_does_not_take_another_runs_file(tiny: Path) -> None:
+def test_a_resumed_run_does_not_overwrite_the_file_of_another_run(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     Path("r.json").write_text("{}")
     with pytest.raises(UsageError, match="of another run"):
         runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
-def test_a_longer_budget_goes_on(tiny: Path) -> None:
+def test_a_run_that_exceeded_its_budget_resumes_with_a_longer_one(tiny: Path) -> None:
     short = wish(pairs=3, budget=1e-9)
     spent = runner.start(short, Path("r.json"), force=False, bench=ScriptedBench(fine))
     assert spent.run.stopped == "budget"
@@ -572,7 +585,7 @@ def test_a_longer_budget_goes_on(tiny: Path) -> None:
     assert more.run.header.limits.budget == 1e9
 
 
-def test_a_scenario_that_cannot_feel_the_toggle_is_left_out(tiny: Path) -> None:
+def test_a_scenario_that_does_not_exercise_the_toggle_is_left_out(tiny: Path) -> None:
     bench = ScriptedBench(fine)
     asked = wish(scenarios=("tiny.toml", "fan-out"), toggles=("batched_trajectory",), pairs=1)
     result = runner.start(asked, Path("r.json"), force=False, bench=bench)
@@ -581,7 +594,7 @@ def test_a_scenario_that_cannot_feel_the_toggle_is_left_out(tiny: Path) -> None:
     assert said.startswith("left out: fan-out does not exercise batched_trajectory, only ")
 
 
-def test_a_file_that_is_no_journal_is_refused(tiny: Path) -> None:
+def test_resume_refuses_a_file_that_is_not_a_journal(tiny: Path) -> None:
     with pytest.raises(BadRunFile, match=r"tiny\.toml:1"):
         runner.resume(tiny, wish(), None, bench=ScriptedBench(fine))
 
@@ -589,7 +602,7 @@ def test_a_file_that_is_no_journal_is_refused(tiny: Path) -> None:
 # -- the lock
 
 
-def test_a_second_bench_waits_and_then_refuses(tmp_path: Path) -> None:
+def test_a_second_run_waits_and_then_fails(tmp_path: Path) -> None:
     said: list[str] = []
     place = tmp_path / "lock"
     with HostLock(said.append, place=place):
@@ -602,7 +615,7 @@ def test_a_second_bench_waits_and_then_refuses(tmp_path: Path) -> None:
         assert len(said) == 1
 
 
-def test_a_lock_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_lock_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "elsewhere")
     for place in (tmp_path, link):
@@ -611,16 +624,14 @@ def test_a_lock_that_is_none_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_where_no_lock_can_be_made_another_place_is_asked_for(tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_created_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     place = tmp_path / "nowhere" / "lock"
     remedy = "No such file or directory; name another file with TRAE_BENCH_LOCK"
     with pytest.raises(CannotMeasure, match=remedy), HostLock(print, place=place):
         pass
 
 
-def test_a_lock_on_a_full_disk_holds_without_a_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_on_a_full_disk_still_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
@@ -651,7 +662,7 @@ def lines_of(path: Path) -> int:
 
 
 def children_of(pid: int) -> list[int]:
-    """All descendants, as the kernel lists them."""
+    """All descendant processes, from /proc."""
     try:
         direct = [
             int(child)
@@ -679,9 +690,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_run_broken_off_is_gone_on_with(tiny: Path, number: signal.Signals) -> None:
+def test_a_killed_run_can_be_resumed(tiny: Path, number: signal.Signals) -> None:
     needs(number)
     journal = Path("r.journal.jsonl")
     asked = ("run", "tiny.toml", "--metric", "wall", "--pairs", "1", "--out", "r.json")
@@ -731,10 +742,10 @@ def test_a_run_broken_off_is_gone_on_with(tiny: Path, number: signal.Signals) ->
         ("run nosuch 2>/dev/full", 2),
     ],
 )
-def test_a_stream_that_cannot_be_written_is_no_regression(
+def test_an_unwritable_stream_does_not_exit_with_1(
     redirected: str, code: int, tmp_path: Path
 ) -> None:
-    """An exit code of 1 would be one."""
+    """Exit code 1 means a regression."""
     (tmp_path / "bad.json").write_text("{")
     good = shlex.quote(str(ROOT / "results/quick.json"))
     command = redirected.format(good=good, bad=tmp_path / "bad.json")
@@ -743,7 +754,7 @@ def test_a_stream_that_cannot_be_written_is_no_regression(
         capture_output=True,
         text=True,
         cwd=ROOT,
-        # Unbuffered, nothing would be left to be written when Python ends.
+        # With unbuffered streams, Python has nothing to flush at exit.
         env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
         check=False,
     )
@@ -751,21 +762,21 @@ def test_a_stream_that_cannot_be_written_is_no_regression(
     assert "Traceback" not in shell.stderr
 
 
-def test_a_defect_is_told_and_is_no_regression(
+def test_an_unexpected_error_exits_with_4(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(path: Path) -> None:
-        raise RuntimeError("not thought of \x1b[31m")
+        raise RuntimeError("unexpected \x1b[31m")
 
     monkeypatch.setattr(store, "read_run", broken)
     assert main(["effects", str(ROOT / "results/quick.json")]) == 4
     err = capsys.readouterr().err
-    assert "a defect of trae-bench" in err
-    assert "RuntimeError: not thought of" in err
+    assert "a bug in trae-bench" in err
+    assert "RuntimeError: unexpected" in err
     assert "\x1b" not in err
 
 
-def test_a_run_that_is_ended_before_it_began_was_interrupted(tiny: Path) -> None:
+def test_a_signal_before_the_command_exits_with_130(tiny: Path) -> None:
     signal_itself = (
         "import os, signal, sys; from trae_bench.cli import main, cli; "
         "cli.commands['list'].callback = lambda **_: os.kill(os.getpid(), signal.SIGTERM); "
@@ -775,7 +786,7 @@ def test_a_run_that_is_ended_before_it_began_was_interrupted(tiny: Path) -> None
     assert ended.returncode == 130
 
 
-def test_output_into_a_closed_pipe_is_no_traceback(tiny: Path) -> None:
+def test_a_closed_output_pipe_prints_no_traceback(tiny: Path) -> None:
     with bench_process("list") as process:
         assert process.stdout is not None
         process.stdout.close()

@@ -1,4 +1,4 @@
-"""`trae-bench validate`, `show` and `record`."""
+"""Tests of `trae-bench validate`, `show`, `record` and `schema`."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trae_bench.cli import main
-from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.scenario import catalogue, load
 from trae_bench.storage.run_file import read_run
 
@@ -48,23 +48,25 @@ def trajectory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_all_shipped_scenarios_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
     names = sorted(catalogue())
     assert main(["validate", *names]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in said] == names
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in printed] == names
 
 
-def test_every_wrong_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_reports_every_invalid_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one, good, two = (tmp_path / f"{name}.toml" for name in ("one", "inside", "two"))
     one.write_text("a = \n")
     good.write_text(IN_PROCESS)
     two.write_text('name = "two"\n')
     assert main(["validate", str(one), str(good), str(two)]) == 2
-    heard = capsys.readouterr()
-    assert heard.out == f"{good}: ok\n"
-    assert f"Error: {one}:1:5: expected a value" in heard.err
-    assert f"Error: {two}:1: $: " in heard.err
+    printed = capsys.readouterr()
+    assert printed.out == f"{good}: ok\n"
+    assert f"Error: {one}:1:5: expected a value" in printed.err
+    assert f"Error: {two}:1: $: " in printed.err
 
 
-def test_what_respx_cannot_measure_is_not_valid(
+def test_a_metric_that_respx_cannot_measure_is_invalid(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "s.toml"
@@ -74,36 +76,38 @@ def test_what_respx_cannot_measure_is_not_valid(
         'provider = { transport = "respx" }\ntoggles = { vary = ["connection_pool"] }\n'
     )
     assert main(["validate", str(path)]) == 2
-    said = capsys.readouterr().err
-    assert f"{path}:4: $.metrics[0]: respx cannot measure peak_rss" in said
-    assert f"{path}:7: $.toggles.vary[0]: respx cannot show" in said
+    printed = capsys.readouterr().err
+    assert f"{path}:4: $.metrics[0]: respx cannot measure peak_rss" in printed
+    assert f"{path}:7: $.toggles.vary[0]: respx cannot show" in printed
 
 
-def test_show(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_the_session(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "fan-out"]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("fan-out\n")
-    assert "All five totals are written." in said
+    printed = capsys.readouterr().out
+    assert printed.startswith("fan-out\n")
+    assert "All five totals are written." in printed
     assert main(["show", "fanout"]) == 2
     assert "did you mean fan-out" in capsys.readouterr().err
 
 
-def test_record(trajectory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_record_writes_a_valid_scenario(
+    trajectory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start = trajectory.parent / "start"
     start.mkdir()
     (start / "a.txt").write_text("a\n")
     args = ["record", "t.json", "-o", "mine.toml", "--workspace", "/w", "--files", "start"]
     assert main(args) == 0
-    heard = capsys.readouterr()
-    assert heard.out == "mine.toml: 2 turns\n"
-    assert "Note: the session did not end with task_done" in heard.err
+    printed = capsys.readouterr()
+    assert printed.out == "mine.toml: 2 turns\n"
+    assert "Note: the session did not end with task_done" in printed.err
     scenario = load(Path("mine.toml"))
     assert scenario.task == "Do it in {workspace}."
     assert scenario.workspace.files == {"a.txt": "a\n"}
     assert main(["validate", "mine.toml"]) == 0
 
 
-def test_record_overwrites_nothing_unasked(
+def test_record_overwrites_only_with_force(
     trajectory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("mine.toml").write_text("precious")
@@ -117,7 +121,7 @@ def test_record_overwrites_nothing_unasked(
 @pytest.mark.parametrize(
     ("out", "problem"), [("mine.json", "NAME.toml"), ("My.toml", "lower-case")]
 )
-def test_names_that_no_scenario_can_have(
+def test_record_refuses_invalid_scenario_names(
     trajectory: Path, capsys: pytest.CaptureFixture[str], out: str, problem: str
 ) -> None:
     assert main(["record", "t.json", "-o", out]) == 2
@@ -125,7 +129,7 @@ def test_names_that_no_scenario_can_have(
     assert not Path(out).exists()
 
 
-def test_a_folder_that_is_a_file_is_told(
+def test_record_reports_a_folder_that_is_a_file(
     trajectory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["record", "t.json", "-o", "t.json/mine.toml"]) == 4
@@ -133,25 +137,25 @@ def test_a_folder_that_is_a_file_is_told(
     assert [path.name for path in trajectory.parent.iterdir()] == ["t.json"]
 
 
-def test_a_folder_that_is_not_there_is_made(trajectory: Path) -> None:
+def test_record_creates_missing_folders(trajectory: Path) -> None:
     assert main(["record", "t.json", "-o", "new/one/mine.toml"]) == 0
     assert load(Path("new/one/mine.toml")).name == "mine"
 
 
-def test_a_recorded_call_that_the_agent_does_not_know_is_told(
+def test_record_reports_a_call_of_an_unknown_tool(
     trajectory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = [{"name": "task_done"}, {"name": "bsh", "arguments": {"command": "ls"}}]
     reply = {"content": "I do.", "tool_calls": calls}
     trajectory.write_text(json.dumps({"task": "t", "llm_interactions": [{"response": reply}]}))
     assert main(["record", "t.json", "-o", "mine.toml"]) == 0
-    assert "mine.toml:" in (said := capsys.readouterr().err)
-    assert "no tool 'bsh'; did you mean bash?" in said
-    assert main(["run", "mine.toml", "--plan"]) == 2
+    assert "mine.toml:" in (errors := capsys.readouterr().err)
+    assert "no tool 'bsh'; did you mean bash?" in errors
+    assert main(["run", "mine.toml", "--dry-run"]) == 2
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected"),
     [
         ('tool = "bsh"', ":16: $.turns[1].calls[0].tool: no tool 'bsh'; did you mean bash?"),
         (
@@ -160,22 +164,22 @@ def test_a_recorded_call_that_the_agent_does_not_know_is_told(
         ),
     ],
 )
-def test_what_the_agent_does_not_know_is_neither_valid_nor_run(
-    trajectory: Path, capsys: pytest.CaptureFixture[str], wrong: str, said: str
+def test_unknown_tools_and_arguments_are_neither_valid_nor_run(
+    trajectory: Path, capsys: pytest.CaptureFixture[str], wrong: str, expected: str
 ) -> None:
     turn = f"[[turns]]\ntext = 'a'\ncalls = [{{ {wrong} }}]\n"
     text = IN_PROCESS.replace('[[turns]]\ntext = "counted"', f'{turn}[[turns]]\ntext = "counted"')
     Path("inside.toml").write_text(text)
-    for command in (["validate", "inside.toml"], ["run", "inside.toml", "--plan"]):
+    for command in (["validate", "inside.toml"], ["run", "inside.toml", "--dry-run"]):
         assert main(command) == 2
-        assert f"inside.toml{said}" in capsys.readouterr().err
+        assert f"inside.toml{expected}" in capsys.readouterr().err
 
 
-def test_a_scenario_of_respx_is_run_in_this_process(
+def test_a_respx_scenario_runs_in_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     Path("inside.toml").write_text(IN_PROCESS)
     assert (
         main(["run", "inside.toml", "--pairs", "2", "--profile", "smoke", "--out", "r.json"]) == 0

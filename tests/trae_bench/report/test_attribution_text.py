@@ -1,4 +1,4 @@
-"""Attributions for people: the words fit the figures, the figures fit the page."""
+"""Attribution as text: sentences agree with the figures, and lines fit the width."""
 
 import math
 
@@ -15,7 +15,7 @@ from trae_bench.stats.attribution import Attribution, attribute, holm_limit, p_v
 from trae_bench.stats.decision import EXACT_V1
 
 
-def told(
+def attribution_text(
     design: str,
     k: int,
     terms: dict[frozenset[str], float],
@@ -53,13 +53,11 @@ def renamed(contrast: Contrast, old: str, new: str) -> Contrast:
 HELP = {frozenset("a"): math.log(0.8), frozenset("b"): math.log(0.75)}
 
 
-def test_what_cannot_be_trusted_is_named() -> None:
+def test_untrusted_metrics_are_named() -> None:
     names = (("work", "cpu"), (NASTY, "wall"))
     left_out = replace(nothing(), untrusted=names)
     shown = flat(text(left_out, METRICS))
-    assert "Nothing to attribute: Left out, for equal sides do not come out equal: work cpu" in (
-        shown
-    )
+    assert "Nothing to attribute: Left out, because the A/A sides differ: work cpu" in shown
     assert not FORBIDDEN.search(shown)
 
 
@@ -67,16 +65,16 @@ def nothing() -> Attributions:
     return Attributions(family=0, limit=-1.0, found=())
 
 
-def test_a_head_is_wrapped_and_tells_one_pair_as_one() -> None:
+def test_a_long_heading_is_wrapped_and_one_pair_is_singular() -> None:
     found = attribute(rows({}, "add-one", k=2, n=1, noise=(0.0,)), scenario="w" * 40, metric="cpu")
     assert found is not None
     shown = of(found)
-    assert "(1 pair a contrast;" in flat(shown)
+    assert "(1 pair per contrast;" in flat(shown)
     assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_one_more_import_counts() -> None:
-    """Of what does not vary, any change does."""
+    """Any change of a count that does not vary counts."""
     terms = {frozenset("a"): math.log(301 / 300)}
     pairs = [(c, replace(r, rule=EXACT_V1)) for c, r in rows(terms, "factorial", k=2)]
     found = attribute(pairs, scenario="work", metric="modules_imported")
@@ -87,18 +85,18 @@ def test_one_more_import_counts() -> None:
 
 
 def test_a_factorial_of_two() -> None:
-    shown = flat(told("factorial", 2, {**HELP, frozenset("ab"): math.log(0.97 / 0.8)}))
+    shown = flat(attribution_text("factorial", 2, {**HELP, frozenset("ab"): math.log(0.97 / 0.8)}))
     assert "toggle alone others on on/alone on average" in shown
     assert "a 0.800 ±0.1 %* 0.970" in shown
-    # Of the two the one with the larger mean effect is told.
+    # The sentence is about the toggle with the larger mean effect.
     assert "a x b: 1.212" in shown
-    assert "b gives -25.0 % [-25.0 -24.9] without a, -9.0 % [-9.1 -9.0] once it is on" in shown
-    assert "the whole is 1.212" in shown
-    assert "together they give less than apart" in shown
+    assert "b gives -25.0 % [-25.0 -24.9] with a off, -9.0 % [-9.1 -9.0] with it on" in shown
+    assert "all on is 1.212" in shown
+    assert "the toggles give less together than each alone" in shown
 
 
 @pytest.mark.parametrize(
-    ("metric", "together", "said"),
+    ("metric", "together", "amount"),
     [
         ("cpu", 0.2, "less"),
         ("cpu", -0.2, "more"),
@@ -106,52 +104,56 @@ def test_a_factorial_of_two() -> None:
         ("steps_per_second", -0.2, "less"),
     ],
 )
-def test_less_or_more_depends_on_what_is_better(metric: str, together: float, said: str) -> None:
-    shown = flat(told("factorial", 2, {**HELP, frozenset("ab"): together}, metric=metric))
-    assert f"together they give {said} than apart" in shown
+def test_less_or_more_depends_on_the_better_direction(
+    metric: str, together: float, amount: str
+) -> None:
+    shown = flat(
+        attribution_text("factorial", 2, {**HELP, frozenset("ab"): together}, metric=metric)
+    )
+    assert f"the toggles give {amount} together than each alone" in shown
 
 
-def test_parts_that_add_up() -> None:
-    shown = flat(told("both", 3, HELP))
+def test_effects_that_multiply_to_all_on() -> None:
+    shown = flat(attribution_text("both", 3, HELP))
     assert shown.count("they agree within the interval") == 2
     assert "Intervals are wider" not in shown
-    assert "Intervals are wider" in flat(told("both", 3, HELP, looks=6))
+    assert "Intervals are wider" in flat(attribution_text("both", 3, HELP, looks=6))
 
 
-def test_agreement_within_a_wide_interval_is_none() -> None:
-    shown = flat(told("factorial", 2, HELP, n=2, noise=0.3))
-    assert "too wide an interval to tell more" in shown
+def test_agreement_within_a_wide_interval_is_not_reported() -> None:
+    shown = flat(attribution_text("factorial", 2, HELP, n=2, noise=0.3))
+    assert "the interval is too wide to tell" in shown
     assert "they agree" not in shown
 
 
-def test_three_that_act_together_are_missing() -> None:
-    shown = flat(told("factorial", 3, {**HELP, frozenset("abc"): 0.3}))
-    assert "what is missing comes from three or more toggles together" in shown
+def test_an_interaction_of_three_toggles_is_reported() -> None:
+    shown = flat(attribution_text("factorial", 3, {**HELP, frozenset("abc"): 0.3}))
+    assert "three or more toggles together cause the difference" in shown
 
 
-def test_what_is_certain_and_too_small_counts_for_nothing() -> None:
+def test_a_significant_but_small_difference_does_not_count() -> None:
     tiny = {frozenset("a"): 0.004, frozenset("b"): 0.004, frozenset("ab"): 0.004}
-    shown = flat(told("factorial", 2, tiny, noise=0.0001))
+    shown = flat(attribution_text("factorial", 2, tiny, noise=0.0001))
     assert "* " not in shown.partition("Ratios")[0]
-    assert "what is missing is too small to count" in shown
+    assert "the difference is too small to count" in shown
 
 
-def test_a_whole_that_was_not_measured() -> None:
-    shown = flat(told("add-one", 3, HELP))
-    assert "no whole to be held to" in shown
+def test_all_on_without_a_measurement() -> None:
+    shown = flat(attribution_text("add-one", 3, HELP))
+    assert "all toggles on was not measured" in shown
     assert "toggle alone a" in shown
-    assert "no whole" not in told("add-one", 1, HELP)
+    assert "was not measured" not in attribution_text("add-one", 1, HELP)
 
 
-def test_pairs_that_cannot_be_told_apart() -> None:
-    shown = flat(told("fraction", 7, planted(7, 2)))
-    assert "b x g + c x f + d x e (one figure: they cannot be told apart)" in shown
+def test_pairs_that_share_one_figure() -> None:
+    shown = flat(attribution_text("fraction", 7, planted(7, 2)))
+    assert "b x g + c x f + d x e (one figure: this design cannot separate them)" in shown
     assert "and 1 weaker, 1 of them with a star" in shown
-    assert "--design factorial tells the pairs apart" in shown
+    assert "--design factorial separates the pairs" in shown
 
 
-def test_one_pair_and_no_interval() -> None:
-    assert "0.800 (one pair)" in told("add-one", 1, HELP, n=1, noise=0.0)
+def test_one_pair_has_no_interval() -> None:
+    assert "0.800 (one pair)" in attribution_text("add-one", 1, HELP, n=1, noise=0.0)
 
 
 @pytest.mark.parametrize("design", ["add-one", "remove-one", "both", "fraction", "factorial"])
@@ -164,7 +166,7 @@ def test_eighty_columns_are_enough(design: str) -> None:
     assert max(map(len, of(found).splitlines())) <= 80
 
 
-def test_nothing_of_a_strangers_file_gets_through() -> None:
+def test_untrusted_names_are_escaped() -> None:
     pairs = [(renamed(c, "a", NASTY), r) for c, r in rows(HELP, "factorial", k=2, n=2)]
     found = attribute(pairs, scenario=NASTY, metric="cpu")
     assert found is not None
@@ -173,5 +175,19 @@ def test_nothing_of_a_strangers_file_gets_through() -> None:
     assert "and 3 more" in of(bad)
 
 
-def test_nothing_to_tell() -> None:
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [(80, ""), (70, "on/alone"), (50, "on/alone, others on"), (40, "on/alone, others on, alone")],
+)
+def test_a_narrow_terminal_gets_fewer_columns(width: int, left_out: str) -> None:
+    found = attribute(rows(HELP, "factorial", k=2, noise=(0.001,)), scenario="work", metric="cpu")
+    assert found is not None
+    found = replace(found, toggles=tuple(replace(t, toggle="t" * 30) for t in found.toggles))
+    shown = text(Attributions(family=0, limit=0.05, found=(found,)), METRICS, width=width)
+    assert max(map(len, shown.splitlines())) <= width
+    note = f"Columns left out to fit {width}: {left_out}."
+    assert (note in flat(shown)) == bool(left_out)
+
+
+def test_nothing_to_attribute() -> None:
     assert "Nothing to attribute" in text(Attributions(0, -1.0, ()), METRICS)

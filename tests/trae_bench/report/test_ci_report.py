@@ -1,4 +1,4 @@
-"""What a CI service is told: annotations, the job's summary, JUnit; and when: before the exit."""
+"""Reports for CI services: annotations, the job summary and JUnit, written before the exit."""
 
 import json
 import re
@@ -16,15 +16,15 @@ from tests.trae_bench.cli.test_cli import heavy, modules_of
 from tests.trae_bench.fakes import TINY
 from tests.trae_bench.runs import AGAIN, Machine, gate, honest
 from trae_bench.cli import main
-from trae_bench.cli.common import say_where
+from trae_bench.cli.common import print_path
 from trae_bench.errors import AnswersDiffer, CannotMeasure
-from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.execution.ports import Executor
 from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_workflow, for_workflow_property
 from trae_bench.report.text import markdown, unmeasured
 from trae_bench.report.text.ci import (
-    MAX_OF_A_KIND,
+    MAX_ANNOTATIONS,
     MAX_SUMMARY,
     SUMMARY_VARIABLE,
     add_to_summary,
@@ -58,7 +58,7 @@ def differing() -> RunFile:
 # -- annotations
 
 
-def test_each_regression_is_an_error_but_that_of_a_toggle() -> None:
+def test_regressions_of_a_gate_are_errors_those_of_a_toggle_warnings() -> None:
     lines = annotations(run())
     assert len(lines) == 3
     assert all(line.startswith("::warning title=regression::work / slower / ") for line in lines)
@@ -68,26 +68,26 @@ def test_each_regression_is_an_error_but_that_of_a_toggle() -> None:
     assert all(line.startswith("::error title=regression::work / head / ") for line in lines)
 
 
-def test_a_regression_that_is_not_confirmed_is_no_error() -> None:
+def test_an_unconfirmed_regression_is_not_an_error() -> None:
     (line,) = annotations(gate(1.2, again=1.0))
     assert line.startswith("::warning title=inconclusive::3 of 5 comparisons")
 
 
-def test_what_is_open_is_one_warning() -> None:
+def test_inconclusive_rows_are_one_warning() -> None:
     (line,) = annotations(undecided())
     assert line.startswith("::warning title=inconclusive::3 of 5 comparisons")
     assert "A/A noise" in line
     assert "%25" in line
 
 
-def test_answers_that_differ_are_one_error_a_toggle() -> None:
+def test_different_answers_are_one_error_per_toggle() -> None:
     lines = annotations(differing())
     (line,) = (line for line in lines if "answers differ" in line)
     assert line.startswith("::error title=answers differ::work / idle: the transcripts differ")
     assert len([line for line in lines if "regression" in line]) == 3
 
 
-def test_nothing_is_claimed_from_few_pairs() -> None:
+def test_few_pairs_get_no_verdict() -> None:
     assert annotations(run(), claimed=False) == []
     assert len(annotations(differing(), claimed=False)) == 1
 
@@ -102,14 +102,14 @@ def test_a_gate_that_could_not_be_measured_is_an_error() -> None:
     assert line.startswith("::error title=not measured::Could not be measured: work, 2 of 2")
 
 
-def test_answers_that_differ_need_no_gated_metric() -> None:
+def test_different_answers_are_errors_without_a_gated_metric() -> None:
     found = gate(lost={("head", n): "differ" for n in range(9)})
     noisy = tuple(replace(row, gated=False) for row in found.comparisons)
     (line,) = annotations(replace(found, comparisons=noisy))
     assert line == "::error title=answers differ::work / head: the transcripts differ (2x)"
 
 
-def test_fresh_pairs_that_answer_otherwise_are_told_with_their_reason() -> None:
+def test_different_answers_of_fresh_pairs_are_reported_with_a_reason() -> None:
     lines = annotations(gate(1.1, lost={(AGAIN, n): "differ" for n in range(9)}))
     (line,) = (line for line in lines if "title=answers differ" in line)
     assert "work / head: the transcripts differ" in line
@@ -118,7 +118,7 @@ def test_fresh_pairs_that_answer_otherwise_are_told_with_their_reason() -> None:
 def test_a_thousand_regressions_are_ten_errors() -> None:
     found = gate(1.2)
     lines = annotations(replace(found, comparisons=found.comparisons * 300))
-    assert len(lines) == MAX_OF_A_KIND
+    assert len(lines) == MAX_ANNOTATIONS
     assert lines[-1] == "::error title=and more::891 more; see the report"
 
 
@@ -139,11 +139,11 @@ def test_the_summary_is_appended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {SUMMARY_VARIABLE: ""}])
-def test_outside_of_ci_nothing_is_written(environ: dict[str, str]) -> None:
+def test_outside_ci_no_summary_is_written(environ: dict[str, str]) -> None:
     assert add_to_summary("text", environ) is None
 
 
-def test_a_summary_that_cannot_be_written_says_why(tmp_path: Path) -> None:
+def test_an_unwritable_summary_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CannotMeasure, match=SUMMARY_VARIABLE):
         add_to_summary("text", {SUMMARY_VARIABLE: str(tmp_path)})
     full = tmp_path / "full.md"
@@ -157,7 +157,7 @@ def test_a_summary_that_cannot_be_written_says_why(tmp_path: Path) -> None:
 
 
 def cases(run: RunFile, *, claimed: bool = True) -> dict[tuple[str, str], list[str]]:
-    """Toggle and metric -> elements that say what became of it."""
+    """The outcome elements of each toggle and metric."""
     root = ElementTree.fromstring(junit(run, claimed=claimed))
     found = {}
     for case in root.iter("testcase"):
@@ -166,7 +166,7 @@ def cases(run: RunFile, *, claimed: bool = True) -> dict[tuple[str, str], list[s
     return found
 
 
-def test_a_regression_fails_and_the_rest_passes() -> None:
+def test_a_regression_fails_and_other_rows_pass() -> None:
     found = cases(run())
     assert len(found) == 15
     assert {key for key, outcome in found.items() if outcome} == {
@@ -175,14 +175,14 @@ def test_a_regression_fails_and_the_rest_passes() -> None:
     assert found["work.slower", "cpu"] == ["failure"]
 
 
-def test_what_nobody_can_tell_is_skipped() -> None:
+def test_rows_without_a_conclusion_are_skipped() -> None:
     found = cases(undecided())
     assert found["work.idle", "cpu"] == ["skipped"]
     assert found["work.idle", "requests"] == []
     assert set(map(tuple, cases(run(), claimed=False).values())) == {("skipped",)}
 
 
-def test_what_lost_too_many_pairs_does_not_pass() -> None:
+def test_a_row_with_too_many_lost_pairs_does_not_pass() -> None:
     found = gate(lost={("head", n): "crash" for n in (2, 3, 5)})
     assert outcome(found).kind == "not measured"
     assert "equivalent" in {row.judgement.verdict for row in found.comparisons}
@@ -193,20 +193,20 @@ def test_what_lost_too_many_pairs_does_not_pass() -> None:
     assert set(map(tuple, cases(one).values())) == {()}
 
 
-def test_a_head_that_does_not_start_is_no_green_report() -> None:
+def test_a_head_that_does_not_start_gets_errors() -> None:
     found = gate(lost={("head", n): "crash" for n in range(9)})
     assert outcome(found).code() == CannotMeasure.exit_code
     assert set(map(tuple, cases(found).values())) == {("error",)}
     assert 'errors="5"' in junit(found)
 
 
-def test_a_failure_tells_its_figures() -> None:
+def test_a_failure_has_its_figures() -> None:
     root = ElementTree.fromstring(junit(run()))
     messages = [failure.attrib["message"] for failure in root.iter("failure")]
     assert re.fullmatch(r"regression: \d+ ms → \d+ ms, ratio 1\.\d+ \[.*\]", messages[0])
 
 
-def test_each_suite_tells_how_noisy_its_scenario_was() -> None:
+def test_each_suite_has_the_noise_of_its_scenario() -> None:
     floors = [replace(floor, reliability="too noisy") for floor in run().noise]
     others = [replace(floor, scenario="other") for floor in floors]
     root = ElementTree.fromstring(junit(replace(run(), noise=(*floors, *others))))
@@ -219,7 +219,7 @@ def test_each_suite_tells_how_noisy_its_scenario_was() -> None:
     assert "other" not in noisy.attrib["value"]
 
 
-def test_answers_that_differ_are_errors() -> None:
+def test_different_answers_are_errors() -> None:
     found = cases(differing())
     assert found["work.idle", "cpu"] == ["error"]
     assert found["work.faster", "cpu"] == []
@@ -258,7 +258,7 @@ def test_scenarios_are_suites() -> None:
 
 
 class PlayedBench(runner.Bench):
-    """Runs no process; all pairs of the toggle give different answers where it is told to."""
+    """A runner without processes. If set, all pairs of the toggle give different answers."""
 
     differ = False
 
@@ -271,10 +271,10 @@ class PlayedBench(runner.Bench):
 
 @pytest.fixture
 def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[PlayedBench]:
-    """A scenario in the current folder, a lock and a bench of its own, and no CI."""
+    """A scenario in the current folder, a separate lock and runner, and no CI variables."""
     (tmp_path / "tiny.toml").write_text(TINY)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     for name in (SUMMARY_VARIABLE, "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
 
@@ -286,7 +286,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[PlayedBench]
 
 
 RUN = ("run", "tiny.toml", "--pairs", "8", "--out", "run.json")
-REPORTS = ("--comment", "comment.md", "--junit", "junit.xml")
+REPORTS = ("--markdown", "comment.md", "--junit", "junit.xml")
 
 
 def test_a_run_writes_its_reports(
@@ -305,7 +305,7 @@ def test_a_run_writes_its_reports(
     assert not list(Path().glob(".*.part"))
 
 
-def test_reports_are_written_before_the_exit_whatever_it_is(
+def test_reports_are_written_for_every_exit_code(
     played: type[PlayedBench],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -327,7 +327,7 @@ def test_reports_are_written_before_the_exit_whatever_it_is(
         (["--out", "run.txt"], 2, "must end in .json"),
     ],
 )
-def test_what_came_to_nothing_is_told_where_an_older_report_lay(
+def test_a_failed_run_replaces_older_reports(
     argv: list[str],
     code: int,
     why: str,
@@ -346,7 +346,7 @@ def test_what_came_to_nothing_is_told_where_an_older_report_lay(
     assert why in error.attrib["message"]
 
 
-def test_an_early_interrupt_is_told_there_too(
+def test_an_early_interrupt_replaces_older_reports(
     played: type[PlayedBench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
@@ -359,73 +359,73 @@ def test_an_early_interrupt_is_told_there_too(
     assert 'errors="1"' in Path("junit.xml").read_text()
 
 
-def test_a_report_of_nothing_is_short_whatever_the_reason() -> None:
+def test_a_report_without_a_result_is_short() -> None:
     why = "@" * 50_000 + "\n" * 50_000
     assert len(unmeasured.comment(why)) < 65_536
     ElementTree.fromstring(unmeasured.junit("\x1b<\n&"))
 
 
 def test_a_plan_writes_no_report(played: type[PlayedBench]) -> None:
-    assert main([*RUN, "--toggle", "no_such", "--plan", *REPORTS]) == 2
+    assert main([*RUN, "--toggle", "no_such", "--dry-run", *REPORTS]) == 2
     assert not Path("comment.md").exists()
 
 
-def test_a_report_that_cannot_be_written_stops_no_other(
+def test_an_unwritable_report_does_not_stop_the_others(
     played: type[PlayedBench],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv(SUMMARY_VARIABLE, str(Path.cwd()))
     long = f"{'x' * 300}.md"
-    assert main([*RUN, "--comment", long, "--junit", "junit.xml"]) == 4
+    assert main([*RUN, "--markdown", long, "--junit", "junit.xml"]) == 4
     assert f"cannot write {long}: File name too long" in capsys.readouterr().err
     assert Path("junit.xml").exists()
     assert store.read_run(Path("run.json")).samples
 
 
-def test_a_folder_of_a_report_is_made(played: type[PlayedBench]) -> None:
-    assert main([*RUN, "--comment", "new/one/comment.md", "--junit", "new/junit.xml"]) == 0
+def test_the_folder_of_a_report_is_created(played: type[PlayedBench]) -> None:
+    assert main([*RUN, "--markdown", "new/one/comment.md", "--junit", "new/junit.xml"]) == 0
     assert Path("new/one/comment.md").exists()
     assert Path("new/junit.xml").exists()
 
 
 @pytest.mark.parametrize("report", ["tiny.toml/report", "tiny.toml/a/b/report"])
-@pytest.mark.parametrize("option", ["--comment", "--junit"])
-def test_a_report_that_can_have_no_folder_is_told_before_anything_is_measured(
+@pytest.mark.parametrize("option", ["--markdown", "--junit"])
+def test_an_impossible_report_folder_is_rejected_before_measuring(
     played: type[PlayedBench], capsys: pytest.CaptureFixture[str], option: str, report: str
 ) -> None:
     assert main([*RUN, option, report]) == 4
-    assert f"cannot write {report}: tiny.toml is no folder" in capsys.readouterr().err
+    assert f"cannot write {report}: tiny.toml is not a folder" in capsys.readouterr().err
     assert [path.name for path in Path().iterdir()] == ["tiny.toml"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no /proc here")
-def test_a_folder_that_takes_no_file_is_told_before_anything_is_measured(
+def test_an_unwritable_report_folder_is_rejected_before_measuring(
     played: type[PlayedBench], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*RUN, "--comment", "/proc/comment.md"]) == 4
+    assert main([*RUN, "--markdown", "/proc/comment.md"]) == 4
     assert "cannot write /proc/comment.md: " in capsys.readouterr().err
     assert [path.name for path in Path().iterdir()] == ["tiny.toml"]
 
 
-def test_every_report_that_cannot_be_written_is_told(
+def test_every_unwritable_report_is_named(
     played: type[PlayedBench], capsys: pytest.CaptureFixture[str]
 ) -> None:
     long = [f"{letter * 300}.md" for letter in "xy"]
-    reports = ("--comment", long[0], "--junit", long[1])
+    reports = ("--markdown", long[0], "--junit", long[1])
     assert main([*RUN, *reports]) == 4
     err = capsys.readouterr().err
-    assert all(f"cannot write {each}: File name too long" in err for each in long)
+    assert all(f"cannot write {path}: File name too long" in err for path in long)
     for code, wrong in ((5, []), (2, ["--toggle", "no_such"])):
         played.differ = True
         assert main([*RUN, "--force", *wrong, *reports]) == code
         err = capsys.readouterr().err
-        assert all(f"cannot write {each}: File name too long" in err for each in long)
+        assert all(f"cannot write {path}: File name too long" in err for path in long)
         assert err.count("Error: ") == 2
 
 
-@pytest.mark.parametrize("reports", [[], ["--comment", "-"]])
-def test_an_older_run_file_is_not_taken_for_this_runs(
+@pytest.mark.parametrize("reports", [[], ["--markdown", "-"]])
+def test_an_older_run_file_is_not_reported_as_this_run(
     played: type[PlayedBench],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -441,7 +441,7 @@ def test_an_older_run_file_is_not_taken_for_this_runs(
     assert "No space left on device" in err
     assert "Run file: " not in out + err
     if not reports:
-        assert "No run file was written; run.journal.jsonl has everything.\nGo on with: " in out
+        assert "No run file was written; run.journal.jsonl has all samples.\nResume with: " in out
 
 
 def test_kept_folders_are_named(
@@ -451,10 +451,10 @@ def test_kept_folders_are_named(
     assert "Folders of the trials: run.scratch\n" in capsys.readouterr().err
 
 
-def test_where_a_report_went_is_told_without_what_its_name_would_do(
+def test_the_path_of_a_report_is_escaped(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    say_where("Page", Path("a\n::error::\x1b]0;title\x07.html"))
+    print_path("Page", Path("a\n::error::\x1b]0;title\x07.html"))
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "\x1b" not in err
@@ -467,18 +467,18 @@ def test_a_stored_run_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "work / slower" in out
     assert "3 regressions" in out
-    assert main(["report", str(path), "--comment", "-"]) == 0
+    assert main(["report", str(path), "--markdown", "-"]) == 0
     assert capsys.readouterr().out == markdown.comment(run())
     assert main(["report", str(path), "--junit", str(tmp_path / "junit.xml")]) == 0
     assert (tmp_path / "junit.xml").read_text() == junit(run())
     assert capsys.readouterr().err == f"JUnit: {tmp_path / 'junit.xml'}\n"
-    assert main(["report", str(path), "--json", "--comment", str(tmp_path / "comment.md")]) == 0
+    assert main(["report", str(path), "--json", "--markdown", str(tmp_path / "comment.md")]) == 0
     document = json.loads(capsys.readouterr().out)
     assert len(document["comparisons"]) == len(run().comparisons)
     assert (tmp_path / "comment.md").read_text() == markdown.comment(run())
 
 
-@pytest.mark.parametrize("two", [["--comment", "-", "--junit", "-"], ["--html", "-", "--json"]])
+@pytest.mark.parametrize("two", [["--markdown", "-", "--junit", "-"], ["--html", "-", "--json"]])
 def test_two_reports_do_not_share_a_stream(
     two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -491,9 +491,13 @@ def test_two_reports_do_not_share_a_stream(
 
 @pytest.mark.parametrize(
     "command",
-    ["run --comment - --junit -", "run --comment - --json", "compare {0} {0} --comment - --json"],
+    [
+        "run --markdown - --junit -",
+        "run --markdown - --json",
+        "compare {0} {0} --markdown - --json",
+    ],
 )
-def test_nor_do_those_of_other_commands(
+def test_two_reports_of_other_commands_do_not_share_a_stream(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "run.json", run())
@@ -503,7 +507,7 @@ def test_nor_do_those_of_other_commands(
     assert shown.out == ""
 
 
-def test_verify_ends_in_4_where_one_file_does_not_hold(
+def test_verify_exits_with_4_if_one_file_is_inconsistent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, bad, none = (tmp_path / f"{name}.json" for name in ("good", "bad", "none"))
@@ -512,22 +516,22 @@ def test_verify_ends_in_4_where_one_file_does_not_hold(
     none.write_text("{}")
     assert main(["verify", str(good)]) == 0
     out = capsys.readouterr().out
-    assert "good.json: holds together" in out
+    assert "good.json: consistent" in out
     assert "commit: 0123456789" in out
-    assert "No file can tell: samples that were invented" in out
+    assert "verify cannot detect: samples that were invented" in out
     assert main(["verify", str(good), str(bad), str(none)]) == 4
     out = capsys.readouterr().out
-    assert "good.json: holds together" in out
-    assert "bad.json: does NOT hold together" in out
+    assert "good.json: consistent" in out
+    assert "bad.json: NOT consistent" in out
     assert "wrong: seal: does not match" in out
     assert "none.json: not a valid run file" in " ".join(out.split())
-    assert "No file can tell" in out
+    assert "verify cannot detect" in out
     assert main(["verify", str(none)]) == 4
-    assert "No file can tell" not in capsys.readouterr().out, "none was read"
+    assert "verify cannot detect" not in capsys.readouterr().out, "none was read"
     assert main(["verify", str(tmp_path / "missing.json")]) == 2
 
 
-def test_an_export_is_written_whole_or_not_at_all(
+def test_an_export_is_written_completely_or_not_at_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = tmp_path / "run.json", tmp_path / "out.json"

@@ -1,4 +1,4 @@
-"""Explanations: what is told is what the rule did, and every way to end has its words."""
+"""Explanations agree with the rule and cover every way in which a row can end."""
 
 import json
 import re
@@ -23,8 +23,8 @@ from trae_bench.storage.run_file import write_run
 from trae_bench.storage.seal import sealed
 
 
-def told(run: RunFile, contrast: str, metric: str) -> str:
-    """The whole story in one line."""
+def explanation_text(run: RunFile, contrast: str, metric: str) -> str:
+    """The whole explanation in one line."""
     return " ".join(text(found(run, contrast, metric)).split())
 
 
@@ -42,7 +42,7 @@ RUNS = {
 }
 
 
-# -- what is told is what the rule did
+# -- explanations agree with the rule
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -67,7 +67,7 @@ def test_every_row_is_explained_as_it_was_judged(name: str) -> None:
 def test_the_figures_are_those_of_the_row() -> None:
     run = RUNS["quiet"]
     key = RowKey("work", "faster", "wall")
-    shown = told(run, "faster", "wall")
+    shown = explanation_text(run, "faster", "wall")
     row = rows_of(run.samples, run.header.cells, run.header.metrics)[key]
     of_row = estimate(row)
     assert of_row is not None
@@ -79,36 +79,36 @@ def test_the_figures_are_those_of_the_row() -> None:
     assert "serial-v1 looks after 8, 12, 20, 40 pairs" in shown
     assert "a mean of at least 5 %" in shown
     assert shown.startswith("work / faster / wall: improvement What was compared - wall: ")
-    assert "reaches 5 %: improvement. Why it ended so - A settled row asks for no more" in shown
+    assert "reaches 5 %: improvement. Conclusion - A settled row takes no more" in shown
 
 
-def test_a_level_that_others_left_is_told_with_their_number() -> None:
+def test_a_level_shared_by_fewer_rows_is_explained() -> None:
     explained = [found(RUNS["quiet"], name, "cpu") for name in ("faster", "slower", "idle")]
     assert {each.family for each in explained} == {15}
     shared = [
         int(number)
         for each in explained
-        for number in re.findall(r"for (\d+) had been found before", told_of(each))
+        for number in re.findall(r"because (\d+) were settled before", flat(each))
     ]
     assert shared
     assert all(0 < number < 15 for number in shared)
 
 
-def told_of(explained: Explanation) -> str:
+def flat(explained: Explanation) -> str:
     return " ".join(text(explained).split())
 
 
 # -- sides
 
 
-def test_both_sides_are_told_in_words() -> None:
-    shown = told(RUNS["quiet"], "faster", "cpu")
+def test_both_sides_are_described() -> None:
+    shown = explanation_text(RUNS["quiet"], "faster", "cpu")
     assert "Side A, off: faster off. Side B, on: faster on." in shown
-    assert "8 pairs counted; off was started first in 4 of them." in shown
-    assert "Both sides are the same" in told(RUNS["quiet"], NOISE_FLOOR, "cpu")
+    assert "8 pairs counted; off started first in 4 of them." in shown
+    assert "Both sides are the same" in explanation_text(RUNS["quiet"], NOISE_FLOOR, "cpu")
 
 
-def test_revisions_are_told_as_such() -> None:
+def test_revisions_are_named() -> None:
     cells = tuple(
         replace(
             one,
@@ -121,10 +121,10 @@ def test_revisions_are_told_as_such() -> None:
         for one in plan(("faster",))
     )
     run = honest(cells=cells)
-    shown = told(run, "faster", "cpu")
+    shown = explanation_text(run, "faster", "cpu")
     assert "Side A, base, is revision v1; side B, head, v2." in shown
     assert "Medians: base " in shown
-    shown = told(
+    shown = explanation_text(
         gate(revisions=replace(COMPARED, head=replace(COMPARED.head, modified=True))), "head", "cpu"
     )
     assert "Base is aaaaaaa (main), head is bbbbbbb with changes." in shown
@@ -133,27 +133,30 @@ def test_revisions_are_told_as_such() -> None:
 # -- pairs that were lost
 
 
-def test_each_lost_pair_is_told_with_its_reason() -> None:
-    assert "Pair 2 was lost, not measured: on: exit status 1; its last lines: oh no." in told(
-        RUNS["lossy"], "faster", "cpu"
+def test_each_lost_pair_has_its_reason() -> None:
+    assert (
+        "Pair 2 was lost, not measured: on: exit status 1; its last lines: oh no."
+        in explanation_text(RUNS["lossy"], "faster", "cpu")
     )
-    assert "Pair 3 was lost, answers differ: the transcripts differ." in told(
+    assert "Pair 3 was lost, answers differ: the transcripts differ." in explanation_text(
         RUNS["lossy"], "idle", "cpu"
     )
-    assert "Pair 0 was lost" not in told(RUNS["lossy"], "slower", "cpu")
+    assert "Pair 0 was lost" not in explanation_text(RUNS["lossy"], "slower", "cpu")
 
 
 def test_a_cell_that_was_given_up() -> None:
     run = honest(lost={("faster", pair): "crash" for pair in range(60)})
-    shown = told(run, "faster", "cpu")
-    assert "So many pairs were lost, 3 more than counted" in shown
+    shown = explanation_text(run, "faster", "cpu")
+    assert "stopped this row because 3 more pairs were lost than counted" in shown
     assert "nothing to judge: not measured" in shown
     assert "None: the first look is after 8 pairs, and 0 counted." in shown
 
 
-def test_of_many_lost_pairs_the_rest_is_counted() -> None:
-    run = honest(noise=0.1, pairs=None, lost={("idle", 2 * pair): "crash" for pair in range(1, 18)})
-    shown = told(run, "idle", "cpu")
+def test_many_lost_pairs_are_listed_and_counted() -> None:
+    run = honest(
+        noise=0.055, pairs=None, lost={("idle", 2 * pair): "crash" for pair in range(1, 18)}
+    )
+    shown = explanation_text(run, "idle", "cpu")
     assert shown.count("was lost, not measured") == 10
     assert re.search(r"\d more pairs were lost", shown)
 
@@ -168,56 +171,64 @@ def test_pairs_for_other_metrics_change_no_verdict() -> None:
     assert later
     for row in later:
         more = row.pairs.measured - row.judgement.look
-        assert f"The {more} that came after were taken for other metrics" in told(
+        assert f"Other metrics of the same pairs needed {more} more pairs" in explanation_text(
             run, row.contrast, row.metric
         )
 
 
 @pytest.mark.parametrize(
-    ("stopped", "said"),
+    ("stopped", "message"),
     [
-        ("budget", "The budget of the run was spent."),
+        ("budget", "The time budget of the run was used up."),
         ("interrupted", "The run was interrupted."),
-        ("error", "The run was broken off"),
+        ("error", "An error stopped the run."),
     ],
 )
-def test_a_run_that_ended_early(stopped: str, said: str) -> None:
+def test_a_run_that_ended_early(stopped: str, message: str) -> None:
     run = honest(noise=0.2, pairs=None)
     few = tuple(sample for sample in run.samples if sample.pair < 10)
     cut = replace(run, samples=few, stopped=stopped)
-    assert said in told(cut, "idle", "cpu")
+    assert message in explanation_text(cut, "idle", "cpu")
 
 
-def test_other_ways_to_end() -> None:
-    noisy = told(honest(noise=0.2, pairs=None), "idle", "cpu")
-    assert "That is the rule's last look." in noisy
-    assert re.search(r"open\. With this spread, a mean from \d+ % on would have", noisy)
-    assert re.search(r"shows effects from \d+ % on in 95 % of rows", noisy)
-    assert "The run allowed 12 pairs." in told(honest(noise=0.2), "idle", "cpu")
-    one = told(honest(pairs=1, noise_pairs=0), "idle", "cpu")
+def test_other_reasons_to_stop() -> None:
+    hopeless = explanation_text(honest(noise=0.2, pairs=None), "idle", "cpu")
+    assert "the chance of a verdict at its last look was" in hopeless
+    noisy = explanation_text(honest(noise=0.065, pairs=None, toggles=("idle",)), "idle", "cpu")
+    assert "That was the last look of the rule." in noisy
+    assert re.search(r"open\. With this spread, a mean of \d+ % or more would be", noisy)
+    assert re.search(r"detects effects of \d+ % or more in 95 % of rows", noisy)
+    assert "The run allowed 12 pairs." in explanation_text(
+        honest(noise=0.05, precision=0.001), "idle", "cpu"
+    )
+    one = explanation_text(honest(pairs=1, noise_pairs=0), "idle", "cpu")
     assert "The run allowed 1 pair." in one
     assert "The mean log ratio of the one pair is" in one
-    assert "set beforehand" in told(RUNS["fixed"], "idle", "cpu")
-    assert "narrow as asked for, 5 % to each side" in told(RUNS["narrow"], "idle", "cpu")
-    assert "A/A pairs come before all others, 8" in told(RUNS["quiet"], NOISE_FLOOR, "cpu")
+    assert "fixed before the run" in explanation_text(RUNS["fixed"], "idle", "cpu")
+    assert "reached the requested precision, ±5 %" in explanation_text(
+        RUNS["narrow"], "idle", "cpu"
+    )
+    assert "A/A pairs come first, at most 8" in explanation_text(RUNS["quiet"], NOISE_FLOOR, "cpu")
 
 
-def test_a_regression_must_stand_in_fresh_pairs() -> None:
+def test_a_regression_must_be_confirmed_by_fresh_pairs() -> None:
     cells = tuple(both for one in plan() for both in _with_fresh(one))
     again = f"slower {CONFIRMING}"
     run = honest(cells=cells, effects=EFFECTS | {again: 1.5})
     for contrast in ("slower", "faster"):
-        assert ("as many fresh pairs" in told(run, contrast, "cpu")) == (contrast == "slower")
-    stands = r"8 of 8 were measured, with a ratio of 1\.\d+ and p = \S+: it stands"
-    assert re.search(stands, told(run, "slower", "cpu"))
-    chance = told(honest(cells=cells, effects=EFFECTS | {again: 1.0}), "slower", "cpu")
-    assert re.search(r"8 of 8 were measured, .* and p = \S+: it does not stand", chance)
+        assert ("as many fresh pairs" in explanation_text(run, contrast, "cpu")) == (
+            contrast == "slower"
+        )
+    stands = r"8 of 8 were measured, with a ratio of 1\.\d+ and p = \S+: confirmed"
+    assert re.search(stands, explanation_text(run, "slower", "cpu"))
+    chance = explanation_text(honest(cells=cells, effects=EFFECTS | {again: 1.0}), "slower", "cpu")
+    assert re.search(r"8 of 8 were measured, .* and p = \S+: not confirmed", chance)
     without = replace(
         run, samples=tuple(s for s in run.samples if not s.contrast.endswith(CONFIRMING))
     )
-    shown = told(without, "slower", "cpu")
-    assert "0 of 8 were measured: too few to tell, so that it is inconclusive." in shown
-    assert "rule's last look" not in shown
+    shown = explanation_text(without, "slower", "cpu")
+    assert "0 of 8 were measured: too few to confirm it, so the row is inconclusive." in shown
+    assert "the last look of the rule" not in shown
     assert {key.contrast for key in rows(run)} == {NOISE_FLOOR, "faster", "slower", "idle"}
 
 
@@ -228,33 +239,33 @@ def _with_fresh(one: Cell) -> list[Cell]:
 # -- gated, and not
 
 
-def test_who_is_gated_and_why_not() -> None:
+def test_a_row_is_gated_or_the_reason_is_given() -> None:
     quiet, noisy = RUNS["quiet"], honest(noise=0.5, pairs=None)
-    assert "This row is gated" in told(quiet, "idle", "wall")
-    assert "not gated, for its sides are equal" in told(quiet, NOISE_FLOOR, "wall")
-    assert "cannot show effects under 10 %" in told(noisy, "idle", "wall")
+    assert "This row is gated" in explanation_text(quiet, "idle", "wall")
+    assert "not gated, because its sides are equal" in explanation_text(quiet, NOISE_FLOOR, "wall")
+    assert "cannot detect effects under 10 %" in explanation_text(noisy, "idle", "wall")
 
 
-def test_equal_sides_that_differ_forbid_every_verdict() -> None:
-    shown = told(honest(effects=EFFECTS | {NOISE_FLOOR: 1.3}), "faster", "cpu")
-    assert "equal sides do not come out equal" in shown
-    assert re.search(r"B is \+\d\d\.\d % off A", shown)
+def test_differing_a_a_sides_prevent_verdicts() -> None:
+    shown = explanation_text(honest(effects=EFFECTS | {NOISE_FLOOR: 1.3}), "faster", "cpu")
+    assert "the A/A sides differ" in shown
+    assert re.search(r"B differs from an equal A by \+\d\d\.\d %", shown)
     assert shown.startswith("work / faster / cpu: not measured")
 
 
-def test_no_verdict_is_claimed_from_few_pairs() -> None:
+def test_few_pairs_get_no_verdict() -> None:
     run = RUNS["smoke"]
     explained = explain(run, RowKey("work", "faster", "cpu"), run.header.limits, claimed=False)
-    assert headline(explained).endswith(": no verdict is claimed")
-    assert "too few pairs" in story(explained)["Why it ended so"][-1]
+    assert headline(explained).endswith(": too few pairs for a verdict")
+    assert "too few pairs" in story(explained)["Conclusion"][-1]
 
 
 def test_counts_and_minimum() -> None:
-    shown = told(RUNS["quiet"], "idle", "requests")
-    assert "After 2 pairs: neither side has varied" in shown
+    shown = explanation_text(RUNS["quiet"], "idle", "requests")
+    assert "After 2 pairs: neither side varies" in shown
     assert "Counts have no noise floor." in shown
-    memory = told(RUNS["quiet"], "idle", "peak_rss")
-    assert "A difference of up to 65.5 kB is nothing" in memory
+    memory = explanation_text(RUNS["quiet"], "idle", "peak_rss")
+    assert "A difference of up to 65.5 kB counts as none" in memory
     assert "the rule's is 2 %" in memory
 
 
@@ -264,8 +275,8 @@ def test_values_without_a_ratio() -> None:
         replace(sample, metrics=sample.metrics | {"cpu": 0.0 if sample.side == "A" else 1.0})
         for sample in run.samples
     )
-    shown = told(replace(run, samples=zero), "idle", "cpu")
-    assert "so that there is no ratio" in shown
+    shown = explanation_text(replace(run, samples=zero), "idle", "cpu")
+    assert "There is no ratio, because some values are zero" in shown
     assert "there is no ratio, and some pairs differ by more than 0 µs: not measured." in shown
 
 
@@ -275,25 +286,29 @@ def test_pairs_without_a_value_are_counted() -> None:
         replace(s, metrics={k: v for k, v in s.metrics.items() if k != "cpu" or s.pair != 1})
         for s in run.samples
     )
-    assert "1 of these pairs had no value" in told(replace(run, samples=without), "idle", "cpu")
+    assert "1 of these pairs had no value" in explanation_text(
+        replace(run, samples=without), "idle", "cpu"
+    )
 
 
-def test_a_verdict_that_the_samples_do_not_give_is_told() -> None:
+def test_a_verdict_that_the_samples_contradict_is_reported() -> None:
     run = RUNS["quiet"]
     rows_changed = tuple(
         replace(row, judgement=replace(row.judgement, verdict="regression"))
         for row in run.comparisons
     )
-    shown = told(replace(run, comparisons=rows_changed), "faster", "cpu")
-    assert "The file says regression, its samples say improvement" in shown
-    assert "The file says nothing" in told(replace(run, comparisons=()), "faster", "cpu")
-    assert "The file says" not in told(run, "faster", "cpu")
+    shown = explanation_text(replace(run, comparisons=rows_changed), "faster", "cpu")
+    assert "The file says regression, but its samples give improvement" in shown
+    assert "The file says nothing" in explanation_text(
+        replace(run, comparisons=()), "faster", "cpu"
+    )
+    assert "The file says" not in explanation_text(run, "faster", "cpu")
 
 
 # -- strangers and widths
 
 
-def test_a_stranger_gets_nothing_through() -> None:
+def test_untrusted_text_is_escaped() -> None:
     (one, *_) = plan(("faster",))
     arm = replace(one.contrast.a, toggles={NASTY: True, "x" * 200: False})
     contrast = replace(one.contrast, name=NASTY, b=arm)
@@ -311,7 +326,7 @@ def test_a_stranger_gets_nothing_through() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_story_fits(width: int) -> None:
+def test_the_explanation_fits_the_width(width: int) -> None:
     for key in rows(RUNS["noisy"]):
         shown = text(explain(RUNS["noisy"], key, RUNS["noisy"].header.limits), width)
         assert max(map(len, shown.splitlines())) <= width
@@ -327,7 +342,7 @@ def run_file(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_the_command_tells_one_row(run_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_explains_one_row(run_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", run_file, "work", "faster", "cpu"]) == 0
     assert capsys.readouterr().out == text(found(RUNS["quiet"], "faster", "cpu")) + "\n"
 
@@ -352,7 +367,7 @@ def test_without_a_metric_it_lists_rows(run_file: str, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["wrk"], "no scenario 'wrk'; did you mean work?"),
         (["work", "fastr"], "no toggle 'fastr'; did you mean faster?"),
@@ -361,11 +376,11 @@ def test_without_a_metric_it_lists_rows(run_file: str, capsys: pytest.CaptureFix
         (["", "faster"], "no scenario ''"),
     ],
 )
-def test_an_unknown_name_is_answered_with_near_ones(
-    names: list[str], said: str, run_file: str, capsys: pytest.CaptureFixture[str]
+def test_an_unknown_name_gets_suggestions(
+    names: list[str], message: str, run_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["explain", run_file, *names]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_as_json(run_file: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -386,4 +401,4 @@ def test_a_run_without_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     )
     write_run(tmp_path / "run.json", empty)
     assert main(["explain", str(tmp_path / "run.json"), "work"]) == 4
-    assert "nothing was planned" in capsys.readouterr().err
+    assert "no comparison was planned" in capsys.readouterr().err

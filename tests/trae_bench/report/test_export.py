@@ -1,4 +1,4 @@
-"""Other tools read what is written for them: the tools themselves where they are there."""
+"""Other tools can read the exports; tested with the tools that are installed."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ from trae_bench.storage.run_file import write_run
 replace = msgspec.structs.replace
 JSON_FORMATS = [name for name in FORMATS if name != "csv"]
 
-# Bencher's, as published at https://bencher.dev/bmf.json, and closed: nothing else is in it.
+# Bencher's schema from https://bencher.dev/bmf.json, closed to unknown fields.
 BMF = {
     "type": "object",
     "minProperties": 1,
@@ -60,7 +60,7 @@ def parsed(format: str, side: Side | None = None) -> Any:
 
 
 def values(contrast: str, metric: str, side: Side) -> list[float]:
-    """Of all pairs but the warming and the lost ones."""
+    """Values of all pairs except warm-up and lost ones."""
 
     def good(one: Sample) -> bool:
         lost = {("slower", 3), ("idle", 2)}
@@ -81,7 +81,7 @@ def tool(*args: object) -> str:
 
 @pytest.fixture
 def both(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, Path]:
-    """Files of the two sides."""
+    """An export of each side."""
     off, on = tmp_path / "off.json", tmp_path / "on.json"
     off.write_text(export(run(), request.param, "A"))
     on.write_text(export(run(), request.param, "B"))
@@ -107,7 +107,7 @@ def test_pyperf_reads_back_the_values(tmp_path: Path) -> None:
     memory = suite.get_benchmark("work/idle/peak_rss/off")
     assert (memory.get_unit(), memory.format_value(memory.mean())[-3:]) == ("byte", "MiB")
     assert suite.get_benchmark("work/idle/requests/off").get_values()[0] == 17
-    # pyperf takes every value for a cost; a rate would be judged the wrong way round.
+    # In pyperf lower is always better, so a rate would be judged in the wrong direction.
     assert "steps_per_second" not in " ".join(suite.get_benchmark_names())
 
 
@@ -151,7 +151,7 @@ def test_pytest_benchmark_compares_the_sides(both: tuple[Path, Path], tmp_path: 
     assert {row["name"].split("/")[2] for row in rows} == {"cpu", "wall"}
 
 
-def test_pytest_benchmarks_figures_are_its_own() -> None:
+def test_statistics_equal_those_of_pytest_benchmark() -> None:
     stats = pytest.importorskip("pytest_benchmark.stats")
     for bench in parsed("pytest-benchmark")["benchmarks"]:
         theirs = stats.Stats()
@@ -178,7 +178,7 @@ def test_bencher_gets_nanoseconds_bytes_and_ratios() -> None:
     assert ratio["lower_value"] < ratio["value"] < ratio["upper_value"]
 
 
-def test_github_action_gets_one_direction_a_file() -> None:
+def test_a_github_action_file_has_one_direction() -> None:
     smaller, bigger = parsed("github-action", "B"), parsed("github-action-bigger", "B")
     assert {entry["name"].split("/")[2] for entry in bigger} == {"steps_per_second"}
     assert "steps_per_second" not in {entry["name"].split("/")[2] for entry in smaller}
@@ -203,7 +203,7 @@ def test_hyperfine_gets_wall_times_of_serial_pairs() -> None:
         assert 0 < result["user"] < result["mean"]
 
 
-def test_csv_has_every_figure_and_says_which_count() -> None:
+def test_csv_has_every_value_and_marks_counted_pairs() -> None:
     rows = list(csv.DictReader(io.StringIO(export(run(), "csv"))))
     assert tuple(rows[0]) == CSV_COLUMNS
     figures = [row for row in rows if row["metric"]]
@@ -222,7 +222,7 @@ def test_csv_has_every_figure_and_says_which_count() -> None:
 
 
 @pytest.mark.parametrize("format", JSON_FORMATS)
-def test_one_side_goes_without_its_word(format: str) -> None:
+def test_one_side_has_no_word_for_its_side(format: str) -> None:
     if format == "hyperfine":
         assert len(parsed(format, "A")["results"]) == len(TOGGLES)
     else:
@@ -234,7 +234,7 @@ def test_one_side_goes_without_its_word(format: str) -> None:
     ("made", "there", "elsewhere"),
     [(run, ("off", "on"), ("base", "head")), (gate, ("base", "head"), ("off", "on"))],
 )
-def test_a_side_that_the_run_does_not_have_is_refused(
+def test_a_side_that_the_run_does_not_have_is_rejected(
     made: Callable[[], RunFile],
     there: tuple[str, str],
     elsewhere: tuple[str, str],
@@ -246,9 +246,9 @@ def test_a_side_that_the_run_does_not_have_is_refused(
     for side, letter in zip(there, "AB", strict=True):
         assert main([*command, side]) == 0
         rows = csv.DictReader(io.StringIO(capsys.readouterr().out))
-        told = [(row["side"], row["contrast"]) for row in rows]
-        assert {of_side for of_side, _ in told} == {letter}
-        assert NOISE_FLOOR not in {contrast for _, contrast in told}
+        exported = [(row["side"], row["contrast"]) for row in rows]
+        assert {of_side for of_side, _ in exported} == {letter}
+        assert NOISE_FLOOR not in {contrast for _, contrast in exported}
     for side in elsewhere:
         assert main([*command, side]) == 2
         out, err = capsys.readouterr()
@@ -256,7 +256,9 @@ def test_a_side_that_the_run_does_not_have_is_refused(
         assert f"the sides of this run are {there[0]} and {there[1]}" in err
 
 
-def test_a_written_export_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_written_export_prints_its_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run(tmp_path / "run.json", run())
     out = tmp_path / "run.csv"
     assert main(["export", str(tmp_path / "run.json"), "--format", "csv", "--out", str(out)]) == 0
@@ -265,23 +267,23 @@ def test_a_written_export_says_where(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("format", JSON_FORMATS)
-def test_where_there_is_nothing_it_is_said(format: str) -> None:
+def test_a_run_without_values_is_rejected(format: str) -> None:
     empty = replace(run(), samples=(), comparisons=())
-    with pytest.raises(CannotMeasure, match="nothing in this run"):
+    with pytest.raises(CannotMeasure, match="this run has no value that"):
         export(empty, format)
 
 
 @pytest.mark.parametrize("format", JSON_FORMATS)
 def test_two_rows_never_share_a_name(format: str) -> None:
-    """Two scenarios that differ only in a mark that other tools must not see."""
+    """Two scenario names that differ only in a mark that `for_name` replaces."""
     twins = honest(cells=plan(("idle",), "a|b") + plan(("idle",), "a<b"), noise_pairs=1)
     with pytest.raises(BadRunFile, match=r"a_b.*idle"):
         export(twins, format)
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_figures_without_end_are_refused_or_exported_whole(format: str) -> None:
-    """Numbers that a file can hold, and a sum or a product of them cannot."""
+def test_values_that_overflow_are_rejected_or_exported(format: str) -> None:
+    """Valid numbers whose sum or product overflows."""
     large = tuple(
         replace(one, metrics=dict.fromkeys(one.metrics, 1.7e308)) for one in run().samples
     )

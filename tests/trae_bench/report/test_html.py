@@ -1,4 +1,4 @@
-"""The page: complete, harmless, small, and the same for the same runs."""
+"""The HTML page: complete, safe, small and reproducible."""
 
 import base64
 import hashlib
@@ -50,7 +50,7 @@ VOID_TAGS = {"meta", "link", "input"}
 
 
 class Reader(HTMLParser):
-    """What a page is made of; closes what it opens, or fails."""
+    """Collects the elements of a page. Fails if an element is not closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ def text() -> str:
 
 
 def rows_of(made: str) -> list[list[str]]:
-    """Texts of the cells of the table, row by row; the bar's is empty."""
+    """The cell texts of the table by row; the cell of a bar is empty."""
     found = re.search(r'<table id="table".*?<tbody>(.*?)</tbody>', made, re.DOTALL)
     assert found
     return [
@@ -115,7 +115,7 @@ def embedded(made: str) -> Any:
     return json.loads(found[1])
 
 
-# -- what is on it
+# -- content
 
 
 def test_the_verdict_comes_first() -> None:
@@ -125,8 +125,8 @@ def test_the_verdict_comes_first() -> None:
     places = ("<h1>", "A/A noise", '<span class="place">', 'id="effects"')
     assert sorted(places, key=made.index) == list(places)
     out = re.findall(r'<li class="(\w+)"><span class="verdict">(.*?)</span>', made)
-    told = [verdict for _, verdict in out]
-    assert told == ["answers differ", *["regression"] * 3, *["improvement"] * 3]
+    verdicts = [verdict for _, verdict in out]
+    assert verdicts == ["answers differ", *["regression"] * 3, *["improvement"] * 3]
     counts = re.findall(r'<b class="n">(\d+)</b> <span class="verdict">(.*?)</span>', made)
     assert ("3", "regressions") in counts
 
@@ -140,7 +140,7 @@ def test_a_row_of_the_table_is_a_row_of_the_run() -> None:
         assert cells[3:] == [*figures, "", saved, verdict]
 
 
-def test_what_is_too_short_or_of_two_levels_claims_nothing() -> None:
+def test_short_runs_and_two_level_designs_have_no_verdicts() -> None:
     short = page([Source("run.json", run(), claimed=False)])
     fixed = replace(run(), header=replace(run().header, design="factorial"))
     for made in (short, page([Source("run.json", fixed)])):
@@ -150,7 +150,7 @@ def test_what_is_too_short_or_of_two_levels_claims_nothing() -> None:
         assert "3 regressions" not in made
 
 
-def test_what_a_verdict_rests_on_is_noted() -> None:
+def test_a_verdict_has_a_note() -> None:
     row = next(row for row in run().comparisons if row.judgement.verdict == "regression")
     assert row.estimate is not None
     again = Confirmation(False, 8, 0.5, row.estimate, Pairs(7, 0, 0))
@@ -165,18 +165,18 @@ def test_what_a_verdict_rests_on_is_noted() -> None:
     assert [each.note for each in shown] == ["", "for information", f"not {fresh}", fresh]
 
 
-def test_machine_commit_and_versions_are_told() -> None:
+def test_machine_commit_and_versions_are_shown() -> None:
     code = {"commit": "abc", "dirty": True}
     machine = {"cpu": "a fast one", "cores": 4, "memory": 8e9}
     changed = replace(run(), header=replace(run().header, code=code, machine=machine))
     facts = dict(overview(Source("run.json", changed)).facts)
-    assert facts["Commit"] == "abc, with changes that are not committed"
+    assert facts["Commit"] == "abc, with uncommitted changes"
     assert facts["Machine"] == "4 x a fast one, 8 GB of memory"
     assert facts["Versions"] == "trae-bench 0.1.0"
     bare = replace(run(), header=replace(run().header, code={}, machine={}))
-    told = dict(overview(Source("run.json", bare)).facts)
-    assert told["Commit"] == "unknown"
-    assert told["Machine"] == "? x unknown processor"
+    facts = dict(overview(Source("run.json", bare)).facts)
+    assert facts["Commit"] == "unknown"
+    assert facts["Machine"] == "? x unknown processor"
 
 
 def test_several_runs_share_a_table() -> None:
@@ -190,29 +190,29 @@ def test_several_runs_share_a_table() -> None:
     Reader(made)
 
 
-def test_files_of_one_name_are_told_apart() -> None:
+def test_files_with_the_same_name_are_numbered() -> None:
     made = page([Source("run.json", run()), Source("run.json", run())])
     assert {row[0] for row in rows_of(made)} == {"1: run", "2: run"}
 
 
-def test_revisions_have_names_of_their_own() -> None:
+def test_revisions_are_named_base_and_head() -> None:
     cells = tuple(_of_revisions(one) for one in plan(("idle",)))
     made = page([Source("run.json", honest(cells=cells))])
     heads = re.findall(r'data-key="\w+">(\w+)<', made)
     assert heads[3:5] == ["base", "head"]
-    assert "Two revisions were compared" in made
+    assert "The run compares two revisions" in made
 
 
-def test_a_gate_is_told_in_its_sentence_and_its_details() -> None:
+def test_a_gate_has_its_sentence_and_its_details() -> None:
     found = gate(1.1, revisions=replace(COMPARED, new={"later": "no such toggle"}))
-    told = unescape(page([Source("run.json", found)]))
-    assert f"<h1>{gate_text.sentence(found)}</h1>" in told
+    shown = unescape(page([Source("run.json", found)]))
+    assert f"<h1>{gate_text.sentence(found)}</h1>" in shown
     details = list(gate_text.details(found))
     assert len(details) == 5
-    assert all(line in told for line in details)
+    assert all(line in shown for line in details)
 
 
-def test_what_is_not_gated_does_not_stand_out_in_a_gate() -> None:
+def test_ungated_rows_do_not_stand_out_in_a_gate() -> None:
     found = gate(1.1)
     assert "regression" in {each.verdict for each in overview(Source("", found)).standing_out}
     noisy = tuple(replace(row, gated=False) for row in found.comparisons)
@@ -225,14 +225,14 @@ def _of_revisions(one: Cell) -> Cell:
     return replace(one, contrast=Contrast(contrast.name, a, b))
 
 
-def test_a_run_of_nothing_has_a_page() -> None:
+def test_an_empty_run_has_a_page() -> None:
     made = page([Source("run.json", replace(run(), comparisons=(), samples=(), noise=()))])
     assert "Nothing was compared." in made
     assert "<h1>Nothing could be measured</h1>" in made
     Reader(made)
 
 
-# -- pairs in their order
+# -- pairs in order
 
 
 def test_lost_pairs_are_marked() -> None:
@@ -255,8 +255,8 @@ def test_a_plot_without_room_is_counted(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("trae_bench.report.html.pairs.MAX_PLOTS", 4)
     made = page([Source("a", run()), Source("b", run())])
     assert made.count("<figcaption>") == 4
-    assert "16 more plots would not fit" in made
-    assert "20 more plots would not fit" in made
+    assert "16 plots were left out" in made
+    assert "20 plots were left out" in made
 
 
 ratios = st.floats(-3, 3)
@@ -265,7 +265,7 @@ ratios = st.floats(-3, 3)
 @given(
     st.lists(st.one_of(ratios, st.sampled_from(["void", "lost", None])), min_size=1, max_size=70)
 )
-def test_dots_stand_where_the_ratios_are(marks: list[Any]) -> None:
+def test_dots_are_at_the_ratios(marks: list[Any]) -> None:
     plot = svg.pairs_plot(marks, 0.0, Interval(-0.01, 0.01), 0.02, "")
     (path,) = re.findall(r'<path class="dot" d="(.*?)"', plot)
     x = y = 0
@@ -277,7 +277,7 @@ def test_dots_stand_where_the_ratios_are(marks: list[Any]) -> None:
     assert len(places) == len(known)
     assert all(40 <= x <= 240 and 0 <= y <= 84 for x, y in places)
     assert sorted(x for x, _ in places) == [x for x, _ in places]
-    # Upwards is more.
+    # A higher value is higher in the plot.
     heights = [y for _, (_, y) in sorted(zip(known, places, strict=True), key=lambda e: e[0])]
     assert heights == sorted(heights, reverse=True)
     assert plot.count("l4 4l-4 4l-4-4z") == marks.count("void")
@@ -285,13 +285,13 @@ def test_dots_stand_where_the_ratios_are(marks: list[Any]) -> None:
 
 
 @given(st.floats(0, 1e300))
-def test_a_scale_ends_at_a_round_ratio_beyond_all(largest: float) -> None:
+def test_a_scale_ends_at_a_round_ratio(largest: float) -> None:
     end = svg.limit(largest)
     assert end >= min(largest, math.log(1e6)) - 1e-6
     assert math.isclose(math.exp(end), float(f"{math.exp(end):.3g}"))
 
 
-def test_a_count_that_changed_does_not_lie_in_a_band() -> None:
+def test_a_changed_count_has_no_band() -> None:
     found = Source("run.json", run())
     of_metric = {row.metric: band(found, row) for row in found.run.comparisons}
     assert of_metric["cpu"] == pytest.approx(math.log1p(0.02))
@@ -304,7 +304,7 @@ def test_a_count_that_changed_does_not_lie_in_a_band() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(0, 2)), max_size=40))
-def test_most_intervals_fit_on_the_scale_of_the_bars(found: list[tuple[float, float]]) -> None:
+def test_most_intervals_fit_the_scale_of_the_bars(found: list[tuple[float, float]]) -> None:
     intervals = [Interval(low, low + width) for low, width in found]
     scale = svg.bar_scale(intervals)
     fit = [each for each in intervals if scale.low <= each.low and each.high <= scale.high]
@@ -316,11 +316,11 @@ def test_most_intervals_fit_on_the_scale_of_the_bars(found: list[tuple[float, fl
         assert all(-8 <= number <= 160 for number in numbers)
 
 
-# -- whose doing it is
+# -- attribution
 
 
 def designed(design: str, terms: dict[frozenset[str], float], k: int = 2) -> Source:
-    """A run of a design whose toggles do what `terms` say."""
+    """A run of a design with the effects `terms`."""
     made = list(rows(terms, design, k=k, n=8, noise=(0.001,)))
     cells = tuple(Cell("work", contrast, "duet", ("cpu",)) for contrast, _ in made)
     samples = tuple(
@@ -335,12 +335,12 @@ def designed(design: str, terms: dict[frozenset[str], float], k: int = 2) -> Sou
 
 
 HELP = {frozenset("a"): math.log(0.5), frozenset("b"): math.log(0.8)}
-MEDDLING = HELP | {frozenset("ab"): math.log(1.5)}
+INTERACTING = HELP | {frozenset("ab"): math.log(1.5)}
 
 
 @pytest.mark.parametrize("design", ["both", "factorial"])
-def test_steps_lead_from_none_to_the_whole(design: str) -> None:
-    (share,) = shares(designed(design, MEDDLING)).shares
+def test_steps_lead_from_all_off_to_all_on(design: str) -> None:
+    (share,) = shares(designed(design, INTERACTING)).shares
     assert share.route == "alone"
     assert [step.name for step in share.steps[:2]] == ["a", "b"]
     assert [step.kind for step in share.steps[:2]] == ["improvement"] * 2
@@ -349,22 +349,22 @@ def test_steps_lead_from_none_to_the_whole(design: str) -> None:
     assert gap.figures[0].startswith("1.50")
     assert whole.figures[0].startswith("0.60")
     assert gap.kind == "regression"
-    assert any("together they give less than apart" in each for each in share.sentences)
+    assert any("the toggles give less together than each alone" in text for text in share.sentences)
     bars = [re.search(r'class="step" d="M(\S+) 3H([^v]*)v', str(s.bar)) for s in share.steps]
     a, b, all_of_them, missed, _ = [(float(m[1]), float(m[2])) for m in bars if m]
-    # Each begins where the last one ended, to the left of it.
+    # Each step starts at the end of the last one, to its left.
     assert b[1] == a[0]
     assert all_of_them[0] == b[0] == missed[0]
 
 
-def test_what_adds_up_is_said_to() -> None:
+def test_agreement_with_all_on_is_reported() -> None:
     (share,) = shares(designed("both", HELP)).shares
-    assert any("they agree within the interval" in each for each in share.sentences)
+    assert any("they agree within the interval" in text for text in share.sentences)
     assert share.steps[3].kind == "open"
 
 
 def test_pairs_of_toggles_are_in_a_matrix() -> None:
-    (share,) = shares(designed("factorial", MEDDLING, k=3)).shares
+    (share,) = shares(designed("factorial", INTERACTING, k=3)).shares
     assert share.matrix is not None
     assert share.matrix.toggles == ("b", "c")
     (a, of_a), (b, of_b) = share.matrix.rows
@@ -375,8 +375,8 @@ def test_pairs_of_toggles_are_in_a_matrix() -> None:
     assert [kind for _, kind in (of_a[1], of_b[1])] == ["open", "open"]
 
 
-def test_pairs_that_cannot_be_told_apart_share_a_number() -> None:
-    source = designed("fraction", MEDDLING, k=5)
+def test_pairs_that_share_a_figure_share_a_number() -> None:
+    source = designed("fraction", INTERACTING, k=5)
     (share,) = shares(source).shares
     assert share.matrix is not None
     marks = re.findall(
@@ -384,10 +384,10 @@ def test_pairs_that_cannot_be_told_apart_share_a_number() -> None:
     )
     assert set(Counter(marks).values()) == {2}
     assert [each[:3] for each in share.matrix.shared] == sorted(set(marks))
-    assert "one figure, for they cannot be told apart" in page([source])
+    assert "one figure, because this design cannot separate them" in page([source])
 
 
-def test_one_toggle_at_a_time_has_no_shares() -> None:
+def test_a_design_of_single_toggles_has_no_attribution() -> None:
     found = shares(designed("add-one", HELP))
     assert not found.shares
     assert "--design both" in found.notes[0]
@@ -397,7 +397,7 @@ def test_one_toggle_at_a_time_has_no_shares() -> None:
 
 
 def long_runs(*lengths: int, hold: bool = False, metrics: tuple[str, ...] = ()) -> Source:
-    """Sessions of some lengths whose baseline takes 1 ms more a step with every 100 of them."""
+    """Sessions of several lengths; a baseline step takes 1 ms more for every 100 steps."""
     metrics = metrics or ("step_overhead", "agent_rss")
     cells, samples = [], []
     for number, steps in enumerate(lengths):
@@ -435,16 +435,16 @@ def test_lengths_of_one_scenario_make_a_curve() -> None:
     assert found.missing == ()
 
 
-def test_only_what_differs_in_length_alone_is_joined() -> None:
+def test_a_curve_joins_rows_that_differ_only_in_length() -> None:
     found = growth(long_runs(200, 1000, hold=True))
     assert found.curves == ()
     assert len(found.lines) == 4
     assert found.missing[0].startswith("No curve")
 
 
-def test_what_is_missing_is_said() -> None:
-    (said,) = growth(Source("run.json", run())).missing
-    assert "tells nothing of growth" in said
+def test_missing_curves_are_explained() -> None:
+    (sentence,) = growth(Source("run.json", run())).missing
+    assert "does not show growth" in sentence
     no_memory = growth(long_runs(200, 1000, metrics=("step_overhead",)))
     assert [each[:9] for each in no_memory.missing] == ["No memory"]
     no_time = growth(long_runs(200, 1000, metrics=("agent_rss",)))
@@ -465,10 +465,10 @@ def test_the_raw_data_are_those_of_the_run() -> None:
     assert of_cell["void"]["3"].startswith("not measured: on: exit status 1")
     for metric, columns in of_cell["metrics"].items():
         (row,) = (r for r in run().comparisons if (r.contrast, r.metric) == ("idle", metric))
-        told = dict(zip(made["row"], columns["row"], strict=True))
-        assert told["verdict"] == row.judgement.verdict
+        items = dict(zip(made["row"], columns["row"], strict=True))
+        assert items["verdict"] == row.judgement.verdict
         assert row.estimate is not None
-        assert math.isclose(told["median_a"], row.estimate.a, rel_tol=1e-4)
+        assert math.isclose(items["median_a"], row.estimate.a, rel_tol=1e-4)
         for side in ("a", "b"):
             values = {
                 one.pair: one.metrics.get(metric)
@@ -483,7 +483,7 @@ def test_the_raw_data_are_those_of_the_run() -> None:
     assert 0 not in of_cell["pairs"]
 
 
-def test_whole_numbers_stay_whole() -> None:
+def test_integers_stay_integers() -> None:
     (found,) = embedded(text())["runs"]
     values = [
         value
@@ -494,7 +494,7 @@ def test_whole_numbers_stay_whole() -> None:
     assert all(isinstance(value, int) and value >= 30_998_528 for value in values)
 
 
-# -- harmless
+# -- untrusted text
 
 
 ALLOWED_LINKS = re.compile(r"#[a-z]+(-\d+)?|data:,")
@@ -502,12 +502,14 @@ ALLOWED_LINKS = re.compile(r"#[a-z]+(-\d+)?|data:,")
 
 @cache
 def honest_kinds() -> set[tuple[str, str]]:
-    several = page([Source("", run()), designed("fraction", MEDDLING, k=5), long_runs(200, 1000)])
+    several = page(
+        [Source("", run()), designed("fraction", INTERACTING, k=5), long_runs(200, 1000)]
+    )
     return Reader(several).kinds | Reader(text()).kinds
 
 
 def harmless(made: str) -> None:
-    """Nothing on the page is of any kind that an honest page does not have."""
+    """The page has only elements and attributes that a page without planted text has."""
     found = Reader(made)
     assert found.kinds <= honest_kinds()
     assert not {name for _, name in found.kinds if name.startswith("on") or name == "style"}
@@ -538,33 +540,33 @@ PLANTS = [
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-def test_what_is_planted_in_every_text_does_nothing(plant: str) -> None:
+def test_text_planted_everywhere_is_escaped(plant: str) -> None:
     made = msgspec.convert(planted(document(), lambda old: old and old[:40] + plant), RunFile)
     text = page([Source("run" + plant, made)])
     harmless(text)
     assert embedded(text)["runs"][0]["file"] == "run" + plant
-    # Nor is it taken for part of the template.
+    # The template does not interpret it.
     assert "{{ 7 * 7 }}" not in plant or "7 * 7" in text
 
 
 @given(st.text(max_size=80))
 @examples(25)
-def test_whatever_is_planted_does_nothing(plant: str) -> None:
+def test_any_planted_text_is_escaped(plant: str) -> None:
     text = plant.encode("utf-8", "replace").decode()
     made = msgspec.convert(planted(document(), lambda old: old and old[:40] + text), RunFile)
     harmless(page([Source("run.json", made)]))
 
 
 @pytest.mark.parametrize("design", ["both", "factorial", "fraction"])
-def test_what_is_planted_in_toggles_does_nothing(design: str) -> None:
-    made = json.loads(msgspec.json.encode(designed(design, MEDDLING, k=5).run))
+def test_text_planted_in_toggles_is_escaped(design: str) -> None:
+    made = json.loads(msgspec.json.encode(designed(design, INTERACTING, k=5).run))
     nasty = planted(made, lambda old: old and old[:40] + PLANT)
     text = page([Source("run.json", msgspec.convert(nasty, RunFile))])
     harmless(text)
     assert 'class="steps"' in text
 
 
-def test_what_is_written_on_a_picture_does_nothing() -> None:
+def test_text_of_a_plot_is_escaped() -> None:
     points = [svg.Point(1, 1, 2), svg.Point(2, 2, 3)]
     nasty = "\"><script>'&\u202e"
     drawn = svg.curve(points, (3, nasty), (nasty, nasty), nasty)
@@ -573,7 +575,7 @@ def test_what_is_written_on_a_picture_does_nothing() -> None:
     assert drawn.count('"') == 2 * drawn.count('="')
 
 
-def test_names_without_end_are_cut() -> None:
+def test_long_names_are_cut() -> None:
     made = planted(document(), lambda old: (old + "<" * 8000)[:200])
     made["header"]["command"] = "<" * 8000
     for each in made["comparisons"]:
@@ -584,7 +586,7 @@ def test_names_without_end_are_cut() -> None:
     assert len(text) < 2_000_000
 
 
-def test_a_page_of_any_number_of_rows_is_bounded() -> None:
+def test_the_size_of_a_page_is_bounded() -> None:
     rows = [replace(row, scenario=f"s{n}") for n in range(500) for row in run().comparisons]
     cells = [replace(one, scenario=f"s{n}") for n in range(500) for one in run().header.cells]
     head = replace(run().header, cells=tuple(cells))
@@ -594,7 +596,7 @@ def test_a_page_of_any_number_of_rows_is_bounded() -> None:
     assert len(made) < 4_000_000
 
 
-def test_the_policy_lets_in_what_the_page_has_and_nothing_else() -> None:
+def test_the_policy_allows_only_the_content_of_the_page() -> None:
     found = Reader(text())
     (policy,) = (
         each["content"] or ""
@@ -620,9 +622,9 @@ def _sha256(text: str) -> str:
 # -- for everybody
 
 
-def test_what_a_screen_reader_needs_is_there() -> None:
+def test_the_page_has_labels_for_screen_readers() -> None:
     made = page(
-        [Source("one.json", run()), designed("factorial", MEDDLING, k=3), long_runs(200, 1000)]
+        [Source("one.json", run()), designed("factorial", INTERACTING, k=3), long_runs(200, 1000)]
     )
     found = Reader(made)
     ids = [attrs["id"] for _, attrs in found.tags if "id" in attrs]
@@ -646,7 +648,7 @@ def test_what_a_screen_reader_needs_is_there() -> None:
 
 
 def test_a_full_run_is_less_than_two_megabytes() -> None:
-    """5,000 samples of 25 figures each, all of them compared."""
+    """A run of 5,000 samples with 25 values each, all compared."""
     metrics = {m.name: m for m in list(METRICS.values()) if m.probe == "plain"}
     metrics = dict(list(metrics.items())[:25])
     serial = tuple(name for name, metric in metrics.items() if metric.mode == "serial")
@@ -693,14 +695,14 @@ def test_a_full_run_is_less_than_two_megabytes() -> None:
     assert kept == sum(len(one.metrics) for one in cells) * 48
 
 
-def test_values_without_room_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_left_out_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     everything = sum(
         len(each[side])
         for of_cell in embedded(text())["runs"][0]["cells"]
         for each in of_cell["metrics"].values()
         for side in "ab"
     )
-    monkeypatch.setattr(raw, "MAX_FIGURES", 100)
+    monkeypatch.setattr(raw, "MAX_VALUES", 100)
     made, left_out = raw.document([Source("run.json", run())])
     kept = sum(
         len(each[side])
@@ -714,7 +716,7 @@ def test_values_without_room_are_counted(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    write_run(path, designed("factorial", MEDDLING, k=3).run)
+    write_run(path, designed("factorial", INTERACTING, k=3).run)
     code = "import sys; from trae_bench.cli import main; sys.exit(main(sys.argv[1:]))"
     pages = set()
     for seed in ("1", "2"):
@@ -740,7 +742,7 @@ def stored(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_command_writes_a_page_and_says_where(
+def test_the_command_writes_a_page_and_prints_its_path(
     stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "page.html"
@@ -749,14 +751,14 @@ def test_the_command_writes_a_page_and_says_where(
     assert capsys.readouterr().err == f"Page: {out}\n"
 
 
-def test_a_page_goes_with_other_reports(stored: Path, tmp_path: Path) -> None:
+def test_a_page_can_be_combined_with_other_reports(stored: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "page.html", tmp_path / "comment.md"
-    assert main(["report", str(stored), "--html", str(out), "--comment", str(other)]) == 0
+    assert main(["report", str(stored), "--html", str(out), "--markdown", str(other)]) == 0
     assert out.exists()
     assert other.exists()
 
 
-def test_several_runs_go_with_a_page_only(
+def test_several_runs_need_a_page(
     stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     twice, out = [str(stored), str(stored)], tmp_path / "page.html"
@@ -765,7 +767,7 @@ def test_several_runs_go_with_a_page_only(
     out.unlink()
     for others in (
         [],
-        ["--comment", "-"],
+        ["--markdown", "-"],
         ["--junit", "-"],
         ["--html", str(out), "--junit", "-"],
         ["--json"],
@@ -777,7 +779,7 @@ def test_several_runs_go_with_a_page_only(
     assert not out.exists()
 
 
-def test_without_jinja2_the_remedy_is_told(
+def test_without_jinja2_the_error_names_the_extra(
     stored: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -790,7 +792,7 @@ def test_without_jinja2_the_remedy_is_told(
     assert not (tmp_path / "page.html").exists()
 
 
-def test_nothing_is_imported_before_it_is_needed() -> None:
+def test_imports_are_lazy() -> None:
     code = "import sys, trae_bench.report.html; print('jinja2' in sys.modules)"
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(

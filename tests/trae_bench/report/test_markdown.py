@@ -1,4 +1,4 @@
-"""The comment: verdict first, table folded, short enough for any run."""
+"""The Markdown comment: verdict first, table folded, below the limit for any run."""
 
 import html
 import re
@@ -12,7 +12,7 @@ from trae_bench.metrics import METRICS
 from trae_bench.model.result import Pairs
 from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_markdown, markdown_text
-from trae_bench.report.text.markdown import MARKER, MOST, comment, headline
+from trae_bench.report.text.markdown import MARKER, MAX_COMMENT, comment, headline
 
 replace = msgspec.structs.replace
 
@@ -49,13 +49,13 @@ def test_the_verdict_comes_first_and_the_table_is_folded() -> None:
     assert lines[fold + 1] == ""  # or GitHub takes the table for plain text
 
 
-def test_figures_machine_and_commit_are_told() -> None:
+def test_figures_machine_and_commit_are_shown() -> None:
     text = comment(run())
     assert re.search(r"slower</code> / <code>cpu</code>: \d+ ms → \d+ ms, ratio 1\.\d+", text)
     assert "<code>0123456789</code>, on <code>2 x an ordinary one, 8.59 GB of memory</code>" in text
     assert lines_before_the_rows(text)[3].startswith("<code>A/A noise&#58; cpu")
     dirty = replace(run(), header=replace(run().header, code={"commit": "a", "dirty": True}))
-    assert "not committed" in comment(dirty)
+    assert "uncommitted changes" in comment(dirty)
 
 
 def for_information(run: RunFile) -> RunFile:
@@ -67,13 +67,13 @@ def lines_before_the_rows(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("made", "claimed", "said"),
+    ("made", "claimed", "message"),
     [
         (run, True, "3 regressions"),
-        (run, False, "no verdicts"),
+        (run, False, "too few pairs for verdicts"),
         (lambda: honest(toggles=("faster",)), True, "no regression, 3 improvements"),
         (lambda: honest(toggles=("idle",), noise=0.2), True, "no regression"),
-        (lambda: for_information(run()), True, "no verdict that counts"),
+        (lambda: for_information(run()), True, "no gated verdict"),
         (lambda: honest(toggles=("idle",)), True, "no regression"),
         (lossy, True, "the two sides give different answers"),
         (lossy, False, "the two sides give different answers"),
@@ -81,12 +81,12 @@ def lines_before_the_rows(text: str) -> list[str]:
         (lambda: replace(run(), comparisons=()), True, "nothing could be measured"),
     ],
 )
-def test_headline(made: object, claimed: bool, said: str) -> None:
+def test_headline(made: object, claimed: bool, message: str) -> None:
     assert callable(made)
-    assert headline(made(), claimed=claimed).startswith(said)
+    assert headline(made(), claimed=claimed).startswith(message)
 
 
-def test_lost_pairs_are_told_with_a_reason() -> None:
+def test_lost_pairs_have_a_reason() -> None:
     text = comment(lossy())
     (line,) = (line for line in text.splitlines() if "duet pairs lost" in line and "idle" in line)
     assert line.startswith("- 1 duet pairs lost (not measured)")
@@ -94,7 +94,7 @@ def test_lost_pairs_are_told_with_a_reason() -> None:
     assert "answers differ" in text
 
 
-def test_lost_pairs_of_a_probe_are_told_apart() -> None:
+def test_lost_pairs_of_a_probe_are_listed_separately() -> None:
     head = crashed().header
     watched = {"peak_rss": replace(head.metrics["peak_rss"], probe="memory")}
     run = replace(crashed(), header=replace(head, metrics=head.metrics | watched))
@@ -113,14 +113,14 @@ def test_metrics_that_are_too_noisy_are_all_named() -> None:
     assert all(f"{name}," in text or f"{name}<" in text for name in names)
 
 
-def test_no_verdict_is_claimed_from_few_pairs() -> None:
+def test_few_pairs_get_no_verdict() -> None:
     text = comment(run(), claimed=False)
     assert "**regression**" not in text
     assert "| regression |" not in text
 
 
-def test_the_largest_run_still_fits() -> None:
-    """A thousand rows with the longest of names, each character of which takes six."""
+def test_the_largest_run_fits() -> None:
+    """A thousand rows with the longest names, in which each character takes six."""
     rows = [
         replace(
             row,
@@ -133,8 +133,8 @@ def test_the_largest_run_still_fits() -> None:
     ]
     huge = replace(run(), comparisons=tuple(rows))
     text = comment(huge)
-    assert len(text) < MOST
-    assert len(text) > MOST * 0.7
+    assert len(text) < MAX_COMMENT
+    assert len(text) > MAX_COMMENT * 0.7
     assert text.count("<details>") == text.count("</details>") == 1
     shown, left = len(re.findall(r"^\| <code>", text, re.M)), re.search(r"(\d+) more rows", text)
     assert left is not None
@@ -143,7 +143,7 @@ def test_the_largest_run_still_fits() -> None:
     assert "- and 290 more: **regression**" in text
 
 
-def test_the_longest_facts_still_fit() -> None:
+def test_the_longest_facts_fit() -> None:
     facts = dict.fromkeys(("cpu", "cores", "kernel", "python"), "|" * 8000)
     header = replace(
         run().header,
@@ -153,7 +153,7 @@ def test_the_longest_facts_still_fit() -> None:
         metrics=run().header.metrics | {"|" * 200: METRICS["cpu"]},
     )
     noise = tuple(replace(floor, metric="|" * 200) for floor in run().noise)
-    assert len(comment(replace(run(), header=header, noise=noise))) < MOST
+    assert len(comment(replace(run(), header=header, noise=noise))) < MAX_COMMENT
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ def test_the_longest_facts_still_fit() -> None:
         ("a\nb", "a&#92;x0ab"),
     ],
 )
-def test_markdown_has_nothing_to_act_on(text: str, shown: str) -> None:
+def test_text_is_escaped_for_markdown(text: str, shown: str) -> None:
     assert markdown_text(text) == shown
     assert for_markdown(text) == f"<code>{shown}</code>"
 
 
-def test_nobody_is_mentioned_and_nothing_referred_to() -> None:
-    """GitHub looks for names and numbers when entities are characters again, but not in code."""
+def test_mentions_and_references_are_prevented() -> None:
+    """GitHub decodes entities before it looks for names and numbers, except in code."""
     text = "@me o/r#1 GH-12 gh-1 HIGH-5"
     assert html.unescape(markdown_text(text)) == (
         "@\u200bme o/r#\u200b1 GH\u200b-12 gh\u200b-1 HIGH-5"
@@ -186,5 +186,5 @@ def test_nobody_is_mentioned_and_nothing_referred_to() -> None:
     assert for_markdown(text) == "<code>&#64;me o/r&#35;1 GH-12 gh-1 HIGH-5</code>"
 
 
-def test_no_text_is_no_code() -> None:
+def test_an_empty_text_stays_empty() -> None:
     assert for_markdown("") == ""

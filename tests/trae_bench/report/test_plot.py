@@ -1,4 +1,4 @@
-"""Pictures: the same bytes each time, every row on them, and a name is only a name."""
+"""Plots: reproducible, complete, and safe with untrusted names."""
 
 import re
 import struct
@@ -16,26 +16,26 @@ from trae_bench.cli import main
 from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.model.result import Comparison, Interval
 from trae_bench.model.run import RunFile
-from trae_bench.report.plot import Kind, Shown, picture
+from trae_bench.report.plot import Kind, RowFilter, picture
 from trae_bench.storage.run_file import write_run
 
 matplotlib = pytest.importorskip("matplotlib")
 
 RUN = honest()
-ONE_ROW = Shown(scenario="work", toggle="idle", metric="wall")
-KINDS: tuple[tuple[Kind, Shown], ...] = (
-    ("effects", Shown()),
+ONE_ROW = RowFilter(scenario="work", toggle="idle", metric="wall")
+KINDS: tuple[tuple[Kind, RowFilter], ...] = (
+    ("effects", RowFilter()),
     ("pairs", ONE_ROW),
-    ("noise", Shown()),
+    ("noise", RowFilter()),
 )
 
 
-def svg(run: RunFile = RUN, kind: Kind = "effects", shown: Shown | None = None) -> str:
-    return picture({"run": run}, kind, "svg", shown or Shown()).decode()
+def svg(run: RunFile = RUN, kind: Kind = "effects", shown: RowFilter | None = None) -> str:
+    return picture({"run": run}, kind, "svg", shown or RowFilter()).decode()
 
 
 def texts(drawn: str) -> list[str]:
-    """What is written: matplotlib leaves it in a comment before the outlines."""
+    """The texts of a plot, which matplotlib writes as comments before their outlines."""
     return [text.strip() for text in re.findall(r"<!-- (.*?) -->", drawn, re.DOTALL)]
 
 
@@ -48,11 +48,11 @@ def chunks(png: bytes) -> dict[bytes, bytes]:
     return found
 
 
-# -- the same each time
+# -- reproducible
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    """Also in another process, whose hashes differ, and whose user likes it colourful."""
+    """Also in a process with another hash seed and other matplotlib settings."""
     write_run(tmp_path / "run.json", RUN)
     (tmp_path / "matplotlibrc").write_text("font.size: 20\naxes.facecolor: red\n")
     row = ["--scenario=work", "--toggle=idle", "--metric=wall"]
@@ -68,7 +68,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / f"{kind}.png").read_bytes() == picture({"": RUN}, kind, "png", shown)
 
 
-def test_no_date_and_no_version_is_in_it() -> None:
+def test_a_plot_has_no_date_and_no_version() -> None:
     drawn = svg()
     assert "dc:date" not in drawn
     assert matplotlib.__version__ not in drawn
@@ -76,16 +76,16 @@ def test_no_date_and_no_version_is_in_it() -> None:
     assert set(chunks(png)) <= {b"IHDR", b"pHYs", b"IDAT", b"IEND"}
 
 
-def test_the_settings_of_others_are_left_alone() -> None:
+def test_the_settings_of_matplotlib_are_restored() -> None:
     before = dict(matplotlib.rcParams)
     svg()
     assert dict(matplotlib.rcParams) == before
 
 
-# -- what is on it
+# -- content
 
 
-def test_every_row_is_on_it() -> None:
+def test_every_row_is_drawn() -> None:
     shown = texts(svg())
     rows = [row for row in RUN.comparisons if row.contrast != "A/A"]
     for metric in {row.metric for row in rows}:
@@ -93,21 +93,21 @@ def test_every_row_is_on_it() -> None:
         assert sum(text.split(" (")[0] == metric for text in shown) == of_metric
     assert {"work / faster", "work / slower", "work / idle"} <= set(shown)
     assert {"improvement", "regression", "equivalent"} <= set(shown)
-    assert "steps_per_second (more is better)" in shown
+    assert "steps_per_second (higher is better)" in shown
 
 
-def test_filters_leave_the_others_out() -> None:
-    shown = texts(svg(shown=Shown(toggle="faster", metric="cpu")))
+def test_filters_select_rows() -> None:
+    shown = texts(svg(shown=RowFilter(toggle="faster", metric="cpu")))
     assert "cpu" in shown
     assert not {"wall", "work / idle"} & set(shown)
 
 
-def test_several_runs_are_told_apart() -> None:
+def test_several_runs_are_named() -> None:
     drawn = picture({"old": RUN, "new": RUN}, "effects", "svg").decode()
     assert {"work / faster  (old)", "work / faster  (new)"} <= set(texts(drawn))
 
 
-def test_a_short_run_has_no_verdicts_on_it() -> None:
+def test_a_short_run_has_no_verdicts() -> None:
     drawn = picture({"run": RUN}, "effects", "svg", claimed=False).decode()
     assert "too few pairs for a verdict" in texts(drawn)
     assert "improvement" not in drawn
@@ -116,7 +116,7 @@ def test_a_short_run_has_no_verdicts_on_it() -> None:
 def test_the_pairs_of_one_row() -> None:
     shown = texts(svg(kind="pairs", shown=ONE_ROW))
     assert any(text.startswith("work / idle / wall: ") for text in shown)
-    with pytest.raises(UsageError, match="15 rows fit"):
+    with pytest.raises(UsageError, match="15 rows match"):
         svg(kind="pairs")
 
 
@@ -129,7 +129,7 @@ def axis_of(drawn: str) -> list[float]:
     return [float(text) for text in texts(drawn) if re.fullmatch(r"[\d.]+", text)]
 
 
-def test_a_mark_without_an_interval_is_within_the_picture() -> None:
+def test_a_mark_without_an_interval_is_within_the_axes() -> None:
     rows = tuple(
         replace(row, estimate=row.estimate and replace(row.estimate, interval=None))
         for row in RUN.comparisons
@@ -139,62 +139,62 @@ def test_a_mark_without_an_interval_is_within_the_picture() -> None:
 
 
 def bands(drawn: str) -> int:
-    """Each is closed, as lines are not."""
+    """Bands are closed paths, lines are not."""
     return len(re.findall(r'id="FillBetweenPolyCollection_\d+"', drawn))
 
 
-def test_no_change_of_a_count_is_under_a_band() -> None:
-    assert bands(svg(shown=Shown(metric="cpu"))) == 3
-    assert bands(svg(shown=Shown(metric="requests"))) == 0
+def test_exact_counts_have_no_band() -> None:
+    assert bands(svg(shown=RowFilter(metric="cpu"))) == 3
+    assert bands(svg(shown=RowFilter(metric="requests"))) == 0
 
 
-def test_the_pairs_are_marked_where_the_rule_looks() -> None:
+def test_the_ticks_are_at_the_looks() -> None:
     drawn = svg(kind="pairs", shown=ONE_ROW)
     assert [each for each in axis_of(drawn) if each > 1.5] == [8]
     assert texts(drawn).count("1") == 1  # of the ratios
 
 
-def test_noise_is_that_of_pairs_of_equal_sides() -> None:
-    with pytest.raises(UsageError, match="A/A pairs, which no toggle has"):
-        svg(kind="noise", shown=Shown(toggle="idle"))
-    with pytest.raises(UsageError, match="no A/A pairs"):
+def test_noise_is_that_of_a_a_pairs() -> None:
+    with pytest.raises(UsageError, match="A/A pairs, which have no toggle"):
+        svg(kind="noise", shown=RowFilter(toggle="idle"))
+    with pytest.raises(UsageError, match="no metric with A/A pairs varies"):
         svg(replace(RUN, noise=()), "noise")
-    svg(kind="noise", shown=Shown(toggle="A/A"))
+    svg(kind="noise", shown=RowFilter(toggle="A/A"))
 
 
-def test_where_there_is_nothing_to_draw() -> None:
-    with pytest.raises(UsageError, match="no row fits"):
-        svg(shown=Shown(scenario="other"))
+def test_nothing_to_draw_is_an_error() -> None:
+    with pytest.raises(UsageError, match="no row matches"):
+        svg(shown=RowFilter(scenario="other"))
     zero = tuple(replace(sample, metrics=sample.metrics | {"cpu": 0.0}) for sample in RUN.samples)
     with pytest.raises(CannotMeasure, match="has a ratio"):
         picture({"run": replace(RUN, samples=zero)}, "pairs", "svg",
-                Shown(toggle="idle", metric="cpu"))  # fmt: skip
+                RowFilter(toggle="idle", metric="cpu"))  # fmt: skip
 
 
 def test_a_row_that_the_plan_does_not_have() -> None:
     strange = replace(RUN.comparisons[-1], contrast="strange")
     with pytest.raises(CannotMeasure, match="nothing to draw"):
-        svg(replace(RUN, comparisons=(strange,)), "pairs", Shown(toggle="strange"))
+        svg(replace(RUN, comparisons=(strange,)), "pairs", RowFilter(toggle="strange"))
 
 
-def test_more_rows_than_a_picture_can_show() -> None:
+def test_too_many_rows_are_rejected() -> None:
     many = replace(RUN, comparisons=RUN.comparisons * 20)
-    with pytest.raises(UsageError, match="300 rows are more than"):
+    with pytest.raises(UsageError, match="300 rows match"):
         svg(many)
 
 
-def test_rows_without_figures_are_told_so() -> None:
+def test_rows_without_a_ratio_are_labelled() -> None:
     unmeasured = replace(RUN, samples=(), comparisons=tuple(
         replace(row, estimate=None) for row in RUN.comparisons
     ))  # fmt: skip
     assert texts(svg(unmeasured)).count("no ratio") == 15
 
 
-# -- strangers
+# -- untrusted names
 
 
 @pytest.mark.parametrize("name", ["$x^2$", r"$\frac{", NASTY, "日本", "_hidden", "x" * 200, "<b>&"])
-def test_a_name_is_only_a_name(name: str) -> None:
+def test_untrusted_names_are_escaped(name: str) -> None:
     cells = tuple(
         replace(one, contrast=replace(one.contrast, name=name)) for one in plan(("faster",))[2:]
     )
@@ -218,7 +218,7 @@ def test_a_name_is_only_a_name(name: str) -> None:
         assert heading == r"work / \u65e5\u672c"
 
 
-def test_wild_figures_are_drawn_within_the_picture() -> None:
+def test_extreme_values_are_drawn_within_the_axes() -> None:
     wild = replace(
         RUN,
         comparisons=tuple(map(wilder, RUN.comparisons)),
@@ -241,13 +241,13 @@ def wilder(row: Comparison) -> Comparison:
 # -- dark pages
 
 
-def test_a_dark_page_gets_its_own_colours() -> None:
+def test_a_dark_page_has_other_colours() -> None:
     drawn = svg()
     style = re.search(r"<style>@media \(prefers-color-scheme: dark\)\{(.*?)\}</style>", drawn)
     assert style is not None
     replaced = set(re.findall(r'\[style\*="((?:fill|stroke): #\w+)"\]', style[1]))
     used = set(re.findall(r"(?:fill|stroke): #[0-9a-f]{6}", drawn.split("</style>", 1)[1]))
-    # What is not replaced is the colour of a verdict.
+    # The other colours are those of verdicts.
     assert {each.split()[1] for each in used - replaced} <= {
         "#009e73", "#d55e00", "#3b8fd0", "#8a8f98",
     }  # fmt: skip
@@ -265,7 +265,7 @@ def run_file(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--out", "picture.gif"], "ends in .svg or .png"),
         (["--out", "p.svg", "--toggle", "fastr"], "no toggle 'fastr'; did you mean faster?"),
@@ -274,14 +274,14 @@ def run_file(tmp_path: Path) -> str:
         (["--out", "p.svg", "--kind", "pairs"], "--scenario, --toggle and --metric"),
     ],
 )
-def test_what_cannot_be_drawn_is_said(
-    arguments: list[str], said: str, run_file: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_selections_are_rejected(
+    arguments: list[str], message: str, run_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plot", run_file, *arguments]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_without_matplotlib_it_says_what_to_install(
+def test_without_matplotlib_the_error_names_the_extra(
     run_file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -289,7 +289,7 @@ def test_without_matplotlib_it_says_what_to_install(
     assert 'pip install "trae-bench[report]"' in capsys.readouterr().err
 
 
-def test_runs_of_one_name_are_told_apart(
+def test_runs_with_the_same_name_are_numbered(
     tmp_path: Path, run_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other" / "run.json"

@@ -1,4 +1,4 @@
-"""Scenarios as people read them."""
+"""Scenarios as text."""
 
 import pytest
 
@@ -58,16 +58,15 @@ full
   Shows all there is.
 
 Metrics    cpu, wall
-Toggles    fast, other held off
+Toggles    fast, other always off
 Provider   openai_chat, over loopback, HTTP/2 with TLS, thinks 500 ms
-           (lognormal, spread 0.4), 40 ms away and back, 1,000,000 bytes a
-           second, streamed, 20 characters an event, one every 10 ms
-Faults     request 2: status 529, try again after 1.5 s; request 3: connection
-           reset
+           (lognormal, spread 0.4), round trip 40 ms, 1,000,000 bytes/s,
+           streamed, 20 characters per event, one every 10 ms
+Faults     request 2: status 529, retry after 1.5 s; request 3: connection reset
 Workspace  200 generated files of 2,000 to 40,000 bytes (src/file_{n}.py); a.txt
 Load       20 sessions, 5 at a time
-Subject    500 models in its json config file; run 2 times in one home, the last
-           one measured
+Subject    500 models in a json config file; run 2 times in one home directory,
+           the last run is measured
 
 Task
   Do it in {workspace}.
@@ -91,10 +90,10 @@ Session
         > view range=null
         > task_done
 
-Afterwards
+Expected
   exits 0: test -f a
   b is "two\\n"
-  the agent says: well"""
+  final answer: well"""
 
 
 def test_everything_is_shown() -> None:
@@ -103,12 +102,12 @@ def test_everything_is_shown() -> None:
 
 @pytest.mark.parametrize("name", sorted(catalogue()))
 @pytest.mark.parametrize("width", [80, 120])
-def test_shipped_scenarios_keep_within_their_width(name: str, width: int) -> None:
+def test_shipped_scenarios_fit_the_width(name: str, width: int) -> None:
     lines = session_text(load(find(name)), width).splitlines()
     assert max(map(len, lines)) <= width
     assert not any(line != line.rstrip() for line in lines)
 
 
-def test_a_long_name_of_a_tool_is_no_trouble() -> None:
+def test_a_long_tool_name_is_shown() -> None:
     long = FULL.replace('tool = "bash"', f'tool = "{"t" * 200}"')
     assert "t" * 50 in session_text(parse(long))

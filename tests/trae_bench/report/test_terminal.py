@@ -1,4 +1,4 @@
-"""What people read: fits the width, says what the rows say, and lets nothing through."""
+"""Terminal output: it fits the width, agrees with the rows, and escapes untrusted text."""
 
 import io
 import re
@@ -16,7 +16,7 @@ from tests.trae_bench.runs import honest, plan, plan_of, worked_out
 from tests.trae_bench.stats.test_analysis import PLAN, run
 from tests.trae_bench.storage.test_run_file import run_file
 from trae_bench.cli import main
-from trae_bench.cli.common import takes
+from trae_bench.cli.common import can_encode
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Metric
@@ -28,10 +28,12 @@ from trae_bench.report.text.markdown import comment
 from trae_bench.report.text.progress import ProgressLine, clock, line
 from trae_bench.report.text.sparkline import ASCII, BLOCKS, sparkline
 from trae_bench.report.text.terminal import (
+    VERDICTS,
     cells_of,
     change_in,
     closing,
     effect_shown,
+    headings,
     noise_line,
     noise_lines,
     quantity,
@@ -77,19 +79,19 @@ def comparison(
 
 
 @given(st.text(), st.integers(1, 50))
-def test_nothing_that_a_terminal_acts_on_gets_through(text: str, longest: int) -> None:
-    shown = for_terminal(text, longest)
+def test_control_characters_are_escaped(text: str, limit: int) -> None:
+    shown = for_terminal(text, limit)
     assert not FORBIDDEN.search(shown)
     assert all(char == " " or unicodedata.category(char)[0] not in "CZ" for char in shown)
 
 
 @given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S"]), max_size=200))
-def test_plain_text_stays_as_it_is(text: str) -> None:
+def test_plain_text_is_unchanged(text: str) -> None:
     assume("::" not in text and "##" not in text)
     assert for_terminal(text) == text
 
 
-def test_what_a_ci_runner_would_act_on_is_broken_up() -> None:
+def test_commands_of_ci_runners_are_escaped() -> None:
     assert for_terminal("::error::x ##[group] a:b #1") == ":\\x3aerror:\\x3ax #\\x23[group] a:b #1"
 
 
@@ -97,7 +99,7 @@ def test_long_text_is_cut() -> None:
     assert for_terminal("x" * 1000, 10) == "x" * 9 + "…"
 
 
-def test_a_stranger_gets_nothing_into_the_table() -> None:
+def test_the_table_escapes_untrusted_text() -> None:
     rows = [comparison(scenario=NASTY, contrast=NASTY, metric=NASTY, reasons=(NASTY,))]
     metric = Metric(NASTY, NASTY, "lower", "duet", NASTY)
     shown = table(rows, {NASTY: metric}, width=200)
@@ -111,7 +113,7 @@ def with_noise(floor: NoiseEstimate) -> RunFile:
     return msgspec.structs.replace(run, header=header, noise=(floor,), comparisons=())
 
 
-def test_a_stranger_gets_nothing_into_the_other_lines() -> None:
+def test_other_lines_escape_untrusted_text() -> None:
     floor = NoiseEstimate(NASTY, NASTY, 8, 0.01, 0.0, 0.02)
     nasty_cell = cell(NASTY, scenario=NASTY, metrics=(NASTY,))
     stream = io.StringIO()
@@ -147,24 +149,52 @@ def test_columns_are_wrapped_and_never_cut() -> None:
     ]
 
 
-def test_columns_without_rows_are_their_heads() -> None:
+def test_columns_without_rows_are_their_headings() -> None:
     assert columns(("scenario", "toggle"), [], 60) == "scenario  toggle"
 
 
-def test_sentences_are_as_narrow_as_the_terminal_but_tables_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("columns", [40, 60])
+def test_output_is_as_narrow_as_the_terminal(
+    columns: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_run(tmp_path / "run.json", honest())
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", str(columns))
     assert main(["explain", str(tmp_path / "run.json"), "work", "faster", "cpu"]) == 0
-    assert 50 < max(map(len, capsys.readouterr().out.splitlines())) <= 60
+    assert columns - 10 < max(map(len, capsys.readouterr().out.splitlines())) <= columns
     assert main(["report", str(tmp_path / "run.json")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert table(honest().comparisons, METRICS).splitlines()[0] in lines
-    assert max(map(len, lines[-4:-1])) <= 60
+    *lines, run_file = capsys.readouterr().out.splitlines()
+    assert run_file.startswith("Run file: ")
+    assert max(map(len, lines)) <= columns
 
 
-def test_one_is_told_in_the_singular() -> None:
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [
+        (80, []),
+        (75, []),
+        (74, ["[interval]"]),
+        (60, ["[interval]", "saved"]),
+        (40, ["[interval]", "saved", "off", "on"]),
+    ],
+)
+def test_a_narrow_table_leaves_out_columns_but_no_verdict(width: int, left_out: list[str]) -> None:
+    rows = honest().comparisons
+    lines = table(rows, METRICS, width=width).splitlines()
+    note = f"Columns left out to fit {width}: {', '.join(left_out)}."
+    assert (note in " ".join(lines)) == bool(left_out)
+    shown = [name for name in headings() if name not in left_out]
+    assert lines[0].split() == shown
+    assert max(map(len, lines)) <= width
+    verdicts = [row.judgement.verdict for row in rows if row.contrast != NOISE_FLOOR]
+    ends = [line for line in lines[1:] if line.endswith(tuple(VERDICTS))]
+    assert len(ends) == len(verdicts)
+    assert all(line.endswith(verdict) for line, verdict in zip(ends, verdicts, strict=True))
+
+
+def test_one_is_singular() -> None:
     assert tally(["improvement", "equivalent", "regression", "equivalent"]) == (
         "1 improvement, 1 regression, 2 equivalent"
     )
@@ -178,7 +208,7 @@ def test_one_is_told_in_the_singular() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
-def test_the_table_fits(width: int) -> None:
+def test_the_table_fits_the_width(width: int) -> None:
     rows = comparisons(run(PLAN, 8, 0.5), PLAN, METRICS)
     shown = table(rows, METRICS, width=width)
     assert max(map(len, shown.splitlines())) <= width
@@ -201,13 +231,13 @@ def test_the_widest_table_of_real_metrics_fits_eighty_columns() -> None:
     assert "inconclusive" in shown
 
 
-def test_a_row_says_what_it_found() -> None:
+def test_a_row_has_its_figures() -> None:
     (*_, found) = table([comparison()], METRICS).splitlines()
     assert found.split() == ["cpu", "1.50", "s", "1.20", "s", "0.905", "[0.887", "0.923]", "300",
                              "ms", "improvement"]  # fmt: skip
 
 
-def test_saved_is_positive_where_on_is_better() -> None:
+def test_saved_is_positive_if_on_is_better() -> None:
     faster = msgspec.structs.replace(
         comparison(0.2, metric="steps_per_second"),
         estimate=Estimate(8, 0.2, 0.01, Interval(0.18, 0.22), 4.0, 5.0, 1.0),
@@ -228,7 +258,7 @@ def test_rows_are_grouped_and_the_noise_floor_is_left_out() -> None:
     assert NOISE_FLOOR not in shown
 
 
-def test_lost_pairs_are_told_with_the_reason() -> None:
+def test_lost_pairs_have_the_reason() -> None:
     shown = table([comparison(reasons=("the transcripts differ",))], METRICS)
     assert "(8 duet pairs; 1 lost)" in shown
     assert "answers differ: the transcripts differ" in shown
@@ -243,19 +273,19 @@ def test_no_ratio_and_no_estimate_leave_blanks() -> None:
     assert shown[-1].split() == ["cpu", "not", "measured"]
 
 
-def test_a_change_without_a_ratio_is_told_by_its_values() -> None:
+def test_a_change_without_a_ratio_has_both_values() -> None:
     changes = [change_in(cells_of(comparison(log), METRICS["cpu"], True)) for log in (-0.1, None)]
     assert changes == ["1.50 s → 1.20 s, ratio 0.905 [0.887 0.923]", "1.50 s → 1.20 s"]
 
 
-def test_a_short_run_claims_nothing() -> None:
+def test_a_short_run_has_no_verdicts() -> None:
     rows = comparisons(run(PLAN, 8, 0.5), PLAN, METRICS)
     shown = table(rows, METRICS, claimed=False)
     assert "improvement" not in shown
-    assert "No verdicts are claimed" in closing(run_file(), claimed=False)
+    assert "Too few pairs for verdicts" in closing(run_file(), claimed=False)
 
 
-def test_colour_only_where_asked_and_only_beside_words() -> None:
+def test_colour_is_optional_and_repeats_words() -> None:
     rows = comparisons(run(PLAN, 8, 0.5), PLAN, METRICS)
     plain, coloured = table(rows, METRICS), table(rows, METRICS, colour=True)
     assert "\x1b" not in plain
@@ -263,7 +293,7 @@ def test_colour_only_where_asked_and_only_beside_words() -> None:
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
 
 
-def test_nothing_compared_is_said() -> None:
+def test_an_empty_table_is_a_sentence() -> None:
     assert table([], METRICS) == "Nothing was compared."
     assert "unknown" in noise_line(msgspec.structs.replace(run_file(), noise=()))
 
@@ -300,7 +330,7 @@ def test_savings_have_two_digits() -> None:
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(["s", "B", "1/s", ""]))
-def test_any_quantity_can_be_shown(value: float, unit: str) -> None:
+def test_any_quantity_is_formatted(value: float, unit: str) -> None:
     assert len(quantity(value, unit)) < 20
 
 
@@ -316,8 +346,8 @@ def test_the_noise_line_names_the_worst_scenario() -> None:
     )
 
 
-def test_a_metric_that_is_not_gated_says_so_and_why() -> None:
-    """No smallest effect for one that shows none; and its spread is not always the reason."""
+def test_an_ungated_metric_is_named_with_the_reason() -> None:
+    """It has no smallest effect. Its spread is not always the reason."""
     floors = (
         NoiseEstimate("a", "cpu", 8, 0.03, 0.05, 0.025, "too noisy"),
         NoiseEstimate("a", "wall", 8, 0.125, 0.0, 0.11, "too noisy"),
@@ -325,7 +355,7 @@ def test_a_metric_that_is_not_gated_says_so_and_why() -> None:
     first, second = noise_lines(msgspec.structs.replace(wide_run(), noise=floors))
     only = "for information only in a"
     assert first == f"A/A noise: cpu 3 % ({only}), wall 12 % ({only})"
-    assert second.endswith("a cpu (equal sides came out +5.1 % apart), a wall")
+    assert second.endswith("a cpu (the A/A sides differ by +5.1 %), a wall")
 
 
 def test_only_gated_verdicts_are_counted() -> None:
@@ -334,10 +364,10 @@ def test_only_gated_verdicts_are_counted() -> None:
     assert "for information" not in closing(whole)
     first = next(row for row in counted if row.judgement.verdict == "improvement")
     rows = [msgspec.structs.replace(row, gated=row is not first) for row in whole.comparisons]
-    told = closing(msgspec.structs.replace(whole, comparisons=tuple(rows)))
-    assert "; 1 for information (" in told
+    shown = closing(msgspec.structs.replace(whole, comparisons=tuple(rows)))
+    assert "; 1 for information (" in shown
     gone = sum(row.judgement.verdict == "improvement" for row in counted) - 1
-    assert (f"{gone} improvement" in told) == bool(gone)
+    assert (f"{gone} improvement" in shown) == bool(gone)
 
 
 def test_the_noise_line_of_a_run() -> None:
@@ -349,8 +379,8 @@ def test_the_noise_line_of_a_run() -> None:
     )
 
 
-def test_the_noise_line_allows_for_the_pairs_of_the_run() -> None:
-    """What stands in the file is for the last look, which a short run does not reach."""
+def test_the_noise_line_uses_the_pairs_of_the_run() -> None:
+    """The effect in the file is for the last look, which a short run does not reach."""
     whole = wide_run()
     (floor,) = (each for each in whole.noise if each.metric == "cpu")
 
@@ -368,15 +398,15 @@ def test_the_noise_line_allows_for_the_pairs_of_the_run() -> None:
 
 @pytest.mark.parametrize(
     ("design", "why"),
-    [("add-one", "no verdicts from so few pairs"), ("fraction", "a two-level design tests no")],
+    [("add-one", "too few pairs for verdicts"), ("fraction", "a two-level design does not")],
 )
-def test_a_run_that_shows_no_effects_tells_none(design: str, why: str) -> None:
-    told = noise_line(honest(toggles=("idle",), pairs=3, design=design))
-    assert re.fullmatch(rf"A/A noise: cpu [\d.]+ %, wall [\d.]+ % \({why}.*\)", told)
+def test_a_run_that_tests_no_rows_shows_no_smallest_effect(design: str, why: str) -> None:
+    shown = noise_line(honest(toggles=("idle",), pairs=3, design=design))
+    assert re.fullmatch(rf"A/A noise: cpu [\d.]+ %, wall [\d.]+ % \({why}.*\)", shown)
 
 
-def test_pairs_are_counted_once_whatever_is_read_off_them() -> None:
-    """Requests are counted in the duet's pairs."""
+def test_pairs_are_counted_once_for_all_their_metrics() -> None:
+    """The count of requests uses the pairs of the duet."""
     one = honest(toggles=("idle",))
     rows = [row for row in one.comparisons if row.contrast == "idle"]
     assert {row.mode for row in rows} == {"duet", "serial", "exact"}
@@ -384,28 +414,26 @@ def test_pairs_are_counted_once_whatever_is_read_off_them() -> None:
     assert f"({of_mode['duet'] + of_mode['serial']} pairs in " in closing(one)
 
 
-def test_the_fewest_and_most_pairs_of_a_two_level_design_are_told() -> None:
+def test_a_two_level_design_shows_its_pairs_per_contrast() -> None:
     cells = {"cells": plan_of("fraction", ("faster", "idle"))}
     even = honest(design="fraction", pairs=3, **cells)  # type: ignore[arg-type]
-    assert re.fullmatch(r"9 pairs in [\d:]+; 3 of each contrast\.", closing(even))
+    assert re.fullmatch(r"9 pairs in [\d:]+; 3 per contrast\.", closing(even))
     last = (even.comparisons[-1].contrast, 3)
     less = worked_out(even, [one for one in even.samples if (one.contrast, one.pair) != last])
-    assert re.fullmatch(r"8 pairs in [\d:]+; 2 to 3 of each contrast\.", closing(less))
+    assert re.fullmatch(r"8 pairs in [\d:]+; 2 to 3 per contrast\.", closing(less))
 
 
-def test_the_noise_stands_above_the_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_noise_is_above_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "run.json", honest(noise=0.6))
     for command, first in (("report", " metric"), ("effects", "work / cpu")):
         assert main([command, str(tmp_path / "run.json")]) == 0
         out = capsys.readouterr().out
         assert out.startswith("A/A noise: cpu")
         assert out.count("A/A noise") == 1
-        assert out.index("For information only, too noisy") < out.index(f"\n{first}")
+        assert out.index("For information only, because the noise") < out.index(f"\n{first}")
 
 
-# -- where there is more room
+# -- wide terminals
 
 
 def head_of(shown: str) -> list[str]:
@@ -416,7 +444,7 @@ def wide_run() -> RunFile:
     return honest(noise=0.05, pairs=None)
 
 
-def test_at_eighty_columns_a_run_is_told_as_its_rows_are() -> None:
+def test_at_eighty_columns_a_run_has_the_usual_table() -> None:
     one = wide_run()
     assert run_table(one) == table(one.comparisons, METRICS)
     assert head_of(run_table(one))[-1] == "verdict"
@@ -429,18 +457,18 @@ def test_at_eighty_columns_a_run_is_told_as_its_rows_are() -> None:
         (119, []),
         (120, ["spread", "pairs"]),
         (159, ["spread", "pairs"]),
-        (200, ["spread", "threshold", "p", "looked", "at", "pairs"]),
+        (200, ["spread", "threshold", "p", "look", "pairs"]),
     ],
 )
-def test_a_wide_terminal_shows_more(width: int, more: list[str]) -> None:
+def test_a_wide_terminal_shows_more_columns(width: int, more: list[str]) -> None:
     shown = run_table(wide_run(), width=width)
     usual = ["metric", "off", "on", "ratio", "[interval]", "saved"]
     assert head_of(shown) == [*usual, *more, "verdict"]
     assert max(map(len, shown.splitlines())) <= width
-    assert ("Pairs: each sign" in shown) == ("pairs" in more)
+    assert ("Pairs: one sign" in shown) == ("pairs" in more)
 
 
-def test_of_an_exact_count_any_change_counts() -> None:
+def test_any_change_of_an_exact_count_counts() -> None:
     exact = msgspec.structs.replace(
         comparison(), mode="exact", estimate=Estimate(8, 0.1, 0.0, None, 9, 10, 1)
     )
@@ -450,7 +478,7 @@ def test_of_an_exact_count_any_change_counts() -> None:
     assert " 0 % " in line
 
 
-def test_there_is_a_sign_a_pair() -> None:
+def test_each_pair_has_a_sign() -> None:
     one = honest()
     shown = run_table(one, width=200)
     for row in one.comparisons:
@@ -461,8 +489,8 @@ def test_there_is_a_sign_a_pair() -> None:
         assert sum(line_of_row.count(sign) for sign in BLOCKS) == row.pairs.measured
 
 
-def test_the_signs_are_those_of_the_ratios() -> None:
-    """Half, equal and twice: the ends and the middle of a row that reaches to a factor of 2."""
+def test_signs_follow_the_ratios() -> None:
+    """Ratios of 0.5, 1 and 2 are the ends and the middle of a row that reaches a factor of 2."""
     key = RowKey("work", "fast", "cpu")
     pairs = {key: Row(a=(2.0, 1.0, 1.0), b=(1.0, 1.0, 2.0))}
     shown = table([comparison()], METRICS, width=120, pairs=pairs)
@@ -479,7 +507,7 @@ def test_within_the_threshold_pairs_stay_in_the_middle() -> None:
     assert " ▄▄▄ " in table([comparison()], METRICS, width=120, pairs={key: row})
 
 
-def test_a_threshold_that_is_none_is_no_harm() -> None:
+def test_a_zero_threshold_is_valid() -> None:
     key = RowKey("work", "fast", "cpu")
     odd = msgspec.structs.replace(comparison(), threshold=-1.7e308)
     shown = table([odd], METRICS, width=200, pairs={key: Row(a=(1.0, 1.0), b=(2.0, 0.5))})
@@ -500,22 +528,24 @@ def test_pairs_without_a_ratio_leave_a_blank() -> None:
     st.floats(0, 6),
     st.sampled_from([BLOCKS, ASCII]),
 )
-def test_any_figures_become_signs(values: list[float], most: int, reach: float, signs: str) -> None:
-    shown = sparkline(values, reach=reach, most=most, signs=signs)
-    assert len(shown) <= most
-    assert len(shown) == len(values) or len(values) > most
+def test_any_figures_become_signs(
+    values: list[float], limit: int, reach: float, signs: str
+) -> None:
+    shown = sparkline(values, reach=reach, max_signs=limit, signs=signs)
+    assert len(shown) <= limit
+    assert len(shown) == len(values) or len(values) > limit
     assert set(shown) <= set(signs)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=60))
-def test_larger_figures_never_get_lower_signs(values: list[float]) -> None:
-    heights = [BLOCKS.index(sign) for sign in sparkline(sorted(values), reach=1.0, most=60)]
+def test_larger_values_never_get_lower_signs(values: list[float]) -> None:
+    heights = [BLOCKS.index(sign) for sign in sparkline(sorted(values), reach=1.0, max_signs=60)]
     assert heights == sorted(heights)
 
 
-def test_more_figures_than_room_are_told_by_their_means() -> None:
-    assert sparkline([1.0, 1.0, -1.0, -1.0, 1.0, -1.0], reach=1.0, most=3) == "█▁▄"
-    assert sparkline([], reach=1.0, most=3) == ""
+def test_too_many_values_are_averaged() -> None:
+    assert sparkline([1.0, 1.0, -1.0, -1.0, 1.0, -1.0], reach=1.0, max_signs=3) == "█▁▄"
+    assert sparkline([], reach=1.0, max_signs=3) == ""
 
 
 def test_sides_have_the_names_of_the_run() -> None:
@@ -534,7 +564,7 @@ def test_sides_have_the_names_of_the_run() -> None:
     assert head_of(run_table(honest()))[1:3] == ["off", "on"]
 
 
-def test_pairs_with_a_probe_are_counted_apart() -> None:
+def test_pairs_with_a_probe_are_counted_separately() -> None:
     plain, watched = comparison(), comparison(metric="watched")
     watched = msgspec.structs.replace(watched, pairs=Pairs(3, 0, 0))
     metrics = {
@@ -547,12 +577,12 @@ def test_pairs_with_a_probe_are_counted_apart() -> None:
 @pytest.mark.parametrize(
     ("encoding", "can"), [("utf-8", True), ("ascii", False), ("latin-1", False), ("no such", False)]
 )
-def test_what_a_stream_can_say(encoding: str, can: bool) -> None:
-    assert takes(SimpleNamespace(encoding=encoding), BLOCKS) == can
-    assert not takes(io.StringIO(), BLOCKS)
+def test_a_stream_supports_its_encoding(encoding: str, can: bool) -> None:
+    assert can_encode(SimpleNamespace(encoding=encoding), BLOCKS) == can
+    assert not can_encode(io.StringIO(), BLOCKS)
 
 
-def test_report_uses_the_width_it_has(
+def test_report_uses_the_terminal_width(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "run.json", honest())
@@ -577,7 +607,9 @@ def at(seconds: float, pairs: int = 3) -> Progress:
     return Progress(pairs, cell(), 1, 2, 5, seconds, 30.0)
 
 
-def test_on_a_terminal_one_line_is_redrawn_and_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_one_line_that_is_redrawn_and_cleared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     with ProgressLine(stream, HandClock()) as progress:
@@ -590,7 +622,7 @@ def test_on_a_terminal_one_line_is_redrawn_and_wiped(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
-def test_elsewhere_a_plain_line_now_and_then(
+def test_other_outputs_get_plain_lines_at_intervals(
     stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "dumb")
@@ -604,13 +636,13 @@ def test_elsewhere_a_plain_line_now_and_then(
     assert "\r" not in stream.getvalue()
 
 
-def test_the_line_tells_pairs_time_left_and_cell() -> None:
+def test_the_line_shows_pairs_time_left_and_cell() -> None:
     assert line(at(10.0), 100) == ("[##........] 0:30 left, 3 pairs, 2 open: work fast (duet)")
     assert len(line(at(10.0), 40)) == 40
     assert "starting" in line(Progress(0, cell(), 0, 5, 5, 0.01, 0.0), 80)
 
 
-def test_a_lost_pair_is_told_in_full_once() -> None:
+def test_a_repeated_loss_is_printed_in_full_once() -> None:
     stream = io.StringIO()
     progress = ProgressLine(stream, HandClock())
     for pair, word in enumerate(("boom", "boom", "bang"), 1):
@@ -633,8 +665,8 @@ def test_the_clock_rounds_up() -> None:
     ]
 
 
-def test_sample_without_a_word_is_still_a_lost_pair() -> None:
+def test_a_loss_without_a_reason_is_printed() -> None:
     assert sample(status="failed").problem is None
     stream = io.StringIO()
     ProgressLine(stream, HandClock()).pair_lost(cell(), 1, "")
-    assert "no reason known" in stream.getvalue()
+    assert "unknown reason" in stream.getvalue()

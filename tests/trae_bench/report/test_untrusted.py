@@ -1,5 +1,4 @@
-"""Files of strangers: whatever is in them ends in an answer or a reason, and none of their
-texts reaches a place that would act on it."""
+"""Untrusted files: each gives a result or an error, and no output executes their texts."""
 
 import copy
 import json
@@ -49,7 +48,7 @@ ACTED_ON = re.compile(
     r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
     r"|::error::|##\["
 )
-"""What a terminal or a CI runner would take for more than text."""
+"""Text that a terminal or a CI runner would execute."""
 MODES = "duet serial exact s plain"
 SIDES = "A B lower higher"
 STATES = "ok failed timeout garbage interrupted done budget error"
@@ -67,7 +66,7 @@ WORDS_OF_THE_FORMAT = {
     *design_names(),
     *PROFILES,
 }
-"""Texts that a file cannot choose."""
+"""Texts that the file format defines."""
 
 
 @cache
@@ -82,7 +81,7 @@ def document() -> Any:
 
 @cache
 def of_revisions() -> RunFile:
-    """With all that a gate can tell of: regressions confirmed, a lost pair, a new scenario."""
+    """A gate with confirmed regressions, a lost pair and a new scenario."""
     new = {"later": "no such toggle"}
     head = msgspec.structs.replace(COMPARED.head, modified=True)
     compared = msgspec.structs.replace(COMPARED, own_environments=True, head=head, new=new)
@@ -101,7 +100,7 @@ DOCUMENTS = (document, document_of_revisions)
 
 
 def planted(value: Any, plant: Callable[[str], str]) -> Any:
-    """The document with something planted in every text and every name that is free."""
+    """The document with `plant` applied to every text and every free name."""
     if isinstance(value, str):
         return value if value in WORDS_OF_THE_FORMAT else plant(value)
     if isinstance(value, list):
@@ -119,7 +118,7 @@ def _is_field(key: str, of: dict[str, Any]) -> bool:
 
 
 def _fields_of(value: Any) -> set[str]:
-    """Names of all fields of all structs within."""
+    """The field names of all structs in a value."""
     found: set[str] = set()
     if isinstance(value, msgspec.Struct):
         found.update(value.__struct_fields__)
@@ -138,7 +137,7 @@ _STRUCT_FIELDS = _fields_of(honest(toggles=("idle",), pairs=2)) | _fields_of(of_
 
 
 def shown(run: RunFile) -> dict[str, str]:
-    """Every text that is made of a run, by the place where it is shown."""
+    """Every output of a run by its format."""
     found = {
         "terminal": "\n".join(in_terminal(run)),
         "markdown": markdown.comment(run),
@@ -202,7 +201,7 @@ def harmless(place: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_what_is_planted_in_every_text_acts_nowhere(document: Callable[[], Any]) -> None:
+def test_text_planted_everywhere_is_escaped_in_every_output(document: Callable[[], Any]) -> None:
     made = planted(document(), lambda text: text[:40] + PLANT)
     found = msgspec.convert(made, RunFile)
     assert PLANT in found.header.command
@@ -214,7 +213,7 @@ def test_what_is_planted_in_every_text_acts_nowhere(document: Callable[[], Any])
         assert "work" in text, place
 
 
-def test_what_only_a_gate_has_is_planted_too() -> None:
+def test_text_of_a_gate_is_planted() -> None:
     made = planted(document_of_revisions(), lambda text: text[:40] + PLANT)
     compared = msgspec.convert(made, RunFile).header.revisions
     assert compared is not None
@@ -227,7 +226,9 @@ def test_what_only_a_gate_has_is_planted_too() -> None:
 @pytest.mark.slow
 @given(text=st.text(max_size=60), document=st.sampled_from(DOCUMENTS))
 @examples(40)
-def test_whatever_is_planted_acts_nowhere(text: str, document: Callable[[], Any]) -> None:
+def test_any_planted_text_is_escaped_in_every_output(
+    text: str, document: Callable[[], Any]
+) -> None:
     plant = text.encode("utf-8", "replace").decode()
     made = planted(document(), lambda old: old[:40] + plant)
     found = msgspec.convert(made, RunFile)
@@ -241,7 +242,7 @@ def test_whatever_is_planted_acts_nowhere(text: str, document: Callable[[], Any]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_the_commands_print_nothing_that_acts(
+def test_commands_print_escaped_text(
     document: Callable[[], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "run.json"
@@ -250,7 +251,7 @@ def test_the_commands_print_nothing_that_acts(
         ("verify", str(path)),
         ("verify", str(path), "--json"),
         ("report", str(path)),
-        ("report", str(path), "--comment", "-"),
+        ("report", str(path), "--markdown", "-"),
         ("report", str(path), "--junit", "-"),
         ("report", str(path), "--html", "-"),
         *(("export", str(path), "--format", name) for name in FORMATS),
@@ -265,10 +266,8 @@ def test_the_commands_print_nothing_that_acts(
             assert not line.lstrip().startswith("::"), command
 
 
-def test_errors_name_planted_texts_harmlessly(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What is refused is named, with the texts of the file in the message."""
+def test_errors_escape_planted_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An error message contains texts of the file."""
     path = tmp_path / "run.json"
     broken = copy.deepcopy(document())
     broken["header"]["cells"][0]["metrics"] = ["cpu" + PLANT]
@@ -312,7 +311,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def small() -> Any:
-    """A document in which most nodes matter."""
+    """A small document, so that a change of most nodes has an effect."""
     made = honest(toggles=("slower",), pairs=2, noise_pairs=2)
     return json.loads(msgspec.json.encode(made))
 
@@ -330,7 +329,7 @@ def nodes_of(document: Callable[[], Any]) -> list[tuple[Any, ...]]:
 
 
 def change(made: Any, places: list[tuple[Any, ...]], data: st.DataObject) -> None:
-    """Replace, remove or repeat one node; nothing where an earlier change took it away."""
+    """Replaces, removes or repeats one node, unless an earlier change removed it."""
     path = data.draw(st.sampled_from(places))
     kind = data.draw(st.sampled_from(["replace", "replace", "remove", "repeat"]))
     value = data.draw(ODD)
@@ -350,8 +349,8 @@ def at(value: Any, path: tuple[Any, ...]) -> Any:
     return value
 
 
-def look_at_everything(path: Path) -> str:
-    """Read a file and make all that is made of one; what came of it, in a word."""
+def make_every_output(path: Path) -> str:
+    """Reads a file and makes every output. Returns "read", or "refused" for an invalid file."""
     try:
         found = store.read_run(path)
     except BadRunFile as error:
@@ -360,7 +359,7 @@ def look_at_everything(path: Path) -> str:
     verify(found)
     verify(sealed(found))
     origin(found)
-    assert len(markdown.comment(found)) < markdown.MOST
+    assert len(markdown.comment(found)) < markdown.MAX_COMMENT
     junit(found)
     ci.annotations(found)
     in_terminal(found)
@@ -368,7 +367,7 @@ def look_at_everything(path: Path) -> str:
     runs = run(), found
     across = compare_runs(*runs)
     across_text.text(across, runs)
-    assert len(across_text.comment(across, runs)) < markdown.MOST
+    assert len(across_text.comment(across, runs)) < markdown.MAX_COMMENT
     assert Result(found, path, journal_of(path), None).claimed in (True, False)
     for format in FORMATS:
         try:
@@ -381,25 +380,23 @@ def look_at_everything(path: Path) -> str:
 @pytest.mark.slow
 @given(data=st.data())
 @examples(250)
-def test_a_changed_structure_ends_in_an_answer_or_a_reason(
-    folder: Path, data: st.DataObject
-) -> None:
+def test_a_changed_structure_gives_a_result_or_an_error(folder: Path, data: st.DataObject) -> None:
     document = data.draw(st.sampled_from((small, small_of_revisions)))
     made = copy.deepcopy(document())
     for _ in range(data.draw(st.integers(1, 4))):
         change(made, nodes_of(document), data)
     path = folder / "run.json"
     path.write_text(json.dumps(made))
-    look_at_everything(path)
+    make_every_output(path)
 
 
 @pytest.mark.slow
 @given(number=st.integers(0, 10**9), value=st.sampled_from([0.0, 5e-324, 1.7e308, -1.7e308, -1.0]))
 @examples(100)
-def test_extreme_figures_end_in_an_answer(folder: Path, number: int, value: float) -> None:
-    """Valid files, all of them: only a float is another one, in all samples of a metric."""
+def test_extreme_values_give_a_result(folder: Path, number: int, value: float) -> None:
+    """The files are valid; only one float is replaced, in all samples of a metric."""
     made = copy.deepcopy(small())
-    # Of rules not all are possible; whatever else is a float is valid.
+    # A rule does not allow all values; every other float is valid.
     figures = [
         path
         for path in nodes_of(small)
@@ -411,12 +408,12 @@ def test_extreme_figures_end_in_an_answer(folder: Path, number: int, value: floa
             at(made, path[:-1])[path[-1]] = value
     path_of_file = folder / "run.json"
     path_of_file.write_text(json.dumps(made))
-    assert look_at_everything(path_of_file) == "read"
+    assert make_every_output(path_of_file) == "read"
 
 
 @given(data=st.data())
 @examples(150)
-def test_a_changed_journal_is_read_or_refused(folder: Path, data: st.DataObject) -> None:
+def test_a_changed_journal_is_read_or_rejected(folder: Path, data: st.DataObject) -> None:
     lines = copy.deepcopy(journal_lines(folder))
     for _ in range(data.draw(st.integers(1, 3))):
         number = data.draw(st.integers(0, len(lines) - 1))
@@ -458,7 +455,7 @@ def journal_lines(folder: Path) -> list[str]:
 
 
 def command(*args: str, megabytes: int = 1000) -> tuple[int, str, int]:
-    """Exit code, what was said, and memory in kB, of one that must do with so much."""
+    """Runs a command with limited memory. Returns exit code, output and memory in kB."""
     code = (
         "import resource, sys; from trae_bench.cli import main; code = main(sys.argv[1:]);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
@@ -481,8 +478,8 @@ def command(*args: str, megabytes: int = 1000) -> tuple[int, str, int]:
     return done.returncode, done.stdout + done.stderr, int(memory)
 
 
-def test_a_file_of_sixty_megabytes_is_read_within_bounds(tmp_path: Path) -> None:
-    """As many samples as fit, each with a long story: an honest kind of large."""
+def test_a_file_of_sixty_megabytes_needs_bounded_memory(tmp_path: Path) -> None:
+    """A valid file with as many samples as fit, each with a long reason."""
     made = honest(toggles=("idle",), pairs=2, noise_pairs=2)
     long = msgspec.structs.replace(made.samples[-1], problem="x" * 7900, status="failed")
     path = tmp_path / "run.json"
@@ -495,22 +492,22 @@ def test_a_file_of_sixty_megabytes_is_read_within_bounds(tmp_path: Path) -> None
         file.write(b",\n".join([one] * (60_000_000 // len(one))))
         file.write(b"]" + tail)
     assert path.stat().st_size > 59_000_000
-    code, said, memory = command("verify", str(path))
+    code, output, memory = command("verify", str(path))
     assert code == 4
-    assert "twice" in said
+    assert "twice" in output
     assert memory < 600_000
 
 
 @pytest.mark.parametrize("name", ["verify", "report"])
-def test_a_file_of_two_hundred_megabytes_is_refused_unread(tmp_path: Path, name: str) -> None:
+def test_a_file_of_two_hundred_megabytes_is_rejected_unread(tmp_path: Path, name: str) -> None:
     path = tmp_path / "run.json"
     with path.open("wb") as file:
         file.truncate(200_000_000)
-    code, said, memory = command(name, str(path), megabytes=500)
+    code, output, memory = command(name, str(path), megabytes=500)
     assert code == 4
-    assert "larger than" in said
+    assert "larger than" in output
     assert memory < 300_000
 
 
-def test_every_format_can_be_asked_for() -> None:
+def test_the_command_offers_every_format() -> None:
     assert tuple(FORMATS) == EXPORTS

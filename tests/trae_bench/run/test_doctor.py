@@ -9,7 +9,7 @@ from tests.trae_bench.cli.test_cli import ScriptedBench
 from tests.trae_bench.fakes import figures
 from tests.trae_bench.run.test_scheduler import Tape
 from trae_bench.execution import run_delay
-from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Trial
 from trae_bench.model.result import NoiseEstimate, Reliability
@@ -49,14 +49,14 @@ def test_ctrl_c_ends_a_checkup() -> None:
 
 
 def test_no_noise_without_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     found = checkup(Bench(lambda text: None), 0)
     assert (found.noise, found.advice) == ((), ())
     assert found.provider.requests > 0
 
 
 def test_missing_cgroups_are_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     monkeypatch.setattr(run_delay, "own_cgroup", lambda: None)
     found = checkup(Bench(lambda text: None), 0)
     assert "undisturbed times: not available (cgroup v2 is not mounted)" in str(found.findings[-1])
@@ -95,5 +95,5 @@ def test_what_is_printed() -> None:
         ["serial", "wall", "8", "28"],
     ]
     (line,) = standing_lines(floors)
-    assert line == "For information only, too noisy here to be gated: noise wall"
+    assert line == "For information only, because the noise is too large to gate: noise wall"
     assert standing_lines(floors[:1]) == []

@@ -197,7 +197,7 @@ def test_another_scenario_another_machine_and_no_run_file_tell_nothing(
 def test_a_plan_says_about_how_long_it_takes(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = ["run", "tiny.toml", "--plan"]
+    args = ["run", "tiny.toml", "--dry-run"]
     assert main(args) == 0
     assert "roughly guessed from the scenarios" in capsys.readouterr().out
     an_earlier_run()
@@ -206,19 +206,19 @@ def test_a_plan_says_about_how_long_it_takes(
     assert max(map(len, shown.splitlines())) <= 80
     # 9 pairs of 3.06 s, and of 7.56 s, for A/A; 9 to 61, and 9 to 41, for the toggle.
     assert "0:28-3:07" in shown
-    assert "About 3:12-9:53 minutes, by what these pairs took here before." in shown
+    assert "About 3:12-9:53 minutes, estimated from earlier runs on this machine." in shown
     assert main([*args, "bugfix"]) == 0
-    assert "and where none did roughly guessed" in capsys.readouterr().out
+    assert "new scenarios roughly guessed" in capsys.readouterr().out
 
 
 def test_a_day_is_told_in_hours(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.write_text(f"{TINY}[provider]\nthink_seconds = 60.0\n")
-    assert main(["run", "tiny.toml", "--plan"]) == 0
+    assert main(["run", "tiny.toml", "--dry-run"]) == 0
     assert "hours, roughly guessed" in capsys.readouterr().out
 
 
 def test_the_estimate_as_json(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "tiny.toml", "--plan", "--json"]) == 0
+    assert main(["run", "tiny.toml", "--dry-run", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["seconds"]["cells"]) == len(found["cells"])
     assert 0 < found["seconds"]["total"]["minimum"] < found["seconds"]["total"]["maximum"]

@@ -1,4 +1,4 @@
-"""Which comparisons a run makes: `--only`, `all`, `--metric`, and machines that cannot pin."""
+"""Which comparisons a run makes: `--filter`, `all`, `--metric`, and machines that cannot pin."""
 
 import html
 import json
@@ -20,7 +20,7 @@ from trae_bench.design.cells import confirming, select_cells
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import UsageError
 from trae_bench.execution import run_delay
-from trae_bench.metrics import METRICS, taken
+from trae_bench.metrics import METRICS, metrics_for_host
 from trae_bench.model.experiment import Cell
 from trae_bench.run import planner, runner
 from trae_bench.run.doctor import noise
@@ -32,7 +32,7 @@ from trae_bench.storage.verify import verify
 
 
 def planned(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict[str, Any]]:
-    assert main(["run", *args, "--plan", "--json"]) == 0
+    assert main(["run", *args, "--dry-run", "--json"]) == 0
     cells: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["cells"]
     return cells
 
@@ -109,7 +109,7 @@ def test_what_would_confirm_a_regression_stays_with_it() -> None:
 def test_a_pattern_that_matches_nothing_is_refused_with_near_names(
     pattern: str, near: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", "--plan", "--only", "*/cpu", "--only", pattern]) == 2
+    assert main(["run", "--dry-run", "--filter", "*/cpu", "--filter", pattern]) == 2
     said = capsys.readouterr().err
     assert repr(pattern) in said
     assert near in said
@@ -131,7 +131,7 @@ def test_a_run_of_some_comparisons_is_gone_on_with(tiny: Path) -> None:
 def test_a_scenario_of_which_nothing_is_left_is_not_run(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cells = planned(capsys, "tiny.toml", "fan-out", "--only", "fan-out/*/wall")
+    cells = planned(capsys, "tiny.toml", "fan-out", "--filter", "fan-out/*/wall")
     assert {one["scenario"] for one in cells} == {"fan-out"}
     assert {name for one in cells for name in one["metrics"]} == {"wall"}
 
@@ -157,10 +157,10 @@ def test_all_and_one_of_them_is_all(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def left_out(capsys: pytest.CaptureFixture[str], *args: str) -> list[str]:
-    """As --plan says it, which prints the same sentences as text."""
-    assert main(["run", *args, "--plan"]) == 0
+    """As --dry-run says it, which prints the same sentences as text."""
+    assert main(["run", *args, "--dry-run"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert main(["run", *args, "--plan", "--json"]) == 0
+    assert main(["run", *args, "--dry-run", "--json"]) == 0
     found: list[str] = json.loads(capsys.readouterr().out)["left_out"]
     assert all(f"Left out: {why}." in shown for why in found)
     return found
@@ -247,7 +247,7 @@ def test_a_metric_that_respx_cannot_measure_is_refused_with_the_reason(
     text = TINY.replace('metrics = ["cpu", "wall"]', 'metrics = ["cpu"]')
     tiny.write_text(f'{text}[provider]\ntransport = "respx"\n')
     assert [one["metrics"] for one in planned(capsys, "tiny.toml")] == [["cpu"]] * 2
-    assert main(["run", "tiny.toml", "--plan", "--metric", "connections"]) == 2
+    assert main(["run", "tiny.toml", "--dry-run", "--metric", "connections"]) == 2
     said = capsys.readouterr().err
     assert "tiny" in said
     assert "respx cannot measure connections: respx opens no connection" in said
@@ -263,7 +263,7 @@ def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_duets_are_taken_otherwise_where_nothing_can_be_pinned() -> None:
-    pinned, free = taken(pinned=True), taken(pinned=False)
+    pinned, free = metrics_for_host(pinned=True), metrics_for_host(pinned=False)
     assert pinned == METRICS
     assert {metric.mode for metric in free.values()} == {"serial", "exact"}
     changed = {name for name in METRICS if free[name] != METRICS[name]}
@@ -275,7 +275,7 @@ def test_without_pinning_cpu_is_taken_serially_and_the_run_says_so(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Real processes, through the command line."""
-    asked = ["run", "tiny.toml", "--pairs", "1", "--out", "r.json", "--comment", "r.md"]
+    asked = ["run", "tiny.toml", "--pairs", "1", "--out", "r.json", "--markdown", "r.md"]
     assert main(asked) == 0
     shown = " ".join(capsys.readouterr().out.split())
     told = "cpu: measured one side after the other, because processes cannot be pinned"
@@ -307,7 +307,7 @@ BATCHED_CPU = ("batched_trajectory", "cpu")
 
 
 def test_serial_cpu_times_of_a_machine_that_pins_do_not_hold_together() -> None:
-    serial = taken(pinned=False)
+    serial = metrics_for_host(pinned=False)
     free = honest(cells=(cell(NOISE_FLOOR, "serial"), cell("fast", "serial")), metrics=serial)
     wrong = [finding for finding in verify(free) if finding.severity == "wrong"]
     assert "mode is 'serial', in this release 'duet'" in wrong[0].problem

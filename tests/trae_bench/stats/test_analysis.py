@@ -255,9 +255,15 @@ def test_metric_is_gated_with_usual_noise() -> None:
 
 
 def test_too_noisy_metric_is_not_gated() -> None:
+    rows = aa_rows(scattered(2.0))
+    assert not row(rows, "fast", "cpu").gated
+    assert [floor.reliability for floor in noise_floor(rows, METRICS)] == ["too noisy"]
+
+
+def test_clear_effect_counts_however_noisy_the_metric() -> None:
     rows = aa_rows(scattered(0.3))
     found = row(rows, "fast", "cpu")
-    assert (found.gated, found.judgement.verdict) == (False, "improvement")
+    assert (found.gated, found.judgement.verdict) == (True, "improvement")
     assert [floor.reliability for floor in noise_floor(rows, METRICS)] == ["too noisy"]
 
 

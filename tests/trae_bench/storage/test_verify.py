@@ -17,7 +17,7 @@ from tests.trae_bench.runs import NOW, honest, plan, plan_of, worked_out
 from trae_bench.cli import main
 from trae_bench.design.contrasts import NOISE_FLOOR, design_names
 from trae_bench.errors import BadRunFile
-from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.model.experiment import Contrast
 from trae_bench.model.result import Interval
 from trae_bench.model.run import Resumed, RunFile
@@ -94,7 +94,7 @@ def test_a_run_gone_on_with_after_a_restart_holds_together() -> None:
 def test_a_real_run_holds_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real processes, real clocks, a real machine's facts."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     (tmp_path / "tiny.toml").write_text(TINY)
     assert main(["run", "tiny.toml", "--pairs", "1", "--out", "run.json"]) == 0
     found = store.read_run(Path("run.json"))
@@ -382,7 +382,7 @@ def slow_for_fast(contrast: Contrast) -> Contrast:
         (reordered, "was taken after pair"),
         (lambda: renamed(slow_for_fast), "the header generates work/faster"),
         (lambda: renamed(lambda c: replace(c, a=c.b, b=c.a)), "the header generates work/faster"),
-        (lambda: with_header(design="best-of"), "No design 'best-of'"),
+        (lambda: with_header(design="best-of"), "no design 'best-of'"),
         (lambda: with_header(design="remove-one"), "the header generates work/faster@last"),
         (lambda: with_header(rules={}), "there is none for duet metrics"),
     ],

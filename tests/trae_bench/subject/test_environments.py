@@ -708,7 +708,7 @@ def test_install_metrics_need_an_install_scenario() -> None:
 
 
 def test_a_runtime_metric_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "install-size", "--plan", "--metric", "cpu"]) == 2
+    assert main(["run", "install-size", "--dry-run", "--metric", "cpu"]) == 2
     assert "cpu measures a run" in capsys.readouterr().err
 
 

@@ -372,7 +372,7 @@ def test_suggested_commands_are_valid(capsys: pytest.CaptureFixture[str]) -> Non
     assert commands
     for command in sorted(commands):
         program, *words = shlex.split(command)
-        assert (program, main([*words, "--plan", "--json"])) == ("trae-bench", 0), command
+        assert (program, main([*words, "--dry-run", "--json"])) == ("trae-bench", 0), command
         planned = {
             name
             for cell in json.loads(capsys.readouterr().out)["cells"]

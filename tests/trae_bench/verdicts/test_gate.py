@@ -31,7 +31,7 @@ from tests.trae_bench.runs import (
 from trae_bench.cli import main
 from trae_bench.design.cells import confirming
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.execution.host_lock import PLACE_VARIABLE
+from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Limits, Trial
@@ -511,7 +511,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(folder, "checkout", "--quiet", "-b", "work")
     (folder / "tiny.toml").write_text(TINY)
     monkeypatch.chdir(folder)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     return folder
@@ -556,7 +556,7 @@ def test_compare_outside_a_checkout(
 
 
 def test_plan_of_a_gate(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["run", "tiny.toml", "--compare", "main", "--plan"]
+    args = ["run", "tiny.toml", "--compare", "main", "--dry-run"]
     assert main(args) == 0
     shown = capsys.readouterr().out
     assert "head" in shown and AGAIN not in shown
@@ -570,10 +570,10 @@ def test_plan_of_a_gate(checkout: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert len(a["revision"]) == len(b["revision"]) == 12
 
 
-def test_only_option_keeps_confirmation(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_filter_keeps_confirmation(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The remaining rows still have their confirming cells."""
-    only = ("--only", "tiny/head/cpu")
-    assert main(["run", "tiny.toml", "--compare", "main", *only, "--plan", "--json"]) == 0
+    only = ("--filter", "tiny/head/cpu")
+    assert main(["run", "tiny.toml", "--compare", "main", *only, "--dry-run", "--json"]) == 0
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert [cell["contrast"]["name"] for cell in cells] == [NOISE_FLOOR, "head", AGAIN]
     assert {tuple(cell["metrics"]) for cell in cells} == {("cpu",)}
@@ -585,7 +585,7 @@ def test_settings_are_used(checkout: Path, capsys: pytest.CaptureFixture[str]) -
             '\n[tool.trae-bench]\nscenarios = ["tiny.toml"]\nprofile = "smoke"\n'
             'default-branch = "main"\n[tool.trae-bench.thresholds]\ncpu = 0.25\n'
         )
-    assert main(["run", "--compare", "--plan", "--json"]) == 0
+    assert main(["run", "--compare", "--dry-run", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {cell["scenario"] for cell in found["cells"]} == {"tiny"}
     assert found["limits"]["pairs"] == 2
@@ -600,7 +600,7 @@ def gated(checkout: Path, head: str, *more: str) -> tuple[int, RunFile]:
     commit(checkout, head)
     out = checkout.parent / "run.json"
     reports = (
-        "--comment",
+        "--markdown",
         str(checkout.parent / "c.md"),
         "--junit",
         str(checkout.parent / "j.xml"),
@@ -691,11 +691,11 @@ def test_stored_run_as_the_base(
         yield ScriptedExecutor(lambda trial: {"requests": requests["now"]})
 
     monkeypatch.setattr(runner.Bench, "executor", executor)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     monkeypatch.chdir(tmp_path)
     run = ["run", "--metric", "requests", "--toggle", "event_shell", "--pairs", "2", "--force"]
     assert main([*run, "bugfix@shell", "--out", "base.json"]) == 0
-    against = [*run, "--compare", "base.json", "--out", "head.json", "--comment", "c.md"]
+    against = [*run, "--compare", "base.json", "--out", "head.json", "--markdown", "c.md"]
     assert main(against) == 0
     # The new run uses the scenario of the stored run.
     assert store.read_run(Path("head.json")).header.scenarios.keys() == {"bugfix@shell"}
@@ -717,14 +717,14 @@ def test_failed_run_is_reported_instead_of_the_comparison(
         yield ScriptedExecutor(lambda trial: {"requests": 10.0} if works[0] else failing(trial))
 
     monkeypatch.setattr(runner.Bench, "executor", executor)
-    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     monkeypatch.chdir(tmp_path)
     Path("tiny.toml").write_text(TINY)
     run = ["run", "tiny.toml", "--metric", "requests", "--pairs", "2"]
     assert main([*run, "--out", "base.json"]) == 0
     capsys.readouterr()
     works[0] = False
-    against = [*run, "--compare", "base.json", "--out", "head.json", "--comment", "c.md"]
+    against = [*run, "--compare", "base.json", "--out", "head.json", "--markdown", "c.md"]
     assert main([*against, "--json"]) == 4
     out, err = capsys.readouterr()
     assert json.loads(out)["outcome"]["gates"] is False

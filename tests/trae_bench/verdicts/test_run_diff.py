@@ -453,12 +453,12 @@ def test_singular_of_row() -> None:
     assert "<summary>1 row</summary>" in diff_text.comment(found, (run, run))
 
 
-def test_only_table_rows_exceed_a_narrow_width() -> None:
+def test_the_report_is_as_narrow_as_the_terminal() -> None:
     runs = honest(day="1"), honest(day="2")
-    text = diff_text.text(compare_runs(*runs), runs, width=60)
-    wide = [line for line in text.splitlines() if len(line) > 60]
-    assert wide
-    assert all(line.startswith(" ") for line in wide)
+    for width in (60, 40):
+        text = diff_text.text(compare_runs(*runs), runs, width=width)
+        assert max(map(len, text.splitlines())) <= width
+        assert "Columns left out to fit" in text
 
 
 def test_comment_explains_its_columns() -> None:
@@ -472,7 +472,7 @@ def test_compare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     worse = changed(honest(day="2"), "cpu", 1.5, on_side("idle"))
     head = stored(tmp_path / "head.json", worse)
     comment = tmp_path / "comment.md"
-    assert main(["compare", base, head, "--comment", str(comment)]) == 1
+    assert main(["compare", base, head, "--markdown", str(comment)]) == 1
     out, err = capsys.readouterr()
     assert "1 regression" in out
     assert not err
@@ -510,7 +510,7 @@ def test_noise_of_both_runs_precedes_the_table() -> None:
     comment, *_ = diff_text.comment(found, runs).partition("<details>")
     for shown in (head, comment):
         assert shown.count("A/A noise") == 2
-        assert shown.count("For information only, too noisy here to be gated") == 1
+        assert shown.count("For information only, because the noise is too large to gate") == 1
 
 
 def test_strict_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -529,12 +529,12 @@ def test_report_is_written_before_the_error(
     )
     head = stored(tmp_path / "head.json", other)
     comment = tmp_path / "comment.md"
-    assert main(["compare", base, head, "--comment", str(comment)]) == 4
+    assert main(["compare", base, head, "--markdown", str(comment)]) == 4
     out, err = capsys.readouterr()
     assert "the scenario has changed" in out
     assert "the scenario has changed" in comment.read_text()
-    assert "nothing that is gated" in err
-    assert main(["compare", base, base, "--comment", f"{comment}/no.md"]) == 4
+    assert "no gated row could be compared" in err
+    assert main(["compare", base, base, "--markdown", f"{comment}/no.md"]) == 4
     out, err = capsys.readouterr()
     assert "equivalent" in out
     assert "cannot write" in err
@@ -560,12 +560,12 @@ def test_texts_of_files_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixtur
     more = planted(document(), lambda text: text and text[:30] + PLANT)
     head = stored(tmp_path / "head.json", msgspec.convert(more, RunFile))
     for pair in product((base, head), repeat=2):
-        for options in ((), ("--json",), ("--comment", "-")):
+        for options in ((), ("--json",), ("--markdown", "-")):
             assert main(["compare", *pair, *options]) in (0, 4)
             out, err = capsys.readouterr()
             assert "work" in out
-            harmless("html" if "--comment" in options else "terminal", out + err)
-            if "--comment" in options:
+            harmless("html" if "--markdown" in options else "terminal", out + err)
+            if "--markdown" in options:
                 lines = [line for line in out.splitlines() if line.startswith("| ")]
                 assert {line.count("|") for line in lines} <= {12}
                 assert "`" not in out
@@ -576,10 +576,10 @@ def test_comment_has_a_maximum_length() -> None:
     found = compare_runs(run, run)
     long = replace(row(found, "memory", subject="idle"), scenario="<" * 200, verdict="regression")
     many = [replace(long, subject=f"{'|' * 190}{n}", note="because " * 9) for n in range(3000)]
-    comment = diff_text.comment(replace(found, changes=(*found.changes, *many)), (run, run))
-    assert len(comment) < markdown.MOST
-    assert "3000 regressions" in comment
-    assert "more rows" in comment
+    told = diff_text.comment(replace(found, changes=(*found.changes, *many)), (run, run))
+    assert len(told) < markdown.MAX_COMMENT
+    assert "3000 regressions" in told
+    assert "more rows" in told
 
 
 def test_committed_run_compared_with_itself() -> None:

@@ -1,9 +1,8 @@
-"""A run, or several, as one HTML page that needs nothing else: no network, no other file.
+"""One or several runs as a self-contained HTML page: no network, no other file.
 
-The page may do nothing but what is written here: its policy (Content-Security-Policy) names
-the one style sheet and the one script by their digests. Every text of a run file is made
-harmless on its way into the template, also where the template forgets to ask for it. The same
-runs give the same bytes.
+The Content-Security-Policy allows only the page's style sheet and script, by their digests. Every
+text of a run file is escaped when the template renders it, without a filter in the template. The
+same runs give the same bytes.
 """
 
 import base64
@@ -29,13 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["Source", "page"]
 
 MAX_TEXT = 2000
-"""Characters of a sentence or a command."""
+"""Maximum characters of a sentence or a command."""
 
 
 def page(sources: Sequence[Source]) -> str:
-    """The whole document. Raises `UsageError` where jinja2 is not installed."""
+    """The whole page. Raises `UsageError` if jinja2 is not installed."""
     environment = _environment()
-    sources = _told_apart(sources)
+    sources = _with_unique_names(sources)
     style, script = _part("page.css"), _part("page.js")
     shown, scale, left_out = table.effects(sources)
     data, dropped = raw.document(sources)
@@ -56,28 +55,28 @@ def page(sources: Sequence[Source]) -> str:
     return text
 
 
-def _told_apart(sources: Sequence[Source]) -> list[Source]:
-    """Files of one name in several folders get numbers."""
-    often = Counter(source.name for source in sources)
+def _with_unique_names(sources: Sequence[Source]) -> list[Source]:
+    """Numbers the files that have the same name in different folders."""
+    uses = Counter(source.name for source in sources)
     return [
-        replace(source, name=f"{number}: {source.name}") if often[source.name] > 1 else source
+        replace(source, name=f"{number}: {source.name}") if uses[source.name] > 1 else source
         for number, source in enumerate(sources, start=1)
     ]
 
 
 def _sections(sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
-    """One for each run."""
-    room = pairs.MAX_PLOTS
+    """The template's data for each run."""
+    plots_left = pairs.MAX_PLOTS
     for number, source in enumerate(sources, start=1):
-        of_pairs = pairs.blocks(source, room)
-        plots = sum(len(block.panels) for block in of_pairs)
-        room -= plots
+        blocks = pairs.blocks(source, plots_left)
+        plots = sum(len(block.panels) for block in blocks)
+        plots_left -= plots
         yield {
             "number": number,
             "name": source.name,
             "overview": overview.overview(source),
-            "blocks": [block for block in of_pairs if not block.is_noise],
-            "noise": [block for block in of_pairs if block.is_noise],
+            "blocks": [block for block in blocks if not block.is_noise],
+            "noise": [block for block in blocks if block.is_noise],
             "plots_left_out": len(source.run.comparisons) - plots,
             "sides": side_names(source.run),
             "shares": shares.shares(source),
@@ -86,13 +85,13 @@ def _sections(sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
 
 
 def _sides(sources: Sequence[Source]) -> tuple[str, str]:
-    """Heads of the table's columns, which may hold runs of both kinds."""
+    """Headings of the two sides; runs of toggles and of revisions may be mixed."""
     found = list(dict.fromkeys(side_names(source.run) for source in sources))
     return " or ".join(a for a, _ in found), " or ".join(b for _, b in found)
 
 
 def _choices(rows: Sequence[table.Effect]) -> dict[str, list[str]]:
-    """What the table can be filtered by: column, and its different texts as they are shown."""
+    """The filters of the table: each column with its distinct texts, as shown."""
     verdicts = [verdict for verdict in (*ORDER, "-") if any(r.verdict == verdict for r in rows)]
     columns = {
         "run": (row.source for row in rows),
@@ -115,29 +114,27 @@ def _environment() -> "Environment":
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
     except ImportError as error:
-        raise UsageError(
-            'a report in HTML needs the package jinja2; pip install "trae-bench[report]"'
-        ) from error
+        raise UsageError('an HTML report needs jinja2; pip install "trae-bench[report]"') from error
     environment = Environment(
         loader=FunctionLoader(_part),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_harmless,
+        finalize=_clean,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["name"] = partial(for_terminal, longest=MAX_NAME)
+    environment.filters["name"] = partial(for_terminal, limit=MAX_NAME)
     environment.filters["long"] = lambda text: svg.Svg(for_html(text, MAX_TEXT))
     return environment
 
 
-def _harmless(value: object) -> object:
-    """What the template puts on the page; after this, it is escaped for HTML."""
+def _clean(value: object) -> object:
+    """Cleans each value that the template renders; the template then escapes it for HTML."""
     return value if hasattr(value, "__html__") else for_terminal(str(value))
 
 
 def _part(name: str) -> svg.Svg:
-    """A file of this package. It is the project's own, and goes into the page as it is."""
+    """A file of this package. It is trusted, so it is not escaped."""
     return svg.Svg(files("trae_bench.report.html").joinpath(name).read_text(encoding="utf-8"))
 
 

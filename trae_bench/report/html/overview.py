@@ -1,4 +1,4 @@
-"""The head of a run: what it comes to, how noisy it was, and where it was taken."""
+"""The summary of a run: its verdicts, its noise and its facts."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from trae_bench.report.text.markdown import (
     STANDING_OUT,
     compared,
     headline,
-    heeded,
+    reported_rows,
 )
 from trae_bench.report.text.progress import clock
 from trae_bench.report.text.terminal import (
@@ -27,16 +27,16 @@ from trae_bench.report.text.terminal import (
     effect_shown,
     machine_name,
     noise_line,
-    of_so_many,
+    pluralized,
     standing_lines,
 )
 from trae_bench.verdicts.caveats import caveats_of
 
 MAX_LISTED = 500
-"""Of what a file may have any number of."""
+"""Maximum items of a list that a file may have any number of."""
 
 
-class Told(Struct, frozen=True):
+class StandingOut(Struct, frozen=True):
     """A row that stands out."""
 
     verdict: str
@@ -46,18 +46,18 @@ class Told(Struct, frozen=True):
 
 
 class Overview(Struct, frozen=True):
-    """A run before its details. Texts are as the file has them: a template escapes them."""
+    """The summary of a run. Its texts are unescaped; the template escapes them."""
 
     headline: str
     counts: tuple[tuple[str, str, int], ...]
-    """Verdict, its class and how many; empty where none is claimed."""
-    standing_out: tuple[Told, ...]
+    """Verdict, its CSS class and its count; empty if no verdicts are claimed."""
+    standing_out: tuple[StandingOut, ...]
     more: int
-    """Rows that stand out, too, but are only in the table."""
+    """Number of rows that stand out and are only in the table."""
     closing: str
     noise: str
     warnings: tuple[str, ...]
-    """What a reader must know beside the table."""
+    """Sentences that the table does not show."""
     facts: tuple[tuple[str, str], ...]
     all_facts: tuple[tuple[str, str], ...]
     floors: tuple[tuple[str, ...], ...]
@@ -67,18 +67,18 @@ class Overview(Struct, frozen=True):
 def overview(source: Source) -> Overview:
     run = source.run
     rows = compared(run)
-    found = Counter(row.judgement.verdict for row in rows if row.gated)
+    counted = Counter(row.judgement.verdict for row in rows if row.gated)
     kinds = [_differing(rows), *(_with_verdict(source, name) for name in STANDING_OUT)]
-    told = [each for kind in kinds for each in kind[:MAX_STANDING_OUT]]
+    standing_out = [row for kind in kinds for row in kind[:MAX_STANDING_OUT]]
     return Overview(
         headline=_headline(source),
         counts=tuple(
-            (of_so_many(name, found[name]), name.replace(" ", "-"), found[name])
+            (pluralized(name, counted[name]), name.replace(" ", "-"), counted[name])
             for name in ORDER
-            if source.judged and found[name]
+            if source.judged and counted[name]
         ),
-        standing_out=tuple(told),
-        more=sum(map(len, kinds)) - len(told),
+        standing_out=tuple(standing_out),
+        more=sum(map(len, kinds)) - len(standing_out),
         closing=closing(run, claimed=source.claimed),
         noise=noise_line(run),
         warnings=(
@@ -93,36 +93,38 @@ def overview(source: Source) -> Overview:
 
 
 def _headline(source: Source) -> str:
-    """As everywhere; but where rows have no verdicts, nor has the whole."""
-    said = headline(source.run, claimed=source.claimed)
-    if source.claimed and not source.judged and "regression" in said:
+    """The verdict on the whole run; none if its rows have no verdicts."""
+    text = headline(source.run, claimed=source.claimed)
+    if source.claimed and not source.judged and "regression" in text:
         return "A two-level design: effects of toggles, no verdicts"
-    return said[0].upper() + said[1:]
+    return text[0].upper() + text[1:]
 
 
-# -- what stands out --------------------------------------------------------------------
+# -- rows that stand out ----------------------------------------------------------------
 
 
-def _differing(rows: Sequence[Comparison]) -> list[Told]:
-    """Once for each contrast whose sides gave different answers."""
-    found = {(row.scenario, row.contrast): row for row in rows if row.pairs.answers_differ}
-    return [Told("answers differ", "regression", place(r), _share(r)) for r in found.values()]
+def _differing(rows: Sequence[Comparison]) -> list[StandingOut]:
+    """One entry for each contrast whose sides gave different answers."""
+    differing = {(row.scenario, row.contrast): row for row in rows if row.pairs.answers_differ}
+    return [
+        StandingOut("answers differ", "regression", place(r), _share(r)) for r in differing.values()
+    ]
 
 
 def _share(row: Comparison) -> str:
     pairs = row.pairs
-    asked = pairs.measured + pairs.answers_differ + pairs.not_measured
+    total = pairs.measured + pairs.answers_differ + pairs.not_measured
     reason = f": {for_terminal(pairs.reasons[0])}" if pairs.reasons else ""
-    return f"in {pairs.answers_differ} of {asked} pairs{reason}"
+    return f"in {pairs.answers_differ} of {total} pairs{reason}"
 
 
-def _with_verdict(source: Source, verdict: str) -> list[Told]:
-    """The largest effect first."""
-    rows = heeded(source.run) if source.judged else []
-    found = [row for row in rows if row.judgement.verdict == verdict]
+def _with_verdict(source: Source, verdict: str) -> list[StandingOut]:
+    """Rows with this verdict, the largest effect first."""
+    rows = reported_rows(source.run) if source.judged else []
+    matching = [row for row in rows if row.judgement.verdict == verdict]
     return [
-        Told(verdict, verdict, place(row, row.metric), change_in(source.texts(row)))
-        for row in sorted(found, key=_size, reverse=True)
+        StandingOut(verdict, verdict, place(row, row.metric), change_in(source.texts(row)))
+        for row in sorted(matching, key=_size, reverse=True)
     ]
 
 
@@ -137,26 +139,24 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     header = source.run.header
     yield "File", source.name
     yield "Command", header.command
-    yield "Taken", f"{header.created}, {clock(min(source.run.elapsed, 1e9))} minutes of measuring"
+    yield "Taken", f"{header.created}, measured for {clock(min(source.run.elapsed, 1e9))} minutes"
     yield "Commit", _commit(header.code)
     yield "Machine", machine_name(header.machine)
     versions = sorted(header.versions.items(), key=lambda item: (item[0] != "trae-bench", item[0]))
     yield "Versions", ", ".join(f"{name} {version}" for name, version in versions)
-    plan, limits = header.limits, [f"profile {header.profile}", f"design {header.design}"]
-    limits += [f"seed {header.seed}"]
-    limits += [f"budget {plan.budget:g} s"] if plan.budget is not None else []
-    limits += (
-        [f"at most {count(header.limits.pairs, 'pair')} each"]
-        if header.limits.pairs is not None
-        else []
-    )
-    yield "Plan", ", ".join(limits)
+    limits, plan = header.limits, [f"profile {header.profile}", f"design {header.design}"]
+    plan.append(f"seed {header.seed}")
+    if limits.budget is not None:
+        plan.append(f"budget {limits.budget:g} s")
+    if limits.pairs is not None:
+        plan.append(f"at most {count(limits.pairs, 'pair')} per contrast")
+    yield "Plan", ", ".join(plan)
     if source.run.resumed:
-        yield "Resumed", ", ".join(each.created for each in source.run.resumed[:MAX_LISTED])
+        yield "Resumed", ", ".join(part.created for part in source.run.resumed[:MAX_LISTED])
 
 
 def _commit(code: Facts) -> str:
-    states = {True: ", with changes that are not committed", False: ", all committed"}
+    states = {True: ", with uncommitted changes", False: ", all committed"}
     dirty = code.get("dirty")
     return f"{code.get('commit') or 'unknown'}{states[dirty] if isinstance(dirty, bool) else ''}"
 

@@ -1,10 +1,10 @@
 "use strict";
-// The page is whole without this: it adds sorting, filtering, the other theme and saving.
+// Optional: adds sorting, filtering, a theme switch and saving.
 (() => {
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const one = (selector) => document.querySelector(selector);
 
-  // -- theme: for this visit only, nothing is kept
+  // -- theme, for this visit only
   const theme = one("#theme");
   const root = document.documentElement;
   const dark = () =>
@@ -25,9 +25,9 @@
     filterable(table);
   }
 
-  // Where a narrow screen lays rows out as cards, some readers no longer see a table in them.
+  // On a narrow screen rows are laid out as cards, and some screen readers lose the table's roles.
   function roles(table) {
-    const give = (selector, role) => all(selector, table).forEach((each) => each.setAttribute("role", role));
+    const give = (selector, role) => all(selector, table).forEach((element) => element.setAttribute("role", role));
     table.setAttribute("role", "table");
     give("thead, tbody", "rowgroup");
     give("tr", "row");
@@ -48,11 +48,11 @@
     }
 
     function sort(head) {
-      // Up, down, and back to the order of the run.
-      const turns = { ascending: "descending", descending: null };
+      // Ascending, descending, then the order of the run.
+      const next = { ascending: "descending", descending: null };
       const old = head.getAttribute("aria-sort");
-      const direction = old ? turns[old] : "ascending";
-      all("th[aria-sort]", table).forEach((each) => each.removeAttribute("aria-sort"));
+      const direction = old ? next[old] : "ascending";
+      all("th[aria-sort]", table).forEach((cell) => cell.removeAttribute("aria-sort"));
       if (direction) head.setAttribute("aria-sort", direction);
       table.classList.toggle("sorted", Boolean(direction));
       const keys = new Map([...body.rows].map((row) => [row, key(row.cells[head.cellIndex])]));
@@ -67,7 +67,7 @@
       return cell.matches("th") ? cell.textContent : null;
     }
 
-    // What is not known stands last, whichever way the rest is sorted.
+    // Missing values come last in both directions.
     function against(a, b, sign) {
       if (a === null || b === null) return (a === null) - (b === null);
       return sign * (typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true }));
@@ -80,17 +80,17 @@
     const places = new Map(all("th[data-key]", table).map((head) => [head.dataset.key, head.cellIndex]));
     const search = form.querySelector("input");
     const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
-    // "for information" stands in the cell of a verdict, too.
+    // The cell of a verdict may also contain "for information".
     const text = (cell) => (cell.querySelector(".verdict") ?? cell).textContent;
 
     function filter() {
       const words = search.value.toLowerCase().split(/\s+/);
-      const chosen = all("select", form).filter((each) => each.value);
+      const chosen = all("select", form).filter((select) => select.value);
       let shown = 0;
       for (const row of rows) {
         const fits =
           words.every((word) => texts.get(row).includes(word)) &&
-          chosen.every((each) => text(row.cells[places.get(each.dataset.filter)]) === each.value);
+          chosen.every((select) => text(row.cells[places.get(select.dataset.filter)]) === select.value);
         row.hidden = !fits;
         shown += fits;
       }
@@ -122,8 +122,8 @@
     });
   }
 
-  // One line a pair and metric. Letters, digits and a few marks stay in a name, and none begins
-  // with what a spreadsheet takes for a formula.
+  // One line for each pair and metric. Names keep letters, digits and a few marks, so that a
+  // spreadsheet does not read them as formulas.
   function asCsv(document) {
     const name = (text) => text.replace(/[^\p{L}\p{N} ._\-+/@,()]/gu, "_").replace(/^[^\p{L}\p{N}_(/]/u, "_");
     const cell = (value) => (typeof value === "string" ? `"${name(value)}"` : (value ?? ""));
@@ -138,16 +138,16 @@
     return lines.map((line) => line.map(cell).join(",") + "\r\n").join("");
   }
 
-  // -- paper: what is folded away is printed, too
+  // -- printing: open folded sections
   const folded = new Set();
   addEventListener("beforeprint", () => {
-    for (const each of all("details:not([open])")) {
-      folded.add(each);
-      each.open = true;
+    for (const details of all("details:not([open])")) {
+      folded.add(details);
+      details.open = true;
     }
   });
   addEventListener("afterprint", () => {
-    folded.forEach((each) => (each.open = false));
+    folded.forEach((details) => (details.open = false));
     folded.clear();
   });
 })();

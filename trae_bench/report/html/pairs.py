@@ -1,4 +1,4 @@
-"""Pairs in their order: small plots, one for each row, a block for each contrast."""
+"""Small plots of pairs in order: one for each row, in blocks by contrast."""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from trae_bench.stats.decision import MAX_LOG_RATIO
 from trae_bench.stats.pairs import PairOfSamples, pair_outcome
 
 MAX_PLOTS = 600
-"""All runs together: with them a page of 5,000 samples stays under 2 MB."""
+"""Maximum plots of all runs together; a page of 5,000 samples stays under 2 MB."""
 MAX_MARKS = 120
-"""Pairs in a plot; the rules stop at 60."""
+"""Maximum pairs in a plot; the rules stop at 60."""
 
 
 class Panel(Struct, frozen=True):
@@ -26,12 +26,12 @@ class Panel(Struct, frozen=True):
 
     metric: str
     ratio: str
-    """With its interval."""
+    """The ratio and its interval."""
     verdict: str
     kind: str
     plot: svg.Svg | None
     words: str
-    """In place of a plot."""
+    """Text in place of a plot."""
 
 
 class Block(Struct, frozen=True):
@@ -41,7 +41,7 @@ class Block(Struct, frozen=True):
     contrast: str
     count: str
     reasons: tuple[str, ...]
-    """Why pairs count for nothing."""
+    """Why pairs were lost."""
     panels: tuple[Panel, ...]
 
     @property
@@ -49,9 +49,9 @@ class Block(Struct, frozen=True):
         return self.contrast == NOISE_FLOOR
 
 
-def blocks(source: Source, room: int) -> list[Block]:
-    """Plots of up to `room` rows, those of the noise floor last."""
-    rows = sorted(source.run.comparisons, key=lambda row: row.contrast == NOISE_FLOOR)[:room]
+def blocks(source: Source, max_rows: int) -> list[Block]:
+    """Plots of up to `max_rows` rows, A/A rows last."""
+    rows = sorted(source.run.comparisons, key=lambda row: row.contrast == NOISE_FLOOR)[:max_rows]
     return [
         _block(source, list(of_contrast))
         for _, of_contrast in groupby(rows, key=lambda row: (row.scenario, row.contrast))
@@ -70,16 +70,16 @@ def _block(source: Source, rows: Sequence[Comparison]) -> Block:
 
 def _panel(source: Source, row: Comparison) -> Panel:
     _, a, b, ratio, interval, _, verdict = source.texts(row)
-    found = row.estimate
+    estimate = row.estimate
     plot, words = None, ""
-    if found is None:
+    if estimate is None:
         words = "No pair was measured."
-    elif found.log_ratio is None:
+    elif estimate.log_ratio is None:
         words = f"{a} and {b}: there is no ratio to zero."
-    elif not found.sd and row.mode == "exact":
-        words = f"{a} and {b} in each of {count(found.n, 'pair')}."
+    elif not estimate.sd and row.mode == "exact":
+        words = f"{a} and {b} in each of {count(estimate.n, 'pair')}."
     else:
-        plot = _plot(source, row, found)
+        plot = _plot(source, row, estimate)
     return Panel(
         metric=row.metric,
         ratio=f"{ratio} {interval}".strip(),
@@ -90,24 +90,24 @@ def _panel(source: Source, row: Comparison) -> Panel:
     )
 
 
-def _plot(source: Source, row: Comparison, found: Estimate) -> svg.Svg:
+def _plot(source: Source, row: Comparison, estimate: Estimate) -> svg.Svg:
     pairs = source.pairs_of(row)[:MAX_MARKS]
     marks = [_mark(pair, row.metric) for _, pair in pairs]
-    told = f"Ratios of {count(len(marks), 'pair')} in their order"
+    label = f"Ratios of {count(len(marks), 'pair')} in order"
     known = [math.exp(min(mark, MAX_LOG_RATIO)) for mark in marks if isinstance(mark, float)]
     if known:
-        told += f", from {min(known):.3g} to {max(known):.3g}"
+        label += f", from {min(known):.3g} to {max(known):.3g}"
     for kind, what in (("void", "answers differ"), ("lost", "not measured")):
         numbers = [str(n) for (n, _), mark in zip(pairs, marks, strict=True) if mark == kind]
-        told += f"; {what} in {', '.join(numbers[:20])}" if numbers else ""
-    log_ratio = found.log_ratio or 0.0
-    return svg.pairs_plot(marks, log_ratio, found.interval, band(source, row), told)
+        label += f"; {what} in {', '.join(numbers[:20])}" if numbers else ""
+    log_ratio = estimate.log_ratio or 0.0
+    return svg.pairs_plot(marks, log_ratio, estimate.interval, band(source, row), label)
 
 
 def _mark(pair: PairOfSamples, metric: str) -> svg.Mark:
     a, b = pair
-    fallen = pair_outcome(a, b)[0]
-    if a is None or b is None or fallen != "measured":
-        return "void" if fallen == "answers differ" else "lost"
-    one, other = a.metrics.get(metric, 0.0), b.metrics.get(metric, 0.0)
-    return math.log(other) - math.log(one) if one > 0 and other > 0 else None
+    outcome = pair_outcome(a, b)[0]
+    if a is None or b is None or outcome != "measured":
+        return "void" if outcome == "answers differ" else "lost"
+    value_a, value_b = a.metrics.get(metric, 0.0), b.metrics.get(metric, 0.0)
+    return math.log(value_b) - math.log(value_a) if value_a > 0 and value_b > 0 else None

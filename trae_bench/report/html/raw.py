@@ -1,4 +1,4 @@
-"""The figures behind a page, as JSON that is part of it."""
+"""The data of a page as embedded JSON."""
 
 import json
 import math
@@ -15,50 +15,51 @@ from trae_bench.stats.pairs import CellKey, pair_outcome
 FORMAT = "trae-bench report data"
 VERSION = 1
 DIGITS = 5
-"""Of figures that are not whole numbers: a hundred-thousandth, where pairs scatter by percents."""
-MAX_FIGURES = 125_000
-"""Values of samples; 5,000 samples with 25 figures each."""
+"""Significant digits of other numbers than integers. Pairs scatter by percents, so five suffice."""
+MAX_VALUES = 125_000
+"""Maximum values of samples: 5,000 samples with 25 values each."""
 MAX_REASON = 200
-"""Characters."""
+"""Maximum characters of a reason."""
 ROW = (
     *("verdict", "gated", "threshold", "n", "log_ratio", "low", "high", "sd"),
     *("median_a", "median_b", "difference"),
 )
-"""Names of what stands in a `row`; the first three where there is no estimate."""
+"""The names of the items of a `row`. Without an estimate it has the first three."""
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
-"""What could end the element that the document stands in, or begin another one."""
+"""Characters that could end the surrounding `script` element or begin another element."""
 
 
 def document(sources: Sequence[Source]) -> tuple[str, int]:
-    """All runs, and the number of samples' values that there was no room for.
+    """The JSON of all runs, and the number of sample values that were left out.
 
-    Each cell has its pairs' numbers, what became of those that do not count, and for each
-    metric both sides' values in the order of the pairs, null where there is none, beside what
-    `ROW` names. Texts are unchanged, and harmless within an element `script`.
+    Each cell has the numbers of its pairs, the reasons of lost pairs, and for each metric the
+    items of `ROW` and both sides' values in the order of the pairs; a missing value is null. The
+    texts are unchanged; the JSON is safe in a `script` element.
     """
-    book = _Book()
-    runs = [_run(source, book) for source in sources]
-    made = {"format": FORMAT, "version": VERSION, "digits": DIGITS, "row": ROW, "runs": runs}
-    text = json.dumps(made, ensure_ascii=False, separators=(",", ":"))
-    return for_json(text).translate(_ESCAPES), book.left_out
+    budget = _ValueBudget()
+    runs = [_run(source, budget) for source in sources]
+    content = {"format": FORMAT, "version": VERSION, "digits": DIGITS, "row": ROW, "runs": runs}
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return for_json(text).translate(_ESCAPES), budget.left_out
 
 
-class _Book:
-    """Counts values, so that no file can make a page of any size."""
+class _ValueBudget:
+    """Limits the number of values, so that the size of a page is limited."""
 
     def __init__(self) -> None:
-        self._room = MAX_FIGURES
+        self._left = MAX_VALUES
         self.left_out = 0
 
-    def has_room(self, values: int) -> bool:
-        if values > self._room:
+    def take(self, values: int) -> bool:
+        """Whether so many values still fit. If they do, they are counted."""
+        if values > self._left:
             self.left_out += values
             return False
-        self._room -= values
+        self._left -= values
         return True
 
 
-def _run(source: Source, book: _Book) -> dict[str, Any]:
+def _run(source: Source, budget: _ValueBudget) -> dict[str, Any]:
     header = source.run.header
     used = {row.metric for row in source.run.comparisons}
     rows: dict[CellKey, list[Comparison]] = {}
@@ -79,16 +80,16 @@ def _run(source: Source, book: _Book) -> dict[str, Any]:
             if name in used
         },
         "cells": [
-            _cell(key, of_cell, source.pairs.get(key, ()), book) for key, of_cell in rows.items()
+            _cell(key, of_cell, source.pairs.get(key, ()), budget) for key, of_cell in rows.items()
         ],
     }
 
 
 def _cell(
-    key: CellKey, rows: Sequence[Comparison], pairs: NumberedPairs, book: _Book
+    key: CellKey, rows: Sequence[Comparison], pairs: NumberedPairs, budget: _ValueBudget
 ) -> dict[str, Any]:
     of_metric = {row.metric: row for row in rows}
-    kept = pairs if book.has_room(2 * len(pairs) * len(of_metric)) else ()
+    kept = pairs if budget.take(2 * len(pairs) * len(of_metric)) else ()
     return {
         **key._asdict(),
         "pairs": [number for number, _ in kept],
@@ -99,29 +100,30 @@ def _cell(
 
 def _void(pairs: NumberedPairs) -> Iterator[tuple[int, str]]:
     for number, pair in pairs:
-        fallen, reason = pair_outcome(*pair)
-        if fallen != "measured":
-            yield number, f"{fallen}: {reason[:MAX_REASON]}"
+        outcome, reason = pair_outcome(*pair)
+        if outcome != "measured":
+            yield number, f"{outcome}: {reason[:MAX_REASON]}"
 
 
 def _metric(row: Comparison, pairs: NumberedPairs) -> dict[str, Any]:
     a, b = ([side and side.metrics.get(row.metric) for side in sides] for sides in _sides(pairs))
-    found, verdict = row.estimate, row.judgement.verdict
-    told: list[Any] = [verdict, row.gated, row.threshold]
-    if found is not None:
-        low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
-        told += [found.n, found.log_ratio, low, high, found.sd, found.a, found.b, found.difference]
-    return {"row": _short(told), "a": _short(a), "b": _short(b)}
+    estimate, interval = row.estimate, row.estimate and row.estimate.interval
+    items: list[Any] = [row.judgement.verdict, row.gated, row.threshold]
+    if estimate is not None:
+        items += [estimate.n, estimate.log_ratio]
+        items += [interval.low, interval.high] if interval else [None, None]
+        items += [estimate.sd, estimate.a, estimate.b, estimate.difference]
+    return {"row": _rounded(items), "a": _rounded(a), "b": _rounded(b)}
 
 
 def _sides(pairs: NumberedPairs) -> tuple[list[Sample | None], list[Sample | None]]:
     return [a for _, (a, _) in pairs], [b for _, (_, b) in pairs]
 
 
-def _short(value: Any) -> Any:
-    """Whole numbers as they are; of others so many digits as say anything."""
+def _rounded(value: Any) -> Any:
+    """Rounds floats to `DIGITS` significant digits; integers stay exact."""
     if isinstance(value, list):
-        return [_short(one) for one in value]
+        return [_rounded(item) for item in value]
     if not isinstance(value, float):
         return value
     if abs(value) < 1e15 and value == int(value):

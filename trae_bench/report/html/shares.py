@@ -1,4 +1,4 @@
-"""Whose doing a change is: the steps to the whole, and what toggles make of each other."""
+"""Attribution of a change to toggles: single effects, their product, and interactions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, count, pairwise
@@ -10,19 +10,19 @@ from trae_bench.model.run import RunFile
 from trae_bench.report.html import svg
 from trae_bench.report.html.source import OPEN, Source
 from trae_bench.report.text import attribution
-from trae_bench.report.text.attribution import Bar, figure
+from trae_bench.report.text.attribution import StarRule, figure
 from trae_bench.report.text.terminal import side_names
 from trae_bench.stats.attribution import Attribution, Effect, EffectSum, Interaction, ToggleEffects
 from trae_bench.stats.pairs import OFF_ON
 
 MAX_SHARES = 60
-"""Metrics of scenarios."""
+"""Maximum tables of a run, one for each metric of a scenario."""
 MAX_TOGGLES = 32
-"""In one table; a design of more has more runs than a day has minutes."""
+"""Maximum toggles in a table; a design of more toggles needs too many runs."""
 
 
 class Step(Struct, frozen=True):
-    """One line: a toggle and its effects, or what they come to."""
+    """A line: a toggle and its effects, or a total."""
 
     name: str
     figures: tuple[str, ...]
@@ -32,24 +32,24 @@ class Step(Struct, frozen=True):
 
 
 class Matrix(Struct, frozen=True):
-    """What each pair of toggles makes of each other's effect."""
+    """The interaction of each pair of toggles."""
 
     toggles: tuple[str, ...]
     rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-    """Toggle; for each of the others the figure and its kind, both empty below the diagonal."""
+    """A toggle; for each other toggle the figure and its CSS class, empty below the diagonal."""
     shared: tuple[str, ...]
-    """Pairs that one figure stands for, under its number."""
+    """Pairs that share one figure, with its number."""
 
 
 class Share(Struct, frozen=True):
-    """One metric of one scenario. Texts are as the file has them: a template escapes them."""
+    """One metric of one scenario. Its texts are unescaped; the template escapes them."""
 
     scenario: str
     metric: str
     about: str
     columns: tuple[str, ...]
     route: str
-    """Which effects are multiplied; empty where the design does not lead to the whole."""
+    """The column of effects that are multiplied; empty if the design has no product."""
     axis: svg.Svg | None
     steps: tuple[Step, ...]
     sentences: tuple[str, ...]
@@ -57,71 +57,71 @@ class Share(Struct, frozen=True):
 
 
 class Shares(Struct, frozen=True):
-    """All that a run's design tells of it."""
+    """The attribution that the design of a run allows."""
 
     shares: tuple[Share, ...]
     notes: tuple[str, ...]
-    """How to read it, or why there is nothing to read."""
+    """How to read the tables, or why there are none."""
 
 
 def shares(source: Source) -> Shares:
     found = attribution.of_run(source.run)
-    told = [each for each in found.found if _tells_more(each)]
-    if not told:
-        return Shares((), (_nothing(source.run),))
+    shown = [metric for metric in found.found if _adds_information(metric)]
+    if not shown:
+        return Shares((), (_why_none(source.run),))
     metrics = source.run.header.metrics
     made = tuple(
-        _share(each, metrics[each.metric].better, attribution.bar_of(each, found.limit))
-        for each in told[:MAX_SHARES]
+        _share(metric, metrics[metric.metric].better, attribution.star_rule(metric, found.limit))
+        for metric in shown[:MAX_SHARES]
     )
     notes = attribution.notes(found)
-    if len(told) > len(made):
-        notes.append(f"{len(told) - len(made)} more are told by trae-bench effects.")
+    if len(shown) > len(made):
+        notes.append(f"trae-bench effects shows {len(shown) - len(made)} more.")
     return Shares(made, tuple(notes))
 
 
-def _tells_more(found: Attribution) -> bool:
-    """More than that each toggle alone does what the table says."""
-    deeper = any(toggle.last or toggle.change for toggle in found.toggles)
-    return bool(found.interactions or found.whole or deeper)
+def _adds_information(found: Attribution) -> bool:
+    """Whether there is more than the single effects, which the table of effects shows."""
+    more = any(toggle.last or toggle.change for toggle in found.toggles)
+    return bool(found.interactions or found.whole or more)
 
 
-def _nothing(run: RunFile) -> str:
+def _why_none(run: RunFile) -> str:
     if side_names(run) != OFF_ON:
-        return "Two revisions were compared, no toggles."
+        return "The run compares two revisions, not toggles."
     return (
-        f"The design {run.header.design} compares each toggle by itself, as the table has it. "
-        "What toggles make of each other, and whether they give the whole, is told by --design "
-        "both, fraction and factorial."
+        f"The design {run.header.design} compares each toggle alone; the table of effects shows "
+        "that. For interactions of toggles and their joint effect, use --design both, fraction "
+        "or factorial."
     )
 
 
-def _share(found: Attribution, better: Better, bar: Bar) -> Share:
+def _share(found: Attribution, better: Better, rule: StarRule) -> Share:
     toggles = sorted(found.toggles, key=_size, reverse=True)[:MAX_TOGGLES]
     columns = attribution.columns_of(toggles)
-    way = _way(found, toggles)
+    route = _route(found, toggles)
     return Share(
         scenario=found.scenario,
         metric=found.metric,
         about=attribution.about(found, better),
         columns=tuple(columns),
-        route=way.name if way else "",
-        axis=svg.axis(way.scale) if way else None,
-        steps=tuple(_steps(toggles, columns, way, better, bar)),
-        sentences=tuple(attribution.against_the_whole(found, better, bar)),
-        matrix=_matrix(found, [toggle.toggle for toggle in toggles], better, bar),
+        route=route.name if route else "",
+        axis=svg.axis(route.scale) if route else None,
+        steps=tuple(_steps(toggles, columns, route, better, rule)),
+        sentences=tuple(attribution.compared_with_all_on(found, better, rule)),
+        matrix=_matrix(found, [toggle.toggle for toggle in toggles], better, rule),
     )
 
 
 def _size(toggle: ToggleEffects) -> float:
-    return max((abs(each.log_ratio) for each in (toggle.alone, toggle.mean) if each), default=0.0)
+    return max((abs(e.log_ratio) for e in (toggle.alone, toggle.mean) if e), default=0.0)
 
 
-# -- steps to the whole -----------------------------------------------------------------
+# -- steps to all toggles on ------------------------------------------------------------
 
 
-class _Way(Struct, frozen=True):
-    """From none to all on, one toggle after the other."""
+class _Route(Struct, frozen=True):
+    """From no toggle on to all toggles on, one toggle after the other."""
 
     name: str
     effects: tuple[Effect | None, ...]
@@ -131,7 +131,8 @@ class _Way(Struct, frozen=True):
     @property
     def ends(self) -> list[tuple[float, float]]:
         """The running product before and after each toggle, on the log scale."""
-        sums = accumulate((each.log_ratio if each else 0.0 for each in self.effects), initial=0.0)
+        logs = (effect.log_ratio if effect else 0.0 for effect in self.effects)
+        sums = accumulate(logs, initial=0.0)
         return list(pairwise(sums))
 
     @property
@@ -139,52 +140,55 @@ class _Way(Struct, frozen=True):
         return svg.step_scale([self.whole.log_ratio, *(end for _, end in self.ends)])
 
 
-def _way(found: Attribution, toggles: Sequence[ToggleEffects]) -> _Way | None:
-    """By each toggle alone where that is known, for it shows most of what toggles make of each
-    other; else by their means."""
+def _route(found: Attribution, toggles: Sequence[ToggleEffects]) -> _Route | None:
+    """By single effects if they are known, because they show interactions best; else by means."""
     whole = found.whole
     if whole is None or len(toggles) < len(found.toggles):
         return None
     if whole.alone is not None:
-        return _Way("alone", tuple(each.alone for each in toggles), whole.alone, whole.measured)
+        effects = tuple(toggle.alone for toggle in toggles)
+        return _Route("alone", effects, whole.alone, whole.measured)
     if whole.mean is not None:
-        return _Way("on average", tuple(each.mean for each in toggles), whole.mean, whole.measured)
+        effects = tuple(toggle.mean for toggle in toggles)
+        return _Route("on average", effects, whole.mean, whole.measured)
     return None
 
 
 def _steps(
     toggles: Sequence[ToggleEffects],
     columns: Mapping[str, Sequence[Effect | None]],
-    way: _Way | None,
+    route: _Route | None,
     better: Better,
-    bar: Bar,
+    rule: StarRule,
 ) -> Iterator[Step]:
     for number, toggle in enumerate(toggles):
-        figures = tuple(figure(column[number], bar) for column in columns.values())
-        drawn = svg.step_bar(*way.ends[number], None, way.scale) if way else None
-        effect = way.effects[number] if way else toggle.mean or toggle.alone or toggle.last
-        yield Step(toggle.toggle, figures, drawn, _kind(effect, better, bar))
-    if way:
-        yield from _totals(way, list(columns), better, bar)
+        figures = tuple(figure(column[number], rule) for column in columns.values())
+        drawn = svg.step_bar(*route.ends[number], None, route.scale) if route else None
+        effect = route.effects[number] if route else toggle.mean or toggle.alone or toggle.last
+        yield Step(toggle.toggle, figures, drawn, _kind(effect, better, rule))
+    if route:
+        yield from _totals(route, list(columns), better, rule)
 
 
-def _totals(way: _Way, columns: Sequence[str], better: Better, bar: Bar) -> Iterator[Step]:
-    """The product, what it misses, and the whole as it was measured; in the column of the way."""
-    product, gap, whole = way.parts.total, way.parts.gap, way.whole
-    rows = [("all of them, multiplied", product, 0.0, product.log_ratio)]
+def _totals(
+    route: _Route, columns: Sequence[str], better: Better, rule: StarRule
+) -> Iterator[Step]:
+    """The product, its gap, and the measured effect of all on, in the column of the route."""
+    product, gap, whole = route.parts.total, route.parts.gap, route.whole
+    rows = [("product of all", product, 0.0, product.log_ratio)]
     if gap is not None:
-        rows.append(("what that misses", gap, product.log_ratio, whole.log_ratio))
+        rows.append(("gap", gap, product.log_ratio, whole.log_ratio))
     rows.append(("all on, measured", whole, 0.0, whole.log_ratio))
     for name, effect, start, end in rows:
         interval = effect.interval if effect is not gap else None
-        drawn = svg.step_bar(start, end, interval, way.scale)
-        figures = tuple(figure(effect, bar) if one == way.name else "" for one in columns)
-        yield Step(name, figures, drawn, _kind(effect, better, bar), total=True)
+        drawn = svg.step_bar(start, end, interval, route.scale)
+        figures = tuple(figure(effect, rule) if c == route.name else "" for c in columns)
+        yield Step(name, figures, drawn, _kind(effect, better, rule), total=True)
 
 
-def _kind(effect: Effect | None, better: Better, bar: Bar) -> str:
-    """A colour only for what stands."""
-    if effect is None or not bar.reached(effect):
+def _kind(effect: Effect | None, better: Better, rule: StarRule) -> str:
+    """The CSS class of an effect: a colour only if it has a star."""
+    if effect is None or not rule.applies(effect):
         return OPEN
     return "improvement" if (effect.log_ratio < 0) == (better == "lower") else "regression"
 
@@ -192,28 +196,31 @@ def _kind(effect: Effect | None, better: Better, bar: Bar) -> str:
 # -- pairs of toggles -------------------------------------------------------------------
 
 
-def _matrix(found: Attribution, toggles: Sequence[str], better: Better, bar: Bar) -> Matrix | None:
+def _matrix(
+    found: Attribution, toggles: Sequence[str], better: Better, rule: StarRule
+) -> Matrix | None:
     if not found.interactions:
         return None
     marks = _numbers(found.interactions)
     cells = {
-        frozenset(pair): (f"{figure(each.change, bar)}{mark}", _kind(each.change, better, bar))
-        for each, mark in zip(found.interactions, marks, strict=True)
-        for pair in each.pairs
+        frozenset(pair): (f"{figure(joint.change, rule)}{mark}", _kind(joint.change, better, rule))
+        for joint, mark in zip(found.interactions, marks, strict=True)
+        for pair in joint.pairs
     }
     rows = []
-    for number, one in enumerate(toggles[:-1]):
-        later = [cells.get(frozenset((one, other)), ("-", OPEN)) for other in toggles[number + 1 :]]
-        rows.append((one, (*[("", "")] * number, *later)))
+    for number, toggle in enumerate(toggles[:-1]):
+        others = toggles[number + 1 :]
+        later = [cells.get(frozenset((toggle, other)), ("-", OPEN)) for other in others]
+        rows.append((toggle, (*[("", "")] * number, *later)))
     shared = tuple(
-        f"{mark.strip()} {' + '.join(f'{a} x {b}' for a, b in each.pairs)}"
-        for each, mark in zip(found.interactions, marks, strict=True)
+        f"{mark.strip()} {' + '.join(f'{a} x {b}' for a, b in joint.pairs)}"
+        for joint, mark in zip(found.interactions, marks, strict=True)
         if mark
     )
     return Matrix(tuple(toggles[1:]), tuple(rows), shared)
 
 
 def _numbers(interactions: Sequence[Interaction]) -> list[str]:
-    """A number for each figure that stands for more than one pair."""
+    """A number for each figure that several pairs share; empty for the others."""
     numbers = count(1)
-    return [f" ({next(numbers)})" if len(each.pairs) > 1 else "" for each in interactions]
+    return [f" ({next(numbers)})" if len(one.pairs) > 1 else "" for one in interactions]

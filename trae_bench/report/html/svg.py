@@ -1,7 +1,7 @@
-"""Pictures of ratios, as inline SVG. The same bytes for the same figures.
+"""Plots of ratios as inline SVG, reproducible byte for byte.
 
-Colours come from the page's style sheet, by class. All ratios are natural logarithms, drawn on
-a log scale: twice is as far from 1 as half.
+The page's style sheet sets the colours by class. Ratios are natural logarithms on a log scale, so
+2 and 0.5 have the same distance from 1.
 """
 
 import math
@@ -12,19 +12,18 @@ from trae_bench.model.result import Interval
 from trae_bench.report.escape import for_html
 
 Mark = float | Literal["void", "lost"] | None
-"""A pair: its log ratio, that its answers differ, that it was not measured, or that it has no
-ratio."""
+"""A pair: its log ratio, `void` if answers differ, `lost` if not measured, None if no ratio."""
 Sides = tuple[str, str]
 
 _NICE = (1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 1e3, 1e4, 1e5, 1e6)
-"""Ends of a scale; beyond the last one all is alike."""
+"""Round ratios at which a scale can end."""
 _BAR, _BAR_HEIGHT = 160, 14
 _PLOT, _PLOT_HEIGHT, _MARGIN = 240, 84, 40
 _CURVE, _CURVE_HEIGHT = 300, 170
 
 
 class Svg(str):
-    """Markup of figures and escaped texts, which a template takes as it is."""
+    """Markup with escaped texts, which the template does not escape again."""
 
     __slots__ = ()
 
@@ -33,7 +32,7 @@ class Svg(str):
 
 
 class Scale(NamedTuple):
-    """Log ratios from `low` to `high`, on pixels from `start` to `end`."""
+    """Maps log ratios from `low` to `high` to pixels from `start` to `end`."""
 
     low: float
     high: float
@@ -41,26 +40,28 @@ class Scale(NamedTuple):
     end: float
 
     def at(self, value: float) -> float:
-        """What lies beyond the scale stands at its edge."""
+        """The pixel of a value; a value beyond the scale is at its edge."""
         inside = min(max(value, self.low), self.high)
         return self.start + (inside - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
 def limit(largest: float) -> float:
-    """The end of a scale that holds log ratios up to `largest`, at a round ratio."""
+    """The round ratio, as a logarithm, that ends a scale for log ratios up to `largest`."""
     return next((math.log(n) for n in _NICE if math.log(n) >= largest - 1e-9), math.log(_NICE[-1]))
 
 
 def bar_scale(intervals: Iterable[Interval]) -> Scale:
-    """One for a whole table: most of its intervals fit, so that the few large effects do not
-    press all others into a line. Those are cut, with an arrow."""
-    reach = sorted(max(abs(each.low), abs(each.high)) for each in intervals)
+    """One scale for a whole table, on which three quarters of its intervals fit.
+
+    Larger intervals are cut and get an arrow; otherwise they would make the others too small.
+    """
+    reach = sorted(max(abs(interval.low), abs(interval.high)) for interval in intervals)
     end = limit(max(reach[(len(reach) - 1) * 3 // 4], math.log(1.1)) if reach else math.log(1.1))
     return Scale(-end, end, 8, _BAR - 8)
 
 
 def around(values: Iterable[float]) -> tuple[float, float]:
-    """Ends of a scale that has 1 on it."""
+    """Ends of a scale that includes the ratio 1."""
     known = [0.0, *values]
     low, high = min(known), max(known)
     return -limit(max(-low, high / 8)), limit(max(high, -low / 8))
@@ -70,7 +71,7 @@ def around(values: Iterable[float]) -> tuple[float, float]:
 
 
 def axis(scale: Scale) -> Svg:
-    """The scale's ends and 1, for the head of the column."""
+    """The ends of the scale and 1, for the heading of the column."""
     texts = "".join(
         f'<text x="{_px(scale.at(value))}" y="10">{_tick(value)}</text>'
         for value in _apart(scale, 24)
@@ -79,7 +80,7 @@ def axis(scale: Scale) -> Svg:
 
 
 def interval_bar(log_ratio: float, interval: Interval | None, band: float, scale: Scale) -> Svg:
-    """`band` is the smallest effect that counts, on the log scale."""
+    """A ratio with its interval. `band` is the smallest effect that counts, on the log scale."""
     left, right = _px(scale.at(-band)), _px(scale.at(band))
     parts = [
         f'<path class="band" d="M{left} 0H{right}V{_BAR_HEIGHT}H{left}z"/>',
@@ -112,7 +113,7 @@ def _one(scale: Scale) -> str:
 
 
 def _whiskers(interval: Interval, scale: Scale) -> str:
-    """An interval, with an arrow where it goes on."""
+    """An interval, with an arrow if it extends beyond the scale."""
     left, right = _px(scale.at(interval.low)), _px(scale.at(interval.high))
     parts = [f'<path class="iv" d="M{left} 7H{right}"/>']
     if interval.low < scale.low:
@@ -122,17 +123,17 @@ def _whiskers(interval: Interval, scale: Scale) -> str:
     return "".join(parts)
 
 
-# -- pairs in their order ---------------------------------------------------------------
+# -- pairs in order ---------------------------------------------------------------------
 
 
 def pairs_plot(
     marks: Sequence[Mark], log_ratio: float, interval: Interval | None, band: float, label: str
 ) -> Svg:
-    """Each pair's ratio in order, on the estimate and its interval; `label` says it in words."""
+    """The ratio of each pair in order, with the estimate and its interval; `label` describes it."""
     known = [mark for mark in marks if isinstance(mark, float)]
     ends = (interval.low, interval.high) if interval else (log_ratio, log_ratio)
     low, high = around([log_ratio, *ends, *known, -band, band])
-    # Upwards is more of the metric.
+    # A higher value of the metric is higher in the plot.
     scale = Scale(low, high, _PLOT_HEIGHT - 8, 8)
     parts = [
         _stripe("band", -band, band, scale),
@@ -149,7 +150,7 @@ def pairs_plot(
 
 
 def _pair_marks(marks: Sequence[Mark], scale: Scale) -> Iterable[str]:
-    """One path for all marks of a kind; a page has tens of thousands of them."""
+    """One path for all marks of a kind, because a page has tens of thousands of marks."""
     gap = (_PLOT - _MARGIN) / max(1, len(marks))
     places = [_MARGIN + gap * (number + 0.5) for number in range(len(marks))]
     bottom = _PLOT_HEIGHT - 8
@@ -163,7 +164,7 @@ def _pair_marks(marks: Sequence[Mark], scale: Scale) -> Iterable[str]:
 
 
 def _dots(places: Iterable[tuple[float, float]]) -> str:
-    """Lines without length, whose round ends are the dots; each from where the last one was."""
+    """Dots as lines of zero length with round ends, in coordinates relative to the last dot."""
     drawn, last = [], (0, 0)
     for x, y in places:
         here = (round(x), round(y))
@@ -181,7 +182,7 @@ def _stripe(name: str, low: float, high: float, scale: Scale) -> str:
 
 
 class Point(NamedTuple):
-    """One length of a session, and both sides' medians there."""
+    """The medians of both sides at one number of steps."""
 
     steps: float
     a: float
@@ -189,10 +190,10 @@ class Point(NamedTuple):
 
 
 def curve(points: Sequence[Point], top: tuple[float, str], sides: Sides, label: str) -> Svg:
-    """Values against steps, both from 0; `top` is the end of the upright scale and its text."""
+    """Values by steps, both from 0; `top` is the end of the vertical axis and its label."""
     left, right, above, below = 52, _CURVE - 40, 12, _CURVE_HEIGHT - 24
-    most = max(point.steps for point in points) or 1.0
-    x = Scale(0, most, left, right)
+    max_steps = max(point.steps for point in points) or 1.0
+    x = Scale(0, max_steps, left, right)
     y = Scale(0, top[0] or 1.0, below, above)
     parts = [f'<path class="axis" d="M{left} {above}V{below}H{right}"/>']
     parts += [
@@ -216,18 +217,18 @@ def curve(points: Sequence[Point], top: tuple[float, str], sides: Sides, label: 
 
 
 def _label_heights(a: float, b: float) -> tuple[float, float]:
-    """Where the ends of two lines meet, their names stand one above the other."""
+    """Heights of the names of two lines; names that would overlap are moved apart."""
     if abs(a - b) >= 12:
         return a, b
     middle = (a + b) / 2
     return (middle - 6, middle + 6) if a <= b else (middle + 6, middle - 6)
 
 
-# -- what all have in common ------------------------------------------------------------
+# -- helpers ----------------------------------------------------------------------------
 
 
 def _hidden(width: int, height: int, inner: str) -> Svg:
-    """For eyes only: the same is said in words beside it."""
+    """Hidden from screen readers, because the text beside it has the same content."""
     return Svg(f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{inner}</svg>')
 
 
@@ -237,18 +238,18 @@ def _shown(width: int, height: int, label: str, inner: str) -> Svg:
 
 
 def _px(value: float) -> str:
-    """A tenth of a pixel is enough."""
+    """A pixel coordinate with one decimal."""
     return f"{value:.1f}".removesuffix(".0")
 
 
 def _apart(scale: Scale, room: float) -> list[float]:
-    """Where ticks stand: at 1, and at those ends that are so many pixels away from it."""
+    """Ticks: at 1, and at each end that is at least `room` pixels away."""
     ends = (scale.low, scale.high)
     return [0.0, *(end for end in ends if abs(scale.at(end) - scale.at(0.0)) >= room)]
 
 
 def _tick(log_ratio: float) -> str:
-    """With a sign for times or divided by."""
+    """A ratio with a multiplication or division sign."""
     if not log_ratio:
         return "1"
     sign = "\N{MULTIPLICATION SIGN}" if log_ratio > 0 else "\N{DIVISION SIGN}"

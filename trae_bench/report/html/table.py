@@ -1,4 +1,4 @@
-"""The table of all effects."""
+"""The table of effects."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -13,31 +13,31 @@ from trae_bench.report.text.markdown import compared
 from trae_bench.report.text.terminal import saved
 
 MAX_ROWS = 1500
-"""All runs together; a full run of all scenarios has some hundreds."""
+"""Maximum rows of all runs together; a full run of all scenarios has a few hundred."""
 
 
 class Effect(Struct, frozen=True):
-    """One row. Texts are as the file has them: a template escapes them."""
+    """One row. Its texts are unescaped; the template escapes them."""
 
     first: bool
-    """Of its scenario and contrast."""
+    """Whether it is the first row of its scenario and contrast."""
     source: str
     scenario: str
     contrast: str
     metric: str
     figures: tuple[tuple[str, float | None], ...]
-    """Both sides, ratio, interval and saved: the text, and what it is sorted by."""
+    """Both sides, ratio, interval and saved: each text with its sort key."""
     bar: svg.Svg | None
     verdict: str
     rank: int
-    """Of the verdict."""
+    """Sort key of the verdict."""
     kind: str
     note: str
-    """What else must be known of the verdict."""
+    """A remark on the verdict."""
 
 
 def effects(sources: Sequence[Source]) -> tuple[list[Effect], svg.Scale, int]:
-    """Rows of all runs, the scale of their bars, and how many rows there was no room for."""
+    """Rows of all runs, the scale of their bars, and the number of rows left out."""
     rows = [(source, row) for source in sources for row in compared(source.run)]
     scale = svg.bar_scale(
         found.interval or Interval(found.log_ratio, found.log_ratio)
@@ -82,21 +82,22 @@ def _note(row: Comparison) -> str:
     return "" if row.gated else "for information"
 
 
-def _keys(found: Estimate | None, metric: Metric) -> tuple[float | None, ...]:
-    """Both sides, the ratio, the width of the interval, and the gain."""
-    if found is None:
+def _keys(estimate: Estimate | None, metric: Metric) -> tuple[float | None, ...]:
+    """Sort keys: both sides, the ratio, the width of the interval, and the gain."""
+    if estimate is None:
         return (None,) * 5
-    wide = found.interval.high - found.interval.low if found.interval else None
-    gain = saved(found, metric.better)
-    return tuple(map(_in_short, (found.a, found.b, found.log_ratio, wide, gain)))
+    width = estimate.interval.high - estimate.interval.low if estimate.interval else None
+    gain = saved(estimate, metric.better)
+    keys = (estimate.a, estimate.b, estimate.log_ratio, width, gain)
+    return tuple(map(_rounded, keys))
 
 
-def _in_short(value: float | None) -> float | None:
-    """Digits enough to sort by; a difference of two valid figures can still be infinite."""
+def _rounded(value: float | None) -> float | None:
+    """Four digits suffice for sorting. A difference of two finite values can be infinite."""
     return None if value is None else float(f"{min(max(value, -1e300), 1e300):.4g}")
 
 
-def _bar(found: Estimate | None, band: float, scale: svg.Scale) -> svg.Svg | None:
-    if found is None or found.log_ratio is None:
+def _bar(estimate: Estimate | None, band: float, scale: svg.Scale) -> svg.Svg | None:
+    if estimate is None or estimate.log_ratio is None:
         return None
-    return svg.interval_bar(found.log_ratio, found.interval, band, scale)
+    return svg.interval_bar(estimate.log_ratio, estimate.interval, band, scale)

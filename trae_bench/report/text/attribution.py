@@ -1,6 +1,6 @@
-"""Whose doing a change is, in words and figures for a terminal of 80 columns.
+"""Attributes a change to toggles, as a report for a terminal.
 
-A ratio stands with half of its interval: `0.80 ±3 %` is from 0.80 / 1.03 to 0.80 x 1.03.
+`0.80 ±3 %` is a ratio with half of its interval: from 0.80 / 1.03 to 0.80 x 1.03.
 """
 
 import math
@@ -12,7 +12,7 @@ from trae_bench.design.contrasts import is_fixed
 from trae_bench.model.experiment import Better, Metric
 from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_terminal
-from trae_bench.report.text.listing import TABLE, count
+from trae_bench.report.text.listing import count
 from trae_bench.report.text.terminal import percent, signed
 from trae_bench.stats.analysis import Attributions, attributions
 from trae_bench.stats.attribution import (
@@ -26,14 +26,12 @@ from trae_bench.stats.attribution import (
 from trae_bench.stats.decision import MAX_LOG_RATIO
 from trae_bench.verdicts.caveats import MAX_NOTE
 
-MAX_HALF = 0.995
-"""Half of an interval (a fraction) that is still told in figures."""
-
-MIN_SURE = 0.10
-"""Half of an interval (a fraction) from which on agreement within it says nothing."""
-
+MAX_HALF_WIDTH = 0.995
+"""Half of an interval (a fraction) above which it is printed as `>99 %`."""
+MAX_AGREEMENT = 0.10
+"""Half of an interval (a fraction) above which agreement within it shows nothing."""
 MAX_PAIRS = 6
-"""Pairs of toggles that are told of each metric; JSON has them all."""
+"""Pairs of toggles shown for each metric; the JSON output has all of them."""
 
 _COLUMNS: Mapping[str, Callable[[ToggleEffects], Effect | None]] = {
     "alone": lambda toggle: toggle.alone,
@@ -41,10 +39,14 @@ _COLUMNS: Mapping[str, Callable[[ToggleEffects], Effect | None]] = {
     "on/alone": lambda toggle: toggle.change,
     "on average": lambda toggle: toggle.mean,
 }
+_OPTIONAL = ("on/alone", "others on", "alone")
+"""Columns that a narrow terminal leaves out, the least needed first."""
+MIN_NAME, USUAL_NAME = 8, 16
+"""Width of the column of names at least, and before other columns are left out."""
 
 
 def of_run(run: RunFile) -> Attributions:
-    """Worked out from the samples of a run."""
+    """Computes the attributions of a run from its samples."""
     header = run.header
     return attributions(
         run.samples,
@@ -55,102 +57,121 @@ def of_run(run: RunFile) -> Attributions:
     )
 
 
-def text(found: Attributions, metrics: Mapping[str, Metric], *, width: int = 80) -> str:
-    """All attributions of a run, and how to read them."""
-    if not found.found:
-        why = "; ".join(untrusted(found)) or "no toggle was compared on any metric."
+def text(attributions: Attributions, metrics: Mapping[str, Metric], *, width: int = 80) -> str:
+    """All attributions of a run, with notes on how to read them."""
+    if not attributions.found:
+        why = "; ".join(untrusted(attributions)) or "no toggle was compared on any metric."
         return _wrapped(f"Nothing to attribute: {for_terminal(why, MAX_NOTE)}", width, "", "")
     blocks = [
-        "\n".join(_block(each, metrics[each.metric].better, found.limit, width))
-        for each in found.found
+        "\n".join(_block(found, metrics[found.metric].better, attributions.limit, width))
+        for found in attributions.found
     ]
-    return "\n\n".join([*blocks, "\n".join(_reading(found, width))])
+    return "\n\n".join([*blocks, "\n".join(_reading(attributions, width))])
 
 
-class Bar(NamedTuple):
-    """What an effect must reach to get a star."""
+class StarRule(NamedTuple):
+    """When an effect gets a star."""
 
-    p: float
-    """At most."""
-    size: float
-    """At least, on the log scale."""
+    max_p: float
+    min_size: float
+    """On the log scale."""
 
-    def reached(self, effect: Effect) -> bool:
-        return effect.p is not None and effect.p <= self.p and abs(effect.log_ratio) >= self.size
+    def applies(self, effect: Effect) -> bool:
+        small_p = effect.p is not None and effect.p <= self.max_p
+        return small_p and abs(effect.log_ratio) >= self.min_size
 
 
-def bar_of(found: Attribution, limit: float) -> Bar:
-    """`limit` is that of all attributions of the run."""
-    return Bar(limit, math.log1p(found.threshold))
+def star_rule(found: Attribution, limit: float) -> StarRule:
+    """The rule for one metric. `limit` is the p-value limit of the whole run."""
+    return StarRule(limit, math.log1p(found.threshold))
 
 
 def _block(found: Attribution, better: Better, limit: float, width: int) -> Iterator[str]:
-    bar = bar_of(found, limit)
+    rule = star_rule(found, limit)
     name = f"{for_terminal(found.scenario, 40)} / {for_terminal(found.metric, 40)}"
     yield _wrapped(f"{name}  ({about(found, better)})", width, "")
-    yield from _table(found.toggles, bar, max(width, TABLE))
-    for line in (*_pairs(found, bar), *against_the_whole(found, better, bar)):
+    yield from _table(found.toggles, rule, width)
+    for line in (*_pairs(found, rule), *compared_with_all_on(found, better, rule)):
         yield _wrapped(line, width)
     if found.missing:
         names = ", ".join(for_terminal(name, 60) for name in found.missing[:MAX_PAIRS])
-        more = len(found.missing) - MAX_PAIRS
-        left = f"Without a ratio, so left out: {names}{f' and {more} more' if more > 0 else ''}."
-        yield _wrapped(left, width)
+        yield _wrapped(f"Left out, without a ratio: {names}{_and_more(found.missing)}.", width)
+
+
+def _and_more(items: Sequence[object]) -> str:
+    more = len(items) - MAX_PAIRS
+    return f" and {more} more" if more > 0 else ""
 
 
 def about(found: Attribution, better: Better) -> str:
-    """On how many pairs it rests, and what counts."""
-    fewest, most = found.pairs
-    pairs = count(most, "pair") if fewest == most else f"{fewest} to {most} pairs"
+    """The number of pairs, the better direction and the threshold of one metric."""
+    low, high = found.pairs
+    pairs = count(high, "pair") if low == high else f"{low} to {high} pairs"
     counts = f"counts from {percent(found.threshold)}" if found.threshold else "any change counts"
-    return f"{pairs} a contrast; {better} is better; {counts}"
+    return f"{pairs} per contrast; {better} is better; {counts}"
 
 
 def _wrapped(line: str, width: int, first: str = " ", later: str = "   ") -> str:
-    """Wrapped, but never between a figure and its percent sign."""
+    """Wraps a line, but never between a number and its percent sign."""
     kept = line.replace(" %", "\xa0%")
     filled = textwrap.fill(kept, width, initial_indent=first, subsequent_indent=later)
     return filled.replace("\xa0", " ")
 
 
-# One toggle a line
+# -- the table: one line for each toggle
 
 
-def _table(toggles: Sequence[ToggleEffects], bar: Bar, width: int) -> Iterator[str]:
-    """Names get what the figures leave."""
-    shown = columns_of(toggles)
-    cells = [[figure(effect, bar) for effect in column] for column in shown.values()]
-    columns = [[title, *of_toggles] for title, of_toggles in zip(shown, cells, strict=True)]
-    widths = [max(map(len, column)) for column in columns]
-    spare = max(8, width - 1 - sum(2 + each for each in widths))
-    names = ["toggle", *(for_terminal(toggle.toggle)[:spare] for toggle in toggles)]
+def _table(toggles: Sequence[ToggleEffects], rule: StarRule, width: int) -> Iterator[str]:
+    """Effects by toggle. The names are cut to the width that the effects leave.
+
+    A narrow terminal gets fewer columns and a line that names the others.
+    """
+    columns = {
+        heading: [heading, *(figure(effect, rule) for effect in effects)]
+        for heading, effects in columns_of(toggles).items()
+    }
+    left_out = []
+    for heading in _OPTIONAL:
+        if heading in columns and len(columns) > 1 and _room(columns, width) < USUAL_NAME:
+            left_out.append(heading)
+            del columns[heading]
+    room = max(MIN_NAME, _room(columns, width))
+    names = ["toggle", *(for_terminal(toggle.toggle)[:room] for toggle in toggles)]
     size = max(map(len, names))
     for number, name in enumerate(names):
-        figures = (column[number].ljust(w) for column, w in zip(columns, widths, strict=True))
-        yield f" {name.ljust(size)}  {'  '.join(figures)}".rstrip()
+        cells = (column[number].ljust(max(map(len, column))) for column in columns.values())
+        yield f" {name.ljust(size)}  {'  '.join(cells)}".rstrip()
+    if left_out:
+        yield _wrapped(f"Columns left out to fit {width}: {', '.join(left_out)}.", width)
+
+
+def _room(columns: Mapping[str, Sequence[str]], width: int) -> int:
+    """The width that is left for names."""
+    return width - 1 - sum(2 + max(map(len, column)) for column in columns.values())
 
 
 def columns_of(toggles: Sequence[ToggleEffects]) -> dict[str, list[Effect | None]]:
-    """By their titles; those that no toggle has an entry in are left out."""
+    """Effects by heading, one for each toggle. Columns without any effect are left out."""
     return {
-        title: [pick(toggle) for toggle in toggles]
-        for title, pick in _COLUMNS.items()
+        heading: [pick(toggle) for toggle in toggles]
+        for heading, pick in _COLUMNS.items()
         if any(pick(toggle) is not None for toggle in toggles)
     }
 
 
-def figure(effect: Effect | None, bar: Bar) -> str:
-    """`0.80 ±3 %*`; the star is for what stands among all that was asked."""
+def figure(effect: Effect | None, rule: StarRule) -> str:
+    """`0.80 ±3 %*`: a ratio, half of its interval, and a star if `rule` applies."""
     if effect is None:
         return "-"
     ratio = _ratio(effect.log_ratio)
     if effect.interval is None or effect.p is None:
         return f"{ratio} (one pair)"
     half = (effect.interval.high - effect.interval.low) / 2
-    star = "*" if bar.reached(effect) else ""
-    wide = math.expm1(min(half, MAX_LOG_RATIO))
-    # Beyond that nothing is known, and a table need not be wide to say so.
-    return f"{ratio} ±{_tenths(100 * wide) if wide < MAX_HALF else '>99'} %{star}"
+    star = "*" if rule.applies(effect) else ""
+    half_width = math.expm1(min(half, MAX_LOG_RATIO))
+    # A wider interval shows nothing, so its digits would only widen the table.
+    shown = _tenths(100 * half_width) if half_width < MAX_HALF_WIDTH else ">99"
+    return f"{ratio} ±{shown} %{star}"
 
 
 def _ratio(log_ratio: float) -> str:
@@ -162,34 +183,46 @@ def _tenths(value: float) -> str:
     return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
-# Pairs of toggles
+# -- pairs of toggles
 
 
-def _pairs(found: Attribution, bar: Bar) -> Iterator[str]:
-    """The strongest ones, those that stand before the others."""
-    ranked = sorted(found.interactions, key=lambda each: not bar.reached(each.change))
-    for each in ranked[:MAX_PAIRS]:
-        yield f"{_name(each)}: {figure(each.change, bar)}{_given(found, each)}"
+def _pairs(found: Attribution, rule: StarRule) -> Iterator[str]:
+    """The strongest interactions, those with a star first."""
+    ranked = sorted(found.interactions, key=lambda pair: not rule.applies(pair.change))
+    for pair in ranked[:MAX_PAIRS]:
+        yield f"{_name(pair)}: {figure(pair.change, rule)}{_conditional(found, pair)}"
     rest = ranked[MAX_PAIRS:]
     if rest:
-        stand = sum(bar.reached(each.change) for each in rest)
-        yield f"and {len(rest)} weaker, {stand or 'none'} of them with a star."
+        starred = sum(rule.applies(pair.change) for pair in rest)
+        yield f"and {len(rest)} weaker, {starred or 'none'} of them with a star."
 
 
 def _name(interaction: Interaction) -> str:
-    named = (f"{for_terminal(a, 24)} x {for_terminal(b, 24)}" for a, b in interaction.pairs)
-    told = " + ".join(named)
-    return f"{told} (one figure: they cannot be told apart)" if len(interaction.pairs) > 1 else told
+    names = (f"{for_terminal(a, 24)} x {for_terminal(b, 24)}" for a, b in interaction.pairs)
+    text = " + ".join(names)
+    return (
+        f"{text} (one figure: this design cannot separate them)" if _is_joint(interaction) else text
+    )
 
 
-def _given(found: Attribution, interaction: Interaction) -> str:
-    """What the stronger of the two gives without and with the other."""
+def _is_joint(interaction: Interaction) -> bool:
+    """Whether one figure belongs to several pairs of toggles."""
+    return len(interaction.pairs) > 1
+
+
+def _conditional(found: Attribution, interaction: Interaction) -> str:
+    """The effect of the stronger toggle with the other one off and on."""
     if not interaction.conditional:
         return ""
-    means = {each.toggle: abs(each.mean.log_ratio) if each.mean else 0.0 for each in found.toggles}
-    told: Conditional = max(interaction.conditional, key=lambda each: means.get(each.toggle, 0.0))
-    one, other = for_terminal(told.toggle, 24), for_terminal(told.given, 24)
-    return f"; {one} gives {_change(told.off)} without {other}, {_change(told.on)} once it is on"
+    means = {effects.toggle: _size(effects.mean) for effects in found.toggles}
+    effect: Conditional = max(interaction.conditional, key=lambda one: means.get(one.toggle, 0.0))
+    toggle, other = for_terminal(effect.toggle, 24), for_terminal(effect.given, 24)
+    off, on = _change(effect.off), _change(effect.on)
+    return f"; {toggle} gives {off} with {other} off, {on} with it on"
+
+
+def _size(effect: Effect | None) -> float:
+    return abs(effect.log_ratio) if effect else 0.0
 
 
 def _change(effect: Effect) -> str:
@@ -200,46 +233,48 @@ def _change(effect: Effect) -> str:
     return f"{middle} [{signed(effect.interval.low)} {signed(effect.interval.high)}]"
 
 
-# The whole and its parts
+# -- all toggles on, and the product of single effects
 
 
-def against_the_whole(found: Attribution, better: Better, bar: Bar) -> Iterator[str]:
-    """Sentences on whether the parts give the whole."""
+def compared_with_all_on(found: Attribution, better: Better, rule: StarRule) -> Iterator[str]:
+    """Sentences that compare the product of single effects with the effect of all toggles."""
     whole = found.whole
     if whole is None:
         if len(found.toggles) > 1:
-            yield "All on against none was not measured, so the parts have no whole to be held to."
+            yield "The contrast of all toggles on was not measured, so there is nothing to compare."
         return
-    yield f"All on: {figure(whole.measured, bar)}."
+    yield f"All on: {figure(whole.measured, rule)}."
     if whole.alone is not None:
-        yield f"Each alone, multiplied: {_held(whole.alone, bar, _meddling(whole.alone, better))}"
+        product = _product(whole.alone, rule, _joint_effect(whole.alone, better))
+        yield f"Each alone, multiplied: {product}"
     if whole.mean is not None and whole.mean.gap is not None:
-        together = "what is missing comes from three or more toggles together"
-        yield f"Mean effects, multiplied: {_held(whole.mean, bar, together)}"
+        higher_order = "three or more toggles together cause the difference"
+        yield f"Mean effects, multiplied: {_product(whole.mean, rule, higher_order)}"
 
 
-def _held(parts: EffectSum, bar: Bar, otherwise: str) -> str:
-    """A product beside the whole: they agree within the interval, or what is missing."""
-    told = figure(parts.total, bar)
+def _product(parts: EffectSum, rule: StarRule, explanation: str) -> str:
+    """A product of effects and whether it agrees with all on; if it does not, `explanation`."""
+    product = figure(parts.total, rule)
     gap = parts.gap
     if gap is None or gap.interval is None:
-        return f"{told}."
-    beside = f"{told}; the whole is {figure(gap, bar)} of that: "
+        return f"{product}."
+    compared = f"{product}; all on is {figure(gap, rule)} of that: "
     if gap.interval.low <= 0 <= gap.interval.high:
-        narrow = gap.interval.high - gap.interval.low <= 2 * math.log1p(MIN_SURE)
-        agree = "they agree within the interval" if narrow else "too wide an interval to tell more"
-        return f"{beside}{agree}."
-    if abs(gap.log_ratio) < bar.size:
-        return f"{beside}what is missing is too small to count."
-    return f"{beside}{otherwise}."
+        narrow = gap.interval.high - gap.interval.low <= 2 * math.log1p(MAX_AGREEMENT)
+        agree = "they agree within the interval" if narrow else "the interval is too wide to tell"
+        return f"{compared}{agree}."
+    if abs(gap.log_ratio) < rule.min_size:
+        return f"{compared}the difference is too small to count."
+    return f"{compared}{explanation}."
 
 
-def _meddling(parts: EffectSum, better: Better) -> str:
+def _joint_effect(parts: EffectSum, better: Better) -> str:
     worse = parts.gap is not None and (parts.gap.log_ratio > 0) == (better == "lower")
-    return "together they give less than apart" if worse else "together they give more than apart"
+    amount = "less" if worse else "more"
+    return f"the toggles give {amount} together than each alone"
 
 
-# How to read it
+# -- notes
 
 
 def _reading(found: Attributions, width: int) -> Iterator[str]:
@@ -248,28 +283,27 @@ def _reading(found: Attributions, width: int) -> Iterator[str]:
 
 
 def untrusted(found: Attributions) -> list[str]:
-    """What is left out because no figure of it could be trusted, in a sentence if any is."""
+    """A sentence on the metrics that are left out because their A/A sides differ."""
     names = ", ".join(f"{name} {metric}" for name, metric in found.untrusted[:MAX_PAIRS])
-    more = len(found.untrusted) - MAX_PAIRS
-    told = f"{names}{f' and {more} more' if more > 0 else ''}"
-    return [f"Left out, for equal sides do not come out equal: {told}."] if names else []
+    more = _and_more(found.untrusted)
+    return [f"Left out, because the A/A sides differ: {names}{more}."] if names else []
 
 
-def notes(found: Attributions) -> list[str]:
-    """Sentences on what the figures mean."""
-    each = found.found
-    told = untrusted(found)
-    told += ["Ratios of on to off with half of their 95 % interval, each taken for itself."]
-    if found.family:
-        told[-1] += (
-            f" * counts, and stands when all {found.family} effects of this run are asked at once "
-            "(Holm, 5 %)."
+def notes(attributions: Attributions) -> list[str]:
+    """Sentences on how to read the figures."""
+    sentences = untrusted(attributions)
+    sentences += ["Ratios are on to off, with half of the 95 % interval of each single ratio."]
+    if attributions.family:
+        sentences[-1] += (
+            f" * marks an effect that is significant among all {attributions.family} effects of "
+            "this run (Holm, 5 %) and large enough to count."
         )
-    if any(one.looks > 1 for one in each):
-        told.append("Intervals are wider for the looks at which the run could have stopped.")
-    if any(len(pair.pairs) > 1 for one in each for pair in one.interactions):
-        told.append(
-            "This design keeps single toggles clear of pairs, but not of three toggles that act "
-            "together; --design factorial tells the pairs apart."
+    found = attributions.found
+    if any(attribution.looks > 1 for attribution in found):
+        sentences.append("Intervals are wider because the run could have stopped at several looks.")
+    if any(_is_joint(pair) for attribution in found for pair in attribution.interactions):
+        sentences.append(
+            "This design separates single toggles from pairs, but not from three toggles that act "
+            "together; --design factorial separates the pairs."
         )
-    return told
+    return sentences

@@ -1,7 +1,7 @@
-"""What a CI service shows of a run: annotations, and the job's summary.
+"""Annotations and the job summary for GitHub Actions.
 
-GitHub Actions reads annotations from the job's output, and takes the summary from a file that
-it names in the environment. Both are absent elsewhere, and then nothing is written.
+GitHub Actions reads annotations from the job's output and the summary from a file that
+`GITHUB_STEP_SUMMARY` names. Without that variable no summary is written.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,24 +11,28 @@ from trae_bench.errors import CannotMeasure
 from trae_bench.model.result import Comparison
 from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_terminal, for_workflow, for_workflow_property
-from trae_bench.report.text.markdown import NOTHING_MEASURED, compared, headline, heeded
+from trae_bench.report.text.markdown import NOTHING_MEASURED, compared, headline, reported_rows
 from trae_bench.report.text.terminal import cells_of, change_in, noise_line
 from trae_bench.verdicts.gate import answers_differ, outcome
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
-MAX_OF_A_KIND = 10
-"""Annotations; GitHub shows no more errors and no more warnings of one step."""
+MAX_ANNOTATIONS = 10
+"""Annotations of one kind; GitHub shows no more of one step."""
 MAX_SUMMARY = 1024 * 1024
-"""Bytes; GitHub drops a summary that is larger."""
+"""Maximum bytes of a summary; GitHub drops a larger one."""
 
 
 def annotations(run: RunFile, *, claimed: bool = True) -> list[str]:
-    """Lines for the job's output: errors for regressions and for answers that differ, a
-    warning for what could not be told. What a toggle makes slower is a warning."""
+    """Annotation lines for the job's output.
+
+    Different answers and the regressions of a gate are errors. A regression from a toggle and
+    inconclusive rows are warnings. If nothing was measured, a gate gets an error, another run a
+    warning.
+    """
     differ = [row for row in compared(run) if answers_differ(row) is not None]
-    rows = heeded(run)
+    rows = reported_rows(run)
     worse = [row for row in rows if row.judgement.verdict == "regression"] if claimed else []
-    errors = [_line("error", "answers differ", _reason(row)) for row in _once(differ)]
+    errors = [_line("error", "answers differ", _reason(row)) for row in _unique(differ)]
     changes = [_change(run, row) for row in worse]
     warnings = []
     if run.header.revisions is None:
@@ -37,20 +41,20 @@ def annotations(run: RunFile, *, claimed: bool = True) -> list[str]:
         errors += [_line("error", "regression", change) for change in changes]
     verdict = headline(run, claimed=claimed)
     if verdict == NOTHING_MEASURED or outcome(run, claimed=claimed).kind == "not measured":
-        # A gate that could not be measured fails its job.
+        # A gate that could not be measured fails the job, so its annotation is an error.
         level, lines = ("warning", warnings) if run.header.revisions is None else ("error", errors)
         lines.append(_line(level, "not measured", verdict))
     open_rows = [row for row in rows if row.judgement.verdict == "inconclusive"]
     if claimed and open_rows:
-        said = f"{len(open_rows)} of {len(rows)} comparisons are inconclusive. "
-        warnings.append(_line("warning", "inconclusive", said + noise_line(run)))
+        text = f"{len(open_rows)} of {len(rows)} comparisons are inconclusive. {noise_line(run)}"
+        warnings.append(_line("warning", "inconclusive", text))
     return [*_capped("error", errors), *_capped("warning", warnings)]
 
 
 def add_to_summary(text: str, environ: Mapping[str, str]) -> Path | None:
-    """Append to the job's summary; None where there is no such file.
+    """Appends to the job summary and returns its path; None if the job has no summary.
 
-    Raises `CannotMeasure` where it cannot be written, or has no room left.
+    Raises `CannotMeasure` if the summary cannot be written or would be too large.
     """
     name = environ.get(SUMMARY_VARIABLE)
     if not name:
@@ -59,12 +63,12 @@ def add_to_summary(text: str, environ: Mapping[str, str]) -> Path | None:
     try:
         size = path.stat().st_size if path.exists() else 0
         if size + len(text.encode()) > MAX_SUMMARY:
-            raise CannotMeasure(f"no room is left in the job's summary {path}")
+            raise CannotMeasure(f"{path}: no room is left in the job summary")
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         raise CannotMeasure(
-            f"cannot write the job's summary {path}: {error.strerror or error}; "
+            f"cannot write the job summary {path}: {error.strerror or error}; "
             f"check {SUMMARY_VARIABLE}"
         ) from error
     return path
@@ -81,20 +85,20 @@ def _change(run: RunFile, row: Comparison) -> str:
 
 def _reason(row: Comparison) -> str:
     reasons = (answers_differ(row) or row.pairs).reasons
-    return f"{_place(row)}: {for_terminal(reasons[0]) if reasons else 'no reason known'}"
+    return f"{_place(row)}: {for_terminal(reasons[0]) if reasons else 'unknown reason'}"
 
 
 def _place(row: Comparison) -> str:
     return f"{for_terminal(row.scenario)} / {for_terminal(row.contrast)}"
 
 
-def _once(rows: Sequence[Comparison]) -> list[Comparison]:
-    """One row for each comparison of two sides, whatever metrics it has."""
+def _unique(rows: Sequence[Comparison]) -> list[Comparison]:
+    """The first row of each scenario and contrast."""
     return list({(row.scenario, row.contrast): row for row in reversed(rows)}.values())[::-1]
 
 
 def _capped(kind: str, lines: Sequence[str]) -> list[str]:
-    if len(lines) <= MAX_OF_A_KIND:
+    if len(lines) <= MAX_ANNOTATIONS:
         return list(lines)
-    kept = lines[: MAX_OF_A_KIND - 1]
+    kept = lines[: MAX_ANNOTATIONS - 1]
     return [*kept, _line(kind, "and more", f"{len(lines) - len(kept)} more; see the report")]

@@ -1,7 +1,7 @@
-"""Claims and what became of them: for a terminal, as JSON, and as a table in Markdown.
+"""Claims with their verdicts: for a terminal, as JSON, and as a Markdown table.
 
-What was measured is told as the claim is: `-74.1 % [-75.0 -73.0]` beside "60-80 % less",
-`3.86x [3.70 4.00]` beside "3-5x faster". Every string of a file is escaped.
+A measurement has the form of its claim: `-74.1 % [-75.0 -73.0]` for "60-80 % less",
+`3.86x [3.70 4.00]` for "3-5x faster". Every string from a file is escaped.
 """
 
 import math
@@ -21,50 +21,52 @@ from trae_bench.verdicts.claims import (
 )
 from trae_bench.verdicts.claims_file import Claim, OwnClaim
 
-LONGEST = 2000
-"""Characters of a text from a claims file that are shown."""
+MAX_TEXT = 2000
+"""Maximum characters of a text from a claims file; the rest is cut."""
 
 
 def text(judged: Sequence[ClaimResult[Claim]], *, width: int = 80) -> str:
-    """A block for each claim: whose words, and each place with its interval."""
-    return _text(judged, [(one.claim.id, _said(one.claim)) for one in judged], width)
+    """A block for each claim: its words, its verdict, and each place with its interval."""
+    return _text(judged, [(each.claim.id, _quotes(each.claim)) for each in judged], width)
 
 
 def own_text(
     judged: Sequence[ClaimResult[OwnClaim]], lines: Sequence[str], *, width: int = 80
 ) -> str:
-    """The same of our own sentences; `lines` say where each stands."""
-    quotes = [f'"{one.claim.quote}"' for one in judged]
+    """A block for each sentence of the project; `lines` are their positions (`file:line`)."""
+    quotes = [f'"{each.claim.quote}"' for each in judged]
     return _text(judged, list(zip(lines, quotes, strict=True)), width)
 
 
-def _text(judged: Sequence[ClaimResult[Any]], heads: Sequence[tuple[str, str]], width: int) -> str:
-    """`heads` are the title of each block and the words under it."""
+def _text(
+    judged: Sequence[ClaimResult[Any]], headings: Sequence[tuple[str, str]], width: int
+) -> str:
+    """`headings` are the title of each block and the words below it."""
     blocks = [
-        "\n".join(_block(one, title, said, width))
-        for one, (title, said) in zip(judged, heads, strict=True)
+        "\n".join(_block(each, title, words, width))
+        for each, (title, words) in zip(judged, headings, strict=True)
     ]
-    return "\n\n".join([*blocks, _wrapped(counts([one.verdict for one in judged]), width, "")])
+    return "\n\n".join([*blocks, _wrapped(counts([each.verdict for each in judged]), width, "")])
 
 
 def counts(verdicts: Sequence[str]) -> str:
-    """`12 hold ...` in one line."""
-    told = [f"{verdicts.count(name)} {name}" for name in VERDICTS if name in verdicts]
+    """The number of claims by verdict: `3 claims: 2 holds, 1 refuted`."""
+    parts = [f"{verdicts.count(name)} {name}" for name in VERDICTS if name in verdicts]
     claims = "claim" if len(verdicts) == 1 else "claims"
-    return f"{len(verdicts)} {claims}: {', '.join(told)}" if told else "No claims"
+    return f"{len(verdicts)} {claims}: {', '.join(parts)}" if parts else "No claims"
 
 
 def unsupported_lines(judged: Sequence[ClaimResult[OwnClaim]], lines: Sequence[str]) -> list[str]:
-    """A sentence for each of our own that the runs do not bear out."""
+    """A sentence for each sentence of the project that the runs do not support."""
     return [
-        f"{where}: {one.claim.quote!r} is {one.verdict}: claimed {one.claim.claimed}, "
-        f"measured {_against(one)}"
-        for one, where in zip(judged, lines, strict=True)
-        if is_unsupported(one)
+        f"{line}: {each.claim.quote!r} is {each.verdict}: claimed {each.claim.claimed}, "
+        f"measured {_contradicting(each)}"
+        for each, line in zip(judged, lines, strict=True)
+        if is_unsupported(each)
     ]
 
 
-def _against(judged: ClaimResult[OwnClaim]) -> str:
+def _contradicting(judged: ClaimResult[OwnClaim]) -> str:
     return "; ".join(
         f"{measured(found, judged.claim.claimed)} ({_place(found)})"
         for found in judged.found
@@ -73,7 +75,7 @@ def _against(judged: ClaimResult[OwnClaim]) -> str:
 
 
 def measured(found: PlaceResult, claimed: str) -> str:
-    """The ratio and its interval in the form of the claim; empty where there is none."""
+    """The ratio and its interval in the form of the claim; empty if there is none."""
     estimate = found.evidence.row.estimate if found.evidence is not None else None
     if estimate is None or estimate.log_ratio is None or estimate.interval is None:
         return ""
@@ -86,7 +88,7 @@ def measured(found: PlaceResult, claimed: str) -> str:
 
 
 def document(judged: ClaimResult[Any]) -> dict[str, Any]:
-    """One claim for JSON."""
+    """A claim for JSON output."""
     return {
         "claim": judged.claim,
         "verdict": judged.verdict,
@@ -98,30 +100,30 @@ def document(judged: ClaimResult[Any]) -> dict[str, Any]:
 def markdown(
     judged: Sequence[ClaimResult[Claim]], mark: Callable[[Measurement], str]
 ) -> Iterator[str]:
-    """Lines of a table, one row a claim; `mark` says from which run a figure is."""
-    yield f"{counts([one.verdict for one in judged])}."
+    """Lines of a table with a row for each claim; `mark` names the run of a figure."""
+    yield f"{counts([each.verdict for each in judged])}."
     yield ""
     yield "| claim | claimed | verdict | measured |"
     yield "|---|---|---|---|"
-    for one in judged:
-        said = "<br>".join(
-            f"“{markdown_text(each.words)}” ({markdown_text(each.section)})"
-            for each in one.claim.said
+    for each in judged:
+        quotes = "<br>".join(
+            f"“{markdown_text(quote.words)}” ({markdown_text(quote.section)})"
+            for quote in each.claim.said
         )
         cells = (
-            said,
-            markdown_text(one.claim.claimed),
-            f"**{one.verdict}**",
-            "<br>".join(_markdown_places(one, mark)),
+            quotes,
+            markdown_text(each.claim.claimed),
+            f"**{each.verdict}**",
+            "<br>".join(_markdown_places(each, mark)),
         )
         yield f"| {' | '.join(cells)} |"
-    commands = sorted({command for one in judged for command in one.commands})
+    commands = sorted({command for each in judged for command in each.commands})
     if commands:
         yield ""
-        yield "What is not measured yet, these measure:"
+        yield "These commands measure the rest:"
         yield ""
         yield "```sh"
-        yield from (for_terminal(command, LONGEST) for command in commands)
+        yield from (for_terminal(command, MAX_TEXT) for command in commands)
         yield "```"
 
 
@@ -131,34 +133,34 @@ def _markdown_places(
     for found in judged.found:
         figure = measured(found, judged.claim.claimed)
         run = f" ({mark(found.evidence)})" if found.evidence is not None else ""
-        told = f"{found.verdict}: {figure}{run}" if figure else found.verdict
-        yield f"{for_markdown(_place(found))} {told}"
+        result = f"{found.verdict}: {figure}{run}" if figure else found.verdict
+        yield f"{for_markdown(_place(found))} {result}"
     for note in (judged.claim.not_measurable, judged.claim.note):
         if note:
-            yield f"*{markdown_text(note, LONGEST)}*"
+            yield f"*{markdown_text(note, MAX_TEXT)}*"
 
 
-def _block(judged: ClaimResult[Any], title: str, said: str, width: int) -> Iterator[str]:
+def _block(judged: ClaimResult[Any], title: str, words: str, width: int) -> Iterator[str]:
     claim = judged.claim
-    promised = f" (claimed: {for_terminal(claim.claimed)})" if claim.claimed else ""
-    yield f"{for_terminal(title)}: {judged.verdict}{promised}"
-    yield _wrapped(said, width)
+    claimed = f" (claimed: {for_terminal(claim.claimed)})" if claim.claimed else ""
+    yield f"{for_terminal(title)}: {judged.verdict}{claimed}"
+    yield _wrapped(words, width)
     for note in (getattr(claim, "not_measurable", ""), claim.note):
         if note:
             yield _wrapped(note, width)
-    shown = [(one.verdict, measured(one, claim.claimed), _place(one)) for one in judged.found]
+    shown = [(at.verdict, measured(at, claim.claimed), _place(at)) for at in judged.found]
     widths = [max((len(line[n]) for line in shown), default=0) for n in (0, 1)]
     for verdict, figure, place in shown:
         front = f"  {verdict.ljust(widths[0])}  {figure.ljust(widths[1])}  "
         yield _wrapped(place, width, front, " " * len(front)).rstrip()
     for command in judged.commands:
-        # To be copied whole: the shell goes on where a line ends so.
+        # A backslash at the end of a line, so that the command can be copied into a shell.
         yield _wrapped(command, width - 2, "  $ ", "      ").replace("\n", " \\\n")
 
 
 def _wrapped(line: str, width: int, first: str = "  ", later: str = "  ") -> str:
     return textwrap.fill(
-        for_terminal(line, LONGEST),
+        for_terminal(line, MAX_TEXT),
         width,
         initial_indent=first,
         subsequent_indent=later,
@@ -167,8 +169,8 @@ def _wrapped(line: str, width: int, first: str = "  ", later: str = "  ") -> str
     )
 
 
-def _said(claim: Claim) -> str:
-    return "; ".join(f'"{each.words}" ({each.section})' for each in claim.said)
+def _quotes(claim: Claim) -> str:
+    return "; ".join(f'"{quote.words}" ({quote.section})' for quote in claim.said)
 
 
 def _place(found: PlaceResult) -> str:

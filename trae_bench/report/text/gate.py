@@ -1,6 +1,6 @@
-"""What a gate says: the verdict first, in one sentence, then what it rests on.
+"""The result of a gate as text: the verdict in one sentence, then the details.
 
-Plain text, safe for a terminal; whoever puts it elsewhere escapes it once more.
+The text is safe for a terminal. Escape it again for any other format.
 """
 
 from collections.abc import Iterator
@@ -18,52 +18,52 @@ from trae_bench.verdicts.gate import (
 )
 
 MAX_NAMED = 3
-"""Comparisons that a sentence names; the rest is counted."""
+"""Comparisons that a sentence names; the others are counted."""
 
 
 def sentence(run: RunFile, *, claimed: bool = True) -> str:
     """The verdict on a run that compares revisions."""
-    found, against = outcome(run, claimed=claimed), f"against {base_name(run)}"
-    match found.kind:
+    result, against = outcome(run, claimed=claimed), f"against {base_name(run)}"
+    match result.kind:
         case "regression":
-            return f"Regression: {_some(run, found)} {against}"
+            return f"Regression: {_named_rows(run, result)} {against}"
         case "answers differ":
-            return f"Base and head give different answers: {_first_reason(found)}"
+            return f"Base and head give different answers: {_first_reason(result)}"
         case "not measured":
-            return f"Could not be measured: {_first_reason(found)}"
+            return f"Could not be measured: {_first_reason(result)}"
         case "inconclusive":
-            told = _some(run, found) if found.rows else "".join(found.reasons)
-            return f"Inconclusive {against}: {told}"
+            why = _named_rows(run, result) if result.rows else "".join(result.reasons)
+            return f"Inconclusive {against}: {why}"
         case "interrupted":
-            return f"Interrupted; no verdict {against}"
+            return f"Interrupted, no verdict {against}"
     if not run.header.cells:
         return f"Nothing to compare {against}: every scenario is new"
-    better = f"; improvement: {_some(run, found)}" if found.rows else ""
+    better = f"; improvement: {_named_rows(run, result)}" if result.rows else ""
     return f"No regression {against}{better}"
 
 
 def details(run: RunFile) -> Iterator[str]:
-    """What a reader must know beside the table, one line each."""
+    """Lines on what was compared, which changes were confirmed, and which scenarios are new."""
     compared = run.header.revisions
     if compared is None:
         return
     yield revisions(compared)
     if compared.own_environments:
-        yield "They declare different dependencies, so each ran in an environment of its own."
+        yield "They declare different dependencies, so each ran in a separate environment."
     for row in run.comparisons:
         if (again := row.confirmation) is not None:
             sure = "exactly" if again.p == 0 else f"p = {again.p:.2g}"
-            told = f"confirmed by {again.wanted} fresh pairs ({sure})"
+            text = f"confirmed by {again.wanted} fresh pairs ({sure})"
             if not again.stands:
-                told = not_confirmed(again)
-            yield f"{told[0].upper()}{told[1:]}: {_place(row)}"
+                text = not_confirmed(again)
+            yield f"{text[0].upper()}{text[1:]}: {_place(row)}"
     for name, problem in compared.new.items():
         first = problem.splitlines()[0] if problem else ""
         yield f"New, the base cannot run it: {for_terminal(name, 60)}: {for_terminal(first)}"
 
 
 def not_confirmed(again: Confirmation) -> str:
-    """Whether fresh pairs did not show it, or there were too few of them."""
+    """Why a regression was not confirmed: fresh pairs did not show it, or were too few."""
     measured = again.pairs.measured
     if measured < again.wanted:
         return f"not confirmed: only {measured} of {again.wanted} fresh pairs were measured"
@@ -71,7 +71,7 @@ def not_confirmed(again: Confirmation) -> str:
 
 
 def revisions(compared: RevisionPair) -> str:
-    """What was compared, by the names that commits have."""
+    """The two revisions by their short commits: `Base is 0123456 (main), head is 89abcde.`"""
     head = f"{short(compared.head.commit)}{' with changes' if compared.head.modified else ''}"
     base = f"{short(compared.base.commit)} ({for_terminal(compared.requested, 60)})"
     return f"Base is {base}, head is {head}."
@@ -87,31 +87,30 @@ def short(commit: str) -> str:
 
 
 def change(run: RunFile, row: Comparison) -> str:
-    """`bugfix cpu +5.1 % [+3.9, +6.4]`; both values of counts, and where there is no ratio."""
-    found = row.estimate
-    if found is None:
+    """`bugfix cpu +5.1 % [+3.9, +6.4]`; for counts, and without a ratio, both values."""
+    estimate = row.estimate
+    if estimate is None:
         return _place(row)
-    if found.log_ratio is None or (row.mode == "exact" and not found.sd):
+    if estimate.log_ratio is None or (row.mode == "exact" and not estimate.sd):
         unit = for_terminal(run.header.metrics[row.metric].unit, 10)
-        return f"{_place(row)} {quantity(found.a, unit)} to {quantity(found.b, unit)}"
-    text = f"{_place(row)} {percent_change(found.log_ratio)}"
-    if found.interval is None:
+        return f"{_place(row)} {quantity(estimate.a, unit)} to {quantity(estimate.b, unit)}"
+    text = f"{_place(row)} {percent_change(estimate.log_ratio)}"
+    if estimate.interval is None:
         return text
-    low, high = (
-        percent_change(end).removesuffix(" %") for end in (found.interval.low, found.interval.high)
-    )
+    ends = (estimate.interval.low, estimate.interval.high)
+    low, high = (percent_change(end).removesuffix(" %") for end in ends)
     return f"{text} [{low}, {high}]"
 
 
-def _some(run: RunFile, found: GateResult) -> str:
-    named = [_with_state(run, row) for row in found.rows[:MAX_NAMED]]
-    more = len(found.rows) - len(named)
+def _named_rows(run: RunFile, result: GateResult) -> str:
+    named = [_with_state(run, row) for row in result.rows[:MAX_NAMED]]
+    more = len(result.rows) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
 
 
 def _with_state(run: RunFile, row: Comparison) -> str:
     if not row.pairs.measured:
-        return f"{_place(row)} (no time for it)"
+        return f"{_place(row)} (no time left)"
     unconfirmed = row.confirmation is not None and not row.confirmation.stands
     return f"{change(run, row)}{' (not confirmed)' if unconfirmed else ''}"
 
@@ -120,12 +119,12 @@ def _place(row: Comparison) -> str:
     return f"{for_terminal(row.scenario, 60)} {for_terminal(row.metric, 60)}"
 
 
-def _first_reason(found: GateResult) -> str:
-    if not found.rows:
-        return for_terminal("; ".join(found.reasons), 400)
-    row = found.rows[0]
+def _first_reason(result: GateResult) -> str:
+    if not result.rows:
+        return for_terminal("; ".join(result.reasons), 400)
+    row = result.rows[0]
     pairs = answers_differ(row) or not_measured(row) or row.pairs
     lost = pairs.answers_differ + pairs.not_measured
-    reason = pairs.reasons[0] if pairs.reasons else "no reason known"
+    reason = pairs.reasons[0] if pairs.reasons else "unknown reason"
     count = f"{lost} of {lost + pairs.measured} pairs"
     return f"{for_terminal(row.scenario, 60)}, {count}: {for_terminal(reason, 400)}"

@@ -1,8 +1,8 @@
-"""A run as JUnit XML: one suite a scenario, one case for each toggle and metric.
+"""A run as JUnit XML: a suite for each scenario, a test case for each toggle and metric.
 
-A regression is a failure, answers that differ an error, and what nobody can tell is skipped:
-a CI service must not take it for a pass. A gate that could not be measured has errors, too, for
-its job fails.
+A regression is a failure and different answers are an error. A row without a conclusion is
+skipped, so that a CI service does not count it as a pass. If a gate could not be measured, its
+job fails, so its rows are errors.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,22 +22,22 @@ from trae_bench.verdicts.gate import answers_differ, not_measured, outcome
 
 _KINDS = ("failure", "error", "skipped")
 _Outcomes = Sequence[tuple[Comparison, str, str]]
-"""Rows, each with the element that says what became of it, empty for a pass; and its message."""
+"""Rows with the name of their XML element, empty for a pass, and its message."""
 
 
 def junit(run: RunFile, *, claimed: bool = True) -> str:
-    """The document. `claimed` is off where a run was too short for verdicts: all skipped."""
+    """The XML document. `claimed` is false if the run was too short for verdicts: all skipped."""
     rows = sorted(compared(run), key=lambda row: row.scenario)
-    # Where the job fails for that, nobody must see a green report beside it.
+    # Without errors, the report of a failed job would be green.
     failed = run.header.revisions and outcome(run, claimed=claimed).kind == "not measured"
     lost = "error" if failed else "skipped"
-    found = [(row, *_outcome(run, row, claimed, lost)) for row in rows]
-    kinds = [kind for _, kind, _ in found]
+    outcomes = [(row, *_outcome(run, row, claimed, lost)) for row in rows]
+    kinds = [kind for _, kind, _ in outcomes]
     new = run.header.revisions.new if run.header.revisions is not None else {}
     kinds += ["skipped"] * len(new)
     suites = (
         _suite(run, scenario, list(of_scenario), claimed)
-        for scenario, of_scenario in groupby(found, key=lambda each: each[0].scenario)
+        for scenario, of_scenario in groupby(outcomes, key=lambda one: one[0].scenario)
     )
     return "\n".join(
         [
@@ -57,7 +57,7 @@ def _suite(run: RunFile, scenario: str, rows: _Outcomes, claimed: bool) -> str:
         [
             f' <testsuite name="{for_xml(scenario)}" {_counts(kinds)} timestamp="{stamp}">',
             *_noise(run, scenario),
-            *(line for each in rows for line in _case(run, *each, claimed)),
+            *(line for row in rows for line in _case(run, *row, claimed)),
             " </testsuite>",
         ]
     )
@@ -68,8 +68,8 @@ def _noise(run: RunFile, scenario: str) -> Iterator[str]:
     floors = tuple(floor for floor in run.noise if floor.scenario == scenario)
     yield "  <properties>"
     for line in noise_lines(replace(run, noise=floors)):
-        name, _, told = line.partition(": ")
-        yield f'   <property name="{for_xml(name)}" value="{for_xml(told, MAX_NOTE)}"/>'
+        name, _, text = line.partition(": ")
+        yield f'   <property name="{for_xml(name)}" value="{for_xml(text, MAX_NOTE)}"/>'
     yield "  </properties>"
 
 
@@ -103,14 +103,13 @@ def _case(run: RunFile, row: Comparison, kind: str, message: str, claimed: bool)
     )
     a, b = side_names(run)
     figures = {a: off, b: on, "ratio": f"{ratio} {interval}" if ratio else "", "saved": saved}
-    told = ", ".join(f"{name} {text}" for name, text in figures.items() if text)
-    yield f"   <system-out>{for_xml(f'{verdict}: {told}' if told else verdict)}</system-out>"
+    text = ", ".join(f"{name} {figure}" for name, figure in figures.items() if figure)
+    yield f"   <system-out>{for_xml(f'{verdict}: {text}' if text else verdict)}</system-out>"
     yield "  </testcase>"
 
 
 def _outcome(run: RunFile, row: Comparison, claimed: bool, unmeasured: str) -> tuple[str, str]:
-    """Element that says what became of a row, and its message; `unmeasured` is that of a row
-    that could not be measured."""
+    """The XML element of a row and its message; `unmeasured` is the element of lost rows."""
     reason = row.pairs.reasons[0] if row.pairs.reasons else "no pair was measured"
     verdict = row.judgement.verdict
     if (differing := answers_differ(row)) is not None:
@@ -123,7 +122,7 @@ def _outcome(run: RunFile, row: Comparison, claimed: bool, unmeasured: str) -> t
     if not claimed:
         return "skipped", "too few pairs for a verdict"
     if not row.gated:
-        return "skipped", f"{verdict}, for information only: too noisy here to be gated"
+        return "skipped", f"{verdict}, for information only: the noise is too large to gate"
     if row.confirmation is not None and not row.confirmation.stands:
         return "skipped", not_confirmed(row.confirmation)
     if verdict == "inconclusive":

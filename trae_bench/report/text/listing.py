@@ -1,16 +1,14 @@
-"""Lists for a terminal: names, plans, and what `doctor` finds. Kept light, for `list` is quick."""
+"""Lists for a terminal: names, plans, findings of `doctor`. Imports little, so `list` is fast."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from trae_bench.report.escape import for_terminal
 
-LONGEST = 2000
-"""Characters of one text that are shown."""
-
-
+MAX_TEXT = 2000
+"""Maximum characters of one text; the rest is cut."""
 TABLE = 80
-"""Columns that a table of figures has at least."""
+"""Width from which a table of figures has all its usual columns."""
 
 
 def count(number: int, noun: str, plural: str = "s") -> str:
@@ -18,20 +16,20 @@ def count(number: int, noun: str, plural: str = "s") -> str:
     return f"{number} {noun}{'' if number == 1 else plural}"
 
 
-def columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int = 80) -> str:
-    """Rows under their heads, each column as wide as it must be; nothing is cut.
+def columns(heading: Sequence[str], rows: Sequence[Sequence[str]], width: int = 80) -> str:
+    """Rows under their headings. No text is cut.
 
-    The last one is wrapped. Where the others leave it no room, the longest texts of the widest
-    one get a line of their own, and the rest of their row stands below.
+    A column is as wide as its widest text; the last column is wrapped. If there is no room for
+    that, the longest texts of the widest column get a separate line above the rest of their row.
     """
-    lines = [tuple(head), *(tuple(for_terminal(text, LONGEST) for text in row) for row in rows)]
+    lines = [tuple(heading), *(tuple(for_terminal(text, MAX_TEXT) for text in row) for row in rows)]
     sizes = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
     wide = sizes.index(max(sizes)) if sizes else 0
     word = max((len(word) for line in lines for word in line[-1].split()), default=0)
     room = width - word - sum(size + 2 for size in sizes)
     if sizes and room < 0:
         short = (len(line[wide]) for line in lines if len(line[wide]) <= sizes[wide] + room)
-        sizes[wide] = max(short, default=len(head[wide]))
+        sizes[wide] = max(short, default=len(heading[wide]))
     return "\n".join(text for line in lines for text in _in_columns(line, sizes, wide, width))
 
 
@@ -49,7 +47,7 @@ def _padded(texts: Sequence[str], sizes: Sequence[int]) -> str:
 
 
 def _wrapped(text: str, width: int, before: str, *, whole_words: bool = False) -> list[str]:
-    """Beside what stands before it."""
+    """Wraps a text to the right of `before`."""
     wrapped = textwrap.wrap(
         text,
         width,
@@ -61,24 +59,24 @@ def _wrapped(text: str, width: int, before: str, *, whole_words: bool = False) -
     return wrapped or [before.rstrip()]
 
 
-def names(found: Mapping[str, str], width: int = 80) -> str:
-    """Names with what they are about, wrapped beside them."""
-    margin = min(2 + max(map(len, found), default=0) + 2, width // 2)
-    return "\n".join(_beside(name, about, margin, width) for name, about in found.items())
+def names(described: Mapping[str, str], width: int = 80) -> str:
+    """Names with their descriptions wrapped to the right of them."""
+    margin = min(2 + max(map(len, described), default=0) + 2, width // 2)
+    return "\n".join(_beside(name, about, margin, width) for name, about in described.items())
 
 
 def _beside(name: str, about: str, margin: int, width: int) -> str:
     first = f"  {for_terminal(name)}".ljust(margin - 1) + " "
-    text = for_terminal(" ".join(about.split()), LONGEST)
+    text = for_terminal(" ".join(about.split()), MAX_TEXT)
     wrapped = textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * margin)
     return "\n".join(wrapped) or first.rstrip()
 
 
 def bullets(texts: Sequence[str], width: int = 80) -> str:
-    """Sentences, one a dash."""
+    """Sentences as a list with dashes."""
     return "\n".join(
         textwrap.fill(
-            for_terminal(text, LONGEST), width, initial_indent="  - ", subsequent_indent="    "
+            for_terminal(text, MAX_TEXT), width, initial_indent="  - ", subsequent_indent="    "
         )
         for text in texts
     )

@@ -1,7 +1,7 @@
-"""A run as Markdown: for a comment on a pull request, and for a CI job's summary.
+"""A run as Markdown, for a pull request comment and a CI job summary.
 
-The verdict comes first, what stands out after it, the table is folded away. However large the
-run, the text stays under what GitHub takes as a comment.
+The verdict comes first, then the rows that stand out, then a folded table. The text stays below
+GitHub's limit for a comment, however large the run.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from trae_bench.report.text.terminal import (
     cells_of,
     change_in,
     closing,
-    heads,
+    headings,
     kind_of_pairs,
     machine_name,
     noise_lines,
@@ -27,29 +27,30 @@ from trae_bench.report.text.terminal import (
 from trae_bench.verdicts.caveats import MAX_NOTE, caveats_of
 
 MARKER = "<!-- trae-bench report -->"
-"""First line, not shown: by it a job finds the comment that it wrote the last time."""
+"""The first line, an invisible comment: a job finds its earlier comment by it."""
 
-MOST = 65_000
-"""Characters; GitHub refuses comments of more than 65,536."""
+MAX_COMMENT = 65_000
+"""Maximum characters of a comment; GitHub rejects more than 65,536."""
 NOTHING_MEASURED = "nothing could be measured"
 MAX_STANDING_OUT = 10
 MAX_SENTENCE = 800
 MAX_NAME = 60
-"""Characters of a name; a hundred of them still leave room for a table."""
+"""Maximum characters of a name; a hundred such names leave room for a table."""
 MAX_MACHINE = 200
-_ROOM_FOR_MARKS = 500
+_RESERVED = 500
+"""Characters kept free for the lines around the table."""
 STANDING_OUT: tuple[Verdict, ...] = ("regression", "improvement")
 _BESIDE: tuple[Verdict, ...] = ("improvement", "inconclusive")
-"""Told beside "no regression"."""
+"""Verdicts counted after "no regression"."""
 
 
 def comment(run: RunFile, *, claimed: bool = True) -> str:
-    """The whole report. `claimed` is off where a run was too short for verdicts."""
-    said = markdown_text(headline(run, claimed=claimed), MAX_SENTENCE)
+    """The whole report. `claimed` is false if the run was too short for verdicts."""
+    verdict = markdown_text(headline(run, claimed=claimed), MAX_SENTENCE)
     noise = [for_markdown(line, MAX_NOTE) for line in noise_lines(run)]
-    head = [MARKER, f"### trae-bench: {said}", "", "  \n".join(noise), ""]
+    head = [MARKER, f"### trae-bench: {verdict}", "", "  \n".join(noise), ""]
     foot = ["", *_foot(run, claimed)]
-    room = MOST - length(head) - length(foot) - _ROOM_FOR_MARKS
+    room = MAX_COMMENT - length(head) - length(foot) - _RESERVED
     marked = within(_standing_out(run, claimed), room // 2)
     marked += within((f"- {markdown_text(line)}" for line in gate_text.details(run)), room // 4)
     lost = within(_lost(run), room // 8)
@@ -58,7 +59,7 @@ def comment(run: RunFile, *, claimed: bool = True) -> str:
 
 
 def headline(run: RunFile, *, claimed: bool = True) -> str:
-    """The verdict on the whole run, in a few words; safe for a terminal."""
+    """The verdict on the whole run in a few words; safe for a terminal."""
     if run.header.revisions is not None:
         return gate_text.sentence(run, claimed=claimed)
     rows = compared(run)
@@ -67,33 +68,33 @@ def headline(run: RunFile, *, claimed: bool = True) -> str:
     if not any(row.pairs.measured for row in rows):
         return NOTHING_MEASURED
     if not claimed:
-        return "no verdicts, for a run of so few pairs is too short for them"
+        return "too few pairs for verdicts"
     gated = [row.judgement.verdict for row in rows if row.gated]
-    return in_short(gated) if gated else "no verdict that counts, for all rows are for information"
+    return summary(gated) if gated else "no gated verdict, all rows are for information only"
 
 
-def in_short(verdicts: Sequence[Verdict]) -> str:
-    """How many regressions; without one, what else a reader will ask for."""
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """The number of regressions; if there is none, of improvements and inconclusive rows."""
     if worse := verdicts.count("regression"):
         return count(worse, "regression")
-    told = tally(verdicts, _BESIDE)
-    return f"no regression, {told}" if told else "no regression"
+    others = tally(verdicts, _BESIDE)
+    return f"no regression, {others}" if others else "no regression"
 
 
 def compared(run: RunFile) -> list[Comparison]:
-    """All rows but those of the noise floor."""
+    """All rows except A/A rows."""
     return [row for row in run.comparisons if row.contrast != NOISE_FLOOR]
 
 
-def heeded(run: RunFile) -> list[Comparison]:
-    """Rows whose verdicts are told: in a gate only those that are gated."""
+def reported_rows(run: RunFile) -> list[Comparison]:
+    """Rows whose verdicts are reported: in a gate the gated ones, else all."""
     return [row for row in compared(run) if row.gated or run.header.revisions is None]
 
 
 def _standing_out(run: RunFile, claimed: bool) -> list[str]:
     lines = []
     for verdict in STANDING_OUT if claimed else ():
-        rows = [row for row in heeded(run) if row.judgement.verdict == verdict]
+        rows = [row for row in reported_rows(run) if row.judgement.verdict == verdict]
         for row in rows[:MAX_STANDING_OUT]:
             change = change_in(_cells(run, row, claimed))
             lines.append(f"- **{verdict}** {_place(row)}: {change}")
@@ -103,16 +104,16 @@ def _standing_out(run: RunFile, claimed: bool) -> list[str]:
 
 
 def _lost(run: RunFile) -> Iterable[str]:
-    """Pairs that count for nothing, with the first reason, once for each kind of pair."""
-    told = set()
+    """Lost pairs with the first reason, once for each kind of pair."""
+    seen = set()
     for row in compared(run):
         lost = row.pairs.answers_differ + row.pairs.not_measured
         kind = kind_of_pairs(row, run.header.metrics[row.metric])
         key = (row.scenario, row.contrast, kind)
-        if lost and key not in told:
-            told.add(key)
+        if lost and key not in seen:
+            seen.add(key)
             reason = f": {for_markdown(row.pairs.reasons[0])}" if row.pairs.reasons else ""
-            what = "answers differ in some" if row.pairs.answers_differ else "not measured"
+            what = "some answers differ" if row.pairs.answers_differ else "not measured"
             yield f"- {lost} {kind} pairs lost ({what}) of {_place(row, metric=False)}{reason}"
 
 
@@ -126,7 +127,7 @@ def _table(run: RunFile, claimed: bool, room: int) -> list[str]:
         for row in rows
     )
     kept = within(lines, room)
-    names = ("scenario", "toggle", *heads(side_names(run)))
+    names = ("scenario", "toggle", *headings(side_names(run)))
     aligned = ["---", "---", "---", *["---:"] * (len(names) - 4), "---"]
     rest = [f"\n{len(rows) - len(kept)} more rows are in the run file."]
     return [
@@ -151,7 +152,7 @@ def _foot(run: RunFile, claimed: bool) -> list[str]:
     header = run.header
     machine = for_markdown(machine_name(header.machine), MAX_MACHINE)
     commit = for_markdown(str(header.code.get("commit") or "unknown"), MAX_NAME)
-    dirty = " with changes that are not committed" if header.code.get("dirty") is True else ""
+    dirty = " with uncommitted changes" if header.code.get("dirty") is True else ""
     return [
         closing(run, claimed=claimed),
         "",
@@ -166,7 +167,7 @@ def _place(row: Comparison, *, metric: bool = True) -> str:
 
 
 def within(lines: Iterable[str], room: int) -> list[str]:
-    """Whole lines from the first on, as many as there is room for."""
+    """The first lines that fit `room` characters, with their line breaks."""
     kept = []
     for line in lines:
         room -= len(line) + 1
@@ -177,4 +178,5 @@ def within(lines: Iterable[str], room: int) -> list[str]:
 
 
 def length(*parts: Sequence[str]) -> int:
+    """The characters of lines, with their line breaks."""
     return sum(len(line) + 1 for line in chain(*parts))

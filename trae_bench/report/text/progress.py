@@ -1,4 +1,4 @@
-"""The line that tells where a run stands: redrawn on a terminal, now and then elsewhere."""
+"""The progress line of a run: redrawn on a terminal, printed at intervals elsewhere."""
 
 import os
 import shutil
@@ -11,21 +11,21 @@ from trae_bench.run.scheduler import Clock, Listener, Progress
 from trae_bench.stats.pairs import first_and_last_line
 
 QUIET_SECONDS = 10.0
-"""Between two plain lines where the output is no terminal."""
+"""Time between two lines if the output is not a terminal."""
 
 BAR_WIDTH = 10
 
 
 class ProgressLine(Listener):
-    """Follows a session on a stream. A context manager; on leaving, the line is wiped."""
+    """A context manager that shows the progress of a session and clears its line on exit."""
 
     def __init__(self, stream: TextIO, clock: Clock) -> None:
         self._stream = stream
         self._clock = clock
-        # A dumb one shows what would wipe the line.
+        # A dumb terminal prints the control sequence that clears the line.
         self._live = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._last = float("-inf")
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
 
     def pair_starts(self, progress: Progress) -> None:
         if self._live:
@@ -36,20 +36,20 @@ class ProgressLine(Listener):
             self._write(line(progress, 79, bar=False) + "\n")
 
     def pair_lost(self, cell: Cell, pair: int, reason: str) -> None:
-        """The whole story once, then only that it happened again."""
-        told = reason.splitlines()
-        story = (cell.scenario, first_and_last_line(reason))
-        if len(told) > 1 and story in self._told:
-            told = [f"{told[0].removesuffix(':')} as before"]
-        self._told.add(story)
-        first, *rest = [for_terminal(text) for text in told] or ["no reason known"]
+        """Prints the whole reason once; a repeated reason only by its first line."""
+        lines = reason.splitlines()
+        key = (cell.scenario, first_and_last_line(reason))
+        if len(lines) > 1 and key in self._reported:
+            lines = [f"{lines[0].removesuffix(':')} as before"]
+        self._reported.add(key)
+        first, *rest = [for_terminal(text) for text in lines] or ["unknown reason"]
         self.say("\n    ".join([f"{name_of(cell)}, pair {pair} lost: {first}", *rest]))
 
     def cell_given_up(self, cell: Cell, reason: str) -> None:
         self.say(f"{name_of(cell)}: given up, {reason}")
 
     def say(self, text: str) -> None:
-        """A line that stays, above the one that is redrawn."""
+        """Prints a permanent line above the progress line."""
         self._write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
 
     def _write(self, text: str) -> None:
@@ -65,20 +65,20 @@ class ProgressLine(Listener):
 
 
 def line(progress: Progress, width: int, *, bar: bool = True) -> str:
-    """Share of the expected time, pairs done, time left, and what is being run."""
-    # Nothing is known of the time before the first pair has ended.
+    """The share of the expected time, the time left, the pairs done, and the current cell."""
+    # The expected time is unknown until the first pair ends.
     known = progress.left > 0 or progress.pairs > 0
     total = progress.elapsed + progress.left
     share = min(1.0, progress.elapsed / total) if known and total else 0.0
     filled = round(share * BAR_WIDTH)
-    drawn = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}]" if bar else f"{share:4.0%}"
+    meter = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}]" if bar else f"{share:4.0%}"
     left = f"{clock(progress.left)} left" if known else "starting"
     done = f"{count(progress.pairs, 'pair')}, {progress.open_cells} open"
-    return cut(f"{drawn} {left}, {done}: {name_of(progress.cell)}", width)
+    return cut(f"{meter} {left}, {done}: {name_of(progress.cell)}", width)
 
 
 def clock(seconds: float) -> str:
-    """`m:ss`, rounded up: a promise is not to be broken by a second."""
+    """`m:ss`, rounded up, so that a run does not exceed the time shown."""
     whole = int(-(-seconds // 1))
     return f"{whole // 60}:{whole % 60:02d}"
 

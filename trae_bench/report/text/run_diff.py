@@ -1,6 +1,6 @@
-"""Two stored runs against each other, for a terminal and as a comment on a pull request.
+"""The comparison of two stored runs, for a terminal and as a pull request comment.
 
-What the table says of each row: which kind of figure it is, and whether it is gated.
+Rows are grouped by kind; each kind says how many of its rows are gated.
 """
 
 import textwrap
@@ -9,21 +9,23 @@ from itertools import groupby
 
 from trae_bench.model.run import RunFile
 from trae_bench.report.escape import cut, for_markdown, for_terminal, markdown_text
-from trae_bench.report.text.listing import TABLE, bullets, count, names
+from trae_bench.report.text.listing import bullets, count, names
 from trae_bench.report.text.markdown import (
+    MAX_COMMENT,
     MAX_NAME,
     MAX_STANDING_OUT,
-    MOST,
     STANDING_OUT,
-    in_short,
     length,
+    summary,
     within,
 )
 from trae_bench.report.text.terminal import (
     as_interval,
     as_ratio,
     change_in,
-    laid_out,
+    fit,
+    lay_out,
+    left_out_note,
     noise_lines,
     percent,
     quantity,
@@ -34,31 +36,32 @@ from trae_bench.verdicts.change import OTHER_KIND, Change, Kind
 from trae_bench.verdicts.run_diff import RunDiff, RunOrigin
 
 MARKER = "<!-- trae-bench comparison of stored runs -->"
-"""First line, not shown: by it a job finds the comment that it wrote the last time."""
+"""The first line, an invisible comment: a job finds its earlier comment by it."""
 
-HEADS = ("metric", "base", "head", "ratio", "[interval]", "from", "verdict")
+HEADINGS = ("metric", "base", "head", "ratio", "[interval]", "from", "verdict")
 ABOUT: dict[Kind, str] = {
-    "toggle ratio": "toggle ratios: on to off, each taken on one machine",
+    "toggle ratio": "toggle ratios: on to off, both measured on one machine",
     "memory": "memory: medians of an arm",
-    "counter": "counters: of an arm, compared as they are",
-    "absolute": "absolute figures: medians of an arm; never gated, for machines and days differ; "
-    "the interval allows for that",
+    "counter": "counters: exact counts of an arm",
+    "absolute": "absolute values: medians of an arm; never gated, because machines and days "
+    "differ; the interval includes that drift",
 }
-"""What a kind of row is, in the order of the table."""
-READING = "Ratio: head to base. From: the smallest change that is worth a verdict, drift included."
+"""The kinds of rows in the order of the table, with their headings."""
+READING = "Ratio: head to base. From: the smallest change that gets a verdict, drift included."
 MAX_DIFFERENCES = 20
-
+MAX_LISTED = 10
 
 Runs = tuple[RunFile, RunFile]
-"""The base and the head that were compared."""
+"""The base and the head."""
 
 
 def text(found: RunDiff, runs: Runs, *, width: int = 80) -> str:
     """The whole report for a terminal."""
     lines = [*_origins(found, runs, width), ""]
     rows = _shown(found)
-    head, *table = laid_out([HEADS, *map(_cells, rows)], max(width, TABLE))
-    lines += [head] if rows else ["Nothing could be compared."]
+    texts, left_out = fit([HEADINGS, *map(_cells, rows)], width)
+    heading, *table = lay_out(texts, width)
+    lines += [heading] if rows else ["Nothing could be compared."]
     both = zip(rows, table, strict=True)
     for kind, section in groupby(both, key=lambda pair: pair[0].kind):
         pairs = list(section)
@@ -68,12 +71,13 @@ def text(found: RunDiff, runs: Runs, *, width: int = 80) -> str:
             lines += [cut(_place(block_rows[0][0]), width), *(line for _, line in block_rows)]
             lines += _notes([row for row, _ in block_rows], width)
     lines += ["", *_rest(found, width), textwrap.fill(closing(found), width)]
-    lines += [textwrap.fill(READING, width)] if rows else []
+    if rows:
+        lines += [textwrap.fill(READING, width), *left_out_note(left_out, width)]
     return "\n".join(lines)
 
 
 def closing(found: RunDiff) -> str:
-    """What all of it comes to, in a sentence; no text of a file is in it."""
+    """The counts of verdicts in a sentence. It has no text from a file."""
     verdicts = [change.verdict for change in found.gated]
     compared = [change for change in found.changes if change.kind in ABOUT]
     rows = count(len(verdicts), "gated row")
@@ -82,29 +86,29 @@ def closing(found: RunDiff) -> str:
 
 
 def comment(found: RunDiff, runs: Runs) -> str:
-    """As Markdown, however much it is under what GitHub takes as a comment."""
+    """The comparison as Markdown, always below GitHub's limit for a comment."""
     head = [MARKER, f"### trae-bench, compared with a stored run: {headline(found)}", ""]
     for (name, origin), run in zip(_named(found), runs, strict=True):
         noise = (f"; {for_markdown(line, MAX_NOTE)}" for line in noise_lines(run))
         head.append(f"- {name}: {_origin(origin, for_markdown)}{''.join(noise)}")
     foot = ["", closing(found)]
-    room = MOST - length(head, foot) - 1000
+    room = MAX_COMMENT - length(head, foot) - 1000
     marked = within(_standing_out(found), room // 3)
-    beside = (f"- {for_markdown(one, MAX_NOTE)}" for one in (*_differences(found), *_aside(found)))
-    told = within(beside, room // 4)
-    table = _table(found, room - length(marked, told))
-    return "\n".join([*head, *told, "", *marked, *table, *foot]) + "\n"
+    remarks = (*_differences(found), *_outside_the_table(found))
+    listed = within((f"- {for_markdown(remark, MAX_NOTE)}" for remark in remarks), room // 4)
+    table = _table(found, room - length(marked, listed))
+    return "\n".join([*head, *listed, "", *marked, *table, *foot]) + "\n"
 
 
 def headline(found: RunDiff) -> str:
-    """The verdict on the whole, in a few words."""
+    """The verdict on the whole comparison in a few words."""
     verdicts = [change.verdict for change in found.gated]
     if not set(verdicts) - {"not measured"}:
-        return "nothing that is gated could be compared"
-    return in_short(verdicts)
+        return "no gated row could be compared"
+    return summary(verdicts)
 
 
-# The head: what was compared with what
+# -- what was compared
 
 
 def _named(found: RunDiff) -> tuple[tuple[str, RunOrigin], tuple[str, RunOrigin]]:
@@ -112,42 +116,42 @@ def _named(found: RunDiff) -> tuple[tuple[str, RunOrigin], tuple[str, RunOrigin]
 
 
 def _origins(found: RunDiff, runs: Runs, width: int) -> Iterator[str]:
-    told = {}
+    described = {}
     for (name, origin), run in zip(_named(found), runs, strict=True):
-        told[name] = "; ".join([_origin(origin, for_terminal), *noise_lines(run)])
-    yield names(told, width)
+        described[name] = "; ".join([_origin(origin, for_terminal), *noise_lines(run)])
+    yield names(described, width)
     if differences := list(_differences(found)):
         yield bullets(differences, width)
 
 
 def _origin(origin: RunOrigin, escaped: Callable[[str], str]) -> str:
     commit = f"commit {escaped(origin.commit[:12])}" if origin.commit else "commit unknown"
-    dirty = " with changes that are not committed" if origin.dirty else ""
+    dirty = " with uncommitted changes" if origin.dirty else ""
     return f"{escaped(origin.created)}, {commit}{dirty}, {escaped(origin.machine)}"
 
 
 def _differences(found: RunDiff) -> Iterator[str]:
     if not found.same_kind:
         yield (
-            "the machines are of different kinds: memory and what the interpreter counts are for"
-            " information, absolute figures say nothing"
+            "the machines are of different kinds: memory and interpreter counters are for "
+            "information only, absolute values are not comparable"
         )
-    for one in found.differences[:MAX_DIFFERENCES]:
-        base, head = (_fact(one.name, said) for said in (one.base, one.head))
-        yield f"{one.name[:40]}: {base} in the base, {head} in the head"
+    for fact in found.differences[:MAX_DIFFERENCES]:
+        base, head = (_value(fact.name, text) for text in (fact.base, fact.head))
+        yield f"{fact.name[:40]}: {base} in the base, {head} in the head"
     if len(found.differences) > MAX_DIFFERENCES:
         yield f"and {len(found.differences) - MAX_DIFFERENCES} more differences"
 
 
-def _fact(name: str, said: str) -> str:
-    return quantity(float(said), "B") if name == "memory" and said.isdecimal() else said[:60]
+def _value(name: str, text: str) -> str:
+    return quantity(float(text), "B") if name == "memory" and text.isdecimal() else text[:60]
 
 
-# Rows
+# -- rows
 
 
 def _shown(found: RunDiff) -> list[Change]:
-    """Kind by kind; counters that have not changed are only counted."""
+    """Rows by kind, without unchanged counters."""
     order = list(ABOUT)
     rows = [
         change
@@ -163,12 +167,12 @@ def _unchanged_counter(change: Change) -> bool:
 
 def _about(kind: Kind, rows: Sequence[Change]) -> str:
     gated = sum(row.gated for row in rows)
-    told = "gated" if gated == len(rows) else f"{gated or 'none'} of {len(rows)} gated"
-    return ABOUT[kind] if kind == "absolute" else f"{ABOUT[kind]}; {told}"
+    share = "gated" if gated == len(rows) else f"{gated or 'none'} of {len(rows)} gated"
+    return ABOUT[kind] if kind == "absolute" else f"{ABOUT[kind]}; {share}"
 
 
 def _cells(change: Change) -> tuple[str, ...]:
-    """A row, one text for each of `HEADS`."""
+    """The cells of a row, one for each of `HEADINGS`."""
     interval = "exactly" if change.exact else as_interval(change.interval)
     return (
         for_terminal(change.metric, 40),
@@ -194,36 +198,35 @@ def _place(change: Change) -> str:
 
 
 def _notes(rows: Sequence[Change], width: int) -> Iterator[str]:
-    """Each note once, with the metrics that it is of."""
-    told: dict[str, list[str]] = {}
+    """Each note once, with its metrics."""
+    metrics_by_note: dict[str, list[str]] = {}
     for row in rows:
-        # Of other kinds the report has told at its head.
+        # The beginning of the report already says that the machines are of different kinds.
         if row.note and row.note != OTHER_KIND:
-            told.setdefault(row.note, []).append(for_terminal(row.metric, 40))
-    for note, metrics in told.items():
+            metrics_by_note.setdefault(row.note, []).append(for_terminal(row.metric, 40))
+    for note, metrics in metrics_by_note.items():
         line = f"{', '.join(metrics)}: {note}"
         yield textwrap.fill(line, width, initial_indent="   ", subsequent_indent="     ")
 
 
 def _rest(found: RunDiff, width: int) -> Iterator[str]:
-    if told := _aside(found):
-        yield bullets(told, width)
+    if remarks := _outside_the_table(found):
+        yield bullets(remarks, width)
         yield ""
 
 
-def _aside(found: RunDiff) -> list[str]:
-    """What is in no row of the table."""
+def _outside_the_table(found: RunDiff) -> list[str]:
+    """Remarks on rows that the table does not have."""
     same = sum(map(_unchanged_counter, found.changes))
-    are = "is" if same == 1 else "are"
-    told = [f"{count(same, 'counter')} {are} exactly the same"] if same else []
-    for kind, what in (("new", "only in the head"), ("gone", "only in the base")):
+    remarks = [f"{count(same, 'counter')} unchanged"] if same else []
+    for kind, where in (("new", "only in the head"), ("gone", "only in the base")):
         named = [_named_place(change) for change in found.changes if change.kind == kind]
-        told += [f"{what}: {_list(named)}"] if named else []
+        remarks += [f"{where}: {_list(named)}"] if named else []
     other = [change for change in found.changes if change.kind == "incompatible"]
     for note in dict.fromkeys(change.note for change in other):
         named = [_named_place(change) for change in other if change.note == note]
-        told.append(f"not comparable, {note}: {_list(named)}")
-    return told
+        remarks.append(f"not comparable, {note}: {_list(named)}")
+    return remarks
 
 
 def _named_place(change: Change) -> str:
@@ -231,12 +234,12 @@ def _named_place(change: Change) -> str:
     return " / ".join(part for part in parts if part)
 
 
-def _list(named: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(named) - most} more" if len(named) > most else ""
-    return ", ".join(named[:most]) + more
+def _list(named: Sequence[str]) -> str:
+    more = f" and {len(named) - MAX_LISTED} more" if len(named) > MAX_LISTED else ""
+    return ", ".join(named[:MAX_LISTED]) + more
 
 
-# Markdown
+# -- Markdown
 
 
 def _standing_out(found: RunDiff) -> Iterator[str]:
@@ -255,17 +258,19 @@ def _table(found: RunDiff, room: int) -> list[str]:
     rows = _shown(found)
     if not rows:
         return []
-    heads = ("kind", "gated", "scenario", "of", *HEADS)
+    columns = ("kind", "gated", "scenario", "of", *HEADINGS)
     kept = within(map(_line, rows), room)
     more = (
-        [f"\n{len(rows) - len(kept)} more rows are in the JSON."] if len(kept) < len(rows) else []
+        [f"\n{len(rows) - len(kept)} more rows are in the JSON output."]
+        if len(kept) < len(rows)
+        else []
     )
     return [
         "",
         f"<details><summary>{count(len(rows), 'row')}</summary>",
         "",
-        f"| {' | '.join(map(markdown_text, heads))} |",
-        f"| {' | '.join(['---'] * 5 + ['---:'] * (len(HEADS) - 2) + ['---'])} |",
+        f"| {' | '.join(map(markdown_text, columns))} |",
+        f"| {' | '.join(['---'] * 5 + ['---:'] * (len(HEADINGS) - 2) + ['---'])} |",
         *kept,
         *more,
         "",
@@ -278,7 +283,7 @@ def _table(found: RunDiff, room: int) -> list[str]:
 def _line(change: Change) -> str:
     name, *figures = _cells(change)
     places = (change.scenario, change.subject, name)
-    told = [change.kind, "yes" if change.gated else "no"]
-    told += [for_markdown(place, MAX_NAME) for place in places]
-    noted = f" {markdown_text(f'({change.note})')}" if change.note else ""
-    return f"| {' | '.join([*told, *map(markdown_text, figures)])}{noted} |"
+    cells = [change.kind, "yes" if change.gated else "no"]
+    cells += [for_markdown(place, MAX_NAME) for place in places]
+    note = f" {markdown_text(f'({change.note})')}" if change.note else ""
+    return f"| {' | '.join([*cells, *map(markdown_text, figures)])}{note} |"

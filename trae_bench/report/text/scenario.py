@@ -1,4 +1,4 @@
-"""A scenario as a person would read it: what is said, under which conditions, what must hold."""
+"""A scenario for a reader: its conditions, its session and its oracle."""
 
 import json
 import textwrap
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from trae_bench.report.escape import for_terminal
 from trae_bench.scenario import (
-    USUAL_STATUS,
+    DEFAULT_FAULT_STATUS,
     Fault,
     ProviderConditions,
     Scenario,
@@ -14,10 +14,10 @@ from trae_bench.scenario import (
     Turn,
 )
 
-_LONGEST = 2_000
-"""Characters of one text that are shown."""
+_MAX_TEXT = 2_000
+"""Maximum characters of one text; the rest is cut."""
 _MAX_LINES = 8
-"""Of one argument."""
+"""Maximum lines of one argument."""
 
 
 def session_text(scenario: Scenario, width: int = 80) -> str:
@@ -30,7 +30,7 @@ def session_text(scenario: Scenario, width: int = 80) -> str:
         lines += ["", "Session", *_turns(scenario, width)]
     expected = list(_expected(scenario, width))
     if expected:
-        lines += ["", "Afterwards", *expected]
+        lines += ["", "Expected", *expected]
     return "\n".join(lines)
 
 
@@ -54,79 +54,79 @@ def _facts(scenario: Scenario, width: int) -> Iterator[str]:
 
 
 def _toggles(scenario: Scenario) -> str:
-    held = [f"{name} held {'on' if on else 'off'}" for name, on in scenario.toggles.hold.items()]
+    held = [f"{name} always {'on' if on else 'off'}" for name, on in scenario.toggles.hold.items()]
     return ", ".join([*scenario.toggles.vary, *held])
 
 
 def _provider(provider: ProviderConditions) -> str:
-    said = [provider.protocol, f"over {provider.transport}"]
+    facts = [provider.protocol, f"over {provider.transport}"]
     if provider.transport == "loopback":
-        said.append(f"HTTP/{provider.http}{' with TLS' if provider.tls else ''}")
+        facts.append(f"HTTP/{provider.http}{' with TLS' if provider.tls else ''}")
     if provider.think_seconds:
-        said.append(f"thinks {_seconds(provider.think_seconds)}")
+        facts.append(f"thinks {_seconds(provider.think_seconds)}")
         if provider.think_distribution != "fixed":
-            said[-1] += f" ({provider.think_distribution}, spread {provider.think_spread:g})"
+            facts[-1] += f" ({provider.think_distribution}, spread {provider.think_spread:g})"
     if provider.rtt_seconds:
-        said.append(f"{_seconds(provider.rtt_seconds)} away and back")
+        facts.append(f"round trip {_seconds(provider.rtt_seconds)}")
     if provider.bandwidth_bytes_per_second is not None:
-        said.append(f"{provider.bandwidth_bytes_per_second:,} bytes a second")
+        facts.append(f"{provider.bandwidth_bytes_per_second:,} bytes/s")
     if provider.stream:
-        said.append(f"streamed, {provider.chunk_characters} characters an event")
+        facts.append(f"streamed, {provider.chunk_characters} characters per event")
         if provider.chunk_seconds:
-            said[-1] += f", one every {_seconds(provider.chunk_seconds)}"
-    return ", ".join(said)
+            facts[-1] += f", one every {_seconds(provider.chunk_seconds)}"
+    return ", ".join(facts)
 
 
 def _fault(fault: Fault) -> str:
     what = {
-        "status": f"status {fault.status or USUAL_STATUS}",
+        "status": f"status {fault.status or DEFAULT_FAULT_STATUS}",
         "reset": "connection reset",
-        "cut": "reply cut in half",
-        "garbage": "bytes that are no HTTP",
+        "cut": "reply cut off halfway",
+        "garbage": "bytes that are not HTTP",
         "close": "connection closed after the reply",
     }[fault.kind]
-    wait = f", try again after {_seconds(fault.retry_after)}" if fault.retry_after else ""
+    wait = f", retry after {_seconds(fault.retry_after)}" if fault.retry_after else ""
     return f"request {fault.request}: {what}{wait}"
 
 
 def _workspace(scenario: Scenario) -> str:
     fixture = scenario.workspace
-    said = []
+    facts = []
     if fixture.generate is not None:
         made = fixture.generate
-        said.append(
+        facts.append(
             f"{made.files} generated files of {made.bytes_low:,} to {made.bytes_high:,} bytes "
             f"({made.pattern})"
         )
     if fixture.files:
-        said.append(", ".join(fixture.files))
-    return "; ".join(said)
+        facts.append(", ".join(fixture.files))
+    return "; ".join(facts)
 
 
 def _load(scenario: Scenario) -> str:
     load = scenario.load
     if load.sessions == 1:
         return ""
-    rate = f", {load.sessions_per_second:g} a second" if load.sessions_per_second else ""
+    rate = f", {load.sessions_per_second:g} per second" if load.sessions_per_second else ""
     return f"{load.sessions} sessions, {load.concurrency} at a time{rate}"
 
 
 def _subject(scenario: Scenario) -> str:
     subject = scenario.subject
-    said = []
+    facts = []
     if subject.command:
-        said.append(f"its own command line: {' '.join(subject.command)}")
+        facts.append(f"command line: {' '.join(subject.command)}")
     if install := subject.install:
         sides = (
             f"{name}: {', '.join(extras) or 'no extras'}"
             for name, extras in (("off", install.off), ("on", install.on))
         )
-        said.append(f"not run, but installed ({'; '.join(sides)})")
+        facts.append(f"installed, not run ({'; '.join(sides)})")
     if subject.models > 1:
-        said.append(f"{subject.models} models in its {subject.format} config file")
+        facts.append(f"{subject.models} models in a {subject.format} config file")
     if subject.runs > 1:
-        said.append(f"run {subject.runs} times in one home, the last one measured")
-    return "; ".join(said)
+        facts.append(f"run {subject.runs} times in one home directory, the last run is measured")
+    return "; ".join(facts)
 
 
 def _seconds(seconds: float) -> str:
@@ -159,7 +159,7 @@ def _call(call: ScriptedCall, width: int, head: str) -> Iterator[str]:
     margin = " " * (len(head) + 2)
     given = json.loads(call.arguments_json) if call.arguments_json else call.arguments
     short = ", ".join(f"{name}={_shown(value)}" for name, value in given.items())
-    line = for_terminal(f"> {call.tool} {short}".rstrip(), _LONGEST)
+    line = for_terminal(f"> {call.tool} {short}".rstrip(), _MAX_TEXT)
     if len(head) + len(line) <= width and "\n" not in short:
         yield head + line
         return
@@ -186,7 +186,7 @@ def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-# -- what must hold ---------------------------------------------------------------------
+# -- the oracle ---------------------------------------------------------------------------
 
 
 def _expected(scenario: Scenario, width: int) -> Iterator[str]:
@@ -197,11 +197,11 @@ def _expected(scenario: Scenario, width: int) -> Iterator[str]:
     for name, text in oracle.files.items():
         yield from _wrapped(f"{name} is {json.dumps(text)}", width, "  ", "    ")
     if oracle.final_text:
-        yield from _wrapped(f"the agent says: {oracle.final_text}", width, "  ", "    ")
+        yield from _wrapped(f"final answer: {oracle.final_text}", width, "  ", "    ")
 
 
 def _wrapped(text: str, width: int, first: str, later: str | None = None) -> list[str]:
-    plain = for_terminal(" ".join(text.split()), _LONGEST)
+    plain = for_terminal(" ".join(text.split()), _MAX_TEXT)
     return textwrap.wrap(
         plain, width, initial_indent=first, subsequent_indent=first if later is None else later
     )

@@ -1,20 +1,20 @@
-"""A row of figures as a row of signs. Pure."""
+"""Draws numbers as a row of block characters."""
 
 from collections.abc import Sequence
 from statistics import fmean
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-"""Eighths of a line's height; the fourth is half of it."""
+"""Blocks of one to eight eighths of a line's height."""
 ASCII = "_.-'^"
 
 
-def sparkline(values: Sequence[float], *, reach: float, most: int, signs: str = BLOCKS) -> str:
-    """One sign a value: 0 in the middle, `reach` and all beyond it at the ends.
+def sparkline(values: Sequence[float], *, reach: float, max_signs: int, signs: str = BLOCKS) -> str:
+    """One sign for each value: 0 is the middle sign, `reach` and more the first or last one.
 
-    Of more than `most` values each sign is the mean of as many in turn as it takes.
+    If there are more than `max_signs` values, a sign is the mean of consecutive values.
     """
-    each = -(-len(values) // most)
-    means = [fmean(values[start : start + each]) for start in range(0, len(values), each or 1)]
+    size = -(-len(values) // max_signs)
+    means = [fmean(values[start : start + size]) for start in range(0, len(values), size or 1)]
     return "".join(_sign(mean / reach if reach else 0.0, signs) for mean in means)
 
 

@@ -1,19 +1,19 @@
-"""The reports of a run that came to nothing: why, where a CI service and a reader look for it."""
+"""Reports of a run without a result: the reason, as a comment and as JUnit XML."""
 
 from trae_bench.report.escape import cut, for_markdown, for_xml
 from trae_bench.report.text.markdown import MARKER
 
 MAX_REASON = 2000
-"""Characters."""
+"""Maximum characters of the reason."""
 
 
 def comment(why: str) -> str:
-    """In Markdown, with the mark of every report."""
+    """The reason as a Markdown comment."""
     return f"{MARKER}\n### trae-bench: could not be measured\n\n{_code(why)}\n"
 
 
 def junit(why: str) -> str:
-    """JUnit's XML: one case, with an error."""
+    """The reason as JUnit XML: one test case with an error."""
     counts = 'tests="1" failures="0" errors="1" skipped="0"'
     return f"""\
 <?xml version="1.0" encoding="UTF-8"?>
@@ -28,6 +28,6 @@ def junit(why: str) -> str:
 
 
 def _code(why: str) -> str:
-    """A line of the reason a paragraph."""
+    """Each line of the reason as a paragraph."""
     lines = cut(why, MAX_REASON).splitlines()
     return "\n\n".join(for_markdown(line, MAX_REASON) for line in lines)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from trae_bench.design.plan import planned_cells
 from trae_bench.errors import UsageError
-from trae_bench.metrics import METRICS, taken
+from trae_bench.metrics import METRICS, metrics_for_host
 from trae_bench.model.experiment import Cell
 from trae_bench.model.run import Header, RunFile
 from trae_bench.stats.decision import RULES
@@ -52,7 +52,7 @@ def _date(text: str) -> datetime | None:
 def check_definitions(run: RunFile) -> Inconsistencies:
     """Metrics and rules are those of this release; other ones give verdicts another meaning."""
     # A machine that cannot pin processes measures in serial pairs what duets are for.
-    as_taken = taken(pinned=bool(run.header.machine.get("cores_usable")))
+    as_taken = metrics_for_host(pinned=bool(run.header.machine.get("cores_usable")))
     for name, metric in run.header.metrics.items():
         place = f"header.metrics[{name!r}]"
         known = METRICS.get(name)
