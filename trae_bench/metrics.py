@@ -674,7 +674,7 @@ def metrics_for_host(*, pinned: bool) -> dict[str, Metric]:
     """Return all metrics in the mode that the host supports.
 
     If processes cannot be pinned to a shared core, duets are not possible, and their metrics
-    are metrics_for_host in serial trials.
+    are taken in serial trials.
     """
     serial = {name: replace(m, mode="serial") for name, m in METRICS.items() if m.mode == "duet"}
     return dict(METRICS) if pinned else {**METRICS, **serial}
