@@ -174,7 +174,7 @@ def _blocked(observation: Observation) -> float | None:
     return max(0.0, process.wall - process.cpu - process.run_delay)
 
 
-def _wall_undisturbed(observation: Observation) -> float | None:
+def _wall_net(observation: Observation) -> float | None:
     delay = observation.process.tree_delay
     if delay is None:
         return None
@@ -182,7 +182,7 @@ def _wall_undisturbed(observation: Observation) -> float | None:
     return max(0.0, observation.process.wall - delay - late)
 
 
-def _first_request_undisturbed(observation: Observation) -> float | None:
+def _first_request_net(observation: Observation) -> float | None:
     if not observation.sessions:
         return None
     first = observation.sessions[0][0]
@@ -192,7 +192,7 @@ def _first_request_undisturbed(observation: Observation) -> float | None:
     return max(0.0, elapsed - first.delay - first.read_late)
 
 
-def _first_answer_undisturbed(observation: Observation) -> float | None:
+def _first_answer_net(observation: Observation) -> float | None:
     elapsed = _first_answer(observation)
     if elapsed is None:
         return None
@@ -202,7 +202,7 @@ def _first_answer_undisturbed(observation: Observation) -> float | None:
     return None if delay is None else max(0.0, elapsed - delay - late)
 
 
-def _step_overhead_undisturbed(observation: Observation) -> float | None:
+def _step_overhead_net(observation: Observation) -> float | None:
     times = []
     for earlier, later in (
         pair for requests in observation.sessions for pair in pairwise(requests)
@@ -285,7 +285,7 @@ def _median(values: Sequence[float]) -> float | None:
     return (ordered[middle - 1] + ordered[middle]) / 2
 
 
-_UNDISTURBED = (
+_NET_ABOUT = (
     "less the time in which other processes kept the trial or the provider from running, so that "
     "it can be compared on a busy machine (Linux; needs a cgroup)"
 )
@@ -469,31 +469,31 @@ _TABLE: tuple[_Meter, ...] = (
         disturbed_by=f"{_SPEED}; a resolution of 5 ms",
     ),
     _duet(
-        "wall_undisturbed",
+        "wall_net",
         "s",
-        _wall_undisturbed,
-        about=f"wall, {_UNDISTURBED}",
+        _wall_net,
+        about=f"wall, {_NET_ABOUT}",
         disturbed_by=_NOT_SUBTRACTED,
     ),
     _duet(
-        "time_to_first_request_undisturbed",
+        "time_to_first_request_net",
         "s",
-        _first_request_undisturbed,
-        about=f"time_to_first_request, {_UNDISTURBED}",
+        _first_request_net,
+        about=f"time_to_first_request, {_NET_ABOUT}",
         disturbed_by=_NOT_SUBTRACTED,
     ),
     _duet(
-        "time_to_first_answer_undisturbed",
+        "time_to_first_answer_net",
         "s",
-        _first_answer_undisturbed,
-        about=f"time_to_first_answer, {_UNDISTURBED}",
+        _first_answer_net,
+        about=f"time_to_first_answer, {_NET_ABOUT}",
         disturbed_by=_NOT_SUBTRACTED,
     ),
     _duet(
-        "step_overhead_undisturbed",
+        "step_overhead_net",
         "s",
-        _step_overhead_undisturbed,
-        about=f"step_overhead, {_UNDISTURBED}; one session at a time",
+        _step_overhead_net,
+        about=f"step_overhead, {_NET_ABOUT}; one session at a time",
         disturbed_by=_NOT_SUBTRACTED,
     ),
     (
@@ -680,7 +680,15 @@ def metrics_for_host(*, pinned: bool) -> dict[str, Metric]:
     return dict(METRICS) if pinned else {**METRICS, **serial}
 
 
-UNDISTURBED = frozenset(name for name in METRICS if name.endswith("_undisturbed"))
+_SUFFIX = "_net"
+
+
+def plain_metric(name: str) -> str:
+    """The metric without the time that others took: `wall` for `wall_net`."""
+    return name.removesuffix(_SUFFIX)
+
+
+NET_METRICS = frozenset(name for name in METRICS if name.endswith(_SUFFIX))
 """Metrics that need a cgroup for each trial."""
 OPT_IN_METRICS = frozenset({"event_loop_lag_max", "event_loop_lag_p99"})
 """Metrics whose measurement disturbs others. Taken only if the scenario names them."""

@@ -17,8 +17,8 @@ from tests.studies import (
     fresh_pairs,
     harness,
     injected,
+    net_time,
     peers,
-    undisturbed,
 )
 from tests.studies.harness import (
     INJECTED_CPU,
@@ -280,15 +280,15 @@ def test_blocked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(line["true"] > 0 for line in lines if line["requested"])
 
 
-def test_undisturbed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_net_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if (problem := run_delay.unavailable()) is not None:
         pytest.skip(problem)
     short = ["--repetitions", "2", "--programs", "single"]
-    undisturbed.main([*short, "--out", str(tmp_path / "raw.json")])
+    net_time.main([*short, "--out", str(tmp_path / "raw.json")])
     assert "| single | wall - tree | 2 |" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "raw.json").read_text())["repetitions"]) == 2 * 5
-    undisturbed.main(["--agent", SHORT, "--repetitions", "2"])
-    assert f"| {SHORT} | wall_undisturbed | 2 |" in capsys.readouterr().out
+    net_time.main(["--agent", SHORT, "--repetitions", "2"])
+    assert f"| {SHORT} | wall_net | 2 |" in capsys.readouterr().out
 
 
 def test_catalogue(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from trae_bench.metrics import METRICS, OPT_IN_METRICS, UNDISTURBED, compute_metrics
+from trae_bench.metrics import METRICS, NET_METRICS, OPT_IN_METRICS, compute_metrics
 from trae_bench.model.sample import ChildReport, ProcessResult, RequestLog, SessionLog
 
 
@@ -104,27 +104,27 @@ def test_time_that_others_took_is_subtracted() -> None:
     kept = usage(pressure_start=(500, 0), pressure_end=(2_000_500, 2_000_000))
     log = session((101.0, 103.0), (104.0, 104.5), (105.5, 109.0))
     found = compute_metrics(kept, [with_delays(log, 0.25, 0.75, 1.5, late=0.125)], None)
-    assert found["wall_undisturbed"] == 10.0 - 2.0 - 3 * 0.125
-    assert found["time_to_first_request_undisturbed"] == 1.0 - 0.25 - 0.125
-    assert found["time_to_first_answer_undisturbed"] == 4.0 - 2.0 - 0.75 - 2 * 0.125
+    assert found["wall_net"] == 10.0 - 2.0 - 3 * 0.125
+    assert found["time_to_first_request_net"] == 1.0 - 0.25 - 0.125
+    assert found["time_to_first_answer_net"] == 4.0 - 2.0 - 0.75 - 2 * 0.125
     # 1.0 - 0.5 and 1.0 - 0.75, less what the provider was late.
-    assert found["step_overhead_undisturbed"] == 0.375 - 0.125
+    assert found["step_overhead_net"] == 0.375 - 0.125
 
 
 def test_a_first_answer_without_a_second_request_ends_with_the_process() -> None:
     kept = usage(pressure_start=(0,), pressure_end=(3_000_000,))
     found = compute_metrics(kept, [with_delays(session((101.0, 103.0)), 0.5)], None)
-    assert found["time_to_first_answer_undisturbed"] == 8.0 - 3.0
+    assert found["time_to_first_answer_net"] == 8.0 - 3.0
 
 
-def test_without_a_cgroup_nothing_is_undisturbed() -> None:
-    assert UNDISTURBED.isdisjoint(compute_metrics(usage(), [steps(0.5, 0.5)], None))
+def test_without_a_cgroup_no_net_times() -> None:
+    assert NET_METRICS.isdisjoint(compute_metrics(usage(), [steps(0.5, 0.5)], None))
 
 
 def test_a_step_takes_no_less_than_nothing() -> None:
     kept = usage(pressure_start=(0,), pressure_end=(3_000_000,))
     found = compute_metrics(kept, [with_delays(steps(0.5, 0.5), 0.0, 1.0, 3.0)], None)
-    assert found["step_overhead_undisturbed"] == 0.0
+    assert found["step_overhead_net"] == 0.0
 
 
 def test_blocked_is_not_negative() -> None:

@@ -19,7 +19,7 @@ class Profile(Struct, frozen=True):
     """The run is long enough for verdicts."""
 
 
-DEFAULT_SCENARIOS = ("bugfix", "fan-out")
+DEFAULT_SCENARIOS = ("fan-out", "bugfix")
 FULL_SCENARIOS = (
     *DEFAULT_SCENARIOS,
     *("startup-cold", "startup-warm", "tool-heavy-start", "cli-help"),

@@ -33,6 +33,14 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: max(0, limit - 1)] + "…"
 
 
+def cut_middle(text: str, limit: int) -> str:
+    """Cuts a text to `limit` characters in the middle: the ends of metric names tell them apart."""
+    if len(text) <= limit:
+        return text
+    tail = max(0, (limit - 1) // 3)
+    return text[: max(0, limit - 1 - tail)] + "…" + (text[-tail:] if tail else "")
+
+
 def for_json(document: str) -> str:
     """A whole JSON document with unsafe characters as JSON escapes; its values do not change."""
     plain = "".join(char if char in "\n " or _is_plain(char) else _json(char) for char in document)

@@ -88,11 +88,11 @@ def checkup(bench: Bench, pairs: int = PAIRS) -> Checkup:
 
 
 def _delay_findings() -> Iterator[HostFinding]:
-    """Whether the undisturbed metrics can be measured here."""
+    """Whether the net metrics can be measured here."""
     problem = run_delay.unavailable()
     if problem is not None:
         yield HostFinding(
-            "undisturbed times",
+            "net times",
             f"not available ({problem})",
             "run as root or under systemd-run --user --scope to compare waiting on a busy machine",
         )

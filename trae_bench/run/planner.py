@@ -4,7 +4,7 @@ The plan is complete before anything runs, so `--dry-run` shows all of it.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ from trae_bench.design.contrasts import is_fixed
 from trae_bench.design.plan import planned_cells
 from trae_bench.errors import UsageError
 from trae_bench.execution import callgrind, run_delay
-from trae_bench.metrics import METRICS, UNDISTURBED, metrics_for_host
+from trae_bench.metrics import METRICS, NET_METRICS, metrics_for_host, plain_metric
 from trae_bench.model.aliases import OLD_METRIC_NAMES, current_metric
 from trae_bench.model.experiment import Cell, Limits, Metric
 from trae_bench.model.presets import PROFILES, Profile
@@ -156,7 +156,7 @@ def plan(request: RunRequest) -> Plan:
         cells=tuple(cells),
         limits=limits,
         metrics=metrics,
-        left_out=(*excluded.values(), *ignored),
+        left_out=(*excluded.values(), *ignored, *_replaced(playable.values(), request)),
         checkouts=checkouts,
     )
 
@@ -165,7 +165,8 @@ def _used(
     name: str, scenario: Scenario, request: RunRequest, checkouts: Checkouts | None
 ) -> ScenarioUsed:
     """What the cells of a scenario are generated from. `name` is what the user asked for."""
-    metrics = with_metrics(scenario, request.metrics).metrics
+    own = scenario.metrics if _delay_problem() is None else map(plain_metric, scenario.metrics)
+    metrics = with_metrics(scenario, request.metrics or tuple(dict.fromkeys(own))).metrics
     vary, hold = scenario.toggles.vary, scenario.toggles.hold
     if checkouts is not None:
         # Both revisions run with their own defaults, except for what the scenario holds.
@@ -174,6 +175,20 @@ def _used(
     varied = tuple(name for name in vary if not request.toggles or name in request.toggles)
     baseline = {**dict.fromkeys(vary, False), **hold}
     return ScenarioUsed(name, digest(scenario), metrics, varied, baseline)
+
+
+def _delay_problem() -> str | None:
+    """Why net times cannot be measured on this host; None if they can."""
+    if not cpu_affinity.cores():
+        return "processes cannot be pinned to a core"
+    return run_delay.unavailable()
+
+
+def _replaced(scenarios: Iterable[Scenario], request: RunRequest) -> Iterator[str]:
+    """A sentence if the scenarios' net times are replaced by the plain ones."""
+    named = sorted({name for one in scenarios for name in one.metrics} & NET_METRICS)
+    if named and not request.metrics and (problem := _delay_problem()) is not None:
+        yield f"{', '.join(named)}: {problem}; the plain times are measured in serial pairs instead"
 
 
 def _require_known(kind: str, names: Sequence[str], known: Collection[str]) -> None:
@@ -377,8 +392,8 @@ def with_metrics(scenario: Scenario, metrics: Sequence[str]) -> Scenario:
     for name in wanted:
         if METRICS[name].probe == "callgrind" and not callgrind.available():
             raise UsageError(f"{name} needs valgrind, which is not on the PATH: install it")
-    needs_cgroup = sorted(UNDISTURBED.intersection(wanted))
-    if needs_cgroup and (problem := run_delay.unavailable()) is not None:
+    needs_cgroup = sorted(NET_METRICS.intersection(wanted))
+    if needs_cgroup and (problem := _delay_problem()) is not None:
         raise UsageError(
             f"{', '.join(needs_cgroup)}: {problem}; remove the metric, or run as root or under "
             "systemd-run --user --scope"

@@ -162,7 +162,7 @@ for child in running: child.wait()
 
 
 def run_jobs(tmp_path: Path, pressure: PressureGroups, *argv: str, count: int) -> list[float]:
-    """Seconds of undisturbed wall time of each of `count` processes at once on one core."""
+    """Seconds of net wall time of each of `count` processes at once on one core."""
     core = duet_core()
     assert core is not None
     jobs = [

@@ -59,7 +59,7 @@ def test_missing_cgroups_are_a_finding(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     monkeypatch.setattr(run_delay, "own_cgroup", lambda: None)
     found = checkup(Bench(lambda text: None), 0)
-    assert "undisturbed times: not available (cgroup v2 is not mounted)" in str(found.findings[-1])
+    assert "net times: not available (cgroup v2 is not mounted)" in str(found.findings[-1])
 
 
 def test_a_real_pair_is_right() -> None:

@@ -13,7 +13,7 @@ from trae_bench.design.contrasts import NOISE_FLOOR, is_fixed
 from trae_bench.model.experiment import Better, Metric
 from trae_bench.model.result import Comparison, Estimate, Interval, NoiseEstimate, Pairs, Verdict
 from trae_bench.model.run import Facts, RunFile
-from trae_bench.report.escape import cut, for_terminal
+from trae_bench.report.escape import cut_middle, for_terminal
 from trae_bench.report.text.listing import TABLE, columns, count
 from trae_bench.report.text.progress import clock
 from trae_bench.report.text.sparkline import ASCII, BLOCKS, sparkline
@@ -504,7 +504,7 @@ def lay_out(table: TextTable, width: int) -> Iterator[str]:
     between = " " * (1 + min(2, max(0, spare) // (len(widths) - 1)))
     for *front, last in table:
         padded = [
-            cut(text, room).ljust(room) if name in _LEFT else text.rjust(room)
+            cut_middle(text, room).ljust(room) if name in _LEFT else text.rjust(room)
             for name, text, room in zip(table[0], front, widths, strict=False)
         ]
         yield f" {between.join(padded)} {last}"

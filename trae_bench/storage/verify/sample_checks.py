@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from trae_bench.design.cells import trials
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.metrics import METRICS
+from trae_bench.metrics import METRICS, NET_METRICS, plain_metric
 from trae_bench.model.run import RunFile
 from trae_bench.model.sample import Sample
 from trae_bench.scenario.measurable import IN_PROCESS_METRICS
@@ -224,6 +224,10 @@ def _impossible(metrics: Mapping[str, float], cores: int, max_rss: float) -> Ite
         seconds = metrics.get(part, 0.0)
         if seconds > max(wall, 0.0) + CLOCK_SLACK:
             yield f"{part} is {seconds:.4g} s of {wall:.4g} s"
+    for name in NET_METRICS & metrics.keys():
+        plain = metrics.get(plain_metric(name))
+        if plain is not None and metrics[name] > plain + CLOCK_SLACK:
+            yield f"{name} is {metrics[name]:.4g} s, more than {plain_metric(name)}, {plain:.4g} s"
     steps = metrics.get("steps_per_second", 0.0) * wall
     if not math.isclose(steps, round(steps), rel_tol=1e-6, abs_tol=1e-6):
         yield f"steps_per_second and wall give {steps:.6g} steps, which is not a whole number"

@@ -1,6 +1,6 @@
 """Can a busy machine show the time that a trial takes on an idle one?
 
-    python -m tests.studies.undisturbed --repetitions 30 --out undisturbed.json
+    python -m tests.studies.net_time --repetitions 30 --out net_time.json
 
 Each repetition runs every program in five ways, one after the other:
 
@@ -19,7 +19,7 @@ less the run delay of the main thread (/proc/PID/schedstat); and `wall - tree`, 
 less the time in which some task of the trial was runnable and none ran (`run_delay`).
 
 With --agent, agent_core plays a scenario in place of the programs. Its metrics are compared with
-their undisturbed variants; the truth is the median of the undisturbed variant in "alone".
+their net variants; the truth is the median of the net variant in "alone".
 
 The row `cpu` shows what the load does to the work itself: cache misses, a busy sibling of the
 core. A bias of `wall - tree` that `cpu` has too is not an error of the accounting.
@@ -56,7 +56,7 @@ from trae_bench._util.cpu_affinity import duet_core
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.launcher_client import Job, LauncherClient
 from trae_bench.execution.run_delay import Group, PressureGroups
-from trae_bench.metrics import UNDISTURBED
+from trae_bench.metrics import NET_METRICS
 from trae_bench.model.experiment import Mode, Side, Trial
 from trae_bench.model.sample import ProcessResult
 
@@ -224,7 +224,7 @@ def _pair_sd(taken: Sequence[Sequence[Times]], estimate: str) -> str:
 
 
 def agent_rows(name: str, repetitions: int) -> Iterator[list[str]]:
-    """A table's rows: each metric and its undisturbed variant."""
+    """A table's rows: each metric and its net variant."""
     scenario = load_scenario(name)
     taken: dict[str, list[list[dict[str, float]]]] = {way: [] for way in WAYS}
     with open_executor(scenario) as executor:
@@ -245,9 +245,9 @@ def agent_rows(name: str, repetitions: int) -> Iterator[list[str]]:
                 taken["load"].append(run("duet", 1))
                 taken["load duet"].append(run("duet", 2))
                 taken["serial"].append(run("serial", 1) + run("serial", 1))
-    for metric in (*sorted(UNDISTURBED), "cpu"):
+    for metric in (*sorted(NET_METRICS), "cpu"):
         truth = median(sides[0][metric] for sides in taken["alone"] if metric in sides[0])
-        for shown in dict.fromkeys((metric.removesuffix("_undisturbed"), metric)):
+        for shown in dict.fromkeys((metric.removesuffix("_net"), metric)):
             logs = {
                 way: [
                     [math.log(side[shown] / truth) for side in sides]
@@ -267,7 +267,7 @@ def agent_rows(name: str, repetitions: int) -> Iterator[list[str]]:
 
 
 def main(said: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__, "undisturbed")
+    parser = make_parser(__doc__, "net")
     parser.add_argument("--repetitions", type=int, default=30, help="default: %(default)s")
     parser.add_argument("--programs", default=",".join(PROGRAMS), help="default: all")
     parser.add_argument("--agent", help="scenario that the agent plays in place of the programs")
