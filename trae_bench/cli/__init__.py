@@ -16,9 +16,9 @@ import click
 
 from trae_bench.cli.claims import claims
 from trae_bench.cli.common import INTERRUPTED, print_error
+from trae_bench.cli.compare import baseline, compare
 from trae_bench.cli.doctor import doctor
 from trae_bench.cli.explain import explain
-from trae_bench.cli.gate import baseline, compare
 from trae_bench.cli.plot import plot
 from trae_bench.cli.run import run
 from trae_bench.cli.scenarios import list_names, record, schema, show, validate

@@ -33,7 +33,7 @@ def claims(run_files: tuple[Path, ...], claims_file: Path | None, own: bool, as_
     Prints the range that each claim promises beside the confidence interval of the
     newest RUN that has the row. A claim holds, holds partly, is refuted, is
     undecided, was not measured, or cannot be measured. With --own, the exit code
-    is 1 if the runs do not support a sentence.
+    is 1 if the runs contradict a claim or do not decide it.
 
     \b
     Examples:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     metavar="N",
     help="A/A pairs per mode for the noise measurement. 0 skips it, like --quick.",
 )
-@click.option("--quick", is_flag=True, help="Skip the noise measurement (20 seconds).")
+@click.option(
+    "--quick", is_flag=True, help="Skip the noise measurement, which takes about 20 seconds."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print no progress.")
 @click.pass_context

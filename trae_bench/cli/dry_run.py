@@ -93,5 +93,5 @@ def _estimate_source(guessed: Collection[str], scenarios: Collection[str]) -> st
     if not guessed:
         return "estimated from earlier runs on this machine"
     if len(guessed) == len(scenarios):
-        return "roughly guessed from the scenarios"
-    return "estimated from earlier runs on this machine, new scenarios roughly guessed"
+        return "a rough estimate from the scenarios"
+    return "estimated from earlier runs on this machine, for new scenarios a rough estimate"

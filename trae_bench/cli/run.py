@@ -92,7 +92,8 @@ class RunCommand(RenamedOptions):
     type=click.Choice(DESIGNS),
     default="add-one",
     show_default=True,
-    help="Experimental design: which toggle combinations to compare. See `trae-bench effects`.",
+    help="Experimental design: which toggle combinations to compare. `trae-bench effects --help` "
+    "explains the designs.",
 )
 @click.option(
     "--profile",
@@ -105,20 +106,20 @@ class RunCommand(RenamedOptions):
     "--budget",
     type=Finite(min=0, min_open=True),
     metavar="SECONDS",
-    help="Time limit. No pair starts after it.",
+    help="Time limit. No new pair starts after it.",
 )
 @click.option(
     "--pairs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Maximum counted pairs per comparison.",
+    help="Maximum pairs per comparison, not counting the warm-up pair.",
 )
 @click.option(
     "--precision",
     type=Finite(min=0, max=1, min_open=True),
     metavar="FRACTION",
-    help="Stop a comparison at this half-width of the confidence interval (0.02 is 2 %), instead "
-    "of at a verdict.",
+    help="Stop a comparison when its confidence interval is at most ± this fraction (0.02 is 2 %), "
+    "whatever the verdict.",
 )
 @click.option(
     "--compare",
@@ -126,9 +127,9 @@ class RunCommand(RenamedOptions):
     flag_value="",
     default=None,
     metavar="[REF|FILE.json]",
-    help="Compare the working tree with this commit instead of toggles. The default is the merge "
-    "base with the default branch. With a run file: measure toggles and compare with that run. "
-    "Exit with 1 on a regression.",
+    help="Compare the working tree with this commit instead of toggles. Without a value: "
+    "the merge base with the default branch. With a run file: measure toggles and compare with "
+    "that run. Exit with 1 on a regression.",
 )
 @click.option("--strict", is_flag=True, help="Exit with 3 if a result is inconclusive.")
 @click.option(
@@ -151,7 +152,9 @@ class RunCommand(RenamedOptions):
     "-q", "--quiet", is_flag=True, help="Print no progress and no hints, only results and errors."
 )
 @click.option(
-    "--keep-scratch", is_flag=True, help="Keep the folders of all trials beside the run file."
+    "--keep-scratch",
+    is_flag=True,
+    help="Keep the working folder of every trial, next to the run file.",
 )
 @click.option("--markdown", type=REPORT, help="Write a Markdown report for a pull request.")
 @click.option("--junit", type=REPORT, help="Write a JUnit XML report.")
@@ -228,7 +231,7 @@ def _finish(
 
 def _compare_with_stored(stored: "RunFile", result: "Result", options: dict[str, Any]) -> int:
     """Compare with a stored run. This report replaces the report of the run."""
-    from trae_bench.cli.gate import show_run_diff
+    from trae_bench.cli.compare import show_run_diff
 
     return show_run_diff(
         (stored, result.run),

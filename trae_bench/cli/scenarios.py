@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def list_names(what: str | None, as_json: bool) -> None:
     """List scenarios, toggles and metrics.
 
-    The brackets after a scenario name the profiles that run it by default.
+    Profiles in brackets run the scenario by default.
 
     \b
     Examples:

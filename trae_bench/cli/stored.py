@@ -42,7 +42,12 @@ EXPORTS = (
     "--html", type=REPORT, help="Write one HTML page for all runs. Needs the extra [report]."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
-@click.option("--guide", type=FILE, help="Update the figures in this document.")
+@click.option(
+    "--guide",
+    type=FILE,
+    help="Update the tables of this document from the runs. Their rows are "
+    "in NAME.tables.toml, beside NAME.md.",
+)
 @click.option(
     "--check", is_flag=True, help="With --guide: exit with 1 if the figures differ from the runs."
 )
@@ -114,8 +119,10 @@ def effects(run_file: Path, as_json: bool) -> None:
       add-one     the effect of each toggle alone
       remove-one  the effect of each toggle with all others on
       both        both of these, and all toggles together
-      fraction    main effects, clear of two-way interactions (16 runs, 5-8 toggles)
-      factorial   all of these, and each pair of toggles (64 runs, 7 toggles)
+      fraction    main effects, not confounded with two-way interactions
+                  (16 runs for 5 to 8 toggles)
+      factorial   main effects and two-way interactions (64 runs for 7 toggles)
+      full        every combination of toggles
 
     \b
     Examples:

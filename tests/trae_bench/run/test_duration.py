@@ -199,7 +199,7 @@ def test_a_plan_says_about_how_long_it_takes(
 ) -> None:
     args = ["run", "tiny.toml", "--dry-run"]
     assert main(args) == 0
-    assert "roughly guessed from the scenarios" in capsys.readouterr().out
+    assert "a rough estimate from the scenarios" in capsys.readouterr().out
     an_earlier_run()
     assert main(args) == 0
     shown = capsys.readouterr().out
@@ -208,7 +208,7 @@ def test_a_plan_says_about_how_long_it_takes(
     assert "0:28-3:07" in shown
     assert "About 3:12-9:53 minutes, estimated from earlier runs on this machine." in shown
     assert main([*args, "bugfix"]) == 0
-    assert "new scenarios roughly guessed" in capsys.readouterr().out
+    assert "for new scenarios a rough estimate" in capsys.readouterr().out
 
 
 def test_a_day_is_told_in_hours(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

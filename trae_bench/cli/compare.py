@@ -45,9 +45,9 @@ def compare(base: Path, head: Path, as_json: bool, markdown: Path | None, strict
       counters       exactly
       toggle ratios  off/on ratios, each measured on one machine
       memory         with an extra margin, between machines of the same kind
-      times          shown for information, never gated
+      times          shown only; they never affect the exit code
 
-    The exit code is 1 if a gated row is a regression, and 4 if no row can be
+    The exit code is 1 if a counter, ratio or memory row is a regression, and 4 if no row can be
     compared.
 
     \b
