@@ -267,7 +267,7 @@ def agent_rows(name: str, repetitions: int) -> Iterator[list[str]]:
 
 
 def main(said: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__, "net")
+    parser = make_parser(__doc__, "net_time")
     parser.add_argument("--repetitions", type=int, default=30, help="default: %(default)s")
     parser.add_argument("--programs", default=",".join(PROGRAMS), help="default: all")
     parser.add_argument("--agent", help="scenario that the agent plays in place of the programs")

@@ -214,7 +214,7 @@ def test_a_plan_says_about_how_long_it_takes(
 def test_a_day_is_told_in_hours(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.write_text(f"{TINY}[provider]\nthink_seconds = 60.0\n")
     assert main(["run", "tiny.toml", "--dry-run"]) == 0
-    assert "hours, roughly guessed" in capsys.readouterr().out
+    assert "hours, a rough estimate" in capsys.readouterr().out
 
 
 def test_the_estimate_as_json(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
