@@ -11,12 +11,12 @@ Mode = Literal["duet", "serial", "exact"]
 
 
 Probe = Literal["plain", "memory", "tracemalloc", "callgrind"]
-"""How closely a trial is watched. What disturbs all else gets trials of its own:
+"""The instrumentation of a trial. Probes that disturb other metrics run in separate trials:
 
-    plain        only from outside, and by what the child reports at its end
-    memory       the agent's own memory, every 20 ms or, in a long session, more rarely
-    tracemalloc  each allocation by Python
-    callgrind    each instruction, under valgrind
+    plain        measured from outside, and reported by the child at its end
+    memory       the agent's memory, every 20 ms or, in a long session, less often
+    tracemalloc  every Python allocation
+    callgrind    every instruction, under valgrind
 """
 
 
@@ -26,7 +26,7 @@ Better = Literal["lower", "higher"]
 Side = Literal["A", "B"]
 
 
-# Run files come from strangers: the bounds hold where a record is read from a file.
+# Run files are untrusted input: these bounds hold when a record is read from a file.
 Name = Annotated[str, Meta(max_length=200)]
 
 
@@ -37,20 +37,20 @@ Switches = Annotated[dict[Name, bool], Meta(max_length=100)]
 
 
 class Metric(Struct, frozen=True, forbid_unknown_fields=True):
-    """One thing that is measured."""
+    """A quantity that is measured."""
 
     name: Name
     unit: Name
     """`s`, `B`, `1/s`, `ms`, or `` for a count."""
     better: Better
     mode: Mode
-    """How it must be taken: duet (CPU, memory), serial (anything that waits), exact (counts)."""
+    """How it is measured: duet (CPU, memory, net times), serial (plain times), exact (counts)."""
     about: Text
     disturbed_by: Text = ""
     probe: Probe = "plain"
-    """The trials that it is taken from."""
+    """The kind of trials that it is taken from."""
     threshold: Annotated[float, Meta(ge=0)] | None = None
-    """Smallest effect (a fraction) worth a verdict, where it is not the release's own."""
+    """Smallest effect (a fraction) that gets a verdict, if a project sets it."""
 
 
 class Arm(Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,20 +92,21 @@ class Trial(TrialKey, frozen=True):
 
 
 class SessionEndpoint(Struct, frozen=True):
-    """Where one session of a trial finds what it needs."""
+    """Base URL and workspace of one session of a trial."""
 
     base_url: str
-    """Of its provider; empty where the trial asks none."""
+    """Base URL of its provider; empty if the trial uses none."""
     workspace: str
-    """Its folder."""
+    """Path of its folder."""
 
 
 class Command(Struct, frozen=True):
-    """A subject's command line, ready to be spawned."""
+    """The command line of a subject."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
-    """What it adds to the environment that every trial gets; the user's own never reaches it."""
+    """Variables that are added to the environment of every trial. The user's environment is not
+    passed on."""
     cwd: str
 
 
@@ -115,11 +116,11 @@ class Cell(Struct, frozen=True, forbid_unknown_fields=True):
     scenario: Name
     contrast: Contrast
     mode: Mode
-    """`duet` or `serial`; metrics that are compared exactly ride along in a duet."""
+    """`duet` or `serial`. Exact metrics are taken from duet trials."""
     metrics: tuple[Name, ...]
     probe: Probe = "plain"
     confirms: Name = ""
-    """The contrast whose regressions its pairs are to confirm; taken only if there are any."""
+    """The contrast whose regressions this cell confirms. It runs only after a regression."""
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):

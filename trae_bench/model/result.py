@@ -1,4 +1,4 @@
-"""What samples add up to: estimates, verdicts, rows of the table."""
+"""Results that are computed from samples: estimates, verdicts, rows of the table."""
 
 from typing import Annotated, Literal
 
@@ -102,7 +102,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     """Equivalence margin: effects within ±margin (fraction) count as none. Above `threshold`."""
     alpha: float = 0.01
     """Family-wise error rate of false regressions in a whole run, over all gated rows and looks;
-    the same again for false improvements."""
+    the same rate applies separately to false improvements."""
     alpha_equivalence: float = 0.05
     """Probability that one row is called equivalent if its true effect is on the margin."""
     trim: float = 0.0

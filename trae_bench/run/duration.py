@@ -1,7 +1,7 @@
 """Estimates how long a plan takes: from earlier runs on this machine, else from its scripts.
 
-The estimate is rough. A script does not say what its tools cost, and nobody knows at which look
-a verdict comes. Two in three pairs of the shipped scenarios were estimated to within a factor of
+The estimate is rough: the time of tools, and the look at which a verdict comes, are unknown. Two
+in three pairs of the shipped scenarios were estimated to within a factor of
 two. Scenarios whose steps get slower are underestimated, such as a trajectory of a thousand
 steps that is rewritten at each step.
 """

@@ -308,7 +308,7 @@ class Scheduler:
     def _close_noise(self) -> None:
         """End the A/A pairs of a scenario before its other pairs, and when their time is spent.
 
-        The noise must be known before there is anything to judge.
+        Verdicts depend on the noise, so it is measured first.
         """
         budget = self._limits.budget
         seconds = sum(s.seconds for s in self._states.values())
@@ -383,7 +383,7 @@ def _reachable(
 ) -> list[_CellState]:
     """The cells whose next looks together fit into `remaining` seconds, the cheapest first.
 
-    Pairs spread over twenty cells that never reach a look would serve nobody.
+    Otherwise the time could be spread over many cells, none of which reaches a look.
     """
     found = []
     for state in sorted(states, key=lambda s: (s.looks_taken, s.missing * paces[s], s.order)):

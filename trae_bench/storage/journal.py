@@ -1,7 +1,7 @@
 """The journal of a run: JSON lines, one header and then one line for each sample.
 
 Each sample is on the disk before the next trial starts, so a run can be resumed from its
-journal whatever ended it. Reading is strict: a journal may come from a stranger.
+journal whatever ended it. Reading is strict: a journal is untrusted input.
 """
 
 import os

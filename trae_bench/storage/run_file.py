@@ -1,6 +1,6 @@
 """Run files: written whole or not at all, and read strictly.
 
-A run file may come from a stranger. Its types, version, size and number of values are checked,
+A run file is untrusted input. Its types, version, size and number of values are checked,
 and NaN is refused. Whatever is wrong raises `BadRunFile`.
 """
 

@@ -50,7 +50,7 @@ def check_stop(run: RunFile) -> Inconsistencies:
 
 
 def check_noise(run: RunFile) -> Inconsistencies:
-    """Every judged metric has A/A pairs, and none is missing that there was time for.
+    """Every judged metric has A/A pairs: all planned ones if there was time.
 
     These pairs decide which rows are gated, and how reliable their verdicts are.
     """

@@ -50,7 +50,7 @@ def _date(text: str) -> datetime | None:
 
 
 def check_definitions(run: RunFile) -> Inconsistencies:
-    """Metrics and rules are those of this release; other ones give verdicts another meaning."""
+    """Metrics and rules are those of this release; otherwise verdicts are not comparable."""
     # A machine that cannot pin processes measures in serial pairs what duets are for.
     as_taken = metrics_for_host(pinned=bool(run.header.machine.get("cores_usable")))
     for name, metric in run.header.metrics.items():
