@@ -137,7 +137,7 @@ def on_stdout(*files: Path | None, as_json: bool = False) -> bool:
     """Whether a report goes to the standard output. Raises `UsageError` if more than one does."""
     count = [str(path) for path in files].count("-") + as_json
     if count > 1:
-        raise UsageError("the standard output can_encode one report; name files for the others")
+        raise UsageError("the standard output takes one report; name files for the others")
     return count == 1
 
 
