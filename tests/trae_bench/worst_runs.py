@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from random import Random
 
+import msgspec
+
 from tests.trae_bench.fakes import sample
 from tests.trae_bench.runs import header, scenario_used
 from trae_bench.design.contrasts import NOISE_FLOOR
@@ -57,8 +59,6 @@ def crafted(cells: tuple[Cell, ...], pairs: int, names: Sequence[str]) -> RunFil
                 samples.append(taken)
     scenarios = {name: scenario_used(name) for name in dict.fromkeys(c.scenario for c in cells)}
     made = header(())
-    import msgspec
-
     made = msgspec.structs.replace(
         made,
         cells=cells,

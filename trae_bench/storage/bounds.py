@@ -19,7 +19,7 @@ MAX_ROWS = 10_000
 MAX_SAMPLES = 100_000
 """Maximum number of samples. A day of one trial a second has 86,400."""
 
-MAX_COMPARED = 1_000_000
+MAX_COMPARED = 500_000
 """Maximum number of values to compare: the samples of each cell times its metrics."""
 
 MAX_PLANNED = 300_000
