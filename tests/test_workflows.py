@@ -153,10 +153,12 @@ def accepts(body: str) -> bool:
     text = body[len(MARKER) + 1 :]
     bare, outside = re.sub(tags, "", text), re.sub(code, "", text)
     read = re.sub(entity, lambda found: chr(int(found[1])), outside)
+    decoded = re.sub(entity, lambda found: chr(int(found[1])), text)
     flags = re.IGNORECASE
     mine = not (
         re.search(_pattern(script, "marks"), bare, flags)
         or re.search(_pattern(script, "mentions"), read, flags)
+        or re.search(_pattern(script, "addresses"), decoded)
     )
     if node := shutil.which("node"):
         lines = script[script.index("const text") : script.index("if (!good)")]
@@ -173,7 +175,7 @@ def test_the_workflow_accepts_every_report() -> None:
     runs += [gate(lost={("head", n): kind for n in range(9)}) for kind in ("crash", "differ")]
     for run in runs:
         assert accepts(comment(run))
-    why = "in <b> of `@you`, #1 and GH-1:\nsee [x](http://www.example.org) \\ R&D"
+    why = "in <b> of `@you`, a@b.co, #1 and GH-1:\nsee [x](http://www.example.org) \\ R&D"
     assert accepts(unmeasured.comment(why))
     assert accepts(f"{MARKER}\n{for_markdown(why)} {markdown_text(why)}\n")
 
@@ -187,10 +189,70 @@ def test_the_workflow_accepts_every_report() -> None:
         # Invalid code, or code that ends early.
         *("`<code>`&#64;you`</code>`", "<code>a|&#64;you</code>", "<code>a\n\n&#64;you</code>"),
         *("\\<code>&#64;you</code>", "<code>[here](x)</code>", "<code></code>&#64;you"),
+        # Addresses, which are links in code, too.
+        *("<code>a&#64;b.co</code>", "<code>mailto&#58;a&#64;b&#46;co</code>"),
     ],
 )
 def test_the_workflow_refuses_links_tags_and_mentions(text: str) -> None:
     assert not accepts(comment(gate()) + text)
+
+
+RUN = {
+    "id": 1,
+    "head_branch": "topic",
+    "head_sha": "abc",
+    "head_repository": {"id": 7, "owner": {"login": "someone"}},
+}
+PULL = {"number": 5, "head": {"ref": "topic", "sha": "abc", "repo": {"id": 7}}}
+
+
+def changed(number: int, **head: Any) -> dict[str, Any]:
+    return {"number": number, "head": PULL["head"] | head}
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize(
+    ("pulls", "run", "pull", "notice"),
+    [
+        ([PULL], RUN, 5, ""),
+        ([PULL, changed(6, sha="def")], RUN, 5, ""),
+        ([PULL, changed(6, ref="other")], RUN, 5, ""),
+        ([PULL, changed(6, repo={"id": 8}), changed(9, repo=None)], RUN, 5, ""),
+        ([PULL, changed(6)], RUN, "", "no comment: 2 open pull requests have"),
+        ([PULL, changed(6)], RUN, "", "(#5, #6)"),
+        ([changed(6, sha="def")], RUN, "", "no comment: 0 open pull requests have"),
+        ([], RUN, "", "may have newer commits"),
+        # The fork was deleted, or the branch.
+        ([PULL], RUN | {"head_repository": None}, "", "no comment: 0"),
+        ([PULL], RUN | {"head_branch": None}, "", "no comment: 0"),
+    ],
+)
+def test_only_the_one_pull_request_of_the_run_gets_a_comment(
+    pulls: list[Any], run: Any, pull: Any, notice: str
+) -> None:
+    (script,) = (
+        step["with"]["script"]
+        for step in steps(WORKFLOWS / "performance-comment.yml")
+        if step.get("id") == "find"
+    )
+    stubs = f"""
+        const outputs = {{}}, notices = [];
+        const core = {{ notice: text => notices.push(text), setOutput: (name, value) => {{
+            outputs[name] = value; }} }};
+        const context = {{ repo: {{}}, payload: {{ workflow_run: {json.dumps(run)} }} }};
+        const artifacts = [{{ size_in_bytes: 10 }}];
+        const github = {{ paginate: async () => {json.dumps(pulls)}, rest: {{
+            actions: {{ listWorkflowRunArtifacts: async () => ({{ data: {{ artifacts }} }}) }},
+            pulls: {{ list: null }} }} }};
+    """
+    code = (
+        f"(async () => {{ {stubs} {script}; console.log(JSON.stringify([outputs, notices])) }})()"
+    )
+    done = subprocess.run(["node", "-e", code], capture_output=True, text=True, check=True)
+    outputs, notices = json.loads(done.stdout)
+    assert outputs == {"pull": pull, "report": "yes" if pull else ""}
+    assert notice in " ".join(notices)
+    assert bool(notices) == (not pull)
 
 
 def test_the_matrix_the_tox_file_and_the_classifiers_name_the_same_pythons() -> None:

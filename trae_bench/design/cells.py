@@ -55,11 +55,14 @@ def confirming(cell: Cell) -> Cell:
     return replace(cell, contrast=contrast, confirms=name)
 
 
-def select_cells(planned: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
+def select_cells(
+    planned: Sequence[Cell], patterns: Sequence[str], *, suggest: bool = True
+) -> list[Cell]:
     """Reduce the cells to the comparisons that match a pattern, and their A/A pairs.
 
     Each shell pattern must match a whole `scenario/contrast/metric`. Raises `UsageError` if a
-    pattern matches nothing.
+    pattern matches nothing. With `suggest`, the error names similar comparisons; the search for
+    them takes long if there are thousands.
     """
     rows = {
         _row_name(cell, metric): (cell.scenario, metric)
@@ -72,7 +75,7 @@ def select_cells(planned: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]
         # A run file can name thousands of rows one by one: no search for these.
         matches = [pattern] if pattern in rows else [r for r in rows if fnmatchcase(r, pattern)]
         if not matches:
-            raise UsageError(_no_match_message(pattern, list(rows)))
+            raise UsageError(_no_match_message(pattern, list(rows), suggest))
         selected.update(matches)
     with_noise = {rows[row] for row in selected}
 
@@ -92,7 +95,9 @@ def _row_name(cell: Cell, metric: str) -> str:
     return f"{cell.scenario}/{cell.confirms or cell.contrast.name}/{metric}"
 
 
-def _no_match_message(pattern: str, rows: Sequence[str]) -> str:
+def _no_match_message(pattern: str, rows: Sequence[str], suggest: bool) -> str:
+    if not suggest:
+        return f"no comparison matches --filter {pattern!r}"
     part = pattern.strip("*/")
     near = get_close_matches(pattern, rows) or [row for row in rows if part in row] or rows
     return (
@@ -109,7 +114,7 @@ def trials(cell: Cell, pair: int, seed: int) -> tuple[Trial, Trial]:
     favors an arm. Both trials of a pair have the same seed, so that it affects both sides alike
     (for example the hash order).
     """
-    first = _first_side(cell, pair, seed)
+    first = first_side(cell, pair, seed)
     second: Side = "B" if first == "A" else "A"
     trial_seed = _draw(cell, seed, f"pair {pair}").getrandbits(32)
     return _trial(cell, pair, first, 0, trial_seed), _trial(cell, pair, second, 1, trial_seed)
@@ -122,7 +127,8 @@ def _metric(name: str, scenario: str, metrics: Mapping[str, Metric]) -> Metric:
     raise UsageError(f"{scenario}: no metric {name!r}. Known: {', '.join(near)}.")
 
 
-def _first_side(cell: Cell, pair: int, seed: int) -> Side:
+def first_side(cell: Cell, pair: int, seed: int) -> Side:
+    """The side of a pair that starts first."""
     # Pair 0 is not counted, so blocks are (1, 2), (3, 4), ...: balanced at every even look.
     block, odd = divmod(pair + 1, 2)
     flipped = _draw(cell, seed, f"block {block}").random() < 0.5

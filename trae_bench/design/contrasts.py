@@ -51,6 +51,16 @@ def contrasts(
     return found
 
 
+def count_contrasts(varied: int, design: str) -> int:
+    """Upper bound of the contrasts of this many toggles, without generating them.
+
+    Raises `UsageError` for an unknown design.
+    """
+    if design not in _SIZES:
+        raise UsageError(f"no design {design!r}. Known: {', '.join(_SIZES)}.")
+    return 1 + _SIZES[design](varied)
+
+
 def design_names() -> tuple[str, ...]:
     return tuple(_DESIGNS)
 
@@ -167,5 +177,13 @@ _DESIGNS: dict[str, _Design] = {
     "fraction": _runs(fraction),
     "factorial": _runs(factorial),
     "full": _runs(full),
+}
+_SIZES: dict[str, Callable[[int], int]] = {
+    "add-one": lambda k: k,
+    "remove-one": lambda k: k,
+    "both": lambda k: 2 * k + 1,
+    "fraction": lambda k: 2 ** (k - len(generators(k))),
+    "factorial": lambda k: 2 ** (k if k < 5 else k - 1),
+    "full": lambda k: 2**k,
 }
 _FIXED = frozenset({"fraction", "factorial", "full"})

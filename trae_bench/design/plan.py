@@ -6,7 +6,7 @@ The planner and `verify` both call this, so a run file can be checked against it
 from collections.abc import Mapping, Sequence
 
 from trae_bench.design.cells import cells, confirming, select_cells
-from trae_bench.design.contrasts import NOISE_FLOOR, contrasts
+from trae_bench.design.contrasts import NOISE_FLOOR, contrasts, count_contrasts
 from trae_bench.model.experiment import Arm, Cell, Contrast, Limits, Metric
 from trae_bench.model.run import RevisionPair, ScenarioUsed
 
@@ -22,11 +22,13 @@ def planned_cells(
     design: str = "add-one",
     filters: Sequence[str] = (),
     revisions: RevisionPair | None = None,
+    suggest: bool = True,
 ) -> list[Cell]:
     """The cells of a run, in the order in which they are planned.
 
     Scenarios that only the head revision can run have none. Raises `UsageError` for an unknown
-    design or metric, and for a filter that matches no comparison.
+    design or metric, and for a filter that matches no comparison; with `suggest`, it names
+    similar comparisons.
     """
     new = () if revisions is None else revisions.new
     planned = [
@@ -36,12 +38,26 @@ def planned_cells(
         for cell in cells(name, used.metrics, _contrasts(used, design, revisions), metrics)
     ]
     if filters:
-        planned = select_cells(planned, filters)
+        planned = select_cells(planned, filters, suggest=suggest)
     if revisions is not None:
         planned += [confirming(cell) for cell in planned if cell.contrast.name != NOISE_FLOOR]
     if not limits.noise_pairs:
         planned = [cell for cell in planned if cell.contrast.name != NOISE_FLOOR]
     return planned
+
+
+def plan_size(
+    scenarios: Mapping[str, ScenarioUsed], design: str, revisions: RevisionPair | None = None
+) -> int:
+    """Roughly the work of `planned_cells` before filters: contrasts times toggles and metrics.
+
+    Raises `UsageError` for an unknown design.
+    """
+    return sum(
+        (2 if revisions is not None else count_contrasts(len(used.varied), design))
+        * (1 + len(used.varied) + len(used.baseline) + len(used.metrics))
+        for used in scenarios.values()
+    )
 
 
 def _contrasts(

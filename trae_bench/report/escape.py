@@ -59,9 +59,10 @@ for_xml = for_html
 def for_markdown(text: str, limit: int = MAX_TEXT) -> str:
     """For a name: inline code, which GitHub does not scan for mentions (`@name`) and links.
 
-    Also valid in a table cell. An empty text stays empty.
+    Also valid in a table cell. An empty text stays empty. GitHub links e-mail addresses in code
+    too, and those behind `mailto:` and `xmpp:`. A zero-width space after the `@` prevents that.
     """
-    plain = _entities(text, limit)
+    plain = _ADDRESSES.sub(r"\g<0>&#8203;", _entities(text, limit))
     return f"<code>{plain}</code>" if plain else ""
 
 
@@ -83,6 +84,9 @@ def _entities(text: str, limit: int) -> str:
 _PUNCTUATION = re.compile(
     r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<![0-9])\.|\.(?![0-9])|[!-$&'*:-@\[-^`{-~]"
 )
+# An `@` starts the domain of an address if a dot follows. Variants of scenarios (`name@variant`)
+# have none, and stay searchable.
+_ADDRESSES = re.compile(r"&#64;(?=(?:[A-Za-z0-9-]|_|&#95;|&#45;)*(?:\.|&#46;))")
 _MENTIONS = re.compile(r"&#(?:35|64);|\bGH(?=-[0-9])", re.IGNORECASE)
 
 

@@ -22,6 +22,7 @@ from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.terminal import (
     as_interval,
     as_ratio,
+    count_compared,
     effect_shown,
     min_effect,
     percent,
@@ -508,6 +509,7 @@ def _noise(runs: Mapping[str, RunFile], shown: RowFilter, claimed: bool) -> "Fig
 def _clouds(run: RunFile, shown: RowFilter, of_run: str) -> Iterator[_Cloud]:
     header = run.header
     all_rows = rows_of(run.samples, header.cells, header.metrics)
+    family = count_compared(run)
     for floor in run.noise:
         key = RowKey(floor.scenario, NOISE_FLOOR, floor.metric)
         ratios = log_ratios(all_rows[key]) if key in all_rows else None
@@ -516,7 +518,7 @@ def _clouds(run: RunFile, shown: RowFilter, of_run: str) -> Iterator[_Cloud]:
             name += f" ({_plain(of_run)})" if of_run else ""
             serial = header.metrics[floor.metric].mode == "serial"
             mode = list(_MODES)[serial]
-            yield _Cloud(name, mode, ratios, floor.sd, effect_shown(run, floor))
+            yield _Cloud(name, mode, ratios, floor.sd, effect_shown(run, floor, family))
 
 
 def _check_row_count(number: int) -> None:

@@ -5,12 +5,10 @@ lays out what is to be run, and here the journal is opened, the provider and the
 started and the session is run.
 """
 
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import randbits
@@ -43,6 +41,7 @@ from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
 from trae_bench.run.planner import Plan, RunRequest, digest, for_cells, plan, scenario_of
 from trae_bench.run.scheduler import Ending, Listener, Scheduler
+from trae_bench.run.scratch import scratch_folder
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons
 from trae_bench.stats.metric_rules import rule_of
@@ -440,9 +439,7 @@ def _trouble(executor: Executor, scenario: str, arm: Arm) -> str:
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    with room_for_trials("the folder for temporary files"):
-        folder = Path(tempfile.mkdtemp(prefix="trae-bench-"))
-    try:
+    with ExitStack() as stack:
+        with room_for_trials("the folder for temporary files"):
+            folder = stack.enter_context(scratch_folder())
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -16,6 +16,7 @@ from trae_bench.model.sample import Sample
 from trae_bench.stats.attribution import Attribution, attribute, holm_limit, p_values
 from trae_bench.stats.confirmation import confirmed
 from trae_bench.stats.decision import Row, estimate, threshold_of, verdicts
+from trae_bench.stats.effect_weights import Fits
 from trae_bench.stats.metric_rules import metric_minimum, metric_threshold, rule_of
 from trae_bench.stats.noise import (
     MAX_SD,
@@ -137,8 +138,9 @@ def attributions(
         for key, reliability in reliabilities(rows, metrics).items()
         if reliability == "sides differ"
     )
+    fits = Fits()
     candidates = [
-        attribute(of_metric, scenario=scenario, metric=name, looks=looks)
+        attribute(of_metric, scenario=scenario, metric=name, looks=looks, fits=fits)
         for (scenario, name), of_metric in contrasts.items()
         if (scenario, name) not in untrusted
         for looks in [1 if fixed else _count_looks(rule_of(metrics[name]), max_pairs)]

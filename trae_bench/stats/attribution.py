@@ -18,6 +18,7 @@ from trae_bench.stats.decision import Row, fit_row, is_constant, threshold_of
 from trae_bench.stats.effect_weights import (
     ContrastEstimate,
     EffectWeights,
+    Fits,
     Pair,
     Weights,
     combined,
@@ -120,12 +121,17 @@ class Attribution(Struct, frozen=True):
 
 
 def attribute(
-    rows: Sequence[tuple[Contrast, Row]], *, scenario: str, metric: str, looks: int = 1
+    rows: Sequence[tuple[Contrast, Row]],
+    *,
+    scenario: str,
+    metric: str,
+    looks: int = 1,
+    fits: Fits | None = None,
 ) -> Attribution | None:
     """Attribution from the contrasts of one scenario and the rows of one metric.
 
     Contrasts whose sides have the same toggles (A/A, two revisions) are ignored. Returns None
-    if no other contrast has a ratio.
+    if no other contrast has a ratio. `fits` holds the fits of the same run so far.
     """
     asked = [(contrast, row) for contrast, row in rows if contrast.a.toggles != contrast.b.toggles]
     factors = _factors(contrast for contrast, _ in asked)
@@ -134,7 +140,7 @@ def attribute(
     if not known:
         return None
     estimator = _EffectEstimator(known, looks)
-    weights = effect_weights(known, factors)
+    weights = effect_weights(known, factors, fits)
     counts = [estimate.pairs for estimate in known]
     return Attribution(
         scenario=scenario,

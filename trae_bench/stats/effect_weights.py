@@ -14,14 +14,13 @@ depend on the design:
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import combinations
 
 from msgspec import Struct
 
 MAX_FIT_OPERATIONS = 5_000_000
-"""Bound on columns squared times runs of a least-squares fit, about a second. The full factorial
-of ten toggles has 3.2 million. Untrusted files may name any number of toggles."""
+"""Bound on columns squared times runs of all least-squares fits of a run, about a second. The full
+factorial of ten toggles has 3.2 million. Untrusted files may name any number of toggles."""
 
 Weights = tuple[float, ...]
 """One weight per measured contrast."""
@@ -54,9 +53,37 @@ class EffectWeights(Struct, frozen=True):
     """All toggles on against none."""
 
 
-def effect_weights(contrasts: Sequence[ContrastEstimate], factors: Sequence[str]) -> EffectWeights:
-    """Least-squares weights if the contrasts form a two-level design, else direct ones."""
-    return _fitted(contrasts, factors) or _direct(contrasts, factors)
+class Fits:
+    """The least-squares fits of one run. All metrics of a scenario usually share one."""
+
+    def __init__(self) -> None:
+        self.operations = 0
+        """Columns squared times runs, summed over all fits."""
+        self._weights: dict[tuple[object, ...], EffectWeights | None] = {}
+
+    def weights(
+        self, contrasts: Sequence[ContrastEstimate], factors: Sequence[str]
+    ) -> EffectWeights | None:
+        """None if the contrasts do not allow a fit, or it would exceed `MAX_FIT_OPERATIONS`."""
+        key = (tuple(factors), *((contrast.a, contrast.b) for contrast in contrasts))
+        if key not in self._weights:
+            columns = 1 + math.comb(len(factors) + 1, 2)
+            operations = columns**2 * len(contrasts)
+            fits = self.operations + operations <= MAX_FIT_OPERATIONS
+            self.operations += operations if fits else 0
+            self._weights[key] = _fitted(contrasts, factors) if fits else None
+        return self._weights[key]
+
+
+def effect_weights(
+    contrasts: Sequence[ContrastEstimate], factors: Sequence[str], fits: Fits | None = None
+) -> EffectWeights:
+    """Least-squares weights if the contrasts form a two-level design, else direct ones.
+
+    `fits` holds the fits of the same run so far.
+    """
+    fits = fits or Fits()
+    return fits.weights(contrasts, factors) or _direct(contrasts, factors)
 
 
 def combined(*terms: tuple[float, Weights | None]) -> Weights | None:
@@ -98,9 +125,7 @@ def _select(
 
 def _fitted(contrasts: Sequence[ContrastEstimate], factors: Sequence[str]) -> EffectWeights | None:
     """Least-squares weights of runs against one baseline; None if they do not allow a fit."""
-    columns = 1 + math.comb(len(factors) + 1, 2)
-    too_large = columns**2 * len(contrasts) > MAX_FIT_OPERATIONS
-    if too_large or len(factors) < 2 or any(contrast.a for contrast in contrasts):
+    if len(factors) < 2 or any(contrast.a for contrast in contrasts):
         return None
     kept = _runs_to_fit([contrast.b for contrast in contrasts], factors)
     # The baseline is the first run. Its log ratio is 0, so its weights do not matter.
@@ -166,7 +191,6 @@ def _simple_effects(
     return effects
 
 
-@lru_cache(maxsize=16)  # All metrics of a scenario have the same columns.
 def least_squares(columns: tuple[Weights, ...]) -> list[Weights] | None:
     """Rows of (X'X)^-1 X', by Gauss-Jordan elimination: the weights of each coefficient.
 

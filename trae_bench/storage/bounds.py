@@ -10,17 +10,27 @@ from trae_bench.model.run import Header
 MAX_BYTES = 128 * 1024 * 1024
 """Maximum size of a file. 10,000 samples take about 15 MB."""
 
-MAX_VALUES = 5_000_000
+MAX_VALUES = 3_000_000
 """Maximum number of JSON values: each costs memory, however few bytes it takes in the file."""
 
-MAX_ROWS = 50_000
-"""Maximum rows of a table. A run of a whole day has some hundreds."""
+MAX_ROWS = 10_000
+"""Maximum rows of a table. All scenarios with all toggles have some 1,300."""
 
-MAX_SAMPLES = 200_000
-"""Maximum number of samples. A file of real ones holds half as many."""
+MAX_SAMPLES = 100_000
+"""Maximum number of samples. A day of one trial a second has 86,400."""
 
-MAX_COMPARED = 3_000_000
+MAX_COMPARED = 500_000
 """Maximum number of values to compare: the samples of each cell times its metrics."""
+
+MAX_PLANNED = 300_000
+"""Maximum size of the plan that a header generates, before its filters: contrasts times the
+toggles and the metrics of each. All scenarios in the largest design have some 10,000."""
+
+MAX_MATCHES = 500_000
+"""Maximum number of row names to match with patterns that have wildcards: patterns times rows."""
+
+MAX_WILDCARDS = 100_000
+"""Maximum characters of all patterns that have wildcards. Each must be compiled."""
 
 _REMEDIES = {
     errno.ENOSPC: "free some space, or name a file on another disk with --out",

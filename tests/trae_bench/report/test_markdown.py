@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Callable
 from functools import cache
 
 import msgspec
@@ -184,6 +185,44 @@ def test_mentions_and_references_are_prevented() -> None:
         "@\u200bme o/r#\u200b1 GH\u200b-12 gh\u200b-1 HIGH-5"
     )
     assert for_markdown(text) == "<code>&#64;me o/r&#35;1 GH-12 gh-1 HIGH-5</code>"
+
+
+# The prefix of an extended autolink: GitHub Flavored Markdown 0.29, section 6.9. The parser reads
+# `www.` and schemes in the source, but looks for addresses after it has decoded entities.
+AUTOLINK = re.compile(r"(?:https?|ftp)://\w|www\.\w", re.IGNORECASE)
+ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", re.ASCII)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a@b.co",
+        "a.b-c_d+e@b-c.example.org",
+        "a@b_c.org",
+        "a@1.2",
+        "mailto:a@b.co",
+        "MAILTO:a@b.co",
+        "xmpp:a@b.co/resource",
+        "a@b@c.co",
+        "www.example.org",
+        "(WWW.example.org)",
+        "http://example.org",
+        "HTTPS://1.2.3.4/x",
+        "ftp://example.org/x_y",
+    ],
+)
+@pytest.mark.parametrize("escape", [for_markdown, markdown_text])
+def test_nothing_becomes_an_autolink(escape: Callable[[str], str], text: str) -> None:
+    assert AUTOLINK.search(text) or ADDRESS.search(text)
+    escaped = escape(f"see {text}, please")
+    assert not AUTOLINK.search(escaped)
+    assert not ADDRESS.search(escaped)
+    assert not ADDRESS.search(html.unescape(escaped))
+    assert html.unescape(escaped).replace("\u200b", "").count(text) == 1
+
+
+def test_the_name_of_a_variant_stays_as_it_is() -> None:
+    assert for_markdown("long@memory 1.5") == "<code>long&#64;memory 1.5</code>"
 
 
 def test_an_empty_text_stays_empty() -> None:

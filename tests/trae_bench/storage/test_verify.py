@@ -454,9 +454,9 @@ def test_a_plan_that_would_take_minutes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadRunFile, match="rows"):
         store.read_run(path)
     of_first = sum(one.contrast == NOISE_FLOOR and one.mode == "duet" for one in run().samples)
-    much = replace(first, metrics=("cpu",) * 40_000)
+    much = replace(first, metrics=("cpu",) * bounds.MAX_ROWS)
     samples = tuple(one for one in run().samples if one.mode == "duet") * 10
-    assert of_first * 10 * 40_000 > bounds.MAX_COMPARED
+    assert of_first * 10 * bounds.MAX_ROWS > bounds.MAX_COMPARED
     path.write_bytes(msgspec.json.encode(replace(with_header(cells=(much,)), samples=samples)))
     with pytest.raises(BadRunFile, match="values to compare"):
         store.read_run(path)

@@ -24,6 +24,7 @@ from trae_bench.report.text.terminal import (
     cells_of_floor,
     change_in,
     closing,
+    count_compared,
     effect_shown,
     machine_name,
     noise_line,
@@ -170,7 +171,8 @@ def _all_facts(header: Header) -> Iterator[tuple[str, str]]:
 
 
 def _floors(run: RunFile) -> Iterator[tuple[str, ...]]:
+    family = count_compared(run)
     for floor in run.noise[:MAX_LISTED]:
         mode = run.header.metrics[floor.metric].mode
-        cells = cells_of_floor(floor, effect_shown(run, floor))
+        cells = cells_of_floor(floor, effect_shown(run, floor, family))
         yield floor.scenario, floor.metric, mode, *cells

@@ -10,13 +10,19 @@ from itertools import groupby
 
 from msgspec.structs import replace
 
-from trae_bench.model.result import Comparison
+from trae_bench.model.result import Comparison, NoiseEstimate
 from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_xml
 from trae_bench.report.text.gate import not_confirmed
 from trae_bench.report.text.listing import count
 from trae_bench.report.text.markdown import compared
-from trae_bench.report.text.terminal import cells_of, change_in, noise_lines, side_names
+from trae_bench.report.text.terminal import (
+    cells_of,
+    change_in,
+    count_compared,
+    noise_lines,
+    side_names,
+)
 from trae_bench.verdicts.caveats import MAX_NOTE
 from trae_bench.verdicts.gate import answers_differ, not_measured, outcome
 
@@ -35,10 +41,9 @@ def junit(run: RunFile, *, claimed: bool = True) -> str:
     kinds = [kind for _, kind, _ in outcomes]
     new = run.header.revisions.new if run.header.revisions is not None else {}
     kinds += ["skipped"] * len(new)
-    suites = (
-        _suite(run, scenario, list(of_scenario), claimed)
-        for scenario, of_scenario in groupby(outcomes, key=lambda one: one[0].scenario)
-    )
+    by_scenario = groupby(outcomes, key=lambda outcome: outcome[0].scenario)
+    context = _Context(run, claimed)
+    suites = (_suite(context, name, list(of_scenario)) for name, of_scenario in by_scenario)
     return "\n".join(
         [
             '<?xml version="1.0" encoding="UTF-8"?>',
@@ -50,24 +55,36 @@ def junit(run: RunFile, *, claimed: bool = True) -> str:
     )
 
 
-def _suite(run: RunFile, scenario: str, rows: _Outcomes, claimed: bool) -> str:
+class _Context:
+    """Facts about the whole run, determined once: a run can have thousands of rows."""
+
+    def __init__(self, run: RunFile, claimed: bool) -> None:
+        self.run, self.claimed = run, claimed
+        self.sides = side_names(run)
+        self.family = count_compared(run)
+        self.noise: dict[str, list[NoiseEstimate]] = {}
+        for noise in run.noise:
+            self.noise.setdefault(noise.scenario, []).append(noise)
+
+
+def _suite(context: _Context, scenario: str, rows: _Outcomes) -> str:
     kinds = [kind for _, kind, _ in rows]
-    stamp = for_xml(run.header.created)
+    stamp = for_xml(context.run.header.created)
     return "\n".join(
         [
             f' <testsuite name="{for_xml(scenario)}" {_counts(kinds)} timestamp="{stamp}">',
-            *_noise(run, scenario),
-            *(line for row in rows for line in _case(run, *row, claimed)),
+            *_noise(context, scenario),
+            *(line for row in rows for line in _case(context, *row)),
             " </testsuite>",
         ]
     )
 
 
-def _noise(run: RunFile, scenario: str) -> Iterator[str]:
+def _noise(context: _Context, scenario: str) -> Iterator[str]:
     """How noisy the machine was in this scenario."""
-    floors = tuple(floor for floor in run.noise if floor.scenario == scenario)
+    noise = tuple(context.noise.get(scenario, ()))
     yield "  <properties>"
-    for line in noise_lines(replace(run, noise=floors)):
+    for line in noise_lines(replace(context.run, noise=noise), context.family):
         name, _, text = line.partition(": ")
         yield f'   <property name="{for_xml(name)}" value="{for_xml(text, MAX_NOTE)}"/>'
     yield "  </properties>"
@@ -92,16 +109,15 @@ def _counts(kinds: list[str]) -> str:
     return f'tests="{len(kinds)}" failures="{failed}" errors="{errors}" skipped="{skipped}"'
 
 
-def _case(run: RunFile, row: Comparison, kind: str, message: str, claimed: bool) -> Iterator[str]:
+def _case(context: _Context, row: Comparison, kind: str, message: str) -> Iterator[str]:
     place = for_xml(f"{row.scenario}.{row.contrast}", 500)
     names = f'classname="{place}" name="{for_xml(row.metric)}"'
     yield f'  <testcase {names} time="0">'
     if kind:
         yield f'   <{kind} message="{for_xml(message)}"/>'
-    _, off, on, ratio, interval, saved, verdict = cells_of(
-        row, run.header.metrics[row.metric], claimed
-    )
-    a, b = side_names(run)
+    metric = context.run.header.metrics[row.metric]
+    _, off, on, ratio, interval, saved, verdict = cells_of(row, metric, context.claimed)
+    a, b = context.sides
     figures = {a: off, b: on, "ratio": f"{ratio} {interval}" if ratio else "", "saved": saved}
     text = ", ".join(f"{name} {figure}" for name, figure in figures.items() if figure)
     yield f"   <system-out>{for_xml(f'{verdict}: {text}' if text else verdict)}</system-out>"

@@ -136,12 +136,12 @@ MACHINE_METRICS = ("cpu", "wall", "peak_rss")
 """The noise line shows the first two of these. The run file has the noise of every metric."""
 
 
-def noise_lines(run: RunFile) -> list[str]:
+def noise_lines(run: RunFile, family: int | None = None) -> list[str]:
     """How noisy the machine was, and which metrics that noise affects."""
-    return [noise_line(run), *standing_lines(run.noise)]
+    return [noise_line(run, family), *standing_lines(run.noise)]
 
 
-def noise_line(run: RunFile) -> str:
+def noise_line(run: RunFile, family: int | None = None) -> str:
     """How noisy the machine was, from the scenario with the widest spread of each metric."""
     worst: dict[str, NoiseEstimate] = {}
     for floor in sorted(run.noise, key=lambda floor: floor.sd):
@@ -151,7 +151,7 @@ def noise_line(run: RunFile) -> str:
     if not floors:
         return "A/A noise: unknown; no metric with A/A pairs varies."
     parts = [f"{for_terminal(floor.metric, 30)} {percent(floor.sd)}" for floor in floors]
-    uses = [_use(run, floor) for floor in floors]
+    uses = [_use(run, floor, family) for floor in floors]
     if all(uses):
         parts = [f"{part} ({use})" for part, use in zip(parts, uses, strict=True)]
         return f"A/A noise: {', '.join(parts)}"
@@ -161,21 +161,29 @@ def noise_line(run: RunFile) -> str:
     return f"A/A noise: {', '.join(parts)} ({why})"
 
 
-def _use(run: RunFile, floor: NoiseEstimate) -> str:
+def _use(run: RunFile, floor: NoiseEstimate, family: int | None) -> str:
     """What a metric with this noise can show; empty if the run does not test single rows."""
-    if (effect := effect_shown(run, floor)) is None:
+    if (effect := effect_shown(run, floor, family)) is None:
         return ""
     if floor.reliability == "gated":
         return f"shows effects from {percent(effect)}"
     return f"for information only in {for_terminal(floor.scenario, 40)}"
 
 
-def effect_shown(run: RunFile, floor: NoiseEstimate) -> float | None:
-    """Smallest effect (a fraction) that this run can show; None if it tests no single rows."""
+def count_compared(run: RunFile) -> int:
+    """Number of rows without A/A rows."""
+    return sum(row.contrast != NOISE_FLOOR for row in run.comparisons)
+
+
+def effect_shown(run: RunFile, floor: NoiseEstimate, family: int | None = None) -> float | None:
+    """Smallest effect (a fraction) that this run can show; None if it tests no single rows.
+
+    Pass `family`, the result of `count_compared`, to a call per row: counting takes all rows.
+    """
     header = run.header
     if is_fixed(header.design):
         return None
-    family = sum(row.contrast != NOISE_FLOOR for row in run.comparisons)
+    family = count_compared(run) if family is None else family
     return smallest_effect_within(floor, header.metrics[floor.metric], family, header.limits.pairs)
 
 

@@ -2,17 +2,20 @@
 
 from datetime import UTC, datetime, timedelta
 
-from trae_bench.design.plan import planned_cells
+from trae_bench.design.contrasts import count_contrasts
+from trae_bench.design.plan import plan_size, planned_cells
 from trae_bench.errors import UsageError
 from trae_bench.metrics import METRICS, metrics_for_host
 from trae_bench.model.experiment import Cell
 from trae_bench.model.run import Header, RunFile
 from trae_bench.stats.decision import RULES
+from trae_bench.storage.bounds import MAX_MATCHES, MAX_PLANNED, MAX_WILDCARDS
 from trae_bench.storage.seal import seal_fits
 from trae_bench.storage.verify.inconsistency import Inconsistencies, Inconsistency, Severity
 
 FIRST_DAY = datetime(2025, 1, 1, tzinfo=UTC)
 CLOCKS_DIFFER = timedelta(days=1)
+WILDCARDS = frozenset("*?[")
 
 
 def check_seal(run: RunFile) -> Inconsistencies:
@@ -81,6 +84,9 @@ def check_definitions(run: RunFile) -> Inconsistencies:
 def check_cells(header: Header) -> Inconsistencies:
     """The cells are those that the rest of the header generates."""
     try:
+        if (problem := _too_large(header)) is not None:
+            yield Inconsistency("wrong", "header", f"generates a plan that is too large: {problem}")
+            return
         expected = planned_cells(
             header.scenarios,
             header.metrics,
@@ -88,6 +94,7 @@ def check_cells(header: Header) -> Inconsistencies:
             design=header.design,
             filters=header.filters,
             revisions=header.revisions,
+            suggest=False,
         )
     except UsageError as error:
         yield Inconsistency("wrong", "header", f"generates no plan: {error}")
@@ -99,6 +106,26 @@ def check_cells(header: Header) -> Inconsistencies:
         if cell != planned:
             problem = f"is {_described(cell)}, the header generates {_described(planned)}"
             yield Inconsistency("wrong", f"header.cells[{number}]", problem)
+
+
+def _too_large(header: Header) -> str | None:
+    """Why this plan takes too long to generate: a few bytes can ask for 2^100 contrasts.
+
+    Raises `UsageError` for an unknown design.
+    """
+    if plan_size(header.scenarios, header.design, header.revisions) > MAX_PLANNED:
+        return f"contrasts, toggles and metrics multiply to more than {MAX_PLANNED:,}"
+    patterns = [pattern for pattern in header.filters if not WILDCARDS.isdisjoint(pattern)]
+    if sum(map(len, patterns)) > MAX_WILDCARDS:
+        return f"its filters have more than {MAX_WILDCARDS:,} characters"
+    contrasts = 2 if header.revisions is not None else 0
+    rows = sum(
+        (contrasts or count_contrasts(len(used.varied), header.design)) * len(used.metrics)
+        for used in header.scenarios.values()
+    )
+    if len(patterns) * rows > MAX_MATCHES:
+        return f"{len(patterns):,} patterns for {rows:,} comparisons"
+    return None
 
 
 def _described(cell: Cell) -> str:

@@ -7,9 +7,10 @@ from itertools import groupby, pairwise
 
 from msgspec import Struct
 
-from trae_bench.design.cells import trials
+from trae_bench.design.cells import first_side
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.metrics import METRICS, NET_METRICS, plain_metric
+from trae_bench.model.experiment import Side
 from trae_bench.model.run import RunFile
 from trae_bench.model.sample import Sample
 from trae_bench.scenario.measurable import IN_PROCESS_METRICS
@@ -32,7 +33,7 @@ MAY_SHRINK = frozenset({"memory_growth", "memory_per_hour"})
 def check_places(run: RunFile) -> Inconsistencies:
     """The plan and the seed have a place for each sample, and each place has one sample."""
     cells = {key_of(cell): cell for cell in run.header.cells}
-    planned: dict[tuple[CellKey, int], dict[str, tuple[int, str]]] = {}
+    first: dict[tuple[CellKey, int], Side] = {}
     seen = set()
     for number, sample in enumerate(run.samples):
         place, key = f"samples[{number}]", key_of_sample(sample)
@@ -44,10 +45,11 @@ def check_places(run: RunFile) -> Inconsistencies:
                 "wrong", place, f"pair {sample.pair} has its side {sample.side} twice"
             )
         seen.add((key, sample.pair, sample.side))
-        if (key, sample.pair) not in planned:
-            pair = trials(cells[key], sample.pair, run.header.seed)
-            planned[key, sample.pair] = {trial.side: (trial.slot, trial.arm.name) for trial in pair}
-        slot, arm = planned[key, sample.pair][sample.side]
+        cell, pair = cells[key], (key, sample.pair)
+        if pair not in first:
+            first[pair] = first_side(cell, sample.pair, run.header.seed)
+        slot = int(sample.side != first[pair])
+        arm = (cell.contrast.a if sample.side == "A" else cell.contrast.b).name
         if sample.slot != slot:
             problem = f"started in slot {sample.slot}, the plan and the seed say {slot}"
             yield Inconsistency("wrong", place, problem)
@@ -68,11 +70,12 @@ def check_order(run: RunFile) -> Inconsistencies:
             )
     last: dict[CellKey, int] = {}
     for number, sample in enumerate(run.samples):
-        before = last.setdefault(key_of_sample(sample), 0)
+        key = key_of_sample(sample)
+        before = last.setdefault(key, 0)
         if sample.pair < before:
             problem = f"pair {sample.pair} was taken after pair {before} of the same cell"
             yield Inconsistency("wrong", f"samples[{number}]", problem)
-        last[key_of_sample(sample)] = max(sample.pair, before)
+        last[key] = max(sample.pair, before)
     for key, pairs in group_samples(run.samples).items():
         place = f"pairs of {key.scenario}, {key.contrast} ({key.mode})"
         numbers = sorted(pairs)
@@ -229,7 +232,7 @@ def _impossible(metrics: Mapping[str, float], cores: int, max_rss: float) -> Ite
         if plain is not None and metrics[name] > plain + CLOCK_SLACK:
             yield f"{name} is {metrics[name]:.4g} s, more than {plain_metric(name)}, {plain:.4g} s"
     steps = metrics.get("steps_per_second", 0.0) * wall
-    if not math.isclose(steps, round(steps), rel_tol=1e-6, abs_tol=1e-6):
+    if math.isinf(steps) or not math.isclose(steps, round(steps), rel_tol=1e-6, abs_tol=1e-6):
         yield f"steps_per_second and wall give {steps:.6g} steps, which is not a whole number"
 
 
