@@ -53,8 +53,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The smallest effect of each metric that gets a verdict, as a fraction: 0.03 is 3 %.
 
     It can be larger than the threshold of the metric's rule, not smaller: smaller effects cannot
-    be told from the memory layout of a build, with any number of pairs. For counts that are
-    compared exactly, differences up to it are ignored.
+    be told from the memory layout of a build, with any number of pairs. A difference below it is
+    no regression. It is `equivalent` only within the margin of the rule, else `inconclusive`.
     """
 
 
