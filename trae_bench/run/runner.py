@@ -41,6 +41,7 @@ from trae_bench.model.run import (
 )
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
+from trae_bench.run.gate_base import GateBase
 from trae_bench.run.planner import Plan, RunRequest, digest, for_cells, plan, scenario_of
 from trae_bench.run.scheduler import Ending, Listener, Scheduler
 from trae_bench.scenario import Scenario
@@ -110,6 +111,8 @@ def _revisions(planned: Plan, bench: "Bench") -> RevisionPair | None:
     if planned.checkouts is None:
         return None
     pair = planned.checkouts.pair
+    for note in planned.checkouts.notes:
+        bench.say(note)
     own = bench.lay_out(planned.checkouts.base, planned.checkouts.head)
     new = bench.only_in_head(planned, pair)
     for name, problem in new.items():
@@ -182,10 +185,13 @@ def now() -> str:
 
 
 def _same_scenarios(journal_file: Path, header: Header) -> dict[str, Scenario]:
-    found = {}
+    found, base = {}, None
+    if header.revisions is not None:
+        commit = header.revisions.base.commit
+        base = GateBase(Repository.around(Path.cwd(), PACKAGE), commit, commit)
     for name, used in header.scenarios.items():
         try:
-            scenario = scenario_of(used.requested)
+            scenario = scenario_of(used.requested, base)
         except UsageError as error:
             raise UsageError(
                 f"{journal_file}: {error}; the journal names it relative to the folder where the "
