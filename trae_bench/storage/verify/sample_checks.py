@@ -225,7 +225,8 @@ def _impossible(metrics: Mapping[str, float], cores: int, max_rss: float) -> Ite
         if seconds > max(wall, 0.0) + CLOCK_SLACK:
             yield f"{part} is {seconds:.4g} s of {wall:.4g} s"
     steps = metrics.get("steps_per_second", 0.0) * wall
-    if not math.isclose(steps, round(steps), rel_tol=1e-6, abs_tol=1e-6):
+    whole = math.isfinite(steps) and math.isclose(steps, round(steps), rel_tol=1e-6, abs_tol=1e-6)
+    if not whole:
         yield f"steps_per_second and wall give {steps:.6g} steps, which is not a whole number"
 
 
