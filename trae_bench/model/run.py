@@ -84,7 +84,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     rules: dict[Mode, Rule]
     machine: Facts
     code: Facts
-    """Commit and state of the working tree."""
+    """Commit and state of the working tree; `tree` is a digest of the packages' files."""
     versions: Facts
     design: Name = "add-one"
     """Which arms are compared."""

@@ -221,6 +221,12 @@ def _same_state(journal_file: Path, header: Header, installed: Mapping[str, str]
                     f"{journal_file}: {name} was {value!r} when this run started and is "
                     f"{new.get(name)!r} now; restore that, or start a new run"
                 )
+    # Journals of earlier releases have no digest of the files.
+    if header.code.get("tree") not in (None, here[1].get("tree")):
+        raise UsageError(
+            f"{journal_file}: files of agent_core or trae_bench have changed since this run "
+            "started; restore them, or start a new run"
+        )
 
 
 def _described(revision: RevisionId) -> str:
@@ -357,6 +363,11 @@ class Bench:
                 scheduler.run()
                 if earlier is None
                 else scheduler.run(earlier.samples, earlier.spent)
+            )
+        if header.code.get("tree") not in (None, code_version.code_state().get("tree")):
+            self.say(
+                "files of agent_core or trae_bench changed during this run; its samples may come "
+                "from both states"
             )
         before = () if earlier is None else earlier.resumed
         resumed = () if journal.resumed is None else (*before, journal.resumed)
