@@ -781,6 +781,10 @@ def test_head_with_other_answers_exits_with_5(checkout: Path) -> None:
     assert code == 5
     assert run.stopped == "done"
     assert "different answers" in (checkout.parent / "c.md").read_text()
+    (row,) = (row for row in run.comparisons if row.contrast == "head")
+    assert row.pairs.reasons[0].startswith(
+        "the transcripts differ: in the final answer, text, offset 0: base has '', head has '?'"
+    )
 
 
 def test_scenario_that_only_the_head_can_run_is_new(
