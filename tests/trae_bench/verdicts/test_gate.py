@@ -486,6 +486,7 @@ def test_revision_names_are_escaped() -> None:
         COMPARED,
         base=RevisionId("a" * 12, "\x1b[31m<b>", False),
         requested="<i>\x1b]0;x\x07",
+        notes=("\x1b[31m<b>", "<i>"),
     )
     run = slower()
     run = replace(run, header=replace(run.header, revisions=head))

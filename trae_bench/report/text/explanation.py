@@ -451,7 +451,9 @@ def _look(found: Explanation, explained: ExplainedLook) -> str:
     look, evidence = explained.look, explained.look.evidence
     verdict = look.judgement.verdict
     if evidence is None:
-        return f"neither side varies, so they are compared exactly: {verdict}."
+        ignored = ", because the difference is within the threshold of the settings only"
+        why = ignored if verdict == "inconclusive" else ""
+        return f"neither side varies, so they are compared exactly: {verdict}{why}."
     if evidence.fit is None:
         within = "no pair differs" if evidence.within else "some pairs differ"
         by = quantity(found.minimum, found.metric.unit)
