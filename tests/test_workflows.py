@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import pytest
 import yaml
 
-from tests.trae_bench.runs import gate, honest
+from tests.trae_bench.runs import COMPARED, gate, honest
 from trae_bench.cli import cli
 from trae_bench.report.escape import for_markdown, markdown_text
 from trae_bench.report.text import unmeasured
@@ -173,8 +174,15 @@ def accepts(body: str) -> bool:
 def test_the_workflow_accepts_every_report() -> None:
     runs = [gate(), gate(1.1), gate(1.1, again=1.0), honest(), honest(noise=0.3)]
     runs += [gate(lost={("head", n): kind for n in range(9)}) for kind in ("crash", "differ")]
+    notes = (
+        "head changes [tool.trae-bench.thresholds] cpu from unset to 0.9; the base's value is used",
+        "head changes the scenario file <b>@you; the base's file is used",
+    )
+    noted = msgspec.structs.replace(COMPARED, notes=notes)
+    runs.append(gate(revisions=noted))
     for run in runs:
         assert accepts(comment(run))
+    assert "from unset to 0.9" in comment(runs[-1])
     why = "in <b> of `@you`, a@b.co, #1 and GH-1:\nsee [x](http://www.example.org) \\ R&D"
     assert accepts(unmeasured.comment(why))
     assert accepts(f"{MARKER}\n{for_markdown(why)} {markdown_text(why)}\n")

@@ -1,5 +1,7 @@
 """Which code takes part in a run: the commit of this checkout and the package versions."""
 
+import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -28,8 +30,8 @@ _PACKAGES = (
 def code_state(folder: Path | None = None) -> dict[str, Fact]:
     """Return the commit of this checkout, and whether the working tree differs from it.
 
-    `folder` is the package's folder. The result is empty if git is not installed or does not
-    track that folder, as for an installed package.
+    `tree` is the digest of the packages' files. `folder` is the package's folder. The result is
+    empty if git is not installed or does not track that folder, as for an installed package.
     """
     folder = folder or Path(__file__).resolve().parents[1]
     # An installed package may lie inside a checkout of another project.
@@ -39,7 +41,39 @@ def code_state(folder: Path | None = None) -> dict[str, Fact]:
     if not commit:
         return {}
     top = Path(_git(folder, "rev-parse", "--show-toplevel"))
-    return {"commit": commit, "dirty": bool(_git(top, "status", "--porcelain"))}
+    dirty = bool(_git(top, "status", "--porcelain"))
+    return {"commit": commit, "dirty": dirty, "tree": _tree(folder)}
+
+
+def _tree(folder: Path) -> str:
+    """Return the digest of the tracked files of this package and the agent, and of new files.
+
+    The content is that of the working tree. Files that git ignores are left out.
+    """
+    packages = (folder.name, "agent_core")
+    listed = _git(
+        folder.parent,
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "--",
+        *packages,
+    )
+    digest = hashlib.sha256()
+    for name in sorted(filter(None, set(listed.split("\0")))):
+        digest.update(f"{name}\0{_content_digest(folder.parent / name)}\n".encode())
+    return digest.hexdigest()[:40]
+
+
+def _content_digest(path: Path) -> str:
+    try:
+        content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+    except OSError:
+        # Tracked, but removed from the working tree.
+        return "missing"
+    return hashlib.sha256(content).hexdigest()
 
 
 def versions() -> dict[str, Fact]:

@@ -39,6 +39,8 @@ def show_plan(request: "RunRequest", *, as_json: bool) -> None:
     for reason in plan.left_out:
         text = f"Left out: {reason}."
         click.echo(click.wrap_text(text, terminal_width(), subsequent_indent="  "))
+    for note in () if plan.checkouts is None else plan.checkouts.notes:
+        click.echo(click.wrap_text(f"Note: {note}.", terminal_width(), subsequent_indent="  "))
     source = _estimate_source(duration.guessed, plan.scenarios)
     click.echo(f"At most {plan.max_pairs} pairs including warm-up pairs; {_stop_rule(plan)}.")
     click.echo(f"About {_in_words(duration.total)}, {source}.")

@@ -243,6 +243,7 @@ def _compare_with_stored(stored: "RunFile", result: "Result", options: dict[str,
 
 def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
     """The request for the planner, from the command line and the project's settings."""
+    from trae_bench.run.gate_base import find_base
     from trae_bench.run.planner import RunRequest
     from trae_bench.run.settings import Settings, load
     from trae_bench.storage.baselines import read_base
@@ -256,8 +257,15 @@ def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
         options = options | {"compare": None}
         if not options["scenarios"]:
             options = options | {"scenarios": _scenarios_of(stored, path)}
+    settings = Settings()
     # A resumed run keeps the settings in its journal.
-    settings = load(Path.cwd()) if options["resume"] is None else Settings()
+    if options["resume"] is None and options["compare"] is not None:
+        base = find_base(options["compare"], Path.cwd())
+        options, settings = options | {"compare": base}, base.settings
+    elif options["resume"] is None:
+        settings = load(Path.cwd())
+    else:
+        options = options | {"compare": None}
     if context.get_parameter_source("profile") is click.core.ParameterSource.DEFAULT:
         options = options | {"profile": settings.profile or options["profile"]}
     fields = {name: options[name] for name in RunRequest.__struct_fields__ if name in options}

@@ -7,6 +7,7 @@ executor_router       chooses between two executors by scenario
 trial_result          checks the sessions of a trial and builds its sample
 oracle                decides whether a session's result is correct
 fingerprint           digests of transcripts and workspaces
+pair_difference       describes the first difference between the two sides of a pair
 launcher              the process that starts, watches and reaps trials
 launcher_client       sends jobs to the launcher
 worker, probes        run inside the trial's process

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from trae_bench.model.sample import AgentAnswer, SessionLog
 from trae_bench.scenario import Normalise
 from trae_bench.scenario.loader import ignored
@@ -48,22 +50,52 @@ def cleaner(places: Mapping[str, str], rules: Iterable[Normalise]) -> Clean:
     return clean
 
 
-def transcript_digest(log: SessionLog, answer: AgentAnswer | None, clean: Clean) -> str:
-    """Return the digest of the answer and the last request, which holds the whole history."""
+class Transcript(Struct, frozen=True):
+    """A session: number of requests, last request and answer, cleaned."""
+
+    requests: int
+    unexpected: int
+    """Requests after the end of the script, or with an unknown path."""
+    answer: list[Any] | None
+    """Success and final text. None if the subject reports no answer."""
+    body: Any
+    """The last request, which holds the whole history: JSON, or text if it is none."""
+    size: int
+    """Bytes of the last request."""
+    digest: str
+
+
+class FileEntry(Struct, frozen=True):
+    """One file that a session left."""
+
+    path: str
+    kind: str
+    executable: bool
+    digest: str
+
+
+def transcript_of(log: SessionLog, answer: AgentAnswer | None, clean: Clean) -> Transcript:
+    """Return the transcript of a session. Its digest covers all other fields but the size."""
     final = None if answer is None else [answer.success, clean(answer.final_text)]
-    transcript = [len(log.requests), log.unexpected, final, _cleaned_body(log.last_body, clean)]
-    return _digest(json.dumps(transcript, sort_keys=True).encode())
+    body = _cleaned_body(log.last_body, clean)
+    fields = [len(log.requests), log.unexpected, final, body]
+    digest = _digest(json.dumps(fields, sort_keys=True).encode())
+    return Transcript(len(log.requests), log.unexpected, final, body, len(log.last_body), digest)
 
 
-def workspace_digest(root: Path, ignore: Iterable[str], clean: Clean) -> str:
-    """Return the digest of the files below `root`: path, kind, executable bit, content.
+def workspace_files(root: Path, ignore: Iterable[str], clean: Clean) -> list[FileEntry]:
+    """Return the files below `root`, sorted by path.
 
     `ignore` has shell patterns that match the name of a file or folder, or a whole relative
     path. Empty folders are ignored.
     """
-    entries = [
-        [relative, *_content(path, clean)] for relative, path in sorted(_files(root, tuple(ignore)))
-    ]
+    found = sorted(_files(root, tuple(ignore)))
+    return [FileEntry(relative, *_content(path, clean)) for relative, path in found]
+
+
+def workspace_digest(files: Iterable[FileEntry]) -> str:
+    """Return the digest of a workspace: path, kind, executable bit and content of each file."""
+    entries = [[one.path, one.kind, one.executable, one.digest] for one in files]
     return _digest(json.dumps(entries).encode())
 
 

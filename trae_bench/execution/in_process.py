@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from trae_bench._util.child_env import environment
 from trae_bench._util.child_output import printable
 from trae_bench.execution.launcher_client import LauncherClient
+from trae_bench.execution.pair_difference import PairMemory
 from trae_bench.execution.ports import InProcessSubject, Provider
 from trae_bench.execution.trial_result import (
     TrialResult,
@@ -61,6 +62,7 @@ class InProcessExecutor(Generic[ScriptT]):
         self._script = script
         self._scratch = scratch.resolve()
         self._sessions = 0
+        self._memory = PairMemory()
 
     def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
         """Run the trials in order. Raises `CannotMeasure` if the file system refuses."""
@@ -82,7 +84,7 @@ class InProcessExecutor(Generic[ScriptT]):
             setup = TrialSetup(trial, scenario, (session,), (endpoint,), folder)
             result = self._play(setup)
             (checks,) = check_sessions([result], launcher, scenario.timeout_seconds, {})
-            sample = build_sample(result, checks)
+            sample = build_sample(result, checks, self._memory)
         finally:
             remove(folder)
         kept = {n: value for n, value in sample.metrics.items() if n in IN_PROCESS_METRICS}

@@ -19,6 +19,7 @@ from trae_bench._util.child_env import environment
 from trae_bench._util.child_output import last_words, printable
 from trae_bench.execution import callgrind
 from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient
+from trae_bench.execution.pair_difference import PairMemory
 from trae_bench.execution.ports import Provider, Subject
 from trae_bench.execution.run_delay import Group, PressureGroups, with_delays
 from trae_bench.execution.trial_result import (
@@ -112,6 +113,7 @@ class SubprocessExecutor(Generic[ScriptT]):
         self._launcher = LauncherClient()
         self._pressure = PressureGroups(0 if duet_core is None else 2)
         self._sessions = 0
+        self._memory = PairMemory()
 
     def __enter__(self) -> Self:
         return self
@@ -271,7 +273,7 @@ class SubprocessExecutor(Generic[ScriptT]):
 
     def _sample(self, result: TrialResult, checks: Sequence[SessionCheck]) -> Sample:
         """Build the sample. Move the trial's folder to `keep`, if it is to be kept."""
-        sample = build_sample(result, checks)
+        sample = build_sample(result, checks, self._memory)
         if self._keep is None or (sample.correct and not self._keep_all):
             return sample
         kind = sample.mode if sample.probe == "plain" else f"{sample.mode}-{sample.probe}"

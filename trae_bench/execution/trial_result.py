@@ -3,18 +3,22 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from trae_bench._util.child_output import printable
 from trae_bench.execution import oracle
 from trae_bench.execution.fingerprint import (
     Clean,
+    FileEntry,
+    Transcript,
     cleaner,
     combined,
-    transcript_digest,
+    transcript_of,
     workspace_digest,
+    workspace_files,
 )
 from trae_bench.execution.launcher_client import LauncherClient
+from trae_bench.execution.pair_difference import Answer, PairMemory
 from trae_bench.metrics import compute_metrics
 from trae_bench.model.experiment import SessionEndpoint, Trial
 from trae_bench.model.sample import (
@@ -65,8 +69,7 @@ class TrialResult(Struct, frozen=True):
 class SessionCheck(Struct, frozen=True):
     """The workspace of one session, and whether its result is correct."""
 
-    workspace: str
-    """Digest."""
+    files: Sequence[FileEntry]
     problem: str | None
 
 
@@ -86,7 +89,7 @@ def check_sessions(
     Each oracle command has `seconds` to finish. Raises `CannotMeasure` if the launcher dies.
     """
     # An oracle may create files, so the digests come first.
-    digests = [_workspaces(result) if result.status == "ok" else [] for result in results]
+    files = [_workspaces(result) if result.status == "ok" else [] for result in results]
     problems = [_problems(result) if result.status == "ok" else [] for result in results]
     pending = [
         (trial, session)
@@ -111,16 +114,22 @@ def check_sessions(
             problems[trial][session] = oracle.command_problem(job, process)
     return [
         [SessionCheck(*pair) for pair in zip(*columns, strict=True)]
-        for columns in zip(digests, problems, strict=True)
+        for columns in zip(files, problems, strict=True)
     ]
 
 
-def build_sample(result: TrialResult, checks: Sequence[SessionCheck]) -> Sample:
-    """Build the sample of a trial from its measurements and the checks of its sessions."""
+def build_sample(result: TrialResult, checks: Sequence[SessionCheck], memory: PairMemory) -> Sample:
+    """Build the sample of a trial from its measurements and the checks of its sessions.
+
+    `memory` holds the answer of the pair's other side, if that side has run before.
+    """
     process, ok = result.process, result.status == "ok"
     wrong = [check.problem for check in checks if check.problem is not None]
     problem = result.problem or _first_problem(wrong, len(checks))
     correct = 1 - len(wrong) / len(checks) if checks else None
+    transcripts = _transcripts(result) if ok else []
+    files = [check.files for check in checks]
+    difference = memory.difference(result.setup.trial, Answer(transcripts, files)) if ok else ""
     return Sample(
         **of_trial(result.setup.trial),
         status=result.status,
@@ -128,18 +137,19 @@ def build_sample(result: TrialResult, checks: Sequence[SessionCheck]) -> Sample:
         exit_status=process.exit_status,
         pid=process.pid,
         metrics=compute_metrics(process, result.logs, result.report, correct) if ok else {},
-        transcript=_transcript(result) if ok else "",
-        workspace=combined([check.workspace for check in checks]) if ok else "",
+        transcript=combined([one.digest for one in transcripts]) if ok else "",
+        workspace=combined([workspace_digest(of_session) for of_session in files]) if ok else "",
         correct=ok and not wrong,
         problem=problem[:_MAX_PROBLEM] if problem else None,
+        difference=difference or UNSET,
     )
 
 
-def _workspaces(result: TrialResult) -> list[str]:
+def _workspaces(result: TrialResult) -> list[list[FileEntry]]:
     setup = result.setup
     ignore = setup.scenario.workspace.ignore
     return [
-        workspace_digest(Path(endpoint.workspace), ignore, _cleaner(setup, endpoint))
+        workspace_files(Path(endpoint.workspace), ignore, _cleaner(setup, endpoint))
         for endpoint in setup.endpoints
     ]
 
@@ -152,15 +162,13 @@ def _problems(result: TrialResult) -> list[str | None]:
     ]
 
 
-def _transcript(result: TrialResult) -> str:
+def _transcripts(result: TrialResult) -> list[Transcript]:
     setup = result.setup
     logs = result.logs or (SessionLog((), 0, b""),)
-    return combined(
-        [
-            transcript_digest(log, answer, _cleaner(setup, endpoint))
-            for log, answer, endpoint in zip(logs, result.answers, setup.endpoints, strict=True)
-        ]
-    )
+    return [
+        transcript_of(log, answer, _cleaner(setup, endpoint))
+        for log, answer, endpoint in zip(logs, result.answers, setup.endpoints, strict=True)
+    ]
 
 
 def _cleaner(setup: TrialSetup, endpoint: SessionEndpoint) -> Clean:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from trae_bench.model.experiment import Cell, Limits, Metric, Mode, Name, Switches, Text
 from trae_bench.model.result import Comparison, NoiseEstimate, Rule
@@ -60,6 +60,9 @@ class RevisionPair(Struct, frozen=True, forbid_unknown_fields=True):
     """Each side has its own environment, because their dependencies differ."""
     new: Annotated[dict[Name, Text], Meta(max_length=1000)] = {}
     """Scenarios that only head can run, with the error of the base."""
+    notes: Annotated[tuple[Text, ...], Meta(max_length=1000)] | UnsetType = UNSET
+    """Settings and scenario files that head changes without effect, and whether the sides are
+    equal. Files of earlier releases have no such field, and their seals cover its absence."""
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,7 +84,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     rules: dict[Mode, Rule]
     machine: Facts
     code: Facts
-    """Commit and state of the working tree."""
+    """Commit and state of the working tree; `tree` is a digest of the packages' files."""
     versions: Facts
     design: Name = "add-one"
     """Which arms are compared."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from trae_bench.model.experiment import Name, Probe, Text, Trial, TrialKey
 
@@ -184,6 +184,9 @@ class Sample(TrialKey, frozen=True, forbid_unknown_fields=True):
     problem: Text | None = None
     """Why this sample is not correct, with the last lines of the child's output."""
     probe: Probe = "plain"
+    difference: Text | UnsetType = UNSET
+    """How this answer differs from that of the pair's other side, which ran before or at the same
+    time. Files of earlier releases have no such field, and their seals cover its absence."""
 
 
 def of_trial(trial: Trial) -> dict[str, Any]:

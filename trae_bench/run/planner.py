@@ -22,11 +22,12 @@ from trae_bench.model.aliases import OLD_METRIC_NAMES, current_metric
 from trae_bench.model.experiment import Cell, Limits, Metric
 from trae_bench.model.presets import PROFILES, Profile
 from trae_bench.model.run import RevisionId, RevisionPair, RunFile, ScenarioUsed
+from trae_bench.run.gate_base import GateBase
 from trae_bench.run.settings import Settings, apply
-from trae_bench.scenario import ALL, Scenario, catalogue, check, every_scenario, find, load, split
+from trae_bench.scenario import ALL, Scenario, check, every_scenario, find, load, split
 from trae_bench.stats.stopping import target
 from trae_bench.subject.agent_core import PACKAGE, brought, extras, toggles, toggles_at, tools
-from trae_bench.subject.revisions import Repository, Revision
+from trae_bench.subject.revisions import Revision, require_python, same_code
 
 FIXED_PAIRS = 8
 """Default pairs of each contrast in a two-level design. Each effect is estimated from many
@@ -51,9 +52,9 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     """Half-width of an interval (a fraction) at which a comparison stops."""
     seed: int | None = None
     settings: Settings = Settings()
-    compare: str | None = None
-    """The base revision to compare the working tree with. Empty stands for the merge base with
-    the default branch. None compares toggles instead."""
+    """Of the base, if two revisions are compared."""
+    compare: GateBase | None = None
+    """The base revision to compare the working tree with. None compares toggles instead."""
     stored: RunFile | None = None
     """A stored run that the results are compared with afterwards."""
 
@@ -67,11 +68,14 @@ class Checkouts(Struct, frozen=True):
     """The base as the user named it."""
     base_toggles: frozenset[str] | None
     """The toggles that the base has; None if it does not list them."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the report: what head changes without effect, and equal sides."""
 
     @property
     def pair(self) -> RevisionPair:
         """The two revisions as a run file stores them."""
-        return RevisionPair(_id(self.base), _id(self.head), self.requested)
+        notes = self.notes or msgspec.UNSET
+        return RevisionPair(_id(self.base), _id(self.head), self.requested, notes=notes)
 
     def held_by_base(self, hold: Mapping[str, bool]) -> dict[str, bool]:
         """The toggles of a scenario that the base can hold: those that it has."""
@@ -122,14 +126,15 @@ def plan(request: RunRequest) -> Plan:
     _require_known("toggle", request.toggles, toggles())
     _require_known("metric", [current_metric(name) for name in request.metrics], METRICS)
     profile = PROFILES[request.profile]
-    requested = _requested(request.scenarios or request.settings.scenarios or profile.scenarios)
+    names = request.scenarios or request.settings.scenarios or profile.scenarios
+    requested = _requested(names, request.compare)
     excluded = {
         name: reason for name, one in requested.items() if (reason := _reason_to_skip(one, request))
     }
     playable = {name: one for name, one in requested.items() if name not in excluded}
     if request.stored is not None:
         _require_overlap([one.name for one in playable.values()], request.stored)
-    checkouts = _checkouts(request)
+    checkouts = _checkouts(request, list(requested))
     metrics = apply(request.settings, metrics_for_host(pinned=bool(cpu_affinity.cores())))
     limits = _limits(request, profile)
     used = {
@@ -207,9 +212,10 @@ def _require_overlap(names: Collection[str], stored: RunFile) -> None:
         )
 
 
-def _requested(names: Sequence[str]) -> dict[str, Scenario]:
+def _requested(names: Sequence[str], base: GateBase | None) -> dict[str, Scenario]:
     """Scenarios by the name that the user gave. Raises `UsageError` for a duplicate."""
-    requested = {name: scenario_of(name) for argument in names for name in _expanded(argument)}
+    expanded = (name for argument in names for name in _expanded(argument))
+    requested = {name: scenario_of(name, base) for name in expanded}
     seen: dict[str, str] = {}
     for name, scenario in requested.items():
         if (before := seen.setdefault(scenario.name, name)) != name:
@@ -295,37 +301,45 @@ def _is_installed(module: str) -> bool:
 # -- revisions --------------------------------------------------------------------------
 
 
-def _checkouts(request: RunRequest) -> Checkouts | None:
-    if request.compare is None:
+EXPLICIT_HEAD = ("HEAD", "@")
+"""Bases that ask for a comparison of equal sides."""
+
+
+def _checkouts(request: RunRequest, scenarios: Sequence[str]) -> Checkouts | None:
+    if (source := request.compare) is None:
         return None
     if request.toggles or request.design != "add-one":
         raise UsageError(
             "--compare runs both revisions with their defaults; remove --toggle and --design, or "
             "remove --compare"
         )
-    repository = Repository.around(Path.cwd(), PACKAGE)
-    commit, name = _base(repository, request.compare, request.settings.default_branch)
-    base, head = repository.at(commit), repository.head()
-    if not request.compare and base == head:
+    base, head = source.repository.at(source.commit), source.repository.head()
+    if base == head and source.requested not in EXPLICIT_HEAD:
         raise UsageError(
-            f"nothing to compare: the working tree equals {name}; name a base, for example "
-            "--compare HEAD~1"
+            f"nothing to compare: the working tree equals {source.requested}; name a base, for "
+            "example --compare HEAD~1, or --compare HEAD to measure equal sides"
         )
-    return Checkouts(base, head, name, toggles_at(base.folder))
+    require_python(base, "base")
+    require_python(head, "head")
+    notes = [*source.notes, *_scenario_notes(scenarios, source)]
+    if same_code(base, head, PACKAGE):
+        notes.append(f"base and head have the same {PACKAGE}: this run compares equal sides")
+    return Checkouts(base, head, source.requested, toggles_at(base.folder), tuple(notes))
 
 
-def _base(repository: Repository, requested: str, branch: str | None) -> tuple[str, str]:
-    """The commit of the base, and its name in reports."""
-    if not requested:
-        commit, found = repository.merge_base(branch)
-        return commit, f"the merge base with {found}"
-    name = split(requested)[0]
-    if not repository.has(requested) and (name in catalogue() or Path(name).suffix == ".toml"):
-        raise UsageError(
-            f"{requested!r} is a scenario, not a commit; name scenarios first (run {requested} "
-            "--compare), or write --compare=REF"
-        )
-    return repository.commit(requested), requested
+def _scenario_notes(names: Sequence[str], base: GateBase) -> Iterator[str]:
+    """One sentence for each scenario file that differs between base and head."""
+    for name in names:
+        if (of_base := base.scenario(name)) is None:
+            if split(name)[0].endswith(".toml"):
+                yield f"the base has no scenario file {name}; head's file is used"
+            continue
+        try:
+            same = digest(load(find(name), split(name)[1])) == digest(of_base)
+        except UsageError:
+            same = False
+        if not same:
+            yield f"head changes the scenario file {name}; the base's file is used"
 
 
 # -- limits -----------------------------------------------------------------------------
@@ -352,10 +366,17 @@ def _limits(request: RunRequest, profile: Profile) -> Limits:
 # -- scenarios --------------------------------------------------------------------------
 
 
-def scenario_of(name: str) -> Scenario:
-    """Load a scenario by its name or file. Raises `UsageError` and `ScenarioError`."""
-    path = find(name)
-    scenario = load(path, split(name)[1])
+def scenario_of(name: str, base: GateBase | None = None) -> Scenario:
+    """Load a scenario by its name or file; a file of the base from there.
+
+    Raises `UsageError` and `ScenarioError`.
+    """
+    scenario = None if base is None else base.scenario(name)
+    if scenario is None:
+        path = find(name)
+        scenario = load(path, split(name)[1])
+    else:
+        path = Path(name)
     check_names(scenario, path)
     return msgspec.structs.replace(scenario, metrics=_current(scenario.metrics))
 

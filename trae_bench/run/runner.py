@@ -39,6 +39,7 @@ from trae_bench.model.run import (
 )
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
+from trae_bench.run.gate_base import GateBase
 from trae_bench.run.planner import Plan, RunRequest, digest, for_cells, plan, scenario_of
 from trae_bench.run.scheduler import Ending, Listener, Scheduler
 from trae_bench.run.scratch import scratch_folder
@@ -109,6 +110,8 @@ def _revisions(planned: Plan, bench: "Bench") -> RevisionPair | None:
     if planned.checkouts is None:
         return None
     pair = planned.checkouts.pair
+    for note in planned.checkouts.notes:
+        bench.say(note)
     own = bench.lay_out(planned.checkouts.base, planned.checkouts.head)
     new = bench.only_in_head(planned, pair)
     for name, problem in new.items():
@@ -181,10 +184,13 @@ def now() -> str:
 
 
 def _same_scenarios(journal_file: Path, header: Header) -> dict[str, Scenario]:
-    found = {}
+    found, base = {}, None
+    if header.revisions is not None:
+        commit = header.revisions.base.commit
+        base = GateBase(Repository.around(Path.cwd(), PACKAGE), commit, commit)
     for name, used in header.scenarios.items():
         try:
-            scenario = scenario_of(used.requested)
+            scenario = scenario_of(used.requested, base)
         except UsageError as error:
             raise UsageError(
                 f"{journal_file}: {error}; the journal names it relative to the folder where the "
@@ -214,6 +220,12 @@ def _same_state(journal_file: Path, header: Header, installed: Mapping[str, str]
                     f"{journal_file}: {name} was {value!r} when this run started and is "
                     f"{new.get(name)!r} now; restore that, or start a new run"
                 )
+    # Journals of earlier releases have no digest of the files.
+    if header.code.get("tree") not in (None, here[1].get("tree")):
+        raise UsageError(
+            f"{journal_file}: files of agent_core or trae_bench have changed since this run "
+            "started; restore them, or start a new run"
+        )
 
 
 def _described(revision: RevisionId) -> str:
@@ -350,6 +362,11 @@ class Bench:
                 scheduler.run()
                 if earlier is None
                 else scheduler.run(earlier.samples, earlier.spent)
+            )
+        if header.code.get("tree") not in (None, code_version.code_state().get("tree")):
+            self.say(
+                "files of agent_core or trae_bench changed during this run; its samples may come "
+                "from both states"
             )
         before = () if earlier is None else earlier.resumed
         resumed = () if journal.resumed is None else (*before, journal.resumed)

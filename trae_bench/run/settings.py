@@ -9,11 +9,12 @@
     cpu = 0.03
     wall = 0.10
 
-Options on the command line override it. It is read strictly, because a misspelt key would have
+Options on the command line override it. A comparison with a commit uses the table of that
+commit, see `gate_base`. The table is read strictly, because a misspelt key would have
 no effect and no message.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -53,8 +54,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The smallest effect of each metric that gets a verdict, as a fraction: 0.03 is 3 %.
 
     It can be larger than the threshold of the metric's rule, not smaller: smaller effects cannot
-    be told from the memory layout of a build, with any number of pairs. For counts that are
-    compared exactly, differences up to it are ignored.
+    be told from the memory layout of a build, with any number of pairs. A difference below it is
+    no regression. It is `equivalent` only within the margin of the rule, else `inconclusive`.
     """
 
 
@@ -72,16 +73,24 @@ def load(folder: Path) -> Settings:
     They come from the nearest pyproject.toml with the table, in this folder or above it, up to
     the root of the repository. Raises `UsageError`: `file:line: path: problem; remedy`.
     """
-    folder = folder.absolute()
+    return load_texts(_texts(folder.absolute()))
+
+
+def load_texts(texts: Iterable[tuple[str, str]]) -> Settings:
+    """The settings of the first text with the table; each comes with the name of its file."""
+    for source, text in texts:
+        if TABLE[1] in _table(read_toml(text, source).get(TABLE[0])):
+            return parse(text, source)
+    return Settings()
+
+
+def _texts(folder: Path) -> Iterator[tuple[str, str]]:
     for place in (folder, *folder.parents):
         path = place / FILE
         if path.is_file():
-            text = text_of(path)
-            if TABLE[1] in _table(read_toml(text, str(path)).get(TABLE[0])):
-                return parse(text, str(path))
+            yield str(path), text_of(path)
         if (place / ".git").exists():
-            break
-    return Settings()
+            return
 
 
 def parse(text: str, source: str = FILE) -> Settings:

@@ -17,7 +17,7 @@ from trae_bench.stats.attribution import Attribution, attribute, holm_limit, p_v
 from trae_bench.stats.confirmation import confirmed
 from trae_bench.stats.decision import Row, estimate, threshold_of, verdicts
 from trae_bench.stats.effect_weights import Fits
-from trae_bench.stats.metric_rules import metric_minimum, metric_threshold, rule_of
+from trae_bench.stats.metric_rules import default_threshold, metric_minimum, rule_of
 from trae_bench.stats.noise import (
     MAX_SD,
     NO_AA_PAIRS,
@@ -194,9 +194,10 @@ def _row(key: RowKey, sides: SideValues, metric: Metric, noise: AANoise, family:
         b=tuple(sides[1]),
         rule=rule_of(metric),
         better=metric.better,
-        threshold=metric_threshold(metric),
+        threshold=default_threshold(metric),
+        requested=metric.threshold or 0.0,
         floor_sd=min(aa.sd, MAX_SD) if aa is not None else 0.0,
         floor_varies=noise.varies,
-        minimum=metric_minimum(metric, sides[0][: rule_of(metric).exact_at or None]),
+        minimum=metric_minimum(metric),
         gated=reliable and key.contrast != NOISE_FLOOR,
     )

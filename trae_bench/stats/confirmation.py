@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from trae_bench.model.experiment import Cell
 from trae_bench.model.result import Comparison, Confirmation, Verdict
-from trae_bench.stats.decision import Row, estimate, fit_row
+from trae_bench.stats.decision import Row, estimate, fit_row, max_ignored
 from trae_bench.stats.pairs import (
     PairOfSamples,
     RowKey,
@@ -71,5 +71,5 @@ def _p_slower(row: Row) -> float:
     if fit is None or not fit.error or len(row.a) == row.rule.exact_at:
         # There is no t statistic: all pairs must show the slowdown.
         differences = [sign * (b - a) for a, b in zip(row.a, row.b, strict=True)]
-        return 0.0 if min(differences) > row.minimum else 1.0
+        return 0.0 if min(differences) > max_ignored(row) else 1.0
     return t_tail(sign * fit.mean / fit.error, fit.df)

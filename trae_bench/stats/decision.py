@@ -52,6 +52,9 @@ class Row(Struct, frozen=True, kw_only=True):
     better: Better = "lower"
     threshold: float | None = None
     """Replaces the rule's threshold; the equivalence margin moves by the same amount."""
+    requested: float = 0.0
+    """Smallest effect (a fraction) that the project wants reported. It can raise the threshold,
+    never the equivalence margin."""
     floor_sd: float = 0.0
     """Standard deviation of A/A log ratios on this machine; 0 if unknown."""
     floor_varies: bool = False
@@ -260,8 +263,11 @@ def _judge_exactly(row: Row, n: int) -> Judgement | None:
     if n != row.rule.exact_at or not is_constant(row, n):
         return None
     difference = row.b[0] - row.a[0]
-    if abs(difference) <= row.minimum:
-        return Judgement("equivalent", look=n, settled=True, p=1.0 if difference == 0 else 0.0)
+    size, p = abs(difference), 0.0 if difference else 1.0
+    if size <= max(row.minimum, min(row.requested, row.rule.margin) * abs(row.a[0])):
+        return Judgement("equivalent", look=n, settled=True, p=p)
+    if size <= max_ignored(row):
+        return Judgement("inconclusive", look=n, settled=True, p=p)
     worse = (difference > 0) == (row.better == "lower")
     return Judgement("regression" if worse else "improvement", look=n, settled=True, p=0.0)
 
@@ -331,11 +337,26 @@ def _sd(values: list[float]) -> float:
 
 
 def threshold_and_margin(row: Row, n: int) -> tuple[float, float]:
-    """Threshold and equivalence margin (fractions), raised if `minimum` requires it."""
+    """Threshold and equivalence margin (fractions), raised if `minimum` requires it.
+
+    `requested` raises the threshold only, so that "equivalent" keeps its meaning.
+    """
     rule = row.rule
     threshold = rule.threshold if row.threshold is None else row.threshold
     if row.minimum and n:
         smaller_side = min(median(row.a[:n]), median(row.b[:n]))
         if smaller_side > 0:
             threshold = max(threshold, row.minimum / smaller_side)
-    return threshold, threshold + rule.margin - rule.threshold
+    return max(threshold, row.requested), margin_at(threshold, rule)
+
+
+def margin_at(threshold: float, rule: Rule) -> float:
+    """Equivalence margin at a threshold without the project's part (fractions)."""
+    return threshold + rule.margin - rule.threshold
+
+
+def max_ignored(row: Row) -> float:
+    """Largest difference, in the metric's unit, that is no change in counts compared exactly."""
+    if not row.rule.exact_at or not row.a:
+        return row.minimum
+    return max(row.minimum, row.requested * abs(median(row.a[: row.rule.exact_at])))

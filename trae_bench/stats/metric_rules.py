@@ -1,7 +1,6 @@
 """Decision rule, threshold and minimum difference of each metric. Pure."""
 
-from collections.abc import Mapping, Sequence
-from statistics import median
+from collections.abc import Mapping
 
 from trae_bench.model.experiment import Cell, Metric
 from trae_bench.model.result import Rule
@@ -35,18 +34,16 @@ def metric_threshold(metric: Metric) -> float:
 
     A requested threshold (`metric.threshold`) can only raise the default one.
     """
+    return max(default_threshold(metric), metric.threshold or 0.0)
+
+
+def default_threshold(metric: Metric) -> float:
+    """Threshold (a fraction) of this metric without settings. The margin depends on it only."""
     # Noise does not raise it: the equivalence margin would move along, and on a noisy machine
     # every row would be equivalent. Effects below the noise stay inconclusive.
-    default = THRESHOLDS.get(metric.name, rule_of(metric).threshold)
-    return default if metric.threshold is None else max(default, metric.threshold)
+    return THRESHOLDS.get(metric.name, rule_of(metric).threshold)
 
 
-def metric_minimum(metric: Metric, a: Sequence[float]) -> float:
-    """Largest difference, in the metric's unit, that counts as none; `a` holds values of side A.
-
-    Counts have no threshold by default. A requested threshold of a count becomes its minimum.
-    """
-    default = MIN_DIFFERENCES.get(metric.name, 0.0)
-    if metric.mode != "exact" or metric.threshold is None or not a:
-        return default
-    return max(default, metric.threshold * abs(median(a)))
+def metric_minimum(metric: Metric) -> float:
+    """Largest difference, in the metric's unit, that counts as none."""
+    return MIN_DIFFERENCES.get(metric.name, 0.0)

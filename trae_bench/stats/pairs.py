@@ -91,15 +91,20 @@ def pair_outcome(a: Sample | None, b: Sample | None) -> tuple[PairOutcome, str]:
         if sample.status != "ok":
             return "not measured", f"{_side_name(sample)}: {sample.problem or sample.status}"
     if a.transcript != b.transcript:
-        return "answers differ", "the transcripts differ"
+        return "answers differ", f"the transcripts differ{_detail(a, b)}"
     if a.workspace != b.workspace:
-        return "answers differ", "the files left behind differ"
+        return "answers differ", f"the files left behind differ{_detail(a, b)}"
     if a.correct != b.correct:
         wrong = a if b.correct else b
         return "answers differ", f"{_side_name(wrong)}: {wrong.problem or 'the oracle disagrees'}"
     if not a.correct:
         return "not measured", a.problem or "the oracle disagrees with both sides"
     return "measured", ""
+
+
+def _detail(a: Sample, b: Sample) -> str:
+    difference = a.difference or b.difference
+    return f": {difference}" if difference else ""
 
 
 def _side_name(sample: Sample) -> str:

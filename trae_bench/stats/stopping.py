@@ -9,9 +9,10 @@ from statistics import NormalDist
 
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.experiment import Cell, Limits, Metric
-from trae_bench.model.result import Comparison
+from trae_bench.model.result import Comparison, Estimate
 from trae_bench.model.sample import Sample
-from trae_bench.stats.metric_rules import rule_of, stops
+from trae_bench.stats.decision import margin_at
+from trae_bench.stats.metric_rules import default_threshold, metric_minimum, rule_of, stops
 from trae_bench.stats.pairs import RowKey, key_of_row
 from trae_bench.stats.student_t import t_quantile
 
@@ -84,7 +85,7 @@ def settling_chance(row: Comparison, limits: Limits, metric: Metric, family: int
     error = estimate.sd / math.sqrt(last)
     df = last - 1 - 2 * int(rule.trim * last)
     different = max(math.log1p(row.threshold), t_quantile(rule.level / max(family, 1), df) * error)
-    margin = math.log1p(row.threshold + rule.margin - rule.threshold)
+    margin = math.log1p(_margin(estimate, metric))
     tail = rule.alpha_equivalence / len(rule.looks)
     equivalent = margin - t_quantile(tail, df) * error
     # The mean at the last look: only the pairs that are still to come vary.
@@ -96,6 +97,14 @@ def settling_chance(row: Comparison, limits: Limits, metric: Metric, family: int
     if equivalent > 0:
         chance += mean.cdf(min(equivalent, different)) - mean.cdf(-min(equivalent, different))
     return min(1.0, chance)
+
+
+def _margin(estimate: Estimate, metric: Metric) -> float:
+    """Equivalence margin (a fraction), from the medians of the pairs so far."""
+    own, smaller_side = default_threshold(metric), min(estimate.a, estimate.b)
+    if smaller_side > 0:
+        own = max(own, metric_minimum(metric) / smaller_side)
+    return margin_at(own, rule_of(metric))
 
 
 def family_of(rows: Iterable[Comparison]) -> int:

@@ -10,6 +10,7 @@ Code of a revision is not run here, and the content of the cache is verified bef
 
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -38,7 +39,7 @@ from trae_bench.subject.install.environments import (
 )
 
 if TYPE_CHECKING:
-    from trae_bench.subject.install.requirements import Requirement
+    from trae_bench.subject.install.requirements import Project, Requirement
 
 CONSTRAINTS = "constraints.txt"
 PROJECT = "pyproject.toml"
@@ -142,13 +143,17 @@ class Repository:
         )
         return None if done.returncode else os.fsdecode(done.stdout).strip()
 
+    def default_branch(self) -> str | None:
+        """Return the default branch that git names, or the usual one that exists."""
+        return next(filter(self.has, self._usual_branches()), None)
+
+    def _usual_branches(self) -> tuple[str, ...]:
+        done = self._git("rev-parse", "--abbrev-ref", "--verify", "--quiet", "origin/HEAD")
+        remote = () if done.returncode else (os.fsdecode(done.stdout).strip(),)
+        return (*remote, *BRANCHES)
+
     def _default(self, branch: str | None) -> str:
-        names: tuple[str, ...]
-        if branch is not None:
-            names = (f"origin/{branch}", branch)
-        else:
-            done = self._git("rev-parse", "--abbrev-ref", "--verify", "--quiet", "origin/HEAD")
-            names = (*([] if done.returncode else [os.fsdecode(done.stdout).strip()]), *BRANCHES)
+        names = self._usual_branches() if branch is None else (f"origin/{branch}", branch)
         for name in names:
             if self.has(name):
                 return name
@@ -169,10 +174,30 @@ class Repository:
 
     # -- files
 
+    def text(self, commit: str, path: PurePosixPath) -> str | None:
+        """Return the text of a file of a commit; None if it has no such file.
+
+        Raises `UsageError` if it is not UTF-8.
+        """
+        entries = [entry for entry in self._entries(commit, str(path)) if entry.path == path]
+        if not entries or entries[0].mode in (_LINK, _SUBMODULE):
+            return None
+        try:
+            return next(self._blobs(entries)).decode()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{commit[:NAME_LENGTH]}:{path}: not UTF-8") from error
+
+    def extract(self, commit: str, path: PurePosixPath, folder: Path) -> None:
+        """Write a file or folder of a commit below `folder`; nothing if the commit lacks it."""
+        self._write(self._entries(commit, str(path)), folder)
+
+    def _entries(self, commit: str, *paths: str) -> list[_Entry]:
+        listed = self._must("ls-tree", "-r", "-z", commit, "--", *paths)
+        return [_Entry.of(line) for line in listed.split(b"\0") if line]
+
     def at(self, commit: str) -> Revision:
         """Check out the subject of a commit. Raises `UsageError` if the commit has none."""
-        listed = self._must("ls-tree", "-r", "-z", commit, "--", *self._paths)
-        entries = [_Entry.of(line) for line in listed.split(b"\0") if line]
+        entries = self._entries(commit, *self._paths)
         if all(entry.path.parts[0] != self._package for entry in entries):
             raise UsageError(f"{commit[:NAME_LENGTH]} has no {self._package} to compare with")
 
@@ -340,15 +365,45 @@ def with_interpreters(
     return replace(base, python=pythons[0]), replace(head, python=pythons[1])
 
 
-def _declared(folder: Path) -> tuple[object, ...]:
+def same_code(base: Revision, head: Revision, package: str) -> bool:
+    """Whether two revisions have the same package and the same dependencies.
+
+    Raises `CannotMeasure` if a pyproject.toml is invalid.
+    """
+    folders = base.folder, head.folder
+    (a, b), (of_a, of_b) = (map(_digest, (f / package for f in folders)), map(_declared, folders))
+    return a == b and of_a == of_b
+
+
+def require_python(revision: Revision, side: str) -> None:
+    """Raises `CannotMeasure` if a revision does not support the running version of Python."""
+    from trae_bench.subject.install.requirements import allows_python
+
+    required, running = _project(revision.folder).python, platform.python_version()
+    try:
+        allowed = allows_python(required)
+    except ValueError as error:
+        raise CannotMeasure(f"{side}: {PROJECT}: {error}") from error
+    if not allowed:
+        raise CannotMeasure(
+            f"{side} requires Python {required} (requires-python in its {PROJECT}), but Python "
+            f"{running} is running; run trae-bench with a version that both sides support"
+        )
+
+
+def _project(folder: Path) -> "Project":
     from trae_bench.subject.install.requirements import Project, project_of
 
     try:
-        project = project_of(folder / PROJECT)
+        return project_of(folder / PROJECT)
     except FileNotFoundError:
-        project = Project()
+        return Project()
     except (OSError, ValueError) as error:
         raise CannotMeasure(f"{folder / PROJECT}: {error}") from error
+
+
+def _declared(folder: Path) -> tuple[object, ...]:
+    project = _project(folder)
     return project.dependencies, project.extras, _locked(folder)
 
 

@@ -20,9 +20,10 @@ from trae_bench.stats.decision import (
     Fit,
     Row,
     fit_row,
-    threshold_of,
+    margin_at,
+    threshold_and_margin,
 )
-from trae_bench.stats.metric_rules import MEMORY, metric_minimum, metric_threshold, rule_of
+from trae_bench.stats.metric_rules import MEMORY, default_threshold, metric_minimum, rule_of
 from trae_bench.stats.noise import MAX_SD, reliability_of
 from trae_bench.stats.pairs import RowKey
 from trae_bench.stats.student_t import t_quantile, t_tail, welch_satterthwaite
@@ -148,10 +149,14 @@ def toggle_ratio_change(
     if fits is None:
         return replace(change, note="no pair, or values of zero, in one of the runs")
     larger_effect = max(fits, key=lambda fit: abs(fit.mean)).mean
-    threshold = max(map(threshold_of, both)) + drift_of_ratio(larger_effect, drift)
+    limits = [threshold_and_margin(row, len(row.a)) for row in both]
+    # The drift can only widen both limits; the settings raise the threshold only.
+    threshold, margin = (
+        max(of) + drift_of_ratio(larger_effect, drift) for of in zip(*limits, strict=True)
+    )
     ratios = [math.exp(min(fit.mean, MAX_LOG_RATIO)) for fit in fits]
     change = replace(change, base=ratios[0], head=ratios[1])
-    return _with_interval(change, fits, threshold)
+    return _with_interval(change, fits, threshold, margin)
 
 
 def arm_change(
@@ -178,9 +183,10 @@ def arm_change(
     medians = median(values[0]), median(values[1])
     change = replace(change, base=medians[0], head=medians[1])
     definitions = [run.header.metrics[metric.name] for run in (base, head)]
-    minimum = min(map(metric_minimum, definitions, values))
+    minimum = min(map(metric_minimum, definitions))
+    requested = max(one.threshold or 0.0 for one in definitions)
     if kind == "counter" and len({*values[0]}) == len({*values[1]}) == 1:
-        return _compared_exactly(change, values[1][0] - values[0][0], minimum)
+        return _compared_exactly(change, minimum, requested)
     # With side A constant at 1, the ratios are the values themselves.
     fits = _fits([Row(a=(1.0,) * len(b), b=tuple(b), rule=rule_of(metric)) for b in values])
     if fits is None:
@@ -189,9 +195,10 @@ def arm_change(
         log_ratio = fits[1].mean - fits[0].mean
         return replace(change, log_ratio=log_ratio, verdict="inconclusive")
     of_kind = MEMORY_DRIFT if kind == "memory" else 0.0
-    threshold = max(of_kind, minimum / min(medians), *map(metric_threshold, definitions))
+    own = max(of_kind, minimum / min(medians), *map(default_threshold, definitions))
     drift = _drift(key, metric, (base, head)) if kind == "absolute" else 0.0
-    return _with_interval(change, fits, threshold, drift)
+    margin = margin_at(own, rule_of(metric))
+    return _with_interval(change, fits, max(own, requested), margin, drift)
 
 
 def _kind_of(metric: Metric) -> Kind:
@@ -214,17 +221,23 @@ def _fits(rows: Sequence[Row]) -> tuple[Fit, Fit] | None:
     return None if base is None or head is None else (base, head)
 
 
-def _compared_exactly(change: Change, difference: float, minimum: float) -> Change:
-    """Verdict on constant counts."""
+def _compared_exactly(change: Change, minimum: float, requested: float) -> Change:
+    """Verdict on constant counts, by the rule of `decision` for them."""
+    assert change.base is not None and change.head is not None
+    difference = change.head - change.base
     if min(change.values) < MIN_CONSTANT_VALUES:
         return replace(change, verdict="inconclusive", note="a single value may vary")
-    same = abs(difference) <= minimum
-    verdict = "equivalent" if same else direction_of(difference, change.better)
+    size, unit = abs(difference), abs(change.base)
+    verdict: Verdict = direction_of(difference, change.better)
+    if size <= max(minimum, min(requested, RULES[change.mode].margin) * unit):
+        verdict = "equivalent"
+    elif size <= requested * unit:
+        verdict = "inconclusive"
     return replace(change, exact=True, p=0.0 if difference else 1.0, verdict=verdict)
 
 
 def _with_interval(
-    change: Change, fits: tuple[Fit, Fit], threshold: float, drift: float = 0.0
+    change: Change, fits: tuple[Fit, Fit], threshold: float, margin: float, drift: float = 0.0
 ) -> Change:
     """The change with its interval and p-value. `drift` enters once for each of the two runs."""
     base, head = fits
@@ -234,7 +247,7 @@ def _with_interval(
         change,
         log_ratio=mean if abs(mean) > ROUNDING_ERROR else 0.0,
         threshold=threshold,
-        margin=threshold + rule.margin - rule.threshold,
+        margin=margin,
         verdict="inconclusive",
     )
     needed = rule.looks[0]

@@ -19,6 +19,7 @@ import pytest
 
 from tests.signals import needs
 from tests.trae_bench.fakes import TINY, sample
+from trae_bench._util import code_version
 from trae_bench.cli import main
 from trae_bench.cli.run import DESIGNS, PROFILES
 from trae_bench.design.contrasts import NOISE_FLOOR, design_names
@@ -557,6 +558,32 @@ def test_a_run_of_another_machine_commit_or_package_is_not_resumed(tiny: Path) -
         journal.write_text(json.dumps(changed) + "\n" + "".join(rest))
         with pytest.raises(UsageError, match=f"{name} was 'another'"):
             runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
+
+
+def test_an_edit_of_the_working_tree_is_not_resumed(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also at the same commit; a journal of an earlier release has no digest to compare."""
+    journal = interrupted(tiny, 3)
+    state = {**code_version.code_state(), "tree": "another"}
+    with monkeypatch.context() as patch, pytest.raises(UsageError, match="files of agent_core"):
+        patch.setattr(code_version, "code_state", lambda: state)
+        runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
+    head, *rest = journal.read_text().splitlines(keepends=True)
+    older = json.loads(head)
+    del older["header"]["code"]["tree"]
+    journal.write_text(json.dumps(older) + "\n" + "".join(rest))
+    assert runner.resume(journal, wish(), None, bench=ScriptedBench(fine)).run.stopped == "done"
+
+
+def test_an_edit_during_a_run_is_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = iter([{"tree": "before"}, {"tree": "after"}])
+    monkeypatch.setattr(code_version, "code_state", lambda: next(states))
+    bench = ScriptedBench(fine)
+    sentences: list[str] = []
+    bench.say = sentences.append
+    runner.start(wish(pairs=1), Path("r.json"), force=False, bench=bench)
+    assert any("changed during this run" in sentence for sentence in sentences)
 
 
 def test_a_run_with_an_unknown_metric_is_not_resumed(tiny: Path) -> None:

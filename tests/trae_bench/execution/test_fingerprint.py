@@ -2,13 +2,15 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trae_bench.execution.fingerprint import cleaner, transcript_digest, workspace_digest
+from trae_bench.execution import fingerprint
+from trae_bench.execution.fingerprint import Clean, cleaner
 from trae_bench.execution.oracle import check_result
 from trae_bench.execution.workspace import remove
 from trae_bench.model.sample import ChildReport, RequestLog, SessionLog
@@ -28,6 +30,14 @@ def log(body: bytes, requests: int = 1, unexpected: int = 0) -> SessionLog:
 
 def report(text: str = "done", success: bool = True) -> ChildReport:
     return ChildReport(success, text, 1)
+
+
+def transcript_digest(log: SessionLog, answer: ChildReport | None, clean: Clean) -> str:
+    return fingerprint.transcript_of(log, answer, clean).digest
+
+
+def workspace_digest(root: Path, ignore: Iterable[str], clean: Clean) -> str:
+    return fingerprint.workspace_digest(fingerprint.workspace_files(root, ignore, clean))
 
 
 # -- what may differ

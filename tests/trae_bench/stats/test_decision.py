@@ -23,6 +23,7 @@ from trae_bench.stats.decision import (
     log_ratios,
     looks,
     minimum_detectable_effect,
+    threshold_and_margin,
     threshold_from_noise,
     threshold_of,
     verdicts,
@@ -201,6 +202,37 @@ def test_threshold_of_a_row_moves_the_margin() -> None:
     assert judge(row).verdict == "regression"
     assert judge(changed(row, threshold=0.08)).verdict == "equivalent"
     assert threshold_of(changed(row, threshold=0.08)) == 0.08
+
+
+@pytest.mark.parametrize("requested", [0.01, 0.08, 0.9])
+def test_requested_threshold_never_moves_the_margin(requested: float) -> None:
+    """A change between the margin and the threshold is not called equivalent."""
+    for rule in RULES.values():
+        assert threshold_and_margin(
+            changed(noisy(0.05, 60), rule=rule, requested=requested), 60
+        ) == (
+            max(rule.threshold, requested),
+            pytest.approx(rule.margin),
+        )
+    row = noisy(0.05, 60, sd=0.002)
+    expected = "regression" if requested < 0.05 else "inconclusive"
+    assert judge(changed(row, requested=requested)).verdict == expected
+    assert judge(changed(noisy(0.0, 60, sd=0.002), requested=requested)).verdict == "equivalent"
+
+
+@pytest.mark.parametrize(
+    ("head", "requested", "verdict"),
+    [
+        (102.0, 0.0, "regression"),
+        (102.0, 0.01, "regression"),
+        (102.0, 0.5, "equivalent"),
+        (127.0, 0.5, "inconclusive"),
+        (160.0, 0.5, "regression"),
+    ],
+)
+def test_requested_threshold_of_a_count(head: float, requested: float, verdict: str) -> None:
+    row = Row(a=(100.0,) * 2, b=(head,) * 2, rule=EXACT_V1, requested=requested)
+    assert judge(row) == Judgement(verdict, 2, True, 0.0)  # type: ignore[arg-type]
 
 
 def test_quiet_pairs_on_a_noisy_machine_are_inconclusive() -> None:

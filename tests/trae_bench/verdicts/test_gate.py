@@ -43,6 +43,7 @@ from trae_bench.report.text.ci import annotations
 from trae_bench.report.text.junit import junit
 from trae_bench.report.text.markdown import MARKER, comment
 from trae_bench.run import runner
+from trae_bench.run.gate_base import find_base
 from trae_bench.run.planner import Plan, RunRequest, plan
 from trae_bench.run.scheduler import Scheduler
 from trae_bench.stats.analysis import comparisons
@@ -188,7 +189,8 @@ def planned_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """The plan of a gate in a repository of two commits."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.chdir(repository(folder / "repository"))
-    return plan(RunRequest(command="", scenarios=("bugfix",), compare="HEAD"))
+    base = find_base("HEAD", Path.cwd())
+    return plan(RunRequest(command="", scenarios=("bugfix",), compare=base))
 
 
 def test_different_answers_are_reported() -> None:
@@ -484,6 +486,7 @@ def test_revision_names_are_escaped() -> None:
         COMPARED,
         base=RevisionId("a" * 12, "\x1b[31m<b>", False),
         requested="<i>\x1b]0;x\x07",
+        notes=("\x1b[31m<b>", "<i>"),
     )
     run = slower()
     run = replace(run, header=replace(run.header, revisions=head))
@@ -549,14 +552,14 @@ def test_compare_outside_a_checkout(
     monkeypatch.chdir(elsewhere)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(checkout.parent))
     assert main(["run", "--compare"]) == 2
-    assert "no git repository" in capsys.readouterr().err
+    assert "is not in a readable git repository" in capsys.readouterr().err
     git(checkout.parent, "init", "--quiet", "elsewhere")
     assert main(["run", "--compare"]) == 2
     assert "no package agent_core" in capsys.readouterr().err
 
 
 def test_plan_of_a_gate(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["run", "tiny.toml", "--compare", "main", "--dry-run"]
+    args = ["run", "tiny.toml", "--compare", "HEAD", "--dry-run"]
     assert main(args) == 0
     shown = capsys.readouterr().out
     assert "head" in shown and AGAIN not in shown
@@ -573,22 +576,154 @@ def test_plan_of_a_gate(checkout: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_filter_keeps_confirmation(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The remaining rows still have their confirming cells."""
     only = ("--filter", "tiny/head/cpu")
-    assert main(["run", "tiny.toml", "--compare", "main", *only, "--dry-run", "--json"]) == 0
+    assert main(["run", "tiny.toml", "--compare", "HEAD", *only, "--dry-run", "--json"]) == 0
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert [cell["contrast"]["name"] for cell in cells] == [NOISE_FLOOR, "head", AGAIN]
     assert {tuple(cell["metrics"]) for cell in cells} == {("cpu",)}
 
 
 def test_settings_are_used(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with (checkout / "pyproject.toml").open("a", encoding="utf-8") as file:
-        file.write(
-            '\n[tool.trae-bench]\nscenarios = ["tiny.toml"]\nprofile = "smoke"\n'
-            'default-branch = "main"\n[tool.trae-bench.thresholds]\ncpu = 0.25\n'
-        )
+    git(checkout, "checkout", "--quiet", "main")
+    set_up(checkout, OWN_SETTINGS)
+    git(checkout, "checkout", "--quiet", "-B", "work")
+    HEADS["an import"](checkout)
     assert main(["run", "--compare", "--dry-run", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {cell["scenario"] for cell in found["cells"]} == {"tiny"}
     assert found["limits"]["pairs"] == 2
+
+
+OWN_SETTINGS = """
+[tool.trae-bench]
+scenarios = ["tiny.toml"]
+profile = "smoke"
+default-branch = "main"
+[tool.trae-bench.thresholds]
+cpu = 0.25
+"""
+
+
+def set_up(checkout: Path, settings: str) -> None:
+    """Commit other settings."""
+    project = checkout / "pyproject.toml"
+    text = project.read_text(encoding="utf-8").partition("\n[tool.trae-bench]")[0]
+    project.write_text(text + settings, encoding="utf-8")
+    commit(checkout, "settings")
+
+
+def shown_plan(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    assert main(["run", "--dry-run", *args]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("compare", [["--compare"], ["--compare", "main"]])
+def test_a_change_cannot_set_its_own_settings(
+    compare: list[str], checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Thresholds, scenarios, profile and default branch come from the base."""
+    git(checkout, "checkout", "--quiet", "main")
+    set_up(checkout, OWN_SETTINGS)
+    git(checkout, "checkout", "--quiet", "-B", "work")
+    set_up(
+        checkout,
+        "\n[tool.trae-bench]\ndefault-branch = 'work'\n[tool.trae-bench.thresholds]"
+        "\ncpu = 0.9\npeak_rss = 0.9\n",
+    )
+    base = find_base(compare[1] if compare[1:] else "", Path.cwd())
+    assert base.commit == git(checkout, "rev-parse", "main")
+    assert base.settings.thresholds == {"cpu": 0.25}
+    shown = shown_plan(capsys, *compare)
+    for note in (
+        "head changes [tool.trae-bench.thresholds] peak_rss from unset to 0.9; the base's value",
+        "[tool.trae-bench.thresholds] cpu from 0.25 to 0.9",
+        "[tool.trae-bench] profile from smoke to unset",
+        "[tool.trae-bench] scenarios from tiny.toml to unset",
+        "[tool.trae-bench] default-branch from main to work",
+    ):
+        assert note in shown
+
+
+def test_a_change_cannot_edit_its_own_scenario(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor the files of its workspace, nor by removing it."""
+    own = checkout / "own"
+    (own / "files").mkdir(parents=True)
+    scenario, file = own / "small.toml", own / "files" / "a.txt"
+    original = TINY.replace('"tiny"', '"small"') + '[workspace]\nfolder = "files"\n'
+    scenario.write_text(original)
+    file.write_text("base")
+    git(checkout, "checkout", "--quiet", "main")
+    git(checkout, "add", "--force", "own")
+    commit(checkout, "own scenario")
+    git(checkout, "checkout", "--quiet", "-B", "work")
+    HEADS["an import"](checkout)
+    base = find_base("main", Path.cwd())
+
+    def planned() -> Plan:
+        return plan(RunRequest(command="", scenarios=("own/small.toml",), compare=base))
+
+    unchanged = planned()
+    assert unchanged.checkouts is not None and unchanged.checkouts.notes == ()
+    for change in (
+        lambda: scenario.write_text(original.replace('"cpu", "wall"', '"wall"')),
+        lambda: (scenario.write_text(original), file.write_text("head")),
+        lambda: scenario.write_text("no scenario"),
+        scenario.unlink,
+    ):
+        change()
+        made = planned()
+        assert made.used == unchanged.used
+        assert made.scenarios["small"].workspace.files == {"a.txt": "base"}
+        assert made.checkouts is not None
+        assert made.checkouts.notes == (
+            "head changes the scenario file own/small.toml; the base's file is used",
+        )
+    (checkout / "own").rename(checkout / "elsewhere")
+    assert planned().used == unchanged.used
+
+
+def test_invalid_settings_of_the_base_are_located(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up(checkout, "\n[tool.trae-bench]\nprofil = 'full'\n")
+    broken = git(checkout, "rev-parse", "HEAD")
+    set_up(checkout, "")
+    assert main(["run", "tiny.toml", "--compare", "HEAD~1", "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert f"{broken[:12]}:pyproject.toml:" in error and "did you mean profile?" in error
+
+
+def test_equal_sides_need_an_explicit_request(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git(checkout, "checkout", "--quiet", "main")
+    for base in ("main", git(checkout, "rev-parse", "main")):
+        assert main(["run", "tiny.toml", "--compare", base, "--dry-run"]) == 2
+        error = capsys.readouterr().err
+        assert f"the working tree equals {base}" in error and "--compare HEAD " in error
+    equal = "base and head have the same agent_core: this run compares equal sides"
+    assert equal in shown_plan(capsys, "tiny.toml", "--compare", "HEAD")
+    commit(checkout, "documents only")
+    assert equal in shown_plan(capsys, "tiny.toml", "--compare", "HEAD~1")
+    HEADS["an import"](checkout)
+    assert equal not in shown_plan(capsys, "tiny.toml", "--compare", "HEAD")
+
+
+@pytest.mark.parametrize("side", ["base", "head"])
+def test_another_python_is_refused(
+    side: str, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = checkout / "pyproject.toml"
+    text = project.read_text(encoding="utf-8")
+    assert 'requires-python = ">=3.11"' in text
+    for revision in ("base", "head"):
+        wanted = "<3.11" if revision == side else ">=3.11,<4"
+        project.write_text(text.replace('">=3.11"', f'"{wanted}"'), encoding="utf-8")
+        commit(checkout, revision)
+    assert main(["run", "tiny.toml", "--compare", "HEAD~1", "--dry-run"]) == 4
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"{side} requires Python <3.11" in error
 
 
 # -- end to end
@@ -630,6 +765,16 @@ def test_unchanged_head_exits_with_0(checkout: Path) -> None:
     code, run = gated(checkout, "nothing", "--compare", "main")
     assert code == 0
     assert outcome(run).kind == "pass"
+    assert "this run compares equal sides" in (checkout.parent / "c.md").read_text()
+
+
+def test_a_raised_threshold_does_not_hide_a_regression(checkout: Path) -> None:
+    set_up(checkout, "\n[tool.trae-bench.thresholds]\nmodules_imported = 0.9\n")
+    code, run = gated(checkout, "an import", "--compare", "main")
+    assert code == 1
+    assert verify(run) == []
+    note = "Head changes [tool.trae-bench.thresholds] modules_imported from unset to 0.9"
+    assert note in " ".join(gate_text.details(run))
 
 
 def test_head_with_other_answers_exits_with_5(checkout: Path) -> None:
@@ -637,6 +782,10 @@ def test_head_with_other_answers_exits_with_5(checkout: Path) -> None:
     assert code == 5
     assert run.stopped == "done"
     assert "different answers" in (checkout.parent / "c.md").read_text()
+    (row,) = (row for row in run.comparisons if row.contrast == "head")
+    assert row.pairs.reasons[0].startswith(
+        "the transcripts differ: in the final answer, text, offset 0: base has '', head has '?'"
+    )
 
 
 def test_scenario_that_only_the_head_can_run_is_new(

@@ -401,7 +401,12 @@ def _rule(found: Explanation) -> Iterator[str]:
     if found.minimum:
         minimum = quantity(found.minimum, found.metric.unit)
         yield f"A difference of up to {minimum} counts as none, whatever its ratio."
-    if threshold != rule.threshold:
+    if threshold == found.metric.threshold:
+        yield (
+            "The threshold is set by the project's settings, which do not change the margin; "
+            f"the rule's is {percent(rule.threshold)}."
+        )
+    elif threshold != rule.threshold:
         source = "set by the metric" + (" or by that difference" if found.minimum else "")
         yield f"The threshold is {source}; the rule's is {percent(rule.threshold)}."
     level = rule.level / max(found.family, 1)
@@ -446,7 +451,9 @@ def _look(found: Explanation, explained: ExplainedLook) -> str:
     look, evidence = explained.look, explained.look.evidence
     verdict = look.judgement.verdict
     if evidence is None:
-        return f"neither side varies, so they are compared exactly: {verdict}."
+        ignored = ", because the difference is within the threshold of the settings only"
+        why = ignored if verdict == "inconclusive" else ""
+        return f"neither side varies, so they are compared exactly: {verdict}{why}."
     if evidence.fit is None:
         within = "no pair differs" if evidence.within else "some pairs differ"
         by = quantity(found.minimum, found.metric.unit)

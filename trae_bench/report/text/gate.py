@@ -17,6 +17,8 @@ from trae_bench.verdicts.gate import (
     percent_change,
 )
 
+MAX_NOTE = 400
+"""Characters of a note."""
 MAX_NAMED = 3
 """Comparisons that a sentence names; the others are counted."""
 
@@ -50,6 +52,8 @@ def details(run: RunFile) -> Iterator[str]:
     yield revisions(compared)
     if compared.own_environments:
         yield "They declare different dependencies, so each ran in a separate environment."
+    for note in compared.notes or ():
+        yield f"{for_terminal(f'{note[:1].upper()}{note[1:]}', MAX_NOTE)}."
     for row in run.comparisons:
         if (again := row.confirmation) is not None:
             sure = "exactly" if again.p == 0 else f"p = {again.p:.2g}"

@@ -178,6 +178,8 @@ def check_answers(run: RunFile) -> Inconsistencies:
             yield Inconsistency("wrong", place, f"{sample.status}, but has a digest of an answer")
         elif sample.problem is None:
             yield Inconsistency("wrong", place, f"{sample.status}, but has no problem")
+        if sample.difference and sample.status != "ok":
+            yield Inconsistency("wrong", place, f"{sample.status}, but has a differing answer")
 
 
 def check_figures(run: RunFile) -> Inconsistencies:

@@ -60,6 +60,7 @@ class Project(Struct, frozen=True):
     extras: dict[str, tuple[str, ...]] = msgspec.field(
         default_factory=dict, name="optional-dependencies"
     )
+    python: str = msgspec.field(default="", name="requires-python")
 
 
 def parse(text: str) -> Requirement:
@@ -247,6 +248,40 @@ def _version(text: str) -> list[int]:
     while numbers and not numbers[-1]:
         numbers.pop()
     return numbers
+
+
+_CLAUSE = re.compile(r"(?P<operator>~=|===?|!=|[<>]=?)(?P<version>\d+(\.\d+)*)(?P<any>\.\*)?.*")
+_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def allows_python(specifier: str) -> bool:
+    """Return whether a version specifier (PEP 440) allows the running version of Python.
+
+    Parts of a version after its numbers, such as `rc1`, are ignored. Raises `ValueError` if the
+    specifier cannot be read.
+    """
+    clauses = [clause.replace(" ", "") for clause in specifier.split(",") if clause.strip()]
+    return all(map(_clause_holds, clauses))
+
+
+def _clause_holds(text: str) -> bool:
+    clause = _CLAUSE.fullmatch(text)
+    if clause is None:
+        raise ValueError(f"{text!r} cannot be read as a version of requires-python")
+    here, kind = list(sys.version_info[:3]), clause["operator"]
+    numbers = [int(number) for number in clause["version"].split(".")]
+    padded = numbers + [0] * (len(here) - len(numbers))
+    if kind in _COMPARE:
+        return _COMPARE[kind](here, padded)
+    if kind == "~=":
+        return here >= padded and here[: len(numbers) - 1] == numbers[:-1]
+    equal = here[: len(numbers)] == numbers if clause["any"] else here == padded
+    return equal != (kind == "!=")
 
 
 def _here() -> dict[str, str]:

@@ -1,0 +1,166 @@
+"""Describes the first difference between the answers of a pair's two sides.
+
+Digests only tell that two answers differ. `PairMemory` keeps the answer of one side until the
+other side has run, so that a sample can say where they part.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from trae_bench.execution.fingerprint import FileEntry, Transcript
+from trae_bench.model.experiment import Trial
+
+MAX_KEPT = 32 * 1024 * 1024
+"""Characters and files. A larger answer is not kept, so its difference has no description."""
+MAX_DIFFERENCE = 1000
+"""Characters of a description."""
+_MAX_PATH = 200
+_BEFORE, _AFTER = 20, 40
+"""Characters that an excerpt shows before the first difference, and from it on."""
+_MISSING = object()
+_Names = tuple[str, str]
+
+
+class Answer(Struct, frozen=True):
+    """The answer of one trial: for each session its transcript and the files it left."""
+
+    transcripts: Sequence[Transcript]
+    files: Sequence[Sequence[FileEntry]]
+
+    @property
+    def size(self) -> int:
+        """Approximate memory: bytes of the last requests, plus the number of files."""
+        bodies = sum(transcript.size for transcript in self.transcripts)
+        return bodies + sum(map(len, self.files))
+
+
+class PairMemory:
+    """The answer of the first side of the current pair."""
+
+    def __init__(self) -> None:
+        self._first: tuple[Trial, Answer] | None = None
+
+    def difference(self, trial: Trial, answer: Answer) -> str:
+        """Return how the answer differs from that of the pair's other side.
+
+        Empty if the answers agree, or if the other side has not run or has no answer.
+        """
+        first, self._first = self._first, None
+        if first is None or not _same_pair(first[0], trial):
+            if answer.size <= MAX_KEPT:
+                self._first = trial, answer
+            return ""
+        pair = [first, (trial, answer)]
+        pair.sort(key=lambda one: one[0].side)
+        (trial_a, a), (trial_b, b) = pair
+        try:
+            return describe(a, b, _names(trial_a, trial_b))[:MAX_DIFFERENCE]
+        except RecursionError:
+            return ""
+
+
+def _same_pair(one: Trial, other: Trial) -> bool:
+    fields = ("scenario", "contrast", "mode", "pair", "probe")
+    same = all(getattr(one, field) == getattr(other, field) for field in fields)
+    return same and one.side != other.side
+
+
+def _names(a: Trial, b: Trial) -> _Names:
+    if {a.arm.name, b.arm.name} == {"base", "head"}:
+        return a.arm.name, b.arm.name
+    return "side A", "side B"
+
+
+def describe(a: Answer, b: Answer, names: _Names) -> str:
+    """Return the first difference of the transcripts; if there is none, of the files."""
+    transcripts = list(zip(a.transcripts, b.transcripts, strict=False))
+    for number, (of_a, of_b) in enumerate(transcripts, 1):
+        if of_a.digest != of_b.digest:
+            where = f"session {number}: " if len(transcripts) > 1 else ""
+            return where + "; ".join(_transcript_differences(of_a, of_b, names))
+    for files_a, files_b in zip(a.files, b.files, strict=False):
+        if files_a != files_b:
+            return _file_difference(files_a, files_b, names)
+    return ""
+
+
+def _transcript_differences(a: Transcript, b: Transcript, names: _Names) -> Iterator[str]:
+    if a.requests != b.requests:
+        yield f"{names[1]} sends {_count(b.requests, 'request')}, {names[0]} {a.requests}"
+    if a.unexpected != b.unexpected:
+        more = _count(b.unexpected, "unexpected request")
+        yield f"{names[1]} sends {more}, {names[0]} {a.unexpected}"
+    for where, left, right in (
+        ("in the last request", a.body, b.body),
+        ("in the final answer", _by_name(a.answer), _by_name(b.answer)),
+    ):
+        found = first_difference(left, right)
+        if found is not None:
+            yield f"{where}{_difference_text(*found, names)}"
+
+
+def _by_name(answer: Sequence[Any] | None) -> dict[str, Any] | None:
+    return None if answer is None else dict(zip(("success", "text"), answer, strict=True))
+
+
+def first_difference(a: Any, b: Any, path: str = "") -> tuple[str, Any, Any] | None:
+    """Return the path of the first difference of two JSON values and both values there."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted(a.keys() | b.keys()):
+            place = f"{path}.{key}" if key.isidentifier() else f"{path}[{key!r}]"
+            found = first_difference(a.get(key, _MISSING), b.get(key, _MISSING), place)
+            if found is not None:
+                return found
+        return None
+    if isinstance(a, list) and isinstance(b, list):
+        for index in range(max(len(a), len(b))):
+            left, right = (side[index] if index < len(side) else _MISSING for side in (a, b))
+            found = first_difference(left, right, f"{path}[{index}]")
+            if found is not None:
+                return found
+        return None
+    # In JSON, 1 and true differ.
+    return None if type(a) is type(b) and a == b else (path, a, b)
+
+
+def _difference_text(path: str, a: Any, b: Any, names: _Names) -> str:
+    place = f", {path.lstrip('.')[:_MAX_PATH]}" if path else ""
+    start = 0
+    if isinstance(a, str) and isinstance(b, str):
+        different = (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+        start = next(different, min(len(a), len(b)))
+        place += f", offset {start}"
+    of_a, of_b = _excerpt(a, start), _excerpt(b, start)
+    return f"{place}: {names[0]} has {of_a}, {names[1]} has {of_b}"
+
+
+def _excerpt(value: Any, start: int) -> str:
+    if value is _MISSING:
+        return "nothing"
+    text = value if isinstance(value, str) else json.dumps(value)
+    begin, end = max(0, start - _BEFORE), start + _AFTER
+    shown = f"{'…' if begin else ''}{text[begin:end]}{'…' if end < len(text) else ''}"
+    # repr() escapes control characters and line breaks.
+    return repr(shown)
+
+
+def _file_difference(a: Sequence[FileEntry], b: Sequence[FileEntry], names: _Names) -> str:
+    of_a, of_b = ({entry.path: entry for entry in entries} for entries in (a, b))
+    paths = sorted(of_a.keys() | of_b.keys())
+    path = next(path for path in paths if of_a.get(path) != of_b.get(path))
+    shown, left, right = repr(path[:_MAX_PATH]), of_a.get(path), of_b.get(path)
+    if left is None or right is None:
+        return f"{names[0] if left is None else names[1]} does not leave {shown}"
+    if left.kind != right.kind:
+        return f"{shown} is {left.kind} on {names[0]}, {right.kind} on {names[1]}"
+    if left.executable != right.executable:
+        only = names[0] if left.executable else names[1]
+        return f"{shown} is executable on {only} only"
+    return f"the content of {shown} differs"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
