@@ -4,6 +4,7 @@ A fault is a response too: with other bytes, or with another ending of the conne
 """
 
 import json
+from copy import copy
 
 KEEP_OPEN = 0
 """The connection stays open for the next request."""
@@ -112,26 +113,16 @@ def garbage() -> Response:
 
 def truncated(response: Response) -> Response:
     """Return the first half of a response; then the connection closes."""
-    return _with_ending(response, _half(response.chunks), _half(response.body), ABORT)
+    cut = copy(response)
+    cut.chunks, cut.body, cut.ending = _half(response.chunks), _half(response.body), ABORT
+    return cut
 
 
 def then_closed(response: Response) -> Response:
     """Return the complete response; then the connection closes without notice."""
-    return _with_ending(response, response.chunks, response.body, CLOSE)
-
-
-def _with_ending(
-    response: Response, chunks: tuple[bytes, ...], body: tuple[bytes, ...], ending: int
-) -> Response:
-    return Response(
-        response.status,
-        chunks,
-        headers=response.headers,
-        body=body,
-        delay=response.delay,
-        gap=response.gap,
-        ending=ending,
-    )
+    closing = copy(response)
+    closing.ending = CLOSE
+    return closing
 
 
 def _half(chunks: tuple[bytes, ...]) -> tuple[bytes, ...]:

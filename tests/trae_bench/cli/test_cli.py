@@ -18,14 +18,13 @@ import msgspec
 import pytest
 
 from tests.signals import needs
-from tests.trae_bench.fakes import TINY, sample
+from tests.trae_bench.fakes import TINY, ScriptedExecutor, sample
 from trae_bench.cli import main
 from trae_bench.cli.run import DESIGNS, PROFILES
 from trae_bench.design.contrasts import NOISE_FLOOR, design_names
 from trae_bench.errors import AnswersDiffer, BadRunFile, CannotMeasure, UsageError
 from trae_bench.execution.host_lock import HostLock
 from trae_bench.execution.ports import Executor
-from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.model import presets
 from trae_bench.model.experiment import Trial
 from trae_bench.model.run import ScenarioUsed

@@ -133,11 +133,7 @@ def _leaves(should: Any, does: Any, path: str) -> Iterator[tuple[str, Any, Any]]
         for key in should:
             yield from _leaves(should[key], does.get(key), f"{path}.{key}")
     elif isinstance(should, float) and isinstance(does, float | int):
-        if not _close(should, does):
+        if not math.isclose(should, does, rel_tol=RELATIVE, abs_tol=ABSOLUTE):
             yield path, should, does
     elif should != does:
         yield path, should, does
-
-
-def _close(a: float, b: float) -> bool:
-    return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
