@@ -88,9 +88,7 @@ def _both(factors: tuple[str, ...]) -> list[_ContrastSpec]:
     return [*_add_one(factors), *_remove_one(factors), ("all", (), factors)]
 
 
-def _runs(
-    vectors: Callable[[int], list[Vector]],
-) -> _Design:
+def _runs(vectors: Callable[[int], list[Vector]]) -> _Design:
     def design(factors: tuple[str, ...]) -> list[_ContrastSpec]:
         runs = dict.fromkeys(enabled(vector, factors) for vector in vectors(len(factors)))
         runs.setdefault(factors)
