@@ -36,8 +36,8 @@ def contrasts(
     `varied` are the factors of the design, and `baseline` is the toggle vector with all of them
     off. Raises `UsageError` for an unknown design.
     """
-    if design not in _DESIGNS:
-        raise UsageError(f"no design {design!r}. Known: {', '.join(_DESIGNS)}.")
+    if design not in DESIGNS:
+        raise UsageError(f"no design {design!r}. Known: {', '.join(DESIGNS)}.")
     if not varied:
         return []
 
@@ -46,13 +46,9 @@ def contrasts(
 
     none = arm(())
     found = [Contrast(NOISE_FLOOR, none, none)]
-    for name, a, b in _DESIGNS[design](tuple(varied)):
+    for name, a, b in DESIGNS[design](tuple(varied)):
         found.append(Contrast(name, arm(a), arm(b)))
     return found
-
-
-def design_names() -> tuple[str, ...]:
-    return tuple(_DESIGNS)
 
 
 def is_fixed(design: str) -> bool:
@@ -158,7 +154,7 @@ def enabled(vector: Vector, factors: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for on, name in zip(vector, factors, strict=True) if on)
 
 
-_DESIGNS: dict[str, _Design] = {
+DESIGNS: dict[str, _Design] = {
     "add-one": _add_one,
     "remove-one": _remove_one,
     "both": _both,
