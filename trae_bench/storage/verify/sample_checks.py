@@ -222,7 +222,8 @@ def _impossible(metrics: Mapping[str, float], cores: int, max_rss: float) -> Ite
         if plain is not None and metrics[name] > plain + CLOCK_SLACK:
             yield f"{name} is {metrics[name]:.4g} s, more than {plain_metric(name)}, {plain:.4g} s"
     steps = metrics.get("steps_per_second", 0.0) * wall
-    if not math.isclose(steps, round(steps), rel_tol=1e-6, abs_tol=1e-6):
+    # Infinity is not a number of steps either, and cannot be rounded.
+    if math.isinf(steps) or not math.isclose(steps, round(steps), rel_tol=1e-6, abs_tol=1e-6):
         yield f"steps_per_second and wall give {steps:.6g} steps, which is not a whole number"
 
 
