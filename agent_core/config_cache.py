@@ -1,8 +1,8 @@
 """The import path of the guide. The code is in the module of this name in `guide/`."""
 
+from agent_core.config_sources import ConfigurationCache
 from agent_core.guide.config_cache import (
     ConfigLoadTimer,
-    ConfigurationCache,
     clear_config_cache,
     get_config_cache_stats,
     load_config_cached,

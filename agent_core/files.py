@@ -108,13 +108,9 @@ async def _off_loop(work: Callable[[], T]) -> T:
 
 
 def _read(path: Path) -> str:
-    return _decode(_read_bytes(path))[0]
-
-
-def _read_bytes(path: Path) -> bytes:
     try:
         _require_file(path)
-        return path.read_bytes()
+        return _decode(path.read_bytes())[0]
     except OSError as error:
         raise _failure("read", path, error) from error
 

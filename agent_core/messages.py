@@ -4,9 +4,11 @@ A session is a growing list of `Message`. The model answers with a `Reply`; each
 it gives a `ToolResult`, which becomes a message. `Outcome` is the end of the session.
 """
 
+from operator import add
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 Role = Literal["system", "user", "assistant", "tool"]
 Stop = Literal["task_done", "max_steps", "error"]
@@ -80,13 +82,7 @@ class Usage(Struct, frozen=True):
     reasoning_tokens: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            self.cache_creation_input_tokens + other.cache_creation_input_tokens,
-            self.cache_read_input_tokens + other.cache_read_input_tokens,
-            self.reasoning_tokens + other.reasoning_tokens,
-        )
+        return Usage(*map(add, astuple(self), astuple(other)))
 
 
 class Reply(Struct, frozen=True):

@@ -27,27 +27,27 @@ class Sdk(Struct, frozen=True):
     module: str
     extra: str
     """The extra of this distribution that installs it."""
-    client: str
-    """`module:Class` of the client."""
+    vendor: str
+    """`module:Class` of the `Vendor` for `SdkModel`."""
 
     @property
     def install_command(self) -> str:
         return f"pip install 'trae-bench[{self.extra}]'"
 
 
-_OPENAI = Sdk("openai", "openai", "openai", "agent_core.models.sdk.openai:OpenAIModel")
+_OPENAI = Sdk("openai", "openai", "openai", "agent_core.models.sdk.openai:OpenAIVendor")
 SDKS: dict[str, Sdk] = {
     "openai": _OPENAI,
     "anthropic": Sdk(
-        "anthropic", "anthropic", "anthropic", "agent_core.models.sdk.anthropic:AnthropicModel"
+        "anthropic", "anthropic", "anthropic", "agent_core.models.sdk.anthropic:AnthropicVendor"
     ),
     "google": Sdk(
-        "google-genai", "google.genai", "google", "agent_core.models.sdk.google:GoogleModel"
+        "google-genai", "google.genai", "google", "agent_core.models.sdk.google:GoogleVendor"
     ),
     "azure": _OPENAI,
     "openrouter": _OPENAI,
     "doubao": _OPENAI,
-    "ollama": Sdk("ollama", "ollama", "ollama", "agent_core.models.sdk.ollama:OllamaModel"),
+    "ollama": Sdk("ollama", "ollama", "ollama", "agent_core.models.sdk.ollama:OllamaVendor"),
 }
 """By provider. Azure, OpenRouter and Doubao use OpenAI's."""
 
@@ -77,19 +77,21 @@ def load_llm_client(
     Raises `MissingDependencyError` if the SDK is not installed. Raises `ConfigError` for an
     unknown provider or an incompatible SDK version.
     """
+    from agent_core.models.sdk.sdk_model import SdkModel  # only a session with an SDK needs it
+
     sdk = sdk_of(provider)
     if not is_installed(sdk):
         raise MissingDependencyError(provider, sdk.package, sdk.install_command)
-    path, _, name = sdk.client.partition(":")
+    path, _, name = sdk.vendor.partition(":")
     try:
-        client: type[Any] = getattr(importlib.import_module(path), name)
+        vendor: type[Any] = getattr(importlib.import_module(path), name)
     except ImportError as error:
         raise ConfigError(
             f"The installed '{sdk.package}' does not work with this agent ({error}). "
             f"Upgrade it with: {sdk.install_command.replace('install', 'install -U', 1)}"
         ) from error
-    model: Model = client(provider, model_parameters, reuse_connections=reuse_connections)
-    return model
+    sdk_client = vendor(provider, model_parameters)
+    return SdkModel(provider, model_parameters, sdk_client, reuse_connections=reuse_connections)
 
 
 def sdk_of(provider: str) -> Sdk:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,34 @@ def violations(path: Path) -> list[str]:
 def test_imports_run_down(package: str) -> None:
     wrong = [line for path in modules(package) for line in violations(path)]
     assert not wrong, "\n".join(wrong)
+
+
+def imports_at_the_start(path: Path) -> set[str]:
+    """Modules of the two packages that a module imports at module level."""
+    statements = [
+        node
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ImportFrom)
+    ]
+    found = set()
+    for node in statements:
+        for name in node.names:
+            submodule = f"{node.module}.{name.name}"
+            found.add(submodule if submodule in MODULES else str(node.module))
+    return found & MODULES.keys()
+
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in FLOORS
+    for path in modules(package)
+}
+
+
+def test_module_imports_form_no_cycle() -> None:
+    """Floors order the packages. This also orders the modules within a package."""
+    graph = {name: imports_at_the_start(path) for name, path in MODULES.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
 
 
 @pytest.mark.parametrize("package", sorted(FLOORS))

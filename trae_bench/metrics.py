@@ -12,12 +12,13 @@ metric only from trials of the metric's mode.
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain, pairwise
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from trae_bench.model.experiment import Better, Metric, Probe
+from trae_bench.model.experiment import Better, Metric, Mode, Probe
 from trae_bench.model.sample import ChildReport, ProcessResult, RequestLog, SessionLog
 
 TAIL_STEPS = 20
@@ -300,33 +301,27 @@ _SPEED = "changes of the host's speed, ten percent and more from one second to t
 _Meter = tuple[Metric, Measure]
 
 
-def _duet(
+def _meter(
+    mode: Mode,
     name: str,
     unit: str,
-    measure: Measure,
-    *,
-    about: str,
-    disturbed_by: str,
-    probe: Probe = "plain",
-) -> _Meter:
-    return Metric(name, unit, "lower", "duet", about, disturbed_by, probe), measure
-
-
-def _serial(name: str, unit: str, measure: Measure, *, about: str, disturbed_by: str) -> _Meter:
-    better: Better = "higher" if unit == "1/s" else "lower"
-    return Metric(name, unit, better, "serial", about, f"{disturbed_by}; {_SHARED_CORE}"), measure
-
-
-def _exact(
-    name: str,
-    unit: str,
-    measure: Measure,
+    measure: Measure | None = None,
     *,
     about: str,
     disturbed_by: str = "",
     probe: Probe = "plain",
 ) -> _Meter:
-    return Metric(name, unit, "lower", "exact", about, disturbed_by, probe), measure
+    """Without `measure`, the metric is the child's counter of that name."""
+    metric = Metric(name, unit, "lower", mode, about, disturbed_by, probe)
+    return metric, measure or _counter(name)
+
+
+_duet, _exact = partial(_meter, "duet"), partial(_meter, "exact")
+
+
+def _serial(name: str, unit: str, measure: Measure, *, about: str, disturbed_by: str) -> _Meter:
+    better: Better = "higher" if unit == "1/s" else "lower"
+    return Metric(name, unit, better, "serial", about, f"{disturbed_by}; {_SHARED_CORE}"), measure
 
 
 _TABLE: tuple[_Meter, ...] = (
@@ -363,7 +358,6 @@ _TABLE: tuple[_Meter, ...] = (
     _duet(
         "agent_rss",
         "B",
-        _counter("agent_rss"),
         about="peak resident memory of the agent's process without its tools, as the child "
         "reports it",
         disturbed_by="memory used between the report and the exit is not counted",
@@ -468,13 +462,7 @@ _TABLE: tuple[_Meter, ...] = (
         "the child reports it; only if the scenario names it",
         disturbed_by=f"{_SPEED}; a resolution of 5 ms",
     ),
-    _duet(
-        "wall_net",
-        "s",
-        _wall_net,
-        about=f"wall, {_NET_ABOUT}",
-        disturbed_by=_NOT_SUBTRACTED,
-    ),
+    _duet("wall_net", "s", _wall_net, about=f"wall, {_NET_ABOUT}", disturbed_by=_NOT_SUBTRACTED),
     _duet(
         "time_to_first_request_net",
         "s",
@@ -509,16 +497,10 @@ _TABLE: tuple[_Meter, ...] = (
     ),
     _exact("requests", "", lambda o: len(o.requests), about="requests that the provider answered"),
     _exact(
-        "connections",
-        "",
-        lambda o: o.connections,
-        about="connections that the provider accepted",
+        "connections", "", lambda o: o.connections, about="connections that the provider accepted"
     ),
     _exact(
-        "handshakes",
-        "",
-        lambda o: o.handshakes,
-        about="TLS handshakes that the provider completed",
+        "handshakes", "", lambda o: o.handshakes, about="TLS handshakes that the provider completed"
     ),
     _exact(
         "request_bytes",
@@ -530,13 +512,11 @@ _TABLE: tuple[_Meter, ...] = (
     _exact(
         "modules_imported",
         "",
-        _counter("modules_imported"),
         about="Python modules loaded at the end of the session, as the child reports it",
     ),
     _exact(
         "install_size",
         "B",
-        _counter("install_size"),
         about="bytes of the files in a fresh environment with the agent's requirements, minus "
         "those of an empty environment; without byte-code",
         disturbed_by="the installer; the length of the cache folder's path, which scripts contain",
@@ -544,30 +524,22 @@ _TABLE: tuple[_Meter, ...] = (
     _exact(
         "bytecode_size",
         "B",
-        _counter("bytecode_size"),
         about="bytes that byte-code adds to install_size when every module is compiled",
         disturbed_by="the Python version",
     ),
     _exact(
         "closure_size",
         "B",
-        _counter("closure_size"),
         about="bytes of the files in the RECORD lists of the installed distributions, without "
         "byte-code; of the current environment if no fresh one could be made",
     ),
     _exact(
         "unrecorded_size",
         "B",
-        _counter("unrecorded_size"),
         about="sum of the file-by-file differences (bytes) between install_size and closure_size: "
         "0 unless an installer adds or removes unlisted files",
     ),
-    _exact(
-        "distributions",
-        "",
-        _counter("distributions"),
-        about="distributions installed for the agent",
-    ),
+    _exact("distributions", "", about="distributions installed for the agent"),
     _duet(
         "bytes_written",
         "B",
@@ -606,7 +578,6 @@ _TABLE: tuple[_Meter, ...] = (
     _duet(
         "uss_start",
         "B",
-        _counter("uss_start"),
         about="unique set size of the agent's process after its imports (Linux; separate trials)",
         disturbed_by="libraries that no other process maps at the moment are counted",
         probe="memory",
@@ -614,7 +585,6 @@ _TABLE: tuple[_Meter, ...] = (
     _duet(
         "uss_end",
         "B",
-        _counter("uss_end"),
         about="unique set size of the agent's process at the end of all sessions (Linux; separate "
         "trials)",
         disturbed_by="libraries that no other process maps at the moment are counted",
@@ -640,7 +610,6 @@ _TABLE: tuple[_Meter, ...] = (
     _duet(
         "python_peak",
         "B",
-        _counter("python_peak"),
         about="peak bytes held by Python's allocators, from tracemalloc (separate trials)",
         disturbed_by="memory that C libraries allocate directly is not counted",
         probe="tracemalloc",
@@ -648,7 +617,6 @@ _TABLE: tuple[_Meter, ...] = (
     _duet(
         "python_held",
         "B",
-        _counter("python_held"),
         about="bytes held by Python's allocators at the end of all sessions, from tracemalloc "
         "(separate trials)",
         disturbed_by="memory that C libraries allocate directly is not counted",
@@ -657,7 +625,6 @@ _TABLE: tuple[_Meter, ...] = (
     _exact(
         "instructions",
         "",
-        _counter("instructions"),
         about="instructions of the agent's process without its tools, counted by valgrind's "
         "callgrind if it is installed (separate trials, about fifty times slower)",
         disturbed_by="waiting loops; caches, waiting and kernel code are not counted",

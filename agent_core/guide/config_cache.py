@@ -4,20 +4,10 @@ import os
 import time
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from agent_core.config import Settings, effective_settings
 from agent_core.config_sources import CachedConfig, ConfigurationCache
-
-__all__ = [
-    "ConfigLoadTimer",
-    "ConfigurationCache",
-    "clear_config_cache",
-    "get_config_cache_stats",
-    "load_config_cached",
-    "optimize_config_cache",
-]
 
 
 @cache
@@ -58,12 +48,7 @@ class ConfigLoadTimer:
         self._started = time.perf_counter()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.duration_ms = (time.perf_counter() - self._started) * 1000
 
     def __str__(self) -> str:

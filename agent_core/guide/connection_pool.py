@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from agent_core.connection_metrics import ConnectionPoolMetrics, pool_metrics
 from agent_core.connections import default_timeouts
 from agent_core.loop_pools import digest, forget_closed_loops
 from agent_core.pooled_connections import PooledConnections
@@ -13,14 +12,6 @@ from agent_core.providers import PROVIDERS
 
 if TYPE_CHECKING:
     import httpx
-
-__all__ = [
-    "ConnectionPoolManager",
-    "ConnectionPoolMetrics",
-    "PooledOpenAIClient",
-    "get_pooled_client",
-    "pool_metrics",
-]
 
 
 class ConnectionPoolManager(PooledConnections):

@@ -3,16 +3,8 @@
 from typing import Any
 
 from agent_core.config import ProviderSettings
-from agent_core.errors import AgentError, MissingDependencyError
+from agent_core.errors import AgentError
 from agent_core.sdks import SDKS, is_installed, load_llm_client, sdk_of
-
-__all__ = [
-    "MissingDependencyError",
-    "check_provider_availability",
-    "get_dependency_report",
-    "load_llm_client",
-    "validate_all_providers",
-]
 
 
 def check_provider_availability(provider: str) -> bool:

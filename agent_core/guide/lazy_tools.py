@@ -8,8 +8,6 @@ from agent_core.catalogs import LazyCatalog, LazyToolLoader, LazyToolProxy
 from agent_core.ports import ToolContext
 from agent_core.tools import TOOLS, ToolEntry
 
-__all__ = ["LazyToolLoader", "LazyToolProxy", "OptimizedToolManager"]
-
 FREQUENT = ("bash", "str_replace_based_edit_tool", "task_done")
 """The default of `preload_frequently_used_tools`."""
 

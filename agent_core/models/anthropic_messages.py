@@ -1,7 +1,7 @@
 """Anthropic's Messages protocol."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -9,10 +9,9 @@ from msgspec import Struct
 from agent_core.errors import MalformedReplyError
 from agent_core.messages import Message, Reply, ToolCall, ToolSpec, Usage
 from agent_core.models.codec import (
+    Codec,
     Entry,
-    Parameters,
     Refused,
-    ServerSentEvents,
     TokenCount,
     arguments_object,
     decoded,
@@ -68,18 +67,15 @@ _BODY = msgspec.json.Decoder(_Body)
 _EVENT = msgspec.json.Decoder(_Event)
 
 
-class AnthropicMessages:
+class AnthropicMessages(Codec):
     """Messages made of content blocks. The system text is a separate field, and all results of a
     step are in one user message.
     """
 
-    protocol: ClassVar[str] = "anthropic_messages"
-    list_field: ClassVar[str] = "messages"
-    grouped: ClassVar[str | None] = "content"
-    lifts_system: ClassVar[bool] = True
-
-    def __init__(self, parameters: Parameters) -> None:
-        self.parameters = parameters
+    protocol = "anthropic_messages"
+    list_field = "messages"
+    grouped = "content"
+    lifts_system = True
 
     def url(self, base_url: str) -> str:
         # The vendor's clients take an address without the version.
@@ -120,9 +116,6 @@ class AnthropicMessages:
         if reply.content is None:
             raise MalformedReplyError("The reply has no content.")
         return _reply(reply.content, reply.usage, reply.stop_reason, reply.model, {})
-
-    def splitter(self) -> ServerSentEvents:
-        return ServerSentEvents()
 
     def reply_builder(self) -> "MessagesReplyBuilder":
         return MessagesReplyBuilder()

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from agent_core.config import ProviderSettings
+from agent_core.encoding import encode_json
 from agent_core.errors import MalformedReplyError
 from agent_core.messages import Message, Reply, ToolCall, ToolSpec
 
@@ -71,13 +72,15 @@ class Codec(Protocol):
     protocol: ClassVar[str]
     list_field: ClassVar[str]
     """The request field with the history. It is written last."""
-    grouped: ClassVar[str | None]
+    grouped: ClassVar[str | None] = None
     """The field for the parts of a message, if consecutive entries of one role share a message."""
-    lifts_system: ClassVar[bool]
+    lifts_system: ClassVar[bool] = False
     """True if system texts are in the envelope and not in the history list."""
 
-    @property
-    def parameters(self) -> Parameters: ...
+    parameters: Parameters
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
 
     def url(self, base_url: str) -> str: ...
 
@@ -89,7 +92,8 @@ class Codec(Protocol):
         """Raises `MalformedReplyError` and `Refused`."""
         ...
 
-    def splitter(self) -> Splitter: ...
+    def splitter(self) -> Splitter:
+        return ServerSentEvents()
 
     def reply_builder(self) -> ReplyBuilder: ...
 
@@ -219,12 +223,7 @@ class CallIds:
 
 def function_tool(spec: ToolSpec) -> dict[str, Any]:
     """A tool in the format of Chat Completions and Ollama."""
-    function = {
-        "name": spec.name,
-        "description": spec.description,
-        "parameters": spec.parameters,
-    }
-    return {"type": "function", "function": function}
+    return {"type": "function", "function": asdict(spec)}
 
 
 def tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
@@ -235,6 +234,11 @@ def tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
         return ToolCall(call_id, name, msgspec.json.decode(arguments, type=dict[str, Any]))
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return ToolCall(call_id, name, {}, malformed=arguments)
+
+
+def arguments_text(call: ToolCall) -> str:
+    """The arguments as the model wrote them, or as JSON."""
+    return encode_json(call.arguments).decode() if call.malformed is None else call.malformed
 
 
 def arguments_object(call: ToolCall) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -11,10 +11,9 @@ from agent_core.errors import MalformedReplyError
 from agent_core.messages import Message, Reply, ToolCall, ToolSpec, Usage
 from agent_core.models.codec import (
     LOCAL_ID,
+    Codec,
     Entry,
-    Parameters,
     Refused,
-    ServerSentEvents,
     TokenCount,
     arguments_object,
     decoded,
@@ -67,18 +66,15 @@ class _Body(Struct, rename="camel"):
 _BODY = msgspec.json.Decoder(_Body)
 
 
-class Gemini:
+class Gemini(Codec):
     """generateContent: parts under a role. A result refers to its call by name, and by id if the
     provider sent one.
     """
 
-    protocol: ClassVar[str] = "gemini"
-    list_field: ClassVar[str] = "contents"
-    grouped: ClassVar[str | None] = "parts"
-    lifts_system: ClassVar[bool] = True
-
-    def __init__(self, parameters: Parameters) -> None:
-        self.parameters = parameters
+    protocol = "gemini"
+    list_field = "contents"
+    grouped = "parts"
+    lifts_system = True
 
     def url(self, base_url: str) -> str:
         root = base_url if _VERSION.search(base_url) else f"{base_url}/v1beta"
@@ -121,9 +117,6 @@ class Gemini:
         if builder.empty:
             raise MalformedReplyError("The reply has no candidates.")
         return builder.current()
-
-    def splitter(self) -> ServerSentEvents:
-        return ServerSentEvents()
 
     def reply_builder(self) -> "GeminiReplyBuilder":
         return GeminiReplyBuilder()
@@ -195,11 +188,8 @@ def _id_field(call_id: str) -> dict[str, Any]:
 def _call(call: Any) -> ToolCall:
     if not isinstance(call, dict):
         raise MalformedReplyError("A functionCall is not an object.")
-    call_id, name, arguments = (
-        str(call.get("id") or ""),
-        str(call.get("name") or ""),
-        call.get("args"),
-    )
+    call_id, name = str(call.get("id") or ""), str(call.get("name") or "")
+    arguments = call.get("args")
     if arguments is None or isinstance(arguments, dict):
         return ToolCall(call_id, name, arguments or {})
     return tool_call(call_id, name, msgspec.json.encode(arguments).decode())

@@ -1,7 +1,7 @@
 """Ollama's native chat protocol."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -9,9 +9,9 @@ from msgspec import Struct
 from agent_core.errors import MalformedReplyError
 from agent_core.messages import Message, Reply, ToolCall, ToolSpec, Usage
 from agent_core.models.codec import (
+    Codec,
     Entry,
     JsonLines,
-    Parameters,
     Refused,
     TokenCount,
     arguments_object,
@@ -56,16 +56,11 @@ class _Body(Struct):
 _BODY = msgspec.json.Decoder(_Body)
 
 
-class OllamaChat:
+class OllamaChat(Codec):
     """Ollama's chat: arguments are objects, and a result refers to its tool by name."""
 
-    protocol: ClassVar[str] = "ollama_chat"
-    list_field: ClassVar[str] = "messages"
-    grouped: ClassVar[str | None] = None
-    lifts_system: ClassVar[bool] = False
-
-    def __init__(self, parameters: Parameters) -> None:
-        self.parameters = parameters
+    protocol = "ollama_chat"
+    list_field = "messages"
 
     def url(self, base_url: str) -> str:
         # Trae Agent's settings have the address of Ollama's OpenAI-compatible interface.

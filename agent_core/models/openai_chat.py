@@ -1,7 +1,7 @@
 """OpenAI's Chat Completions, also used by Azure, OpenRouter, Doubao and many local servers."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -10,11 +10,12 @@ from agent_core.encoding import encode_json
 from agent_core.errors import MalformedReplyError
 from agent_core.messages import Message, Reply, ToolCall, ToolSpec, Usage
 from agent_core.models.codec import (
+    Codec,
     Entry,
     Parameters,
     Refused,
-    ServerSentEvents,
     TokenCount,
+    arguments_text,
     decoded,
     function_tool,
     token_count,
@@ -78,20 +79,18 @@ class _Body(Struct):
 _BODY = msgspec.json.Decoder(_Body)
 
 
-class OpenAIChat:
+class OpenAIChat(Codec):
     """Chat Completions.
 
     `limit_field` is the field that limits the reply's length. Newer models of OpenAI and Azure
     require `max_completion_tokens`; other servers know only `max_tokens`.
     """
 
-    protocol: ClassVar[str] = "openai_chat"
-    list_field: ClassVar[str] = "messages"
-    grouped: ClassVar[str | None] = None
-    lifts_system: ClassVar[bool] = False
+    protocol = "openai_chat"
+    list_field = "messages"
 
     def __init__(self, parameters: Parameters, *, limit_field: str = "max_tokens") -> None:
-        self.parameters = parameters
+        super().__init__(parameters)
         self._limit_field = limit_field
 
     def url(self, base_url: str) -> str:
@@ -125,9 +124,6 @@ class OpenAIChat:
             choice.finish_reason or "",
             reply.model or "",
         )
-
-    def splitter(self) -> ServerSentEvents:
-        return ServerSentEvents()
 
     def reply_builder(self) -> "ChatReplyBuilder":
         return ChatReplyBuilder()
@@ -215,11 +211,6 @@ def _encoded(message: Message) -> dict[str, Any]:
         for call in message.calls
     ]
     return {"role": message.role, "content": message.text or None, "tool_calls": calls}
-
-
-def arguments_text(call: ToolCall) -> str:
-    """The arguments as the model wrote them, or as JSON."""
-    return encode_json(call.arguments).decode() if call.malformed is None else call.malformed
 
 
 def _checked(body: _Body) -> _Body:

@@ -1,20 +1,20 @@
 """OpenAI's Responses protocol: a flat list of items, including calls and their outputs."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict
 
-from agent_core.encoding import encode_json
 from agent_core.errors import MalformedReplyError
 from agent_core.messages import Message, Reply, ToolCall, ToolSpec, Usage
 from agent_core.models.codec import (
+    Codec,
     Entry,
-    Parameters,
     Refused,
-    ServerSentEvents,
     TokenCount,
+    arguments_text,
     decoded,
     opaque_items,
     token_count,
@@ -72,16 +72,11 @@ _EVENT = msgspec.json.Decoder(_Event)
 _LAST = ("response.completed", "response.incomplete", "response.failed")
 
 
-class OpenAIResponses:
+class OpenAIResponses(Codec):
     """Responses. Sends the whole history each time, as Trae Agent does."""
 
-    protocol: ClassVar[str] = "openai_responses"
-    list_field: ClassVar[str] = "input"
-    grouped: ClassVar[str | None] = None
-    lifts_system: ClassVar[bool] = False
-
-    def __init__(self, parameters: Parameters) -> None:
-        self.parameters = parameters
+    protocol = "openai_responses"
+    list_field = "input"
 
     def url(self, base_url: str) -> str:
         return f"{base_url}/responses"
@@ -103,9 +98,6 @@ class OpenAIResponses:
 
     def decode(self, body: bytes) -> Reply:
         return _reply(decoded(body, _BODY))
-
-    def splitter(self) -> ServerSentEvents:
-        return ServerSentEvents()
 
     def reply_builder(self) -> "ResponsesReplyBuilder":
         return ResponsesReplyBuilder()
@@ -142,14 +134,8 @@ class ResponsesReplyBuilder:
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "name": spec.name,
-        "description": spec.description,
-        "parameters": spec.parameters,
-        # True is this endpoint's default and requires every argument.
-        "strict": False,
-    }
+    # `strict` is on by default at this endpoint and requires every argument.
+    return {"type": "function", **asdict(spec), "strict": False}
 
 
 def _items(message: Message) -> list[dict[str, Any]]:
@@ -160,18 +146,15 @@ def _items(message: Message) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     if message.text or not message.calls:
         items.append({"role": message.role, "content": message.text})
-    for call in message.calls:
-        arguments = call.malformed
-        if arguments is None:
-            arguments = encode_json(call.arguments).decode()
-        items.append(
-            {
-                "type": "function_call",
-                "call_id": call.id,
-                "name": call.name,
-                "arguments": arguments,
-            }
-        )
+    items += (
+        {
+            "type": "function_call",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": arguments_text(call),
+        }
+        for call in message.calls
+    )
     return items
 
 

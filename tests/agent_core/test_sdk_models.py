@@ -59,7 +59,7 @@ def chat(**message: Any) -> dict[str, Any]:
 
 CHAT = chat(
     role="assistant",
-    content="ReceivedRequest.",
+    content="Seen.",
     tool_calls=[
         {
             "id": "call_3",
@@ -80,7 +80,7 @@ RESPONSES = {
             "type": "message",
             "role": "assistant",
             "status": "completed",
-            "content": [{"type": "output_text", "text": "ReceivedRequest.", "annotations": []}],
+            "content": [{"type": "output_text", "text": "Seen.", "annotations": []}],
         },
         {
             "id": "f",
@@ -107,7 +107,7 @@ MESSAGES = {
     "stop_reason": "tool_use",
     "stop_sequence": None,
     "content": [
-        {"type": "text", "text": "ReceivedRequest."},
+        {"type": "text", "text": "Seen."},
         {"type": "tool_use", "id": "call_3", "name": CALL.name, "input": VIEW},
     ],
     "usage": {"input_tokens": 11, "output_tokens": 5, "cache_read_input_tokens": 2},
@@ -118,7 +118,7 @@ GEMINI = {
             "content": {
                 "role": "model",
                 "parts": [
-                    {"text": "ReceivedRequest."},
+                    {"text": "Seen."},
                     {"functionCall": {"id": "call_3", "name": CALL.name, "args": VIEW}},
                 ],
             },
@@ -134,7 +134,7 @@ OLLAMA = {
     "created_at": "2025-01-01T00:00:00Z",
     "message": {
         "role": "assistant",
-        "content": "ReceivedRequest.",
+        "content": "Seen.",
         "tool_calls": [{"function": {"name": CALL.name, "arguments": VIEW}}],
     },
     "done": True,
@@ -194,7 +194,7 @@ async def both(
 async def test_sdk_and_wire_client_send_and_read_the_same(case: str) -> None:
     (sdk, wire), (asked, expected) = await both(case, [Answer(json.dumps(WHOLE[case]).encode())])
     assert sdk == wire
-    assert (sdk.message.text, sdk.message.calls[0].arguments) == ("ReceivedRequest.", VIEW)
+    assert (sdk.message.text, sdk.message.calls[0].arguments) == ("Seen.", VIEW)
     assert sdk.usage.input_tokens == 11
     assert asked.path == expected.path
     assert as_ollama_sends(asked.json) == as_ollama_sends(expected.json)
@@ -266,7 +266,7 @@ STREAMED: dict[str, Callable[[], Answer]] = {
         {
             "type": "content_block_delta",
             "index": 0,
-            "delta": {"type": "text_delta", "text": "ReceivedRequest."},
+            "delta": {"type": "text_delta", "text": "Seen."},
         },
         {"type": "content_block_stop", "index": 0},
         {"type": "content_block_start", "index": 1, "content_block": _BLOCK},
@@ -301,7 +301,7 @@ STREAMED: dict[str, Callable[[], Answer]] = {
 async def test_streamed_replies_are_equal(case: str) -> None:
     (sdk, wire), (asked, expected) = await both(case, [STREAMED[case]()], stream=True)
     assert sdk == wire
-    assert (sdk.message.text, sdk.message.calls[0].arguments) == ("ReceivedRequest.", VIEW)
+    assert (sdk.message.text, sdk.message.calls[0].arguments) == ("Seen.", VIEW)
     assert asked.path == expected.path
     assert as_ollama_sends(asked.json) == as_ollama_sends(expected.json)
 
@@ -350,7 +350,7 @@ async def test_sdk_retries_max_retries_times(case: str, retries: int) -> None:
         provider, settings = settings_for(case, server.url, max_retries=retries)
         model = load_llm_client(provider, settings)
         if retries:
-            assert (await model.reply(HISTORY, SPECS)).message.text == "ReceivedRequest."
+            assert (await model.reply(HISTORY, SPECS)).message.text == "Seen."
         else:
             with pytest.raises(OverloadedError):
                 await model.reply(HISTORY, SPECS)
@@ -501,7 +501,7 @@ async def test_sdk_that_cannot_be_set_up_raises_config_error(
         raise FileNotFoundError("/secret/path")
 
     model = load_llm_client(*settings_for("openai", "https://127.0.0.1:9"))
-    monkeypatch.setattr("agent_core.models.sdk.openai._OpenAI.connect", connect)
+    monkeypatch.setattr("agent_core.models.sdk.openai.OpenAIVendor.connect", connect)
     with pytest.raises(ConfigError, match=r"openai .*FileNotFoundError.*certificates\.$"):
         await model.reply(HISTORY, SPECS)
     await model.close()

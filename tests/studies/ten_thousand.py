@@ -20,11 +20,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from tests.trae_bench.fakes import cell
+from tests.trae_bench.fakes import ScriptedExecutor, cell
 from tests.trae_bench.runs import header
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.execution.ports import Executor
-from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.execution.worker import _peak_rss as peak_rss
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Cell, Mode, Trial

@@ -41,11 +41,11 @@ from tests.studies.harness import (
 )
 from tests.studies.injected_load import repetitions
 from tests.studies.prepared_sessions import PreparedSessions
+from tests.trae_bench.fakes import ScriptedExecutor
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution import run_delay
 from trae_bench.execution.host_lock import LOCK_VARIABLE
-from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.model.experiment import Cell, Limits, Trial
 from trae_bench.model.sample import Sample
 from trae_bench.provider.loopback import Loopback

@@ -6,13 +6,7 @@ from pathlib import Path
 
 INHERITED = ("PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH")
 """The only variables that a trial inherits. API keys, proxies and Python settings are not."""
-_SET_BY_GIT_HOOKS = (
-    "GIT_COMMON_DIR",
-    "GIT_DIR",
-    "GIT_INDEX_FILE",
-    "GIT_PREFIX",
-    "GIT_WORK_TREE",
-)
+_SET_BY_GIT_HOOKS = ("GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_WORK_TREE")
 
 
 def environment(home: Path) -> dict[str, str]:

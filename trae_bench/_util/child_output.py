@@ -1,6 +1,8 @@
 """Output of a child process, made safe for a terminal."""
 
 import re
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from trae_bench._util.bounded_io import last_bytes
@@ -17,6 +19,22 @@ def printable(data: bytes | str) -> str:
     text = data.decode(errors="replace") if isinstance(data, bytes) else data
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", _ESCAPES.sub("", text))
+
+
+def output_of(*command: str, seconds: float, env: Mapping[str, str] | None = None) -> str:
+    """Run a command and return its output, stripped. Empty if it fails."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            env=env,
+            capture_output=True,
+            timeout=seconds,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode(errors="replace").strip()
 
 
 def last_words(output: bytes | Path) -> str:

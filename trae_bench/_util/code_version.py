@@ -2,11 +2,11 @@
 
 import hashlib
 import os
-import subprocess
 from pathlib import Path
 
 from trae_bench import __version__
 from trae_bench._util.child_env import outside_hooks
+from trae_bench._util.child_output import output_of
 from trae_bench._util.host_facts import Fact
 
 _GIT_SECONDS = 10.0
@@ -92,16 +92,5 @@ def versions() -> dict[str, Fact]:
 
 def _git(folder: Path, *arguments: str) -> str:
     """Return git's output, or an empty string if it fails."""
-    command = ["git", "-C", str(folder), "--no-optional-locks", *arguments]
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            env=outside_hooks(),
-            capture_output=True,
-            timeout=_GIT_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.decode(errors="replace").strip()
+    command = ("git", "-C", str(folder), "--no-optional-locks", *arguments)
+    return output_of(*command, seconds=_GIT_SECONDS, env=outside_hooks())

@@ -21,6 +21,8 @@ MIN_WIDTH = 40
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 """An existing file."""
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+"""A file to write."""
 REPORT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 """A file to write a report to; `-` is the standard output."""
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trae_bench.cli.common import FILE, current_metrics, file_name, write
+from trae_bench.cli.common import FILE, NEW_FILE, current_metrics, file_name, write
 from trae_bench.cli.completion import complete_metric, complete_scenario, complete_toggle
 from trae_bench.errors import UsageError
 
@@ -18,11 +18,7 @@ FORMATS = ("svg", "png")
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="RUN...", type=FILE)
 @click.option(
-    "-o",
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    help="Output file. The name ends in .svg or .png.",
+    "-o", "--out", type=NEW_FILE, required=True, help="Output file. The name ends in .svg or .png."
 )
 @click.option(
     "--kind",

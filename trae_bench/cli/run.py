@@ -11,6 +11,7 @@ import click
 
 from trae_bench.cli.common import (
     FILE,
+    NEW_FILE,
     REPORT,
     RenamedOptions,
     check_writable,
@@ -141,7 +142,7 @@ class RunCommand(RenamedOptions):
 @click.option(
     "-o",
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NEW_FILE,
     help="Run file to write. The default is a new file in ./trae-bench-results.",
 )
 @click.option("--force", is_flag=True, help="Overwrite the run file and its journal.")

@@ -7,6 +7,7 @@ import click
 
 from trae_bench.cli.common import (
     FILE,
+    NEW_FILE,
     file_name,
     print_error,
     print_json,
@@ -140,7 +141,7 @@ def show(scenario: str) -> None:
 @click.option(
     "-o",
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NEW_FILE,
     required=True,
     help="Scenario file to write. Its name without .toml becomes the name of the scenario.",
 )

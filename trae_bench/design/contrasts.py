@@ -36,8 +36,8 @@ def contrasts(
     `varied` are the factors of the design, and `baseline` is the toggle vector with all of them
     off. Raises `UsageError` for an unknown design.
     """
-    if design not in _DESIGNS:
-        raise UsageError(f"no design {design!r}. Known: {', '.join(_DESIGNS)}.")
+    if design not in DESIGNS:
+        raise UsageError(f"no design {design!r}. Known: {', '.join(DESIGNS)}.")
     if not varied:
         return []
 
@@ -46,7 +46,7 @@ def contrasts(
 
     none = arm(())
     found = [Contrast(NOISE_FLOOR, none, none)]
-    for name, a, b in _DESIGNS[design](tuple(varied)):
+    for name, a, b in DESIGNS[design](tuple(varied)):
         found.append(Contrast(name, arm(a), arm(b)))
     return found
 
@@ -59,10 +59,6 @@ def count_contrasts(varied: int, design: str) -> int:
     if design not in _SIZES:
         raise UsageError(f"no design {design!r}. Known: {', '.join(_SIZES)}.")
     return 1 + _SIZES[design](varied)
-
-
-def design_names() -> tuple[str, ...]:
-    return tuple(_DESIGNS)
 
 
 def is_fixed(design: str) -> bool:
@@ -98,9 +94,7 @@ def _both(factors: tuple[str, ...]) -> list[_ContrastSpec]:
     return [*_add_one(factors), *_remove_one(factors), ("all", (), factors)]
 
 
-def _runs(
-    vectors: Callable[[int], list[Vector]],
-) -> _Design:
+def _runs(vectors: Callable[[int], list[Vector]]) -> _Design:
     def design(factors: tuple[str, ...]) -> list[_ContrastSpec]:
         runs = dict.fromkeys(enabled(vector, factors) for vector in vectors(len(factors)))
         runs.setdefault(factors)
@@ -170,7 +164,7 @@ def enabled(vector: Vector, factors: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for on, name in zip(vector, factors, strict=True) if on)
 
 
-_DESIGNS: dict[str, _Design] = {
+DESIGNS: dict[str, _Design] = {
     "add-one": _add_one,
     "remove-one": _remove_one,
     "both": _both,

@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from trae_bench._util.json_tree import map_strings
 from trae_bench.model.sample import AgentAnswer, SessionLog
 from trae_bench.scenario import Normalise
 from trae_bench.scenario.loader import ignored
@@ -106,19 +107,9 @@ def combined(digests: Sequence[str]) -> str:
 
 def _cleaned_body(body: bytes, clean: Clean) -> Any:
     try:
-        return _cleaned(json.loads(body), clean)
+        return map_strings(json.loads(body), clean)
     except (ValueError, RecursionError):
         return clean(body.decode(errors="backslashreplace"))
-
-
-def _cleaned(value: Any, clean: Clean) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, list):
-        return [_cleaned(item, clean) for item in value]
-    if isinstance(value, dict):
-        return {key: _cleaned(item, clean) for key, item in value.items()}
-    return value
 
 
 def _files(root: Path, ignore: tuple[str, ...]) -> Iterator[tuple[str, Path]]:

@@ -9,7 +9,6 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 import msgspec
@@ -39,7 +38,6 @@ from trae_bench.model.sample import (
     Sample,
     SessionAnswer,
     Status,
-    of_trial,
 )
 from trae_bench.scenario import Scenario
 
@@ -118,12 +116,7 @@ class SubprocessExecutor(Generic[ScriptT]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -330,35 +323,3 @@ def _with_instructions(report: ChildReport | None, counts: Path) -> ChildReport 
 
 def _printed(log: Path) -> str:
     return printable(first_bytes(log, MAX_PRINTED))
-
-
-class ScriptedExecutor:
-    """A fake for tests that starts no process and reads no clock.
-
-    `answer` returns the metrics of a trial, or its whole `Sample`.
-    """
-
-    def __init__(self, answer: Callable[[Trial], Mapping[str, float] | Sample]) -> None:
-        self._answer = answer
-        self.batches: list[tuple[Trial, ...]] = []
-        """The trials of each call to `run`."""
-
-    def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
-        self.batches.append(tuple(trials))
-        return [self._sample(trial) for trial in trials]
-
-    def _sample(self, trial: Trial) -> Sample:
-        answer = self._answer(trial)
-        if isinstance(answer, Sample):
-            return answer
-        return Sample(
-            **of_trial(trial),
-            status="ok",
-            started=float(len(self.batches)),
-            exit_status=0,
-            pid=1,
-            metrics=dict(answer),
-            transcript="scripted",
-            workspace="scripted",
-            correct=True,
-        )

@@ -1,7 +1,6 @@
 """The profiles of `trae-bench run`: scenarios and limits. Data only."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -32,18 +31,12 @@ FULL_SCENARIOS = (
 )
 """Most rows of docs/performance.md come from these."""
 
-PROFILES: Mapping[str, Profile] = MappingProxyType(
-    {
-        # Without verdicts, A/A pairs have nothing to guard.
-        "smoke": Profile(
-            "2 pairs each, no verdicts", DEFAULT_SCENARIOS, Limits(120.0, 2, 0), False
-        ),
-        "quick": Profile("at most 4.5 minutes", DEFAULT_SCENARIOS, Limits(270.0)),
-        "full": Profile(
-            "until every comparison is settled", FULL_SCENARIOS, Limits(noise_pairs=12)
-        ),
-    }
-)
+PROFILES: Mapping[str, Profile] = {
+    # Without verdicts, A/A pairs have nothing to guard.
+    "smoke": Profile("2 pairs each, no verdicts", DEFAULT_SCENARIOS, Limits(120.0, 2, 0), False),
+    "quick": Profile("at most 4.5 minutes", DEFAULT_SCENARIOS, Limits(270.0)),
+    "full": Profile("until every comparison is settled", FULL_SCENARIOS, Limits(noise_pairs=12)),
+}
 
 
 def is_claimed(header: Header) -> bool:

@@ -8,6 +8,7 @@ cost of the TCP handshake.
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from trae_bench.provider.channel import Bytes, Channel, ProtocolHandler
 from trae_bench.provider.reactor import Reactor, Timer
@@ -23,12 +24,12 @@ class DelayLine:
         self._reactor = reactor
         self._seconds = seconds
         self._bandwidth = bandwidth
-        self._pending: deque[tuple[float, Callable[[], None]]] = deque()
+        self._pending: deque[tuple[float, Callable[[], object]]] = deque()
         self._timer: Timer | None = None
         self.free_at = 0.0
         """When the last queued byte has left the sender (monotonic seconds)."""
 
-    def put(self, size: int, deliver: Callable[[], None], *, not_before: float = 0.0) -> None:
+    def put(self, size: int, deliver: Callable[[], object], *, not_before: float = 0.0) -> None:
         """Queue `size` bytes; `deliver` runs when they arrive, at `not_before` at the earliest."""
         leaves = max(self.free_at, time.monotonic())
         if self._bandwidth is not None:
@@ -101,10 +102,11 @@ class DelayedChannel:
 
     def send(self, data: bytes) -> float | None:
         if self._bandwidth is None:
-            self._out.put(len(data), lambda: self._pass_down(data))
+            self._out.put(len(data), partial(self._below.send, data))
             return self._out.free_at
         for start in range(0, len(data), _PACKET):
-            self._put_packet(data[start : start + _PACKET])
+            packet = data[start : start + _PACKET]
+            self._out.put(len(packet), partial(self._below.send, packet))
         self._reactor.call_later(self._out.free_at - time.monotonic(), self._report_drained)
         return None
 
@@ -112,12 +114,6 @@ class DelayedChannel:
         self._closed = True
         self._in.stop()
         self._out.put(0, lambda: self._below.close(mode))
-
-    def _put_packet(self, packet: bytes) -> None:
-        self._out.put(len(packet), lambda: self._pass_down(packet))
-
-    def _pass_down(self, data: bytes) -> None:
-        self._below.send(data)
 
     def _report_drained(self) -> None:
         # If more was sent meanwhile, the timer of that data reports it.

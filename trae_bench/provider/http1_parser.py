@@ -4,6 +4,8 @@ A request costs one search for the end of the head, one pass over its lines, and
 the body.
 """
 
+from dataclasses import dataclass
+
 MAX_HEAD = 65_536
 """Maximum bytes of the request line and headers."""
 MAX_BODY = 256 * 1024 * 1024
@@ -23,17 +25,15 @@ class BadRequest(Exception):
         self.reason = reason
 
 
+@dataclass(slots=True)
 class Request:
     """One complete request."""
 
-    __slots__ = ("body", "keep_alive", "method", "path")
-
-    def __init__(self, method: bytes, path: bytes, keep_alive: bool, body: bytes) -> None:
-        self.method = method
-        self.path = path
-        """Path without the query string."""
-        self.keep_alive = keep_alive
-        self.body = body
+    method: bytes
+    path: bytes
+    """Path without the query string."""
+    keep_alive: bool
+    body: bytes
 
 
 class RequestReader:

@@ -4,6 +4,7 @@ A fault is a response too: with other bytes, or with another ending of the conne
 """
 
 import json
+from dataclasses import KW_ONLY, dataclass, replace
 
 KEEP_OPEN = 0
 """The connection stays open for the next request."""
@@ -33,35 +34,24 @@ _REASONS = {
 Headers = tuple[tuple[str, str], ...]
 
 
+@dataclass(slots=True)
 class Response:
     """One HTTP response, or the bytes that a fault sends instead."""
 
-    __slots__ = ("body", "chunks", "delay", "ending", "gap", "headers", "status")
-
-    def __init__(
-        self,
-        status: int,
-        chunks: tuple[bytes, ...],
-        *,
-        headers: Headers = (),
-        body: tuple[bytes, ...] = (),
-        delay: float = 0.0,
-        gap: float = 0.0,
-        ending: int = KEEP_OPEN,
-    ) -> None:
-        self.status = status
-        """0 if no status is sent."""
-        self.chunks = chunks
-        """All HTTP/1.1 bytes, head first, sent `gap` seconds apart."""
-        self.headers = headers
-        """Headers for HTTP/2. Without headers, `chunks` are sent as raw bytes."""
-        self.body = body
-        """Body for HTTP/2, in the same number of chunks."""
-        self.delay = delay
-        """Seconds between the request's last byte and the response's first."""
-        self.gap = gap
-        """Seconds between two chunks."""
-        self.ending = ending
+    status: int
+    """0 if no status is sent."""
+    chunks: tuple[bytes, ...]
+    """All HTTP/1.1 bytes, head first, sent `gap` seconds apart."""
+    _: KW_ONLY
+    headers: Headers = ()
+    """Headers for HTTP/2. Without headers, `chunks` are sent as raw bytes."""
+    body: tuple[bytes, ...] = ()
+    """Body for HTTP/2, in the same number of chunks."""
+    delay: float = 0.0
+    """Seconds between the request's last byte and the response's first."""
+    gap: float = 0.0
+    """Seconds between two chunks."""
+    ending: int = KEEP_OPEN
 
 
 def json_response(
@@ -112,26 +102,13 @@ def garbage() -> Response:
 
 def truncated(response: Response) -> Response:
     """Return the first half of a response; then the connection closes."""
-    return _with_ending(response, _half(response.chunks), _half(response.body), ABORT)
+    chunks, body = _half(response.chunks), _half(response.body)
+    return replace(response, chunks=chunks, body=body, ending=ABORT)
 
 
 def then_closed(response: Response) -> Response:
     """Return the complete response; then the connection closes without notice."""
-    return _with_ending(response, response.chunks, response.body, CLOSE)
-
-
-def _with_ending(
-    response: Response, chunks: tuple[bytes, ...], body: tuple[bytes, ...], ending: int
-) -> Response:
-    return Response(
-        response.status,
-        chunks,
-        headers=response.headers,
-        body=body,
-        delay=response.delay,
-        gap=response.gap,
-        ending=ending,
-    )
+    return replace(response, ending=CLOSE)
 
 
 def _half(chunks: tuple[bytes, ...]) -> tuple[bytes, ...]:

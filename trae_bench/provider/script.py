@@ -6,12 +6,14 @@ Equal scenarios and workspaces give equal scripts, including call ids and think 
 import json
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from msgspec import Struct
 
+from trae_bench._util.json_tree import map_strings
 from trae_bench.scenario import (
     MAX_THINK_SECONDS,
     Protocol,
@@ -91,22 +93,13 @@ def _expand_repeats(scenario: Scenario, workspace: Path) -> Iterator[tuple[Turn,
 
 
 def _expand_turn(turn: Turn, number: int, names: dict[str, str]) -> PlayedTurn:
+    expand = partial(expand_template, names=names)
     calls = tuple(
-        PlayedCall(f"call_{number:05}_{place}", call.tool, _expand_value(_arguments(call), names))
+        PlayedCall(f"call_{number:05}_{place}", call.tool, map_strings(_arguments(call), expand))
         for place, call in enumerate(turn.calls, 1)
     )
-    return PlayedTurn(expand_template(turn.text, names), calls)
+    return PlayedTurn(expand(turn.text), calls)
 
 
 def _arguments(call: ScriptedCall) -> Any:
     return json.loads(call.arguments_json) if call.arguments_json else call.arguments
-
-
-def _expand_value(value: Any, names: dict[str, str]) -> Any:
-    if isinstance(value, str):
-        return expand_template(value, names)
-    if isinstance(value, list):
-        return [_expand_value(item, names) for item in value]
-    if isinstance(value, dict):
-        return {key: _expand_value(item, names) for key, item in value.items()}
-    return value

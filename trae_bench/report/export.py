@@ -16,7 +16,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from statistics import median, quantiles
-from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
@@ -42,7 +41,7 @@ from trae_bench.stats.pairs import (
 Sides = tuple[Side, ...]
 
 BOTH: Sides = ("A", "B")
-SIDES: Mapping[str, Side] = MappingProxyType(dict(zip(OFF_ON + BASE_HEAD, BOTH * 2, strict=True)))
+SIDES: Mapping[str, Side] = dict(zip(OFF_ON + BASE_HEAD, BOTH * 2, strict=True))
 MAX_MEASURE = 64
 """Maximum characters of a measure's name in Bencher."""
 CSV_COLUMNS = (
@@ -132,6 +131,14 @@ def _named(items: Iterable[tuple[str, Any]], format: str) -> dict[str, Any]:
     return named
 
 
+def _entries(
+    rows: Iterable[Series], sides: Sides, format: str, entry: Callable[[Series, str], Any]
+) -> list[Any]:
+    """One entry for each series, by `_named`."""
+    named = _named(((_name(series, sides), series) for series in rows), format)
+    return [entry(series, name) for name, series in named.items()]
+
+
 def _json(document: Any) -> Iterator[str]:
     try:
         yield json.dumps(document, indent=1, allow_nan=False) + "\n"
@@ -157,14 +164,9 @@ _PYPERF_UNITS = {"s": "second", "B": "byte", "": "integer"}
 
 
 def _pyperf(run: RunFile, sides: Sides) -> Iterator[str]:
-    benchmarks = _named(
-        (
-            (_name(series, sides), _pyperf_benchmark(series, _name(series, sides)))
-            for series in _series(run, sides)
-            if series.metric.unit in _PYPERF_UNITS and min(series.values) > 0
-        ),
-        "pyperf",
-    )
+    known = (series for series in _series(run, sides) if series.metric.unit in _PYPERF_UNITS)
+    positive = (series for series in known if min(series.values) > 0)
+    benchmarks = _entries(positive, sides, "pyperf", _pyperf_benchmark)
     machine = {
         "cpu": "cpu_model_name",
         "cores": "cpu_count",
@@ -175,7 +177,7 @@ def _pyperf(run: RunFile, sides: Sides) -> Iterator[str]:
     metadata = _facts(run.header.machine, machine)
     metadata |= _facts(run.header.versions, {"trae-bench": "trae_bench_version"})
     metadata |= _facts(run.header.code, {"commit": "commit_id"})
-    suite = {"version": "1.0", "benchmarks": list(benchmarks.values())}
+    suite = {"version": "1.0", "benchmarks": benchmarks}
     return _json(suite | ({"metadata": metadata} if metadata else {}))
 
 
@@ -234,15 +236,9 @@ def _github_action(better: str) -> "Format":
     """`customSmallerIsBetter` or `customBiggerIsBetter`: a file has one direction."""
 
     def form(run: RunFile, sides: Sides) -> Iterator[str]:
-        entries = _named(
-            (
-                (_name(series, sides), _github_entry(series, _name(series, sides)))
-                for series in _series(run, sides)
-                if series.metric.better == better
-            ),
-            f"github-action-benchmark ({better} is better)",
-        )
-        return _json(list(entries.values()))
+        tool = f"github-action-benchmark ({better} is better)"
+        series = (s for s in _series(run, sides) if s.metric.better == better)
+        return _json(_entries(series, sides, tool, _github_entry))
 
     return form
 
@@ -259,14 +255,8 @@ def _github_entry(series: Series, name: str) -> dict[str, Any]:
 
 
 def _pytest_benchmark(run: RunFile, sides: Sides) -> Iterator[str]:
-    benchmarks = _named(
-        (
-            (_name(series, sides), _pytest_entry(series, _name(series, sides)))
-            for series in _series(run, sides)
-            if series.metric.unit == "s"
-        ),
-        "pytest-benchmark",
-    )
+    timed = (series for series in _series(run, sides) if series.metric.unit == "s")
+    benchmarks = _entries(timed, sides, "pytest-benchmark", _pytest_entry)
     code = run.header.code
     machine = {
         "system": "system",
@@ -290,7 +280,7 @@ def _pytest_benchmark(run: RunFile, sides: Sides) -> Iterator[str]:
             "project": "trae-bench",
             "branch": "(unknown)",
         },
-        "benchmarks": list(benchmarks.values()),
+        "benchmarks": benchmarks,
         "datetime": _date(run.header.created),
         "version": "5.0.0",
     }
@@ -419,17 +409,15 @@ def _lines(rows: Iterable[Sequence[object]]) -> str:
 
 Format = Callable[[RunFile, Sides], Iterator[str]]
 
-FORMATS: Mapping[str, Format] = MappingProxyType(
-    {
-        "pyperf": _pyperf,
-        "bmf": _bmf,
-        "github-action": _github_action("lower"),
-        "github-action-bigger": _github_action("higher"),
-        "pytest-benchmark": _pytest_benchmark,
-        "hyperfine": _hyperfine,
-        "csv": _csv,
-    }
-)
+FORMATS: Mapping[str, Format] = {
+    "pyperf": _pyperf,
+    "bmf": _bmf,
+    "github-action": _github_action("lower"),
+    "github-action-bigger": _github_action("higher"),
+    "pytest-benchmark": _pytest_benchmark,
+    "hyperfine": _hyperfine,
+    "csv": _csv,
+}
 
 
 # -- figures ----------------------------------------------------------------------------

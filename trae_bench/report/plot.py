@@ -34,6 +34,7 @@ from trae_bench.stats.pairs import RowKey, key_of_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Kind = Literal["effects", "pairs", "noise"]
@@ -243,15 +244,7 @@ def _effects(runs: Mapping[str, RunFile], shown: RowFilter, claimed: bool) -> "F
     axes.set_ylim(places + 0.1, -0.2)
     place, marks = 0.0, []
     for block in blocks:
-        axes.annotate(
-            block[0].heading,
-            (0, place + 0.5),
-            xytext=(4, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            va="center",
-            weight="bold",
-        )
+        _write(axes, block[0].heading, (0, place + 0.5), 4, weight="bold")
         place += 1.2
         for line in block:
             _draw_effect(axes, line, place + 0.4, claimed)
@@ -293,15 +286,14 @@ def _draw_effect(axes: "Axes", line: _Line, place: float, claimed: bool) -> None
         ends = [_within(estimate.interval.low), _within(estimate.interval.high)]
         axes.plot(ends, [place, place], color=style.colour, linewidth=1.6, zorder=3)
     _mark(axes, _within(estimate.log_ratio), place, style)
-    axes.annotate(
-        f"{as_ratio(estimate.log_ratio)} {as_interval(estimate.interval)}".rstrip(),
-        (1, place),
-        xytext=(8, 0),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        va="center",
-        color=INK if row.gated else FAINT,
-    )
+    text = f"{as_ratio(estimate.log_ratio)} {as_interval(estimate.interval)}".rstrip()
+    _write(axes, text, (1, place), 8, color=INK if row.gated else FAINT)
+
+
+def _write(axes: "Axes", text: str, at: tuple[float, float], indent: int, **style: Any) -> None:
+    """Write a text at a fraction of the width and at a place, `indent` points to the right."""
+    style |= {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axes.annotate(text, at, xytext=(indent, 0), va="center", **style)
 
 
 def _mark(axes: "Axes", x: float, y: float, style: _MarkerStyle) -> None:
@@ -328,7 +320,7 @@ def _finish_effects(
     claimed: bool,
 ) -> None:
     axes.set_yticks([place for place, _ in marks], [name for _, name in marks])
-    _ratio_axis(axes)
+    _ratio_axis(axes.xaxis)
     axes.axvline(0, color=FAINT, linewidth=0.8, zorder=1)
     a, b = side_names(next(iter(runs.values())))
     grey = "" if all(row.gated for row in rows) else "; grey figures: for information only"
@@ -338,11 +330,10 @@ def _finish_effects(
     _legend(figure, styles if claimed else {"too few pairs for a verdict": _UNCLAIMED})
 
 
-def _ratio_axis(axes: "Axes") -> None:
-    places, names = _ratio_ticks(*axes.get_xlim())
-    axes.set_xticks(places, names)
-    axes.grid(axis="x", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
+def _ratio_axis(axis: "Axis") -> None:
+    axis.set_ticks(*_ratio_ticks(*axis.get_view_interval()))
+    axis.grid(color=GRID, linewidth=0.6)
+    axis.axes.set_axisbelow(True)
 
 
 def _legend(figure: "Figure", styles: Mapping[str, _MarkerStyle]) -> None:
@@ -431,10 +422,7 @@ def _finish_pairs(
     verdict = compared.judgement.verdict if claimed else "too few pairs for a verdict"
     name = " / ".join(map(_plain, (compared.scenario, compared.contrast, compared.metric)))
     axes.set_title(f"{name}: {verdict}", loc="left", fontsize=10)
-    places, names = _ratio_ticks(*axes.get_ylim())
-    axes.set_yticks(places, names)
-    axes.grid(axis="y", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
+    _ratio_axis(axes.yaxis)
     stops = [n for n in row.rule.stops if n <= len(row.a)]
     axes.set_xticks(stops)
     a, b = side_names(run)
@@ -490,16 +478,10 @@ def _noise(runs: Mapping[str, RunFile], shown: RowFilter, claimed: bool) -> "Fig
         # At different heights, because equal ratios would hide each other.
         heights = [place + 0.22 * ((nth % 5) / 2 - 1) for nth in range(len(cloud.ratios))]
         axes.plot(cloud.ratios, heights, zorder=3, **_marker(_MODES[cloud.mode], size=4.5))
-        axes.annotate(
-            f"sd {percent(cloud.sd)}{f', shows {percent(cloud.effect)}' if cloud.effect else ''}",
-            (1, place),
-            xytext=(8, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            va="center",
-        )
+        shows = f", shows {percent(cloud.effect)}" if cloud.effect else ""
+        _write(axes, f"sd {percent(cloud.sd)}{shows}", (1, place), 8)
     axes.set_yticks(range(len(clouds)), [cloud.name for cloud in clouds])
-    _ratio_axis(axes)
+    _ratio_axis(axes.xaxis)
     axes.axvline(0, color=FAINT, linewidth=0.8, zorder=1)
     axes.set_xlabel("ratio of two equal sides (A/A); band: effects too small to show")
     _legend(figure, {mode: _MODES[mode] for mode in dict.fromkeys(cloud.mode for cloud in clouds)})

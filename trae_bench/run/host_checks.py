@@ -44,9 +44,7 @@ def _core_findings(facts: Mapping[str, Fact]) -> Iterator[HostFinding]:
         )
     elif usable == 1:
         yield HostFinding(
-            "cores",
-            "one usable core",
-            "the provider and the agent share it: allow a second core",
+            "cores", "one usable core", "the provider and the agent share it: allow a second core"
         )
     quota = facts.get("cpu_quota")
     if isinstance(quota, float) and quota < 2:

@@ -84,12 +84,7 @@ class _CellState:
     """The progress of one cell. A cell that confirms another stays closed until it is needed."""
 
     def __init__(
-        self,
-        cell: Cell,
-        order: int,
-        limits: Limits,
-        metrics: Mapping[str, Metric],
-        is_gated: bool,
+        self, cell: Cell, order: int, limits: Limits, metrics: Mapping[str, Metric], is_gated: bool
     ) -> None:
         self.cell = cell
         self.order = order

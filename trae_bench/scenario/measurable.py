@@ -41,17 +41,11 @@ def unmeasurable(scenario: Scenario) -> Iterator[Diagnostic]:
     installs = scenario.subject.install is not None
     for index, name in enumerate(scenario.metrics):
         if installs and name not in INSTALL_METRICS:
-            remedy = f"use some of {', '.join(sorted(INSTALL_METRICS))}"
-            yield (
-                ("metrics", index),
-                f"{name} measures a run, but this scenario only installs; {remedy}",
-            )
+            problem = f"{name} measures a run, but this scenario only installs"
+            yield ("metrics", index), f"{problem}; use some of {', '.join(sorted(INSTALL_METRICS))}"
         if not installs and name in INSTALL_METRICS:
-            remedy = "add subject.install, or remove the metric"
-            yield (
-                ("metrics", index),
-                f"{name} measures an installation, but this scenario runs; {remedy}",
-            )
+            problem = f"{name} measures an installation, but this scenario runs"
+            yield ("metrics", index), f"{problem}; add subject.install, or remove the metric"
     if scenario.provider.transport != "respx":
         return
     for index, name in enumerate(scenario.metrics):

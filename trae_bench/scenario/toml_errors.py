@@ -73,10 +73,8 @@ def explain(message: str, root: type[Struct] = Scenario) -> Diagnostic:
     if match := re.fullmatch(r"Object missing required field `(.*)`", what):
         return path, f"`{match[1]}` is missing; add `{match[1]} = ...` here"
     if match := re.fullmatch(r"Invalid enum value '?(.*?)'?", what, re.S):
-        return (
-            path,
-            f"{match[1]!r} is not allowed here{suggestion(match[1], _choices_at(root, path))}",
-        )
+        known = suggestion(match[1], _choices_at(root, path))
+        return path, f"{match[1]!r} is not allowed here{known}"
     if match := re.fullmatch(r"Expected `(\w+)`, got `(.+)`", what):
         expected = _TYPE_NAMES.get(match[1], match[1])
         return path, f"expected {expected}, got {_TYPE_NAMES.get(match[2], match[2])}"

@@ -176,10 +176,8 @@ def _leaves(path: TomlPath, value: object, depth: int = 0) -> Iterator[tuple[Tom
 
 def _check_lists(scenario: Scenario) -> Iterator[Diagnostic]:
     if not scenario.metrics:
-        yield (
-            ("metrics",),
-            'nothing to measure; name at least one metric, such as `metrics = ["cpu"]`',
-        )
+        remedy = 'name at least one metric, such as `metrics = ["cpu"]`'
+        yield ("metrics",), f"nothing to measure; {remedy}"
     named = ((("metrics",), scenario.metrics), (("toggles", "vary"), scenario.toggles.vary))
     for path, names in named:
         for name in sorted({name for name in names if names.count(name) > 1}):
@@ -242,16 +240,11 @@ def _check_provider(scenario: Scenario) -> Iterator[Diagnostic]:
         remedy = "set think_seconds and think_spread, or remove it"
         yield ("provider", "think_distribution"), f"there is nothing to spread; {remedy}"
     if provider.think_distribution == "uniform" and provider.think_spread > 1:
-        yield (
-            ("provider", "think_spread"),
-            "think times would be negative; use at most 1 for uniform",
-        )
+        problem = "think times would be negative"
+        yield ("provider", "think_spread"), f"{problem}; use at most 1 for uniform"
     if provider.chunk_seconds and not provider.stream:
-        remedy = "set `stream = true`, or remove it"
-        yield (
-            ("provider", "chunk_seconds"),
-            f"replies that are not streamed have no chunks; {remedy}",
-        )
+        problem = "replies that are not streamed have no chunks"
+        yield ("provider", "chunk_seconds"), f"{problem}; set `stream = true`, or remove it"
 
 
 def _check_faults(scenario: Scenario) -> Iterator[Diagnostic]:

@@ -38,9 +38,7 @@ def fresh_pairs_for(cell: Cell, regressions: Mapping[RowKey, int]) -> int:
 
 
 def confirmed(
-    row: Comparison,
-    rows: Mapping[RowKey, Row],
-    fresh: Mapping[RowKey, Sequence[PairOfSamples]],
+    row: Comparison, rows: Mapping[RowKey, Row], fresh: Mapping[RowKey, Sequence[PairOfSamples]]
 ) -> Comparison:
     """The row with its confirmation; a gated regression without one becomes inconclusive.
 

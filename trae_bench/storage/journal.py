@@ -48,7 +48,7 @@ class Contents(Struct, frozen=True):
     """Samples after that: the first side of a pair without its second side."""
 
 
-class _AnyHeader(Struct, frozen=True):
+class AnyHeader(Struct, frozen=True):
     """The part of a header that every format version has."""
 
     format: str
@@ -56,7 +56,7 @@ class _AnyHeader(Struct, frozen=True):
 
 
 class _AnyLine(Struct, frozen=True, forbid_unknown_fields=True):
-    header: _AnyHeader
+    header: AnyHeader
 
 
 _LINE = msgspec.json.Decoder(Line)

@@ -29,22 +29,15 @@ from trae_bench.storage.bounds import (
     read_bounded,
     unwritable,
 )
-from trae_bench.storage.journal import is_journal
+from trae_bench.storage.journal import AnyHeader, is_journal
 from trae_bench.storage.seal import BROKEN_SEAL, Sealer, as_read_back, seal_fits, sealed
 from trae_bench.storage.upgrade import seal_of_v1, upgrade
 
 _ONE_PER_LINE = frozenset({"header", "cells", "noise", "comparisons"})
 
 
-class _AnyHeader(Struct, frozen=True):
-    """The part of a header that every format version has."""
-
-    format: str
-    version: int
-
-
 class _AnyRun(Struct, frozen=True):
-    header: _AnyHeader
+    header: AnyHeader
 
 
 _ANY_RUN = msgspec.json.Decoder(_AnyRun)
@@ -79,7 +72,7 @@ def _layout(run: RunFile, sealer: Sealer) -> Iterator[bytes]:
     for number, name in enumerate(RunFile.__struct_fields__):
         yield (b",\n" if number else b"\n") + msgspec.json.encode(name) + b": "
         if name == "samples":
-            yield from _array(sealer.add_all(run.samples))
+            yield from _array(map(sealer.add, run.samples))
         elif name == "seal":
             yield msgspec.json.encode(run.seal or sealer.seal)
         else:

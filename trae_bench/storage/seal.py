@@ -4,7 +4,6 @@ The seal is not a signature: anyone can compute a new one. It detects edits and 
 """
 
 import hashlib
-from collections.abc import Iterator
 
 import msgspec
 from msgspec.structs import replace
@@ -34,9 +33,6 @@ class Sealer:
         data = msgspec.json.encode(sample)
         self._hash.update(data)
         return data
-
-    def add_all(self, samples: tuple[Sample, ...]) -> Iterator[bytes]:
-        return map(self.add, samples)
 
     @property
     def seal(self) -> str:

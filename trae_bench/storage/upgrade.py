@@ -102,11 +102,7 @@ def _rows(cells: list[Document]) -> list[str]:
 
 def _revisions(compared: Document) -> Document:
     return {
-        "base": {
-            "name": compared["base"],
-            "commit": compared["base_commit"],
-            "modified": False,
-        },
+        "base": {"name": compared["base"], "commit": compared["base_commit"], "modified": False},
         "head": {
             "name": compared["head"],
             "commit": compared["head_commit"],

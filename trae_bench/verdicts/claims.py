@@ -28,7 +28,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar, get_args
 
 from msgspec import Struct
 
@@ -45,14 +45,7 @@ from trae_bench.verdicts.claims_file import ClaimsFile, OwnClaim, RatioClaim, Sc
 
 PlaceVerdict = Literal["holds", "refuted", "undecided", "not measured"]
 Verdict = Literal["holds", "holds partly", "refuted", "undecided", "not measured", "not measurable"]
-VERDICTS: tuple[Verdict, ...] = (
-    "holds",
-    "holds partly",
-    "refuted",
-    "undecided",
-    "not measured",
-    "not measurable",
-)
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 _ROUNDING_ERROR = 1e-12
 """Logarithms of equal ratios can differ in their last digits."""
 

@@ -6,22 +6,14 @@ from urllib.parse import parse_qsl
 import anthropic
 
 from agent_core.config import ProviderSettings
-from agent_core.models.sdk.sdk_model import TIMEOUT, SdkModel
+from agent_core.models.sdk.sdk_model import TIMEOUT
 from agent_core.models.sdk.stainless import StainlessVendor
 from agent_core.providers import PROVIDERS, without_query
 
 
-class AnthropicModel(SdkModel):
+class AnthropicVendor(StainlessVendor):
     """Messages."""
 
-    def __init__(
-        self, provider: str, settings: ProviderSettings, *, reuse_connections: bool = True
-    ) -> None:
-        vendor = _Anthropic(provider, settings)
-        super().__init__(provider, settings, vendor, reuse_connections=reuse_connections)
-
-
-class _Anthropic(StainlessVendor):
     unnamed = ("temperature", "top_p", "top_k")
 
     def __init__(self, provider: str, settings: ProviderSettings) -> None:

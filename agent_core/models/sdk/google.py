@@ -11,7 +11,7 @@ from google.genai import errors, types
 
 from agent_core.config import ProviderSettings
 from agent_core.errors import ConnectionFailedError, ProviderError
-from agent_core.models.sdk.sdk_model import TIMEOUT, SdkModel
+from agent_core.models.sdk.sdk_model import TIMEOUT
 from agent_core.ports import Response
 from agent_core.providers import PROVIDERS, without_query
 
@@ -19,17 +19,9 @@ _CONNECTION_ERRORS = ("ConnectError", "TransportError", "ClientConnectionError",
 """By name, because the SDK uses whichever HTTP library is installed."""
 
 
-class GoogleModel(SdkModel):
+class GoogleVendor:
     """generateContent."""
 
-    def __init__(
-        self, provider: str, settings: ProviderSettings, *, reuse_connections: bool = True
-    ) -> None:
-        vendor = _Google(provider, settings)
-        super().__init__(provider, settings, vendor, reuse_connections=reuse_connections)
-
-
-class _Google:
     def __init__(self, provider: str, settings: ProviderSettings) -> None:
         base_url, query = without_query(settings.base_url or PROVIDERS[provider].base_url or "")
         # The SDK takes the version separately.

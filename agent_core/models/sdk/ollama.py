@@ -10,22 +10,14 @@ import ollama
 from agent_core.config import ProviderSettings
 from agent_core.encoding import encode_json
 from agent_core.errors import ConnectionFailedError, ProviderError
-from agent_core.models.sdk.sdk_model import TIMEOUT, SdkModel
+from agent_core.models.sdk.sdk_model import TIMEOUT
 from agent_core.ports import Response
 from agent_core.providers import PROVIDERS, without_query
 
 
-class OllamaModel(SdkModel):
+class OllamaVendor:
     """Ollama's chat."""
 
-    def __init__(
-        self, provider: str, settings: ProviderSettings, *, reuse_connections: bool = True
-    ) -> None:
-        vendor = _Ollama(provider, settings)
-        super().__init__(provider, settings, vendor, reuse_connections=reuse_connections)
-
-
-class _Ollama:
     def __init__(self, provider: str, settings: ProviderSettings) -> None:
         base_url, query = without_query(settings.base_url or PROVIDERS[provider].base_url or "")
         self._query = parse_qsl(query)

@@ -7,22 +7,14 @@ import openai
 
 from agent_core.config import ProviderSettings
 from agent_core.errors import ConfigError
-from agent_core.models.sdk.sdk_model import TIMEOUT, SdkModel
+from agent_core.models.sdk.sdk_model import TIMEOUT
 from agent_core.models.sdk.stainless import StainlessVendor
 from agent_core.providers import PROVIDERS, without_query
 
 
-class OpenAIModel(SdkModel):
+class OpenAIVendor(StainlessVendor):
     """Chat Completions, or Responses if the settings' `protocol` is `openai_responses`."""
 
-    def __init__(
-        self, provider: str, settings: ProviderSettings, *, reuse_connections: bool = True
-    ) -> None:
-        vendor = _OpenAI(provider, settings)
-        super().__init__(provider, settings, vendor, reuse_connections=reuse_connections)
-
-
-class _OpenAI(StainlessVendor):
     def __init__(self, provider: str, settings: ProviderSettings) -> None:
         super().__init__(openai)
         known = PROVIDERS[provider]

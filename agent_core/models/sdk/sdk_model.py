@@ -14,7 +14,7 @@ from agent_core.errors import (
 )
 from agent_core.messages import Message, Reply, ToolSpec
 from agent_core.models import codec_named
-from agent_core.models.codec import CallIds, Codec, Parameters, Refused
+from agent_core.models.codec import CallIds, Parameters, Refused
 from agent_core.models.failures import error_for_refusal, error_for_status
 from agent_core.models.history import FullHistory
 from agent_core.ports import Response
@@ -64,7 +64,8 @@ class SdkModel:
         self._provider = provider
         self._vendor = vendor
         self._reuse = reuse_connections
-        self._codec = codec_for(provider, settings)
+        protocol = settings.protocol or PROVIDERS[provider].protocol
+        self._codec = codec_named(protocol, provider, Parameters.of(settings))
         self._history = FullHistory(self._codec)
         self._redactor = Redactor(settings.secrets)
         self._ids = CallIds()
@@ -158,10 +159,3 @@ def _common_error(error: BaseException) -> ProviderError | None:
             return ConnectionFailedError("A header of the request is not valid HTTP")
         cause = cause.__cause__
     return None
-
-
-def codec_for(provider: str, settings: ProviderSettings) -> Codec:
-    """The codec for `settings`. Raises `ConfigError`."""
-    protocol = settings.protocol or PROVIDERS[provider].protocol
-    codec: Codec = codec_named(protocol, provider, Parameters.of(settings))
-    return codec

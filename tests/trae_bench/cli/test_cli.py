@@ -18,15 +18,15 @@ import msgspec
 import pytest
 
 from tests.signals import needs
-from tests.trae_bench.fakes import TINY, sample
+from tests.trae_bench.fakes import TINY, ScriptedExecutor, sample
 from trae_bench._util import code_version
 from trae_bench.cli import main
 from trae_bench.cli.run import DESIGNS, PROFILES
-from trae_bench.design.contrasts import NOISE_FLOOR, design_names
+from trae_bench.design import contrasts
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import AnswersDiffer, BadRunFile, CannotMeasure, UsageError
 from trae_bench.execution.host_lock import HostLock
 from trae_bench.execution.ports import Executor
-from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.model import presets
 from trae_bench.model.experiment import Trial
 from trae_bench.model.run import ScenarioUsed
@@ -376,7 +376,7 @@ def of_two(trial: Trial) -> Mapping[str, float]:
 
 
 def test_designs_and_profiles_match_the_model() -> None:
-    assert design_names() == DESIGNS
+    assert tuple(contrasts.DESIGNS) == DESIGNS
     assert tuple(presets.PROFILES) == PROFILES
 
 

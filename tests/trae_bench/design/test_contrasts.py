@@ -5,10 +5,10 @@ from itertools import combinations
 import pytest
 
 from trae_bench.design.contrasts import (
+    DESIGNS,
     NOISE_FLOOR,
     Vector,
     contrasts,
-    design_names,
     enabled,
     factorial,
     fraction,
@@ -61,7 +61,7 @@ def test_both_includes_all_toggles() -> None:
     assert list(on_sides("both", "x")) == [NOISE_FLOOR, "x"]
 
 
-@pytest.mark.parametrize("design", design_names())
+@pytest.mark.parametrize("design", DESIGNS)
 def test_arms_set_every_toggle(design: str) -> None:
     found = made("x", "y", design=design, z=False, u=True, v=False)
     assert found[0].name == NOISE_FLOOR

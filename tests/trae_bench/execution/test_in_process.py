@@ -9,10 +9,9 @@ import httpx
 import msgspec
 import pytest
 
-from tests.trae_bench.fakes import figures
+from tests.trae_bench.fakes import ScriptedExecutor, figures
 from trae_bench.execution.executor_router import ExecutorRouter
 from trae_bench.execution.in_process import InProcessExecutor
-from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.model.experiment import Arm, SessionEndpoint, Side, Trial
 from trae_bench.model.sample import ChildReport, Sample
 from trae_bench.provider.respx_mock import RespxProvider

@@ -17,9 +17,10 @@ import msgspec
 import pytest
 
 from tests.signals import needs
+from tests.trae_bench.fakes import ScriptedExecutor
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution import run_delay
-from trae_bench.execution.subprocess_executor import ScriptedExecutor, SubprocessExecutor
+from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.model.experiment import Arm, Command, Mode, Probe, SessionEndpoint, Side, Trial
 from trae_bench.model.sample import RequestLog, Sample, SessionLog
 from trae_bench.scenario import (

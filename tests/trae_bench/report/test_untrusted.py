@@ -23,7 +23,7 @@ from tests.properties import examples
 from tests.trae_bench.runs import COMPARED, gate, honest
 from trae_bench.cli import main
 from trae_bench.cli.stored import EXPORTS
-from trae_bench.design.contrasts import NOISE_FLOOR, design_names
+from trae_bench.design.contrasts import DESIGNS, NOISE_FLOOR
 from trae_bench.errors import BadRunFile, BenchError
 from trae_bench.model.presets import PROFILES
 from trae_bench.model.run import RevisionId, RunFile
@@ -63,7 +63,7 @@ WORDS_OF_THE_FORMAT = {
     *f"{MODES} {SIDES} {STATES}".split(),
     *VERDICTS,
     *STANDINGS,
-    *design_names(),
+    *DESIGNS,
     *PROFILES,
 }
 """Texts that the file format defines."""

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trae_bench.fakes import HandClock, Memory, Timed, cell, figures, sample
+from tests.trae_bench.fakes import HandClock, Memory, ScriptedExecutor, Timed, cell, figures, sample
 from trae_bench.design.cells import confirming
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
-from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Cell, Limits, Trial
 from trae_bench.model.result import Comparison

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tests.trae_bench.fakes import cell, figures, sample
+from tests.trae_bench.fakes import ScriptedExecutor, cell, figures, sample
 from trae_bench.design.cells import trials
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Cell, Mode, Side
 from trae_bench.model.result import Comparison

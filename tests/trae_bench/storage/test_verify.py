@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.trae_bench.fakes import TINY, turned_on
 from tests.trae_bench.runs import NOW, honest, plan, plan_of, worked_out
 from trae_bench.cli import main
-from trae_bench.design.contrasts import NOISE_FLOOR, design_names
+from trae_bench.design.contrasts import DESIGNS, NOISE_FLOOR
 from trae_bench.errors import BadRunFile
 from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.model.experiment import Contrast
@@ -61,7 +61,7 @@ def told(run: RunFile) -> str:
         lambda: honest(budget=60.0),
         *(
             lambda design=design: honest(cells=plan_of(design), design=design, pairs=8)
-            for design in design_names()
+            for design in DESIGNS
         ),
         lambda: honest(cells=plan_of("remove-one", ["idle"]), design="remove-one"),
         lambda: honest(noise_pairs=0),

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trae_bench.cli.test_cli import failing
-from tests.trae_bench.fakes import TINY, Memory
+from tests.trae_bench.fakes import TINY, Memory, ScriptedExecutor
 from tests.trae_bench.mutations import HEADS, commit, git, repository
 from tests.trae_bench.runs import (
     AGAIN,
@@ -32,7 +32,6 @@ from trae_bench.cli import main
 from trae_bench.design.cells import confirming
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.execution.host_lock import LOCK_VARIABLE
-from trae_bench.execution.subprocess_executor import ScriptedExecutor
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Limits, Trial
 from trae_bench.model.result import Confirmation, Judgement

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from typing import get_args
 
 from trae_bench.model.result import Comparison, Verdict
 from trae_bench.report.escape import for_terminal
@@ -12,13 +13,7 @@ from trae_bench.verdicts import claims
 
 MAX_NAME = 60
 """Maximum characters of a name."""
-ORDER: tuple[Verdict, ...] = (
-    "regression",
-    "improvement",
-    "equivalent",
-    "inconclusive",
-    "not measured",
-)
+ORDER: tuple[Verdict, ...] = get_args(Verdict)
 """Verdicts, the most urgent first."""
 OPEN = "open"
 """CSS class of a row without a claimed verdict."""

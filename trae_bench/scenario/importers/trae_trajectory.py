@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from trae_bench._util.bounded_io import whole
+from trae_bench._util.json_tree import map_strings
 from trae_bench._util.toml_writer import toml_text
 from trae_bench.errors import UsageError
 from trae_bench.scenario import (
@@ -197,14 +198,9 @@ def _portable(value: Any, root: str) -> Any:
     """Replace the path of the session's folder by `{workspace}`."""
     if not root:
         return value
-    if isinstance(value, str):
-        # `/work` must not match in `/workshop` or `/work.old`.
-        return re.sub(rf"{re.escape(root)}(?![\w-]|\.\w)", _PLACEHOLDER, value)
-    if isinstance(value, list):
-        return [_portable(item, root) for item in value]
-    if isinstance(value, dict):
-        return {key: _portable(item, root) for key, item in value.items()}
-    return value
+    # `/work` must not match in `/workshop` or `/work.old`.
+    path = re.compile(rf"{re.escape(root)}(?![\w-]|\.\w)")
+    return map_strings(value, lambda text: path.sub(_PLACEHOLDER, text))
 
 
 def _fits_toml(value: Any) -> bool:

@@ -13,7 +13,7 @@ from trae_bench.stats.confirmation import fresh_pairs_for, regressions_to_confir
 from trae_bench.stats.noise import noise_floor
 from trae_bench.stats.pairs import PairOfSamples, group_samples, key_of, pair_outcome, row_keys
 from trae_bench.stats.stopping import GIVE_UP, NOISE_SHARE, asking, seconds_taken, target
-from trae_bench.storage.verify.inconsistency import Inconsistencies, Inconsistency
+from trae_bench.storage.verify.inconsistency import Inconsistencies, wrong
 
 # A file is exact to the last bit on the machine that wrote it. Another machine's library may
 # round a logarithm the other way.
@@ -39,14 +39,14 @@ def check_stop(run: RunFile) -> Inconsistencies:
         else:
             needed = maximum
         if counted > maximum:
-            yield Inconsistency("wrong", place, f"{counted} counted, at most {maximum} planned")
+            yield wrong(place, f"{counted} counted, at most {maximum} planned")
         # A/A pairs end early if they would take too much of the budget.
         ended_early = lost - counted >= GIVE_UP or cell.contrast.name == NOISE_FLOOR
         if run.stopped != "done" or counted >= needed or ended_early:
             continue
         if cell.confirms or not counted or not unsettled.isdisjoint(row_keys(cell)):
             problem = f"the run is done, but after {counted} of {needed} pairs it is not settled"
-            yield Inconsistency("wrong", place, problem)
+            yield wrong(place, problem)
 
 
 def check_noise(run: RunFile) -> Inconsistencies:
@@ -56,7 +56,7 @@ def check_noise(run: RunFile) -> Inconsistencies:
     """
     header = run.header
     if run.stopped == "budget" and header.limits.budget is None:
-        yield Inconsistency("wrong", "stopped", "its budget ended it, but it had none")
+        yield wrong("stopped", "its budget ended it, but it had none")
     if not header.limits.noise_pairs:
         return
     floors = {key_of(cell): cell for cell in header.cells if cell.contrast.name == NOISE_FLOOR}
@@ -64,8 +64,7 @@ def check_noise(run: RunFile) -> Inconsistencies:
         floor = floors.get(key_of(cell)._replace(contrast=NOISE_FLOOR))
         for name in () if cell.confirms else cell.metrics:
             if floor is None or name not in floor.metrics:
-                problem = f"{name!r} has no A/A pairs in the plan"
-                yield Inconsistency("wrong", f"header.cells[{number}]", problem)
+                yield wrong(f"header.cells[{number}]", f"{name!r} has no A/A pairs in the plan")
     if _ended_for_time(run):
         return
     grouped, limits = group_samples(run.samples), header.limits
@@ -74,8 +73,7 @@ def check_noise(run: RunFile) -> Inconsistencies:
         maximum = target(cell, limits, header.metrics)
         if counted < maximum and lost - counted < GIVE_UP:
             place = f"pairs of {cell.scenario}, {cell.contrast.name} ({cell.mode})"
-            problem = f"{counted} of {maximum} were counted, but there was time for more"
-            yield Inconsistency("wrong", place, problem)
+            yield wrong(place, f"{counted} of {maximum} were counted, but there was time for more")
 
 
 def _ended_for_time(run: RunFile) -> bool:
@@ -115,16 +113,14 @@ def check_conclusions(run: RunFile) -> Inconsistencies:
 
 def _differing(name: str, expected: Sequence[Any], found: Sequence[Any]) -> Inconsistencies:
     if len(expected) != len(found):
-        yield Inconsistency(
-            "wrong", name, f"{len(found)} of them, the samples give {len(expected)}"
-        )
+        yield wrong(name, f"{len(found)} of them, the samples give {len(expected)}")
     for number, (should, does) in enumerate(zip(expected, found, strict=False)):
         if should == does:
             continue
         row = ", ".join(str(getattr(does, key, "")) for key in ("scenario", "contrast", "metric"))
         for path, a, b in _leaves(msgspec.to_builtins(should), msgspec.to_builtins(does), ""):
             place = f"{name}[{number}]{path} ({row})"
-            yield Inconsistency("wrong", place, f"{b!r} in the file, the samples give {a!r}")
+            yield wrong(place, f"{b!r} in the file, the samples give {a!r}")
 
 
 def _leaves(should: Any, does: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
@@ -133,11 +129,7 @@ def _leaves(should: Any, does: Any, path: str) -> Iterator[tuple[str, Any, Any]]
         for key in should:
             yield from _leaves(should[key], does.get(key), f"{path}.{key}")
     elif isinstance(should, float) and isinstance(does, float | int):
-        if not _close(should, does):
+        if not math.isclose(should, does, rel_tol=RELATIVE, abs_tol=ABSOLUTE):
             yield path, should, does
     elif should != does:
         yield path, should, does
-
-
-def _close(a: float, b: float) -> bool:
-    return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE)

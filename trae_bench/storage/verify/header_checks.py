@@ -11,7 +11,7 @@ from trae_bench.model.run import Header, RunFile
 from trae_bench.stats.decision import RULES
 from trae_bench.storage.bounds import MAX_MATCHES, MAX_PLANNED, MAX_WILDCARDS
 from trae_bench.storage.seal import seal_fits
-from trae_bench.storage.verify.inconsistency import Inconsistencies, Inconsistency, Severity
+from trae_bench.storage.verify.inconsistency import Inconsistencies, odd, wrong
 
 FIRST_DAY = datetime(2025, 1, 1, tzinfo=UTC)
 CLOCKS_DIFFER = timedelta(days=1)
@@ -20,9 +20,9 @@ WILDCARDS = frozenset("*?[")
 
 def check_seal(run: RunFile) -> Inconsistencies:
     if not run.seal:
-        yield Inconsistency("wrong", "seal", "missing: not written by trae-bench, or removed")
+        yield wrong("seal", "missing: not written by trae-bench, or removed")
     elif not seal_fits(run):
-        yield Inconsistency("wrong", "seal", "does not match: something was changed after the run")
+        yield wrong("seal", "does not match: something was changed after the run")
 
 
 def check_dates(run: RunFile, today: datetime) -> Inconsistencies:
@@ -32,14 +32,14 @@ def check_dates(run: RunFile, today: datetime) -> Inconsistencies:
     for place, text in parts:
         date = _date(text)
         if date is None:
-            yield Inconsistency("wrong", place, f"{text!r} is not a time with a time zone")
+            yield wrong(place, f"{text!r} is not a time with a time zone")
         elif date > today + CLOCKS_DIFFER:
-            yield Inconsistency("wrong", place, f"{text} is in the future")
+            yield wrong(place, f"{text} is in the future")
         elif date < last:
             # Between two parts a clock may be set back, by hours.
             set_back = last != FIRST_DAY and last - date < CLOCKS_DIFFER
-            severity: Severity = "odd" if set_back else "wrong"
-            yield Inconsistency(severity, place, f"{text} is before {last.isoformat()}")
+            report = odd if set_back else wrong
+            yield report(place, f"{text} is before {last.isoformat()}")
         else:
             last = date
 
@@ -60,32 +60,29 @@ def check_definitions(run: RunFile) -> Inconsistencies:
         place = f"header.metrics[{name!r}]"
         known = METRICS.get(name)
         if known is None:
-            yield Inconsistency("odd", place, "this release has no such metric")
+            yield odd(place, "this release has no such metric")
             continue
         if metric.mode == as_taken[name].mode:
             known = as_taken[name]
         for field in ("name", "unit", "better", "mode", "probe"):
             here, there = getattr(known, field), getattr(metric, field)
             if here != there:
-                yield Inconsistency(
-                    "wrong", place, f"{field} is {there!r}, in this release {here!r}"
-                )
+                yield wrong(place, f"{field} is {there!r}, in this release {here!r}")
         if metric.threshold is not None:
-            problem = f"only effects from {metric.threshold:g} on got a verdict"
-            yield Inconsistency("odd", place, problem)
+            yield odd(place, f"only effects from {metric.threshold:g} on got a verdict")
     for mode in sorted({m.mode for m in run.header.metrics.values()} - run.header.rules.keys()):
-        yield Inconsistency("wrong", "header.rules", f"there is none for {mode} metrics")
+        yield wrong("header.rules", f"there is none for {mode} metrics")
     for mode, rule in run.header.rules.items():
         if rule != RULES[mode]:
             problem = "not the rule of this release, so verdicts cannot be recomputed"
-            yield Inconsistency("wrong", f"header.rules[{mode!r}]", f"{rule.name} is {problem}")
+            yield wrong(f"header.rules[{mode!r}]", f"{rule.name} is {problem}")
 
 
 def check_cells(header: Header) -> Inconsistencies:
     """The cells are those that the rest of the header generates."""
     try:
         if (problem := _too_large(header)) is not None:
-            yield Inconsistency("wrong", "header", f"generates a plan that is too large: {problem}")
+            yield wrong("header", f"generates a plan that is too large: {problem}")
             return
         expected = planned_cells(
             header.scenarios,
@@ -97,15 +94,15 @@ def check_cells(header: Header) -> Inconsistencies:
             suggest=False,
         )
     except UsageError as error:
-        yield Inconsistency("wrong", "header", f"generates no plan: {error}")
+        yield wrong("header", f"generates no plan: {error}")
         return
     if len(expected) != len(header.cells):
         problem = f"{len(header.cells)} cells, the header generates {len(expected)}"
-        yield Inconsistency("wrong", "header.cells", problem)
+        yield wrong("header.cells", problem)
     for number, (cell, planned) in enumerate(zip(header.cells, expected, strict=False)):
         if cell != planned:
             problem = f"is {_described(cell)}, the header generates {_described(planned)}"
-            yield Inconsistency("wrong", f"header.cells[{number}]", problem)
+            yield wrong(f"header.cells[{number}]", problem)
 
 
 def _too_large(header: Header) -> str | None:

@@ -21,3 +21,13 @@ class Inconsistency(Struct, frozen=True):
 
 
 Inconsistencies = Iterator[Inconsistency]
+
+
+def wrong(place: str, problem: str) -> Inconsistency:
+    """Return a contradiction with the rest of the file."""
+    return Inconsistency("wrong", place, problem)
+
+
+def odd(place: str, problem: str) -> Inconsistency:
+    """Return what a reader should know of."""
+    return Inconsistency("odd", place, problem)

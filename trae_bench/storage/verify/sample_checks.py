@@ -15,7 +15,7 @@ from trae_bench.model.run import RunFile
 from trae_bench.model.sample import Sample
 from trae_bench.scenario.measurable import IN_PROCESS_METRICS
 from trae_bench.stats.pairs import CellKey, group_samples, key_of, key_of_sample
-from trae_bench.storage.verify.inconsistency import Inconsistencies, Inconsistency
+from trae_bench.storage.verify.inconsistency import Inconsistencies, odd, wrong
 
 CLOCK_SLACK = 0.005
 """Seconds by which a process may seem to start before the previous one has ended."""
@@ -38,12 +38,10 @@ def check_places(run: RunFile) -> Inconsistencies:
     for number, sample in enumerate(run.samples):
         place, key = f"samples[{number}]", key_of_sample(sample)
         if key not in cells:
-            yield Inconsistency("wrong", place, "is not in the plan")
+            yield wrong(place, "is not in the plan")
             continue
         if (key, sample.pair, sample.side) in seen:
-            yield Inconsistency(
-                "wrong", place, f"pair {sample.pair} has its side {sample.side} twice"
-            )
+            yield wrong(place, f"pair {sample.pair} has its side {sample.side} twice")
         seen.add((key, sample.pair, sample.side))
         cell, pair = cells[key], (key, sample.pair)
         if pair not in first:
@@ -51,10 +49,9 @@ def check_places(run: RunFile) -> Inconsistencies:
         slot = int(sample.side != first[pair])
         arm = (cell.contrast.a if sample.side == "A" else cell.contrast.b).name
         if sample.slot != slot:
-            problem = f"started in slot {sample.slot}, the plan and the seed say {slot}"
-            yield Inconsistency("wrong", place, problem)
+            yield wrong(place, f"started in slot {sample.slot}, the plan and the seed say {slot}")
         if sample.arm != arm:
-            yield Inconsistency("wrong", place, f"is of arm {sample.arm!r}, its side is {arm!r}")
+            yield wrong(place, f"is of arm {sample.arm!r}, its side is {arm!r}")
 
 
 def check_order(run: RunFile) -> Inconsistencies:
@@ -65,28 +62,26 @@ def check_order(run: RunFile) -> Inconsistencies:
         if sample.contrast != NOISE_FLOOR:
             started.add(sample.scenario)
         elif sample.scenario in started:
-            yield Inconsistency(
-                "odd", f"samples[{number}]", "an A/A pair that was taken after other pairs"
-            )
+            yield odd(f"samples[{number}]", "an A/A pair that was taken after other pairs")
     last: dict[CellKey, int] = {}
     for number, sample in enumerate(run.samples):
         key = key_of_sample(sample)
         before = last.setdefault(key, 0)
         if sample.pair < before:
             problem = f"pair {sample.pair} was taken after pair {before} of the same cell"
-            yield Inconsistency("wrong", f"samples[{number}]", problem)
+            yield wrong(f"samples[{number}]", problem)
         last[key] = max(sample.pair, before)
     for key, pairs in group_samples(run.samples).items():
         place = f"pairs of {key.scenario}, {key.contrast} ({key.mode})"
         numbers = sorted(pairs)
         if numbers[0] != 0:
-            yield Inconsistency("wrong", place, f"start with {numbers[0]}")
+            yield wrong(place, f"start with {numbers[0]}")
         for before, after in pairwise(numbers):
             if after != before + 1:
-                yield Inconsistency("wrong", place, f"{before} is followed by {after}")
+                yield wrong(place, f"{before} is followed by {after}")
         for number in numbers:
             if None in pairs[number]:
-                yield Inconsistency("wrong", place, f"{number} has only one side")
+                yield wrong(place, f"{number} has only one side")
 
 
 class _Batch(Struct, frozen=True):
@@ -105,11 +100,11 @@ def check_clock(run: RunFile) -> Inconsistencies:
         place = f"samples[{number}]"
         first, last = samples[0], samples[-1]
         if last.started < first.started:
-            yield Inconsistency("wrong", place, "slot 1 started before slot 0")
+            yield wrong(place, "slot 1 started before slot 0")
         if len(samples) > 1 and first.pid == last.pid and not ran_in_process(first):
-            yield Inconsistency("wrong", place, f"both sides ran in process {first.pid}")
+            yield wrong(place, f"both sides ran in process {first.pid}")
         if len(samples) > 1 and "wall" in first.metrics and last.started >= _end(first):
-            yield Inconsistency("wrong", place, "one side ended before the other started")
+            yield wrong(place, "one side ended before the other started")
         ends = (_end(sample) for sample in samples)
         batches.append(_Batch(number, first.started, max(ends)))
     breaks = len(run.resumed)
@@ -119,7 +114,7 @@ def check_clock(run: RunFile) -> Inconsistencies:
             breaks -= 1
         elif after.start < before.end - CLOCK_SLACK:
             problem = f"started {before.end - after.start:.3g} s before the previous sample ended"
-            yield Inconsistency("wrong", f"samples[{after.number}]", problem)
+            yield wrong(f"samples[{after.number}]", problem)
     yield from _spent(run, batches)
 
 
@@ -153,10 +148,9 @@ def _spent(run: RunFile, batches: Sequence[_Batch]) -> Inconsistencies:
     if not run.resumed:
         minimum = max(minimum, batches[-1].end - batches[0].start)
     if run.elapsed < minimum - CLOCK_SLACK:
-        problem = f"{run.elapsed:.6g} s, but the samples took {minimum:.6g} s"
-        yield Inconsistency("wrong", "elapsed", problem)
+        yield wrong("elapsed", f"{run.elapsed:.6g} s, but the samples took {minimum:.6g} s")
     if min(batch.start for batch in batches) < 0:
-        yield Inconsistency("wrong", "samples", "started before the clock was at 0")
+        yield wrong("samples", "started before the clock was at 0")
 
 
 _DIGEST = re.compile(r"\S+")
@@ -169,17 +163,17 @@ def check_answers(run: RunFile) -> Inconsistencies:
         digests = [_DIGEST.fullmatch(text) for text in (sample.transcript, sample.workspace)]
         if sample.status == "ok":
             if sample.exit_status != 0 and not ran_in_process(sample):
-                yield Inconsistency("wrong", place, f"ok with exit status {sample.exit_status}")
+                yield wrong(place, f"ok with exit status {sample.exit_status}")
             if not all(digests):
-                yield Inconsistency("wrong", place, "ok without a digest of its answer")
+                yield wrong(place, "ok without a digest of its answer")
             if sample.correct != (sample.problem is None):
-                yield Inconsistency("wrong", place, "is correct and has a problem, or neither")
+                yield wrong(place, "is correct and has a problem, or neither")
         elif sample.correct or any(digests):
-            yield Inconsistency("wrong", place, f"{sample.status}, but has a digest of an answer")
+            yield wrong(place, f"{sample.status}, but has a digest of an answer")
         elif sample.problem is None:
-            yield Inconsistency("wrong", place, f"{sample.status}, but has no problem")
+            yield wrong(place, f"{sample.status}, but has no problem")
         if sample.difference and sample.status != "ok":
-            yield Inconsistency("wrong", place, f"{sample.status}, but has a differing answer")
+            yield wrong(place, f"{sample.status}, but has a differing answer")
 
 
 def check_figures(run: RunFile) -> Inconsistencies:
@@ -190,7 +184,7 @@ def check_figures(run: RunFile) -> Inconsistencies:
     max_rss = memory if isinstance(memory, int) and memory > 0 else math.inf
     for number, sample in enumerate(run.samples):
         for problem in _impossible(sample.metrics, max_cores, max_rss):
-            yield Inconsistency("wrong", f"samples[{number}].metrics", problem)
+            yield wrong(f"samples[{number}].metrics", problem)
     for number, samples in _together(run.samples):
         # Both sides of a duet share one core if processes can be pinned.
         if len(samples) < 2 or not run.header.machine.get("cores_usable"):
@@ -200,8 +194,7 @@ def check_figures(run: RunFile) -> Inconsistencies:
         cpu = sum(sample.metrics.get("cpu", 0.0) for sample in samples)
         span = max(map(_end, samples)) - samples[0].started
         if cpu > span * 1.05 + CPU_SLACK:
-            problem = f"{cpu:.4g} s of CPU time in {span:.4g} s on one core"
-            yield Inconsistency("odd", f"samples[{number}]", problem)
+            yield odd(f"samples[{number}]", f"{cpu:.4g} s of CPU time in {span:.4g} s on one core")
 
 
 def _impossible(metrics: Mapping[str, float], cores: int, max_rss: float) -> Iterator[str]:
@@ -246,4 +239,4 @@ def check_copies(run: RunFile) -> Inconsistencies:
             continue
         if (earlier := first.setdefault(wall, number)) != number:
             problem = f"has the same wall time as samples[{earlier}], {wall:.17g} s"
-            yield Inconsistency("wrong", f"samples[{number}].metrics", problem)
+            yield wrong(f"samples[{number}].metrics", problem)

@@ -15,7 +15,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import time
@@ -29,7 +28,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from trae_bench._util.child_output import last_words
+from trae_bench._util.child_output import last_words, output_of
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.launcher_client import Job, LauncherClient
 from trae_bench.subject.install import inventory
@@ -202,17 +201,7 @@ def available() -> Iterator[Installer]:
 
 def _version_of(uv: str) -> str:
     """Return `uv 1.2.3`. Empty if it does not run."""
-    try:
-        done = subprocess.run(
-            [uv, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_VERSION_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return " ".join(done.stdout.decode(errors="replace").split()[:2])
+    return " ".join(output_of(uv, "--version", seconds=_VERSION_SECONDS).split()[:2])
 
 
 def cache_folder() -> Path:
