@@ -22,9 +22,9 @@ MAX_FIT_OPERATIONS = 5_000_000
 """Bound on columns squared times runs of all least-squares fits of a run, about a second. The full
 factorial of ten toggles has 3.2 million. Untrusted files may name any number of toggles."""
 
-MAX_INTERACTION_OPERATIONS = 250_000
-"""Bound on pairs of toggles times contrasts, summed over all metrics of a run, some seconds. The full
-factorial of ten toggles has 46,000 for each metric."""
+MAX_INTERACTION_OPERATIONS = 200_000
+"""Bound on pairs of toggles times contrasts, summed over all metrics of a run: a few seconds. The
+full factorial of ten toggles has 46,000 for each metric."""
 
 Weights = tuple[float, ...]
 """One weight per measured contrast."""
