@@ -22,6 +22,10 @@ MAX_FIT_OPERATIONS = 5_000_000
 """Bound on columns squared times runs of all least-squares fits of a run, about a second. The full
 factorial of ten toggles has 3.2 million. Untrusted files may name any number of toggles."""
 
+MAX_INTERACTION_OPERATIONS = 200_000
+"""Bound on pairs of toggles times contrasts, summed over all metrics of a run: a few seconds. The
+full factorial of ten toggles has 46,000 for each metric."""
+
 Weights = tuple[float, ...]
 """One weight per measured contrast."""
 Pair = tuple[str, str]
@@ -59,12 +63,18 @@ class Fits:
     def __init__(self) -> None:
         self.operations = 0
         """Columns squared times runs, summed over all fits."""
+        self.interactions = 0
+        """Pairs of toggles times contrasts, summed over all metrics."""
         self._weights: dict[tuple[object, ...], EffectWeights | None] = {}
 
     def weights(
         self, contrasts: Sequence[ContrastEstimate], factors: Sequence[str]
     ) -> EffectWeights | None:
-        """None if the contrasts do not allow a fit, or it would exceed `MAX_FIT_OPERATIONS`."""
+        """None if the contrasts do not allow a fit, or it would exceed a limit of the run."""
+        interactions = math.comb(len(factors), 2) * len(contrasts)
+        if self.interactions + interactions > MAX_INTERACTION_OPERATIONS:
+            return None
+        self.interactions += interactions
         key = (tuple(factors), *((contrast.a, contrast.b) for contrast in contrasts))
         if key not in self._weights:
             columns = 1 + math.comb(len(factors) + 1, 2)

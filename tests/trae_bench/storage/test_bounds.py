@@ -135,3 +135,12 @@ def test_all_fits_of_a_run_share_one_limit(monkeypatch: pytest.MonkeyPatch) -> N
     assert fits.operations == 2 * 4**2 * 3
     assert fits.weights(estimates[::-1], factors) is None
     assert fits.operations <= 100
+
+
+def test_all_interactions_of_a_run_share_one_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effect_weights, "MAX_INTERACTION_OPERATIONS", 7)
+    fits, factors = Fits(), ("x", "y")
+    full = [frozenset({"x"}), frozenset({"y"}), frozenset({"x", "y"})]
+    estimates = [ContrastEstimate(frozenset(), on, 0.1, 0.1, 7, 8) for on in full]
+    results = [fits.weights(estimates, factors) for _ in range(3)]
+    assert [weights is not None for weights in results] == [True, True, False]
