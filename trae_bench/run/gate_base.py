@@ -40,7 +40,7 @@ class GateBase(Struct, frozen=True):
         place = _within(self.repository.top, Path(file)) if file.endswith(".toml") else None
         if place is None:
             return None
-        with TemporaryDirectory(prefix="trae-bench-") as scratch:
+        with TemporaryDirectory(prefix="scenario-of-base-") as scratch:
             path = Path(scratch, place)
             self.repository.extract(self.commit, place, Path(scratch))
             if path.is_symlink():

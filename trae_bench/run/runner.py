@@ -186,8 +186,9 @@ def now() -> str:
 def _same_scenarios(journal_file: Path, header: Header) -> dict[str, Scenario]:
     found, base = {}, None
     if header.revisions is not None:
-        commit = header.revisions.base.commit
-        base = GateBase(Repository.around(Path.cwd(), PACKAGE), commit, commit)
+        repository = Repository.around(Path.cwd(), PACKAGE)
+        commit = repository.commit(header.revisions.base.commit)
+        base = GateBase(repository, commit, header.revisions.requested)
     for name, used in header.scenarios.items():
         try:
             scenario = scenario_of(used.requested, base)

@@ -72,6 +72,15 @@ def test_before_the_first_look_nothing_is_known() -> None:
     assert settling_chance(found, Limits(), CPU, 30) is None
 
 
+def test_requested_threshold_leaves_a_gap_that_no_pair_settles() -> None:
+    """A mean between the margin (3 %) and a threshold of 50 % stays inconclusive."""
+    found, _ = comparison(0.1, 0.05)
+    found = msgspec.structs.replace(found, threshold=0.5)
+    metric = msgspec.structs.replace(CPU, threshold=0.5)
+    chance = settling_chance(found, Limits(), metric, 1)
+    assert chance is not None and chance < 0.01
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("mean", "sd"), [(0.0, 0.08), (0.03, 0.08), (0.02, 0.05), (0.1, 0.2)])
 def test_the_chance_is_the_share_of_continuations_that_settle(mean: float, sd: float) -> None:

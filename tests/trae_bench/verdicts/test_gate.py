@@ -817,6 +817,30 @@ def test_broken_head_exits_with_4_and_can_be_resumed(
     assert re.search(r"head was \w{12} when .* is \w{12} with uncommitted changes", error)
 
 
+def test_a_resumed_gate_uses_the_scenario_of_the_base(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git(checkout, "checkout", "--quiet", "main")
+    git(checkout, "add", "--force", "tiny.toml")
+    commit(checkout, "scenario")
+    git(checkout, "checkout", "--quiet", "-B", "work")
+    with (checkout / "tiny.toml").open("a", encoding="utf-8") as file:
+        file.write('[oracle]\nfinal_text = "nothing"\n')
+    code, run = gated(checkout, "no start", "--compare", "main")
+    assert code == 4
+    assert run.header.revisions is not None and run.header.revisions.notes == (
+        "head changes the scenario file tiny.toml; the base's file is used",
+    )
+    capsys.readouterr()
+    journal = runner.journal_of(checkout.parent / "run.json")
+    assert main(["run", "--resume", str(journal)]) == 4
+    assert "it does not start" in capsys.readouterr().out
+    changed = journal.read_text().replace(run.header.revisions.base.commit, "--output=x")
+    journal.write_text(changed)
+    assert main(["run", "--resume", str(journal)]) == 2
+    assert "no commit '--output=x'" in capsys.readouterr().err
+
+
 # -- exports
 
 

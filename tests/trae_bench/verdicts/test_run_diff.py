@@ -279,6 +279,27 @@ def test_constant_counter_is_compared_exactly(name: str, same_kind: bool) -> Non
     assert set(others) == {"equivalent"}
 
 
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.1, "inconclusive"), (1.01, "equivalent"), (1.4, "regression")]
+)
+@pytest.mark.parametrize(("name", "kind"), [("requests", "counter"), ("peak_rss", "memory")])
+def test_requested_threshold_does_not_widen_equivalence(
+    name: str, kind: str, factor: float, verdict: str
+) -> None:
+    base, head = (
+        with_header(
+            run,
+            metrics={
+                key: replace(metric, threshold=0.3) for key, metric in run.header.metrics.items()
+            },
+        )
+        for run in (honest(day="1", noise=0.002), honest(day="2", noise=0.002))
+    )
+    base, head = changed(base, name, 100), changed(head, name, 100 * factor)
+    found = compare_runs(base, head)
+    assert {change.verdict for change in rows(found, kind, metric=name)} == {verdict}
+
+
 def _renamed(run: RunFile, old: str, new: str) -> RunFile:
     text = msgspec.json.encode(run).decode().replace(f'"{old}"', f'"{new}"')
     return with_header(
