@@ -188,7 +188,7 @@ def _cells(line: Line) -> tuple[str, ...]:
         f"{bias.sd:.1f} ms",
         "-" if math.isnan(line.pair_sd) else f"{line.pair_sd:.1%}",
         *(f"{line.found[size]:.0%}" if size in line.found else "-" for size in SIZES),
-        line.reliability,
+        line.standing,
     )
 
 

@@ -17,6 +17,7 @@ Box and Hunter, The 2^(k-p) fractional factorial designs, Technometrics 3 (1961)
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations, product
+from typing import NamedTuple
 
 from trae_bench.errors import UsageError
 from trae_bench.model.experiment import Arm, Contrast
@@ -36,8 +37,7 @@ def contrasts(
     `varied` are the factors of the design, and `baseline` is the toggle vector with all of them
     off. Raises `UsageError` for an unknown design.
     """
-    if design not in DESIGNS:
-        raise UsageError(f"no design {design!r}. Known: {', '.join(DESIGNS)}.")
+    contrasts_of = _known(design).contrasts
     if not varied:
         return []
 
@@ -46,7 +46,7 @@ def contrasts(
 
     none = arm(())
     found = [Contrast(NOISE_FLOOR, none, none)]
-    for name, a, b in DESIGNS[design](tuple(varied)):
+    for name, a, b in contrasts_of(tuple(varied)):
         found.append(Contrast(name, arm(a), arm(b)))
     return found
 
@@ -56,9 +56,7 @@ def count_contrasts(varied: int, design: str) -> int:
 
     Raises `UsageError` for an unknown design.
     """
-    if design not in _SIZES:
-        raise UsageError(f"no design {design!r}. Known: {', '.join(_SIZES)}.")
-    return 1 + _SIZES[design](varied)
+    return 1 + _known(design).size(varied)
 
 
 def is_fixed(design: str) -> bool:
@@ -67,12 +65,18 @@ def is_fixed(design: str) -> bool:
     The effects of a two-level design combine all its runs. A single run has no verdict, and a run
     with optional stopping would bias the effects.
     """
-    return design in _FIXED
+    return design in DESIGNS and DESIGNS[design].fixed
+
+
+def _known(design: str) -> "_Design":
+    if design not in DESIGNS:
+        raise UsageError(f"no design {design!r}. Known: {', '.join(DESIGNS)}.")
+    return DESIGNS[design]
 
 
 _ContrastSpec = tuple[str, tuple[str, ...], tuple[str, ...]]
 """Name of a contrast, toggles on in A, toggles on in B."""
-_Design = Callable[[tuple[str, ...]], list[_ContrastSpec]]
+_Contrasts = Callable[[tuple[str, ...]], list[_ContrastSpec]]
 """Maps the factors to the contrasts."""
 
 
@@ -94,7 +98,7 @@ def _both(factors: tuple[str, ...]) -> list[_ContrastSpec]:
     return [*_add_one(factors), *_remove_one(factors), ("all", (), factors)]
 
 
-def _runs(vectors: Callable[[int], list[Vector]]) -> _Design:
+def _runs(vectors: Callable[[int], list[Vector]]) -> _Contrasts:
     def design(factors: tuple[str, ...]) -> list[_ContrastSpec]:
         runs = dict.fromkeys(enabled(vector, factors) for vector in vectors(len(factors)))
         runs.setdefault(factors)
@@ -164,20 +168,19 @@ def enabled(vector: Vector, factors: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for on, name in zip(vector, factors, strict=True) if on)
 
 
+class _Design(NamedTuple):
+    contrasts: _Contrasts
+    size: Callable[[int], int]
+    """Upper bound of the contrasts of k factors, without A/A."""
+    fixed: bool = False
+    """See `is_fixed`."""
+
+
 DESIGNS: dict[str, _Design] = {
-    "add-one": _add_one,
-    "remove-one": _remove_one,
-    "both": _both,
-    "fraction": _runs(fraction),
-    "factorial": _runs(factorial),
-    "full": _runs(full),
+    "add-one": _Design(_add_one, lambda k: k),
+    "remove-one": _Design(_remove_one, lambda k: k),
+    "both": _Design(_both, lambda k: 2 * k + 1),
+    "fraction": _Design(_runs(fraction), lambda k: 2 ** (k - len(generators(k))), fixed=True),
+    "factorial": _Design(_runs(factorial), lambda k: 2 ** (k if k < 5 else k - 1), fixed=True),
+    "full": _Design(_runs(full), lambda k: 2**k, fixed=True),
 }
-_SIZES: dict[str, Callable[[int], int]] = {
-    "add-one": lambda k: k,
-    "remove-one": lambda k: k,
-    "both": lambda k: 2 * k + 1,
-    "fraction": lambda k: 2 ** (k - len(generators(k))),
-    "factorial": lambda k: 2 ** (k if k < 5 else k - 1),
-    "full": lambda k: 2**k,
-}
-_FIXED = frozenset({"fraction", "factorial", "full"})
