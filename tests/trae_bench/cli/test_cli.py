@@ -40,11 +40,12 @@ from trae_bench.storage import run_file as store
 from trae_bench.storage import seal
 
 ROOT = Path(__file__).resolve().parents[3]
+
 # -- light imports
 
 
-def modules_of(*args: str) -> set[str]:
-    """Modules imported by a command in a fresh interpreter."""
+def imported_modules(*args: str) -> set[str]:
+    """Return the modules that a command imports in a new interpreter."""
     script = (
         "import sys\nfrom trae_bench.cli import main\n"
         f"code = main({list(args)!r})\n"
@@ -56,7 +57,7 @@ def modules_of(*args: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-HEAVY = {
+SLOW_MODULES = {
     "asyncio",
     "httpx",
     "httpcore",
@@ -72,31 +73,31 @@ HEAVY = {
 }
 
 
-def heavy(modules: set[str]) -> set[str]:
+def slow_modules(modules: set[str]) -> set[str]:
     agent_modules = {
         name
         for name in modules
         if name.startswith("agent_core.") and name not in ("agent_core.toggles",)
     }
-    return (modules & HEAVY) | agent_modules
+    return (modules & SLOW_MODULES) | agent_modules
 
 
 @pytest.mark.parametrize("args", [("--help",), ("run", "--help")])
 def test_help_imports_few_modules(args: tuple[str, ...]) -> None:
-    modules = modules_of(*args)
-    assert not heavy(modules)
+    modules = imported_modules(*args)
+    assert not slow_modules(modules)
     assert "msgspec" not in modules
     assert len(modules) < 170
 
 
-def test_version_imports_no_heavy_module() -> None:
-    assert not heavy(modules_of("--version"))
+def test_version_imports_no_slow_module() -> None:
+    assert not slow_modules(imported_modules("--version"))
 
 
 @pytest.mark.parametrize("what", [("scenarios",), ("toggles",), ("metrics",), ()])
 def test_list_imports_few_modules(what: tuple[str, ...]) -> None:
-    modules = modules_of("list", *what)
-    assert not heavy(modules)
+    modules = imported_modules("list", *what)
+    assert not slow_modules(modules)
     assert len(modules) < 230
 
 
@@ -246,11 +247,11 @@ def test_metric_option_replaces_the_metrics_of_a_scenario(
 
 
 class ScriptedBench(Bench):
-    """Runs no process; `answer` returns the result of each trial."""
+    """A bench without processes. `answer` returns the result of each trial."""
 
     def __init__(self, answer: Any) -> None:
-        self.said: list[str] = []
-        super().__init__(self.said.append)
+        self.messages: list[str] = []
+        super().__init__(self.messages.append)
         self.scripted = ScriptedExecutor(answer)
 
     @contextmanager
@@ -300,13 +301,13 @@ def test_journal_and_run_file_hold_the_same_samples(tiny: Path) -> None:
     jsonschema.validate(json.loads(out.read_text()), store.schema())
 
 
-def uneven(trial: Trial) -> Mapping[str, float]:
-    """Even A/A pairs differ by 20 %."""
+def biased(trial: Trial) -> Mapping[str, float]:
+    """Return values that differ by 20 % in all pairs, including A/A pairs."""
     return {"cpu": 1.2 if trial.side == "B" else 1.0, "wall": 1.0}
 
 
-def test_biased_a_a_pairs_exit_with_4(tiny: Path) -> None:
-    result = runner.start(wish(), Path("r.json"), force=False, bench=ScriptedBench(uneven))
+def test_biased_aa_pairs_exit_with_4(tiny: Path) -> None:
+    result = runner.start(wish(), Path("r.json"), force=False, bench=ScriptedBench(biased))
     assert isinstance(result.error, CannotMeasure)
     assert result.error.exit_code == 4
     assert "cpu: in 8 A/A pairs B is +20.0 % off A" in str(result.error)
@@ -316,7 +317,7 @@ def test_biased_a_a_pairs_exit_with_4(tiny: Path) -> None:
     assert verdicts["cpu"] == "not measured"
 
 
-# -- designs
+# -- file names and output
 
 
 def test_file_names_with_invalid_utf8_or_control_characters(
@@ -358,6 +359,9 @@ def test_a_report_on_stdout_is_the_only_output_there(
     out, err = capsys.readouterr()
     assert out == markdown.comment(store.read_run(Path("r.json")))
     assert "Run file: r.json" in err
+
+
+# -- designs
 
 
 @pytest.fixture
@@ -409,26 +413,26 @@ def test_a_factorial_run_has_a_fixed_number_of_pairs(
     assert found["found"][0]["whole"]["measured"]["log_ratio"] == pytest.approx(math.log(0.8))
 
 
-@pytest.mark.parametrize("asked", ["tiny.toml", "/elsewhere/tiny.toml", "bugfix", "gone"])
+@pytest.mark.parametrize("requested", ["tiny.toml", "/elsewhere/tiny.toml", "bugfix", "gone"])
 def test_a_stored_run_cannot_choose_a_scenario_file(
-    asked: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+    requested: str, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An oracle runs a command, so an untrusted run file could run any command."""
     result = runner.start(wish(pairs=3), Path("r.json"), force=False, bench=ScriptedBench(fine))
-    used = {"tiny": ScenarioUsed(asked, "0" * 64, ("cpu",), (), {})}
+    used = {"tiny": ScenarioUsed(requested, "0" * 64, ("cpu",), (), {})}
     header = msgspec.structs.replace(result.run.header, scenarios=used)
     run = msgspec.structs.replace(result.run, header=header)
     store.write_run(Path("stored.json"), seal.sealed(run), force=True)
     assert main(["run", "--compare", "stored.json", "--dry-run"]) == 2
-    assert f"'{asked}' does not ship" in capsys.readouterr().err
+    assert f"'{requested}' does not ship" in capsys.readouterr().err
     assert main(["run", "tiny.toml", "--compare", "stored.json", "--dry-run"]) == 0
-    # The error comes before the first pair.
+    # The check runs before the first pair.
     assert main(["run", "cli-help", "--compare", "stored.json"]) == 2
     assert "the stored run has tiny" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["--help", "-x", "--dry-run", "-"])
-def test_a_base_that_looks_like_an_option_is_refused(
+def test_base_that_looks_like_an_option_is_refused(
     value: str, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", "tiny.toml", f"--compare={value}"]) == 2
@@ -460,7 +464,7 @@ def test_effects_of_an_invalid_run_file(tiny: Path, capsys: pytest.CaptureFixtur
     assert "not a valid run file" in capsys.readouterr().err
 
 
-def test_the_default_run_file_is_in_its_own_folder(tiny: Path) -> None:
+def test_default_run_file_is_in_the_results_folder(tiny: Path) -> None:
     result = runner.start(wish(pairs=1), None, force=False, bench=ScriptedBench(fine))
     assert result.run_file.parent == Path("trae-bench-results")
     assert result.run_file.name.endswith("-quick.json")
@@ -513,7 +517,7 @@ def test_an_error_during_a_run_keeps_the_samples(tiny: Path) -> None:
 
 
 def interrupted(tiny: Path, after: int) -> Path:
-    """The journal of a run that was interrupted after this many batches."""
+    """Return the journal of a run that was interrupted after that many batches."""
 
     def answer(trial: Trial) -> Mapping[str, float]:
         if len(bench.scripted.batches) > after:
@@ -549,7 +553,7 @@ def test_a_run_of_a_changed_scenario_is_not_resumed(tiny: Path) -> None:
     assert journal.read_bytes() == before
 
 
-def test_a_run_of_another_machine_commit_or_package_is_not_resumed(tiny: Path) -> None:
+def test_run_from_another_machine_or_version_is_not_resumed(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     head, *rest = journal.read_text().splitlines(keepends=True)
     for kind, name in (("machine", "cpu"), ("code", "commit"), ("versions", "msgspec")):
@@ -601,7 +605,7 @@ def test_a_resumed_run_does_not_overwrite_the_file_of_another_run(tiny: Path) ->
         runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
-def test_a_run_that_exceeded_its_budget_resumes_with_a_longer_one(tiny: Path) -> None:
+def test_run_out_of_budget_resumes_with_a_longer_budget(tiny: Path) -> None:
     short = wish(pairs=3, budget=1e-9)
     spent = runner.start(short, Path("r.json"), force=False, bench=ScriptedBench(fine))
     assert spent.run.stopped == "budget"
@@ -612,13 +616,13 @@ def test_a_run_that_exceeded_its_budget_resumes_with_a_longer_one(tiny: Path) ->
     assert more.run.header.limits.budget == 1e9
 
 
-def test_a_scenario_that_does_not_exercise_the_toggle_is_left_out(tiny: Path) -> None:
+def test_scenario_that_does_not_exercise_the_toggle_is_omitted(tiny: Path) -> None:
     bench = ScriptedBench(fine)
-    asked = wish(scenarios=("tiny.toml", "fan-out"), toggles=("batched_trajectory",), pairs=1)
-    result = runner.start(asked, Path("r.json"), force=False, bench=bench)
+    request = wish(scenarios=("tiny.toml", "fan-out"), toggles=("batched_trajectory",), pairs=1)
+    result = runner.start(request, Path("r.json"), force=False, bench=bench)
     assert result.run.header.scenarios.keys() == {"tiny"}
-    (said,) = bench.said
-    assert said.startswith("left out: fan-out does not exercise batched_trajectory, only ")
+    (message,) = bench.messages
+    assert message.startswith("left out: fan-out does not exercise batched_trajectory, only ")
 
 
 def test_resume_refuses_a_file_that_is_not_a_journal(tiny: Path) -> None:
@@ -630,16 +634,16 @@ def test_resume_refuses_a_file_that_is_not_a_journal(tiny: Path) -> None:
 
 
 def test_a_second_run_waits_and_then_fails(tmp_path: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     place = tmp_path / "lock"
-    with HostLock(said.append, place=place):
-        second = HostLock(said.append, place=place, timeout=0.0)
+    with HostLock(messages.append, place=place):
+        second = HostLock(messages.append, place=place, timeout=0.0)
         with pytest.raises(CannotMeasure, match=f"process {os.getpid()}"), second:
             pass
-    assert len(said) == 1
-    assert "waiting" in said[0]
-    with HostLock(said.append, place=place):
-        assert len(said) == 1
+    assert len(messages) == 1
+    assert "waiting" in messages[0]
+    with HostLock(messages.append, place=place):
+        assert len(messages) == 1
 
 
 def test_a_lock_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
@@ -673,7 +677,7 @@ def test_a_lock_on_a_full_disk_still_locks(tmp_path: Path, monkeypatch: pytest.M
             pass
 
 
-# -- real runs, in fresh processes
+# -- real runs in new processes
 
 
 def bench_process(*args: str, cwd: Path | None = None) -> "subprocess.Popen[str]":
@@ -692,7 +696,7 @@ def lines_of(path: Path) -> int:
 
 
 def children_of(pid: int) -> list[int]:
-    """All descendant processes, from /proc."""
+    """Return all descendant processes, from /proc."""
     try:
         direct = [
             int(child)
@@ -701,19 +705,20 @@ def children_of(pid: int) -> list[int]:
         ]
     except (FileNotFoundError, ProcessLookupError):
         return []
-    return direct + [below for child in direct for below in children_of(child)]
+    return direct + [pid for child in direct for pid in children_of(child)]
 
 
-def gone(pids: list[int], patience: float = 10.0) -> bool:
-    end = time.monotonic() + patience
-    while any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in pids):
+def have_exited(pids: list[int], timeout: float = 10.0) -> bool:
+    """Wait until all processes have exited. Return False after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while any(Path(f"/proc/{pid}/cmdline").exists() and is_alive(pid) for pid in pids):
         if time.monotonic() > end:
             return False
         time.sleep(0.02)
     return True
 
 
-def alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -725,16 +730,16 @@ def alive(pid: int) -> bool:
 def test_a_killed_run_can_be_resumed(tiny: Path, number: signal.Signals) -> None:
     needs(number)
     journal = Path("r.journal.jsonl")
-    asked = ("run", "tiny.toml", "--metric", "wall", "--pairs", "1", "--out", "r.json")
-    with bench_process(*asked) as process:
+    options = ("run", "tiny.toml", "--metric", "wall", "--pairs", "1", "--out", "r.json")
+    with bench_process(*options) as process:
         while lines_of(journal) < 2 and process.poll() is None:
             time.sleep(0.02)
-        below = children_of(process.pid)
+        children = children_of(process.pid)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
 
-    assert below
-    assert gone(below)
+    assert children
+    assert have_exited(children)
     assert "Traceback" not in err
     if number == signal.SIGKILL:
         assert not Path("r.json").exists()

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from tests.trae_bench.cli.test_cli import heavy, modules_of
+from tests.trae_bench.cli.test_cli import imported_modules, slow_modules
 from tests.trae_bench.fakes import TINY
 from tests.trae_bench.runs import AGAIN, Machine, gate, honest
 from trae_bench.cli import main
@@ -549,4 +549,4 @@ def test_an_export_is_written_completely_or_not_at_all(
 
 @pytest.mark.parametrize("name", ["verify", "export", "report"])
 def test_help_imports_little(name: str) -> None:
-    assert not heavy(modules_of(name, "--help"))
+    assert not slow_modules(imported_modules(name, "--help"))
