@@ -236,7 +236,7 @@ def test_a_row_without_figures_has_none() -> None:
 
 
 @pytest.mark.parametrize("made", [run, undecided, differing])
-def test_the_counts_are_those_of_the_cases(made: object) -> None:
+def test_junit_counts_match_the_cases(made: object) -> None:
     assert callable(made)
     root = ElementTree.fromstring(junit(made()))
     outcomes = [outcome for found in cases(made()).values() for outcome in found]
