@@ -181,13 +181,13 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
     assert "Examples:" in capsys.readouterr().out
 
 
-def test_a_toml_error_names_file_and_line(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_toml_error_names_file_and_line(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.write_text("name = [")
     assert main(["run", "tiny.toml"]) == 2
     assert "tiny.toml:1:" in capsys.readouterr().err
 
 
-def test_an_unknown_toggle_in_a_scenario_is_reported_with_its_line(
+def test_unknown_toggle_in_a_scenario_is_reported_with_its_line(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny.write_text(TINY.replace("batched_trajectory", "batched_trajectories"))
@@ -341,7 +341,7 @@ def test_file_names_with_invalid_utf8_or_control_characters(
         assert "::error::" not in printed
 
 
-def test_a_command_line_with_invalid_utf8_is_stored(
+def test_command_line_with_invalid_utf8_is_stored(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "Bench", lambda *_, **__: ScriptedBench(fine))
@@ -351,7 +351,7 @@ def test_a_command_line_with_invalid_utf8_is_stored(
     assert store.read_run(Path(name)).header.command.endswith("'\\udcff.json'")
 
 
-def test_a_report_on_stdout_is_the_only_output_there(
+def test_report_on_stdout_is_the_only_output_there(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "Bench", lambda *_, **__: ScriptedBench(fine))
@@ -384,7 +384,7 @@ def test_designs_and_profiles_match_the_model() -> None:
     assert tuple(presets.PROFILES) == PROFILES
 
 
-def test_a_factorial_run_has_a_fixed_number_of_pairs(
+def test_factorial_run_has_a_fixed_number_of_pairs(
     two: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     factorial = wish(scenarios=("two.toml",), design="factorial")
@@ -414,7 +414,7 @@ def test_a_factorial_run_has_a_fixed_number_of_pairs(
 
 
 @pytest.mark.parametrize("requested", ["tiny.toml", "/elsewhere/tiny.toml", "bugfix", "gone"])
-def test_a_stored_run_cannot_choose_a_scenario_file(
+def test_stored_run_cannot_choose_a_scenario_file(
     requested: str, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An oracle runs a command, so an untrusted run file could run any command."""
@@ -439,7 +439,7 @@ def test_base_that_looks_like_an_option_is_refused(
     assert f"--compare={value}: a commit" in capsys.readouterr().err
 
 
-def test_a_resumed_run_keeps_its_design(two: Path) -> None:
+def test_resumed_run_keeps_its_design(two: Path) -> None:
     factorial = wish(scenarios=("two.toml",), design="factorial", pairs=4)
     first = ScriptedBench(of_two)
     whole = runner.start(factorial, Path("r.json"), force=False, bench=first)
@@ -471,7 +471,7 @@ def test_default_run_file_is_in_the_results_folder(tiny: Path) -> None:
     assert result.run_file.exists()
 
 
-def test_a_run_file_is_overwritten_only_with_force(tiny: Path) -> None:
+def test_run_file_is_overwritten_only_with_force(tiny: Path) -> None:
     out = tiny.parent / "r.json"
     out.write_text("mine")
     with pytest.raises(UsageError, match="--force"):
@@ -481,7 +481,7 @@ def test_a_run_file_is_overwritten_only_with_force(tiny: Path) -> None:
     assert store.read_run(out).samples
 
 
-def test_a_journal_is_overwritten_only_with_force(tiny: Path) -> None:
+def test_journal_is_overwritten_only_with_force(tiny: Path) -> None:
     runner.start(wish(pairs=1), Path("r.json"), force=False, bench=ScriptedBench(fine))
     Path("r.json").unlink()
     with pytest.raises(UsageError, match="--resume"):
@@ -501,7 +501,7 @@ def test_failed_trials_exit_with_4_and_different_answers_with_5(tiny: Path) -> N
     assert store.read_run(out).comparisons[0].pairs.answers_differ == 2
 
 
-def test_an_error_during_a_run_keeps_the_samples(tiny: Path) -> None:
+def test_error_during_a_run_keeps_the_samples(tiny: Path) -> None:
     def answer(trial: Trial) -> Mapping[str, float]:
         if len(bench.scripted.batches) > 4:
             raise CannotMeasure("the provider died")
@@ -532,7 +532,7 @@ def interrupted(tiny: Path, after: int) -> Path:
 
 
 @pytest.mark.parametrize("after", range(0, 22, 3))
-def test_a_resumed_run_is_complete(tiny: Path, after: int) -> None:
+def test_resumed_run_is_complete(tiny: Path, after: int) -> None:
     journal = interrupted(tiny, after)
     bench = ScriptedBench(fine)
     result = runner.resume(journal, wish(), None, bench=bench)
@@ -544,7 +544,7 @@ def test_a_resumed_run_is_complete(tiny: Path, after: int) -> None:
     assert len(store.read_run(Path("r.json")).resumed) == 1
 
 
-def test_a_run_of_a_changed_scenario_is_not_resumed(tiny: Path) -> None:
+def test_run_of_a_changed_scenario_is_not_resumed(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     tiny.write_text(TINY.replace("Say that", "Whisper that"))
     before = journal.read_bytes()
@@ -564,10 +564,8 @@ def test_run_from_another_machine_or_version_is_not_resumed(tiny: Path) -> None:
             runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
-def test_an_edit_of_the_working_tree_is_not_resumed(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also at the same commit; a journal of an earlier release has no digest to compare."""
+def test_edited_working_tree_is_not_resumed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resume compares a digest of the files. A journal of an earlier release has none."""
     journal = interrupted(tiny, 3)
     state = {**code_version.code_state(), "tree": "another"}
     with monkeypatch.context() as patch, pytest.raises(UsageError, match="files of agent_core"):
@@ -580,7 +578,7 @@ def test_an_edit_of_the_working_tree_is_not_resumed(
     assert runner.resume(journal, wish(), None, bench=ScriptedBench(fine)).run.stopped == "done"
 
 
-def test_an_edit_during_a_run_is_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edit_during_a_run_is_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states = iter([{"tree": "before"}, {"tree": "after"}])
     monkeypatch.setattr(code_version, "code_state", lambda: next(states))
     bench = ScriptedBench(fine)
@@ -590,7 +588,7 @@ def test_an_edit_during_a_run_is_reported(tiny: Path, monkeypatch: pytest.Monkey
     assert any("changed during this run" in sentence for sentence in sentences)
 
 
-def test_a_run_with_an_unknown_metric_is_not_resumed(tiny: Path) -> None:
+def test_run_with_an_unknown_metric_is_not_resumed(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     head, *rest = journal.read_text().splitlines(keepends=True)
     journal.write_text(head.replace('"cpu"', '"heat"') + "".join(rest))
@@ -598,7 +596,7 @@ def test_a_run_with_an_unknown_metric_is_not_resumed(tiny: Path) -> None:
         runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
-def test_a_resumed_run_does_not_overwrite_the_file_of_another_run(tiny: Path) -> None:
+def test_resumed_run_does_not_overwrite_the_file_of_another_run(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     Path("r.json").write_text("{}")
     with pytest.raises(UsageError, match="of another run"):
@@ -633,7 +631,7 @@ def test_resume_refuses_a_file_that_is_not_a_journal(tiny: Path) -> None:
 # -- the lock
 
 
-def test_a_second_run_waits_and_then_fails(tmp_path: Path) -> None:
+def test_second_run_waits_and_then_fails(tmp_path: Path) -> None:
     messages: list[str] = []
     place = tmp_path / "lock"
     with HostLock(messages.append, place=place):
@@ -646,7 +644,7 @@ def test_a_second_run_waits_and_then_fails(tmp_path: Path) -> None:
         assert len(messages) == 1
 
 
-def test_a_lock_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
+def test_lock_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "elsewhere")
     for place in (tmp_path, link):
@@ -655,14 +653,14 @@ def test_a_lock_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_lock_that_cannot_be_created_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+def test_lock_that_cannot_be_created_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     place = tmp_path / "nowhere" / "lock"
     remedy = "No such file or directory; name another file with TRAE_BENCH_LOCK"
     with pytest.raises(CannotMeasure, match=remedy), HostLock(print, place=place):
         pass
 
 
-def test_a_lock_on_a_full_disk_still_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_on_a_full_disk_still_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
@@ -727,7 +725,7 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_can_be_resumed(tiny: Path, number: signal.Signals) -> None:
+def test_killed_run_can_be_resumed(tiny: Path, number: signal.Signals) -> None:
     needs(number)
     journal = Path("r.journal.jsonl")
     options = ("run", "tiny.toml", "--metric", "wall", "--pairs", "1", "--out", "r.json")
@@ -777,9 +775,7 @@ def test_a_killed_run_can_be_resumed(tiny: Path, number: signal.Signals) -> None
         ("run nosuch 2>/dev/full", 2),
     ],
 )
-def test_an_unwritable_stream_does_not_exit_with_1(
-    redirected: str, code: int, tmp_path: Path
-) -> None:
+def test_unwritable_stream_does_not_exit_with_1(redirected: str, code: int, tmp_path: Path) -> None:
     """Exit code 1 means a regression."""
     (tmp_path / "bad.json").write_text("{")
     good = shlex.quote(str(ROOT / "results/quick.json"))
@@ -797,7 +793,7 @@ def test_an_unwritable_stream_does_not_exit_with_1(
     assert "Traceback" not in shell.stderr
 
 
-def test_an_unexpected_error_exits_with_4(
+def test_unexpected_error_exits_with_4(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(path: Path) -> None:
@@ -811,7 +807,7 @@ def test_an_unexpected_error_exits_with_4(
     assert "\x1b" not in err
 
 
-def test_a_signal_before_the_command_exits_with_130(tiny: Path) -> None:
+def test_signal_before_the_command_exits_with_130(tiny: Path) -> None:
     signal_itself = (
         "import os, signal, sys; from trae_bench.cli import main, cli; "
         "cli.commands['list'].callback = lambda **_: os.kill(os.getpid(), signal.SIGTERM); "
@@ -821,7 +817,7 @@ def test_a_signal_before_the_command_exits_with_130(tiny: Path) -> None:
     assert ended.returncode == 130
 
 
-def test_a_closed_output_pipe_prints_no_traceback(tiny: Path) -> None:
+def test_closed_output_pipe_prints_no_traceback(tiny: Path) -> None:
     with bench_process("list") as process:
         assert process.stdout is not None
         process.stdout.close()
