@@ -207,7 +207,7 @@ def test_every_control_is_reachable_by_keyboard(open_page: Open) -> None:
 
 
 @pytest.mark.parametrize("width", [320, 768, 1024, 1280, 1920])
-def test_the_page_is_no_wider_than_the_screen(open_page: Open, width: int) -> None:
+def test_page_fits_the_screen_width(open_page: Open, width: int) -> None:
     tab = open_page(viewport={"width": width, "height": 700})
     tab.page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,4 +1,4 @@
-"""What tests of runs begin with."""
+"""Fixtures for tests that start runs."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from trae_bench.execution.host_lock import LOCK_VARIABLE
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A scenario in a folder of its own, which is the current one; and a lock of its own."""
+    """A scenario in a temporary current folder, with a separate lock file."""
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     monkeypatch.chdir(tmp_path)

@@ -47,22 +47,22 @@ def plan(toggles: Sequence[str] = TOGGLES, scenario: str = "work") -> tuple[Cell
 
 
 def plan_of(design: str, toggles: Sequence[str] = TOGGLES) -> tuple[Cell, ...]:
-    """Cells of CPU time for all contrasts of a design."""
+    """Return cells of CPU time for all contrasts of a design."""
     planned = contrasts(toggles, dict.fromkeys(toggles, False), design)
     return tuple(cells("work", ("cpu",), planned, METRICS))
 
 
 def used(cells: Sequence[Cell]) -> dict[str, ScenarioUsed]:
-    """What these cells are generated from."""
+    """Return the scenarios that generate these cells."""
     return {
-        name: scenario_used(name, [one for one in cells if one.scenario == name])
-        for name in dict.fromkeys(one.scenario for one in cells)
+        name: scenario_used(name, [cell for cell in cells if cell.scenario == name])
+        for name in dict.fromkeys(cell.scenario for cell in cells)
     }
 
 
 def scenario_used(name: str, cells: Sequence[Cell] = ()) -> ScenarioUsed:
-    metrics = tuple(dict.fromkeys(metric for one in cells for metric in one.metrics))
-    arms = [arm for one in cells for arm in (one.contrast.a, one.contrast.b)]
+    metrics = tuple(dict.fromkeys(metric for cell in cells for metric in cell.metrics))
+    arms = [arm for cell in cells for arm in (cell.contrast.a, cell.contrast.b)]
     toggles = arms[0].toggles if arms else {}
     if heads := [arm for arm in arms if arm.name == HEAD]:
         return ScenarioUsed(name, "0" * 64, metrics, (), toggles, heads[0].toggles)
@@ -73,10 +73,10 @@ def scenario_used(name: str, cells: Sequence[Cell] = ()) -> ScenarioUsed:
 
 
 def header(cells: tuple[Cell, ...], **changes: Any) -> Header:
-    """A header that generates these cells."""
+    """Return a header that generates these cells."""
     scenarios = used(cells)
     if changes.get("noise_pairs") == 0:
-        cells = tuple(one for one in cells if one.contrast.name != NOISE_FLOOR)
+        cells = tuple(cell for cell in cells if cell.contrast.name != NOISE_FLOOR)
     plain = Header(
         format=FORMAT,
         version=VERSION,
@@ -166,7 +166,7 @@ def honest(
     resumed: tuple[Resumed, ...] = (),
     **changes: Any,
 ) -> RunFile:
-    """A sealed run as the runner writes it; each `day` has different noise."""
+    """Return a sealed, consistent run. Each `day` has different noise."""
     head = header(plan(toggles) if cells is None else cells, **changes)
     machine = Machine(noise, lost, day, effects)
     session = Scheduler(
@@ -182,8 +182,8 @@ def honest(
     return sealed(conclude(head, ending, resumed))
 
 
-def worked_out(run: RunFile, samples: Sequence[Sample], **changes: Any) -> RunFile:
-    """The run with other samples, and everything computed from them again."""
+def recomputed(run: RunFile, samples: Sequence[Sample], **changes: Any) -> RunFile:
+    """Return the run with other samples and the results recomputed from them."""
     head, kept = msgspec.structs.replace(run.header, **changes), tuple(samples)
     ending = Ending(kept, run.stopped, run.elapsed)
     return sealed(conclude(head, ending, run.resumed))
@@ -197,7 +197,7 @@ COMPARED = RevisionPair(
 
 
 def gate_plan(scenario: str = "work") -> tuple[Cell, ...]:
-    """Cells of A/A, of base against head, and of the fresh pairs that confirm regressions."""
+    """Return cells of A/A, of base against head, and of the confirming fresh pairs."""
     noise = Contrast(NOISE_FLOOR, BASE, BASE)
     compared = Contrast("head", BASE, OF_HEAD)
     modes: tuple[tuple[Mode, tuple[str, ...]], ...] = (("duet", DUET), ("serial", SERIAL))
@@ -207,10 +207,10 @@ def gate_plan(scenario: str = "work") -> tuple[Cell, ...]:
 
 
 def gate(effect: float = 1.0, again: float | None = None, **changes: Any) -> RunFile:
-    """A run that compares revisions.
+    """Return a run that compares revisions.
 
-    The times of the head are those of the base times `effect`, and times `again` in the fresh
-    pairs, by default the same.
+    The head takes `effect` times as long as the base, and `again` times in the fresh pairs.
+    `again` defaults to `effect`.
     """
     effects = {"head": effect, AGAIN: effect if again is None else again}
     given = {"cells": gate_plan(), "revisions": COMPARED, "effects": effects}

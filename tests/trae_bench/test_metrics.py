@@ -121,7 +121,7 @@ def test_without_a_cgroup_no_net_times() -> None:
     assert NET_METRICS.isdisjoint(compute_metrics(usage(), [steps(0.5, 0.5)], None))
 
 
-def test_a_step_takes_no_less_than_nothing() -> None:
+def test_net_step_overhead_is_not_negative() -> None:
     kept = usage(pressure_start=(0,), pressure_end=(3_000_000,))
     found = compute_metrics(kept, [with_delays(steps(0.5, 0.5), 0.0, 1.0, 3.0)], None)
     assert found["step_overhead_net"] == 0.0

@@ -40,11 +40,12 @@ from trae_bench.storage import run_file as store
 from trae_bench.storage import seal
 
 ROOT = Path(__file__).resolve().parents[3]
+
 # -- light imports
 
 
-def modules_of(*args: str) -> set[str]:
-    """Modules imported by a command in a fresh interpreter."""
+def imported_modules(*args: str) -> set[str]:
+    """Return the modules that a command imports in a new interpreter."""
     script = (
         "import sys\nfrom trae_bench.cli import main\n"
         f"code = main({list(args)!r})\n"
@@ -56,7 +57,7 @@ def modules_of(*args: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-HEAVY = {
+SLOW_MODULES = {
     "asyncio",
     "httpx",
     "httpcore",
@@ -72,31 +73,31 @@ HEAVY = {
 }
 
 
-def heavy(modules: set[str]) -> set[str]:
+def slow_modules(modules: set[str]) -> set[str]:
     agent_modules = {
         name
         for name in modules
         if name.startswith("agent_core.") and name not in ("agent_core.toggles",)
     }
-    return (modules & HEAVY) | agent_modules
+    return (modules & SLOW_MODULES) | agent_modules
 
 
 @pytest.mark.parametrize("args", [("--help",), ("run", "--help")])
 def test_help_imports_few_modules(args: tuple[str, ...]) -> None:
-    modules = modules_of(*args)
-    assert not heavy(modules)
+    modules = imported_modules(*args)
+    assert not slow_modules(modules)
     assert "msgspec" not in modules
     assert len(modules) < 170
 
 
-def test_version_imports_no_heavy_module() -> None:
-    assert not heavy(modules_of("--version"))
+def test_version_imports_no_slow_module() -> None:
+    assert not slow_modules(imported_modules("--version"))
 
 
 @pytest.mark.parametrize("what", [("scenarios",), ("toggles",), ("metrics",), ()])
 def test_list_imports_few_modules(what: tuple[str, ...]) -> None:
-    modules = modules_of("list", *what)
-    assert not heavy(modules)
+    modules = imported_modules("list", *what)
+    assert not slow_modules(modules)
     assert len(modules) < 230
 
 
@@ -180,13 +181,13 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
     assert "Examples:" in capsys.readouterr().out
 
 
-def test_a_toml_error_names_file_and_line(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_toml_error_names_file_and_line(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.write_text("name = [")
     assert main(["run", "tiny.toml"]) == 2
     assert "tiny.toml:1:" in capsys.readouterr().err
 
 
-def test_an_unknown_toggle_in_a_scenario_is_reported_with_its_line(
+def test_unknown_toggle_in_a_scenario_is_reported_with_its_line(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny.write_text(TINY.replace("batched_trajectory", "batched_trajectories"))
@@ -246,11 +247,11 @@ def test_metric_option_replaces_the_metrics_of_a_scenario(
 
 
 class ScriptedBench(Bench):
-    """Runs no process; `answer` returns the result of each trial."""
+    """A bench without processes. `answer` returns the result of each trial."""
 
     def __init__(self, answer: Any) -> None:
-        self.said: list[str] = []
-        super().__init__(self.said.append)
+        self.messages: list[str] = []
+        super().__init__(self.messages.append)
         self.scripted = ScriptedExecutor(answer)
 
     @contextmanager
@@ -300,13 +301,13 @@ def test_journal_and_run_file_hold_the_same_samples(tiny: Path) -> None:
     jsonschema.validate(json.loads(out.read_text()), store.schema())
 
 
-def uneven(trial: Trial) -> Mapping[str, float]:
-    """Even A/A pairs differ by 20 %."""
+def biased(trial: Trial) -> Mapping[str, float]:
+    """Return values that differ by 20 % in all pairs, including A/A pairs."""
     return {"cpu": 1.2 if trial.side == "B" else 1.0, "wall": 1.0}
 
 
-def test_biased_a_a_pairs_exit_with_4(tiny: Path) -> None:
-    result = runner.start(wish(), Path("r.json"), force=False, bench=ScriptedBench(uneven))
+def test_biased_aa_pairs_exit_with_4(tiny: Path) -> None:
+    result = runner.start(wish(), Path("r.json"), force=False, bench=ScriptedBench(biased))
     assert isinstance(result.error, CannotMeasure)
     assert result.error.exit_code == 4
     assert "cpu: in 8 A/A pairs B is +20.0 % off A" in str(result.error)
@@ -316,7 +317,7 @@ def test_biased_a_a_pairs_exit_with_4(tiny: Path) -> None:
     assert verdicts["cpu"] == "not measured"
 
 
-# -- designs
+# -- file names and output
 
 
 def test_file_names_with_invalid_utf8_or_control_characters(
@@ -340,7 +341,7 @@ def test_file_names_with_invalid_utf8_or_control_characters(
         assert "::error::" not in printed
 
 
-def test_a_command_line_with_invalid_utf8_is_stored(
+def test_command_line_with_invalid_utf8_is_stored(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "Bench", lambda *_, **__: ScriptedBench(fine))
@@ -350,7 +351,7 @@ def test_a_command_line_with_invalid_utf8_is_stored(
     assert store.read_run(Path(name)).header.command.endswith("'\\udcff.json'")
 
 
-def test_a_report_on_stdout_is_the_only_output_there(
+def test_report_on_stdout_is_the_only_output_there(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "Bench", lambda *_, **__: ScriptedBench(fine))
@@ -358,6 +359,9 @@ def test_a_report_on_stdout_is_the_only_output_there(
     out, err = capsys.readouterr()
     assert out == markdown.comment(store.read_run(Path("r.json")))
     assert "Run file: r.json" in err
+
+
+# -- designs
 
 
 @pytest.fixture
@@ -380,7 +384,7 @@ def test_designs_and_profiles_match_the_model() -> None:
     assert tuple(presets.PROFILES) == PROFILES
 
 
-def test_a_factorial_run_has_a_fixed_number_of_pairs(
+def test_factorial_run_has_a_fixed_number_of_pairs(
     two: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     factorial = wish(scenarios=("two.toml",), design="factorial")
@@ -409,33 +413,33 @@ def test_a_factorial_run_has_a_fixed_number_of_pairs(
     assert found["found"][0]["whole"]["measured"]["log_ratio"] == pytest.approx(math.log(0.8))
 
 
-@pytest.mark.parametrize("asked", ["tiny.toml", "/elsewhere/tiny.toml", "bugfix", "gone"])
-def test_a_stored_run_cannot_choose_a_scenario_file(
-    asked: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("requested", ["tiny.toml", "/elsewhere/tiny.toml", "bugfix", "gone"])
+def test_stored_run_cannot_choose_a_scenario_file(
+    requested: str, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An oracle runs a command, so an untrusted run file could run any command."""
     result = runner.start(wish(pairs=3), Path("r.json"), force=False, bench=ScriptedBench(fine))
-    used = {"tiny": ScenarioUsed(asked, "0" * 64, ("cpu",), (), {})}
+    used = {"tiny": ScenarioUsed(requested, "0" * 64, ("cpu",), (), {})}
     header = msgspec.structs.replace(result.run.header, scenarios=used)
     run = msgspec.structs.replace(result.run, header=header)
     store.write_run(Path("stored.json"), seal.sealed(run), force=True)
     assert main(["run", "--compare", "stored.json", "--dry-run"]) == 2
-    assert f"'{asked}' does not ship" in capsys.readouterr().err
+    assert f"'{requested}' does not ship" in capsys.readouterr().err
     assert main(["run", "tiny.toml", "--compare", "stored.json", "--dry-run"]) == 0
-    # The error comes before the first pair.
+    # The check runs before the first pair.
     assert main(["run", "cli-help", "--compare", "stored.json"]) == 2
     assert "the stored run has tiny" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["--help", "-x", "--dry-run", "-"])
-def test_a_base_that_looks_like_an_option_is_refused(
+def test_base_that_looks_like_an_option_is_refused(
     value: str, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", "tiny.toml", f"--compare={value}"]) == 2
     assert f"--compare={value}: a commit" in capsys.readouterr().err
 
 
-def test_a_resumed_run_keeps_its_design(two: Path) -> None:
+def test_resumed_run_keeps_its_design(two: Path) -> None:
     factorial = wish(scenarios=("two.toml",), design="factorial", pairs=4)
     first = ScriptedBench(of_two)
     whole = runner.start(factorial, Path("r.json"), force=False, bench=first)
@@ -460,14 +464,14 @@ def test_effects_of_an_invalid_run_file(tiny: Path, capsys: pytest.CaptureFixtur
     assert "not a valid run file" in capsys.readouterr().err
 
 
-def test_the_default_run_file_is_in_its_own_folder(tiny: Path) -> None:
+def test_default_run_file_is_in_the_results_folder(tiny: Path) -> None:
     result = runner.start(wish(pairs=1), None, force=False, bench=ScriptedBench(fine))
     assert result.run_file.parent == Path("trae-bench-results")
     assert result.run_file.name.endswith("-quick.json")
     assert result.run_file.exists()
 
 
-def test_a_run_file_is_overwritten_only_with_force(tiny: Path) -> None:
+def test_run_file_is_overwritten_only_with_force(tiny: Path) -> None:
     out = tiny.parent / "r.json"
     out.write_text("mine")
     with pytest.raises(UsageError, match="--force"):
@@ -477,7 +481,7 @@ def test_a_run_file_is_overwritten_only_with_force(tiny: Path) -> None:
     assert store.read_run(out).samples
 
 
-def test_a_journal_is_overwritten_only_with_force(tiny: Path) -> None:
+def test_journal_is_overwritten_only_with_force(tiny: Path) -> None:
     runner.start(wish(pairs=1), Path("r.json"), force=False, bench=ScriptedBench(fine))
     Path("r.json").unlink()
     with pytest.raises(UsageError, match="--resume"):
@@ -497,7 +501,7 @@ def test_failed_trials_exit_with_4_and_different_answers_with_5(tiny: Path) -> N
     assert store.read_run(out).comparisons[0].pairs.answers_differ == 2
 
 
-def test_an_error_during_a_run_keeps_the_samples(tiny: Path) -> None:
+def test_error_during_a_run_keeps_the_samples(tiny: Path) -> None:
     def answer(trial: Trial) -> Mapping[str, float]:
         if len(bench.scripted.batches) > 4:
             raise CannotMeasure("the provider died")
@@ -513,7 +517,7 @@ def test_an_error_during_a_run_keeps_the_samples(tiny: Path) -> None:
 
 
 def interrupted(tiny: Path, after: int) -> Path:
-    """The journal of a run that was interrupted after this many batches."""
+    """Return the journal of a run that was interrupted after that many batches."""
 
     def answer(trial: Trial) -> Mapping[str, float]:
         if len(bench.scripted.batches) > after:
@@ -528,7 +532,7 @@ def interrupted(tiny: Path, after: int) -> Path:
 
 
 @pytest.mark.parametrize("after", range(0, 22, 3))
-def test_a_resumed_run_is_complete(tiny: Path, after: int) -> None:
+def test_resumed_run_is_complete(tiny: Path, after: int) -> None:
     journal = interrupted(tiny, after)
     bench = ScriptedBench(fine)
     result = runner.resume(journal, wish(), None, bench=bench)
@@ -540,7 +544,7 @@ def test_a_resumed_run_is_complete(tiny: Path, after: int) -> None:
     assert len(store.read_run(Path("r.json")).resumed) == 1
 
 
-def test_a_run_of_a_changed_scenario_is_not_resumed(tiny: Path) -> None:
+def test_run_of_a_changed_scenario_is_not_resumed(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     tiny.write_text(TINY.replace("Say that", "Whisper that"))
     before = journal.read_bytes()
@@ -549,7 +553,7 @@ def test_a_run_of_a_changed_scenario_is_not_resumed(tiny: Path) -> None:
     assert journal.read_bytes() == before
 
 
-def test_a_run_of_another_machine_commit_or_package_is_not_resumed(tiny: Path) -> None:
+def test_run_from_another_machine_or_version_is_not_resumed(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     head, *rest = journal.read_text().splitlines(keepends=True)
     for kind, name in (("machine", "cpu"), ("code", "commit"), ("versions", "msgspec")):
@@ -560,10 +564,8 @@ def test_a_run_of_another_machine_commit_or_package_is_not_resumed(tiny: Path) -
             runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
-def test_an_edit_of_the_working_tree_is_not_resumed(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also at the same commit; a journal of an earlier release has no digest to compare."""
+def test_edited_working_tree_is_not_resumed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resume compares a digest of the files. A journal of an earlier release has none."""
     journal = interrupted(tiny, 3)
     state = {**code_version.code_state(), "tree": "another"}
     with monkeypatch.context() as patch, pytest.raises(UsageError, match="files of agent_core"):
@@ -576,7 +578,7 @@ def test_an_edit_of_the_working_tree_is_not_resumed(
     assert runner.resume(journal, wish(), None, bench=ScriptedBench(fine)).run.stopped == "done"
 
 
-def test_an_edit_during_a_run_is_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edit_during_a_run_is_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states = iter([{"tree": "before"}, {"tree": "after"}])
     monkeypatch.setattr(code_version, "code_state", lambda: next(states))
     bench = ScriptedBench(fine)
@@ -586,7 +588,7 @@ def test_an_edit_during_a_run_is_reported(tiny: Path, monkeypatch: pytest.Monkey
     assert any("changed during this run" in sentence for sentence in sentences)
 
 
-def test_a_run_with_an_unknown_metric_is_not_resumed(tiny: Path) -> None:
+def test_run_with_an_unknown_metric_is_not_resumed(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     head, *rest = journal.read_text().splitlines(keepends=True)
     journal.write_text(head.replace('"cpu"', '"heat"') + "".join(rest))
@@ -594,14 +596,14 @@ def test_a_run_with_an_unknown_metric_is_not_resumed(tiny: Path) -> None:
         runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
-def test_a_resumed_run_does_not_overwrite_the_file_of_another_run(tiny: Path) -> None:
+def test_resumed_run_does_not_overwrite_the_file_of_another_run(tiny: Path) -> None:
     journal = interrupted(tiny, 3)
     Path("r.json").write_text("{}")
     with pytest.raises(UsageError, match="of another run"):
         runner.resume(journal, wish(), None, bench=ScriptedBench(fine))
 
 
-def test_a_run_that_exceeded_its_budget_resumes_with_a_longer_one(tiny: Path) -> None:
+def test_run_out_of_budget_resumes_with_a_longer_budget(tiny: Path) -> None:
     short = wish(pairs=3, budget=1e-9)
     spent = runner.start(short, Path("r.json"), force=False, bench=ScriptedBench(fine))
     assert spent.run.stopped == "budget"
@@ -612,13 +614,13 @@ def test_a_run_that_exceeded_its_budget_resumes_with_a_longer_one(tiny: Path) ->
     assert more.run.header.limits.budget == 1e9
 
 
-def test_a_scenario_that_does_not_exercise_the_toggle_is_left_out(tiny: Path) -> None:
+def test_scenario_that_does_not_exercise_the_toggle_is_omitted(tiny: Path) -> None:
     bench = ScriptedBench(fine)
-    asked = wish(scenarios=("tiny.toml", "fan-out"), toggles=("batched_trajectory",), pairs=1)
-    result = runner.start(asked, Path("r.json"), force=False, bench=bench)
+    request = wish(scenarios=("tiny.toml", "fan-out"), toggles=("batched_trajectory",), pairs=1)
+    result = runner.start(request, Path("r.json"), force=False, bench=bench)
     assert result.run.header.scenarios.keys() == {"tiny"}
-    (said,) = bench.said
-    assert said.startswith("left out: fan-out does not exercise batched_trajectory, only ")
+    (message,) = bench.messages
+    assert message.startswith("left out: fan-out does not exercise batched_trajectory, only ")
 
 
 def test_resume_refuses_a_file_that_is_not_a_journal(tiny: Path) -> None:
@@ -629,20 +631,20 @@ def test_resume_refuses_a_file_that_is_not_a_journal(tiny: Path) -> None:
 # -- the lock
 
 
-def test_a_second_run_waits_and_then_fails(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_second_run_waits_and_then_fails(tmp_path: Path) -> None:
+    messages: list[str] = []
     place = tmp_path / "lock"
-    with HostLock(said.append, place=place):
-        second = HostLock(said.append, place=place, timeout=0.0)
+    with HostLock(messages.append, place=place):
+        second = HostLock(messages.append, place=place, timeout=0.0)
         with pytest.raises(CannotMeasure, match=f"process {os.getpid()}"), second:
             pass
-    assert len(said) == 1
-    assert "waiting" in said[0]
-    with HostLock(said.append, place=place):
-        assert len(said) == 1
+    assert len(messages) == 1
+    assert "waiting" in messages[0]
+    with HostLock(messages.append, place=place):
+        assert len(messages) == 1
 
 
-def test_a_lock_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
+def test_lock_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "elsewhere")
     for place in (tmp_path, link):
@@ -651,14 +653,14 @@ def test_a_lock_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_lock_that_cannot_be_created_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+def test_lock_that_cannot_be_created_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     place = tmp_path / "nowhere" / "lock"
     remedy = "No such file or directory; name another file with TRAE_BENCH_LOCK"
     with pytest.raises(CannotMeasure, match=remedy), HostLock(print, place=place):
         pass
 
 
-def test_a_lock_on_a_full_disk_still_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_on_a_full_disk_still_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
@@ -673,7 +675,7 @@ def test_a_lock_on_a_full_disk_still_locks(tmp_path: Path, monkeypatch: pytest.M
             pass
 
 
-# -- real runs, in fresh processes
+# -- real runs in new processes
 
 
 def bench_process(*args: str, cwd: Path | None = None) -> "subprocess.Popen[str]":
@@ -692,7 +694,7 @@ def lines_of(path: Path) -> int:
 
 
 def children_of(pid: int) -> list[int]:
-    """All descendant processes, from /proc."""
+    """Return all descendant processes, from /proc."""
     try:
         direct = [
             int(child)
@@ -701,19 +703,20 @@ def children_of(pid: int) -> list[int]:
         ]
     except (FileNotFoundError, ProcessLookupError):
         return []
-    return direct + [below for child in direct for below in children_of(child)]
+    return direct + [pid for child in direct for pid in children_of(child)]
 
 
-def gone(pids: list[int], patience: float = 10.0) -> bool:
-    end = time.monotonic() + patience
-    while any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in pids):
+def have_exited(pids: list[int], timeout: float = 10.0) -> bool:
+    """Wait until all processes have exited. Return False after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while any(Path(f"/proc/{pid}/cmdline").exists() and is_alive(pid) for pid in pids):
         if time.monotonic() > end:
             return False
         time.sleep(0.02)
     return True
 
 
-def alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -722,19 +725,19 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_can_be_resumed(tiny: Path, number: signal.Signals) -> None:
+def test_killed_run_can_be_resumed(tiny: Path, number: signal.Signals) -> None:
     needs(number)
     journal = Path("r.journal.jsonl")
-    asked = ("run", "tiny.toml", "--metric", "wall", "--pairs", "1", "--out", "r.json")
-    with bench_process(*asked) as process:
+    options = ("run", "tiny.toml", "--metric", "wall", "--pairs", "1", "--out", "r.json")
+    with bench_process(*options) as process:
         while lines_of(journal) < 2 and process.poll() is None:
             time.sleep(0.02)
-        below = children_of(process.pid)
+        children = children_of(process.pid)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
 
-    assert below
-    assert gone(below)
+    assert children
+    assert have_exited(children)
     assert "Traceback" not in err
     if number == signal.SIGKILL:
         assert not Path("r.json").exists()
@@ -772,9 +775,7 @@ def test_a_killed_run_can_be_resumed(tiny: Path, number: signal.Signals) -> None
         ("run nosuch 2>/dev/full", 2),
     ],
 )
-def test_an_unwritable_stream_does_not_exit_with_1(
-    redirected: str, code: int, tmp_path: Path
-) -> None:
+def test_unwritable_stream_does_not_exit_with_1(redirected: str, code: int, tmp_path: Path) -> None:
     """Exit code 1 means a regression."""
     (tmp_path / "bad.json").write_text("{")
     good = shlex.quote(str(ROOT / "results/quick.json"))
@@ -792,7 +793,7 @@ def test_an_unwritable_stream_does_not_exit_with_1(
     assert "Traceback" not in shell.stderr
 
 
-def test_an_unexpected_error_exits_with_4(
+def test_unexpected_error_exits_with_4(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(path: Path) -> None:
@@ -806,7 +807,7 @@ def test_an_unexpected_error_exits_with_4(
     assert "\x1b" not in err
 
 
-def test_a_signal_before_the_command_exits_with_130(tiny: Path) -> None:
+def test_signal_before_the_command_exits_with_130(tiny: Path) -> None:
     signal_itself = (
         "import os, signal, sys; from trae_bench.cli import main, cli; "
         "cli.commands['list'].callback = lambda **_: os.kill(os.getpid(), signal.SIGTERM); "
@@ -816,7 +817,7 @@ def test_a_signal_before_the_command_exits_with_130(tiny: Path) -> None:
     assert ended.returncode == 130
 
 
-def test_a_closed_output_pipe_prints_no_traceback(tiny: Path) -> None:
+def test_closed_output_pipe_prints_no_traceback(tiny: Path) -> None:
     with bench_process("list") as process:
         assert process.stdout is not None
         process.stdout.close()

@@ -75,7 +75,7 @@ def test_help_shows_no_old_option(command: str, capsys: pytest.CaptureFixture[st
     assert not any(f"{old} " in shown for old in cli.commands[command].renamed)  # type: ignore[attr-defined]
 
 
-def test_a_word_after_two_dashes_is_not_an_option(
+def test_word_after_two_dashes_is_not_an_option(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", "--dry-run", "--", "--plan"]) == 2
@@ -158,7 +158,7 @@ def test_schema_prints_the_schema(
         ("plot --metric peak", "peak_rss"),
     ],
 )
-def test_the_shell_completes_names(words: str, expected: str, tmp_path: Path) -> None:
+def test_shell_completes_names(words: str, expected: str, tmp_path: Path) -> None:
     variables = {
         "_TRAE_BENCH_COMPLETE": "bash_complete",
         "COMP_WORDS": f"trae-bench {words}",

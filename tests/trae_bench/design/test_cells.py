@@ -16,16 +16,16 @@ def scenario(*metrics: str) -> Scenario:
     return Scenario("bugfix", "", "", turns=(), toggles=ToggleUse(("x",)), metrics=metrics)
 
 
-def planned(*metrics: str) -> list[Cell]:
+def make_cells(*metrics: str) -> list[Cell]:
     found = scenario(*metrics)
     return cells(found.name, found.metrics, contrasts(["x"], {"x": False}), METRICS)
 
 
-CELL = planned("cpu")[1]
+CELL = make_cells("cpu")[1]
 
 
 def order(cell: Cell, seed: int, pairs: range = range(1, 13)) -> str:
-    """The side that starts first, pair by pair."""
+    """Return the side that starts first in each pair."""
     return "".join(trials(cell, pair, seed)[0].side for pair in pairs)
 
 
@@ -42,7 +42,7 @@ def order(cell: Cell, seed: int, pairs: range = range(1, 13)) -> str:
 def test_metrics_of_one_mode_share_a_cell(
     metrics: tuple[str, ...], expected: list[tuple[Mode, tuple[str, ...]]]
 ) -> None:
-    found = planned(*metrics)
+    found = make_cells(*metrics)
     assert [(cell.mode, cell.metrics) for cell in found] == expected * 2
     assert [cell.contrast.name for cell in found] == [
         name for name in ("A/A", "x") for _ in expected
@@ -51,7 +51,7 @@ def test_metrics_of_one_mode_share_a_cell(
 
 def test_unknown_metric_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"bugfix: no metric 'request'. Known: requests\."):
-        planned("request")
+        make_cells("request")
 
 
 def test_trials_of_a_pair_share_a_seed() -> None:
@@ -78,7 +78,7 @@ def test_trials_are_reproducible() -> None:
 
 
 def test_order_and_seeds_vary() -> None:
-    serial = planned("wall")[1]
+    serial = make_cells("wall")[1]
     assert len({order(CELL, seed) for seed in range(20)}) > 10
     assert order(CELL, 1) != order(serial, 1) or order(CELL, 2) != order(serial, 2)
     assert len({trials(CELL, pair, 1)[0].seed for pair in range(60)}) == 60

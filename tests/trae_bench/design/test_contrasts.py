@@ -22,18 +22,18 @@ from trae_bench.model.experiment import Contrast
 SEVEN = ("a", "b", "c", "d", "e", "f", "g")
 
 
-def made(*varied: str, design: str = "add-one", **held: bool) -> list[Contrast]:
+def make_contrasts(*varied: str, design: str = "add-one", **held: bool) -> list[Contrast]:
     return contrasts(varied, {**dict.fromkeys(varied, False), **held}, design)
 
 
 def on_sides(design: str, *varied: str) -> dict[str, tuple[set[str], set[str]]]:
-    """Toggles that are on in A and in B, by contrast."""
+    """Return the toggles that are on in A and in B, by contrast."""
     return {
         contrast.name: (
             {name for name, on in contrast.a.toggles.items() if on},
             {name for name, on in contrast.b.toggles.items() if on},
         )
-        for contrast in made(*varied, design=design)
+        for contrast in make_contrasts(*varied, design=design)
     }
 
 
@@ -63,7 +63,7 @@ def test_both_includes_all_toggles() -> None:
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_arms_set_every_toggle(design: str) -> None:
-    found = made("x", "y", design=design, z=False, u=True, v=False)
+    found = make_contrasts("x", "y", design=design, z=False, u=True, v=False)
     assert found[0].name == NOISE_FLOOR
     assert found[0].a == found[0].b
     for contrast in found:
@@ -73,13 +73,13 @@ def test_arms_set_every_toggle(design: str) -> None:
     assert len({contrast.name for contrast in found}) == len(found)
 
 
-def test_nothing_varied_gives_no_contrast() -> None:
+def test_no_varied_toggle_gives_no_contrast() -> None:
     assert on_sides("add-one") == {}
 
 
 def test_unknown_design_lists_known_ones() -> None:
     with pytest.raises(UsageError, match=r"'twice'.*add-one.*factorial"):
-        made("x", design="twice")
+        make_contrasts("x", design="twice")
 
 
 def test_fraction_of_seven_has_sixteen_runs() -> None:
@@ -102,9 +102,9 @@ def column(vectors: list[Vector], factors: tuple[int, ...]) -> list[int]:
     return products
 
 
-def orthogonal(vectors: list[Vector], one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether the columns of the two effects are orthogonal."""
-    products = zip(column(vectors, one), column(vectors, other), strict=True)
+def orthogonal(vectors: list[Vector], first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Return whether the columns of the two effects are orthogonal."""
+    products = zip(column(vectors, first), column(vectors, second), strict=True)
     return sum(x * y for x, y in products) == 0
 
 
@@ -148,9 +148,9 @@ def test_factorial_does_not_confound_pairs(k: int) -> None:
 def test_half_of_seven_has_resolution_seven() -> None:
     vectors = half(7)
     assert len(vectors) == len(set(vectors)) == 64
-    for one, other in [(2, 3), (1, 5), (3, 3)]:
-        for x in effects(7, one):
-            assert all(orthogonal(vectors, x, y) for y in effects(7, other) if x != y)
+    for order_x, order_y in [(2, 3), (1, 5), (3, 3)]:
+        for x in effects(7, order_x):
+            assert all(orthogonal(vectors, x, y) for y in effects(7, order_y) if x != y)
     assert not orthogonal(vectors, (0, 1, 2), (3, 4, 5, 6))
 
 
@@ -161,6 +161,6 @@ def test_every_design_contains_the_baseline(make: object, k: int) -> None:
     assert (False,) * k in make(k)
 
 
-def test_full() -> None:
+def test_full_design() -> None:
     assert full(2) == [(False, False), (True, False), (False, True), (True, True)]
     assert [enabled(vector, ("x", "y")) for vector in full(2)] == [(), ("x",), ("y",), ("x", "y")]

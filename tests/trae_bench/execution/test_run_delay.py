@@ -73,7 +73,7 @@ def delays(log: SessionLog) -> list[float | None]:
     return [request.delay for request in log.requests]
 
 
-def test_each_reading_counts_from_the_start_of_its_own_level() -> None:
+def test_readings_are_relative_to_their_level() -> None:
     levels = process((0, 1_000_000, 5_000_000), (4_000_000, 5_000_000, 9_000_000))
     found = with_delays(log_of((1, 1_500_000), (2, 6_000_000), (1, 3_500_000)), levels)
     assert delays(found) == [0.5, 1.0, 2.5]
@@ -139,7 +139,7 @@ def test_groups_of_a_killed_run_are_removed(pressure: PressureGroups) -> None:
     assert Path(pressure.groups[0].procs).exists(), "the groups of a living run stay"
 
 
-def test_a_folder_that_is_no_cgroup(tmp_path: Path) -> None:
+def test_folder_without_cgroup_is_a_problem(tmp_path: Path) -> None:
     with PressureGroups(home=tmp_path) as groups:
         assert groups.groups == ()
         assert groups.problem is not None
@@ -195,12 +195,12 @@ def test_waiting_for_a_sibling_is_not_subtracted(tmp_path: Path, pressure: Press
     assert all(-0.05 < rest < 0.12 for rest in rests)
 
 
-def test_the_launcher_goes_home(tmp_path: Path, pressure: PressureGroups) -> None:
+def test_launcher_leaves_the_pressure_groups(tmp_path: Path, pressure: PressureGroups) -> None:
     run_jobs(tmp_path, pressure, "", count=2)
     assert all(Path(group.procs).read_text() == "" for group in pressure.groups)
 
 
-def test_a_group_that_is_gone_gives_no_delay(tmp_path: Path, pressure: PressureGroups) -> None:
+def test_removed_group_gives_no_delay(tmp_path: Path, pressure: PressureGroups) -> None:
     pressure_groups = pressure.groups
     pressure.close()
     job = Job(

@@ -305,7 +305,7 @@ def test_a_hanging_trial_is_killed_with_all_that_it_started(make: Make, tmp_path
     assert not [pid for pid in started if alive(pid)]
 
 
-def test_what_a_trial_leaves_behind_is_killed_before_the_next(make: Make, tmp_path: Path) -> None:
+def test_leftover_processes_are_killed_before_the_next_trial(make: Make, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     leave = f"""
         sleep 1000 & echo $! >>{pids}
@@ -318,7 +318,7 @@ def test_what_a_trial_leaves_behind_is_killed_before_the_next(make: Make, tmp_pa
     assert not [pid for pid in written_pids(pids, 2) if alive(pid)]
 
 
-def test_what_one_side_leaves_behind_does_not_disturb_the_other(make: Make, tmp_path: Path) -> None:
+def test_leftover_processes_of_one_side_are_killed(make: Make, tmp_path: Path) -> None:
     """Side B waits until the processes that side A left are killed."""
     pid = tmp_path / "pid"
     text = f"""
@@ -708,7 +708,7 @@ def test_a_failed_first_run_fails_the_trial(make: Make) -> None:
     assert (sample.status, sample.exit_status) == ("failed", 7)
 
 
-def test_a_command_is_judged_by_what_it_prints(make: Make) -> None:
+def test_command_is_judged_by_its_output(make: Make) -> None:
     provider = SilentProvider()
     plain = scenario(
         turns=(), subject=SubjectSetup(command=("--help",)), oracle=Oracle(final_text="Usage: it")

@@ -117,7 +117,7 @@ def test_new_connections_are_counted(provider: Loopback, name: str) -> None:
     assert len({entry.connection for entry in log.requests}) == 2
 
 
-def test_after_the_end_of_the_script(provider: Loopback, name: str) -> None:
+def test_request_after_the_script_ends_gets_400(provider: Loopback, name: str) -> None:
     base_url = provider.register(name, Script((PlayedTurn("only"),)))
     with connect(provider) as client:
         statuses = []
@@ -325,14 +325,14 @@ def gone(pid: int) -> bool:
     return state == "Z"
 
 
-def test_it_ends_with_the_with_block() -> None:
+def test_with_block_ends_the_process() -> None:
     with Loopback() as provider:
         pid = provider.pid
         assert not gone(pid)
     assert gone(pid)
 
 
-def test_it_ends_when_its_parent_is_killed() -> None:
+def test_killing_the_parent_ends_the_process() -> None:
     program = (
         "import time\n"
         "from trae_bench.provider.loopback import Loopback\n"
@@ -381,7 +381,7 @@ def test_a_hanging_server_raises_after_the_timeout() -> None:
             provider.collect("a")
 
 
-def test_it_stays_on_its_core() -> None:
+def test_process_is_pinned_to_its_core() -> None:
     core = min(os.sched_getaffinity(0))
     with Loopback(pin=core) as provider:
         assert os.sched_getaffinity(provider.pid) == {core}

@@ -56,7 +56,7 @@ def test_handlers_get_events_until_unwatched() -> None:
     assert events_seen == [READ, WRITE]
 
 
-def test_an_exception_ends_it() -> None:
+def test_exception_ends_the_reactor() -> None:
     reactor = Reactor()
     readable, writable = os.pipe()
 

@@ -84,7 +84,7 @@ def test_requests_to_other_hosts_are_rejected(provider: RespxProvider) -> None:
         httpx.post("http://127.0.0.1:9/v1")
 
 
-def test_it_ends_with_the_with_block() -> None:
+def test_with_block_ends_the_provider() -> None:
     with RespxProvider() as provider:
         base_url = provider.register("a", Script(TURNS))
     with pytest.raises(httpx.ConnectError):

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from tests.trae_bench.cli.test_cli import heavy, modules_of
+from tests.trae_bench.cli.test_cli import imported_modules, slow_modules
 from tests.trae_bench.fakes import TINY
 from tests.trae_bench.runs import AGAIN, Machine, gate, honest
 from trae_bench.cli import main
@@ -236,7 +236,7 @@ def test_a_row_without_figures_has_none() -> None:
 
 
 @pytest.mark.parametrize("made", [run, undecided, differing])
-def test_the_counts_are_those_of_the_cases(made: object) -> None:
+def test_junit_counts_match_the_cases(made: object) -> None:
     assert callable(made)
     root = ElementTree.fromstring(junit(made()))
     outcomes = [outcome for found in cases(made()).values() for outcome in found]
@@ -549,4 +549,4 @@ def test_an_export_is_written_completely_or_not_at_all(
 
 @pytest.mark.parametrize("name", ["verify", "export", "report"])
 def test_help_imports_little(name: str) -> None:
-    assert not heavy(modules_of(name, "--help"))
+    assert not slow_modules(imported_modules(name, "--help"))

@@ -46,7 +46,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_every_row_is_explained_as_it_was_judged(name: str) -> None:
+def test_explanation_matches_the_judgement(name: str) -> None:
     run = RUNS[name]
     concluded = {RowKey(r.scenario, r.contrast, r.metric): r for r in run.comparisons}
     assert rows(run) == list(concluded)

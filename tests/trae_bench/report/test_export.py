@@ -222,7 +222,7 @@ def test_csv_has_every_value_and_marks_counted_pairs() -> None:
 
 
 @pytest.mark.parametrize("format", JSON_FORMATS)
-def test_one_side_has_no_word_for_its_side(format: str) -> None:
+def test_export_of_one_side_omits_the_side_name(format: str) -> None:
     if format == "hyperfine":
         assert len(parsed(format, "A")["results"]) == len(TOGGLES)
     else:

@@ -29,7 +29,7 @@ def imports_of(path: Path) -> set[str]:
     return names
 
 
-def test_there_is_no_import_cycle() -> None:
+def test_imports_have_no_cycle() -> None:
     paths = modules()
     # `from package import module` also names the package, which is not a dependency.
     packages = {name for name, path in paths.items() if path.name == "__init__.py"}

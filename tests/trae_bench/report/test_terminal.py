@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.trae_bench.fakes import HandClock, cell, sample
-from tests.trae_bench.runs import honest, plan, plan_of, worked_out
+from tests.trae_bench.runs import honest, plan, plan_of, recomputed
 from tests.trae_bench.stats.test_analysis import PLAN, run
 from tests.trae_bench.storage.test_run_file import run_file
 from trae_bench.cli import main
@@ -419,7 +419,7 @@ def test_a_two_level_design_shows_its_pairs_per_contrast() -> None:
     even = honest(design="fraction", pairs=3, **cells)  # type: ignore[arg-type]
     assert re.fullmatch(r"9 pairs in [\d:]+; 3 per contrast\.", closing(even))
     last = (even.comparisons[-1].contrast, 3)
-    less = worked_out(even, [one for one in even.samples if (one.contrast, one.pair) != last])
+    less = recomputed(even, [one for one in even.samples if (one.contrast, one.pair) != last])
     assert re.fullmatch(r"8 pairs in [\d:]+; 2 to 3 per contrast\.", closing(less))
 
 

@@ -1,4 +1,4 @@
-"""About how long: from a script, from earlier runs, and what a plan shows of it."""
+"""Tests of duration estimates: from scenarios, from earlier runs, and in the plan."""
 
 import json
 import os
@@ -16,8 +16,7 @@ from trae_bench.cli import main
 from trae_bench.design.cells import confirming
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.experiment import Mode, Probe, Trial
-from trae_bench.run import duration as room
-from trae_bench.run import runner
+from trae_bench.run import duration, runner
 from trae_bench.run.duration import OVERHEAD, START, Kind, estimate, guess, paces
 from trae_bench.run.planner import Plan, plan
 from trae_bench.scenario import (
@@ -36,11 +35,11 @@ from trae_bench.storage.seal import sealed
 WALLS = {"duet": 2.0, "serial": 3.0}
 
 
-def asked(**changes: Any) -> Plan:
+def make_plan(**changes: Any) -> Plan:
     return plan(wish(**changes))
 
 
-# -- from the script
+# -- estimates from scenarios
 
 
 SHORT = Scenario("short", "", "", turns=(Turn(repeat=10),), toggles=ToggleUse(()), metrics=("cpu",))
@@ -51,7 +50,7 @@ def seconds(scenario: Scenario, mode: Mode = "serial", probe: Probe = "plain") -
 
 
 @pytest.mark.parametrize(
-    ("changes", "longer_by"),
+    ("changes", "extra_seconds"),
     [
         ({"provider": ProviderConditions(think_seconds=0.5)}, 10.0),
         ({"provider": ProviderConditions(rtt_seconds=0.1)}, 4.0),
@@ -67,98 +66,96 @@ def seconds(scenario: Scenario, mode: Mode = "serial", probe: Probe = "plain") -
         ({"load": Load(sessions=5, arrival="steady", sessions_per_second=0.5)}, 20.0),
     ],
 )
-def test_what_is_waited_for_takes_its_time(changes: dict[str, Any], longer_by: float) -> None:
+def test_estimate_includes_waiting(changes: dict[str, Any], extra_seconds: float) -> None:
     load = changes.get("load", Load())
-    work = load.sessions * 10 * 2 * room.STEP
+    work = load.sessions * 10 * 2 * duration.STEP
     longer = seconds(replace(SHORT, **changes)) - 2 * (START + OVERHEAD)
-    assert longer == pytest.approx(longer_by + work)
+    assert longer == pytest.approx(extra_seconds + work)
 
 
-def test_commands_that_sleep_are_waited_for() -> None:
+def test_estimate_includes_sleep_commands() -> None:
     calls = tuple(ScriptedCall("bash", {"command": f"sleep {n}.5; true"}) for n in (0, 1))
-    slept = seconds(replace(SHORT, turns=(Turn(calls=calls, repeat=3),)))
-    awake = seconds(replace(SHORT, turns=(Turn(calls=calls[:0], repeat=3),)))
-    assert slept - awake == pytest.approx(2 * 3 * (2.0 + 2 * room.CALL))
+    with_sleep = seconds(replace(SHORT, turns=(Turn(calls=calls, repeat=3),)))
+    without_sleep = seconds(replace(SHORT, turns=(Turn(calls=calls[:0], repeat=3),)))
+    assert with_sleep - without_sleep == pytest.approx(2 * 3 * (2.0 + 2 * duration.CALL))
 
 
-def test_a_duet_works_twice_and_waits_once() -> None:
+def test_duet_estimate_counts_work_twice_and_waiting_once() -> None:
     idle = replace(SHORT, provider=ProviderConditions(think_seconds=1.0))
-    work = START + 10 * room.STEP
+    work = START + 10 * duration.STEP
     assert seconds(idle, "duet") == pytest.approx(10 + 2 * work + 2 * OVERHEAD)
     assert seconds(idle) == pytest.approx(20 + 2 * work + 2 * OVERHEAD)
 
 
-def test_further_runs_and_probes_take_longer() -> None:
+def test_estimate_includes_further_runs_and_probes() -> None:
     plain = seconds(SHORT) - 2 * OVERHEAD
     twice = replace(SHORT, subject=SubjectSetup(runs=2))
     assert seconds(twice) - 2 * OVERHEAD == pytest.approx(2 * plain)
     counted = seconds(SHORT, probe="callgrind") - 2 * OVERHEAD
-    assert counted == pytest.approx(room.SLOWDOWN["callgrind"] * plain)
+    assert counted == pytest.approx(duration.SLOWDOWN["callgrind"] * plain)
 
 
-# -- least and most
+# -- minimum and maximum
 
 
-def test_a_plan_takes_the_pairs_of_its_first_looks_or_of_its_last() -> None:
-    found = asked(scenarios=("bugfix",))
-    about = estimate(found, Path("nowhere"))
-    assert len(about.cells) == len(found.cells)
-    for one, span in zip(found.cells, about.cells, strict=True):
-        pace = guess(found.scenarios["bugfix"], one)
+def test_plan_has_minimum_and_maximum_duration() -> None:
+    current = make_plan(scenarios=("bugfix",))
+    result = estimate(current, Path("nowhere"))
+    assert len(result.cells) == len(current.cells)
+    for planned, span in zip(current.cells, result.cells, strict=True):
+        pace = guess(current.scenarios["bugfix"], planned)
         assert span.minimum == pytest.approx(9 * pace)
-        assert span.maximum == pytest.approx(found.pairs_of(one) * pace)
-    assert about.total.minimum == pytest.approx(sum(span.minimum for span in about.cells))
-    assert about.guessed == ("bugfix",)
+        assert span.maximum == pytest.approx(current.pairs_of(planned) * pace)
+    assert result.total.minimum == pytest.approx(sum(span.minimum for span in result.cells))
+    assert result.guessed == ("bugfix",)
 
 
 @pytest.mark.parametrize(("changes", "pairs"), [({"pairs": 2}, 3), ({"design": "fraction"}, 9)])
-def test_where_no_verdict_comes_early_both_are_the_same(
-    changes: dict[str, Any], pairs: int
-) -> None:
-    found = asked(scenarios=("bugfix",), **changes)
-    for one, span in zip(found.cells, estimate(found, Path("nowhere")).cells, strict=True):
+def test_fixed_pairs_have_equal_minimum_and_maximum(changes: dict[str, Any], pairs: int) -> None:
+    current = make_plan(scenarios=("bugfix",), **changes)
+    for planned, span in zip(current.cells, estimate(current, Path("nowhere")).cells, strict=True):
         assert (
             span.minimum
             == span.maximum
-            == pytest.approx(pairs * guess(found.scenarios["bugfix"], one))
+            == pytest.approx(pairs * guess(current.scenarios["bugfix"], planned))
         )
 
 
-def test_to_confirm_a_regression_takes_nothing_at_least_and_as_long_again_at_most() -> None:
-    found = asked(scenarios=("bugfix",))
-    toggles = [one for one in found.cells if one.contrast.name != NOISE_FLOOR]
-    again = replace(found, cells=(*found.cells, *map(confirming, toggles)))
-    once, twice = (estimate(each, Path("nowhere")) for each in (found, again))
+def test_confirmation_adds_only_to_the_maximum() -> None:
+    current = make_plan(scenarios=("bugfix",))
+    toggles = [planned for planned in current.cells if planned.contrast.name != NOISE_FLOOR]
+    with_confirmation = replace(current, cells=(*current.cells, *map(confirming, toggles)))
+    once, twice = (estimate(planned, Path("nowhere")) for planned in (current, with_confirmation))
     assert twice.total.minimum == pytest.approx(once.total.minimum)
-    as_long = [span.maximum for span in once.cells[-len(toggles) :]]
-    assert [span.maximum for span in twice.cells[-len(toggles) :]] == as_long
+    maxima = [span.maximum for span in once.cells[-len(toggles) :]]
+    assert [span.maximum for span in twice.cells[-len(toggles) :]] == maxima
 
 
-# -- from earlier runs
+# -- estimates from earlier runs
 
 
 def slow(trial: Trial) -> Mapping[str, float]:
     return {"cpu": 1.0, "wall": WALLS[trial.mode] * (1.5 if trial.side == "B" else 1.0)}
 
 
-def an_earlier_run(name: str = "old", **changes: Any) -> Path:
+def earlier_run(name: str = "old", **changes: Any) -> Path:
     out = Path("trae-bench-results") / f"{name}.json"
     runner.start(wish(pairs=2, **changes), out, force=False, bench=ScriptedBench(slow))
     return out
 
 
-def test_pairs_take_what_they_took_before(tiny: Path) -> None:
-    out = an_earlier_run()
-    found = paces(asked(), out.parent)
-    assert found == {
+def test_earlier_runs_give_seconds_per_pair(tiny: Path) -> None:
+    out = earlier_run()
+    measured = paces(make_plan(), out.parent)
+    assert measured == {
         Kind("tiny", "duet", "plain"): pytest.approx(3.0 + 2 * OVERHEAD),
         Kind("tiny", "serial", "plain"): pytest.approx(3.0 + 4.5 + 2 * OVERHEAD),
     }
-    assert estimate(asked(), out.parent).guessed == ()
+    assert estimate(make_plan(), out.parent).guessed == ()
 
 
-def test_the_newest_run_counts(tiny: Path) -> None:
-    older, newer = an_earlier_run("older"), an_earlier_run("newer")
+def test_newest_run_is_used(tiny: Path) -> None:
+    older, newer = earlier_run("older"), earlier_run("newer")
     run = read_run(newer)
     twice = tuple(
         replace(sample, metrics=sample.metrics | {"wall": 2 * sample.metrics["wall"]})
@@ -166,21 +163,21 @@ def test_the_newest_run_counts(tiny: Path) -> None:
     )
     write_run(newer, sealed(replace(run, samples=twice)), force=True)
     os.utime(older, (1, 1))
-    found = paces(asked(), newer.parent)
-    assert found[Kind("tiny", "duet", "plain")] == pytest.approx(6.0 + 2 * OVERHEAD)
+    measured = paces(make_plan(), newer.parent)
+    assert measured[Kind("tiny", "duet", "plain")] == pytest.approx(6.0 + 2 * OVERHEAD)
     os.utime(newer, (0, 0))
-    found = paces(asked(), newer.parent)
-    assert found[Kind("tiny", "duet", "plain")] == pytest.approx(3.0 + 2 * OVERHEAD)
+    measured = paces(make_plan(), newer.parent)
+    assert measured[Kind("tiny", "duet", "plain")] == pytest.approx(3.0 + 2 * OVERHEAD)
 
 
-def test_another_scenario_another_machine_and_no_run_file_tell_nothing(
+def test_unrelated_and_invalid_files_are_ignored(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = an_earlier_run()
+    out = earlier_run()
     (out.parent / "broken.json").write_text("{}")
     (out.parent / "folder.json").mkdir()
     (out.parent / "gone.json").symlink_to("nowhere")
-    before = asked()
+    before = make_plan()
     assert paces(before, out.parent)
     here = host_facts.fingerprint()
     monkeypatch.setattr(host_facts, "fingerprint", lambda: here | {"cpu": "another one"})
@@ -188,19 +185,17 @@ def test_another_scenario_another_machine_and_no_run_file_tell_nothing(
     monkeypatch.undo()
     os.chdir(tiny.parent)
     tiny.write_text(TINY.replace("Say that", "Whisper that"))
-    assert not paces(asked(scenarios=(str(tiny),)), out.parent)
+    assert not paces(make_plan(scenarios=(str(tiny),)), out.parent)
 
 
-# -- shown
+# -- output
 
 
-def test_a_plan_says_about_how_long_it_takes(
-    tiny: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_prints_the_estimate(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["run", "tiny.toml", "--dry-run"]
     assert main(args) == 0
     assert "a rough estimate from the scenarios" in capsys.readouterr().out
-    an_earlier_run()
+    earlier_run()
     assert main(args) == 0
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
@@ -211,15 +206,15 @@ def test_a_plan_says_about_how_long_it_takes(
     assert "for new scenarios a rough estimate" in capsys.readouterr().out
 
 
-def test_a_day_is_told_in_hours(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_estimate_is_in_hours(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.write_text(f"{TINY}[provider]\nthink_seconds = 60.0\n")
     assert main(["run", "tiny.toml", "--dry-run"]) == 0
     assert "hours, a rough estimate" in capsys.readouterr().out
 
 
-def test_the_estimate_as_json(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_estimate_as_json(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "tiny.toml", "--dry-run", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert len(found["seconds"]["cells"]) == len(found["cells"])
-    assert 0 < found["seconds"]["total"]["minimum"] < found["seconds"]["total"]["maximum"]
-    assert found["seconds"]["guessed"] == ["tiny"]
+    document = json.loads(capsys.readouterr().out)
+    assert len(document["seconds"]["cells"]) == len(document["cells"])
+    assert 0 < document["seconds"]["total"]["minimum"] < document["seconds"]["total"]["maximum"]
+    assert document["seconds"]["guessed"] == ["tiny"]

@@ -1,4 +1,4 @@
-"""What can go wrong with a run from outside, each brought about for real."""
+"""Tests with real faults: kills, full disks, clock changes and concurrent runs."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from tests.trae_bench.cli.test_cli import ROOT, bench_process, children_of, gone, lines_of
+from tests.trae_bench.cli.test_cli import ROOT, bench_process, children_of, have_exited, lines_of
 from tests.trae_bench.fakes import TINY
 from trae_bench._util import host_facts
 from trae_bench.cli import main
@@ -23,18 +23,18 @@ from trae_bench.storage.journal import read_journal
 from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
 
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-PATIENCE = 30.0
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+TIMEOUT = 30.0
 SMALL = ("run", "tiny.toml", "--metric", "cpu", "--seed", "1", "--out", "r.json")
 
 
-# -- the bench is killed
+# -- kills
 
 
 @pytest.mark.slow
 @LINUX
-def test_kills_lose_nothing_and_leave_nobody(tmp_path: Path) -> None:
-    """A few; `python -m tests.studies.kills` makes fifty."""
+def test_kills_lose_no_sample_and_leave_no_process(tmp_path: Path) -> None:
+    """Four kills here; `python -m tests.studies.kills` runs fifty."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.studies.kills", "--times", "4", "--seed", "3"],
         cwd=ROOT,
@@ -49,10 +49,8 @@ def test_kills_lose_nothing_and_leave_nobody(tmp_path: Path) -> None:
     assert found["finished runs"] >= 1
 
 
-def test_a_journal_that_never_began_says_what_to_do(
-    tiny: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The kill fell between the making of the file and its first line."""
+def test_empty_journal_error_has_a_remedy(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The process was killed after it created the file and before the first line."""
     for started in ("", '{"header":{"created":"2026'):
         Path("r.journal.jsonl").write_text(started)
         assert main(["run", "--resume", "r.journal.jsonl"]) == 4
@@ -62,8 +60,8 @@ def test_a_journal_that_never_began_says_what_to_do(
 # -- memory
 
 
-def test_a_run_bounds_the_memory_of_what_it_starts(tiny: Path) -> None:
-    """Seen by the oracle's shell, which is started like any trial."""
+def test_run_limits_the_memory_of_child_processes(tiny: Path) -> None:
+    """The shell of the oracle starts like a trial and has the same limit."""
     limit = host_facts.process_memory_limit()
     assert limit is not None
     oracle = f"[oracle]\ncommand = 'test \"$(ulimit -d)\" = {limit // 1024}'\n"
@@ -72,7 +70,7 @@ def test_a_run_bounds_the_memory_of_what_it_starts(tiny: Path) -> None:
     assert all(sample.correct for sample in read_run(Path("r.json")).samples)
 
 
-def test_half_the_memory_is_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_limit_is_half_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     gib = 1 << 30
     monkeypatch.setattr(host_facts, "_memory", lambda: {"MemTotal": 8 * gib})
     monkeypatch.setattr(host_facts, "read_number", lambda path: None)
@@ -89,22 +87,20 @@ def test_half_the_memory_is_for_a_process(monkeypatch: pytest.MonkeyPatch) -> No
 # -- the wall clock
 
 
-def test_a_run_does_not_care_for_the_wall_clock(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It jumps by days, at each look at it."""
+def test_wall_clock_jumps_do_not_affect_a_run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wall clock jumps by up to a day at each call."""
     random, day = Random(1), 86_400
     monkeypatch.setattr(time, "time", lambda: random.uniform(-day, day) + 1.8e9)
     monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * time.time()))
-    began = time.monotonic()
+    start = time.monotonic()
     assert main([*SMALL, "--pairs", "1"]) == 0
     run = read_run(Path("r.json"))
-    assert 0 < run.elapsed <= time.monotonic() - began
-    assert all(began <= sample.started <= time.monotonic() for sample in run.samples)
+    assert 0 < run.elapsed <= time.monotonic() - start
+    assert all(start <= sample.started <= time.monotonic() for sample in run.samples)
     assert not [str(finding) for finding in verify(run)]
 
 
-def test_a_clock_that_was_set_back_between_two_stretches_is_odd_and_no_more(
+def test_clock_set_back_before_a_resume_is_only_odd(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main([*SMALL, "--pairs", "1", "--budget", "0.001"]) in (0, 4)
@@ -125,19 +121,17 @@ def test_a_clock_that_was_set_back_between_two_stretches_is_odd_and_no_more(
 # -- disks
 
 
-def without_rights(*command: str) -> list[str]:
-    """The command, not even root's right to write everywhere left."""
+def without_override(*command: str) -> list[str]:
+    """Return the command without the right of root to write to any file."""
     drop = "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)"  # CAP_DAC_OVERRIDE
     return [sys.executable, "-c", f"{drop}; os.execv(sys.argv[1], sys.argv[1:])", *command]
 
 
 @LINUX
 @pytest.mark.parametrize(
-    "where", [(), ("--out", "there/r.json"), ("--out", "there/old.json", "--force")]
+    "options", [(), ("--out", "there/r.json"), ("--out", "there/old.json", "--force")]
 )
-def test_a_result_folder_that_is_read_only_is_told_before_anything_runs(
-    tiny: Path, where: tuple[str, ...]
-) -> None:
+def test_read_only_result_folder_is_an_early_error(tiny: Path, options: tuple[str, ...]) -> None:
     folder = tiny.parent
     (folder / "there").mkdir()
     (folder / "lock").touch()
@@ -145,9 +139,9 @@ def test_a_result_folder_that_is_read_only_is_told_before_anything_runs(
     for place in (folder / "there", folder):
         place.chmod(0o555)
     try:
-        command = [sys.executable, "-m", "trae_bench", "run", "tiny.toml", *where]
+        command = [sys.executable, "-m", "trae_bench", "run", "tiny.toml", *options]
         done = subprocess.run(
-            without_rights(*command),
+            without_override(*command),
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
@@ -162,15 +156,15 @@ def test_a_result_folder_that_is_read_only_is_told_before_anything_runs(
 
 
 def can_mount() -> bool:
-    tried = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    command = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
     if sys.platform != "linux" or shutil.which("unshare") is None:
         return False
-    return subprocess.run(tried, capture_output=True).returncode == 0
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 @contextmanager
 def small_disk(place: Path, size: str, script: str) -> "Iterator[subprocess.CompletedProcess[str]]":
-    """What a shell script comes to that finds a disk of that size at `place`."""
+    """Run a shell script with a disk of that size mounted at `place`."""
     place.mkdir()
     mounted = f"mount -t tmpfs -o size={size} none {place} && {script}"
     yield subprocess.run(
@@ -183,8 +177,8 @@ def small_disk(place: Path, size: str, script: str) -> "Iterator[subprocess.Comp
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not can_mount(), reason="may not mount a small disk")
-def test_a_disk_that_fills_up_loses_nothing_and_the_run_goes_on_when_there_is_room(
+@pytest.mark.skipif(not can_mount(), reason="cannot mount a small disk")
+def test_run_resumes_after_a_full_disk(
     tiny: Path,
 ) -> None:
     disk = tiny.parent / "disk"
@@ -200,13 +194,13 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_run_goes_on_when_there_is_ro
         assert "No space left on device; free some space, or name a file" in done.stderr
         assert "Traceback" not in done.stderr
         assert "second 0" in done.stdout, done.stderr
-    held, run = read_journal(Path("full.jsonl")).samples, read_run(Path("r.json"))
-    assert 0 < len(held) < len(run.samples) == 2 * 2 * 5
-    assert run.samples[: len(held)] == held
+    stored, run = read_journal(Path("full.jsonl")).samples, read_run(Path("r.json"))
+    assert 0 < len(stored) < len(run.samples) == 2 * 2 * 5
+    assert run.samples[: len(stored)] == stored
 
 
-@pytest.mark.skipif(not can_mount(), reason="may not mount a small disk")
-def test_no_room_for_the_trials_is_told_with_the_remedy(tiny: Path) -> None:
+@pytest.mark.skipif(not can_mount(), reason="cannot mount a small disk")
+def test_full_temporary_disk_error_has_a_remedy(tiny: Path) -> None:
     disk = tiny.parent / "disk"
     with small_disk(disk, "4k", f"TMPDIR={disk} $BENCH {' '.join(SMALL)}") as done:
         assert done.returncode == 4, done.stderr
@@ -215,32 +209,32 @@ def test_no_room_for_the_trials_is_told_with_the_remedy(tiny: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-# -- two at once
+# -- concurrent runs
 
 
 @pytest.mark.slow
 @LINUX
-def test_a_second_run_says_whom_it_waits_for_and_begins_when_that_has_ended(tiny: Path) -> None:
-    asked = ("run", "tiny.toml", "--metric", "cpu", "--pairs", "1", "--out")
-    with bench_process(*asked, "one.json") as one:
+def test_second_run_waits_for_the_first(tiny: Path) -> None:
+    options = ("run", "tiny.toml", "--metric", "cpu", "--pairs", "1", "--out")
+    with bench_process(*options, "one.json") as first_run:
         while not lines_of(Path("one.journal.jsonl")):
-            assert one.poll() is None
+            assert first_run.poll() is None
             time.sleep(0.01)
-        with bench_process(*asked, "two.json") as two:
-            _, said = two.communicate(timeout=PATIENCE)
-        one.communicate(timeout=PATIENCE)
-    assert (one.returncode, two.returncode) == (0, 0), said
-    assert f"another trae-bench (process {one.pid}) is measuring on this host; waiting" in said
+        with bench_process(*options, "two.json") as second_run:
+            _, err = second_run.communicate(timeout=TIMEOUT)
+        first_run.communicate(timeout=TIMEOUT)
+    assert (first_run.returncode, second_run.returncode) == (0, 0), err
+    assert f"another trae-bench (process {first_run.pid}) is measuring on this host; waiting" in err
     first, second = read_run(Path("one.json")).samples, read_run(Path("two.json")).samples
     ends = [sample.started + sample.metrics["wall"] for sample in first]
     assert max(ends) < min(sample.started for sample in second)
 
 
-# -- asleep
+# -- idle processes
 
 
-def switches(pid: int) -> int:
-    """How often all threads of a process went to sleep or were put aside."""
+def context_switches(pid: int) -> int:
+    """Count the context switches of all threads of a process."""
     return sum(
         int(line.split()[1])
         for task in Path(f"/proc/{pid}/task").iterdir()
@@ -259,27 +253,27 @@ arguments = { command = "sleep 20" }
 
 
 @LINUX
-def test_bench_launcher_and_provider_sleep_while_a_trial_runs(tiny: Path) -> None:
-    """Whoever looked every 10 ms whether it has ended would wake a hundred times."""
+def test_harness_processes_sleep_during_a_trial(tiny: Path) -> None:
+    """A process that polls every 10 ms would wake up a hundred times."""
     tiny.write_text(TINY.replace("[[turns]]\n", f"[[turns]]{SLEEPS}", 1))
     with bench_process(*SMALL, "--metric", "wall", "--pairs", "1") as bench:
         try:
-            asleep = waiting(bench.pid)
-            before = {pid: switches(pid) for pid in asleep}
+            idle = wait_for_sleep(bench.pid)
+            before = {pid: context_switches(pid) for pid in idle}
             time.sleep(1.0)
-            woken = {pid: switches(pid) - count for pid, count in before.items()}
+            woken = {pid: context_switches(pid) - count for pid, count in before.items()}
         finally:
-            below = children_of(bench.pid)
+            children = children_of(bench.pid)
             bench.send_signal(signal.SIGINT)
-            bench.communicate(timeout=PATIENCE)
-    assert len(asleep) == 3
+            bench.communicate(timeout=TIMEOUT)
+    assert len(idle) == 3
     assert max(woken.values()) <= 5, woken
-    assert gone(below)
+    assert have_exited(children)
 
 
-def waiting(bench: int) -> list[int]:
-    """The bench, its launcher and its provider, once each trial has come to its sleep."""
-    end = time.monotonic() + PATIENCE
+def wait_for_sleep(bench: int) -> list[int]:
+    """Return trae-bench, launcher and provider once both trials sleep."""
+    end = time.monotonic() + TIMEOUT
     while sum(command(pid) == "sleep 20" for pid in children_of(bench)) < 2:
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -314,10 +308,10 @@ def long_run(samples: int) -> dict[str, float]:
 
 
 @LINUX
-def test_ten_thousand_samples_would_leave_the_bench_small() -> None:
-    """The whole of it is `python -m tests.studies.ten_thousand`."""
+def test_memory_for_ten_thousand_samples() -> None:
+    """The full study is `python -m tests.studies.ten_thousand`."""
     few, more = long_run(200), long_run(1000)
-    each = (more["peak_memory"] - few["peak_memory"]) / 800
-    assert few["peak_memory"] + 9800 * each < 150_000_000
-    # Each of the cells at its first look, then all together.
+    per_sample = (more["peak_memory"] - few["peak_memory"]) / 800
+    assert few["peak_memory"] + 9800 * per_sample < 150_000_000
+    # One look per cell, then looks at all cells.
     assert more["looks"] <= 16

@@ -1,4 +1,4 @@
-"""The findings of `trae-bench doctor` follow from the facts about the host."""
+"""Tests of the findings that `trae-bench doctor` derives from host facts."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def no_steal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_checks, "_stolen_share", lambda: 0.0)
 
 
-def test_a_quiet_host_has_no_findings() -> None:
+def test_quiet_host_has_no_findings() -> None:
     assert findings(QUIET) == []
 
 
@@ -42,7 +42,7 @@ def test_a_quiet_host_has_no_findings() -> None:
         ({"memory_available": 1_000}, "memory"),
     ],
 )
-def test_each_problem_gives_a_finding_with_its_remedy(change: dict[str, Fact], name: str) -> None:
+def test_problem_gives_a_finding_with_advice(change: dict[str, Fact], name: str) -> None:
     (finding,) = findings(QUIET | change)
     assert finding.name == name
     assert finding.advice
@@ -55,10 +55,10 @@ def test_steal_time_gives_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (finding.name, finding.value) == ("steal", "5.0% of CPU time since boot")
 
 
-def test_a_system_without_pinning_gives_a_finding() -> None:
+def test_missing_pinning_gives_a_finding() -> None:
     facts = {name: fact for name, fact in QUIET.items() if name != "cores_usable"}
     assert [finding.name for finding in findings(facts)] == ["pinning"]
 
 
-def test_the_findings_of_this_host() -> None:
+def test_findings_of_the_current_host() -> None:
     assert all(isinstance(finding, HostFinding) for finding in findings())

@@ -1,4 +1,4 @@
-"""Which pair comes next, when a cell is closed, and what an interruption leaves."""
+"""Tests of the scheduler: order of pairs, stopping, budgets, interrupts and resumed runs."""
 
 import math
 from collections import Counter
@@ -33,8 +33,8 @@ PLAN = (
 )
 
 
-class Tape(Listener):
-    """Remembers what it is told."""
+class RecordingListener(Listener):
+    """A listener that keeps every event."""
 
     def __init__(self) -> None:
         self.progress: list[Progress] = []
@@ -73,11 +73,11 @@ def session(
 
 
 def counts(samples: Sequence[Sample]) -> Counter[tuple[str, str]]:
-    """Pairs by contrast and mode, pair 0 included."""
+    """Count pairs by contrast and mode, including the warm-up pair 0."""
     return Counter((s.contrast, s.mode) for s in samples if s.side == "A")
 
 
-def test_a_clear_effect_takes_eight_pairs_and_a_warming_one() -> None:
+def test_clear_effect_takes_eight_pairs_and_a_warm_up() -> None:
     ending = session(ScriptedExecutor(figures(effect=0.5))).run()
 
     assert ending.stopped == "done"
@@ -86,22 +86,22 @@ def test_a_clear_effect_takes_eight_pairs_and_a_warming_one() -> None:
     assert len(counts(ending.samples)) == len(PLAN)
 
 
-def test_noise_comes_first_then_the_first_look_of_each_cell() -> None:
+def test_noise_pairs_precede_the_first_look_of_each_cell() -> None:
     executor = ScriptedExecutor(figures(effect=0.5))
     session(executor).run()
 
     order = [(b[0].contrast, b[0].mode, b[0].pair) for b in executor.batches if b[0].slot == 0]
-    noise = [place for place in order if place[0] == NOISE_FLOOR]
+    noise = [key for key in order if key[0] == NOISE_FLOOR]
     assert order[: len(noise)] == noise
     rest = order[len(noise) :]
-    first_looks = [place for place in rest if place[2] <= 8]
+    first_looks = [key for key in rest if key[2] <= 8]
     assert rest[: len(first_looks)] == first_looks
-    assert [key for key, _ in groupby(first_looks, key=lambda place: place[:2])] == [
+    assert [key for key, _ in groupby(first_looks, key=lambda pair: pair[:2])] == [
         (cell.contrast.name, cell.mode) for cell in PLAN if cell.contrast.name != NOISE_FLOOR
     ]
 
 
-def test_a_duet_goes_out_together_and_a_serial_pair_one_by_one() -> None:
+def test_duet_trials_run_together_and_serial_trials_alone() -> None:
     executor = ScriptedExecutor(figures())
     session(executor, limits=Limits(pairs=1)).run()
 
@@ -110,40 +110,40 @@ def test_a_duet_goes_out_together_and_a_serial_pair_one_by_one() -> None:
         assert [trial.slot for trial in batch] in ([0, 1], [0], [1])
 
 
-def test_every_sample_reaches_the_sink_before_the_next_trial() -> None:
+def test_sample_is_stored_before_the_next_trial() -> None:
     sink = Memory()
 
-    class Watching(ScriptedExecutor):
+    class CheckingExecutor(ScriptedExecutor):
         def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
             assert len(sink.samples) == sum(len(batch) for batch in self.batches)
             return super().run(trials)
 
-    ending = session(Watching(figures()), limits=Limits(pairs=2), sink=sink).run()
+    ending = session(CheckingExecutor(figures()), limits=Limits(pairs=2), sink=sink).run()
 
     assert tuple(sink.samples) == ending.samples
 
 
-def test_an_open_question_goes_on_to_the_last_look() -> None:
+def test_undecided_cell_takes_the_maximum_of_pairs() -> None:
     def answer(trial: Trial) -> Mapping[str, float]:
-        # 2 %, give or take 3.5 %: no look before the last can settle this.
+        # 2 % plus or minus 3.5 %: only the last look can decide.
         swing = 0.035 if trial.pair % 2 else -0.035
         return {"cpu": 1.0 if trial.side == "A" else 1.02 + swing}
 
-    only = [cell("fast", "duet")]
-    ending = session(ScriptedExecutor(answer), only).run()
+    cells = [cell("fast", "duet")]
+    ending = session(ScriptedExecutor(answer), cells).run()
 
     assert ending.stopped == "done"
     assert counts(ending.samples)["fast", "duet"] == 61
 
 
-def test_pairs_limit_counts_only_counted_pairs() -> None:
+def test_pairs_limit_excludes_the_warm_up_pair() -> None:
     ending = session(ScriptedExecutor(figures()), limits=Limits(pairs=2)).run()
 
     assert set(counts(ending.samples).values()) == {3}
     assert ending.stopped == "done"
 
 
-def test_target_of_noise_cells_is_their_own() -> None:
+def test_noise_cells_have_a_separate_target() -> None:
     limits = Limits(noise_pairs=24)
     assert target(PLAN[0], limits, METRICS) == 24
     assert target(PLAN[2], limits, METRICS) == 60
@@ -151,7 +151,7 @@ def test_target_of_noise_cells_is_their_own() -> None:
     assert target(PLAN[0], Limits(pairs=5, noise_pairs=24), METRICS) == 5
 
 
-def test_no_pair_starts_that_would_end_after_the_budget() -> None:
+def test_no_pair_exceeds_the_budget() -> None:
     clock = HandClock()
     executor = Timed(figures(effect=0.5), clock)
     ending = session(executor, limits=Limits(budget=30.0), clock=clock).run()
@@ -169,8 +169,8 @@ def test_noise_takes_at_most_a_third_of_a_short_budget() -> None:
     assert noise <= 11
 
 
-def test_no_noise_is_taken_once_there_is_something_to_judge() -> None:
-    """What guards the verdicts must not move while they are made, nor after a resumption."""
+def test_no_noise_pair_follows_the_first_comparison() -> None:
+    """Thresholds stay constant while verdicts are computed and after a resume."""
     clock = HandClock()
     executor = Timed(figures(effect=0.5), clock)
     whole = session(executor, limits=Limits(budget=40.0), clock=clock).run()
@@ -184,8 +184,8 @@ def test_no_noise_is_taken_once_there_is_something_to_judge() -> None:
     assert NOISE_FLOOR not in {trial.contrast for batch in more.batches for trial in batch}
 
 
-def test_fixed_pairs_are_taken_in_turn_whatever_they_show() -> None:
-    """A clear effect ends nothing, and a short budget leaves no cell behind."""
+def test_fixed_pairs_alternate_between_cells() -> None:
+    """A clear effect does not stop a cell. A short budget is shared by all cells."""
     limits = Limits(pairs=10, fixed=True)
     ending = session(ScriptedExecutor(figures(effect=0.5)), limits=limits).run()
     assert ending.stopped == "done"
@@ -200,8 +200,8 @@ def test_fixed_pairs_are_taken_in_turn_whatever_they_show() -> None:
     assert len(counts(ending.samples)) == 5
 
 
-def test_pairs_are_taken_until_the_interval_is_narrow() -> None:
-    """A clear effect is not enough, and a verdict that is still open no reason to go on."""
+def test_precision_stops_a_cell_with_a_narrow_interval() -> None:
+    """With --precision, only the interval width stops a cell, not its verdict."""
     plan = [cell("fast", "duet")]
     wide = session(ScriptedExecutor(figures(effect=0.5, noise=0.03)), plan).run()
     narrow = session(
@@ -223,8 +223,8 @@ def test_pairs_are_taken_until_the_interval_is_narrow() -> None:
     assert row.pairs.measured == 8
 
 
-def test_a_budget_for_one_verdict_gives_one_verdict() -> None:
-    """Not four pairs for each of five cells, none of which is looked at."""
+def test_short_budget_completes_one_cell() -> None:
+    """Five cells with four pairs each would get no look at all."""
     clock = HandClock()
     plan = [cell(f"toggle-{number}", "duet") for number in range(5)]
     ending = session(
@@ -234,13 +234,13 @@ def test_a_budget_for_one_verdict_gives_one_verdict() -> None:
     assert max(counts(ending.samples).values()) == 9
 
 
-def test_fresh_pairs_come_first_beside_serial_pairs_that_are_slow() -> None:
-    """How long they take is known from the duets before them, not from the serial pairs."""
+def test_fresh_pairs_precede_slow_serial_pairs() -> None:
+    """Their duration is estimated from the earlier duets, not from the serial pairs."""
     clock = HandClock()
 
     def answer(trial: Trial) -> Mapping[str, float]:
         changed = trial.side == "B" and trial.contrast != NOISE_FLOOR
-        wide = random_of(trial).gauss(0, 0.15)
+        wide = trial_random(trial).gauss(0, 0.15)
         return {"cpu": 1.3 if changed else 1.0, "wall": math.exp(wide)}
 
     duet, serial = cell("head", "duet"), cell("head", "serial", ("wall",))
@@ -251,12 +251,12 @@ def test_fresh_pairs_come_first_beside_serial_pairs_that_are_slow() -> None:
     assert counts(ending.samples)["head again", "duet"] == 9
 
 
-def random_of(trial: Trial) -> Random:
+def trial_random(trial: Trial) -> Random:
     return Random(f"{trial.contrast}{trial.mode}{trial.pair}{trial.side}")
 
 
-def test_noise_ends_as_early_in_a_run_that_is_gone_on_with() -> None:
-    """What a pair takes beside its processes counts, too."""
+def test_resumed_run_ends_noise_early() -> None:
+    """The estimate includes the time of a pair outside its processes."""
 
     def samples(earlier: Sequence[Sample], spent: float) -> tuple[Sample, ...]:
         clock = HandClock()
@@ -265,11 +265,11 @@ def test_noise_ends_as_early_in_a_run_that_is_gone_on_with() -> None:
         return session(executor, limits=limits, clock=clock).run(earlier, spent).samples
 
     whole = samples((), 0.0)
-    # Two duets and two serial pairs of two batches took six seconds.
+    # Two duets (1 s each) and two serial pairs (2 s each) took 6 s.
     assert counts(samples(whole[:8], 6.0)) == counts(whole)
 
 
-def test_seconds_spent_before_count_against_the_budget() -> None:
+def test_budget_includes_time_before_a_resume() -> None:
     clock = HandClock()
     executor = Timed(figures(effect=0.5), clock)
     ending = session(executor, limits=Limits(budget=30.0), clock=clock).run(spent=25.0)
@@ -278,69 +278,69 @@ def test_seconds_spent_before_count_against_the_budget() -> None:
     assert 0 < len(executor.batches) <= 5
 
 
-def test_a_cell_that_never_works_is_given_up_and_the_others_go_on() -> None:
-    works = figures(effect=0.5)
+def test_failing_cell_is_given_up_and_others_continue() -> None:
+    usual = figures(effect=0.5)
 
     def answer(trial: Trial) -> Mapping[str, float] | Sample:
         if trial.contrast == "slow":
             return sample(
                 trial.side, trial.pair, contrast="slow", status="failed", problem="boom\nline"
             )
-        return works(trial)
+        return usual(trial)
 
-    tape = Tape()
-    ending = session(ScriptedExecutor(answer), listener=tape).run()
+    listener = RecordingListener()
+    ending = session(ScriptedExecutor(answer), listener=listener).run()
 
     assert counts(ending.samples)["slow", "duet"] == GIVE_UP
     assert counts(ending.samples)["fast", "duet"] == 9
-    assert tape.lost == ["off: boom\nline"] * GIVE_UP
-    assert len(tape.given_up) == 1
+    assert listener.lost == ["off: boom\nline"] * GIVE_UP
+    assert len(listener.given_up) == 1
 
 
-def test_different_answers_void_a_pair_and_it_is_taken_again() -> None:
-    works = figures(effect=0.5)
+def test_pair_with_different_answers_is_repeated() -> None:
+    usual = figures(effect=0.5)
 
     def answer(trial: Trial) -> Mapping[str, float] | Sample:
         if trial.pair in (2, 4) and trial.contrast == "fast" and trial.mode == "duet":
             return sample(trial.side, trial.pair, transcript=trial.side)
-        return works(trial)
+        return usual(trial)
 
-    tape = Tape()
-    ending = session(ScriptedExecutor(answer), listener=tape).run()
+    listener = RecordingListener()
+    ending = session(ScriptedExecutor(answer), listener=listener).run()
 
     assert counts(ending.samples)["fast", "duet"] == 11
-    assert tape.lost == ["the transcripts differ"] * 2
+    assert listener.lost == ["the transcripts differ"] * 2
 
 
-def test_ctrl_c_keeps_what_was_measured() -> None:
-    class Interrupted(ScriptedExecutor):
+def test_ctrl_c_keeps_the_samples() -> None:
+    class InterruptedExecutor(ScriptedExecutor):
         def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
             if len(self.batches) == 5:
                 raise KeyboardInterrupt
             return super().run(trials)
 
     sink = Memory()
-    ending = session(Interrupted(figures()), sink=sink).run()
+    ending = session(InterruptedExecutor(figures()), sink=sink).run()
 
     assert ending.stopped == "interrupted"
     assert tuple(sink.samples) == ending.samples
     assert len(ending.samples) == 7
 
 
-def test_an_error_of_the_bench_ends_the_session_and_is_kept() -> None:
-    class Dead(ScriptedExecutor):
+def test_executor_error_ends_the_session() -> None:
+    class FailingExecutor(ScriptedExecutor):
         def run(self, trials: Sequence[Trial]) -> Sequence[Sample]:
             raise CannotMeasure("the provider died")
 
-    ending = session(Dead(figures())).run()
+    ending = session(FailingExecutor(figures())).run()
 
     assert ending.stopped == "error"
     assert str(ending.error) == "the provider died"
 
 
 @given(kept=st.integers(0, 40), seed=st.integers(0, 5))
-def test_a_resumed_run_ends_with_the_same_samples(kept: int, seed: int) -> None:
-    """Whatever whole pairs were there, none is taken twice and none is missing."""
+def test_resumed_run_has_the_same_samples(kept: int, seed: int) -> None:
+    """No pair is repeated or missing, for any number of complete pairs."""
     plan = list(PLAN)
     Random(seed).shuffle(plan)
     limits = Limits(pairs=4)
@@ -356,7 +356,7 @@ def test_a_resumed_run_ends_with_the_same_samples(kept: int, seed: int) -> None:
     assert len(set(keys(resumed))) == len(keys(resumed))
 
 
-def test_a_finished_run_resumes_to_nothing() -> None:
+def test_resumed_finished_run_takes_no_pair() -> None:
     whole = session(ScriptedExecutor(figures(effect=0.5))).run()
     executor = ScriptedExecutor(figures(effect=0.5))
     again = session(executor).run(whole.samples)
@@ -365,34 +365,34 @@ def test_a_finished_run_resumes_to_nothing() -> None:
     assert again.samples == whole.samples
 
 
-def test_progress_counts_down() -> None:
-    clock, tape = HandClock(), Tape()
+def test_progress_reports_remaining_time() -> None:
+    clock, listener = HandClock(), RecordingListener()
     executor = Timed(figures(effect=0.5), clock)
-    session(executor, limits=Limits(budget=1000.0), clock=clock, listener=tape).run()
+    session(executor, limits=Limits(budget=1000.0), clock=clock, listener=listener).run()
 
-    first, last = tape.progress[0], tape.progress[-1]
+    first, last = listener.progress[0], listener.progress[-1]
     assert (first.pairs, first.open_cells, first.cells) == (0, 5, 5)
     assert (last.pairs, last.open_cells) == (39, 3)
     assert last.left == pytest.approx(1.0)
-    assert all(0 <= p.left <= 1000 - p.elapsed for p in tape.progress)
+    assert all(0 <= p.left <= 1000 - p.elapsed for p in listener.progress)
 
 
-def test_a_metric_that_no_sample_has_keeps_no_cell_open() -> None:
+def test_metric_without_samples_does_not_keep_a_cell_open() -> None:
     plan = [cell("fast", "duet", ("cpu", "handshakes"))]
     ending = session(ScriptedExecutor(figures(effect=0.5)), plan).run()
 
     assert counts(ending.samples)["fast", "duet"] == 9
 
 
-def test_all_cells_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look is at all the data; one for each cell would make long runs quadratic."""
+def test_one_look_covers_all_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look analyses all data, so one look per cell would take quadratic time."""
     looks = []
 
-    def watched(*arguments: Any) -> list[Comparison]:
+    def counted_comparisons(*arguments: Any) -> list[Comparison]:
         looks.append(len(arguments[0]))
         return comparisons(*arguments)
 
-    monkeypatch.setattr("trae_bench.run.scheduler.comparisons", watched)
+    monkeypatch.setattr("trae_bench.run.scheduler.comparisons", counted_comparisons)
     plan = [cell(f"t{n}", "duet") for n in range(50)]
     ending = session(ScriptedExecutor(figures(effect=0.5)), plan).run()
 

@@ -43,7 +43,7 @@ def test_a_quiet_row_is_not_hopeless() -> None:
     assert asking([found], Limits(), METRICS) == {("work", "fast", "cpu")}
 
 
-def test_a_row_that_noise_hides_takes_no_more_pairs() -> None:
+def test_hopeless_row_takes_no_more_pairs() -> None:
     found, _ = comparison(0.03, 0.5)
     assert is_hopeless(found, Limits(), CPU, 30)
     assert asking([found], Limits(), METRICS) == set()
@@ -67,7 +67,7 @@ def test_no_row_is_hopeless_if_verdicts_do_not_stop_it(limits: Limits) -> None:
     assert not is_hopeless(found, limits, CPU, 30)
 
 
-def test_before_the_first_look_nothing_is_known() -> None:
+def test_settling_chance_needs_a_first_look() -> None:
     found, _ = comparison(0.03, 0.5, n=7)
     assert settling_chance(found, Limits(), CPU, 30) is None
 

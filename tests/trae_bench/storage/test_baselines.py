@@ -1,4 +1,4 @@
-"""Baselines: one run file for each set of scenarios and kind of machine."""
+"""Tests of baselines: one run file per set of scenarios and kind of machine."""
 
 import json
 import re
@@ -34,19 +34,19 @@ FACTS: Mapping[str, Any] = {
 KIND = "linux-some-r-processor-@-3-ghz-4-cores-cpython-3.12"
 
 
-def stored(path: Path, run: RunFile) -> Path:
+def write(path: Path, run: RunFile) -> Path:
     write_run(path, sealed(run))
     return path
 
 
-def of(machine: Mapping[str, Any] = FACTS, **changes: Any) -> RunFile:
+def make_run(machine: Mapping[str, Any] = FACTS, **changes: Any) -> RunFile:
     return honest(toggles=("idle",), machine=dict(machine), **changes)
 
 
 # -- names
 
 
-def test_a_kind_of_machine_has_a_short_stable_name() -> None:
+def test_machine_kind_name_is_stable() -> None:
     assert kind_of(FACTS) == KIND
     assert kind_of({**FACTS, "memory": 1, "kernel": "7.0", "load": 3.0}) == KIND
     assert kind_of({**FACTS, "python": "3.12.9"}) == KIND
@@ -63,86 +63,86 @@ def test_a_kind_of_machine_has_a_short_stable_name() -> None:
 
 
 @given(st.text(max_size=300))
-def test_a_slug_can_name_a_file(text: str) -> None:
-    found = slug(text)
-    assert re.fullmatch(r"[a-z0-9+@][a-z0-9.+@-]*", found)
-    assert len(found) <= 80
-    assert slug(found) == found
+def test_slug_is_a_valid_file_name(text: str) -> None:
+    name = slug(text)
+    assert re.fullmatch(r"[a-z0-9+@][a-z0-9.+@-]*", name)
+    assert len(name) <= 80
+    assert slug(name) == name
 
 
-def test_long_sets_of_scenarios_do_not_share_a_file(tmp_path: Path) -> None:
+def test_long_scenario_sets_have_different_files(tmp_path: Path) -> None:
     names = [f"scenario-with-a-long-name-{n}" for n in range(9)]
     assert place(tmp_path, names, FACTS) == place(tmp_path, reversed(names), FACTS)
     assert place(tmp_path, names, FACTS) != place(tmp_path, names[:-1], FACTS)
     assert place(tmp_path, ["a"], FACTS) == tmp_path / "baselines" / KIND / "a.json"
 
 
-# -- keeping
+# -- storing
 
 
-def test_what_is_kept_lies_in_its_place(tmp_path: Path) -> None:
-    file = stored(tmp_path / "run.json", of())
+def test_baseline_is_stored_by_machine_and_scenario(tmp_path: Path) -> None:
+    file = write(tmp_path / "run.json", make_run())
     folder = tmp_path / "results"
     path = keep(file, folder)
     assert path == place(folder, ["work"], FACTS)
     assert read_base(path) == read_run(file)
-    assert [one.name for one in path.parent.iterdir()] == ["work.json"]
+    assert [file.name for file in path.parent.iterdir()] == ["work.json"]
     for scenarios, facts in ((["other"], FACTS), (["work"], {**FACTS, "cores": 2})):
         assert place(folder, scenarios, facts) != path
 
 
-def test_a_newer_baseline_takes_the_place_of_the_old(tmp_path: Path) -> None:
+def test_newer_baseline_replaces_the_old(tmp_path: Path) -> None:
     folder = tmp_path / "results"
-    keep(stored(tmp_path / "old.json", of()), folder)
-    newer = of(day="2", created="2026-01-02T00:00:00+00:00")
-    path = keep(stored(tmp_path / "new.json", newer), folder)
+    keep(write(tmp_path / "old.json", make_run()), folder)
+    newer = make_run(day="2", created="2026-01-02T00:00:00+00:00")
+    path = keep(write(tmp_path / "new.json", newer), folder)
     assert read_run(path).header.created == "2026-01-02T00:00:00+00:00"
     assert len(list((folder / "baselines").rglob("*.json"))) == 1
 
 
-def test_baselines_of_two_scenarios_and_kinds_stand_side_by_side(tmp_path: Path) -> None:
+def test_each_scenario_and_machine_has_a_baseline(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     files = [
-        stored(tmp_path / "1.json", of()),
-        stored(tmp_path / "2.json", of({**FACTS, "cores": 2})),
-        stored(tmp_path / "3.json", of(cells=plan(("idle",), "other"))),
+        write(tmp_path / "1.json", make_run()),
+        write(tmp_path / "2.json", make_run({**FACTS, "cores": 2})),
+        write(tmp_path / "3.json", make_run(cells=plan(("idle",), "other"))),
     ]
     paths = {keep(file, folder) for file in files}
     assert len(paths) == 3
-    found = kept(folder, FACTS)
-    assert [one.fits for one in found] == [True, True, False]
-    assert {one.scenarios for one in found} == {("work",), ("other",)}
-    assert {Path(one.path) for one in found} == paths
-    assert found[0].commit == "0123456789"
+    baselines = kept(folder, FACTS)
+    assert [baseline.fits for baseline in baselines] == [True, True, False]
+    assert {baseline.scenarios for baseline in baselines} == {("work",), ("other",)}
+    assert {Path(baseline.path) for baseline in baselines} == paths
+    assert baselines[0].commit == "0123456789"
 
 
-def _edited(run: RunFile) -> RunFile:
+def _with_edited_sample(run: RunFile) -> RunFile:
     sample = replace(run.samples[5], metrics={**run.samples[5].metrics, "cpu": 9.0})
     return replace(run, samples=(*run.samples[:5], sample, *run.samples[6:]))
 
 
 @pytest.mark.parametrize(
-    ("run", "said"),
+    ("run", "reason"),
     [
-        (_edited(of()), "inconsistent"),
-        (of(code={"commit": "0123456789", "dirty": True}), "uncommitted"),
-        (of(profile="smoke", pairs=2, noise_pairs=2), "too short"),
+        (_with_edited_sample(make_run()), "inconsistent"),
+        (make_run(code={"commit": "0123456789", "dirty": True}), "uncommitted"),
+        (make_run(profile="smoke", pairs=2, noise_pairs=2), "too short"),
         (gate(), "compares two commits"),
     ],
 )
-def test_a_run_that_is_no_baseline_is_refused(run: RunFile, said: str, tmp_path: Path) -> None:
-    file = stored(tmp_path / "run.json", run)
+def test_unsuitable_run_is_refused(run: RunFile, reason: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "run.json", run)
     folder = tmp_path / "results"
-    with pytest.raises(BadRunFile, match=f"{said}.*--force") as caught:
+    with pytest.raises(BadRunFile, match=f"{reason}.*--force") as caught:
         keep(file, folder)
     assert str(caught.value).startswith(str(file))
     assert not folder.exists()
     assert keep(file, folder, force=True).is_file()
 
 
-def test_a_seal_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_invalid_seal_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    write_run(path, replace(of(), seal="0" * 64))
+    write_run(path, replace(make_run(), seal="0" * 64))
     with pytest.raises(BadRunFile, match="seal"):
         read_base(path)
 
@@ -151,17 +151,17 @@ def test_a_seal_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
+def this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_facts, "fingerprint", lambda: dict(FACTS))
 
 
-@pytest.mark.usefixtures("here")
-def test_the_commands_keep_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("this_machine")
+def test_set_and_show_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(tmp_path)
     assert main(["baseline", "show", "--folder", folder]) == 0
     assert "No baselines" in capsys.readouterr().out
     for number, facts in enumerate((FACTS, {**FACTS, "cores": 2})):
-        file = stored(tmp_path / f"{number}.json", of(facts))
+        file = write(tmp_path / f"{number}.json", make_run(facts))
         assert main(["baseline", "set", str(file), "--folder", folder]) == 0
     assert f"{KIND}/work.json" in capsys.readouterr().out
     assert main(["baseline", "show", "--folder", folder]) == 0
@@ -173,11 +173,11 @@ def test_the_commands_keep_and_list(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["baseline", "show", "--folder", folder, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["machine"] == KIND
-    assert [one["fits"] for one in printed["baselines"]] == [True, False]
+    assert [baseline["fits"] for baseline in printed["baselines"]] == [True, False]
 
 
-@pytest.mark.usefixtures("here")
-def test_only_the_default_folder_may_be_missing(
+@pytest.mark.usefixtures("this_machine")
+def test_missing_folder_is_an_error_unless_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -187,35 +187,35 @@ def test_only_the_default_folder_may_be_missing(
     assert "no folder 'nope'" in capsys.readouterr().err
 
 
-def test_a_folder_that_takes_no_baseline_is_named_with_the_commands_own_option(
+def test_unwritable_folder_error_names_the_folder_option(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = str(stored(tmp_path / "run.json", of()))
+    file = str(write(tmp_path / "run.json", make_run()))
     assert main(["baseline", "set", file, "--folder", f"{file}/x"]) == 4
     err = capsys.readouterr().err
     assert err.endswith("; name another folder with --folder\n")
     assert "--out" not in err
 
 
-def test_the_command_refuses_with_its_reason(
+def test_set_command_needs_force_for_a_dirty_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dirty = of(code={"commit": "0123456789", "dirty": True})
-    file = str(stored(tmp_path / "run.json", dirty))
+    dirty = make_run(code={"commit": "0123456789", "dirty": True})
+    file = str(write(tmp_path / "run.json", dirty))
     folder = str(tmp_path / "results")
     assert main(["baseline", "set", file, "--folder", folder]) == 4
     assert "--force" in capsys.readouterr().err
     assert main(["baseline", "set", file, "--folder", folder, "--force"]) == 0
 
 
-@pytest.mark.usefixtures("here")
-def test_what_is_no_run_file_is_named_and_acts_nowhere(
+@pytest.mark.usefixtures("this_machine")
+def test_invalid_files_are_listed_and_escaped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "results" / "baselines" / KIND
     folder.mkdir(parents=True)
     (folder / "broken.json").write_text("{")
-    run = of()
+    run = make_run()
     header = replace(run.header, code={"commit": PLANT}, created=f"long ago{PLANT}")
     write_run(folder / "planted.json", replace(run, header=header))
     for options in ((), ("--json",)):

@@ -1,4 +1,4 @@
-"""Journals and run files: what is written is read back, and nothing else is."""
+"""Tests of journals and run files: round trips, validation, damage and full disks."""
 
 import json
 import math
@@ -79,15 +79,15 @@ def run_file(samples: list[Sample] | None = None) -> RunFile:
 
 def journal_with(path: Path, samples: list[Sample]) -> Path:
     with Journal.create(path, header()) as journal:
-        for each in samples:
-            journal.append(each)
+        for new_sample in samples:
+            journal.append(new_sample)
     return path
 
 
 # -- journal
 
 
-def test_a_journal_gives_back_its_header_and_samples(tmp_path: Path) -> None:
+def test_journal_round_trip(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "sub" / "j.jsonl", pairs(3))
     contents = journal_.read_journal(path)
 
@@ -97,28 +97,26 @@ def test_a_journal_gives_back_its_header_and_samples(tmp_path: Path) -> None:
     assert contents.dropped == 0
 
 
-def test_each_sample_is_on_the_disk_before_append_returns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_append_syncs_each_sample_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "j.jsonl"
-    forced = []
+    synced = []
 
     def fsync(descriptor: int) -> None:
-        forced.append((os.fstat(descriptor).st_ino, path.stat().st_size))
+        synced.append((os.fstat(descriptor).st_ino, path.stat().st_size))
 
     with Journal.create(path, header()) as journal:
         monkeypatch.setattr(os, "fsync", fsync)
-        for each in pairs(1):
-            journal.append(each)
-            assert forced[-1] == (path.stat().st_ino, path.stat().st_size)
-    assert len(forced) == 2
+        for new_sample in pairs(1):
+            journal.append(new_sample)
+            assert synced[-1] == (path.stat().st_ino, path.stat().st_size)
+    assert len(synced) == 2
 
 
 @given(cut=st.integers(min_value=0))
-def test_a_journal_cut_anywhere_is_still_a_journal(
+def test_truncated_journal_can_be_resumed(
     tmp_path_factory: pytest.TempPathFactory, cut: int
 ) -> None:
-    """kill -9 may fall between any two bytes that reach the disk."""
+    """kill -9 can stop a write after any byte."""
     path = journal_with(tmp_path_factory.mktemp("cut") / "j.jsonl", pairs(3))
     data = path.read_bytes()
     first_line = data.index(b"\n") + 1
@@ -127,29 +125,29 @@ def test_a_journal_cut_anywhere_is_still_a_journal(
 
     contents = journal_.read_journal(path)
 
-    whole = data[:size].count(b"\n") - 1
-    assert list(contents.samples) == pairs(3)[: whole - whole % 2]
-    assert contents.dropped == whole % 2
+    complete = data[:size].count(b"\n") - 1
+    assert list(contents.samples) == pairs(3)[: complete - complete % 2]
+    assert contents.dropped == complete % 2
     with Journal.reopen(path, contents, Resumed("later", "trae-bench run --resume")) as journal:
-        for each in pairs(3)[len(contents.samples) :]:
-            journal.append(each)
-    again = journal_.read_journal(path)
-    assert list(again.samples) == pairs(3)
-    assert len(again.resumed) == 1
+        for new_sample in pairs(3)[len(contents.samples) :]:
+            journal.append(new_sample)
+    resumed = journal_.read_journal(path)
+    assert list(resumed.samples) == pairs(3)
+    assert len(resumed.resumed) == 1
 
 
-def test_time_between_stretches_is_not_counted(tmp_path: Path) -> None:
+def test_time_before_a_resume_is_not_counted(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "j.jsonl", pairs(2))
     contents = journal_.read_journal(path)
-    assert contents.spent == 12.0  # from 0 to 10, and 2 of wall
+    assert contents.spent == 12.0  # 10 s between the starts plus 2 s of wall time
 
     with Journal.reopen(path, contents, Resumed("later", "again")) as journal:
-        for each in pairs(3)[4:]:
-            journal.append(msgspec.structs.replace(each, started=5000.0))
+        for new_sample in pairs(3)[4:]:
+            journal.append(msgspec.structs.replace(new_sample, started=5000.0))
     assert journal_.read_journal(path).spent == 14.0
 
 
-def test_a_journal_is_no_run_file_nor_the_other_way_round(tmp_path: Path) -> None:
+def test_journal_and_run_file_are_distinguished(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "j.jsonl", pairs(2))
     with pytest.raises(BadRunFile, match="a journal, not a run file; `trae-bench run --resume"):
         store.read_run(path)
@@ -158,8 +156,8 @@ def test_a_journal_is_no_run_file_nor_the_other_way_round(tmp_path: Path) -> Non
         journal_.read_journal(tmp_path / "run.json")
 
 
-def test_a_pair_takes_as_long_as_its_longer_side(tmp_path: Path) -> None:
-    """Whichever of the two was written last."""
+def test_pair_duration_is_that_of_the_longer_side(tmp_path: Path) -> None:
+    """The order in which the sides were written does not matter."""
     long, short = (sample(side, 0, metrics={"wall": 5.0}) for side in ("A", "B"))
     short = msgspec.structs.replace(short, metrics={"wall": 1.0})
     path = journal_with(tmp_path / "j.jsonl", [long, short])
@@ -167,7 +165,7 @@ def test_a_pair_takes_as_long_as_its_longer_side(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         (b'"pair":0,', b'"pair":0,"pair":0,', "'pair' stands twice"),
         (b'"verdict":', b'"verdict":"improvement","verdict":', "'verdict' stands twice"),
@@ -175,18 +173,16 @@ def test_a_pair_takes_as_long_as_its_longer_side(tmp_path: Path) -> None:
         (b'"cores":2', b'"cores":1' + b"0" * 400, "cores"),
     ],
 )
-def test_what_another_reader_would_read_otherwise_is_refused(
-    old: bytes, new: bytes, said: str, tmp_path: Path
-) -> None:
+def test_ambiguous_json_is_refused(old: bytes, new: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     facts = msgspec.structs.replace(header(), machine={"cores": 2})
     store.write_run(path, msgspec.structs.replace(run_file(), header=facts))
     path.write_bytes(path.read_bytes().replace(old, new, 1))
-    with pytest.raises(BadRunFile, match=said if said != "cores" else "run file"):
+    with pytest.raises(BadRunFile, match=message if message != "cores" else "run file"):
         store.read_run(path)
 
 
-def test_a_journal_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
+def test_journal_is_overwritten_only_with_force(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "j.jsonl", pairs(1))
     with pytest.raises(UsageError, match="--resume"):
         Journal.create(path, header())
@@ -195,41 +191,41 @@ def test_a_journal_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     assert journal_.read_journal(path).samples == ()
 
 
-def test_a_journal_below_a_file_is_refused_as_what_it_is(tmp_path: Path) -> None:
+def test_journal_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CannotMeasure, match="cannot write"):
         Journal.create(tmp_path / "file" / "j.jsonl", header())
 
 
-class Watched(Journal):
-    """Remembers how often one was closed."""
+class CountingJournal(Journal):
+    """A journal that counts calls of `close`."""
 
     closed = 0
 
     def close(self) -> None:
-        Watched.closed += 1
+        CountingJournal.closed += 1
         super().close()
 
 
-def test_a_journal_that_cannot_begin_is_closed_and_leaves_nothing(tmp_path: Path) -> None:
-    path, before = tmp_path / "j.jsonl", Watched.closed
+def test_failed_create_closes_and_removes_the_journal(tmp_path: Path) -> None:
+    path, before = tmp_path / "j.jsonl", CountingJournal.closed
     with pytest.raises(CannotMeasure, match="does not fit"):
-        Watched.create(path, header(command="x" * 8001))
-    assert Watched.closed == before + 1
+        CountingJournal.create(path, header(command="x" * 8001))
+    assert CountingJournal.closed == before + 1
     assert not path.exists()
 
 
-def test_a_journal_that_cannot_go_on_is_closed_and_stays_as_it_was(tmp_path: Path) -> None:
-    path, before = journal_with(tmp_path / "j.jsonl", pairs(2)), Watched.closed
+def test_failed_reopen_closes_and_keeps_the_journal(tmp_path: Path) -> None:
+    path, before = journal_with(tmp_path / "j.jsonl", pairs(2)), CountingJournal.closed
     contents = journal_.read_journal(path)
     with pytest.raises(CannotMeasure, match="does not fit"):
-        Watched.reopen(path, contents, Resumed("later", "x" * 8001))
-    assert Watched.closed == before + 1
+        CountingJournal.reopen(path, contents, Resumed("later", "x" * 8001))
+    assert CountingJournal.closed == before + 1
     assert journal_.read_journal(path) == contents
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (b"{}", "expected one sample"),
         (b"nonsense", "malformed"),
@@ -240,14 +236,14 @@ def test_a_journal_that_cannot_go_on_is_closed_and_stays_as_it_was(tmp_path: Pat
         (b"[" * 5000, "recursion|malformed|Expected"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, line: bytes, said: str) -> None:
+def test_invalid_line_is_reported(tmp_path: Path, line: bytes, message: str) -> None:
     path = journal_with(tmp_path / "j.jsonl", pairs(1))
     path.write_bytes(path.read_bytes() + line + b"\n" + b"{}\n")
-    with pytest.raises(BadRunFile, match=rf"j\.jsonl:4: .*({said})"):
+    with pytest.raises(BadRunFile, match=rf"j\.jsonl:4: .*({message})"):
         journal_.read_journal(path)
 
 
-def test_where_the_first_line_is_none_there_is_no_journal(tmp_path: Path) -> None:
+def test_file_without_a_header_line_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checks.toml"
     path.write_text('name = "checks"\nabout = "no journal"\n')
     with pytest.raises(BadRunFile, match=r"checks\.toml:1: not a journal of trae-bench") as caught:
@@ -255,19 +251,19 @@ def test_where_the_first_line_is_none_there_is_no_journal(tmp_path: Path) -> Non
     assert "good" not in str(caught.value)
 
 
-def test_the_same_sample_twice_is_named(tmp_path: Path) -> None:
+def test_duplicate_sample_is_reported(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "j.jsonl", [*pairs(1), pairs(1)[0]])
     with pytest.raises(BadRunFile, match=r":4: the same sample as in line 2"):
         journal_.read_journal(path)
 
 
-def test_a_sample_of_no_planned_cell_is_named(tmp_path: Path) -> None:
+def test_unplanned_sample_is_reported(tmp_path: Path) -> None:
     path = journal_with(tmp_path / "j.jsonl", [*pairs(1), sample("A", 2, contrast="stranger")])
     with pytest.raises(BadRunFile, match=":4: this sample is not in the plan"):
         journal_.read_journal(path)
 
 
-def test_a_plan_without_its_metrics_is_named(tmp_path: Path) -> None:
+def test_missing_metric_definition_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     Journal.create(path, header(metrics={"cpu": METRICS["cpu"]})).close()
     with pytest.raises(BadRunFile, match="the plan names 'wall'"):
@@ -275,35 +271,35 @@ def test_a_plan_without_its_metrics_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"no newline", b"{}\n", b'{"sample":'])
-def test_what_is_no_journal_is_named(tmp_path: Path, content: bytes) -> None:
+def test_invalid_journal_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "j.jsonl"
     path.write_bytes(content)
     with pytest.raises(BadRunFile, match=r"j\.jsonl:1: "):
         journal_.read_journal(path)
 
 
-def test_a_figure_that_json_cannot_hold_does_not_get_into_the_file(tmp_path: Path) -> None:
+def test_append_rejects_nan_and_infinity(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     with Journal.create(path, header()) as journal:
-        for figure in (math.nan, math.inf):
+        for value in (math.nan, math.inf):
             with pytest.raises(CannotMeasure, match="does not fit"):
-                journal.append(sample(metrics={"cpu": figure}))
+                journal.append(sample(metrics={"cpu": value}))
         journal.append(sample("A"))
         journal.append(sample("B"))
     assert len(journal_.read_journal(path).samples) == 2
 
 
-def test_a_long_story_is_cut_to_its_end(tmp_path: Path) -> None:
-    story = sample("A", status="failed", problem="x" * 100_000 + "the end")
-    path = journal_with(tmp_path / "j.jsonl", [story, sample("B")])
-    kept = journal_.read_journal(path).samples[0].problem
-    assert kept is not None
-    assert len(kept) == journal_.MAX_PROBLEM
-    assert kept.endswith("the end")
+def test_long_problem_text_is_truncated_at_the_start(tmp_path: Path) -> None:
+    failed = sample("A", status="failed", problem="x" * 100_000 + "the end")
+    path = journal_with(tmp_path / "j.jsonl", [failed, sample("B")])
+    problem = journal_.read_journal(path).samples[0].problem
+    assert problem is not None
+    assert len(problem) == journal_.MAX_PROBLEM
+    assert problem.endswith("the end")
 
 
-def test_a_full_disk_names_file_and_remedy_and_leaves_a_good_journal(tmp_path: Path) -> None:
-    """A real one: the kernel refuses to let the file grow, in the middle of a line."""
+def test_full_disk_error_keeps_a_valid_journal(tmp_path: Path) -> None:
+    """The kernel limits the file size, so a write fails in the middle of a line."""
     path = tmp_path / "j.jsonl"
     script = f"""
 import resource, signal, sys
@@ -333,7 +329,7 @@ with Journal.create(path, header()) as journal:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_device_without_space(tmp_path: Path) -> None:
+def test_device_without_space(tmp_path: Path) -> None:
     with Path("/dev/full").open("r+b", buffering=0) as file:
         journal = Journal(Path("/dev/full"), file)
         with pytest.raises(CannotMeasure, match=r"/dev/full: No space left.*free some space"):
@@ -343,14 +339,14 @@ def test_a_device_without_space(tmp_path: Path) -> None:
 # -- run file
 
 
-def test_a_run_file_gives_back_the_run(tmp_path: Path) -> None:
+def test_run_file_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "new" / "run.json"
     store.write_run(path, run_file())
     assert store.read_run(path) == seal.sealed(run_file())
     assert [p.name for p in path.parent.iterdir()] == ["run.json"]
 
 
-def test_a_run_file_has_one_sample_a_line(tmp_path: Path) -> None:
+def test_run_file_has_one_sample_per_line(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     store.write_run(path, run_file())
     lines = path.read_text().splitlines()
@@ -358,7 +354,7 @@ def test_a_run_file_has_one_sample_a_line(tmp_path: Path) -> None:
     assert max(map(len, lines)) < 5000
 
 
-def test_a_run_file_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
+def test_run_file_is_overwritten_only_with_force(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     store.write_run(path, run_file())
     with pytest.raises(UsageError, match="--force"):
@@ -368,7 +364,7 @@ def test_a_run_file_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     assert store.read_run(path).samples == ()
 
 
-def test_a_run_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+def test_failed_write_keeps_the_old_run_file(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     store.write_run(path, run_file())
     bad = msgspec.structs.replace(run_file(), elapsed=math.nan)
@@ -380,7 +376,7 @@ def test_a_run_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["device", "pipe", "link"])
-def test_what_is_no_file_is_written_to_and_stays(tmp_path: Path, kind: str) -> None:
+def test_devices_pipes_and_links_are_not_replaced(tmp_path: Path, kind: str) -> None:
     target, path = tmp_path / "target", tmp_path / "path"
     reader = -1
     if kind == "pipe":
@@ -398,15 +394,15 @@ def test_what_is_no_file_is_written_to_and_stays(tmp_path: Path, kind: str) -> N
     if kind == "pipe":
         assert os.read(reader, 100) == b"onetwo"
         os.close(reader)
-    assert {found.name for found in tmp_path.iterdir()} <= {"path", "target"}
+    assert {file.name for file in tmp_path.iterdir()} <= {"path", "target"}
 
 
 @pytest.mark.parametrize("number", [10**400, -(10**400), 2**63])
-def test_a_fact_beyond_any_number_is_refused(tmp_path: Path, number: int) -> None:
+def test_integer_out_of_range_is_refused(tmp_path: Path, number: int) -> None:
     path = tmp_path / "r.json"
-    found = document()
-    found["header"]["machine"]["cores"] = number
-    path.write_text(json.dumps(found))
+    changed = document()
+    changed["header"]["machine"]["cores"] = number
+    path.write_text(json.dumps(changed))
     with pytest.raises(BadRunFile, match="int"):
         store.read_run(path)
 
@@ -415,22 +411,22 @@ def document() -> Any:
     return json.loads(msgspec.json.encode(run_file()))
 
 
-def test_a_run_file_fits_the_published_schema() -> None:
+def test_run_file_matches_the_published_schema() -> None:
     jsonschema.validate(document(), json.loads((ROOT / "docs/schemas/run.schema.json").read_text()))
 
 
-def test_the_published_schema_is_current() -> None:
-    """Made with `trae-bench schema run`."""
+def test_published_schema_is_current() -> None:
+    """`trae-bench schema run` writes the published schema."""
     assert json.loads((ROOT / "docs/schemas/run.schema.json").read_text()) == store.schema()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda p: p.name)
-def test_committed_run_files_are_run_files(path: Path) -> None:
+def test_committed_run_files_are_valid(path: Path) -> None:
     assert seal.seal_fits(store.read_run(path))
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "said"),
+    ("place", "value", "message"),
     [
         (("header", "format"), "something else", "not a run file"),
         (("header", "version"), 3, "version 3"),
@@ -445,8 +441,8 @@ def test_committed_run_files_are_run_files(path: Path) -> None:
         (("header", "rules", "duet", "threshold"), 5.0, "threshold"),
     ],
 )
-def test_what_does_not_fit_is_named(
-    tmp_path: Path, place: tuple[Any, ...], value: object, said: str
+def test_invalid_field_is_reported(
+    tmp_path: Path, place: tuple[Any, ...], value: object, message: str
 ) -> None:
     changed = document()
     part = changed
@@ -455,7 +451,7 @@ def test_what_does_not_fit_is_named(
     part[place[-1]] = value
     path = tmp_path / "run.json"
     path.write_text(json.dumps(changed))
-    with pytest.raises(BadRunFile, match=said):
+    with pytest.raises(BadRunFile, match=message):
         store.read_run(path)
 
 
@@ -463,7 +459,7 @@ def test_what_does_not_fit_is_named(
     "content",
     [b"", b"[]", b"null", b"{", b'{"header": {}}', b"\xff", b"[" * 100_000, b'{"header": NaN}'],
 )
-def test_what_is_no_run_file_is_named(tmp_path: Path, content: bytes) -> None:
+def test_invalid_run_file_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.json"
     path.write_bytes(content)
     with pytest.raises(BadRunFile, match=r"run\.json: "):
@@ -471,7 +467,7 @@ def test_what_is_no_run_file_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 @given(data=st.binary(max_size=200), place=st.integers(0, 10_000))
-def test_a_damaged_run_file_is_read_or_refused(
+def test_damaged_run_file_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, place: int
 ) -> None:
     whole = msgspec.json.encode(run_file(pairs(2)))
@@ -484,13 +480,13 @@ def test_a_damaged_run_file_is_read_or_refused(
         assert str(path) in str(error)
 
 
-def test_a_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
+def test_folder_and_missing_file_are_reported(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.json"):
         with pytest.raises(BadRunFile, match=str(path)):
             store.read_run(path)
 
 
-def test_a_file_too_large_is_refused_unread(tmp_path: Path) -> None:
+def test_oversized_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     store.write_run(path, run_file())
     with pytest.raises(BadRunFile, match="larger than"):
@@ -501,8 +497,8 @@ def test_a_file_too_large_is_refused_unread(tmp_path: Path) -> None:
         store.read_run(path)
 
 
-def test_a_small_file_of_countless_values_is_refused(tmp_path: Path) -> None:
-    """Seven million empty arrays are 21 MB to read and half a gigabyte to hold."""
+def test_file_with_too_many_values_is_refused(tmp_path: Path) -> None:
+    """Seven million empty arrays take 21 MB on disk and half a gigabyte in memory."""
     path = tmp_path / "run.json"
     path.write_bytes(b'{"samples": [' + b"[]," * 7_000_000 + b"[]]}")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -513,7 +509,7 @@ def test_a_small_file_of_countless_values_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", [-2.0, 0.0, 3.0])
-def test_a_precision_that_is_none_is_refused(precision: float) -> None:
+def test_invalid_precision_is_refused(precision: float) -> None:
     with pytest.raises(msgspec.ValidationError, match="precision"):
         msgspec.json.decode(
             msgspec.json.encode(header(limits=Limits(precision=precision))), type=Header

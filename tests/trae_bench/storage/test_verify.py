@@ -1,4 +1,4 @@
-"""An honest file holds together; whatever is edited in it is found."""
+"""Tests of `verify`: consistent runs have no findings, and edits are found."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trae_bench.fakes import TINY, turned_on
-from tests.trae_bench.runs import NOW, honest, plan, plan_of, worked_out
+from tests.trae_bench.runs import NOW, honest, plan, plan_of, recomputed
 from trae_bench.cli import main
 from trae_bench.design.contrasts import DESIGNS, NOISE_FLOOR
 from trae_bench.errors import BadRunFile
@@ -40,19 +40,19 @@ def document() -> str:
     return msgspec.json.encode(run()).decode()
 
 
-def wrong(run: RunFile) -> list[Inconsistency]:
+def wrong_findings(run: RunFile) -> list[Inconsistency]:
     return [finding for finding in verify(run, now=NOW) if finding.severity == "wrong"]
 
 
-def told(run: RunFile) -> str:
+def findings_text(run: RunFile) -> str:
     return "\n".join(map(str, verify(run, now=NOW)))
 
 
-# -- honest files
+# -- consistent files
 
 
 @pytest.mark.parametrize(
-    "made",
+    "make",
     [
         honest,
         lambda: honest(noise=0.2),
@@ -72,27 +72,27 @@ def told(run: RunFile) -> str:
         lambda: honest(lost={("slower", n): "differ" for n in range(9)}),
     ],
 )
-def test_an_honest_run_holds_together(made: Callable[[], RunFile], tmp_path: Path) -> None:
-    found = made()
+def test_consistent_run_has_no_findings(make: Callable[[], RunFile], tmp_path: Path) -> None:
+    found = make()
     assert verify(found, now=NOW) == []
     store.write_run(tmp_path / "run.json", found)
     assert verify(store.read_run(tmp_path / "run.json"), now=NOW) == []
 
 
-def test_a_run_gone_on_with_after_a_restart_holds_together() -> None:
-    """The clock of the machine began anew in the middle."""
+def test_run_resumed_after_a_restart_has_no_findings() -> None:
+    """The monotonic clock starts again in the middle of the run."""
     samples = run().samples
-    middle = next(n for n, one in enumerate(samples) if n > 60 and one.slot == 0)
-    later = [replace(one, started=one.started - 1000) for one in samples[middle:]]
+    middle = next(n for n, sample in enumerate(samples) if n > 60 and sample.slot == 0)
+    later = [replace(sample, started=sample.started - 1000) for sample in samples[middle:]]
     restarted = replace(run(), samples=(*samples[:middle], *later))
-    assert "started" in told(sealed(restarted))
+    assert "started" in findings_text(sealed(restarted))
     resumed = (Resumed("2026-01-01T10:00:00+00:00", "trae-bench run --resume"),)
     assert verify(sealed(replace(restarted, resumed=resumed)), now=NOW) == []
 
 
 @pytest.mark.slow
-def test_a_real_run_holds_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real processes, real clocks, a real machine's facts."""
+def test_real_run_has_no_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run uses real processes, clocks and host facts."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     (tmp_path / "tiny.toml").write_text(TINY)
@@ -102,15 +102,15 @@ def test_a_real_run_holds_together(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert verify(found) == []
 
 
-def test_the_origin_names_commit_state_machine_and_versions() -> None:
-    said = "\n".join(origin(run()))
+def test_origin_has_commit_machine_and_versions() -> None:
+    text = "\n".join(origin(run()))
     for fact in (
         "2026-01-01T00",
         "0123456789, without uncommitted changes",
         "an ordinary one",
         "2 cores",
     ):
-        assert fact in said
+        assert fact in text
     dirty = replace(run(), header=replace(run().header, code={"commit": "a", "dirty": True}))
     assert "with uncommitted changes" in "\n".join(origin(dirty))
     nothing = replace(run(), header=replace(run().header, code={}, machine={}, versions={}))
@@ -121,7 +121,7 @@ def test_the_origin_names_commit_state_machine_and_versions() -> None:
 
 
 def leaves(value: Any, path: Path_ = ()) -> Iterator[Path_]:
-    """Places of all numbers, texts and switches of a document."""
+    """Yield the paths of all numbers, strings and booleans of a document."""
     items: Any = ()
     if isinstance(value, dict):
         items = value.items()
@@ -147,8 +147,8 @@ def edited(path: Path_, change: Callable[[Any], Any]) -> Any:
     return changed
 
 
-def slightly(value: Any) -> Any:
-    """Another value of the same kind, hard to see."""
+def change_slightly(value: Any) -> Any:
+    """Return a slightly different value of the same type."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -159,7 +159,7 @@ def slightly(value: Any) -> Any:
 
 
 def reread(changed: Any, folder: Path) -> RunFile | None:
-    """As a stranger's file is read; None where it is not even one any more."""
+    """Write and read a document as a run file. Return None if it is invalid."""
     path = folder / "run.json"
     path.write_text(json.dumps(changed))
     try:
@@ -174,37 +174,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(data=st.data())
-def test_whatever_is_edited_by_hand_is_found(folder: Path, data: st.DataObject) -> None:
+def test_any_edit_is_found(folder: Path, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(places()))
-    found = reread(edited(path, slightly), folder)
-    assert found is None or wrong(found), path
+    found = reread(edited(path, change_slightly), folder)
+    assert found is None or wrong_findings(found), path
 
 
 @pytest.mark.slow
 @given(data=st.data())
-def test_an_edited_conclusion_is_found_even_under_a_new_seal(
-    folder: Path, data: st.DataObject
-) -> None:
-    figures = [
+def test_edited_result_with_a_new_seal_is_found(folder: Path, data: st.DataObject) -> None:
+    paths = [
         path
         for path in places()
         if path[0] in ("comparisons", "noise") and not isinstance(path[-1], int)
     ]
-    path = data.draw(st.sampled_from(figures))
-    found = reread(edited(path, slightly), folder)
-    assert found is None or wrong(sealed(found)), path
+    path = data.draw(st.sampled_from(paths))
+    found = reread(edited(path, change_slightly), folder)
+    assert found is None or wrong_findings(sealed(found)), path
 
 
 @given(number=st.integers(0, 10_000), name=st.sampled_from(["cpu", "peak_rss", "requests"]))
-def test_an_edited_sample_is_found_even_under_a_new_seal(number: int, name: str) -> None:
-    """Figures of counted duet pairs; serial rows leave their extremes out of the mean."""
-    counted = [n for n, one in enumerate(run().samples) if one.mode == "duet" and one.pair]
+def test_edited_sample_with_a_new_seal_is_found(number: int, name: str) -> None:
+    """Only counted duet pairs, because serial rows use a trimmed mean."""
+    counted = [n for n, sample in enumerate(run().samples) if sample.mode == "duet" and sample.pair]
     chosen = counted[number % len(counted)]
     sample = run().samples[chosen]
     metrics = sample.metrics | {name: sample.metrics[name] * 2}
     samples = list(run().samples)
     samples[chosen] = replace(sample, metrics=metrics)
-    assert any(f.place.startswith("comparisons") for f in wrong(resealed(samples=tuple(samples))))
+    assert any(
+        f.place.startswith("comparisons") for f in wrong_findings(resealed(samples=tuple(samples)))
+    )
 
 
 def resealed(**changes: Any) -> RunFile:
@@ -226,23 +226,23 @@ def with_metrics(number: int, **metrics: float) -> RunFile:
 
 
 def without(*numbers: int) -> RunFile:
-    kept = tuple(one for n, one in enumerate(run().samples) if n not in numbers)
+    kept = tuple(sample for n, sample in enumerate(run().samples) if n not in numbers)
     return resealed(samples=kept)
 
 
-def flipped(name: str) -> RunFile:
+def with_flipped_direction(name: str) -> RunFile:
     metrics = dict(run().header.metrics)
     metrics[name] = replace(metrics[name], better="higher")
     return with_header(metrics=metrics)
 
 
-def softer() -> RunFile:
+def with_other_rule() -> RunFile:
     rules = dict(run().header.rules)
     rules["duet"] = replace(rules["duet"], alpha=0.2)
     return with_header(rules=rules)
 
 
-def better_interval() -> RunFile:
+def with_other_interval() -> RunFile:
     rows = list(run().comparisons)
     estimate = rows[5].estimate
     assert estimate is not None
@@ -250,22 +250,22 @@ def better_interval() -> RunFile:
     return resealed(comparisons=tuple(rows))
 
 
-def undecided(**changes: Any) -> RunFile:
-    """Noise hides all; the header says afterwards that something else was planned."""
+def with_other_limits(**changes: Any) -> RunFile:
+    """Return a noisy run with limits in the header that were changed afterwards."""
     open_run = honest(noise=0.2)
     limits = replace(open_run.header.limits, **changes)
     return sealed(replace(open_run, header=replace(open_run.header, limits=limits)))
 
 
-def imprecise() -> RunFile:
-    """More pairs would have made the intervals as narrow as they were asked to be."""
+def stopped_before_precision() -> RunFile:
+    """Return a run that stopped before its intervals reached the precision."""
     short = honest(noise=0.05, precision=0.001)
     limits = replace(short.header.limits, pairs=16)
     return sealed(replace(short, header=replace(short.header, limits=limits)))
 
 
-def swapped() -> RunFile:
-    """The sides of one pair have changed names: what was slow is fast."""
+def with_swapped_sides() -> RunFile:
+    """Return the run with the sides of one pair swapped."""
     first, second = run().samples[60:62]
     assert (first.contrast, first.mode, first.pair) == (second.contrast, second.mode, second.pair)
     pair = (
@@ -276,7 +276,7 @@ def swapped() -> RunFile:
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("make", "message"),
     [
         (lambda: replace(run(), seal=""), "seal: missing"),
         (lambda: replace(run(), elapsed=run().elapsed + 1e-9), "seal: does not match"),
@@ -286,15 +286,15 @@ def swapped() -> RunFile:
         (lambda: with_header(created="1999-01-01T00:00:00+00:00"), "is before"),
         (lambda: resealed(resumed=(Resumed("2025-06-01T00:00:00Z", ""),)), "resumed[0].created"),
         (lambda: with_header(seed=8), "the plan and the seed say"),
-        (softer, "duet-v1 is not the rule of this release"),
-        (lambda: flipped("cpu"), "better is 'higher'"),
+        (with_other_rule, "duet-v1 is not the rule of this release"),
+        (lambda: with_flipped_direction("cpu"), "better is 'higher'"),
         (lambda: with_header(cells=(*run().header.cells, run().header.cells[0])), "9 cells, the"),
         (lambda: with_header(cells=run().header.cells[1:]), "is not in the plan"),
-        (lambda: undecided(pairs=11), "12 counted, at most 11 planned"),
-        (imprecise, "is done, but after 12 of 16"),
+        (lambda: with_other_limits(pairs=11), "12 counted, at most 11 planned"),
+        (stopped_before_precision, "is done, but after 12 of 16"),
         (lambda: with_header(machine={"cores": 0, "memory": 1000}), "peak_rss is"),
-        (swapped, "the plan and the seed say"),
-        (better_interval, "comparisons[5].estimate.interval.low"),
+        (with_swapped_sides, "the plan and the seed say"),
+        (with_other_interval, "comparisons[5].estimate.interval.low"),
         (lambda: without(0, 1), "start with 1"),
         (lambda: without(50, 51), "0 is followed by 2"),
         (lambda: without(44), "has only one side"),
@@ -322,109 +322,108 @@ def swapped() -> RunFile:
         (lambda: with_metrics(40, wall=60.0), "before the previous sample ended"),
     ],
 )
-def test_each_contradiction_is_named_even_under_a_new_seal(
-    made: Callable[[], RunFile], said: str
-) -> None:
-    found = wrong(made())
-    assert any(said in str(finding) for finding in found), "\n".join(map(str, found))
+def test_contradiction_is_reported(make: Callable[[], RunFile], message: str) -> None:
+    found = wrong_findings(make())
+    assert any(message in str(finding) for finding in found), "\n".join(map(str, found))
 
 
-def quiet() -> RunFile:
-    """The A/A pairs that told of a noisy machine are gone, and nobody planned them."""
+def without_noise_pairs() -> RunFile:
+    """Return a noisy run without its A/A pairs and their cells."""
     noisy = honest(noise=0.2)
-    kept = [one for one in noisy.samples if one.contrast != NOISE_FLOOR]
-    cells = tuple(one for one in noisy.header.cells if one.contrast.name != NOISE_FLOOR)
-    return worked_out(noisy, kept, cells=cells)
+    kept = [sample for sample in noisy.samples if sample.contrast != NOISE_FLOOR]
+    cells = tuple(cell for cell in noisy.header.cells if cell.contrast.name != NOISE_FLOOR)
+    return recomputed(noisy, kept, cells=cells)
 
 
-def quieter(**changes: Any) -> RunFile:
-    """Only the first A/A pairs are left."""
+def with_few_noise_pairs(**changes: Any) -> RunFile:
+    """Return a noisy run with only the first A/A pairs."""
     noisy = honest(noise=0.2, **changes)
-    kept = [one for one in noisy.samples if one.contrast != NOISE_FLOOR or one.pair <= 2]
-    return worked_out(noisy, kept)
+    kept = [
+        sample for sample in noisy.samples if sample.contrast != NOISE_FLOOR or sample.pair <= 2
+    ]
+    return recomputed(noisy, kept)
 
 
-def reordered() -> RunFile:
-    """The pairs of a cell under other numbers, so that the looks fall elsewhere."""
+def with_renumbered_pairs() -> RunFile:
+    """Return the run with the pairs of one cell renumbered, which changes the looks."""
     whole = run()
     changed = {1: 3, 2: 4, 3: 1, 4: 2}
     samples = [
-        replace(one, pair=changed.get(one.pair, one.pair))
-        if (one.contrast, one.mode) == ("slower", "duet")
-        else one
-        for one in whole.samples
+        replace(sample, pair=changed.get(sample.pair, sample.pair))
+        if (sample.contrast, sample.mode) == ("slower", "duet")
+        else sample
+        for sample in whole.samples
     ]
-    return worked_out(whole, samples)
+    return recomputed(whole, samples)
 
 
-def renamed(change: Callable[[Contrast], Contrast]) -> RunFile:
-    """The contrasts carry other toggles than they did."""
+def with_other_contrasts(change: Callable[[Contrast], Contrast]) -> RunFile:
+    """Return the run with the toggles of its contrasts changed."""
     cells = tuple(
-        one if one.contrast.name == NOISE_FLOOR else replace(one, contrast=change(one.contrast))
-        for one in run().header.cells
+        cell if cell.contrast.name == NOISE_FLOOR else replace(cell, contrast=change(cell.contrast))
+        for cell in run().header.cells
     )
     return with_header(cells=cells)
 
 
-def slow_for_fast(contrast: Contrast) -> Contrast:
-    """`faster` gets what `slower` did."""
+def swap_faster_and_slower(contrast: Contrast) -> Contrast:
+    """Swap the toggles of `faster` and `slower`."""
     other = {"faster": "slower", "slower": "faster"}.get(contrast.name, contrast.name)
     return replace(contrast, b=replace(contrast.b, toggles=turned_on(other).toggles))
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("make", "message"),
     [
-        (quiet, "the header generates"),
-        (quieter, "were counted, but there was time for more"),
-        (lambda: quieter(budget=600.0), "were counted, but there was time for more"),
+        (without_noise_pairs, "the header generates"),
+        (with_few_noise_pairs, "were counted, but there was time for more"),
+        (lambda: with_few_noise_pairs(budget=600.0), "were counted, but there was time for more"),
         (lambda: replace(run(), stopped="budget"), "its budget ended it, but it had none"),
-        (reordered, "was taken after pair"),
-        (lambda: renamed(slow_for_fast), "the header generates work/faster"),
-        (lambda: renamed(lambda c: replace(c, a=c.b, b=c.a)), "the header generates work/faster"),
+        (with_renumbered_pairs, "was taken after pair"),
+        (lambda: with_other_contrasts(swap_faster_and_slower), "the header generates work/faster"),
+        (
+            lambda: with_other_contrasts(lambda c: replace(c, a=c.b, b=c.a)),
+            "the header generates work/faster",
+        ),
         (lambda: with_header(design="best-of"), "no design 'best-of'"),
         (lambda: with_header(design="remove-one"), "the header generates work/faster@last"),
         (lambda: with_header(rules={}), "there is none for duet metrics"),
     ],
 )
-def test_what_is_left_out_or_renamed_is_found_though_all_is_worked_out_anew(
-    made: Callable[[], RunFile], said: str
-) -> None:
-    assert said in "\n".join(map(str, wrong(sealed(made()))))
+def test_omitted_or_renamed_data_is_found(make: Callable[[], RunFile], message: str) -> None:
+    assert message in "\n".join(map(str, wrong_findings(sealed(make()))))
 
 
-def test_another_design_is_found() -> None:
-    """A fraction has narrower intervals than add-one: no look can stop a cell early."""
-    assert "the header generates" in told(with_header(design="fraction"))
+def test_changed_design_is_found() -> None:
+    """A fraction has a fixed number of pairs, unlike add-one."""
+    assert "the header generates" in findings_text(with_header(design="fraction"))
 
 
-def test_copies_of_a_sample_are_found() -> None:
-    """One lucky sample in place of every B."""
-    lucky = next(one for one in run().samples if one.side == "B").metrics
-    samples = tuple(
-        replace(one, metrics=lucky) if one.side == "B" else one for one in run().samples
-    )
-    assert "has the same wall time as" in told(resealed(samples=samples))
+def test_copied_samples_are_found() -> None:
+    """The metrics of one sample replace those of every sample of side B."""
+    metrics = next(sample for sample in run().samples if sample.side == "B").metrics
+    samples = tuple(replace(s, metrics=metrics) if s.side == "B" else s for s in run().samples)
+    assert "has the same wall time as" in findings_text(resealed(samples=samples))
 
 
-def test_memory_is_counted_in_pages() -> None:
-    assert "not a multiple of a page" in told(with_metrics(40, peak_rss=31_000_001.0))
+def test_memory_must_be_a_multiple_of_a_page() -> None:
+    assert "not a multiple of a page" in findings_text(with_metrics(40, peak_rss=31_000_001.0))
 
 
-def test_derived_figures_agree() -> None:
+def test_derived_metrics_must_agree() -> None:
     wall = run().samples[40].metrics["wall"]
-    assert "steps_per_second and wall" in told(with_metrics(40, wall=wall * 0.9))
+    assert "steps_per_second and wall" in findings_text(with_metrics(40, wall=wall * 0.9))
 
 
-def test_noise_measured_after_the_fact_is_odd() -> None:
+def test_noise_pairs_taken_last_are_odd() -> None:
     last = run().samples[-1]
-    moved = [replace(one, started=one.started + 10_000) for one in run().samples[:2]]
+    moved = [replace(sample, started=sample.started + 10_000) for sample in run().samples[:2]]
     late = sealed(replace(run(), samples=(*run().samples[2:], *moved)))
     assert last.contrast != NOISE_FLOOR
-    assert "taken after other pairs" in told(late)
+    assert "taken after other pairs" in findings_text(late)
 
 
-def test_another_machines_last_bit_is_no_contradiction() -> None:
+def test_rounding_difference_is_accepted() -> None:
     rows = []
     for row in run().comparisons:
         assert row.estimate is not None
@@ -434,28 +433,30 @@ def test_another_machines_last_bit_is_no_contradiction() -> None:
     assert verify(resealed(comparisons=tuple(rows)), now=NOW) == []
 
 
-def test_a_thousand_findings_are_counted_not_told() -> None:
-    samples = tuple(replace(one, exit_status=3) for one in run().samples)
+def test_findings_per_check_are_limited() -> None:
+    samples = tuple(replace(sample, exit_status=3) for sample in run().samples)
     found = verify(resealed(samples=samples), now=NOW)
     assert len(found) == MAX_PER_CHECK + 1
     assert f"{len(samples) - MAX_PER_CHECK} from the same check" in str(found[-1])
 
 
-def test_clocks_may_differ_by_a_day() -> None:
+def test_clock_difference_of_a_day_is_accepted() -> None:
     assert verify(run(), now=NOW - timedelta(days=1, hours=23)) == []
 
 
-def test_a_plan_that_would_take_minutes_is_refused(tmp_path: Path) -> None:
-    """Few bytes can ask for much work: rows, or pairs times metrics."""
+def test_plan_with_too_much_work_is_refused(tmp_path: Path) -> None:
+    """A small file can request much work: rows, or pairs times metrics."""
     (first, *_) = plan()
     path = tmp_path / "run.json"
     many = replace(first, metrics=("cpu",) * (bounds.MAX_ROWS + 1))
     path.write_bytes(msgspec.json.encode(with_header(cells=(many,))))
     with pytest.raises(BadRunFile, match="rows"):
         store.read_run(path)
-    of_first = sum(one.contrast == NOISE_FLOOR and one.mode == "duet" for one in run().samples)
+    of_first = sum(
+        sample.contrast == NOISE_FLOOR and sample.mode == "duet" for sample in run().samples
+    )
     much = replace(first, metrics=("cpu",) * bounds.MAX_ROWS)
-    samples = tuple(one for one in run().samples if one.mode == "duet") * 10
+    samples = tuple(sample for sample in run().samples if sample.mode == "duet") * 10
     assert of_first * 10 * bounds.MAX_ROWS > bounds.MAX_COMPARED
     path.write_bytes(msgspec.json.encode(replace(with_header(cells=(much,)), samples=samples)))
     with pytest.raises(BadRunFile, match="values to compare"):

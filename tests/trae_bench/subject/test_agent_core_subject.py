@@ -191,16 +191,16 @@ def test_agent_core_is_measured_from_outside_and_inside(provider: Loopback, tmp_
     assert (one.metrics["connections"], other.metrics["connections"]) == (3, 1)
 
 
-def test_the_heartbeat_runs_only_in_serial_trials_that_ask(
+def test_heartbeat_runs_only_in_serial_trials_with_the_metric(
     provider: Loopback, tmp_path: Path
 ) -> None:
-    watching = replace(SMALL, metrics=("cpu", "event_loop_lag_max"))
-    (serial,) = run(provider, tmp_path, AgentCoreSubject(), trial(), small=watching)
+    with_lag_metric = replace(SMALL, metrics=("cpu", "event_loop_lag_max"))
+    (serial,) = run(provider, tmp_path, AgentCoreSubject(), trial(), small=with_lag_metric)
     assert serial.metrics["event_loop_lag_max"] > 0
-    (duet,) = run(provider, tmp_path, AgentCoreSubject(), trial(mode="duet"), small=watching)
+    (duet,) = run(provider, tmp_path, AgentCoreSubject(), trial(mode="duet"), small=with_lag_metric)
     assert "event_loop_lag_max" not in duet.metrics
-    (unasked,) = run(provider, tmp_path, AgentCoreSubject(), trial())
-    assert "event_loop_lag_max" not in unasked.metrics
+    (without_metric,) = run(provider, tmp_path, AgentCoreSubject(), trial())
+    assert "event_loop_lag_max" not in without_metric.metrics
 
 
 def test_the_config_names_the_scenarios_provider(tmp_path: Path) -> None:

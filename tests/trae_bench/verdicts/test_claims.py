@@ -464,7 +464,7 @@ def test_unsupported_sentence_is_reported(
     assert (f"{own.with_name('README.md')}:3: 'It is twice as fast' is" in output.err) == bool(code)
 
 
-def test_unmeasured_sentence_is_no_failure(
+def test_unmeasured_sentence_does_not_fail(
     own: Path, run_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["claims", str(run_file), "--own", "--file", str(own)]) == 0
