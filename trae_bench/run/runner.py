@@ -1,8 +1,7 @@
-"""Puts the parts of a run together: from a plan to a run file.
+"""Runs a plan and writes the run file.
 
-The command line says what is wished for and shows what came of it; in between, `planning.py`
-lays out what is to be run, and here the journal is opened, the provider and the executor are
-started and the session is run.
+`planner.py` makes the plan. This module opens the journal, starts the provider and the executor,
+runs the scheduler, and writes the run file whatever ended the run.
 """
 
 import sys
@@ -56,22 +55,23 @@ from trae_bench.subject.revisions import Repository, Revision, with_interpreters
 from trae_bench.verdicts.gate import bias_message
 
 Say = Callable[[str], None]
-"""Tells the user one sentence that is not a result."""
+"""Prints one sentence that is not a result."""
 
 RESULTS = Path("trae-bench-results")
 JOURNAL_ENDING = ".journal.jsonl"
 
 
 class Result(Struct, frozen=True):
-    """What a run left."""
+    """The result of a run, and its files."""
 
     run: RunFile
     run_file: Path
     journal: Path
     error: BenchError | None
-    """Why it ended before its time, or why it shows nothing."""
+    """Why the run stopped early, or why it has no usable result."""
     written: bool = True
-    """The run file is this run's; else another may lie there, and all is in the journal only."""
+    """The run file was written. If not, the samples are only in the journal, and `run_file` may be
+    an older file."""
 
     @property
     def claimed(self) -> bool:
@@ -79,7 +79,7 @@ class Result(Struct, frozen=True):
 
 
 def read_result(run_file: Path) -> Result:
-    """What an earlier run left. Raises `BadRunFile`."""
+    """The result of an earlier run. Raises `BadRunFile`."""
     return Result(read_run(run_file), run_file, journal_of(run_file), None)
 
 
@@ -112,7 +112,7 @@ def _revisions(planned: Plan, bench: "Bench") -> RevisionPair | None:
     pair = planned.checkouts.pair
     for note in planned.checkouts.notes:
         bench.say(note)
-    own = bench.lay_out(planned.checkouts.base, planned.checkouts.head)
+    own = bench.prepare_revisions(planned.checkouts.base, planned.checkouts.head)
     new = bench.only_in_head(planned, pair)
     for name, problem in new.items():
         bench.say(f"{name} is new, the base cannot run it: {problem.splitlines()[0]}")
@@ -246,7 +246,7 @@ def _same_revisions(journal_file: Path, pair: RevisionPair, bench: "Bench") -> N
             f"{journal_file}: head was {before} when this run started and is {after} now; "
             "restore that, or start a new run"
         )
-    bench.lay_out(base, head)
+    bench.prepare_revisions(base, head)
 
 
 def _is_of(run_file: Path, header: Header) -> bool:
@@ -263,7 +263,7 @@ def scratch_of(run_file: Path) -> Path:
 
 
 class Bench:
-    """What runs are made on: lock, provider, executor, clock."""
+    """The resources that a run needs: lock, provider and executor."""
 
     def __init__(
         self, say: Say, listener: Listener | None = None, *, keep_scratch: bool = False
@@ -278,17 +278,17 @@ class Bench:
         return HostLock(self.say)
 
     def install(self, scenarios: Mapping[str, Scenario]) -> dict[str, str]:
-        """Make the environments that these scenarios weigh; facts about that for the header.
+        """Create the environments whose size these scenarios measure. Facts for the header.
 
-        Raises `CannotMeasure` where there is nothing to be weighed.
+        Raises `CannotMeasure` if no environment can be created.
         """
         weighed = [one.subject.install for one in scenarios.values() if one.subject.install]
         wanted = dict.fromkeys(side for extras in weighed for side in (extras.on, extras.off))
         self._installs = provide(tuple(wanted), self.say) if wanted else Installs()
         return self._installs.facts
 
-    def lay_out(self, base: Revision, head: Revision) -> bool:
-        """Make two revisions ready to run; whether each got an environment of its own.
+    def prepare_revisions(self, base: Revision, head: Revision) -> bool:
+        """Prepare two revisions. Return whether each has its own environment.
 
         Raises `CannotMeasure`.
         """
@@ -306,8 +306,8 @@ class Bench:
             for name, used in planned.used.items():
                 base, head = revision_arms(used, pair)
                 # Twice, so that one failure by chance does not exclude a scenario from the gate.
-                problem = _trouble(executor, name, base) and _trouble(executor, name, base)
-                if problem and not _trouble(executor, name, head):
+                problem = _failure_of(executor, name, base) and _failure_of(executor, name, base)
+                if problem and not _failure_of(executor, name, head):
                     found[name] = problem
         return found
 
@@ -315,10 +315,9 @@ class Bench:
     def executor(
         self, scenarios: Mapping[str, Scenario], keep: Path | None = None
     ) -> Iterator[Executor]:
-        """Runs trials in fresh processes, against a provider of its own; those of scenarios
-        whose transport is respx, in this one.
+        """An executor: trials run in fresh processes, except that respx scenarios run in this one.
 
-        The folders of all trials go to `keep`, where it is given.
+        The folders of all trials go to `keep`, if it is given.
         """
         with (
             _scratch() as scratch,
@@ -399,7 +398,7 @@ def conclude(header: Header, ending: Ending, resumed: tuple[Resumed, ...] = ()) 
 
 
 def nothing_shown(run: RunFile) -> BenchError | None:
-    """Why this run, or a comparison of it, has nothing to say; an interrupted one is excused."""
+    """The error of a run that has a comparison without a measured pair; None if interrupted."""
     if run.stopped == "interrupted":
         return None
     for row in run.comparisons:
@@ -421,7 +420,7 @@ def nothing_shown(run: RunFile) -> BenchError | None:
 
 
 def untrusted(run: RunFile) -> BenchError | None:
-    """Why a metric of this run cannot be judged at all: its equal sides do not come out equal."""
+    """The error of a run in which the A/A sides of a metric differ."""
     for floor in run.noise:
         if floor.reliability == "sides differ":
             return CannotMeasure(
@@ -446,8 +445,8 @@ def _and_in_process(
         yield ExecutorRouter(usual, here, mocked)
 
 
-def _trouble(executor: Executor, scenario: str, arm: Arm) -> str:
-    """Why a revision cannot run a scenario; empty where it can."""
+def _failure_of(executor: Executor, scenario: str, arm: Arm) -> str:
+    """Why a revision cannot run a scenario; empty if it can."""
     trial = Trial(scenario, "only head?", "serial", 0, "A", 0, arm, 0)
     (sample,) = executor.run([trial])
     if sample.status == "ok" and sample.correct:
