@@ -176,10 +176,10 @@ def test_both_arms_of_a_contrast_are_equal() -> None:
         assert {contrast.a.toggles[toggle] for contrast in others} == {False, True}
 
 
-def test_scenarios_without_duets_are_excluded_from_duet_rounds() -> None:
+def test_scenarios_without_serial_pairs_are_excluded_from_serial_rounds() -> None:
     names = ["bugfix", "trajectory-long"]
-    assert false_alarms.scenarios_with_mode(names, "duet") == ["bugfix"]
-    assert false_alarms.scenarios_with_mode(names, "serial") == names
+    assert false_alarms.scenarios_with_mode(names, "duet") == names
+    assert false_alarms.scenarios_with_mode(names, "serial") == ["trajectory-long"]
 
 
 def test_false_alarms_of_one_mode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

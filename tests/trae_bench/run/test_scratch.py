@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.signals import needs
-from tests.trae_bench.cli.test_cli import ROOT, bench_process, children_of, gone, lines_of
+from tests.trae_bench.cli.test_cli import ROOT, bench_process, children_of, have_exited, lines_of
 from trae_bench.run.scratch import LOCK, PREFIX, remove_stale_folders, scratch_folder
 
 HOLD = """
@@ -82,7 +82,7 @@ def test_the_next_run_removes_the_folder_of_a_killed_one(tiny: Path, temporary: 
         below = children_of(process.pid)
         process.kill()
         process.communicate(timeout=60)
-    assert gone(below)
+    assert have_exited(below)
     (left,) = temporary.glob(f"{PREFIX}*")
     with bench_process(*asked, "--out", "s.json") as process:
         _, err = process.communicate(timeout=120)
