@@ -260,7 +260,7 @@ def test_the_page_is_readable_without_scripts(open_page: Open) -> None:
     assert len(column(tab, 3)) == 15
     for name in ("#theme", "#filters", ".actions"):
         assert not tab.page.locator(name).is_visible()
-    assert tab.page.get_by_text("Without scripts the data cannot be saved").is_visible()
+    assert tab.page.get_by_text("Saving needs JavaScript").is_visible()
 
 
 def test_the_data_can_be_saved(open_page: Open) -> None:
