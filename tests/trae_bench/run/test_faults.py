@@ -264,7 +264,7 @@ def test_harness_processes_sleep_during_a_trial(tiny: Path) -> None:
             woken = {pid: context_switches(pid) - count for pid, count in before.items()}
         finally:
             children = children_of(bench.pid)
-            bench.send_signal(signal.SIGINT)
+            bench.send_signal(signal.SIGTERM)
             bench.communicate(timeout=TIMEOUT)
     assert len(idle) == 3
     assert max(woken.values()) <= 5, woken
