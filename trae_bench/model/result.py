@@ -123,9 +123,26 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
         return self.alpha / len(self.looks)
 
     @property
+    def equivalence_level(self) -> float:
+        """Error rate of each of the two one-sided tests of equivalence at one look."""
+        return self.alpha_equivalence / len(self.looks)
+
+    @property
     def stops(self) -> tuple[int, ...]:
         """Every number of pairs at which a row can be settled."""
         return tuple(sorted({*self.looks, self.exact_at} - {0}))
+
+    def looks_within(self, max_pairs: int | None) -> tuple[int, ...]:
+        """The looks of a cell that takes at most `max_pairs` pairs; all of them if None."""
+        return tuple(n for n in self.looks if max_pairs is None or n <= max_pairs)
+
+    def trimmed(self, n: int) -> int:
+        """Number of values that the trimmed mean of `n` pairs leaves out at each end."""
+        return int(self.trim * n)
+
+    def df(self, n: int) -> int:
+        """Degrees of freedom of the trimmed mean of `n` pairs (Yuen; see `decision.fit_row`)."""
+        return n - 1 - 2 * self.trimmed(n)
 
 
 Reliability = Literal["gated", "too noisy", "sides differ"]

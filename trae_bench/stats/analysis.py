@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.experiment import Cell, Contrast, Metric
-from trae_bench.model.result import Comparison, Judgement, Reliability, Rule
+from trae_bench.model.result import Comparison, Judgement, Reliability
 from trae_bench.model.sample import Sample
 from trae_bench.stats.attribution import Attribution, attribute, holm_limit, p_values
 from trae_bench.stats.confirmation import confirmed
@@ -143,16 +143,11 @@ def attributions(
         attribute(of_metric, scenario=scenario, metric=name, looks=looks, fits=fits)
         for (scenario, name), of_metric in contrasts.items()
         if (scenario, name) not in untrusted
-        for looks in [1 if fixed else _count_looks(rule_of(metrics[name]), max_pairs)]
+        for looks in [1 if fixed else max(1, len(rule_of(metrics[name]).looks_within(max_pairs)))]
     ]
     found = tuple(candidate for candidate in candidates if candidate is not None)
     family = [p for attribution in found for p in p_values(attribution)]
     return Attributions(len(family), holm_limit(family), found, untrusted)
-
-
-def _count_looks(rule: Rule, max_pairs: int | None) -> int:
-    """Number of looks at which a verdict could have ended a cell."""
-    return max(1, sum(max_pairs is None or n <= max_pairs for n in rule.looks))
 
 
 def _trusted(

@@ -113,7 +113,7 @@ def minimum_detectable_effect(
     Review 19 (1995).
     """
     n = rule.looks[-1] if look is None else look
-    df = n - 1 - 2 * int(rule.trim * n)
+    df = rule.df(n)
     reach = t_quantile(rule.level / max(family, 1), df) + t_quantile(0.05, df)
     return math.expm1(reach * sd / math.sqrt(n))
 
@@ -306,15 +306,14 @@ def fit_row(row: Row, n: int) -> Fit | None:
     if ratios is None:
         return None
     ratios.sort()
-    cut = int(row.rule.trim * n)
+    cut = row.rule.trimmed(n)
     kept = ratios[cut : n - cut]
     sd = _sd([kept[0]] * cut + kept + [kept[-1]] * cut) / (1 - 2 * cut / n)
     # The sd of few pairs can fall far below the machine's noise by chance; half the A/A sd is
     # the lower bound.
     error = max(sd, row.floor_sd / 2) / math.sqrt(n)
-    df = n - 1 - 2 * cut
-    tail = row.rule.alpha_equivalence / len(row.rule.looks)
-    half_width = t_quantile(tail, df) * error if error and df else 0.0
+    df = row.rule.df(n)
+    half_width = t_quantile(row.rule.equivalence_level, df) * error if error and df else 0.0
     return Fit(fmean(kept), sd, error, df, half_width)
 
 

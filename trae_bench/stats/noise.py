@@ -14,7 +14,7 @@ from trae_bench.stats.decision import (
     threshold_from_noise,
 )
 from trae_bench.stats.metric_rules import metric_threshold, rule_of
-from trae_bench.stats.pairs import RowKey, SideValues
+from trae_bench.stats.pairs import RowKey, SideValues, key_of_row
 from trae_bench.stats.student_t import t_tail
 
 MAX_SD = 10.0
@@ -64,7 +64,7 @@ def noise_floor(
     `family` is the number of other rows of the run, by default the number in `rows`.
     """
     if family is None:
-        family = sum(row.contrast != NOISE_FLOOR for row in rows)
+        family = family_size(map(key_of_row, rows))
     estimates = (
         _noise_estimate(row, row.estimate, metrics[row.metric], family)
         for row in rows
@@ -103,7 +103,7 @@ def smallest_effect_within(
     None if `max_pairs` is less than the first look.
     """
     rule = rule_of(metric)
-    looks = [n for n in rule.looks if max_pairs is None or n <= max_pairs]
+    looks = rule.looks_within(max_pairs)
     if not looks or looks[-1] == rule.looks[-1]:
         return noise.smallest_effect if looks else None
     # `noise.smallest_effect` is that of the last look; fewer pairs never detect a smaller one.
@@ -123,7 +123,7 @@ def reliability_of(aa: Estimate | None, metric: Metric, family: int) -> Reliabil
     if metric.mode == "exact":
         return "sides differ" if aa.log_ratio and not aa.sd else "gated"
     rule, sd = rule_of(metric), min(aa.sd, MAX_SD)
-    error, df = sd / math.sqrt(aa.n), aa.n - 1 - 2 * int(rule.trim * aa.n)
+    error, df = sd / math.sqrt(aa.n), rule.df(aa.n)
     bias = abs(aa.log_ratio)
     significant = 2 * t_tail(bias / error, df) < BIAS_ALPHA if error else bias > 0
     # A significant bias that is too small to cause a verdict is harmless.

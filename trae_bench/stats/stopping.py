@@ -79,15 +79,14 @@ def settling_chance(row: Comparison, limits: Limits, metric: Metric, family: int
     futility only removes verdicts, so it cannot add false ones.
     """
     rule, estimate = rule_of(metric), row.estimate
-    last = max((n for n in rule.looks if limits.pairs is None or n <= limits.pairs), default=0)
+    last = max(rule.looks_within(limits.pairs), default=0)
     if estimate is None or estimate.log_ratio is None or not rule.looks[0] <= estimate.n < last:
         return None
     error = estimate.sd / math.sqrt(last)
-    df = last - 1 - 2 * int(rule.trim * last)
+    df = rule.df(last)
     different = max(math.log1p(row.threshold), t_quantile(rule.level / max(family, 1), df) * error)
     margin = math.log1p(_margin(estimate, metric))
-    tail = rule.alpha_equivalence / len(rule.looks)
-    equivalent = margin - t_quantile(tail, df) * error
+    equivalent = margin - t_quantile(rule.equivalence_level, df) * error
     # The mean at the last look: only the pairs that are still to come vary.
     spread = estimate.sd * math.sqrt(last - estimate.n) / last
     if not spread:

@@ -259,7 +259,7 @@ def _with_interval(
     # With a standard error of 0 there is no t statistic; the mean alone decides.
     half, tail = 0.0, float(change.log_ratio == 0)
     if error:
-        half = error * t_quantile(rule.alpha_equivalence / len(rule.looks), df)
+        half = error * t_quantile(rule.equivalence_level, df)
         tail = t_tail(abs(mean) / error, df)
     return replace(
         change,

@@ -361,7 +361,7 @@ def _figures(found: Explanation) -> Iterator[str]:
 
 
 def _trimmed(rule: Rule, n: int) -> str:
-    cut = int(rule.trim * n)
+    cut = rule.trimmed(n)
     return f", without the {cut} lowest and the {cut} highest" if cut else ""
 
 
