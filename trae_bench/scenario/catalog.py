@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trae_bench.errors import UsageError
 from trae_bench.scenario.diagnostics import suggestion
-from trae_bench.scenario.loader import load
+from trae_bench.scenario.loader import load_all
 from trae_bench.scenario.model import Scenario
 from trae_bench.scenario.variants import split
 
@@ -38,9 +38,7 @@ def catalogue() -> dict[str, Path]:
 def every_scenario() -> Iterator[Scenario]:
     """Yield every shipped scenario, each followed by its variants."""
     for path in catalogue().values():
-        scenario = load(path)
-        yield scenario
-        yield from (load(path, variant.name) for variant in scenario.variants)
+        yield from load_all(path)
 
 
 def find(name: str) -> Path:

@@ -26,7 +26,18 @@ def load(path: Path, variant: str = "") -> Scenario:
     file is unreadable, or if the scenario or any of its variants is invalid.
     """
     text = text_of(path)
-    scenario = parse(text, str(path), variant)
+    return _placed(parse(text, str(path), variant), path, text)
+
+
+def load_all(path: Path) -> list[Scenario]:
+    """Read one file as `load` does. Return the scenario, followed by its variants."""
+    text = text_of(path)
+    scenario, variants = _parse_all(text, str(path))
+    return [_placed(one, path, text) for one in (scenario, *variants.values())]
+
+
+def _placed(scenario: Scenario, path: Path, text: str) -> Scenario:
+    """Check the name against the file's, and read the workspace's folder."""
     if scenario.name.partition(SEPARATOR)[0] != path.stem:
         named = f"the name is {scenario.name!r} but the file is named {path.name!r}"
         remedy = f"rename the file to {scenario.name}.toml, so that names stay unique"
@@ -42,6 +53,14 @@ def parse(text: str, source: str = "<scenario>", variant: str = "") -> Scenario:
 
     The workspace's `folder` is not read, because its location is unknown here.
     """
+    scenario, variants = _parse_all(text, source)
+    if variant and variant not in variants:
+        raise ScenarioError(f"{source}: no variant {variant!r}{suggestion(variant, variants)}")
+    return variants[variant] if variant else scenario
+
+
+def _parse_all(text: str, source: str) -> tuple[Scenario, dict[str, Scenario]]:
+    """Validate the text. Return the scenario, and its variants by their names."""
     document = read_toml(text, source)
     try:
         scenario = msgspec.convert(document, Scenario)
@@ -49,13 +68,10 @@ def parse(text: str, source: str = "<scenario>", variant: str = "") -> Scenario:
         path, problem = explain(str(error))
         raise error_at(source, text, path, problem) from error
     raise_for([*contradictions(scenario), *_empty_oracle(document, scenario)], source, text)
-    variants = {
+    return scenario, {
         declared.name: _parse_variant(document, index, text, source)
         for index, declared in enumerate(scenario.variants)
     }
-    if variant and variant not in variants:
-        raise ScenarioError(f"{source}: no variant {variant!r}{suggestion(variant, variants)}")
-    return variants[variant] if variant else scenario
 
 
 def _empty_oracle(document: Mapping[str, Any], scenario: Scenario) -> Iterator[Diagnostic]:

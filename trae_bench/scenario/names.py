@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trae_bench._util.toml_positions import TomlPath
 from trae_bench.scenario.diagnostics import Diagnostic, raise_for, suggestion
+from trae_bench.scenario.loader import text_of
 from trae_bench.scenario.measurable import unmeasurable
 from trae_bench.scenario.model import FINISH_TOOL, Extras, Scenario
 from trae_bench.scenario.variants import source_path, split
@@ -42,7 +43,7 @@ def check(
     ]
     if not diagnostics:
         return
-    text = source.read_text(encoding="utf-8-sig") if source else ""
+    text = text_of(source) if source else ""
     raise_for(_at_source(diagnostics, scenario, text), str(source or scenario.name), text)
 
 
