@@ -19,7 +19,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -34,7 +33,7 @@ from trae_bench.subject.install.environments import (
     NotMade,
     available,
     cache_folder,
-    sweep,
+    making_in,
     used,
 )
 
@@ -312,10 +311,8 @@ def _cached(fill: Callable[[Path], str]) -> Path:
     """
     folder = _revisions()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sweep(folder)
-        with TemporaryDirectory(dir=folder, prefix="making-") as scratch:
-            part = Path(scratch, "revision")
+        with making_in(folder) as scratch:
+            part = scratch / "revision"
             part.mkdir(mode=0o700)
             place, written = folder / fill(part), _digest(part)
             # Another run may have created it already.

@@ -19,7 +19,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -227,6 +227,15 @@ def sweep(folder: Path) -> None:
                 shutil.rmtree(place, ignore_errors=True)
 
 
+@contextmanager
+def making_in(folder: Path) -> Iterator[Path]:
+    """Sweep a cache folder and yield a temporary folder in it. Raises `OSError`."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sweep(folder)
+    with TemporaryDirectory(dir=folder, prefix="making-") as scratch:
+        yield Path(scratch)
+
+
 def constraints() -> Path:
     """Return the constraints file: in an installed package, or beside it in a checkout.
 
@@ -262,11 +271,9 @@ class EnvironmentBuilder:
         target = self._folder / self._key(requirements)
         try:
             if not target.is_dir():
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                sweep(self._folder)
-                with TemporaryDirectory(dir=self._folder, prefix="making-") as scratch:
-                    self._make(Path(scratch, "environment"), requirements)
-                    _move(Path(scratch, "environment"), target)
+                with making_in(self._folder) as scratch:
+                    self._make(scratch / "environment", requirements)
+                    _move(scratch / "environment", target)
         except OSError as error:
             raise NotMade(f"{error}; set XDG_CACHE_HOME to another folder") from error
         used(target)
