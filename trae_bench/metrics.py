@@ -11,7 +11,7 @@ metric only from trials of the metric's mode.
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, pairwise
 
@@ -78,10 +78,14 @@ class Observation(Struct, frozen=True):
         return tuple(sorted(chain.from_iterable(self.sessions), key=_arrived))
 
     @property
+    def step_pairs(self) -> Iterator[tuple[RequestLog, RequestLog]]:
+        """Each request of a session, with the next one."""
+        return chain.from_iterable(map(pairwise, self.sessions))
+
+    @property
     def step_overheads(self) -> list[float]:
         """Seconds from a reply's last byte to the last byte of the session's next request."""
-        pairs = (pair for requests in self.sessions for pair in pairwise(requests))
-        return [max(0.0, later.arrived - earlier.replied) for earlier, later in pairs]
+        return [max(0.0, later.arrived - earlier.replied) for earlier, later in self.step_pairs]
 
     @property
     def steps(self) -> int:
@@ -146,7 +150,8 @@ def _first_answer(observation: Observation) -> float | None:
 
 
 def _session_overhead(observation: Observation) -> float | None:
-    return sum(observation.step_overheads) if observation.step_overheads else None
+    times = observation.step_overheads
+    return sum(times) if times else None
 
 
 def _step_overhead(observation: Observation) -> float | None:
@@ -205,9 +210,7 @@ def _first_answer_net(observation: Observation) -> float | None:
 
 def _step_overhead_net(observation: Observation) -> float | None:
     times = []
-    for earlier, later in (
-        pair for requests in observation.sessions for pair in pairwise(requests)
-    ):
+    for earlier, later in observation.step_pairs:
         if earlier.delay is None or later.delay is None:
             return None
         delay = later.delay - earlier.delay + later.read_late
