@@ -110,7 +110,7 @@ class InProcessExecutor(Generic[ScriptT]):
                 status, problem = "failed", f"{type(error).__name__}: {printable(str(error))}"
         process = _process_result(before, _Counters.read())
         if report is not None and report.error is not None:
-            status, problem = "failed", agent_error(report)
+            status, problem = "failed", agent_error(report.error)
         logs = tuple(map(self._provider.collect, setup.sessions))
         return TrialResult(setup, process, logs, report, (report,), status, problem)
 

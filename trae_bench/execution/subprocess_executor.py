@@ -249,7 +249,7 @@ class SubprocessExecutor(Generic[ScriptT]):
             if report is None:
                 status = "garbage"
             elif report.error is not None:
-                status, problem = "failed", agent_error(report)
+                status, problem = "failed", agent_error(report.error)
             else:
                 answers = report.sessions or (report,)
         if problem is not None:

@@ -73,9 +73,9 @@ class SessionCheck(Struct, frozen=True):
     problem: str | None
 
 
-def agent_error(report: ChildReport) -> str | None:
-    """Return why the agent stopped, if it reports an error."""
-    return None if report.error is None else f"the subject gave up: {printable(report.error)}"
+def agent_error(error: str) -> str:
+    """Return why the agent stopped, from the error that it reports."""
+    return f"the subject gave up: {printable(error)}"
 
 
 def check_sessions(
