@@ -50,7 +50,9 @@ class OriginPool:
         if managed is None:
             managed = ManagedConnection(self._connect())
             if self._multiplexes:
-                closing += self._replace_shared(managed)
+                before, self._shared = self._shared, managed
+                if before is not None and before.users == 0:
+                    closing.append(before)
         managed.users += 1
         self.active_requests += 1
         return managed, closing
@@ -94,10 +96,6 @@ class OriginPool:
         if self._shared is not None and self._usable(self._shared):
             return self._shared
         return None
-
-    def _replace_shared(self, managed: ManagedConnection | None) -> list[ManagedConnection]:
-        before, self._shared = self._shared, managed
-        return [before] if before is not None and before.users == 0 else []
 
     @staticmethod
     def _usable(managed: ManagedConnection) -> bool:

@@ -57,13 +57,7 @@ def interaction_record(
         "provider": provider,
         "model": model,
         "input_messages": all_messages(messages),
-        "response": {
-            "content": reply.message.text,
-            "model": reply.model,
-            "finish_reason": reply.finish_reason,
-            "usage": msgspec.structs.asdict(reply.usage),
-            "tool_calls": calls_or_none(reply.message.calls),
-        },
+        "response": {**reply_record(reply), "usage": msgspec.structs.asdict(reply.usage)},
         "tools_available": list(tools) or None,
     }
 

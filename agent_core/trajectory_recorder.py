@@ -86,10 +86,7 @@ class RecorderBase(ABC):
     def interaction(
         self, new_messages: Sequence[Message], reply: Reply, tools: Sequence[str]
     ) -> None:
-        self._require_started()
-        self._add_interaction(
-            interaction_record(new_messages, reply, self._provider, self._model, tools)
-        )
+        self.record_llm_interaction(new_messages, reply, self._provider, self._model, tools)
 
     def step(
         self,
