@@ -128,6 +128,11 @@ def _cannot_write(path: Path, error: OSError) -> CannotMeasure:
     return CannotMeasure(f"cannot write {path}: {reason}")
 
 
+def is_given(context: click.Context, name: str) -> bool:
+    """Whether the user gave a parameter. Otherwise it has its default."""
+    return context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
 def file_name(path: Path | str) -> str:
     """A path with control characters escaped, for the terminal."""
     from trae_bench.report.escape import for_terminal

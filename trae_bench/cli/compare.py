@@ -10,6 +10,7 @@ from trae_bench.cli.common import (
     REPORT,
     RenamedOptions,
     file_name,
+    is_given,
     on_stdout,
     print_json,
     terminal_width,
@@ -147,8 +148,7 @@ def show_baselines(context: click.Context, /, folder: Path, as_json: bool) -> No
     from trae_bench._util.host_facts import fingerprint, kind_of
     from trae_bench.storage.baselines import kept
 
-    given = context.get_parameter_source("folder") is not click.core.ParameterSource.DEFAULT
-    if given and not folder.is_dir():
+    if is_given(context, "folder") and not folder.is_dir():
         raise UsageError(f"no folder {str(folder)!r}; name the folder that holds the results")
     facts = fingerprint()
     baselines = kept(folder, facts)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import print_json, terminal_width
+from trae_bench.cli.common import is_given, print_json, terminal_width
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def doctor(context: click.Context, /, pairs: int, quick: bool, as_json: bool, qu
     from trae_bench.run.doctor import checkup
     from trae_bench.run.runner import Bench
 
-    if quick and context.get_parameter_source("pairs") is not click.core.ParameterSource.DEFAULT:
+    if quick and is_given(context, "pairs"):
         raise UsageError("--quick measures no pairs; leave out --quick or --pairs")
     with progress(sys.stderr, quiet=quiet) as (say, listener):
         result = checkup(Bench(say, listener), 0 if quick else pairs)

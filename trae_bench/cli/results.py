@@ -50,12 +50,11 @@ def show_result(result: "Result", *, as_json: bool, quiet: bool = False) -> None
 
 def show_noise(run: "RunFile") -> None:
     """Print the noise of the machine and the smallest detectable effect."""
+    from trae_bench.report.text.listing import fill
     from trae_bench.report.text.terminal import noise_lines
 
     for line in noise_lines(run):
-        # Wrap, but not between a number and its percent sign.
-        wrapped = click.wrap_text(line.replace(" %", "\xa0%"), terminal_width())
-        click.echo(wrapped.replace("\xa0", " "))
+        click.echo(fill(line, terminal_width(), "", ""))
     click.echo()
 
 
@@ -116,10 +115,12 @@ def write_reports(
 
     Writes as many reports as possible and returns one error for those that failed.
     """
+    from trae_bench.report.text.ci import SUMMARY_VARIABLE
     from trae_bench.report.text.junit import junit as junit_text
     from trae_bench.report.text.markdown import comment as markdown_text
 
-    text = markdown_text(result.run, claimed=result.claimed)
+    wanted = markdown or (summary and os.environ.get(SUMMARY_VARIABLE))
+    text = markdown_text(result.run, claimed=result.claimed) if wanted else ""
     xml = junit_text(result.run, claimed=result.claimed) if junit else ""
     return _write_reports(text, xml, markdown, junit, summary=summary)
 

@@ -16,6 +16,7 @@ from trae_bench.cli.common import (
     RenamedOptions,
     check_writable,
     current_metrics,
+    is_given,
     on_stdout,
     print_error,
     print_path,
@@ -267,7 +268,7 @@ def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
         settings = load(Path.cwd())
     else:
         options = options | {"compare": None}
-    if context.get_parameter_source("profile") is click.core.ParameterSource.DEFAULT:
+    if not is_given(context, "profile"):
         options = options | {"profile": settings.profile or options["profile"]}
     fields = {name: options[name] for name in RunRequest.__struct_fields__ if name in options}
     # A file name on the command line may be invalid UTF-8.
@@ -323,12 +324,10 @@ RESUME_OPTIONS = frozenset(
 
 def _check_resume_options(context: click.Context) -> None:
     """Raises `UsageError` for an option that would change a resumed run."""
-    default = click.core.ParameterSource.DEFAULT
     parameters = {parameter.name or "": parameter for parameter in context.command.params}
     allowed = [_long_name(parameters[name]) for name in parameters if name in RESUME_OPTIONS]
     for name, parameter in parameters.items():
-        given = context.get_parameter_source(name) is not default
-        if given and name not in {*RESUME_OPTIONS, "resume"}:
+        if is_given(context, name) and name not in {*RESUME_OPTIONS, "resume"}:
             option = _long_name(parameter) if isinstance(parameter, click.Option) else "SCENARIO"
             raise UsageError(
                 f"{option} cannot be combined with --resume, only {', '.join(allowed)} can; a "

@@ -11,6 +11,7 @@ from trae_bench.cli.common import (
     FILE,
     REPORT,
     RenamedOptions,
+    file_name,
     on_stdout,
     print_json,
     print_path,
@@ -194,7 +195,7 @@ def _show_check(file: str, check: dict[str, Any]) -> None:
         click.echo(for_terminal(check["error"], 2000))
         return
     verdict = "consistent" if check["holds"] else "NOT consistent"
-    click.echo(f"{for_terminal(file, 1000)}: {verdict}")
+    click.echo(f"{file_name(file)}: {verdict}")
     details = [*check["origin"], *check["findings"]]
     click.echo(bullets([str(detail) for detail in details], terminal_width()))
 

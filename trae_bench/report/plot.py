@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -165,11 +166,17 @@ def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def _plain(text: str, limit: int = MAX_NAME) -> str:
-    """A name in one line, with escapes for characters that the font does not have."""
+@cache
+def _known_characters() -> frozenset[int]:
+    """The characters that the font has. matplotlib makes this table anew at each call."""
     from matplotlib.font_manager import findfont, get_font
 
-    known = get_font(findfont("DejaVu Sans")).get_charmap()
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+
+
+def _plain(text: str, limit: int = MAX_NAME) -> str:
+    """A name in one line, with escapes for characters that the font does not have."""
+    known = _known_characters()
     shown = for_terminal(text, limit)
     return "".join(char if ord(char) in known else f"\\u{ord(char):04x}" for char in shown)
 

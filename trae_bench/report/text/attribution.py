@@ -4,7 +4,6 @@
 """
 
 import math
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from trae_bench.design.contrasts import is_fixed
 from trae_bench.model.experiment import Better, Metric
 from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_terminal
-from trae_bench.report.text.listing import count
+from trae_bench.report.text.listing import count, fill
 from trae_bench.report.text.terminal import percent, signed
 from trae_bench.stats.analysis import Attributions, attributions
 from trae_bench.stats.attribution import (
@@ -61,7 +60,7 @@ def text(attributions: Attributions, metrics: Mapping[str, Metric], *, width: in
     """All attributions of a run, with notes on how to read them."""
     if not attributions.found:
         why = "; ".join(untrusted(attributions)) or "no toggle was compared on any metric."
-        return _wrapped(f"Nothing to attribute: {for_terminal(why, MAX_NOTE)}", width, "", "")
+        return fill(f"Nothing to attribute: {for_terminal(why, MAX_NOTE)}", width, "", "")
     blocks = [
         "\n".join(_block(found, metrics[found.metric].better, attributions.limit, width))
         for found in attributions.found
@@ -89,13 +88,13 @@ def star_rule(found: Attribution, limit: float) -> StarRule:
 def _block(found: Attribution, better: Better, limit: float, width: int) -> Iterator[str]:
     rule = star_rule(found, limit)
     name = f"{for_terminal(found.scenario, 40)} / {for_terminal(found.metric, 40)}"
-    yield _wrapped(f"{name}  ({about(found, better)})", width, "")
+    yield fill(f"{name}  ({about(found, better)})", width, "")
     yield from _table(found.toggles, rule, width)
     for line in (*_pairs(found, rule), *compared_with_all_on(found, better, rule)):
-        yield _wrapped(line, width)
+        yield fill(line, width)
     if found.missing:
         names = ", ".join(for_terminal(name, 60) for name in found.missing[:MAX_PAIRS])
-        yield _wrapped(f"Left out, without a ratio: {names}{_and_more(found.missing)}.", width)
+        yield fill(f"Left out, without a ratio: {names}{_and_more(found.missing)}.", width)
 
 
 def _and_more(items: Sequence[object]) -> str:
@@ -109,13 +108,6 @@ def about(found: Attribution, better: Better) -> str:
     pairs = count(high, "pair") if low == high else f"{low} to {high} pairs"
     counts = f"counts from {percent(found.threshold)}" if found.threshold else "any change counts"
     return f"{pairs} per contrast; {better} is better; {counts}"
-
-
-def _wrapped(line: str, width: int, first: str = " ", later: str = "   ") -> str:
-    """Wraps a line, but never between a number and its percent sign."""
-    kept = line.replace(" %", "\xa0%")
-    filled = textwrap.fill(kept, width, initial_indent=first, subsequent_indent=later)
-    return filled.replace("\xa0", " ")
 
 
 # -- the table: one line for each toggle
@@ -142,7 +134,7 @@ def _table(toggles: Sequence[ToggleEffects], rule: StarRule, width: int) -> Iter
         cells = (column[number].ljust(max(map(len, column))) for column in columns.values())
         yield f" {name.ljust(size)}  {'  '.join(cells)}".rstrip()
     if left_out:
-        yield _wrapped(f"Columns left out to fit {width}: {', '.join(left_out)}.", width)
+        yield fill(f"Columns left out to fit {width}: {', '.join(left_out)}.", width)
 
 
 def _room(columns: Mapping[str, Sequence[str]], width: int) -> int:
@@ -279,7 +271,7 @@ def _joint_effect(parts: EffectSum, better: Better) -> str:
 
 def _reading(found: Attributions, width: int) -> Iterator[str]:
     for note in notes(found):
-        yield _wrapped(for_terminal(note, MAX_NOTE), width, "", "")
+        yield fill(for_terminal(note, MAX_NOTE), width, "", "")
 
 
 def untrusted(found: Attributions) -> list[str]:

@@ -16,6 +16,13 @@ def count(number: int, noun: str, plural: str = "s") -> str:
     return f"{number} {noun}{'' if number == 1 else plural}"
 
 
+def fill(line: str, width: int, first: str = " ", later: str = "   ") -> str:
+    """Wraps a line, but never between a number and its percent sign."""
+    kept = line.replace(" %", "\xa0%")
+    filled = textwrap.fill(kept, width, initial_indent=first, subsequent_indent=later)
+    return filled.replace("\xa0", " ")
+
+
 def columns(heading: Sequence[str], rows: Sequence[Sequence[str]], width: int = 80) -> str:
     """Rows under their headings. No text is cut.
 
