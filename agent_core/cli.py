@@ -137,8 +137,8 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
             "--config",
             "-c",
             type=click.Path(path_type=Path, dir_okay=False),
-            help="Config file, JSON or YAML. Default: TRAE_CONFIG_FILE, then trae_config.yaml"
-            " or trae_config.json in the current folder.",
+            help="Config file, JSON or YAML. Default: TRAE_CONFIG_FILE, then trae_config.yaml,"
+            " .yml or .json in the current folder.",
         ),
     ):
         command = option(command)

@@ -28,7 +28,7 @@ from trae_bench.errors import BenchError, CannotMeasure
 EXAMPLES = """\b
 Examples:
   trae-bench run                             run the default scenarios (5 minutes)
-  trae-bench run --profile smoke             check that everything works (1 minute)
+  trae-bench run --profile smoke             check that everything works (under a minute)
   trae-bench run bugfix --toggle parallel_tools --budget 60
   trae-bench run my-session.toml --dry-run   print the plan without running it
   trae-bench run --resume trae-bench-results/20260101T120000-quick.journal.jsonl

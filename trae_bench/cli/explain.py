@@ -33,7 +33,7 @@ def explain(
     \b
     Examples:
       trae-bench explain RUN.json
-      trae-bench explain RUN.json bugfix batched_trajectory wall
+      trae-bench explain RUN.json bugfix batched_trajectory wall_net
       trae-bench explain RUN.json bugfix A/A cpu
     """
     from trae_bench.report.text import explanation

@@ -50,7 +50,7 @@ def plot(files: tuple[Path, ...], out: Path, kind: Any, **names: str | None) -> 
       trae-bench plot RUN.json --out effects.svg
       trae-bench plot RUN.json --kind noise --out noise.png
       trae-bench plot RUN.json --kind pairs --scenario bugfix \\
-        --toggle parallel_tools --metric wall --out pairs.svg
+        --toggle parallel_tools --metric wall_net --out pairs.svg
     """
     from trae_bench.report.plot import RowFilter, picture
     from trae_bench.run.runner import read_result
