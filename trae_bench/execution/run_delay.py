@@ -17,6 +17,7 @@ and at the end of a trial; a level that ends with less than the top one has lost
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -111,6 +112,7 @@ class PressureGroups:
         return folder
 
 
+@cache
 def unavailable() -> str | None:
     """Why this process cannot measure the delay of trials; None if it can."""
     with PressureGroups(count=1) as groups:

@@ -24,7 +24,7 @@ from trae_bench.model.experiment import Cell, Mode, Probe
 from trae_bench.model.run import RunFile
 from trae_bench.run.planner import Plan
 from trae_bench.scenario import Scenario
-from trae_bench.stats.metric_rules import rule_of
+from trae_bench.stats.metric_rules import first_look
 from trae_bench.stats.pairs import group_samples, pair_outcome
 from trae_bench.stats.stopping import seconds_taken
 from trae_bench.storage.run_file import read_run
@@ -101,7 +101,7 @@ def _first_look(cell: Cell, plan: Plan) -> int:
         return 0
     if cell.contrast.name == NOISE_FLOOR or plan.limits.fixed:
         return plan.pairs_of(cell)
-    return 1 + max(rule_of(plan.metrics[name]).stops[0] for name in cell.metrics)
+    return 1 + first_look(cell, plan.metrics)
 
 
 # -- from the script --------------------------------------------------------------------
@@ -164,6 +164,8 @@ def paces(plan: Plan, results: Path) -> dict[Kind, float]:
             and before.digest == used.digest
         }
         found |= {kind: pace for kind, pace in _paces(run).items() if kind.scenario in same}
+        if plan.used.keys() <= {kind.scenario for kind in found}:
+            break
     return found
 
 

@@ -27,7 +27,7 @@ from trae_bench.model.run import Stopped
 from trae_bench.model.sample import Sample
 from trae_bench.stats.analysis import comparisons
 from trae_bench.stats.confirmation import fresh_pairs_for, regressions_to_confirm
-from trae_bench.stats.metric_rules import rule_of, stops
+from trae_bench.stats.metric_rules import first_look, stops
 from trae_bench.stats.pairs import PairOutcome, group_samples, key_of, pair_outcome, row_keys
 from trae_bench.stats.stopping import GIVE_UP, NOISE_SHARE, asking, seconds_taken, target
 
@@ -93,10 +93,7 @@ class _CellState:
         self.is_noise = cell.contrast.name == NOISE_FLOOR
         self.stops = () if limits.fixed or cell.confirms else stops(cell, metrics)
         self.target = 0 if cell.confirms else target(cell, limits, metrics)
-        self._first_look = max(
-            (rule_of(metrics[name]).stops[0] for name in cell.metrics), default=0
-        )
-        """Counted pairs at which every row of the cell can have a verdict."""
+        self._first_look = first_look(cell, metrics)
         self.attempts = 0
         """Pairs tried, including the warm-up pair 0."""
         self.counted = 0

@@ -29,6 +29,11 @@ def stops(cell: Cell, metrics: Mapping[str, Metric]) -> tuple[int, ...]:
     return tuple(sorted({n for name in cell.metrics for n in rule_of(metrics[name]).stops}))
 
 
+def first_look(cell: Cell, metrics: Mapping[str, Metric]) -> int:
+    """Number of counted pairs at which every row of this cell can have a verdict."""
+    return max((rule_of(metrics[name]).stops[0] for name in cell.metrics), default=0)
+
+
 def metric_threshold(metric: Metric) -> float:
     """Smallest effect (a fraction) of this metric that gets a verdict.
 

@@ -58,6 +58,7 @@ def test_doctor_without_pairs_has_no_noise(tmp_path: Path, monkeypatch: pytest.M
 def test_missing_cgroups_are_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
     monkeypatch.setattr(run_delay, "own_cgroup", lambda: None)
+    monkeypatch.setattr(run_delay, "unavailable", run_delay.unavailable.__wrapped__)
     found = checkup(Bench(lambda text: None), 0)
     assert "net times: not available (cgroup v2 is not mounted)" in str(found.findings[-1])
 
