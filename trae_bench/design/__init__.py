@@ -1,6 +1,6 @@
-"""Design of an experiment: what is compared, in which trials, and within which limits. Pure.
+"""Design of an experiment: what is compared, and in which trials. Pure.
 
 contrasts   pairs of arms to compare, by experimental design
 cells       cells, pairs and trials that measure the contrasts
-limits      limits of pairs and seconds
+plan        the cells of a run, from what its header stores
 """

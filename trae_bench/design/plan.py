@@ -54,10 +54,15 @@ def plan_size(
     Raises `UsageError` for an unknown design.
     """
     return sum(
-        (2 if revisions is not None else count_contrasts(len(used.varied), design))
+        contrast_count(used, design, revisions)
         * (1 + len(used.varied) + len(used.baseline) + len(used.metrics))
         for used in scenarios.values()
     )
+
+
+def contrast_count(used: ScenarioUsed, design: str, revisions: RevisionPair | None) -> int:
+    """Upper bound of the contrasts of one scenario. Raises `UsageError` for an unknown design."""
+    return 2 if revisions is not None else count_contrasts(len(used.varied), design)
 
 
 def _contrasts(

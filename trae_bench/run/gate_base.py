@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from msgspec import Struct
 
 from trae_bench.errors import ScenarioError, UsageError
-from trae_bench.run.settings import Settings, load, load_texts
+from trae_bench.run.settings import FILE, Settings, load, load_texts
 from trae_bench.scenario import Scenario, catalogue, parse, split
 from trae_bench.scenario import load as load_scenario
 from trae_bench.scenario.loader import text_of
@@ -86,7 +86,7 @@ def settings_at(repository: Repository, commit: str, folder: Path) -> Settings:
 
 def _setting_files(repository: Repository, folder: Path) -> Iterator[PurePosixPath]:
     inside = _within(repository.top, folder) or PurePosixPath()
-    return (place / "pyproject.toml" for place in (inside, *inside.parents))
+    return (place / FILE for place in (inside, *inside.parents))
 
 
 def _within(top: Path, path: Path) -> PurePosixPath | None:

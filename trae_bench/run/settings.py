@@ -79,8 +79,9 @@ def load(folder: Path) -> Settings:
 def load_texts(texts: Iterable[tuple[str, str]]) -> Settings:
     """The settings of the first text with the table; each comes with the name of its file."""
     for source, text in texts:
-        if TABLE[1] in _table(read_toml(text, source).get(TABLE[0])):
-            return parse(text, source)
+        document = read_toml(text, source)
+        if TABLE[1] in _table(document.get(TABLE[0])):
+            return _settings(document, source, text)
     return Settings()
 
 
@@ -95,7 +96,10 @@ def _texts(folder: Path) -> Iterator[tuple[str, str]]:
 
 def parse(text: str, source: str = FILE) -> Settings:
     """The settings in the text of a pyproject.toml. Raises `UsageError`."""
-    document = read_toml(text, source)
+    return _settings(read_toml(text, source), source, text)
+
+
+def _settings(document: Mapping[str, Any], source: str, text: str) -> Settings:
     try:
         settings = msgspec.convert(document, _Project).tool.trae_bench
     except msgspec.ValidationError as error:

@@ -224,6 +224,12 @@ def critical_effect(look: Look) -> float | None:
     return math.expm1(min(reach, MAX_LOG_RATIO))
 
 
+def direction_of(difference: float, better: Better) -> Direction:
+    """Direction of an effect: a difference or log ratio of side B to side A."""
+    worse = difference > 0 if better == "lower" else difference < 0
+    return "regression" if worse else "improvement"
+
+
 def _test(row: Row, n: int) -> LookStatistics:
     fit = fit_row(row, n)
     if fit is None:
@@ -231,11 +237,10 @@ def _test(row: Row, n: int) -> LookStatistics:
         within = all(abs(b - a) <= row.minimum for a, b in pairs)
         return LookStatistics("regression", 1.0, large=False, within=within)
     threshold, margin = threshold_and_margin(row, n)
-    worse = fit.mean > 0 if row.better == "lower" else fit.mean < 0
     # With a standard error of 0 there is no t statistic; the mean alone decides.
     p_without_error = 0.0 if fit.mean else 0.5
     return LookStatistics(
-        direction="regression" if worse else "improvement",
+        direction=direction_of(fit.mean, row.better),
         p_direction=t_tail(abs(fit.mean) / fit.error, fit.df) if fit.error else p_without_error,
         large=abs(fit.mean) >= math.log1p(threshold),
         within=abs(fit.mean) + fit.half_width <= math.log1p(margin),
@@ -268,8 +273,7 @@ def _judge_exactly(row: Row, n: int) -> Judgement | None:
         return Judgement("equivalent", look=n, settled=True, p=p)
     if size <= max_ignored(row):
         return Judgement("inconclusive", look=n, settled=True, p=p)
-    worse = (difference > 0) == (row.better == "lower")
-    return Judgement("regression" if worse else "improvement", look=n, settled=True, p=0.0)
+    return Judgement(direction_of(difference, row.better), look=n, settled=True, p=0.0)
 
 
 def is_constant(row: Row, n: int) -> bool:

@@ -16,9 +16,9 @@ from trae_bench.model.result import Interval, Verdict
 from trae_bench.stats.decision import (
     MAX_LOG_RATIO,
     RULES,
-    Direction,
     Fit,
     Row,
+    direction_of,
     fit_row,
     margin_at,
     threshold_and_margin,
@@ -112,11 +112,6 @@ def is_time(metric: Metric) -> bool:
 
 def min_drift(metric: Metric) -> float:
     return TIME_DRIFT if is_time(metric) else MEMORY_DRIFT
-
-
-def direction_of(difference: float, better: Better) -> Direction:
-    worse = difference > 0 if better == "lower" else difference < 0
-    return "regression" if worse else "improvement"
 
 
 def toggle_ratio_change(

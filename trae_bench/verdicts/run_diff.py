@@ -35,14 +35,13 @@ from trae_bench.model.experiment import Metric
 from trae_bench.model.result import Interval, Verdict
 from trae_bench.model.run import Header, RunFile
 from trae_bench.stats.attribution import holm_limit
-from trae_bench.stats.decision import Direction
+from trae_bench.stats.decision import Direction, direction_of
 from trae_bench.stats.pairs import RowKey
 from trae_bench.verdicts.change import (
     FAMILY_ALPHA,
     Change,
     Kind,
     arm_change,
-    direction_of,
     is_time,
     min_drift,
     toggle_ratio_change,

@@ -2,8 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from trae_bench.design.contrasts import count_contrasts
-from trae_bench.design.plan import plan_size, planned_cells
+from trae_bench.design.plan import contrast_count, plan_size, planned_cells
 from trae_bench.errors import UsageError
 from trae_bench.metrics import METRICS, metrics_for_host
 from trae_bench.model.experiment import Cell
@@ -115,9 +114,8 @@ def _too_large(header: Header) -> str | None:
     patterns = [pattern for pattern in header.filters if not WILDCARDS.isdisjoint(pattern)]
     if sum(map(len, patterns)) > MAX_WILDCARDS:
         return f"its filters have more than {MAX_WILDCARDS:,} characters"
-    contrasts = 2 if header.revisions is not None else 0
     rows = sum(
-        (contrasts or count_contrasts(len(used.varied), header.design)) * len(used.metrics)
+        contrast_count(used, header.design, header.revisions) * len(used.metrics)
         for used in header.scenarios.values()
     )
     if len(patterns) * rows > MAX_MATCHES:
