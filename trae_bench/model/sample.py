@@ -42,6 +42,17 @@ class RequestLog(Struct, frozen=True):
     """Seconds for which the trial had been kept from running when the request arrived."""
 
 
+class FirstRequest(Struct, frozen=True):
+    """The first request of a session, without its headers: these hold keys."""
+
+    method: str
+    path: str
+    """Below the session's path, without the query."""
+    body: bytes
+    """Decompressed, at most 4 MiB."""
+    user_agent: str = ""
+
+
 class SessionLog(Struct, frozen=True):
     """The provider's log of one session."""
 
@@ -54,6 +65,19 @@ class SessionLog(Struct, frozen=True):
     cpu_seconds: float = 0.0
     """CPU time of the provider while this session was open, for all sessions together."""
     handshakes: int = 0
+    played: int = 0
+    """Turns of the script that were played."""
+    unplayed: int = 0
+    """Turns of the script that are left."""
+    rejected: tuple[str, ...] = ()
+    """The first unexpected requests, each like `POST /v1/responses: 404`."""
+    side_calls: int = 0
+    """Requests of a foreign agent beside the conversation, which take no turn: lists of models,
+    token counts, titles. `requests` does not contain them."""
+    repeats: int = 0
+    """Requests with the body of an answered one, which got the same answer and took no turn."""
+    first_request: FirstRequest | None = None
+    """Of a foreign agent: the first request with tools, else the first one."""
 
 
 class ProcessResult(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ A request costs one search for the end of the head, one pass over its lines, and
 the body.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_HEAD = 65_536
 """Maximum bytes of the request line and headers."""
@@ -34,6 +34,8 @@ class Request:
     """Path without the query string."""
     keep_alive: bool
     body: bytes
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    """By name in lower case."""
 
 
 class RequestReader:
@@ -59,7 +61,7 @@ class RequestReader:
         if body is None:
             return None
         self._head = self._chunks = None
-        return Request(head.method, head.path, head.keep_alive, body)
+        return Request(head.method, head.path, head.keep_alive, body, head.headers)
 
     def wants_continue(self) -> bool:
         """Return True once for a request with `Expect: 100-continue`."""
@@ -99,7 +101,15 @@ class RequestReader:
 class _Head:
     """The request line and the headers that the server uses. Raises `BadRequest`."""
 
-    __slots__ = ("chunked", "expects_continue", "keep_alive", "length", "method", "path")
+    __slots__ = (
+        "chunked",
+        "expects_continue",
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+    )
 
     def __init__(self, head: bytes) -> None:
         line, *lines = head.split(b"\r\n")
@@ -108,7 +118,7 @@ class _Head:
             raise BadRequest(400, "the request line is not `METHOD path HTTP/1.1`")
         self.method = words[0]
         self.path = words[1].partition(b"?")[0]
-        headers = _headers(lines)
+        headers = self.headers = _headers(lines)
         close = b"close" in headers.get(b"connection", b"").lower()
         self.keep_alive = words[2] == b"HTTP/1.1" and not close
         self.expects_continue = headers.get(b"expect", b"").lower() == b"100-continue"

@@ -38,6 +38,7 @@ class Stream:
     def __init__(self, headers: dict[bytes, bytes]) -> None:
         self.method = headers.get(b":method", b"")
         self.path = headers.get(b":path", b"").partition(b"?")[0]
+        self.headers = headers
         self.body = bytearray()
         self.exchange: Exchange | None = None
         self.due_chunks = 0
@@ -107,15 +108,17 @@ class Http2Handler:
 
     def _handle(self, event: Event, now: float) -> None:
         if isinstance(event, RequestReceived):
-            self._streams[event.stream_id] = Stream(dict(event.headers))
+            stream = self._streams[event.stream_id] = Stream(dict(event.headers))
+            if stream.headers.get(b"expect", b"").lower() == b"100-continue":
+                self._h2.send_headers(event.stream_id, [(":status", "100")])
         elif isinstance(event, DataReceived):
             self._receive_body(event)
         elif isinstance(event, StreamEnded):
             self._begin(event.stream_id, now)
         elif isinstance(event, StreamReset):
-            stream = self._streams.pop(event.stream_id, None)
-            if stream is not None:
-                _cancel(stream, now)
+            removed = self._streams.pop(event.stream_id, None)
+            if removed is not None:
+                _cancel(removed, now)
         elif isinstance(event, WindowUpdated):
             for number, stream in list(self._streams.items()):
                 if self._open:
@@ -138,7 +141,7 @@ class Http2Handler:
         stream = self._streams.get(number)
         if stream is None:
             return
-        request = Request(stream.method, stream.path, True, bytes(stream.body))
+        request = Request(stream.method, stream.path, True, bytes(stream.body), stream.headers)
         stream.body.clear()
         exchange = stream.exchange = Exchange(
             self._provider,

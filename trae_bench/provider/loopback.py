@@ -26,10 +26,10 @@ from typing import IO, Any, Self
 from msgspec import Struct
 
 from trae_bench.errors import ProviderDown, UsageError
-from trae_bench.model.sample import RequestLog, SessionLog
+from trae_bench.model.sample import SessionLog
 from trae_bench.provider.certificate import Certificate, make_certificate
 from trae_bench.provider.control import Frame, FrameReader, pack
-from trae_bench.provider.registration import registration, session_path
+from trae_bench.provider.registration import registration, session_log, session_path
 from trae_bench.provider.script import PlayedTurn, Script
 from trae_bench.scenario import ProviderConditions
 
@@ -169,15 +169,7 @@ class Loopback:
         if "error" in reply:
             raise KeyError(f"{session}: {reply['error']}")
         self._tls_sessions.discard(session)
-        requests = tuple(RequestLog(*entry) for entry in reply["log"])
-        return SessionLog(
-            requests=requests,
-            connections=len({request.connection for request in requests}),
-            last_body=blobs[0],
-            unexpected=reply["unexpected"],
-            cpu_seconds=reply["cpu_seconds"],
-            handshakes=reply["handshakes"],
-        )
+        return session_log(reply, blobs)
 
     def stats(self) -> ProviderStats:
         """Return the totals of the server process."""

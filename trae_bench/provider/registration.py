@@ -1,11 +1,17 @@
-"""Encode a script as the message that registers a session with the server."""
+"""The messages of a session: a script registers it, an account of its requests ends it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
+from trae_bench.model.sample import FirstRequest, RequestLog, SessionLog
 from trae_bench.provider.protocols import CODECS, encode_error, encode_turns, stream_turns
-from trae_bench.provider.script import Script
-from trae_bench.scenario import DEFAULT_FAULT_STATUS
+from trae_bench.provider.script import PlayedTurn, Script
+from trae_bench.scenario import DEFAULT_FAULT_STATUS, Protocol
+
+_SIDE_TURN = PlayedTurn("Scripted session")
+"""The reply to a foreign request beside the conversation, often for a title."""
+
+_Message = tuple[dict[str, Any], list[bytes]]
 
 
 def session_path(session: str, script: Script) -> str:
@@ -13,25 +19,109 @@ def session_path(session: str, script: Script) -> str:
     return f"/s/{session}{CODECS[script.protocol].endpoint.base}"
 
 
-def registration(
-    session: str, script: Script, pressure: Sequence[str] = ()
-) -> tuple[dict[str, Any], list[bytes]]:
+def registration(session: str, script: Script, pressure: Sequence[str] = ()) -> _Message:
     """Return the message and its blobs: chunks of reply bodies, then bodies of error replies.
 
     `pressure` lists the files that the server reads in turn, one per request.
     """
-    conditions = script.conditions
-    codec = CODECS[script.protocol]
-    if conditions.stream:
-        bodies = stream_turns(script)
-    else:
-        bodies = [[body] for body in encode_turns(script)]
-    blobs = [chunk for body in bodies for chunk in body]
-    faults = []
-    for fault in conditions.faults:
+    replies, blobs = (_foreign_replies if script.is_foreign else _own_replies)(script)
+    faults, errors = _faults(script)
+    message = {
+        "op": "register",
+        "session": session,
+        "protocol": script.protocol,
+        **replies,
+        "faults": faults,
+        "pressure": list(pressure),
+    }
+    return message, blobs + errors
+
+
+def session_log(account: dict[str, Any], bodies: Sequence[bytes]) -> SessionLog:
+    """Return the log of a session from the server's account of it."""
+    requests = tuple(RequestLog(*entry) for entry in account["log"])
+    first = None
+    if account["first"] is not None:
+        method, path, user_agent = account["first"]
+        first = FirstRequest(method, path, bodies[1], user_agent)
+    return SessionLog(
+        requests=requests,
+        connections=len({request.connection for request in requests}),
+        last_body=bodies[0],
+        unexpected=account["unexpected"],
+        cpu_seconds=account.get("cpu_seconds", 0.0),
+        handshakes=account["handshakes"],
+        played=account["played"],
+        unplayed=account["unplayed"],
+        rejected=tuple(account["rejected"]),
+        side_calls=account["side_calls"],
+        repeats=account["repeats"],
+        first_request=first,
+    )
+
+
+def _own_replies(script: Script) -> _Message:
+    """Return the replies in the one form that agent_core asks for."""
+    codec, stream = CODECS[script.protocol], script.conditions.stream
+    bodies = stream_turns(script) if stream else [[body] for body in encode_turns(script)]
+    message = {
+        "path_suffix": codec.endpoint.suffix_for(stream=stream),
+        "media_type": codec.media_type if stream else None,
+        "replies": _entries(bodies, script.think_times(), script.conditions.chunk_seconds),
+    }
+    return message, _flat(bodies)
+
+
+def _foreign_replies(script: Script) -> _Message:
+    """Return the replies complete and streamed, in one protocol or in all."""
+    protocols = get_args(Protocol) if script.any_protocol else (script.protocol,)
+    encodings, blobs = [], []
+    for protocol in protocols:
+        entry, bodies = _encoding(script, protocol)
+        encodings.append(entry)
+        blobs += bodies
+    message = {
+        "encodings": encodings,
+        "again": script.any_protocol,
+        "has_tools": script.has_tools,
+    }
+    return message, blobs
+
+
+def _encoding(script: Script, protocol: Protocol) -> _Message:
+    side = Script((_SIDE_TURN,), script.conditions)
+    delays = [*script.think_times(), 0.0]
+    complete = [[body] for one in (script, side) for body in encode_turns(one, protocol)]
+    streamed = stream_turns(script, protocol) + stream_turns(side, protocol)
+    entry = {
+        "protocol": protocol,
+        "media_type": CODECS[protocol].media_type,
+        "complete": _entries(complete, delays, 0.0),
+        "streamed": _entries(streamed, delays, script.conditions.chunk_seconds),
+    }
+    return entry, _flat(complete) + _flat(streamed)
+
+
+def _entries(
+    bodies: Sequence[Sequence[bytes]], delays: Sequence[float], gap: float
+) -> list[dict[str, Any]]:
+    return [
+        {"chunks": len(body), "delay": delay, "gap": gap}
+        for body, delay in zip(bodies, delays, strict=True)
+    ]
+
+
+def _flat(bodies: Sequence[Sequence[bytes]]) -> list[bytes]:
+    return [chunk for body in bodies for chunk in body]
+
+
+def _faults(script: Script) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """Return the faults, and the bodies of those that have one."""
+    faults, bodies = [], []
+    for fault in script.conditions.faults:
         status = fault.status or DEFAULT_FAULT_STATUS
         if fault.kind == "status":
-            blobs.append(encode_error(script.protocol, status))
+            bodies.append(encode_error(script.protocol, status))
         faults.append(
             {
                 "request": fault.request,
@@ -40,16 +130,4 @@ def registration(
                 "retry_after": fault.retry_after,
             }
         )
-    message = {
-        "op": "register",
-        "session": session,
-        "path_suffix": codec.endpoint.suffix_for(stream=conditions.stream),
-        "media_type": codec.media_type if conditions.stream else None,
-        "replies": [
-            {"chunks": len(body), "delay": delay, "gap": conditions.chunk_seconds}
-            for body, delay in zip(bodies, script.think_times(), strict=True)
-        ],
-        "faults": faults,
-        "pressure": list(pressure),
-    }
-    return message, blobs
+    return faults, bodies

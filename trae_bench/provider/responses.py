@@ -23,6 +23,8 @@ _REASONS = {
     404: "Not Found",
     405: "Method Not Allowed",
     413: "Content Too Large",
+    415: "Unsupported Media Type",
+    426: "Upgrade Required",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
@@ -52,6 +54,8 @@ class Response:
     gap: float = 0.0
     """Seconds between two chunks."""
     ending: int = KEEP_OPEN
+    side: bool = False
+    """It belongs to no turn, and its request is not logged."""
 
 
 def json_response(

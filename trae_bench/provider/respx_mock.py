@@ -19,14 +19,16 @@ from types import ModuleType
 from typing import ClassVar, Self
 
 import httpx
+from msgspec.structs import replace
 
 from trae_bench.errors import UsageError
-from trae_bench.model.sample import RequestLog, SessionLog
+from trae_bench.model.sample import SessionLog
 from trae_bench.provider.http1_parser import Request
-from trae_bench.provider.registration import registration, session_path
+from trae_bench.provider.registration import registration, session_log, session_path
 from trae_bench.provider.responses import ABORT, RESET, Response
 from trae_bench.provider.script import Script
-from trae_bench.provider.sessions import Exchange, Provider, session_from
+from trae_bench.provider.session_setup import session_from
+from trae_bench.provider.sessions import Exchange, Provider
 
 try:
     from respx import MockRouter
@@ -91,12 +93,7 @@ class RespxProvider:
         """End a session and return its log. Raises `KeyError` if it is not registered."""
         played = self._provider.sessions.pop(session.encode())
         played.pressure.close()
-        return SessionLog(
-            requests=tuple(RequestLog(*entry) for entry in played.log),
-            connections=0,
-            last_body=played.last_body,
-            unexpected=played.unexpected,
-        )
+        return replace(session_log(*played.account()), connections=0)
 
 
 class _Responder:
@@ -108,7 +105,8 @@ class _Responder:
 
     def exchange(self, request: httpx.Request) -> Exchange:
         path = request.url.raw_path.partition(b"?")[0]
-        parsed = Request(request.method.encode(), path, True, request.content)
+        headers = {name.lower(): value for name, value in request.headers.raw}
+        parsed = Request(request.method.encode(), path, True, request.content, headers)
         return Exchange(
             self._provider, parsed, connection=0, handshakes=0, arrived=time.monotonic()
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -44,6 +44,17 @@ class Script(Struct, frozen=True):
 
     turns: tuple[PlayedTurn, ...]
     conditions: ProviderConditions = ProviderConditions()
+    client: Literal["own", "foreign"] = "own"
+    """`foreign`: a client that is not made for this provider; see `foreign_session`."""
+    any_protocol: bool = False
+    """For the first contact with a foreign agent: replies in every protocol, the last one again
+    and again. Implies `foreign`."""
+    has_tools: bool = False
+    """The agent's requests offer tools. A foreign request without them takes no turn."""
+
+    @property
+    def is_foreign(self) -> bool:
+        return self.client == "foreign" or self.any_protocol
 
     @property
     def protocol(self) -> Protocol:

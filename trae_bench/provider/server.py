@@ -19,7 +19,8 @@ from typing import Any
 from trae_bench.provider.control import FrameReader, pack
 from trae_bench.provider.listeners import Acceptor, listen_plain, listen_with_conditions
 from trae_bench.provider.reactor import Reactor
-from trae_bench.provider.sessions import Provider, session_from
+from trae_bench.provider.session_setup import session_from
+from trae_bench.provider.sessions import Provider
 
 _READ_SIZE = 262_144
 _MAX_FDS = 16
@@ -88,16 +89,12 @@ class Control:
             return pack({"error": "no such session"})
         session.pressure.close()
         self._watch_own_delay()
-        log = {
-            "log": session.log,
-            "unexpected": session.unexpected,
-            "handshakes": session.handshakes,
-            "cpu_seconds": time.process_time() - session.cpu_at_start,
-        }
+        account, bodies = session.account()
+        account["cpu_seconds"] = time.process_time() - session.cpu_at_start
         if self._acceptors:
             # HTTP/2 and TLS leave reference cycles, and automatic collection is disabled.
             gc.collect()
-        return pack(log, [session.last_body])
+        return pack(account, bodies)
 
     def _stats(self, _: dict[str, Any], __: list[bytes]) -> bytes:
         provider = self._provider

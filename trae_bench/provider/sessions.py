@@ -1,27 +1,37 @@
 """Registered sessions: their scripts, their request logs, and the routing of requests."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from trae_bench.provider import responses
 from trae_bench.provider.http1_parser import Request
 from trae_bench.provider.pressure import OwnDelay, Pressure, PressureFiles
 from trae_bench.provider.responses import Response, json_response, rejection
+from trae_bench.provider.routes import MAX_SHOWN_PATH, find_route, relative_path
 
 _PREFIX = b"/s/"
 _HEALTHY = json_response(200, b'{"status": "ok"}')
 _NO_SESSION = rejection(404, "no such session; it has ended or was never registered")
-_WRONG_PATH = rejection(404, "this path does not belong to the session's protocol")
-_WRONG_METHOD = rejection(405, "only POST is supported here")
-_SCRIPT_ENDED = rejection(400, "the script has ended; it has no reply for this request")
+WRONG_METHOD = rejection(405, "only POST is supported here")
+SCRIPT_ENDED = rejection(400, "the script has ended; it has no reply for this request")
 
 LogEntry = tuple[float, float, int, int, int, int, int, Pressure | None, float]
 """Fields of `RequestLog`: arrived, replied, connection, received, sent, status, stream, pressure,
 read_late."""
 Fault = Callable[[Response], tuple[Response, bool]]
 """Replaces a response. The flag is True if the turn counts as played."""
+MAX_REJECTED = 3
+"""Rejected requests that a session describes; the others are only counted."""
+
+
+class NotedRequest(NamedTuple):
+    """The first request of a session, without its headers: these hold keys."""
+
+    method: str
+    path: str
+    """Below the session's path."""
+    body: bytes
+    user_agent: str
 
 
 class Session:
@@ -29,6 +39,7 @@ class Session:
 
     def __init__(
         self,
+        protocol: str,
         path_suffix: bytes,
         replies: list[Response],
         faults: Mapping[int, Fault] | None = None,
@@ -38,6 +49,13 @@ class Session:
         self.pressure = PressureFiles(pressure)
         self.last_body = b""
         self.unexpected = 0
+        self.rejected: list[str] = []
+        self.side_calls = 0
+        self.repeats = 0
+        self.first_request: NotedRequest | None = None
+        self.protocol = protocol
+        self.played = 0
+        """Turns played."""
         self.handshakes = 0
         self.cpu_at_start = time.process_time()
         self._path_suffix = path_suffix
@@ -45,26 +63,53 @@ class Session:
         self._faults = faults or {}
         """By number of the request, from 1."""
         self._arrived = 0
-        self._played = 0
         self._connections: set[int] = set()
 
     def respond(self, request: Request) -> Response:
         """Return the response to a request, and advance the script."""
         if request.method == b"POST" and request.path.endswith(self._path_suffix):
             self.last_body = request.body
-            if self._played < len(self._replies):
-                response = self._replies[self._played]
-                self._arrived += 1
-                if self._arrived in self._faults:
-                    response, played = self._faults[self._arrived](response)
-                    self._played += played
-                else:
-                    self._played += 1
-                return response
-            self.unexpected += 1
-            return _SCRIPT_ENDED
+            if self.played < len(self._replies):
+                return self.play(self._replies[self.played])
+            return self.reject(request, SCRIPT_ENDED)
+        if request.method != b"POST":
+            return self.reject(request, WRONG_METHOD)
+        return self.reject(request, wrong_path(self.protocol, relative_path(request.path)))
+
+    def play(self, reply: Response) -> Response:
+        """Return the reply of the next turn, or the fault of this request."""
+        self._arrived += 1
+        if self._arrived in self._faults:
+            reply, played = self._faults[self._arrived](reply)
+            self.played += played
+        else:
+            self.played += 1
+        return reply
+
+    def reject(self, request: Request, response: Response) -> Response:
+        """Count a request that the script does not expect, and describe the first ones."""
         self.unexpected += 1
-        return _WRONG_PATH if request.method == b"POST" else _WRONG_METHOD
+        if len(self.rejected) < MAX_REJECTED:
+            path = relative_path(request.path)[:MAX_SHOWN_PATH]
+            method = request.method.decode("ascii", "backslashreplace")
+            self.rejected.append(f"{method} {path}: {response.status}")
+        return response
+
+    def account(self) -> tuple[dict[str, Any], list[bytes]]:
+        """Return what `registration.session_log` reads: plain data, and bodies."""
+        first = self.first_request
+        data = {
+            "log": self.log,
+            "unexpected": self.unexpected,
+            "handshakes": self.handshakes,
+            "played": self.played,
+            "unplayed": len(self._replies) - self.played,
+            "rejected": self.rejected,
+            "side_calls": self.side_calls,
+            "repeats": self.repeats,
+            "first": None if first is None else [first.method, first.path, first.user_agent],
+        }
+        return data, [self.last_body, b"" if first is None else first.body]
 
     def count_connection(self, connection: int, handshakes: int) -> None:
         """Add the connection's handshakes, at its first request only."""
@@ -73,33 +118,12 @@ class Session:
             self.handshakes += handshakes
 
 
-def session_from(message: dict[str, Any], blobs: Sequence[bytes]) -> Session:
-    """Return the session that a message of `registration.registration` describes."""
-    remaining = deque(blobs)
-    replies = [_reply(message["media_type"], entry, remaining) for entry in message["replies"]]
-    faults = {entry["request"]: _fault(entry, remaining) for entry in message["faults"]}
-    return Session(message["path_suffix"].encode(), replies, faults, message["pressure"])
-
-
-def _reply(media_type: str | None, entry: dict[str, Any], blobs: deque[bytes]) -> Response:
-    """`media_type` is that of a streamed reply; None means a complete JSON document."""
-    chunks = [blobs.popleft() for _ in range(entry["chunks"])]
-    if media_type is None:
-        return json_response(200, chunks[0], delay=entry["delay"])
-    return responses.streamed_response(media_type, chunks, delay=entry["delay"], gap=entry["gap"])
-
-
-def _fault(entry: dict[str, Any], blobs: deque[bytes]) -> Fault:
-    kind = entry["kind"]
-    if kind == "cut":
-        return lambda reply: (responses.truncated(reply), False)
-    if kind == "close":
-        return lambda reply: (responses.then_closed(reply), True)
-    if kind == "status":
-        fault = responses.error_response(entry["status"], blobs.popleft(), entry["retry_after"])
-    else:
-        fault = responses.reset() if kind == "reset" else responses.garbage()
-    return lambda reply: (fault, False)
+def wrong_path(protocol: str, path: str) -> Response:
+    """Return the rejection of a path that does not belong to the session's protocol."""
+    route = find_route(path)
+    if route is None or route.protocol == protocol:
+        return rejection(404, "this path does not belong to the session's protocol")
+    return rejection(404, f"this session speaks {protocol}; the request is {route.protocol}")
 
 
 class Provider:
@@ -130,7 +154,8 @@ class Provider:
         if path.startswith(_PREFIX):
             session = self.sessions.get(path[len(_PREFIX) :].partition(b"/")[0])
             if session is not None:
-                return session, session.respond(request)
+                response = session.respond(request)
+                return None if response.side else session, response
         elif path == b"/healthz":
             return None, _HEALTHY
         self.unrouted += 1

@@ -27,7 +27,8 @@ from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.reactor import Reactor
 from trae_bench.provider.registration import registration
 from trae_bench.provider.script import PlayedTurn, Script
-from trae_bench.provider.sessions import Provider, session_from
+from trae_bench.provider.session_setup import session_from
+from trae_bench.provider.sessions import Provider
 from trae_bench.scenario import Fault, ProviderConditions
 
 TURNS = tuple(PlayedTurn(f"turn {number}") for number in range(1, 6))

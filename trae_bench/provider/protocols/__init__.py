@@ -35,14 +35,17 @@ def encode_turns(script: Script, protocol: Protocol | None = None) -> list[bytes
     ]
 
 
-def stream_turns(script: Script) -> list[list[bytes]]:
-    """Return the events of each streamed reply, as bytes of its body."""
+def stream_turns(script: Script, protocol: Protocol | None = None) -> list[list[bytes]]:
+    """Return the events of each streamed reply, as bytes of its body.
+
+    Default: the script's protocol.
+    """
     size = script.conditions.chunk_characters
 
     def split(text: str) -> list[str]:
         return [text[start : start + size] for start in range(0, len(text), size)]
 
-    codec = CODECS[script.protocol]
+    codec = CODECS[protocol or script.protocol]
     return [
         list(codec.stream(NumberedTurn(turn, number), split))
         for number, turn in enumerate(script.turns, 1)

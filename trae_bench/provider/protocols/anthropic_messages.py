@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import msgspec
 
 from trae_bench.provider.protocols.codec import (
-    MODEL,
     Codec,
     Endpoint,
     JsonObject,
@@ -13,6 +12,7 @@ from trae_bench.provider.protocols.codec import (
     Split,
     named_sse,
 )
+from trae_bench.provider.routes import MODEL
 
 
 def _complete(numbered: NumberedTurn) -> JsonObject:

@@ -12,9 +12,6 @@ from msgspec import Struct
 
 from trae_bench.provider.script import PlayedCall, PlayedTurn
 
-MODEL = "scripted-model"
-CREATED = 1_735_689_600
-"""Unix time of 2025-01-01T00:00:00Z."""
 SSE = "text/event-stream"
 _CHARACTERS_PER_TOKEN = 4
 _PROMPT_TOKENS = 1_200

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from trae_bench.provider.protocols.codec import (
-    MODEL,
     Codec,
     Endpoint,
     JsonObject,
@@ -12,6 +11,7 @@ from trae_bench.provider.protocols.codec import (
     Split,
     sse,
 )
+from trae_bench.provider.routes import MODEL
 
 
 def _complete(numbered: NumberedTurn) -> JsonObject:

@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 
 from trae_bench.provider.protocols.codec import (
-    MODEL,
     Codec,
     Endpoint,
     JsonObject,
     NumberedTurn,
     Split,
 )
+from trae_bench.provider.routes import MODEL
 
 
 def _complete(numbered: NumberedTurn) -> JsonObject:

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from trae_bench.provider.protocols.codec import (
-    CREATED,
-    MODEL,
     Codec,
     Endpoint,
     JsonObject,
@@ -14,6 +12,7 @@ from trae_bench.provider.protocols.codec import (
     arguments_json,
     sse,
 )
+from trae_bench.provider.routes import CREATED, MODEL
 
 
 def _complete(numbered: NumberedTurn) -> JsonObject:

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 
 from trae_bench.provider.protocols.codec import (
-    CREATED,
-    MODEL,
     Codec,
     Endpoint,
     JsonObject,
@@ -14,6 +12,7 @@ from trae_bench.provider.protocols.codec import (
     named_sse,
 )
 from trae_bench.provider.protocols.openai_chat import openai_error
+from trae_bench.provider.routes import CREATED, MODEL
 
 
 def _complete(numbered: NumberedTurn) -> JsonObject:

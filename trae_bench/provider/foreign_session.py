@@ -1,0 +1,167 @@
+"""A session for an agent that is not made for the scripted provider.
+
+Its client may use any spelling of the base URL, ask for streamed or complete replies, list
+models, count tokens, ask for titles, compress its requests and repeat them. Standard library
+only, because the server imports it.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trae_bench.provider.http1_parser import BadRequest, Request
+from trae_bench.provider.responses import Response, rejection
+from trae_bench.provider.routes import Route, clean_path, find_route, relative_path, wants_stream
+from trae_bench.provider.sessions import (
+    SCRIPT_ENDED,
+    WRONG_METHOD,
+    Fault,
+    NotedRequest,
+    Session,
+    wrong_path,
+)
+from trae_bench.provider.side_calls import side_answer
+
+MAX_DECODED = 64 * 1024 * 1024
+"""Maximum bytes of a decompressed body."""
+MAX_FIRST_BODY = 4 * 1024 * 1024
+"""Bytes of the first request's body that are kept."""
+_MAX_USER_AGENT = 200
+_MAX_PATH = 2_000
+_ZLIB = 15
+_GZIP = 31
+_RAW_DEFLATE = -15
+
+
+@dataclass(slots=True)
+class Encoding:
+    """The replies of a script in one protocol. Index 0: complete, 1: streamed."""
+
+    replies: tuple[list[Response], list[Response]]
+    side: tuple[Response, Response]
+    """The reply to a request beside the conversation, for example for a title."""
+
+
+class ForeignSession(Session):
+    """The state of one script that a foreign agent plays."""
+
+    def __init__(
+        self,
+        protocol: str,
+        encodings: Mapping[str, Encoding],
+        faults: Mapping[int, Fault] | None = None,
+        pressure: Sequence[str] = (),
+        *,
+        again: bool = False,
+        has_tools: bool = False,
+    ) -> None:
+        super().__init__(protocol, b"", encodings[protocol].replies[0], faults, pressure)
+        self._encodings = encodings
+        self._again = again
+        """The last turn is played again and again, and no request is beside the conversation."""
+        self._has_tools = has_tools
+        """Requests of the conversation offer tools."""
+        self._first_has_tools = False
+        self._turn_body: bytes | None = None
+        """Body of the last request that got a turn."""
+
+    def respond(self, request: Request) -> Response:
+        """Return the response to a request, and advance the script if it takes a turn."""
+        path = relative_path(request.path)
+        side = side_answer(request.method, path, upgrade=b"upgrade" in request.headers)
+        if side is not None:
+            self.side_calls += 1
+            return side
+        if request.method != b"POST":
+            return self.reject(request, WRONG_METHOD)
+        route = find_route(path)
+        if route is None or route.protocol not in self._encodings:
+            return self.reject(request, wrong_path(self.protocol, path))
+        try:
+            body = decoded(request.body, request.headers.get(b"content-encoding", b""))
+            asked = _json_object(body)
+        except BadRequest as error:
+            return self.reject(request, rejection(error.status, error.reason))
+        return self._answer(request, route, body, asked)
+
+    def _answer(
+        self, request: Request, route: Route, body: bytes, asked: dict[str, Any]
+    ) -> Response:
+        encoding, streamed = self._encodings[route.protocol], wants_stream(route, asked)
+        has_tools = bool(asked.get("tools") or asked.get("functions"))
+        if self._has_tools and not has_tools and not self._again:
+            self.side_calls += 1
+            return encoding.side[streamed]
+        self._has_tools = self._has_tools or has_tools
+        self._note_first(request, body, has_tools)
+        self.last_body = body
+        replies = encoding.replies[streamed]
+        if self._again and self.played == len(replies):
+            return replies[-1]
+        if body == self._turn_body:
+            self.repeats += 1
+            return replies[self.played - 1]
+        if self.played == len(replies):
+            return self.reject(request, SCRIPT_ENDED)
+        before = self.played
+        response = self.play(replies[before])
+        if self.played > before:
+            self._turn_body = body
+        return response
+
+    def _note_first(self, request: Request, body: bytes, has_tools: bool) -> None:
+        """Keep the first request. One with tools replaces one without, such as for a title."""
+        if self.first_request is not None and (self._first_has_tools or not has_tools):
+            return
+        self._first_has_tools = has_tools
+        agent = request.headers.get(b"user-agent", b"").decode("ascii", "backslashreplace")
+        self.first_request = NotedRequest(
+            request.method.decode(),
+            clean_path(relative_path(request.path))[:_MAX_PATH],
+            body[:MAX_FIRST_BODY],
+            agent[:_MAX_USER_AGENT],
+        )
+
+
+def decoded(body: bytes, coding: bytes) -> bytes:
+    """Return a body without its Content-Encoding.
+
+    Raises `BadRequest` if the encoding is not gzip or deflate, and if the data is damaged or
+    larger than `MAX_DECODED`.
+    """
+    coding = coding.strip().lower()
+    if coding in (b"", b"identity"):
+        return body
+    if coding in (b"gzip", b"x-gzip"):
+        return _inflated(body, _GZIP)
+    if coding != b"deflate":
+        name = coding[:40].decode("ascii", "backslashreplace")
+        raise BadRequest(415, f"Content-Encoding {name} is not supported; use gzip or none")
+    # Some clients send deflate data without the zlib header. The header's check bits tell.
+    zlib_header = len(body) > 1 and body[0] & 15 == 8 and (body[0] * 256 + body[1]) % 31 == 0
+    return _inflated(body, _ZLIB if zlib_header else _RAW_DEFLATE)
+
+
+def _inflated(body: bytes, window: int) -> bytes:
+    inflater = zlib.decompressobj(window)
+    try:
+        data = inflater.decompress(body, MAX_DECODED)
+    except zlib.error as error:
+        raise BadRequest(400, f"the compressed body is damaged: {error}") from error
+    if inflater.unconsumed_tail:
+        raise BadRequest(413, "the decompressed body is too long")
+    if not inflater.eof or inflater.unused_data:
+        raise BadRequest(400, "the compressed body is incomplete, or more data follows it")
+    return data
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(400, "the body is not JSON") from error
+    if not isinstance(value, dict):
+        raise BadRequest(400, "the body is not a JSON object")
+    return value
