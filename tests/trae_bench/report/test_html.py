@@ -33,9 +33,8 @@ from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Arm, Cell, Contrast
 from trae_bench.model.result import Confirmation, Interval, Pairs
 from trae_bench.model.run import RunFile
-from trae_bench.report.html import Source, _environment, page, pairs, raw, svg, table
+from trae_bench.report.html import Source, _environment, overview, page, pairs, raw, svg, table
 from trae_bench.report.html.growth import growth
-from trae_bench.report.html.overview import overview
 from trae_bench.report.html.shares import shares
 from trae_bench.report.html.source import band
 from trae_bench.report.text import gate as gate_text
@@ -169,12 +168,12 @@ def test_machine_commit_and_versions_are_shown() -> None:
     code = {"commit": "abc", "dirty": True}
     machine = {"cpu": "a fast one", "cores": 4, "memory": 8e9}
     changed = replace(run(), header=replace(run().header, code=code, machine=machine))
-    facts = dict(overview(Source("run.json", changed)).facts)
+    facts = dict(overview.facts(Source("run.json", changed)))
     assert facts["Commit"] == "abc, with uncommitted changes"
     assert facts["Machine"] == "4 x a fast one, 8 GB of memory"
     assert facts["Versions"] == "trae-bench 0.1.0"
     bare = replace(run(), header=replace(run().header, code={}, machine={}))
-    facts = dict(overview(Source("run.json", bare)).facts)
+    facts = dict(overview.facts(Source("run.json", bare)))
     assert facts["Commit"] == "unknown"
     assert facts["Machine"] == "? x unknown processor"
 
@@ -214,9 +213,9 @@ def test_a_gate_has_its_sentence_and_its_details() -> None:
 
 def test_ungated_rows_do_not_stand_out_in_a_gate() -> None:
     found = gate(1.1)
-    assert "regression" in {each.verdict for each in overview(Source("", found)).standing_out}
+    assert "regression" in {each.verdict for each in overview.standing_out(Source("", found))[0]}
     noisy = tuple(replace(row, gated=False) for row in found.comparisons)
-    assert not overview(Source("", replace(found, comparisons=noisy))).standing_out
+    assert not overview.standing_out(Source("", replace(found, comparisons=noisy)))[0]
 
 
 def _of_revisions(one: Cell) -> Cell:
@@ -366,7 +365,7 @@ def test_agreement_with_all_on_is_reported() -> None:
 def test_pairs_of_toggles_are_in_a_matrix() -> None:
     (share,) = shares(designed("factorial", INTERACTING, k=3)).shares
     assert share.matrix is not None
-    assert share.matrix.toggles == ("b", "c")
+    assert share.matrix.toggles == ["b", "c"]
     (a, of_a), (b, of_b) = share.matrix.rows
     assert (a, b) == ("a", "b")
     assert of_a[0][0].startswith("1.50")
@@ -428,16 +427,16 @@ def long_runs(*lengths: int, hold: bool = False, metrics: tuple[str, ...] = ()) 
 
 def test_lengths_of_one_scenario_make_a_curve() -> None:
     found = growth(long_runs(1000, 200))
-    assert [curve.metric for curve in found.curves] == ["step_overhead", "agent_rss"]
+    assert [curve.last.row.metric for curve in found.curves] == ["step_overhead", "agent_rss"]
     (label,) = re.findall(r'aria-label="(.*?)"', found.curves[0].plot)
     assert label == "200 steps: 3 ms off, 1 ms on; 1000 steps: 11 ms off, 1 ms on"
-    assert {line.steps for line in found.lines} == {"200", "1000"}
-    assert found.missing == ()
+    assert {line.point.steps for line in found.lines} == {200, 1000}
+    assert found.missing == []
 
 
 def test_a_curve_joins_rows_that_differ_only_in_length() -> None:
     found = growth(long_runs(200, 1000, hold=True))
-    assert found.curves == ()
+    assert found.curves == []
     assert len(found.lines) == 4
     assert found.missing[0].startswith("No curve")
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from trae_bench import __version__
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import UsageError
 from trae_bench.report.escape import for_html, for_terminal
 from trae_bench.report.html import growth, overview, pairs, raw, shares, svg, table
 from trae_bench.report.html.source import MAX_NAME, ORDER, Source
-from trae_bench.report.text.terminal import side_names
+from trae_bench.report.text.terminal import closing, noise_line, side_names
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -46,6 +47,7 @@ def page(sources: Sequence[Source]) -> str:
         sections=list(_sections(sources)),
         sides=_sides(sources),
         rows=shown,
+        order=ORDER,
         left_out=left_out,
         axis=svg.axis(scale),
         choices=_choices(shown),
@@ -74,9 +76,10 @@ def _sections(sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
         yield {
             "number": number,
             "name": source.name,
-            "overview": overview.overview(source),
-            "blocks": [block for block in blocks if not block.is_noise],
-            "noise": [block for block in blocks if block.is_noise],
+            "source": source,
+            "headline": overview.headline_of(source),
+            "blocks": [block for block in blocks if block.contrast != NOISE_FLOOR],
+            "noise": [block for block in blocks if block.contrast == NOISE_FLOOR],
             "plots_left_out": len(source.run.comparisons) - plots,
             "sides": side_names(source.run),
             "shares": shares.shares(source),
@@ -92,18 +95,19 @@ def _sides(sources: Sequence[Source]) -> tuple[str, str]:
 
 def _choices(rows: Sequence[table.Effect]) -> dict[str, list[str]]:
     """The filters of the table: each column with its distinct texts, as shown."""
-    verdicts = [verdict for verdict in (*ORDER, "-") if any(r.verdict == verdict for r in rows)]
     columns = {
-        "run": (row.source for row in rows),
-        "scenario": (row.scenario for row in rows),
-        "toggle": (row.contrast for row in rows),
-        "metric": (row.metric for row in rows),
+        "run": (row.source.short_name for row in rows),
+        "scenario": (row.row.scenario for row in rows),
+        "toggle": (row.row.contrast for row in rows),
+        "metric": (row.row.metric for row in rows),
     }
-    names = {
+    choices = {
         name: list(dict.fromkeys(for_terminal(text, MAX_NAME) for text in texts))
         for name, texts in columns.items()
     }
-    return {name: texts for name, texts in (names | {"verdict": verdicts}).items() if texts}
+    verdicts = {row.verdict for row in rows}
+    choices["verdict"] = [verdict for verdict in (*ORDER, "-") if verdict in verdicts]
+    return {name: texts for name, texts in choices.items() if texts}
 
 
 # -- the template -----------------------------------------------------------------------
@@ -123,6 +127,7 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals.update(overview=overview, closing=closing, noise_line=noise_line)
     environment.filters["name"] = partial(for_terminal, limit=MAX_NAME)
     environment.filters["long"] = lambda text: svg.Svg(for_html(text, MAX_TEXT))
     return environment

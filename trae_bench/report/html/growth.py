@@ -1,18 +1,15 @@
 """Growth with the length of a session: metrics by the number of steps."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
-
-from msgspec import Struct
+from typing import NamedTuple
 
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.model.experiment import Contrast, Metric
+from trae_bench.model.experiment import Contrast
 from trae_bench.model.result import Comparison
-from trae_bench.model.run import RunFile
-from trae_bench.report.escape import for_terminal
 from trae_bench.report.html import svg
-from trae_bench.report.html.source import MAX_NAME, NumberedPairs, Source
-from trae_bench.report.text.terminal import quantity, side_names
+from trae_bench.report.html.source import NumberedPairs, Source
+from trae_bench.report.text.terminal import side_names
 from trae_bench.stats.pairs import pair_outcome
 
 WITHIN = "step_overhead_growth"
@@ -25,35 +22,7 @@ MAX_CURVES = 60
 """Maximum lines and curves of a run."""
 
 
-class Line(Struct, frozen=True):
-    """A row with its number of steps. Its texts are unescaped; the template escapes them."""
-
-    scenario: str
-    contrast: str
-    metric: str
-    steps: str
-    a: str
-    b: str
-
-
-class Curve(Struct, frozen=True):
-    """A plot of one metric of one toggle by steps."""
-
-    title: str
-    metric: str
-    plot: svg.Svg
-
-
-class Growth(Struct, frozen=True):
-    """The growth that a run shows."""
-
-    lines: tuple[Line, ...]
-    curves: tuple[Curve, ...]
-    missing: tuple[str, ...]
-    """Sentences on what the run does not show, and why."""
-
-
-class _SteppedRow(Struct, frozen=True):
+class SteppedRow(NamedTuple):
     """A row with the steps of its sessions."""
 
     row: Comparison
@@ -61,28 +30,45 @@ class _SteppedRow(Struct, frozen=True):
     point: svg.Point
 
     @property
+    def family(self) -> str:
+        """The scenario without its variant."""
+        return self.row.scenario.partition("@")[0]
+
+    @property
     def curve_key(self) -> tuple[object, ...]:
         """Equal for the points of one curve, which differ only in the number of steps."""
-        family = self.row.scenario.partition("@")[0]
         a, b = (tuple(sorted(arm.toggles.items())) for arm in (self.contrast.a, self.contrast.b))
-        return family, self.row.contrast, self.row.metric, a, b
+        return self.family, self.row.contrast, self.row.metric, a, b
+
+
+class Curve(NamedTuple):
+    """A plot of one metric of one toggle by steps."""
+
+    last: SteppedRow
+    plot: svg.Svg
+
+
+class Growth(NamedTuple):
+    """The growth that a run shows."""
+
+    lines: list[SteppedRow]
+    curves: list[Curve]
+    missing: list[str]
+    """Sentences on what the run does not show, and why."""
 
 
 def growth(source: Source) -> Growth:
-    run = source.run
     rows = list(_stepped_rows(source))
-    by_curve: dict[tuple[object, ...], dict[float, _SteppedRow]] = {}
+    by_curve: dict[tuple[object, ...], dict[float, SteppedRow]] = {}
     for stepped in rows:
         by_curve.setdefault(stepped.curve_key, {})[stepped.point.steps] = stepped
     curves = [[of[steps] for steps in sorted(of)] for of in by_curve.values() if len(of) > 1]
-    return Growth(
-        lines=tuple(_line(stepped, run.header.metrics) for stepped in rows[:MAX_LINES]),
-        curves=tuple(_curve(run, points) for points in curves[:MAX_CURVES]),
-        missing=tuple(_missing({stepped.row.metric for stepped in rows}, bool(curves))),
-    )
+    drawn = [_curve(source, of_curve) for of_curve in curves[:MAX_CURVES]]
+    missing = _missing({stepped.row.metric for stepped in rows}, bool(curves))
+    return Growth(rows[:MAX_LINES], drawn, list(missing))
 
 
-def _stepped_rows(source: Source) -> Iterator[_SteppedRow]:
+def _stepped_rows(source: Source) -> Iterator[SteppedRow]:
     cells = {(cell.scenario, cell.contrast.name): cell.contrast for cell in source.run.header.cells}
     steps = {key: _steps(pairs) for key, pairs in source.pairs.items()}
     for row in source.run.comparisons:
@@ -92,7 +78,7 @@ def _stepped_rows(source: Source) -> Iterator[_SteppedRow]:
         if row.contrast == NOISE_FLOOR or row.metric not in (*TIMES, *MEMORY):
             continue
         if estimate is not None and contrast is not None and count is not None:
-            yield _SteppedRow(row, contrast, svg.Point(count, estimate.a, estimate.b))
+            yield SteppedRow(row, contrast, svg.Point(count, estimate.a, estimate.b))
 
 
 def _steps(pairs: NumberedPairs) -> float | None:
@@ -104,36 +90,17 @@ def _steps(pairs: NumberedPairs) -> float | None:
     return median(sample.metrics.get("requests", 0.0) for sample in samples)
 
 
-def _line(stepped: _SteppedRow, metrics: Mapping[str, Metric]) -> Line:
-    row, point = stepped.row, stepped.point
-    unit = for_terminal(metrics[row.metric].unit, 10)
-    return Line(
-        scenario=row.scenario,
-        contrast=row.contrast,
-        metric=row.metric,
-        steps=f"{point.steps:g}",
-        a=quantity(point.a, unit),
-        b=quantity(point.b, unit),
-    )
-
-
-def _curve(run: RunFile, rows: Sequence[_SteppedRow]) -> Curve:
+def _curve(source: Source, rows: Sequence[SteppedRow]) -> Curve:
     """A curve through rows, which are in the order of their steps."""
-    row, points = rows[0].row, [stepped.point for stepped in rows]
-    unit = for_terminal(run.header.metrics[row.metric].unit, 10)
+    metric, points = rows[0].row.metric, [stepped.point for stepped in rows]
     top = max(value for point in points for value in (point.a, point.b))
-    sides = side_names(run)
+    a, b = sides = side_names(source.run)
     label = "; ".join(
-        f"{point.steps:g} steps: {quantity(point.a, unit)} {sides[0]}, "
-        f"{quantity(point.b, unit)} {sides[1]}"
+        f"{point.steps:g} steps: {source.figure(metric, point.a)} {a}, "
+        f"{source.figure(metric, point.b)} {b}"
         for point in points
     )
-    family = row.scenario.partition("@")[0]
-    return Curve(
-        title=f"{for_terminal(family, MAX_NAME)} / {for_terminal(row.contrast, MAX_NAME)}",
-        metric=row.metric,
-        plot=svg.curve(points, (top, quantity(top, unit)), sides, label),
-    )
+    return Curve(rows[0], svg.curve(points, (top, source.figure(metric, top)), sides, label))
 
 
 def _missing(metrics: set[str], curves: bool) -> Iterator[str]:

@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
-
-from msgspec import Struct
+from typing import NamedTuple
 
 from trae_bench.model.result import Comparison
 from trae_bench.model.run import Facts, Header, RunFile
 from trae_bench.report.escape import for_terminal
-from trae_bench.report.html.source import ORDER, Source, place
+from trae_bench.report.html.source import ORDER, Source, css_class, place
 from trae_bench.report.text import gate as gate_text
 from trae_bench.report.text.listing import count
 from trae_bench.report.text.markdown import (
@@ -23,11 +22,9 @@ from trae_bench.report.text.progress import clock
 from trae_bench.report.text.terminal import (
     cells_of_floor,
     change_in,
-    closing,
     count_compared,
     effect_shown,
     machine_name,
-    noise_line,
     pluralized,
     standing_lines,
 )
@@ -37,7 +34,7 @@ MAX_LISTED = 500
 """Maximum items of a list that a file may have any number of."""
 
 
-class StandingOut(Struct, frozen=True):
+class StandingOut(NamedTuple):
     """A row that stands out."""
 
     verdict: str
@@ -46,54 +43,28 @@ class StandingOut(Struct, frozen=True):
     change: str
 
 
-class Overview(Struct, frozen=True):
-    """The summary of a run. Its texts are unescaped; the template escapes them."""
-
-    headline: str
-    counts: tuple[tuple[str, str, int], ...]
+def counts(source: Source) -> list[tuple[str, str, int]]:
     """Verdict, its CSS class and its count; empty if no verdicts are claimed."""
-    standing_out: tuple[StandingOut, ...]
-    more: int
-    """Number of rows that stand out and are only in the table."""
-    closing: str
-    noise: str
-    warnings: tuple[str, ...]
+    counted = Counter(row.judgement.verdict for row in compared(source.run) if row.gated)
+    shown = [name for name in ORDER if source.judged and counted[name]]
+    return [(pluralized(name, counted[name]), css_class(name), counted[name]) for name in shown]
+
+
+def standing_out(source: Source) -> tuple[list[StandingOut], int]:
+    """Rows that stand out, and the number of those that are only in the table."""
+    differing = _differing(compared(source.run))
+    kinds = [differing, *(_with_verdict(source, name) for name in STANDING_OUT)]
+    shown = [row for kind in kinds for row in kind[:MAX_STANDING_OUT]]
+    return shown, sum(map(len, kinds)) - len(shown)
+
+
+def warnings(run: RunFile) -> list[str]:
     """Sentences that the table does not show."""
-    facts: tuple[tuple[str, str], ...]
-    all_facts: tuple[tuple[str, str], ...]
-    floors: tuple[tuple[str, ...], ...]
-    """Scenario, metric, mode, pairs, spread, mean, smallest effect, standing."""
+    details = islice(gate_text.details(run), MAX_LISTED)
+    return [*details, *standing_lines(run.noise), *caveats_of(run)]
 
 
-def overview(source: Source) -> Overview:
-    run = source.run
-    rows = compared(run)
-    counted = Counter(row.judgement.verdict for row in rows if row.gated)
-    kinds = [_differing(rows), *(_with_verdict(source, name) for name in STANDING_OUT)]
-    standing_out = [row for kind in kinds for row in kind[:MAX_STANDING_OUT]]
-    return Overview(
-        headline=_headline(source),
-        counts=tuple(
-            (pluralized(name, counted[name]), name.replace(" ", "-"), counted[name])
-            for name in ORDER
-            if source.judged and counted[name]
-        ),
-        standing_out=tuple(standing_out),
-        more=sum(map(len, kinds)) - len(standing_out),
-        closing=closing(run, claimed=source.claimed),
-        noise=noise_line(run),
-        warnings=(
-            *islice(gate_text.details(run), MAX_LISTED),
-            *standing_lines(run.noise),
-            *caveats_of(run),
-        ),
-        facts=tuple(_facts(source)),
-        all_facts=tuple(islice(_all_facts(run.header), MAX_LISTED)),
-        floors=tuple(_floors(run)),
-    )
-
-
-def _headline(source: Source) -> str:
+def headline_of(source: Source) -> str:
     """The verdict on the whole run; none if its rows have no verdicts."""
     text = headline(source.run, claimed=source.claimed)
     if source.claimed and not source.judged and "regression" in text:
@@ -136,7 +107,7 @@ def _size(row: Comparison) -> float:
 # -- facts ------------------------------------------------------------------------------
 
 
-def _facts(source: Source) -> Iterator[tuple[str, str]]:
+def facts(source: Source) -> Iterator[tuple[str, str]]:
     header = source.run.header
     yield "File", source.name
     yield "Command", header.command
@@ -162,6 +133,10 @@ def _commit(code: Facts) -> str:
     return f"{code.get('commit') or 'unknown'}{states[dirty] if isinstance(dirty, bool) else ''}"
 
 
+def all_facts(header: Header) -> Iterator[tuple[str, str]]:
+    return islice(_all_facts(header), MAX_LISTED)
+
+
 def _all_facts(header: Header) -> Iterator[tuple[str, str]]:
     kinds = (("machine", header.machine), ("code", header.code), ("version of", header.versions))
     for kind, facts in kinds:
@@ -170,7 +145,8 @@ def _all_facts(header: Header) -> Iterator[tuple[str, str]]:
     yield from ((f"digest of {name}", used.digest) for name, used in header.scenarios.items())
 
 
-def _floors(run: RunFile) -> Iterator[tuple[str, ...]]:
+def floors(run: RunFile) -> Iterator[tuple[str, ...]]:
+    """Scenario, metric, mode, pairs, spread, mean, smallest effect, standing."""
     family = count_compared(run)
     for floor in run.noise[:MAX_LISTED]:
         mode = run.header.metrics[floor.metric].mode

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import groupby
-
-from msgspec import Struct
+from typing import NamedTuple
 
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.result import Comparison, Estimate
@@ -21,51 +20,41 @@ MAX_MARKS = 120
 """Maximum pairs in a plot; the rules stop at 60."""
 
 
-class Panel(Struct, frozen=True):
+class Panel(NamedTuple):
     """The pairs of one metric."""
 
     metric: str
+    kind: str
     ratio: str
     """The ratio and its interval."""
     verdict: str
-    kind: str
     plot: svg.Svg | None
     words: str
     """Text in place of a plot."""
 
 
-class Block(Struct, frozen=True):
+class Block(NamedTuple):
     """The pairs of one contrast on one scenario."""
 
     scenario: str
     contrast: str
-    count: str
-    reasons: tuple[str, ...]
+    size: str
+    reasons: list[str]
     """Why pairs were lost."""
-    panels: tuple[Panel, ...]
-
-    @property
-    def is_noise(self) -> bool:
-        return self.contrast == NOISE_FLOOR
+    panels: list[Panel]
 
 
 def blocks(source: Source, max_rows: int) -> list[Block]:
     """Plots of up to `max_rows` rows, A/A rows last."""
     rows = sorted(source.run.comparisons, key=lambda row: row.contrast == NOISE_FLOOR)[:max_rows]
-    return [
-        _block(source, list(of_contrast))
-        for _, of_contrast in groupby(rows, key=lambda row: (row.scenario, row.contrast))
-    ]
+    grouped = groupby(rows, key=lambda row: (row.scenario, row.contrast))
+    return [_block(source, *names, list(of_contrast)) for names, of_contrast in grouped]
 
 
-def _block(source: Source, rows: Sequence[Comparison]) -> Block:
-    return Block(
-        scenario=rows[0].scenario,
-        contrast=rows[0].contrast,
-        count=count_of_pairs(rows, source.run.header.metrics),
-        reasons=tuple(dict.fromkeys(reason for row in rows for reason in row.pairs.reasons)),
-        panels=tuple(_panel(source, row) for row in rows),
-    )
+def _block(source: Source, scenario: str, contrast: str, rows: Sequence[Comparison]) -> Block:
+    count = count_of_pairs(rows, source.run.header.metrics)
+    reasons = dict.fromkeys(reason for row in rows for reason in row.pairs.reasons)
+    return Block(scenario, contrast, count, list(reasons), [_panel(source, row) for row in rows])
 
 
 def _panel(source: Source, row: Comparison) -> Panel:
@@ -80,14 +69,10 @@ def _panel(source: Source, row: Comparison) -> Panel:
         words = f"{a} and {b} in each of {count(estimate.n, 'pair')}."
     else:
         plot = _plot(source, row, estimate)
-    return Panel(
-        metric=row.metric,
-        ratio=f"{ratio} {interval}".strip(),
-        verdict="" if verdict == "-" or row.contrast == NOISE_FLOOR else verdict,
-        kind=source.kind(row) if row.contrast != NOISE_FLOOR else OPEN,
-        plot=plot,
-        words=words,
-    )
+    kind = source.kind(row)
+    if row.contrast == NOISE_FLOOR:
+        kind, verdict = OPEN, "-"
+    return Panel(row.metric, kind, f"{ratio} {interval}".strip(), verdict, plot, words)
 
 
 def _plot(source: Source, row: Comparison, estimate: Estimate) -> svg.Svg:

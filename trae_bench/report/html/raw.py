@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trae_bench.model.result import Comparison
-from trae_bench.model.sample import Sample
 from trae_bench.report.escape import for_json
 from trae_bench.report.html.source import NumberedPairs, Source
 from trae_bench.report.text.terminal import side_names
@@ -106,7 +105,8 @@ def _void(pairs: NumberedPairs) -> Iterator[tuple[int, str]]:
 
 
 def _metric(row: Comparison, pairs: NumberedPairs) -> dict[str, Any]:
-    a, b = ([side and side.metrics.get(row.metric) for side in sides] for sides in _sides(pairs))
+    a = [sample and sample.metrics.get(row.metric) for _, (sample, _) in pairs]
+    b = [sample and sample.metrics.get(row.metric) for _, (_, sample) in pairs]
     estimate, interval = row.estimate, row.estimate and row.estimate.interval
     items: list[Any] = [row.judgement.verdict, row.gated, row.threshold]
     if estimate is not None:
@@ -114,10 +114,6 @@ def _metric(row: Comparison, pairs: NumberedPairs) -> dict[str, Any]:
         items += [interval.low, interval.high] if interval else [None, None]
         items += [estimate.sd, estimate.a, estimate.b, estimate.difference]
     return {"row": _rounded(items), "a": _rounded(a), "b": _rounded(b)}
-
-
-def _sides(pairs: NumberedPairs) -> tuple[list[Sample | None], list[Sample | None]]:
-    return [a for _, (a, _) in pairs], [b for _, (_, b) in pairs]
 
 
 def _rounded(value: Any) -> Any:

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, count, pairwise
-
-from msgspec import Struct
+from typing import NamedTuple
 
 from trae_bench.model.experiment import Better
 from trae_bench.model.run import RunFile
@@ -12,7 +11,7 @@ from trae_bench.report.html.source import OPEN, Source
 from trae_bench.report.text import attribution
 from trae_bench.report.text.attribution import StarRule, figure
 from trae_bench.report.text.terminal import side_names
-from trae_bench.stats.attribution import Attribution, Effect, EffectSum, Interaction, ToggleEffects
+from trae_bench.stats.attribution import Attribution, Effect, EffectSum, ToggleEffects
 from trae_bench.stats.pairs import OFF_ON
 
 MAX_SHARES = 60
@@ -21,46 +20,45 @@ MAX_TOGGLES = 32
 """Maximum toggles in a table; a design of more toggles needs too many runs."""
 
 
-class Step(Struct, frozen=True):
+class Step(NamedTuple):
     """A line: a toggle and its effects, or a total."""
 
     name: str
-    figures: tuple[str, ...]
+    figures: list[str]
     bar: svg.Svg | None
     kind: str
     total: bool = False
 
 
-class Matrix(Struct, frozen=True):
+class Matrix(NamedTuple):
     """The interaction of each pair of toggles."""
 
-    toggles: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    toggles: Sequence[str]
+    rows: list[tuple[str, list[tuple[str, str]]]]
     """A toggle; for each other toggle the figure and its CSS class, empty below the diagonal."""
-    shared: tuple[str, ...]
+    shared: list[str]
     """Pairs that share one figure, with its number."""
 
 
-class Share(Struct, frozen=True):
+class Share(NamedTuple):
     """One metric of one scenario. Its texts are unescaped; the template escapes them."""
 
-    scenario: str
-    metric: str
+    found: Attribution
     about: str
-    columns: tuple[str, ...]
+    columns: list[str]
     route: str
     """The column of effects that are multiplied; empty if the design has no product."""
     axis: svg.Svg | None
-    steps: tuple[Step, ...]
-    sentences: tuple[str, ...]
+    steps: list[Step]
+    sentences: list[str]
     matrix: Matrix | None
 
 
-class Shares(Struct, frozen=True):
+class Shares(NamedTuple):
     """The attribution that the design of a run allows."""
 
-    shares: tuple[Share, ...]
-    notes: tuple[str, ...]
+    shares: list[Share]
+    notes: list[str]
     """How to read the tables, or why there are none."""
 
 
@@ -68,16 +66,13 @@ def shares(source: Source) -> Shares:
     found = attribution.of_run(source.run)
     shown = [metric for metric in found.found if _adds_information(metric)]
     if not shown:
-        return Shares((), (_why_none(source.run),))
+        return Shares([], [_why_none(source.run)])
     metrics = source.run.header.metrics
-    made = tuple(
-        _share(metric, metrics[metric.metric].better, attribution.star_rule(metric, found.limit))
-        for metric in shown[:MAX_SHARES]
-    )
     notes = attribution.notes(found)
-    if len(shown) > len(made):
-        notes.append(f"trae-bench effects shows {len(shown) - len(made)} more.")
-    return Shares(made, tuple(notes))
+    if len(shown) > MAX_SHARES:
+        notes.append(f"trae-bench effects shows {len(shown) - MAX_SHARES} more.")
+    kept = shown[:MAX_SHARES]
+    return Shares([_share(one, metrics[one.metric].better, found.limit) for one in kept], notes)
 
 
 def _adds_information(found: Attribution) -> bool:
@@ -96,19 +91,19 @@ def _why_none(run: RunFile) -> str:
     )
 
 
-def _share(found: Attribution, better: Better, rule: StarRule) -> Share:
+def _share(found: Attribution, better: Better, limit: float) -> Share:
+    rule = attribution.star_rule(found, limit)
     toggles = sorted(found.toggles, key=_size, reverse=True)[:MAX_TOGGLES]
     columns = attribution.columns_of(toggles)
     route = _route(found, toggles)
     return Share(
-        scenario=found.scenario,
-        metric=found.metric,
+        found,
         about=attribution.about(found, better),
-        columns=tuple(columns),
+        columns=list(columns),
         route=route.name if route else "",
         axis=svg.axis(route.scale) if route else None,
-        steps=tuple(_steps(toggles, columns, route, better, rule)),
-        sentences=tuple(attribution.compared_with_all_on(found, better, rule)),
+        steps=list(_steps(toggles, columns, route, better, rule)),
+        sentences=list(attribution.compared_with_all_on(found, better, rule)),
         matrix=_matrix(found, [toggle.toggle for toggle in toggles], better, rule),
     )
 
@@ -120,11 +115,11 @@ def _size(toggle: ToggleEffects) -> float:
 # -- steps to all toggles on ------------------------------------------------------------
 
 
-class _Route(Struct, frozen=True):
+class _Route(NamedTuple):
     """From no toggle on to all toggles on, one toggle after the other."""
 
     name: str
-    effects: tuple[Effect | None, ...]
+    effects: list[Effect | None]
     parts: EffectSum
     whole: Effect
 
@@ -132,8 +127,7 @@ class _Route(Struct, frozen=True):
     def ends(self) -> list[tuple[float, float]]:
         """The running product before and after each toggle, on the log scale."""
         logs = (effect.log_ratio if effect else 0.0 for effect in self.effects)
-        sums = accumulate(logs, initial=0.0)
-        return list(pairwise(sums))
+        return list(pairwise(accumulate(logs, initial=0.0)))
 
     @property
     def scale(self) -> svg.Scale:
@@ -146,11 +140,9 @@ def _route(found: Attribution, toggles: Sequence[ToggleEffects]) -> _Route | Non
     if whole is None or len(toggles) < len(found.toggles):
         return None
     if whole.alone is not None:
-        effects = tuple(toggle.alone for toggle in toggles)
-        return _Route("alone", effects, whole.alone, whole.measured)
+        return _Route("alone", [one.alone for one in toggles], whole.alone, whole.measured)
     if whole.mean is not None:
-        effects = tuple(toggle.mean for toggle in toggles)
-        return _Route("on average", effects, whole.mean, whole.measured)
+        return _Route("on average", [one.mean for one in toggles], whole.mean, whole.measured)
     return None
 
 
@@ -162,7 +154,7 @@ def _steps(
     rule: StarRule,
 ) -> Iterator[Step]:
     for number, toggle in enumerate(toggles):
-        figures = tuple(figure(column[number], rule) for column in columns.values())
+        figures = [figure(column[number], rule) for column in columns.values()]
         drawn = svg.step_bar(*route.ends[number], None, route.scale) if route else None
         effect = route.effects[number] if route else toggle.mean or toggle.alone or toggle.last
         yield Step(toggle.toggle, figures, drawn, _kind(effect, better, rule))
@@ -182,7 +174,7 @@ def _totals(
     for name, effect, start, end in rows:
         interval = effect.interval if effect is not gap else None
         drawn = svg.step_bar(start, end, interval, route.scale)
-        figures = tuple(figure(effect, rule) if c == route.name else "" for c in columns)
+        figures = [figure(effect, rule) if c == route.name else "" for c in columns]
         yield Step(name, figures, drawn, _kind(effect, better, rule), total=True)
 
 
@@ -201,7 +193,9 @@ def _matrix(
 ) -> Matrix | None:
     if not found.interactions:
         return None
-    marks = _numbers(found.interactions)
+    # A number for each figure that several pairs share.
+    numbers = count(1)
+    marks = [f" ({next(numbers)})" if len(one.pairs) > 1 else "" for one in found.interactions]
     cells = {
         frozenset(pair): (f"{figure(joint.change, rule)}{mark}", _kind(joint.change, better, rule))
         for joint, mark in zip(found.interactions, marks, strict=True)
@@ -211,16 +205,10 @@ def _matrix(
     for number, toggle in enumerate(toggles[:-1]):
         others = toggles[number + 1 :]
         later = [cells.get(frozenset((toggle, other)), ("-", OPEN)) for other in others]
-        rows.append((toggle, (*[("", "")] * number, *later)))
-    shared = tuple(
+        rows.append((toggle, [("", "")] * number + later))
+    shared = [
         f"{mark.strip()} {' + '.join(f'{a} x {b}' for a, b in joint.pairs)}"
         for joint, mark in zip(found.interactions, marks, strict=True)
         if mark
-    )
-    return Matrix(tuple(toggles[1:]), tuple(rows), shared)
-
-
-def _numbers(interactions: Sequence[Interaction]) -> list[str]:
-    """A number for each figure that several pairs share; empty for the others."""
-    numbers = count(1)
-    return [f" ({next(numbers)})" if len(one.pairs) > 1 else "" for one in interactions]
+    ]
+    return Matrix(toggles[1:], rows, shared)

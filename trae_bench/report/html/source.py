@@ -7,7 +7,7 @@ from typing import get_args
 
 from trae_bench.model.result import Comparison, Verdict
 from trae_bench.report.escape import for_terminal
-from trae_bench.report.text.terminal import cells_of, min_effect
+from trae_bench.report.text.terminal import cells_of, min_effect, quantity
 from trae_bench.stats.pairs import CellKey, PairOfSamples, RowKey, group_samples, key_of, key_of_row
 from trae_bench.verdicts import claims
 
@@ -23,6 +23,10 @@ NumberedPairs = Sequence[tuple[int, PairOfSamples]]
 
 class Source(claims.Source, frozen=True, dict=True):
     """A run to show."""
+
+    @property
+    def short_name(self) -> str:
+        return self.name.removesuffix(".json")
 
     @cached_property
     def cells(self) -> dict[RowKey, CellKey]:
@@ -53,10 +57,18 @@ class Source(claims.Source, frozen=True, dict=True):
         """The cells of a row: metric, both sides, ratio, interval, saved, verdict."""
         return cells_of(row, self.run.header.metrics[row.metric], self.judged)
 
+    def figure(self, metric: str, value: float) -> str:
+        """A value of a metric with its unit."""
+        return quantity(value, for_terminal(self.run.header.metrics[metric].unit, 10))
+
     def kind(self, row: Comparison) -> str:
         """The CSS class of the row's verdict."""
         claimed = self.judged or row.estimate is None
-        return row.judgement.verdict.replace(" ", "-") if claimed else OPEN
+        return css_class(row.judgement.verdict) if claimed else OPEN
+
+
+def css_class(verdict: Verdict) -> str:
+    return verdict.replace(" ", "-")
 
 
 def place(row: Comparison, metric: str = "") -> str:

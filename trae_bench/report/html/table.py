@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-
-from msgspec import Struct
+from typing import NamedTuple
 
 from trae_bench.model.experiment import Metric
 from trae_bench.model.result import Comparison, Estimate, Interval
 from trae_bench.report.html import svg
-from trae_bench.report.html.source import ORDER, Source, band
+from trae_bench.report.html.source import Source, band
 from trae_bench.report.text.markdown import compared
 from trae_bench.report.text.terminal import saved
 
@@ -16,22 +15,17 @@ MAX_ROWS = 1500
 """Maximum rows of all runs together; a full run of all scenarios has a few hundred."""
 
 
-class Effect(Struct, frozen=True):
+class Effect(NamedTuple):
     """One row. Its texts are unescaped; the template escapes them."""
 
     first: bool
     """Whether it is the first row of its scenario and contrast."""
-    source: str
-    scenario: str
-    contrast: str
-    metric: str
-    figures: tuple[tuple[str, float | None], ...]
+    source: Source
+    row: Comparison
+    figures: list[tuple[str, float | None]]
     """Both sides, ratio, interval and saved: each text with its sort key."""
     bar: svg.Svg | None
     verdict: str
-    rank: int
-    """Sort key of the verdict."""
-    kind: str
     note: str
     """A remark on the verdict."""
 
@@ -45,7 +39,7 @@ def effects(sources: Sequence[Source]) -> tuple[list[Effect], svg.Scale, int]:
         if (found := row.estimate) and found.log_ratio is not None
     )
     shown = [
-        _effect(source, row, scale, first=number == 0)
+        _effect(number == 0, source, row, scale)
         for _, of_contrast in groupby(rows[:MAX_ROWS], key=_contrast)
         for number, (source, row) in enumerate(of_contrast)
     ]
@@ -57,22 +51,15 @@ def _contrast(line: tuple[Source, Comparison]) -> tuple[int, str, str]:
     return id(source), row.scenario, row.contrast
 
 
-def _effect(source: Source, row: Comparison, scale: svg.Scale, *, first: bool) -> Effect:
+def _effect(first: bool, source: Source, row: Comparison, scale: svg.Scale) -> Effect:
     _, *texts, verdict = source.texts(row)
     keys = _keys(row.estimate, source.run.header.metrics[row.metric])
-    return Effect(
-        first=first,
-        source=source.name.removesuffix(".json"),
-        scenario=row.scenario,
-        contrast=row.contrast,
-        metric=row.metric,
-        figures=tuple(zip(texts, keys, strict=True)),
-        bar=_bar(row.estimate, band(source, row), scale),
-        verdict=verdict,
-        rank=ORDER.index(row.judgement.verdict),
-        kind=source.kind(row),
-        note=_note(row) if source.judged and row.estimate is not None else "",
-    )
+    bar = None
+    if (found := row.estimate) is not None and found.log_ratio is not None:
+        bar = svg.interval_bar(found.log_ratio, found.interval, band(source, row), scale)
+    note = _note(row) if source.judged and row.estimate is not None else ""
+    figures = list(zip(texts, keys, strict=True))
+    return Effect(first, source, row, figures, bar, verdict, note)
 
 
 def _note(row: Comparison) -> str:
@@ -95,9 +82,3 @@ def _keys(estimate: Estimate | None, metric: Metric) -> tuple[float | None, ...]
 def _rounded(value: float | None) -> float | None:
     """Four digits suffice for sorting. A difference of two finite values can be infinite."""
     return None if value is None else float(f"{min(max(value, -1e300), 1e300):.4g}")
-
-
-def _bar(estimate: Estimate | None, band: float, scale: svg.Scale) -> svg.Svg | None:
-    if estimate is None or estimate.log_ratio is None:
-        return None
-    return svg.interval_bar(estimate.log_ratio, estimate.interval, band, scale)
