@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 Protocol = Literal["openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama_chat"]
 Transport = Literal["loopback", "respx"]
@@ -234,3 +234,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     subject: SubjectSetup = SubjectSetup()
     variants: tuple[Variant, ...] = ()
     """Variants of the scenario in the same file."""
+    # Unset is not encoded, so the digests of scenarios without an agent stay as they were.
+    agent: Name | UnsetType = UNSET
+    """Name of the agent whose tools the calls use, as in a recorded session. Default: the tools
+    are agent_core's, and calls are adapted to other agents."""

@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from trae_bench._util.toml_positions import TomlPath
@@ -30,12 +31,17 @@ def check(
 ) -> None:
     """Check a scenario's names against the known ones; None leaves a kind unchecked.
 
-    Metrics and toggles that the scenario cannot measure are always rejected. `source` is the
-    scenario file, for line numbers. Raises `ScenarioError` that lists every wrong name.
+    `tools` are those of the agent that plays the scenario, which has to end the session by
+    `FINISH_TOOL`; tools of another agent that the scenario names are not checked. Metrics and
+    toggles that the scenario cannot measure are always rejected. `source` is the scenario file,
+    for line numbers. Raises `ScenarioError` that lists every wrong name.
     """
+    if scenario.agent:
+        tools = None
     diagnostics = [
         *(_unknown("tool", _tools(scenario), tools) if tools is not None else ()),
         *(_unknown_arguments(scenario, tools) if tools is not None else ()),
+        *(_without_end(scenario) if tools is not None else ()),
         *(_unknown("toggle", _toggles(scenario), toggles) if toggles is not None else ()),
         *(_unknown("metric", _metrics(scenario), metrics) if metrics is not None else ()),
         *(_unknown("extra", _extras(scenario), extras) if extras is not None else ()),
@@ -78,6 +84,21 @@ def _unknown_arguments(scenario: Scenario, tools: Tools) -> Iterator[Diagnostic]
             else:
                 named = [((*path, "arguments", name), name) for name in call.arguments]
             yield from _unknown(f"argument of {call.tool}", iter(named), tools[call.tool])
+
+
+def _without_end(scenario: Scenario) -> Iterator[Diagnostic]:
+    """Yield a diagnostic if the last turn does not call the tool that ends the session."""
+    last = len(scenario.turns) - 1
+    calls = scenario.turns[-1].calls if scenario.turns else ()
+    if not scenario.subject.has_session or any(call.tool == FINISH_TOOL for call in calls):
+        return
+    for number, call in enumerate(calls):
+        if get_close_matches(call.tool, [FINISH_TOOL], cutoff=0.6):
+            problem = f"{call.tool!r} does not end the session; did you mean {FINISH_TOOL}?"
+            yield ("turns", last, "calls", number, "tool"), problem
+            return
+    remedy = f"add a last turn that calls {FINISH_TOOL}, or name the agent of its tools in `agent`"
+    yield ("turns", last), f"the session does not end; {remedy}"
 
 
 def _toggles(scenario: Scenario) -> NamePaths:

@@ -1,11 +1,11 @@
 """Find contradictions in a scenario whose fields have the right types."""
 
+import contextlib
 import json
 import math
 import re
 import warnings
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import PurePosixPath
 
 from trae_bench._util.toml_positions import TomlPath
@@ -94,43 +94,47 @@ def _check_turns(scenario: Scenario) -> Iterator[Diagnostic]:
     if not scenario.subject.has_session:
         return
     if not scenario.turns:
-        yield ("turns",), f"no turns; add [[turns]], the last one with a call of {FINISH_TOOL}"
+        yield ("turns",), "no turns; add [[turns]], one for each reply"
         return
     last = len(scenario.turns) - 1
     for index, turn in enumerate(scenario.turns):
         path = ("turns", index)
-        finishes = any(call.tool == FINISH_TOOL for call in turn.calls)
+        # Another agent may have a tool of that name that does not always end its session.
+        finishes = not scenario.agent and any(call.tool == FINISH_TOOL for call in turn.calls)
         if not turn.text and not turn.calls:
             yield path, "an empty turn; add `text` or `calls`"
         if finishes and index < last:
             yield path, f"{FINISH_TOOL} ends the session here; remove the later turns or this call"
         if finishes and turn.repeat > 1:
             yield path, f"a turn that calls {FINISH_TOOL} is played once; remove `repeat`"
-        if index == last and not finishes:
-            yield from _check_last_turn(path, turn)
     total = sum(turn.repeat for turn in scenario.turns)
     if total > MAX_TURNS:
         yield ("turns",), f"{total} turns including repeats; at most {MAX_TURNS} are allowed"
 
 
-def _check_last_turn(path: TomlPath, turn: Turn) -> Iterator[Diagnostic]:
-    for number, call in enumerate(turn.calls):
-        if get_close_matches(call.tool, [FINISH_TOOL], cutoff=0.6):
-            problem = f"{call.tool!r} does not end the session; did you mean {FINISH_TOOL}?"
-            yield (*path, "calls", number, "tool"), problem
-            return
-    yield path, f"the session does not end; add a last turn that calls {FINISH_TOOL}"
-
-
 def _check_final_text(scenario: Scenario) -> Iterator[Diagnostic]:
-    """The agent's final text is that of the last turn, with `{workspace}` expanded."""
+    """The agent's final text is that of the last turn, with `{workspace}` expanded.
+
+    Another agent's can also be an argument of its last call.
+    """
     expected = scenario.oracle.final_text
     if not scenario.subject.has_session or not scenario.turns or not expected:
         return
-    text = scenario.turns[-1].text
-    if not any(expected in part for part in text.split("{workspace}")):
+    texts = [scenario.turns[-1].text, *(_strings(scenario.turns[-1]) if scenario.agent else ())]
+    if not any(expected in part for text in texts for part in text.split("{workspace}")):
         remedy = "add it to that text, or change final_text to a part of the text"
         yield ("oracle", "final_text"), f"the last turn does not contain {expected!r}; {remedy}"
+
+
+def _strings(turn: Turn) -> Iterator[str]:
+    """The strings in the arguments of a turn's calls."""
+    for call in turn.calls:
+        arguments: object = call.arguments
+        if call.arguments_json:
+            # `_check_json` reports text that is not JSON.
+            with contextlib.suppress(ValueError, RecursionError):
+                arguments = json.loads(call.arguments_json)
+        yield from (value for _, value in _leaves((), arguments) if isinstance(value, str))
 
 
 def _check_arguments(scenario: Scenario) -> Iterator[Diagnostic]:

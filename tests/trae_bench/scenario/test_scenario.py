@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.properties import examples
 from trae_bench._util.toml_positions import Places, line_in, places
 from trae_bench.errors import ScenarioError, UsageError
+from trae_bench.run.planner import digest
 from trae_bench.scenario import (
     Scenario,
     catalog,
@@ -55,6 +56,7 @@ replace = '\\1'
 [workspace.files]
 "a/b.txt" = "text"
 """
+GOOD_DIGEST = "8b27bf1df35c942792efdd27c8afd803b89c8b54e63f5a571e1002f86dfeb947"
 
 
 def edited(old: str, new: str) -> str:
@@ -134,14 +136,6 @@ def test_toml_beyond_the_limits_of_python(text: str) -> None:
         ('protocol = "gemini"', "think_seconds = nan", 11, "provider.think_seconds", ">= 0"),
         ('protocol = "gemini"', "think_seconds = -1", 11, "provider.think_seconds", ">= 0"),
         ('{ tool = "task_done" }', "", 20, "turns[1]", "an empty turn"),
-        ('{ tool = "task_done" }', '{ tool = "bash" }', 20, "turns[1]", "calls task_done"),
-        (
-            '{ tool = "task_done" }',
-            '{ tool = "done" }',
-            21,
-            "turns[1].calls[0].tool",
-            "did you mean task_done?",
-        ),
         ("[workspace.files]", "[oracle]\n[workspace.files]", 27, "oracle", "checks nothing"),
         (
             "[workspace.files]",
@@ -247,6 +241,56 @@ def test_unknown_arguments_are_reported_with_their_line(
         f"{source}:{line}: $.turns[0].calls[0].{place}: no argument of bash 'comand'; did you "
         "mean command? Known: command, session"
     )
+
+
+@pytest.mark.parametrize(
+    ("new", "line", "problem"),
+    [
+        ('calls = [{ tool = "bash" }]', 20, "turns[1]: the session does not end; add a last turn"),
+        ('text = "Bye."', 20, "turns[1]: the session does not end; add a last turn"),
+        ('calls = [{ tool = "done" }]', 21, "did you mean task_done?"),
+    ],
+)
+def test_agent_core_ends_a_session_by_its_tool(
+    tmp_path: Path, new: str, line: int, problem: str
+) -> None:
+    """Another agent may end by a text or by a tool of its own."""
+    source = tmp_path / "two-words.toml"
+    source.write_text(edited('calls = [{ tool = "task_done" }]', new))
+    scenario = load(source)
+    check(scenario)
+    with pytest.raises(ScenarioError) as caught:
+        check(scenario, tools={"bash": ["command"], "done": []}, source=source)
+    assert f"{source}:{line}: " in str(caught.value)
+    assert problem in str(caught.value)
+
+
+def test_tools_of_a_named_agent_are_not_checked() -> None:
+    text = edited('{ tool = "task_done" }', '{ tool = "Bash" }')
+    named = parse(f'agent = "claude-code"\n{text}')
+    check(named, tools={"bash": ["command"]})
+    assert named.agent == "claude-code"
+    with pytest.raises(ScenarioError, match="no tool 'Bash'"):
+        check(parse(text), tools={"bash": ["command"]})
+    early = text.replace('tool = "bash"', 'tool = "task_done"')
+    assert parse(f'agent = "trae-agent"\n{early}'), "its tool of that name may not end a session"
+    assert "$.agent: expected a string" in error_of(f"agent = 1\n{text}")
+
+
+def test_the_final_text_of_a_named_agent_may_be_an_argument() -> None:
+    oracle = '[oracle]\nfinal_text = "It is \\"42\\""\n'
+    arguments = """arguments_json = '{"answer": ["It is \\"42\\"."]}'"""
+    text = edited('{ tool = "task_done" }', f'{{ tool = "submit", {arguments} }}') + oracle
+    assert parse(f'agent = "inspect"\n{text}')
+    assert "the last turn does not contain" in error_of(text)
+    other = text.replace("It is", "Is it", 1)
+    assert "the last turn does not contain" in error_of(f'agent = "inspect"\n{other}')
+
+
+def test_a_scenario_without_an_agent_keeps_its_digest() -> None:
+    """Committed run files hold digests, so a new field must not change them."""
+    assert digest(parse(GOOD)) == GOOD_DIGEST
+    assert digest(parse(f'agent = "other"\n{GOOD}')) != GOOD_DIGEST
 
 
 def test_the_file_name_equals_the_scenario_name(tmp_path: Path) -> None:
