@@ -35,6 +35,12 @@ class ToolMapping(Struct, frozen=True, forbid_unknown_fields=True):
     tool: str = ""
     """Name of its tool."""
     arguments: dict[str, Any] = {}
+    """A string that is exactly one placeholder takes the value itself, such as an array.
+
+    Besides those of its action, there are for views `{range}` (first and last line, -1 for the
+    end), `{first}`, `{last}` and `{count}`; an argument whose placeholder has no value is left out.
+    `{text_sh}` and `{text_json}`, and so on, are quoted for a shell and as a JSON string.
+    """
     text: str = ""
     """For an agent that reads actions from the reply's text: that text, instead of a tool."""
 
