@@ -27,6 +27,7 @@ from trae_bench.execution.trial_result import (
     agent_error,
     build_sample,
     check_sessions,
+    with_session_problem,
 )
 from trae_bench.execution.workspace import create_home, lay_out, remove, room_for_trials
 from trae_bench.model.experiment import SessionEndpoint, Trial
@@ -112,6 +113,8 @@ class InProcessExecutor(Generic[ScriptT]):
         if report is not None and report.error is not None:
             status, problem = "failed", agent_error(report.error)
         logs = tuple(map(self._provider.collect, setup.sessions))
+        if problem is not None:
+            problem = with_session_problem(problem, logs)
         return TrialResult(setup, process, logs, report, (report,), status, problem)
 
 

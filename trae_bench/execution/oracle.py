@@ -1,4 +1,4 @@
-"""Decides whether a session's result is correct: files, final text, and a command."""
+"""Decides whether a session is correct: its turns, files and final text, and a command."""
 
 import errno
 import os
@@ -10,8 +10,23 @@ from trae_bench._util.bounded_io import first_bytes
 from trae_bench._util.child_env import environment
 from trae_bench._util.child_output import last_words
 from trae_bench.execution.launcher_client import Job
-from trae_bench.model.sample import AgentAnswer, ProcessResult
+from trae_bench.model.sample import AgentAnswer, ProcessResult, SessionLog
 from trae_bench.scenario import Oracle
+
+
+def session_problem(log: SessionLog) -> str | None:
+    """Return how a session differs from its script. None if every turn was played, no more."""
+    if not log.requests and log.unplayed:
+        return "the agent sent no request"
+    problems = []
+    if log.unexpected:
+        requests = "1 request" if log.unexpected == 1 else f"{log.unexpected} requests"
+        first = f", the first: {log.rejected[0]}" if log.rejected else ""
+        problems.append(f"the agent sent {requests} that the script does not expect{first}")
+    if log.unplayed:
+        turns = log.played + log.unplayed
+        problems.append(f"the agent ended after {log.played} of {turns} turns")
+    return "; ".join(problems) or None
 
 
 def check_result(oracle: Oracle, workspace: Path, answer: AgentAnswer | None) -> str | None:

@@ -28,6 +28,8 @@ from trae_bench.execution.trial_result import (
     agent_error,
     build_sample,
     check_sessions,
+    went_well,
+    with_session_problem,
 )
 from trae_bench.execution.workspace import create_home, lay_out, remove, room_for_trials
 from trae_bench.model.experiment import SessionEndpoint, Trial
@@ -136,7 +138,7 @@ class SubprocessExecutor(Generic[ScriptT]):
         try:
             results = self._play(prepared, seconds)
             for _ in range(1, max(setup.scenario.subject.runs for setup in setups)):
-                if all(result.status == "ok" for result in results):
+                if all(map(went_well, results)):
                     for setup, job in prepared:
                         self._renew_workspaces(setup, job.group)
                     results = self._play(prepared, seconds)
@@ -254,7 +256,8 @@ class SubprocessExecutor(Generic[ScriptT]):
                 answers = report.sessions or (report,)
         if problem is not None:
             output = last_words(setup.folder / "log")
-            problem += self._memory_hint(problem + output) + output
+            problem += self._memory_hint(problem + output)
+            problem = with_session_problem(problem, logs) + output
         return TrialResult(setup, process, logs, report, answers, status, problem)
 
     def _memory_hint(self, text: str) -> str:

@@ -78,6 +78,18 @@ def agent_error(error: str) -> str:
     return f"the subject gave up: {printable(error)}"
 
 
+def with_session_problem(problem: str, logs: Sequence[SessionLog]) -> str:
+    """Add to the reason why a trial failed how its sessions differ from their scripts."""
+    wrong = [text for log in logs if (text := oracle.session_problem(log)) is not None]
+    first = _first_problem(wrong, len(logs))
+    return problem if first is None else f"{problem}; {first}"
+
+
+def went_well(result: TrialResult) -> bool:
+    """Return whether the trial is ok and its sessions followed their scripts."""
+    return result.status == "ok" and not any(map(oracle.session_problem, result.logs))
+
+
 def check_sessions(
     results: Sequence[TrialResult],
     launcher: LauncherClient,
@@ -157,18 +169,27 @@ def _workspaces(result: TrialResult) -> list[list[FileEntry]]:
 def _problems(result: TrialResult) -> list[str | None]:
     setup = result.setup
     return [
-        oracle.check_result(setup.scenario.oracle, Path(endpoint.workspace), answer)
-        for endpoint, answer in zip(setup.endpoints, result.answers, strict=True)
+        oracle.session_problem(log)
+        or oracle.check_result(setup.scenario.oracle, Path(endpoint.workspace), answer)
+        for log, endpoint, answer in zip(
+            _logs(result), setup.endpoints, result.answers, strict=True
+        )
     ]
 
 
 def _transcripts(result: TrialResult) -> list[Transcript]:
     setup = result.setup
-    logs = result.logs or (SessionLog((), 0, b""),)
     return [
         transcript_of(log, answer, _cleaner(setup, endpoint))
-        for log, answer, endpoint in zip(logs, result.answers, setup.endpoints, strict=True)
+        for log, answer, endpoint in zip(
+            _logs(result), result.answers, setup.endpoints, strict=True
+        )
     ]
+
+
+def _logs(result: TrialResult) -> tuple[SessionLog, ...]:
+    """The log of each endpoint. It is empty for a scenario without a session."""
+    return result.logs or (SessionLog((), 0, b""),)
 
 
 def _cleaner(setup: TrialSetup, endpoint: SessionEndpoint) -> Clean:
