@@ -298,7 +298,11 @@ _NOT_SUBTRACTED = (
     "one slept, which are subtracted in full"
 )
 _SHARED_CORE = "a second side on the same core, so it is never taken from a duet"
-_TREE = "processes that the subject starts and does not wait for are not counted"
+_TREE = (
+    "processes that the subject does not wait for are counted until they are killed at its end "
+    "(Linux)"
+)
+_WAITED = "processes that the subject starts and does not wait for are not counted"
 _SPEED = "changes of the host's speed, ten percent and more from one second to the next"
 
 _Meter = tuple[Metric, Measure]
@@ -332,7 +336,7 @@ _TABLE: tuple[_Meter, ...] = (
         "cpu",
         "s",
         lambda o: o.process.cpu,
-        about="CPU time, user and system, of the subject and the processes it waited for",
+        about="CPU time, user and system, of the subject and the processes it started",
         disturbed_by=f"{_TREE}; cache misses caused by the other side of a duet",
     ),
     _duet(
@@ -548,20 +552,20 @@ _TABLE: tuple[_Meter, ...] = (
         "B",
         lambda o: o.process.written_bytes,
         about="bytes passed to write calls on files, pipes and sockets (Linux)",
-        disturbed_by=f"{_TREE}; written numbers of varying length",
+        disturbed_by=f"{_WAITED}; written numbers of varying length",
     ),
     _duet(
         "write_syscalls",
         "",
         lambda o: o.process.write_syscalls,
         about="write calls on files, pipes and sockets (Linux)",
-        disturbed_by=f"{_TREE}; when pipes fill up",
+        disturbed_by=f"{_WAITED}; when pipes fill up",
     ),
     _serial(
         "context_switches",
         "",
         lambda o: o.process.voluntary_switches,
-        about="voluntary context switches of the subject and the processes it waited for",
+        about="voluntary context switches of the subject and the processes it started",
         disturbed_by="when data arrives",
     ),
     _duet(

@@ -18,8 +18,8 @@ Reasons for a separate process:
   less than any agent needs, and reports its own mark (`floor`).
 - If trae-bench is killed, even by SIGKILL, the socket closes here and every trial is killed.
   A parent-death signal set in the child would cost it milliseconds that are measured.
-- It adopts orphans (PR_SET_CHILD_SUBREAPER), so that it finds and kills grandchildren that left
-  their session.
+- It adopts orphans (PR_SET_CHILD_SUBREAPER), so that it finds and kills processes that a trial did
+  not wait for, and adds what they used to the figures of their trial.
 - It can change its own core, cgroup, folder, limits and address layout around a spawn. The child
   starts with them, and no code runs between fork and exec.
 
@@ -84,7 +84,8 @@ class Job(TypedDict):
 class Child:
     """One process, or the reason why it could not start."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job) -> None:
+        self.home = job["env"].get("HOME", "")
         self.pid = 0
         self.started = 0.0
         self.pipe = -1
@@ -92,6 +93,8 @@ class Child:
         self.pressure_start: list[int] = []
         self._report = bytearray()
         self._account: dict[str, Any] = {}
+        self._orphans: dict[str, float] = {}
+        """What the processes used that it did not wait for."""
 
     @property
     def running(self) -> bool:
@@ -127,7 +130,14 @@ class Child:
         self.read_report()
         self._close_pipe()
 
-    def result(self) -> dict[str, Any]:
+    def add(self, usage: dict[str, float]) -> None:
+        """Add what a process used that it did not wait for."""
+        for name, value in usage.items():
+            before = self._orphans.get(name, 0)
+            self._orphans[name] = max(before, value) if name == "max_rss" else before + value
+
+    def result(self, unattributed: float) -> dict[str, Any]:
+        self.add({name: self._account.get(name, 0) for name in self._orphans})
         return {
             "pid": self.pid,
             "started": self.started,
@@ -135,12 +145,82 @@ class Child:
             "report_cut": len(self._report) > REPORT_LIMIT,
             "pressure_start": self.pressure_start,
             **self._account,
+            **self._orphans,
+            "unattributed": unattributed,
         }
 
     def _close_pipe(self) -> None:
         if self.pipe >= 0:
             os.close(self.pipe)
             self.pipe = -1
+
+
+class Orphans:
+    """The processes that trials started, did not wait for, and left to this process."""
+
+    def __init__(self, children: list[Child]) -> None:
+        self._children = [child for child in children if child.pid]
+        self._owners: dict[int, Child | None] = {}
+        """The trial of each orphan. It is found once, because a dead process has no environment."""
+        self.unattributed = 0.0
+        """CPU seconds of processes whose trial is unknown."""
+
+    def kill_those_of_ended(self) -> None:
+        """Kill what the trials left that have ended, while others still run."""
+        running = [child.pid for child in self._children if child.running]
+        if len(running) == len(self._children):
+            return
+        for pid in _children():
+            owner = None if pid in running else self._owner(pid)
+            if owner is not None and not owner.running:
+                os.kill(pid, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Kill all orphans, and add what they used to their trials."""
+        deadline = time.monotonic() + KILL_SECONDS
+        while (orphans := _children()) and time.monotonic() < deadline:
+            for pid in orphans:
+                self._owner(pid)
+                os.kill(pid, signal.SIGKILL)
+            # They have not ended yet, and this process adopts their children when they do.
+            time.sleep(0.002)
+            for pid in _children():
+                self._reap_if_ended(pid)
+
+    def _reap_if_ended(self, pid: int) -> None:
+        owner = self._owner(pid)
+        reaped, _, rusage = os.wait4(pid, os.WNOHANG)
+        if not reaped:
+            return
+        del self._owners[pid]
+        usage = _usage(rusage)
+        if owner is not None:
+            owner.add(usage)
+        else:
+            self.unattributed += usage["user"] + usage["system"]
+
+    def _owner(self, pid: int) -> Child | None:
+        if pid not in self._owners:
+            self._owners[pid] = self._find_owner(pid)
+        return self._owners[pid]
+
+    def _find_owner(self, pid: int) -> Child | None:
+        """Return the trial that started a process: by its session, cgroup or home folder."""
+        if len(self._children) == 1:
+            return self._children[0]
+        # After the name: state, parent, process group, session.
+        groups = _read(f"/proc/{pid}/stat").rpartition(") ")[2].split()[2:4]
+        # Version 2 has one line: 0::/path.
+        cgroup = _read(f"/proc/{pid}/cgroup").rpartition("0::")[2].strip()
+        environ = _read(f"/proc/{pid}/environ").split("\0")
+        for owners in (
+            [child for child in self._children if str(child.pid) in groups],
+            [child for child in self._children if _is_in(child.group, cgroup)],
+            [child for child in self._children if f"HOME={child.home}" in environ],
+        ):
+            if len(owners) == 1:
+                return owners[0]
+        return None
 
 
 class Launcher:
@@ -177,18 +257,20 @@ class Launcher:
     def _run(self, jobs: list[Job], seconds: float) -> None:
         children = self._start(jobs)
         self.answer({"pids": [child.pid for child in children]})
-        self._watch(children, time.monotonic() + seconds)
+        orphans = Orphans(children)
+        self._watch(children, orphans, time.monotonic() + seconds)
         for child in children:
             if child.running:
                 child.fail("SIGKILL did not end it")
-        _kill_orphans()
-        self.answer({"done": [child.result() for child in children], "floor": _high_water()})
+        orphans.reap()
+        done = [child.result(orphans.unattributed) for child in children]
+        self.answer({"done": done, "floor": _high_water()})
 
     def _start(self, jobs: list[Job]) -> list[Child]:
         """Start all jobs back to back, in order."""
         children = []
         for job in jobs:
-            child = Child()
+            child = Child(job)
             children.append(child)
             try:
                 self._spawn(job, child)
@@ -232,7 +314,7 @@ class Launcher:
                 _move_to(group["home_procs"])
             os.close(write_end)
 
-    def _watch(self, children: list[Child], deadline: float) -> None:
+    def _watch(self, children: list[Child], orphans: Orphans, deadline: float) -> None:
         """Wait until all have ended. Kill them at the deadline or if the client disconnects."""
         killed = False
         while any(child.running for child in children):
@@ -247,6 +329,7 @@ class Launcher:
             for child in children:
                 child.read_report()
                 child.reap_if_ended()
+            orphans.kill_those_of_ended()
 
     def _sleep(self, children: list[Child] | tuple[()], seconds: float | None) -> None:
         """Wait for an event, at most `seconds`."""
@@ -306,6 +389,13 @@ def _reap(pid: int, group: Group | None) -> dict[str, Any] | None:
         **accounts,
         "ended": ended,
         "exit_status": os.waitstatus_to_exitcode(status),
+        **_usage(usage),
+    }
+
+
+def _usage(usage: resource.struct_rusage) -> dict[str, float]:
+    """Return what a process used, with the descendants it waited for."""
+    return {
         "user": usage.ru_utime,
         "system": usage.ru_stime,
         "max_rss": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
@@ -366,16 +456,12 @@ def _kill_group(pid: int) -> None:
         return
 
 
-def _kill_orphans() -> None:
-    """Kill the processes that left their trial's session and that this process has adopted."""
-    deadline = time.monotonic() + KILL_SECONDS
-    while (orphans := _children()) and time.monotonic() < deadline:
-        for pid in orphans:
-            os.kill(pid, signal.SIGKILL)
-        # They have not ended yet, and this process adopts their children when they do.
-        time.sleep(0.002)
-        while _children() and os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+def _is_in(group: Group | None, cgroup: str) -> bool:
+    """Return whether a path of /proc/PID/cgroup is that of a trial's cgroup."""
+    if group is None or len(cgroup) < 2:
+        return False
+    # The path starts at the mount point, or at the root that a container sees.
+    return group["procs"].endswith(f"{cgroup}/cgroup.procs")
 
 
 def _children() -> list[int]:

@@ -33,6 +33,8 @@ from trae_bench.model.sample import (
 from trae_bench.scenario import Scenario
 
 _MAX_PARALLEL_ORACLES = 8
+MAX_UNATTRIBUTED_SHARE = 0.01
+"""Largest share of its CPU time that processes of unknown trials may use beside a trial."""
 _MAX_PROBLEM = 3000
 """Characters of a sample's problem."""
 
@@ -138,6 +140,8 @@ def build_sample(result: TrialResult, checks: Sequence[SessionCheck], memory: Pa
     process, ok = result.process, result.status == "ok"
     wrong = [check.problem for check in checks if check.problem is not None]
     problem = result.problem or _first_problem(wrong, len(checks))
+    incomplete = _unattributed(process)
+    problem = "; ".join(filter(None, (incomplete, problem))) or None
     correct = 1 - len(wrong) / len(checks) if checks else None
     transcripts = _transcripts(result) if ok else []
     files = [check.files for check in checks]
@@ -151,9 +155,19 @@ def build_sample(result: TrialResult, checks: Sequence[SessionCheck], memory: Pa
         metrics=compute_metrics(process, result.logs, result.report, correct) if ok else {},
         transcript=combined([one.digest for one in transcripts]) if ok else "",
         workspace=combined([workspace_digest(of_session) for of_session in files]) if ok else "",
-        correct=ok and not wrong,
+        correct=ok and not wrong and incomplete is None,
         problem=problem[:_MAX_PROBLEM] if problem else None,
         difference=difference or UNSET,
+    )
+
+
+def _unattributed(process: ProcessResult) -> str | None:
+    """Return why the figures may be incomplete: processes whose trial is unknown."""
+    if process.unattributed <= MAX_UNATTRIBUTED_SHARE * process.cpu:
+        return None
+    return (
+        f"processes that outlived their trial used {process.unattributed:.3g} s of CPU; this side "
+        "or the other started them"
     )
 
 

@@ -81,7 +81,9 @@ class SessionLog(Struct, frozen=True):
 
 
 class ProcessResult(Struct, frozen=True, kw_only=True):
-    """Resources that one process used, with the descendants it waited for, and how it ended.
+    """Resources that one process used, with its descendants, and how it ended.
+
+    Descendants that it did not wait for are counted on Linux, until they are killed at its end.
 
     None stands for a value that the system does not report.
     """
@@ -106,6 +108,9 @@ class ProcessResult(Struct, frozen=True, kw_only=True):
     involuntary_switches: int = 0
     run_delay: float | None = None
     """Seconds in which the main thread was runnable but not running."""
+    unattributed: float = 0.0
+    """CPU seconds of processes that a trial did not wait for and whose trial is unknown: this
+    one, or one that ran at the same time."""
     written_bytes: int | None = None
     """Bytes passed to write calls on files, pipes and sockets."""
     write_syscalls: int | None = None

@@ -318,11 +318,12 @@ def test_leftover_processes_are_killed_before_the_next_trial(make: Make, tmp_pat
     assert not [pid for pid in written_pids(pids, 2) if alive(pid)]
 
 
-def test_leftover_processes_of_one_side_are_killed(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["sleep 1000", "setsid sleep 1000"])
+def test_leftover_processes_of_one_side_are_killed(make: Make, tmp_path: Path, left: str) -> None:
     """Side B waits until the processes that side A left are killed."""
     pid = tmp_path / "pid"
     text = f"""
-        [ {{side}} = A ] && {{ sleep 1000 & echo $! >{pid}.new; mv {pid}.new {pid}; exit; }}
+        [ {{side}} = A ] && {{ {left} & echo $! >{pid}.new; mv {pid}.new {pid}; exit; }}
         while [ ! -e {pid} ]; do sleep 0.01; done
         while grep -q '^State:.[^Z]' /proc/$(cat {pid})/status; do sleep 0.01; done
     """
