@@ -175,6 +175,7 @@ def test_help_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -
 def commands_of(document: Path) -> list[list[str]]:
     """Return the arguments of all `trae-bench` commands in the shell blocks of a document."""
     blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", document.read_text("utf-8"), re.DOTALL | re.M)
+    blocks = [block.replace("\\\n", " ") for block in blocks]
     lines = [part.strip() for block in blocks for line in block.splitlines()
              for part in line.split("&&")]  # fmt: skip
     commands = (shlex.split(line.split(">")[0], comments=True) for line in lines)

@@ -1,13 +1,8 @@
 """The examples of docs/extending.md work."""
 
 import re
-import sys
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from tests.trae_bench.subject.test_agent_core_subject import OTHER_AGENT, SMALL
 from tests.trae_bench.test_metrics import session, usage
 from trae_bench import metrics
 from trae_bench.metrics import METRICS, Observation
@@ -59,19 +54,3 @@ def test_the_metric_computes_its_value() -> None:
     log = session((101.0, 103.0), (104.0, 104.5))
     assert measure(Observation.of(usage(), [log], None, None)) == 2.0
     assert measure(Observation.of(usage(), [], None, None)) is None
-
-
-def test_another_agent_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, usage_example = blocks("A subject", "python")
-    names: dict[str, Any] = {}
-    exec(code, names)
-    script = tmp_path / "agent.py"
-    script.write_text(OTHER_AGENT)
-    command = [sys.executable, str(script), "{base_url}", "{task}"]
-    table = names["compare"](SMALL, command, command, 1)
-    assert "small / new version  (1 duet pair)" in table
-    assert "inconclusive" in table
-    assert table.split()[:3] == ["metric", "old", "new"]
-    names["compare"] = lambda scenario, old, new, pairs: (scenario.name, old, new[-1], pairs)
-    exec(usage_example, names)
-    assert "('api-sequential', ['my-agent', " in capsys.readouterr().out

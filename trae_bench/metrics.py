@@ -273,10 +273,11 @@ def _provider_cpu(observation: Observation) -> float | None:
 
 
 def _counter(name: str) -> Measure:
-    def reported(observation: Observation) -> float | None:
-        return None if observation.report is None else observation.report.counters.get(name)
+    return partial(_reported, name)
 
-    return reported
+
+def _reported(name: str, observation: Observation) -> float | None:
+    return None if observation.report is None else observation.report.counters.get(name)
 
 
 def _median(values: Sequence[float]) -> float | None:
@@ -664,5 +665,22 @@ def plain_metric(name: str) -> str:
 
 NET_METRICS = frozenset(name for name in METRICS if name.endswith(_SUFFIX))
 """Metrics that need a cgroup for each trial."""
+AGENT_METRICS = (
+    "cpu",
+    "peak_rss",
+    "wall_net",
+    "time_to_first_request_net",
+    "step_overhead_net",
+    "requests",
+    "connections",
+    "request_bytes",
+)
+"""What is measured of every agent, from outside."""
 OPT_IN_METRICS = frozenset({"event_loop_lag_max", "event_loop_lag_p99"})
 """Metrics whose measurement disturbs others. Taken only if the scenario names them."""
+REPORTED_METRICS = frozenset(
+    name
+    for name, measure in _MEASURES.items()
+    if isinstance(measure, partial) and measure.func is _reported
+) | {"memory_growth", "memory_per_hour"}
+"""Metrics that need a report of the agent."""

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 import click
 
+from trae_bench.cli.agents import agents
 from trae_bench.cli.claims import claims
 from trae_bench.cli.common import INTERRUPTED, print_error
 from trae_bench.cli.compare import baseline, compare
@@ -34,6 +35,7 @@ Examples:
   trae-bench run --resume trae-bench-results/20260101T120000-quick.journal.jsonl
   trae-bench verify trae-bench-results/20260101T120000-quick.json
   trae-bench list toggles
+  trae-bench run bugfix --agent mini-swe-agent --agent openai-agents
   trae-bench doctor                          measure the noise of this machine
 """
 
@@ -140,6 +142,7 @@ def cli() -> None:
 for command in (
     run,
     list_names,
+    agents,
     doctor,
     validate,
     show,

@@ -42,6 +42,18 @@ def complete_metric(
     return _matching({name: metric.about for name, metric in METRICS.items()}, incomplete)
 
 
+def complete_agent(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> "list[CompletionItem]":
+    """Names of shipped agents. If none matches, the shell completes paths."""
+    from click.shell_completion import CompletionItem
+
+    from trae_bench.subject.agents.catalog import shipped
+
+    found = _matching(dict.fromkeys(shipped()), incomplete)
+    return found or [CompletionItem(incomplete, type="file")]
+
+
 def _matching(names: Mapping[str, str | None], incomplete: str) -> "list[CompletionItem]":
     from click.shell_completion import CompletionItem
 

@@ -33,9 +33,13 @@ def show_result(result: "Result", *, as_json: bool, quiet: bool = False) -> None
     if as_json:
         print_json(_document(result))
         return
+    from trae_bench.design.contrasts import NOISE_FLOOR
+
     show_noise(result.run)
-    click.echo(_table(result), color=True)
-    click.echo()
+    if figures := _figures(result.run):
+        click.echo(f"{figures}\n")
+    if any(cell.contrast.name != NOISE_FLOOR for cell in result.run.header.cells):
+        click.echo(f"{_table(result)}\n", color=True)
     for line in _sentences(result):
         click.echo(line)
     if not result.written:
@@ -46,6 +50,15 @@ def show_result(result: "Result", *, as_json: bool, quiet: bool = False) -> None
     if not complete and not quiet and result.journal.exists():
         quoted = shlex.quote(str(result.journal))
         click.echo(f"Resume with: trae-bench run --resume {file_name(quoted)}")
+
+
+def _figures(run: "RunFile") -> str:
+    """The absolute figures of a run that compares agents; empty for other runs."""
+    if not run.header.agents or run.header.revisions is not None:
+        return ""
+    from trae_bench.report.text.agents import figures_text
+
+    return figures_text(run, terminal_width(MAX_TABLE_WIDTH))
 
 
 def show_noise(run: "RunFile") -> None:

@@ -21,14 +21,23 @@ from trae_bench.cli.common import (
     print_error,
     print_path,
 )
-from trae_bench.cli.completion import complete_metric, complete_scenario, complete_toggle
+from trae_bench.cli.completion import (
+    complete_agent,
+    complete_metric,
+    complete_scenario,
+    complete_toggle,
+)
 from trae_bench.cli.results import report_failure, show_result, write_reports
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trae_bench.model.run import RunFile
     from trae_bench.run.planner import RunRequest
     from trae_bench.run.runner import Result
+    from trae_bench.run.settings import Settings
+    from trae_bench.subject.agents.catalog import FoundAgent
 
 PROFILES = ("smoke", "quick", "full")
 DESIGNS = ("add-one", "remove-one", "both", "fraction", "factorial", "full")
@@ -133,6 +142,22 @@ class RunCommand(RenamedOptions):
     "the merge base with the default branch. With a run file: measure toggles and compare with "
     "that run. Exit with 1 on a regression.",
 )
+@click.option(
+    "--agent",
+    "agents",
+    multiple=True,
+    metavar="AGENT",
+    shell_complete=complete_agent,
+    help="Measure this agent instead of the toggles: a name from `trae-bench agents list`, a "
+    ".toml file, or a command line with {base_url} and {task}. The first one is the baseline. "
+    "Can be repeated.",
+)
+@click.option(
+    "--equal",
+    type=click.Choice(("conversation", "work")),
+    help="What both sides must have equal: requests and files, or files only. The default is "
+    "files for different agents, and what the agent's entry says for two revisions.",
+)
 @click.option("--strict", is_flag=True, help="Exit with 3 if a result is inconclusive.")
 @click.option(
     "--seed",
@@ -162,11 +187,11 @@ class RunCommand(RenamedOptions):
 @click.option("--junit", type=REPORT, help="Write a JUnit XML report.")
 @click.pass_context
 def run(context: click.Context, /, **options: Any) -> int:
-    """Measure the effect of each toggle, or of a code change.
+    """Measure the effect of each toggle, of a code change, or of another agent.
 
-    Runs pairs of fresh processes: a toggle on and off, or base and head with
-    --compare. SCENARIO is a name from `trae-bench list scenarios`, a path to a .toml
-    file, or `all` for all scenarios and their variants.
+    Runs pairs of fresh processes: a toggle on and off, base and head with --compare,
+    or two agents with --agent. SCENARIO is a name from `trae-bench list scenarios`, a
+    path to a .toml file, or `all` for all scenarios and their variants.
 
     Ctrl-C keeps the samples; --resume continues the run.
 
@@ -176,6 +201,8 @@ def run(context: click.Context, /, **options: Any) -> int:
       trae-bench run 'trajectory-long@memory' --metric agent_rss --pairs 12
       trae-bench run all --filter '*/*/cpu' --dry-run
       trae-bench run bugfix fan-out --compare v1.2.0 --strict
+      trae-bench run bugfix --agent 'my-agent --base-url {base_url} -p {task}'
+      trae-bench run bugfix --agent old.toml --agent new.toml
       trae-bench run --resume trae-bench-results/NAME.journal.jsonl
     """
     if options["dry_run"] and options["resume"] is None:
@@ -249,6 +276,7 @@ def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
     from trae_bench.run.planner import RunRequest
     from trae_bench.run.settings import Settings, load
     from trae_bench.storage.baselines import read_base
+    from trae_bench.subject.agent_core import PACKAGE
 
     stored = None
     if (options["compare"] or "").endswith(".json"):
@@ -260,20 +288,32 @@ def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
         if not options["scenarios"]:
             options = options | {"scenarios": _scenarios_of(stored, path)}
     settings = Settings()
-    # A resumed run keeps the settings in its journal.
-    if options["resume"] is None and options["compare"] is not None:
-        base = find_base(options["compare"], Path.cwd())
-        options, settings = options | {"compare": base}, base.settings
-    elif options["resume"] is None:
-        settings = load(Path.cwd())
+    # A resumed run keeps its settings and agents in its journal.
+    if options["resume"] is not None:
+        options = options | {"compare": None, "agents": {}}
     else:
-        options = options | {"compare": None}
+        settings = load(Path.cwd())
+        of_toggles = options["toggles"] or options["design"] != "add-one"
+        wanted = options["agents"] or (() if of_toggles else tuple(settings.agents))
+        options = options | {"agents": _agents(wanted, settings)}
+        if options["compare"] is not None:
+            package = "" if options["agents"] else PACKAGE
+            base = find_base(options["compare"], Path.cwd(), package)
+            options, settings = options | {"compare": base}, base.settings
     if not is_given(context, "profile"):
         options = options | {"profile": settings.profile or options["profile"]}
     fields = {name: options[name] for name in RunRequest.__struct_fields__ if name in options}
     # A file name on the command line may be invalid UTF-8.
     command = shlex.join(["trae-bench", *context.obj]).encode(errors="backslashreplace").decode()
     return RunRequest(command=command, settings=settings, stored=stored, **fields)
+
+
+def _agents(wanted: "Sequence[str]", settings: "Settings") -> "dict[str, FoundAgent]":
+    """The agents to measure: those of the command line, or those that the project configures."""
+    from trae_bench.run.settings import project_folder
+    from trae_bench.subject.agents.catalog import find_agents
+
+    return find_agents(wanted, settings.agents, project_folder(Path.cwd()))
 
 
 def _scenarios_of(stored: "RunFile", path: Path) -> tuple[str, ...]:

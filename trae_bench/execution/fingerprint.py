@@ -167,3 +167,7 @@ def _hash(data: bytes = b"") -> "hashlib.blake2b":
 
 def _digest(data: bytes) -> str:
     return _hash(data).hexdigest()
+
+
+NOT_COMPARED = _digest(b"")
+"""Digest of the transcripts where only the work counts, so that they are equal."""

@@ -79,6 +79,8 @@ class Job(TypedDict):
     """Soft limits by the name of their constant, for example `RLIMIT_FSIZE`."""
     group: Group | None
     """Cgroup to start it in. None means the cgroup of this process."""
+    stdin: str
+    """File for its standard input. Empty for an empty input."""
 
 
 class Child:
@@ -300,7 +302,7 @@ class Launcher:
                 job["argv"],
                 job["env"],
                 file_actions=(
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 0, job["stdin"] or os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_OPEN, 1, job["log"], log_flags, 0o600),
                     (os.POSIX_SPAWN_DUP2, 1, 2),
                     (os.POSIX_SPAWN_DUP2, write_end, job["report_fd"]),

@@ -38,6 +38,7 @@ class Job(Struct, frozen=True, kw_only=True):
     limits: dict[str, int] = {}
     group: Group | None = None
     """The process starts in this cgroup; None for the launcher's own."""
+    stdin: str = ""
 
 
 class _Message(Struct, frozen=True):

@@ -71,6 +71,8 @@ def _same_pair(one: Trial, other: Trial) -> bool:
 def _names(a: Trial, b: Trial) -> _Names:
     if {a.arm.name, b.arm.name} == {"base", "head"}:
         return a.arm.name, b.arm.name
+    if a.arm.agent and b.arm.agent and a.arm != b.arm:
+        return a.arm.agent, b.arm.agent
     return "side A", "side B"
 
 

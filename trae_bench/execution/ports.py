@@ -47,9 +47,11 @@ class Provider(Protocol[ScriptT_contra]):
 class Subject(Protocol):
     """The agent under test, started as a command."""
 
-    @property
-    def reports(self) -> bool:
-        """True if it writes a `ChildReport`. Otherwise its exit status decides success."""
+    def adapted(self, trial: Trial, scenario: Scenario) -> Scenario:
+        """Return the scenario with the protocol and the tools of the trial's agent.
+
+        Raises `CannotMeasure` if the agent cannot play it.
+        """
         ...
 
     def command(

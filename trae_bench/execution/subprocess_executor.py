@@ -167,7 +167,7 @@ class SubprocessExecutor(Generic[ScriptT]):
     # -- before the spawn
 
     def _prepare(self, trial: Trial, slot: int) -> _Prepared:
-        scenario = self._scenarios[trial.scenario]
+        scenario = self._subject.adapted(trial, self._scenarios[trial.scenario])
         self._sessions += 1
         # All names have one length: a longer path would cost its side memory and time.
         name = f"{self._sessions:07}"
@@ -190,8 +190,12 @@ class SubprocessExecutor(Generic[ScriptT]):
             cores=self._cores(trial),
             limits=self._limits,
             group=group,
+            stdin=command.stdin,
         )
-        return TrialSetup(trial, scenario, sessions, endpoints, folder), job
+        setup = TrialSetup(
+            trial, scenario, sessions, endpoints, folder, command.answer, command.equal
+        )
+        return setup, job
 
     def _renew_workspaces(self, setup: TrialSetup, group: Group | None) -> None:
         """Prepare another run with fresh workspaces, in the same home, at the same addresses."""
@@ -243,9 +247,9 @@ class SubprocessExecutor(Generic[ScriptT]):
         status: Status = "ok"
         if (problem := process.failure) is not None:
             status = "timeout" if process.timed_out else "failed"
-        elif setup.scenario.subject.command:
+        elif setup.answer == "output":
             answers = (SessionAnswer(True, _printed(setup.folder / "log")),)
-        elif self._subject.reports:
+        elif setup.answer == "report":
             report, problem = _read_report(process, len(setup.endpoints))
             report = _with_instructions(report, setup.folder / COUNTS)
             if report is None:

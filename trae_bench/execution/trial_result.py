@@ -8,6 +8,7 @@ from msgspec import UNSET, Struct
 from trae_bench._util.child_output import printable
 from trae_bench.execution import oracle
 from trae_bench.execution.fingerprint import (
+    NOT_COMPARED,
     Clean,
     FileEntry,
     Transcript,
@@ -20,7 +21,7 @@ from trae_bench.execution.fingerprint import (
 from trae_bench.execution.launcher_client import LauncherClient
 from trae_bench.execution.pair_difference import Answer, PairMemory
 from trae_bench.metrics import compute_metrics
-from trae_bench.model.experiment import SessionEndpoint, Trial
+from trae_bench.model.experiment import AnswerPlace, Equal, SessionEndpoint, Trial
 from trae_bench.model.sample import (
     AgentAnswer,
     ChildReport,
@@ -48,6 +49,8 @@ class TrialSetup(Struct, frozen=True):
     """Names at the provider. Empty if the scenario runs no session."""
     endpoints: tuple[SessionEndpoint, ...]
     folder: Path
+    answer: AnswerPlace = "report"
+    equal: Equal = "conversation"
 
     @property
     def home(self) -> Path:
@@ -143,7 +146,8 @@ def build_sample(result: TrialResult, checks: Sequence[SessionCheck], memory: Pa
     incomplete = _unattributed(process)
     problem = "; ".join(filter(None, (incomplete, problem))) or None
     correct = 1 - len(wrong) / len(checks) if checks else None
-    transcripts = _transcripts(result) if ok else []
+    conversation = result.setup.equal == "conversation"
+    transcripts = _transcripts(result) if ok and conversation else []
     files = [check.files for check in checks]
     difference = memory.difference(result.setup.trial, Answer(transcripts, files)) if ok else ""
     return Sample(
@@ -153,7 +157,7 @@ def build_sample(result: TrialResult, checks: Sequence[SessionCheck], memory: Pa
         exit_status=process.exit_status,
         pid=process.pid,
         metrics=compute_metrics(process, result.logs, result.report, correct) if ok else {},
-        transcript=combined([one.digest for one in transcripts]) if ok else "",
+        transcript=_transcript_digest(transcripts) if ok else "",
         workspace=combined([workspace_digest(of_session) for of_session in files]) if ok else "",
         correct=ok and not wrong and incomplete is None,
         problem=problem[:_MAX_PROBLEM] if problem else None,
@@ -169,6 +173,10 @@ def _unattributed(process: ProcessResult) -> str | None:
         f"processes that outlived their trial used {process.unattributed:.3g} s of CPU; this side "
         "or the other started them"
     )
+
+
+def _transcript_digest(transcripts: Sequence[Transcript]) -> str:
+    return combined([one.digest for one in transcripts]) if transcripts else NOT_COMPARED
 
 
 def _workspaces(result: TrialResult) -> list[list[FileEntry]]:

@@ -5,7 +5,7 @@ Units are in `Metric.unit`; times are seconds, sizes bytes.
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 Mode = Literal["duet", "serial", "exact"]
 
@@ -24,6 +24,16 @@ Better = Literal["lower", "higher"]
 
 
 Side = Literal["A", "B"]
+
+
+AnswerPlace = Literal["report", "output", "none"]
+"""Where a subject gives its answer: in a `ChildReport`, on its standard output, or nowhere.
+Without a report, its exit status says whether it succeeded."""
+
+
+Equal = Literal["conversation", "work"]
+"""What both sides of a pair must have equal: requests, answer and files, or only the oracle's
+verdict and the files."""
 
 
 # Run files are untrusted input: these bounds hold when a record is read from a file.
@@ -54,11 +64,13 @@ class Metric(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Arm(Struct, frozen=True, forbid_unknown_fields=True):
-    """One side of a comparison: a full toggle vector, or a revision of the subject."""
+    """One side of a comparison: a full toggle vector, a revision of the subject, or an agent."""
 
     name: Name
     toggles: Switches
     revision: Name | None = None
+    agent: Name | UnsetType = UNSET
+    """The agent that runs; unset for agent_core, which alone has toggles."""
 
 
 class Contrast(Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,6 +120,12 @@ class Command(Struct, frozen=True):
     """Variables that are added to the environment of every trial. The user's environment is not
     passed on."""
     cwd: str
+    stdin: str = ""
+    """File for its standard input. Default: an empty input."""
+    answer: AnswerPlace = "none"
+    """Where it gives its answer."""
+    equal: Equal = "conversation"
+    """What both sides of a pair must have equal."""
 
 
 class Cell(Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from trae_bench.model.experiment import Cell, Limits, Metric, Mode, Name, Switches, Text
+from trae_bench.model.experiment import Cell, Equal, Limits, Metric, Mode, Name, Switches, Text
 from trae_bench.model.result import Comparison, NoiseEstimate, Rule
 from trae_bench.model.sample import Sample
 
@@ -65,6 +65,23 @@ class RevisionPair(Struct, frozen=True, forbid_unknown_fields=True):
     equal. Files of earlier releases have no such field, and their seals cover its absence."""
 
 
+class AgentUsed(Struct, frozen=True, forbid_unknown_fields=True):
+    """An agent of a run that compares agents, or two revisions of one agent."""
+
+    requested: Text
+    """Its name, the path of its file, or its command line, as the user gave it."""
+    command: Annotated[tuple[Text, ...], Meta(max_length=1000)]
+    """Its command line, with placeholders."""
+    digest: Name
+    """SHA-256 of its entry."""
+    interface: Text
+    """How it speaks (`AgentInterface` in JSON), from its entry and its first request."""
+    requirements: Annotated[tuple[Text, ...], Meta(max_length=1000)] = ()
+    """What its entry installs."""
+    equal: Equal = "conversation"
+    """What both sides of a pair must have equal."""
+
+
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
     """All that is needed, besides the samples, to repeat a run or to resume it."""
 
@@ -91,6 +108,13 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True):
     filters: Annotated[tuple[Text, ...], Meta(max_length=50_000)] = ()
     """Patterns of the comparisons that are planned; none stands for all."""
     revisions: RevisionPair | None = None
+    agents: Annotated[dict[Name, AgentUsed], Meta(max_length=100)] | UnsetType = UNSET
+    """The agents that are compared, the baseline first; unset for agent_core with its toggles."""
+
+
+def agent_names(header: Header) -> tuple[str, ...]:
+    """The names of a run's agents, the baseline first; none for agent_core."""
+    return tuple(header.agents or ())
 
 
 class Resumed(Struct, frozen=True, forbid_unknown_fields=True):

@@ -31,6 +31,7 @@ from trae_bench.report.escape import for_name
 from trae_bench.stats.decision import MAX_LOG_RATIO
 from trae_bench.stats.pairs import (
     BASE_HEAD,
+    FIRST_OTHER,
     OFF_ON,
     group_samples,
     key_of,
@@ -41,7 +42,7 @@ from trae_bench.stats.pairs import (
 Sides = tuple[Side, ...]
 
 BOTH: Sides = ("A", "B")
-SIDES: Mapping[str, Side] = dict(zip(OFF_ON + BASE_HEAD, BOTH * 2, strict=True))
+SIDES: Mapping[str, Side] = dict(zip(OFF_ON + BASE_HEAD + FIRST_OTHER, BOTH * 3, strict=True))
 MAX_MEASURE = 64
 """Maximum characters of a measure's name in Bencher."""
 CSV_COLUMNS = (
@@ -75,8 +76,9 @@ class Series(Struct, frozen=True):
 
     @property
     def word(self) -> str:
-        words = OFF_ON if self.cell.contrast.b.revision is None else BASE_HEAD
-        return words[self.side == "B"]
+        arm = self.cell.contrast.b
+        words = FIRST_OTHER if arm.agent else OFF_ON
+        return (words if arm.revision is None else BASE_HEAD)[self.side == "B"]
 
     @property
     def place(self) -> tuple[str, str]:

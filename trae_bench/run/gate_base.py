@@ -5,7 +5,7 @@ would decide the result of its own gate.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -17,6 +17,7 @@ from trae_bench.scenario import Scenario, catalogue, parse, split
 from trae_bench.scenario import load as load_scenario
 from trae_bench.scenario.loader import text_of
 from trae_bench.subject.agent_core import PACKAGE
+from trae_bench.subject.agents.entry import JUDGED, AgentEntry
 from trae_bench.subject.revisions import NAME_LENGTH, Repository
 
 _MAX_VALUE = 200
@@ -58,12 +59,13 @@ class GateBase(Struct, frozen=True):
                 raise ScenarioError(str(error).replace(f"{scratch}/", where)) from error
 
 
-def find_base(requested: str, folder: Path) -> GateBase:
+def find_base(requested: str, folder: Path, package: str = PACKAGE) -> GateBase:
     """The base that the user names; empty stands for the merge base with the default branch.
 
-    Raises `UsageError` if there is no such commit, or if the settings of either side are wrong.
+    `package` is the subject; empty for an agent, whose subject is the whole repository. Raises
+    `UsageError` if there is no such commit, or if the settings of either side are wrong.
     """
-    repository = Repository.around(folder, PACKAGE)
+    repository = Repository.around(folder, package)
     head = load(folder)
     if requested:
         _require_commit(repository, requested)
@@ -125,12 +127,23 @@ def _changes(base: Settings, head: Settings) -> Iterator[str]:
     names = zip(Settings.__struct_fields__, Settings.__struct_encode_fields__, strict=True)
     for field, key in names:
         before, after = getattr(base, field), getattr(head, field)
+        if field == "agents":
+            yield from _agent_changes(before, after)
+            continue
         if field != "thresholds":
             yield from _change(f"[tool.trae-bench] {key}", before, after)
             continue
         for metric in sorted({**before, **after}):
             place = f"[tool.trae-bench.thresholds] {metric}"
             yield from _change(place, before.get(metric), after.get(metric))
+
+
+def _agent_changes(base: Mapping[str, AgentEntry], head: Mapping[str, AgentEntry]) -> Iterator[str]:
+    """How an agent starts belongs to its revision; how it is judged comes from the base."""
+    for name in base.keys() & head.keys():
+        for field in JUDGED:
+            place = f"[tool.trae-bench.agents.{name}] {field.replace('_', '-')}"
+            yield from _change(place, getattr(base[name], field), getattr(head[name], field))
 
 
 def _change(place: str, before: object, after: object) -> Iterator[str]:

@@ -17,9 +17,16 @@ from trae_bench.design.contrasts import is_fixed
 from trae_bench.design.plan import planned_cells
 from trae_bench.errors import UsageError
 from trae_bench.execution import callgrind, run_delay
-from trae_bench.metrics import METRICS, NET_METRICS, metrics_for_host, plain_metric
+from trae_bench.metrics import (
+    AGENT_METRICS,
+    METRICS,
+    NET_METRICS,
+    REPORTED_METRICS,
+    metrics_for_host,
+    plain_metric,
+)
 from trae_bench.model.aliases import OLD_METRIC_NAMES, current_metric
-from trae_bench.model.experiment import Cell, Limits, Metric
+from trae_bench.model.experiment import Cell, Equal, Limits, Metric
 from trae_bench.model.presets import PROFILES, Profile
 from trae_bench.model.run import RevisionId, RevisionPair, RunFile, ScenarioUsed
 from trae_bench.run.gate_base import GateBase
@@ -27,7 +34,8 @@ from trae_bench.run.settings import Settings, apply
 from trae_bench.scenario import ALL, Scenario, check, every_scenario, find, load, split
 from trae_bench.stats.stopping import target
 from trae_bench.subject.agent_core import PACKAGE, brought, extras, toggles, toggles_at, tools
-from trae_bench.subject.revisions import Revision, require_python, same_code
+from trae_bench.subject.agents.catalog import FoundAgent
+from trae_bench.subject.revisions import Revision, require_python, same_code, same_files
 
 FIXED_PAIRS = 8
 """Default pairs of each contrast in a two-level design. Each effect is estimated from many
@@ -57,11 +65,18 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     """The base revision to compare the working tree with. None compares toggles instead."""
     stored: RunFile | None = None
     """A stored run that the results are compared with afterwards."""
+    agents: dict[str, FoundAgent] = {}
+    """The agents to compare, the baseline first; with `compare`, the one whose revisions are
+    compared. None stands for agent_core."""
+    equal: Equal | None = None
+    """What both sides must have equal; None for what the entries say."""
 
 
 class Checkouts(Struct, frozen=True):
     """Two revisions to compare, each checked out into a folder."""
 
+    top: Path
+    """The root of the repository."""
     base: Revision
     head: Revision
     requested: str
@@ -99,6 +114,7 @@ class Plan(Struct, frozen=True):
     left_out: tuple[str, ...] = ()
     """One sentence for each requested scenario or toggle that is not run, with the reason."""
     checkouts: Checkouts | None = None
+    agents: dict[str, FoundAgent] = {}
 
     def pairs_of(self, cell: Cell) -> int:
         """The maximum number of pairs of a cell, including the warm-up pair."""
@@ -124,6 +140,7 @@ def plan(request: RunRequest) -> Plan:
     cannot be checked out.
     """
     _require_known("toggle", request.toggles, toggles())
+    _require_compatible(request)
     _require_known("metric", [current_metric(name) for name in request.metrics], METRICS)
     profile = PROFILES[request.profile]
     names = request.scenarios or request.settings.scenarios or profile.scenarios
@@ -148,6 +165,7 @@ def plan(request: RunRequest) -> Plan:
         design=request.design,
         filters=request.filters,
         revisions=None if checkouts is None else checkouts.pair,
+        agents=tuple(request.agents),
     )
     if not cells:
         raise UsageError(f"nothing to compare: {'; '.join(excluded.values())}")
@@ -163,6 +181,7 @@ def plan(request: RunRequest) -> Plan:
         metrics=metrics,
         left_out=(*excluded.values(), *ignored, *_replaced(playable.values(), request)),
         checkouts=checkouts,
+        agents=request.agents,
     )
 
 
@@ -170,9 +189,12 @@ def _used(
     name: str, scenario: Scenario, request: RunRequest, checkouts: Checkouts | None
 ) -> ScenarioUsed:
     """What the cells of a scenario are generated from. `name` is what the user asked for."""
-    own = scenario.metrics if _delay_problem() is None else map(plain_metric, scenario.metrics)
+    own: Iterable[str] = agent_metrics(scenario) if request.agents else scenario.metrics
+    own = own if _delay_problem() is None else map(plain_metric, own)
     metrics = with_metrics(scenario, request.metrics or tuple(dict.fromkeys(own))).metrics
     vary, hold = scenario.toggles.vary, scenario.toggles.hold
+    if request.agents:
+        return ScenarioUsed(name, digest(scenario), metrics, (), {}, {} if checkouts else None)
     if checkouts is not None:
         # Both revisions run with their own defaults, except for what the scenario holds.
         baseline = checkouts.held_by_base(hold)
@@ -180,6 +202,12 @@ def _used(
     varied = tuple(name for name in vary if not request.toggles or name in request.toggles)
     baseline = {**dict.fromkeys(vary, False), **hold}
     return ScenarioUsed(name, digest(scenario), metrics, varied, baseline)
+
+
+def agent_metrics(scenario: Scenario) -> tuple[str, ...]:
+    """The metrics of a scenario that need no report of the agent, and those of every agent."""
+    own = (name for name in scenario.metrics if name not in REPORTED_METRICS)
+    return tuple(dict.fromkeys((*AGENT_METRICS, *own)))
 
 
 def _delay_problem() -> str | None:
@@ -200,6 +228,23 @@ def _require_known(kind: str, names: Sequence[str], known: Collection[str]) -> N
     for name in names:
         if name not in known:
             raise unknown(kind, name, known)
+
+
+def _require_compatible(request: RunRequest) -> None:
+    """Raises `UsageError` for toggles or designs together with revisions or agents."""
+    of_toggles = request.toggles or request.design != "add-one"
+    if request.agents and of_toggles:
+        raise UsageError(
+            "--agent compares agents, which have no toggles; remove --toggle and --design, or "
+            "remove --agent"
+        )
+    if request.compare is not None and of_toggles:
+        raise UsageError(
+            "--compare runs both revisions with their defaults; remove --toggle and --design, or "
+            "remove --compare"
+        )
+    if request.compare is not None and len(request.agents) > 1:
+        raise UsageError("--compare compares two revisions of one agent; give one --agent")
 
 
 def _require_overlap(names: Collection[str], stored: RunFile) -> None:
@@ -235,8 +280,21 @@ def _expanded(argument: str) -> list[str]:
 
 def _reason_to_skip(scenario: Scenario, request: RunRequest) -> str:
     """Why this scenario has nothing to compare; empty if it has."""
+    if request.agents:
+        return _unplayable(scenario)
     # Revisions run with their defaults: the scenario's toggles are not varied.
     return _without_sides(scenario, request) or lacking(scenario, varied=request.compare is None)
+
+
+def _unplayable(scenario: Scenario) -> str:
+    """Why agents other than agent_core cannot play this scenario; empty if they can."""
+    if not scenario.subject.has_session:
+        return f"{scenario.name} runs no session; it measures agent_core"
+    if scenario.load.sessions > 1:
+        return f"{scenario.name} runs several sessions in one process, which needs agent_core"
+    if scenario.provider.transport == "respx":
+        return f"{scenario.name} runs in the process of trae-bench, as only agent_core can"
+    return ""
 
 
 def _without_sides(scenario: Scenario, request: RunRequest) -> str:
@@ -308,23 +366,24 @@ EXPLICIT_HEAD = ("HEAD", "@")
 def _checkouts(request: RunRequest, scenarios: Sequence[str]) -> Checkouts | None:
     if (source := request.compare) is None:
         return None
-    if request.toggles or request.design != "add-one":
-        raise UsageError(
-            "--compare runs both revisions with their defaults; remove --toggle and --design, or "
-            "remove --compare"
-        )
     base, head = source.repository.at(source.commit), source.repository.head()
     if base == head and source.requested not in EXPLICIT_HEAD:
         raise UsageError(
             f"nothing to compare: the working tree equals {source.requested}; name a base, for "
             "example --compare HEAD~1, or --compare HEAD to measure equal sides"
         )
-    require_python(base, "base")
-    require_python(head, "head")
     notes = [*source.notes, *_scenario_notes(scenarios, source)]
-    if same_code(base, head, PACKAGE):
-        notes.append(f"base and head have the same {PACKAGE}: this run compares equal sides")
-    return Checkouts(base, head, source.requested, toggles_at(base.folder), tuple(notes))
+    if request.agents:
+        same, what = same_files(base, head), "files"
+    else:
+        require_python(base, "base")
+        require_python(head, "head")
+        same, what = same_code(base, head, PACKAGE), PACKAGE
+    if same:
+        notes.append(f"base and head have the same {what}: this run compares equal sides")
+    return Checkouts(
+        source.repository.top, base, head, source.requested, toggles_at(base.folder), tuple(notes)
+    )
 
 
 def _scenario_notes(names: Sequence[str], base: GateBase) -> Iterator[str]:
@@ -354,10 +413,12 @@ def _limits(request: RunRequest, profile: Profile) -> Limits:
         )
     limits = profile.limits
     pairs = limits.pairs if request.pairs is None else request.pairs
+    alone = len(request.agents) == 1 and request.compare is None
     return Limits(
         budget=limits.budget if request.budget is None else request.budget,
         pairs=FIXED_PAIRS if fixed and pairs is None else pairs,
-        noise_pairs=limits.noise_pairs,
+        # The figures of a single agent come from its A/A pairs.
+        noise_pairs=pairs or FIXED_PAIRS if alone else limits.noise_pairs,
         fixed=fixed,
         precision=request.precision,
     )

@@ -21,15 +21,16 @@ from trae_bench.errors import AnswersDiffer, BadRunFile, BenchError, CannotMeasu
 from trae_bench.execution.executor_router import ExecutorRouter
 from trae_bench.execution.host_lock import HostLock
 from trae_bench.execution.in_process import InProcessExecutor
-from trae_bench.execution.ports import Executor
+from trae_bench.execution.ports import Executor, Subject
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.execution.workspace import room_for_trials
 from trae_bench.metrics import METRICS
-from trae_bench.model.experiment import Arm, Trial
+from trae_bench.model.experiment import Arm, Equal, Trial
 from trae_bench.model.presets import is_claimed
 from trae_bench.model.run import (
     FORMAT,
     VERSION,
+    AgentUsed,
     Header,
     Resumed,
     RevisionId,
@@ -38,10 +39,12 @@ from trae_bench.model.run import (
 )
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
+from trae_bench.run.agents import AgentRevisions, PreparedAgents, prepare, require_same
 from trae_bench.run.gate_base import GateBase
 from trae_bench.run.planner import Plan, RunRequest, digest, for_cells, plan, scenario_of
 from trae_bench.run.scheduler import Ending, Listener, Scheduler
 from trae_bench.run.scratch import scratch_folder
+from trae_bench.run.settings import load, project_folder
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons
 from trae_bench.stats.metric_rules import rule_of
@@ -50,6 +53,8 @@ from trae_bench.storage.journal import Contents, Journal, read_journal, whole_pa
 from trae_bench.storage.run_file import read_run, write_run
 from trae_bench.storage.seal import sealed
 from trae_bench.subject.agent_core import PACKAGE, AgentCoreSubject
+from trae_bench.subject.agents.catalog import find_agents
+from trae_bench.subject.command import CommandSubject
 from trae_bench.subject.install.environments import Installs, provide
 from trae_bench.subject.revisions import Repository, Revision, with_interpreters
 from trae_bench.verdicts.gate import bias_message
@@ -99,8 +104,9 @@ def start(request: RunRequest, out: Path | None, *, force: bool, bench: "Bench")
         raise UsageError(f"{run_file} exists; name another file with --out, or give --force")
     with bench.lock():
         installed = bench.install(planned.scenarios)
+        agents = bench.prepare_agents(planned, request.equal)
         revisions = _revisions(planned, bench)
-        header = _header(request, planned, installed, revisions)
+        header = _header(request, planned, installed, revisions, agents)
         with Journal.create(journal_of(run_file), header, force=force) as journal:
             return bench.measure(header, planned.scenarios, journal, run_file)
 
@@ -112,7 +118,10 @@ def _revisions(planned: Plan, bench: "Bench") -> RevisionPair | None:
     pair = planned.checkouts.pair
     for note in planned.checkouts.notes:
         bench.say(note)
-    own = bench.prepare_revisions(planned.checkouts.base, planned.checkouts.head)
+    if planned.agents:
+        own = bench.agents.have_own_environments
+    else:
+        own = bench.prepare_revisions(planned.checkouts.base, planned.checkouts.head)
     new = bench.only_in_head(planned, pair)
     for name, problem in new.items():
         bench.say(f"{name} is new, the base cannot run it: {problem.splitlines()[0]}")
@@ -124,6 +133,7 @@ def _header(
     planned: Plan,
     installed: Mapping[str, str],
     revisions: RevisionPair | None,
+    agents: dict[str, AgentUsed] | msgspec.UnsetType,
 ) -> Header:
     new = () if revisions is None else revisions.new
     names = (name for used in planned.used.values() for name in used.metrics)
@@ -145,6 +155,7 @@ def _header(
         design=request.design,
         filters=request.filters,
         revisions=revisions,
+        agents=agents,
     )
 
 
@@ -157,7 +168,9 @@ def resume(journal_file: Path, request: RunRequest, out: Path | None, *, bench: 
         header = contents.header
         scenarios = _same_scenarios(journal_file, header)
         _same_state(journal_file, header, bench.install(scenarios))
-        if header.revisions is not None:
+        if header.agents:
+            _same_agents(journal_file, header, bench)
+        elif header.revisions is not None:
             _same_revisions(journal_file, header.revisions, bench)
         if request.budget is not None:
             limits = msgspec.structs.replace(header.limits, budget=request.budget)
@@ -186,7 +199,7 @@ def now() -> str:
 def _same_scenarios(journal_file: Path, header: Header) -> dict[str, Scenario]:
     found, base = {}, None
     if header.revisions is not None:
-        repository = Repository.around(Path.cwd(), PACKAGE)
+        repository = Repository.around(Path.cwd(), "" if header.agents else PACKAGE)
         commit = repository.commit(header.revisions.base.commit)
         base = GateBase(repository, commit, header.revisions.requested)
     for name, used in header.scenarios.items():
@@ -234,8 +247,32 @@ def _described(revision: RevisionId) -> str:
     return f"{revision.commit[:12]}{changes}"
 
 
+def _same_agents(journal_file: Path, header: Header, bench: "Bench") -> None:
+    """Prepare the agents of a run that is resumed. Raises `UsageError` if they have changed."""
+    found = find_agents(
+        [agent.requested for agent in (header.agents or {}).values()],
+        load(Path.cwd()).agents,
+        project_folder(Path.cwd()),
+    )
+    revisions = None
+    if header.revisions is not None:
+        repository = Repository.around(Path.cwd())
+        base, head = _unchanged(journal_file, header.revisions, repository)
+        revisions = AgentRevisions(repository.top, base, head)
+    equal = next(iter((header.agents or {}).values())).equal
+    bench.agents = prepare(found, revisions, equal, bench.say)
+    require_same(journal_file, header, bench.agents)
+
+
 def _same_revisions(journal_file: Path, pair: RevisionPair, bench: "Bench") -> None:
     repository = Repository.around(Path.cwd(), PACKAGE)
+    bench.prepare_revisions(*_unchanged(journal_file, pair, repository))
+
+
+def _unchanged(
+    journal_file: Path, pair: RevisionPair, repository: Repository
+) -> tuple[Revision, Revision]:
+    """Check out base and head again. Raises `UsageError` if head has changed."""
     base = repository.at(repository.commit(pair.base.commit))
     head = repository.head()
     if head.name != pair.head.name:
@@ -246,7 +283,7 @@ def _same_revisions(journal_file: Path, pair: RevisionPair, bench: "Bench") -> N
             f"{journal_file}: head was {before} when this run started and is {after} now; "
             "restore that, or start a new run"
         )
-    bench.prepare_revisions(base, head)
+    return base, head
 
 
 def _is_of(run_file: Path, header: Header) -> bool:
@@ -273,6 +310,7 @@ class Bench:
         self._keep_scratch = keep_scratch
         self._installs = Installs()
         self._revisions: dict[str, Revision] = {}
+        self.agents = PreparedAgents({}, {})
 
     def lock(self) -> HostLock:
         return HostLock(self.say)
@@ -286,6 +324,21 @@ class Bench:
         wanted = dict.fromkeys(side for extras in weighed for side in (extras.on, extras.off))
         self._installs = provide(tuple(wanted), self.say) if wanted else Installs()
         return self._installs.facts
+
+    def prepare_agents(
+        self, planned: Plan, equal: Equal | None
+    ) -> dict[str, AgentUsed] | msgspec.UnsetType:
+        """Prepare the agents of a plan, and return them for the header; UNSET for agent_core.
+
+        Raises `UsageError` and `CannotMeasure`.
+        """
+        if not planned.agents:
+            return msgspec.UNSET
+        revisions = None
+        if (pair := planned.checkouts) is not None:
+            revisions = AgentRevisions(pair.top, pair.base, pair.head)
+        self.agents = prepare(planned.agents, revisions, equal, self.say)
+        return self.agents.used
 
     def prepare_revisions(self, base: Revision, head: Revision) -> bool:
         """Prepare two revisions. Return whether each has its own environment.
@@ -304,7 +357,7 @@ class Bench:
         found = {}
         with self.executor(planned.scenarios) as executor:
             for name, used in planned.used.items():
-                base, head = revision_arms(used, pair)
+                base, head = revision_arms(used, pair, tuple(planned.agents))
                 # Twice, so that one failure by chance does not exclude a scenario from the gate.
                 problem = _failure_of(executor, name, base) and _failure_of(executor, name, base)
                 if problem and not _failure_of(executor, name, head):
@@ -323,7 +376,7 @@ class Bench:
             _scratch() as scratch,
             Loopback(pin=cpu_affinity.provider_core()) as provider,
             SubprocessExecutor(
-                subject := AgentCoreSubject(self._installs, self._revisions, scratch),
+                self._subject(scratch),
                 provider,
                 scenarios,
                 script=expand,
@@ -333,9 +386,15 @@ class Bench:
                 keep=keep,
                 keep_all=keep is not None,
             ) as executor,
-            _and_in_process(executor, subject, scenarios, scratch / "in-process") as both,
+            _and_in_process(executor, scenarios, scratch / "in-process") as both,
         ):
             yield both
+
+    def _subject(self, scratch: Path) -> Subject:
+        if self.agents.by_key:
+            equal = next(iter(self.agents.used.values())).equal
+            return CommandSubject(self.agents.by_key, equal=equal)
+        return AgentCoreSubject(self._installs, self._revisions, scratch)
 
     def measure(
         self,
@@ -431,7 +490,7 @@ def untrusted(run: RunFile) -> BenchError | None:
 
 @contextmanager
 def _and_in_process(
-    usual: Executor, subject: AgentCoreSubject, scenarios: Mapping[str, Scenario], scratch: Path
+    usual: Executor, scenarios: Mapping[str, Scenario], scratch: Path
 ) -> Iterator[Executor]:
     mocked = {name for name, one in scenarios.items() if one.provider.transport == "respx"}
     if not mocked:
@@ -441,7 +500,9 @@ def _and_in_process(
     from trae_bench.provider.respx_mock import RespxProvider
 
     with RespxProvider() as provider:
-        here = InProcessExecutor(subject, provider, scenarios, script=expand, scratch=scratch)
+        here = InProcessExecutor(
+            AgentCoreSubject(), provider, scenarios, script=expand, scratch=scratch
+        )
         yield ExecutorRouter(usual, here, mocked)
 
 

@@ -9,6 +9,10 @@
     cpu = 0.03
     wall = 0.10
 
+    [tool.trae-bench.agents.my-agent]
+    command = "{python} {folder}/agent.py --base-url {base_url} {task}"
+    requirements = ["openai>=3"]
+
 Options on the command line override it. A comparison with a commit uses the table of that
 commit, see `gate_base`. The table is read strictly, because a misspelt key would have
 no effect and no message.
@@ -33,10 +37,13 @@ from trae_bench.scenario.loader import text_of
 from trae_bench.scenario.schema import field_docs
 from trae_bench.scenario.toml_errors import explain, read_toml
 from trae_bench.stats.metric_rules import metric_threshold
+from trae_bench.subject.agents import entry as agent_entry
+from trae_bench.subject.agents.entry import NAME, AgentEntry, entry_problems
 
 FILE = "pyproject.toml"
 TABLE = ("tool", "trae-bench")
 THRESHOLDS = (*TABLE, "thresholds")
+AGENTS = (*TABLE, "agents")
 
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
 
@@ -50,6 +57,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """Names, or paths of .toml files, to run if the command names none."""
     profile: Literal["smoke", "quick", "full"] | None = None
     """The profile if the command names none."""
+    agents: dict[str, AgentEntry] = {}
+    """The agents of the project by name; see `trae_bench.subject.agents.entry`."""
     thresholds: dict[str, Fraction] = {}
     """The smallest effect of each metric that gets a verdict, as a fraction: 0.03 is 3 %.
 
@@ -65,6 +74,14 @@ class _Tool(Struct, frozen=True, rename="kebab"):
 
 class _Project(Struct, frozen=True):
     tool: _Tool = _Tool()
+
+
+def project_folder(folder: Path) -> Path:
+    """The folder of the pyproject.toml with the table; `folder` itself if there is none."""
+    for source, text in _texts(folder.absolute()):
+        if TABLE[1] in _table(read_toml(text, source).get(TABLE[0])):
+            return Path(source).parent
+    return folder.absolute()
 
 
 def load(folder: Path) -> Settings:
@@ -130,12 +147,14 @@ def schema() -> dict[str, Any]:
     found: dict[str, Any] = msgspec.json.decode(
         msgspec.json.encode(head | msgspec.json.schema(Settings))
     )
-    table = found["$defs"][Settings.__name__]
-    table["description"] = cleandoc(table["description"])
-    names = dict(zip(Settings.__struct_fields__, Settings.__struct_encode_fields__, strict=True))
-    for (struct, field), text in field_docs(Path(__file__)).items():
-        if struct == Settings.__name__:
-            table["properties"][names[field]]["description"] = cleandoc(text)
+    docs = field_docs(Path(__file__)) | field_docs(Path(agent_entry.__file__))
+    for struct in (Settings, AgentEntry):
+        table = found["$defs"][struct.__name__]
+        table["description"] = cleandoc(table["description"])
+        names = dict(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))
+        for (owner, field), text in docs.items():
+            if owner == struct.__name__:
+                table["properties"][names[field]]["description"] = cleandoc(text)
     return found
 
 
@@ -166,6 +185,11 @@ def _problems(settings: Settings) -> Iterator[Diagnostic]:
                 find(name)
             except UsageError as error:
                 yield (*TABLE, "scenarios", index), str(error)
+    for name, entry in settings.agents.items():
+        if not NAME.fullmatch(name):
+            problem = f"{name!r} cannot name an agent; use lower-case words joined by dashes"
+            yield (*AGENTS, name), problem
+        yield from entry_problems(entry, (*AGENTS, name))
     for name, threshold in settings.thresholds.items():
         path: TomlPath = (*THRESHOLDS, name)
         metric = METRICS.get(current_metric(name))

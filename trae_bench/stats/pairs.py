@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.design.plan import AGENT_ARM
 from trae_bench.model.experiment import Cell, Mode, Probe
 from trae_bench.model.result import Comparison, Pairs
 from trae_bench.model.sample import Sample
@@ -15,8 +16,8 @@ PairOutcome = Literal["measured", "answers differ", "not measured"]
 MAX_REASONS = 5
 """Different reasons that a row lists; the others are only counted."""
 
-OFF_ON, BASE_HEAD = ("off", "on"), ("base", "head")
-"""Names of the sides A and B in messages: of a toggle, and of two revisions."""
+OFF_ON, BASE_HEAD, FIRST_OTHER = ("off", "on"), ("base", "head"), ("first", "other")
+"""Names of the sides A and B: of a toggle, of two revisions, and of two agents."""
 
 
 class CellKey(NamedTuple):
@@ -108,8 +109,8 @@ def _detail(a: Sample, b: Sample) -> str:
 
 
 def _side_name(sample: Sample) -> str:
-    """`base`, `head`, `off` or `on`; `side A` or `side B` for A/A pairs of a toggle."""
-    if sample.arm in BASE_HEAD:
+    """`base`, `head`, an agent, `off` or `on`; `side A` or `side B` for A/A pairs of a toggle."""
+    if sample.arm in BASE_HEAD or sample.arm.startswith(AGENT_ARM):
         return sample.arm
     if sample.contrast == NOISE_FLOOR:
         return f"side {sample.side}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from trae_bench._util.atomic_write import write_whole
 from trae_bench.errors import BadRunFile, UsageError
@@ -86,7 +86,8 @@ def _value(name: str, value: Struct | Sequence[Struct]) -> Iterator[bytes]:
         yield msgspec.json.encode(value)
     elif isinstance(value, Struct):
         yield b"{"
-        for number, field in enumerate(value.__struct_fields__):
+        fields = [name for name in value.__struct_fields__ if getattr(value, name) is not UNSET]
+        for number, field in enumerate(fields):
             yield (b",\n" if number else b"\n") + msgspec.json.encode(field) + b": "
             yield from _value(field, getattr(value, field))
         yield b"\n}"

@@ -114,8 +114,6 @@ class AgentCoreSubject:
     in `scratch`, so that this release's agent cannot be imported.
     """
 
-    reports = True
-
     def __init__(
         self,
         installs: Installs | None = None,
@@ -127,6 +125,10 @@ class AgentCoreSubject:
         self._revisions = revisions
         self._worker_path = _worker_alone(scratch) if revisions and scratch else ""
 
+    def adapted(self, trial: Trial, scenario: Scenario) -> Scenario:
+        """Return the scenario as it is: its calls are those of this agent's tools."""
+        return scenario
+
     def command(
         self,
         trial: Trial,
@@ -137,7 +139,7 @@ class AgentCoreSubject:
     ) -> Command:
         if scenario.subject.install is not None:
             inventory = self._installs.command(_extras(trial, scenario), home, report_fd)
-            return Command(argv=inventory, env={}, cwd=endpoints[0].workspace)
+            return Command(argv=inventory, env={}, cwd=endpoints[0].workspace, answer="report")
         arguments = scenario.subject.command
         if arguments:
             argv: tuple[str, ...] = (_RUN_CLI, *_filled(arguments, trial.arm.toggles))
@@ -153,6 +155,7 @@ class AgentCoreSubject:
             argv=(python, "-P", "-c", *argv),
             env={"PYTHONPATH": folders} if folders else {},
             cwd=endpoints[0].workspace,
+            answer="output" if arguments else "report",
         )
 
     def _python(self, revision: str | None) -> tuple[str, str]:

@@ -1,41 +1,111 @@
-"""Runs any agent as a subject, by its command line."""
+"""Runs any agent as a subject, by its entry."""
 
+import hashlib
+import os
+import re
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from trae_bench.errors import CannotMeasure
-from trae_bench.model.experiment import Command, SessionEndpoint, Trial
-from trae_bench.scenario import Scenario
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
-PLACEHOLDERS = ("base_url", "task", "workspace", "home", "report_fd")
-"""Placeholders that are replaced in arguments and environment values, in braces."""
+from trae_bench._util.child_env import inherited
+from trae_bench.errors import CannotMeasure
+from trae_bench.model.experiment import AnswerPlace, Arm, Command, Equal, SessionEndpoint, Trial
+from trae_bench.scenario import Scenario
+from trae_bench.scenario.actions import AgentInterface
+from trae_bench.scenario.adaptation import adapted
+from trae_bench.subject.agents.entry import AgentEntry, filled
+
+API_KEY = "key-to-nothing"
+MODEL = "scripted"
+REFUSED_PROXY = "http://127.0.0.1:9"
+"""A port on which nothing listens. A request to another host than the provider fails at once."""
+_SESSION_URL = re.compile(r"\w+://[^/]+/s/[^/]+")
+_LOCAL = "127.0.0.1,localhost,::1"
+
+
+class PreparedAgent(Struct, frozen=True):
+    """An agent that is ready to start."""
+
+    name: str
+    entry: AgentEntry
+    folder: Path
+    """Folder of its code."""
+    env: Path | None = None
+    """Its environment, if its entry builds one."""
+    interface: AgentInterface = AgentInterface()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its entry."""
+        return hashlib.sha256(msgspec.json.encode(self.entry, order="sorted")).hexdigest()
+
+    @property
+    def bin_folders(self) -> list[str]:
+        """The folders of the commands that its environment has."""
+        if self.env is None:
+            return []
+        places = (self.env / "bin", self.env / "node_modules" / ".bin")
+        return [str(place) for place in places if place.is_dir()]
+
+    @property
+    def path(self) -> str:
+        """Its PATH: its environment, then the user's folders, without those of trae-bench."""
+        own = str(Path(sys.executable).parent)
+        users = inherited().get("PATH", os.defpath).split(os.pathsep)
+        return os.pathsep.join([*self.bin_folders, *(one for one in users if one != own)])
+
+    @property
+    def python(self) -> str:
+        """The interpreter of its environment; without one, the one on its PATH."""
+        found = (shutil.which(name, path=self.path) for name in ("python", "python3"))
+        return next(filter(None, found), sys.executable)
+
+
+class AgentKey(Struct, frozen=True):
+    """Which agent an arm runs, at which revision."""
+
+    agent: str
+    revision: str | None = None
+
+
+def key_of(arm: Arm) -> AgentKey:
+    """Raises `CannotMeasure` if the arm names no agent."""
+    if not arm.agent:
+        raise CannotMeasure(f"the arm {arm.name!r} names no agent; start a new run")
+    return AgentKey(arm.agent, arm.revision)
 
 
 class CommandSubject:
-    """Runs `argv` in the session's workspace after replacing its placeholders.
+    """Starts agents by the command lines of their entries, in the session's workspace.
 
-    {base_url}    URL of the provider's API
-    {task}        the task of the scenario
-    {workspace}   working folder
-    {home}        home folder
-    {report_fd}   file descriptor to which the agent writes a `ChildReport` in JSON
-
-    An agent that does not use `{report_fd}` succeeds if its exit status is 0. Its metrics are
-    those observed from outside. `env` is added to the environment of every trial, which does
-    not include the user's. One process runs one session: `command` raises `CannotMeasure` for a
-    scenario with several.
+    An agent whose entry does not use `{report_fd}` succeeds if its exit status is 0. Its metrics
+    are those observed from outside. One process runs one session. `equal` overrides what the
+    entries say both sides of a pair must have equal. `proxy` is the proxy for all other hosts.
     """
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-        if not argv:
-            raise ValueError("argv is empty: a command line without a command")
-        self._argv = tuple(argv)
-        self._env = dict(env or {})
+    def __init__(
+        self,
+        agents: Mapping[AgentKey, PreparedAgent],
+        *,
+        equal: Equal | None = None,
+        proxy: str = REFUSED_PROXY,
+    ) -> None:
+        self._agents = agents
+        self._proxy = proxy
+        self._equal = equal
+        self._adapted: dict[tuple[str, AgentKey], Scenario] = {}
 
-    @property
-    def reports(self) -> bool:
-        """True if an argument or environment value contains `{report_fd}`."""
-        return any("{report_fd}" in text for text in (*self._argv, *self._env.values()))
+    def adapted(self, trial: Trial, scenario: Scenario) -> Scenario:
+        """Return the scenario as the trial's agent plays it. Raises `CannotMeasure`."""
+        key = (scenario.name, key_of(trial.arm))
+        if key not in self._adapted:
+            self._adapted[key] = scenario_for(scenario, self._agent(trial.arm))
+        return self._adapted[key]
 
     def command(
         self,
@@ -45,27 +115,88 @@ class CommandSubject:
         home: Path,
         report_fd: int,
     ) -> Command:
-        if len(endpoints) > 1 or not scenario.subject.has_session:
-            raise CannotMeasure(
-                f"{scenario.name} cannot run with a command line; use scenarios of one session"
-            )
-        base_url, workspace = endpoints[0].base_url, endpoints[0].workspace
-        task = scenario.task.replace("{workspace}", workspace)
-        values = (base_url, task, workspace, str(home), str(report_fd))
-        names = dict(zip(PLACEHOLDERS, values, strict=True))
+        agent = self._agent(trial.arm)
+        entry = agent.entry
+        values = _values(agent, scenario, endpoints[0], home, report_fd)
+        for relative, text in {"task.txt": "{task}", **entry.files}.items():
+            _write(home / relative, filled(text, values))
+        stdin = home / "stdin.txt"
+        if entry.stdin:
+            _write(stdin, filled(entry.stdin, values))
         return Command(
-            argv=tuple(_filled(text, names) for text in self._argv),
-            env={name: _filled(text, names) for name, text in self._env.items()},
-            cwd=workspace,
+            argv=tuple(filled(text, values) for text in entry.argv),
+            env=_environment(agent, values, self._proxy),
+            cwd=endpoints[0].workspace,
+            stdin=str(stdin) if entry.stdin else "",
+            answer=_answer_place(entry),
+            equal=self._equal or entry.equal,
         )
 
+    def _agent(self, arm: Arm) -> PreparedAgent:
+        key = key_of(arm)
+        if key not in self._agents:
+            raise CannotMeasure(f"the agent {key.agent!r} is not prepared; start a new run")
+        return self._agents[key]
 
-def _filled(text: str, names: Mapping[str, str]) -> str:
-    # A single pass, so that placeholders inside a replaced value are not replaced. Other
-    # braces, such as JSON in an argument, stay.
-    parts = text.split("{")
-    filled = [parts[0]]
-    for part in parts[1:]:
-        name, brace, rest = part.partition("}")
-        filled.append(names[name] + rest if brace and name in names else "{" + part)
-    return "".join(filled)
+
+def scenario_for(scenario: Scenario, agent: PreparedAgent) -> Scenario:
+    """The scenario as an agent plays it. Raises `CannotMeasure` if it cannot."""
+    if scenario.load.sessions > 1 or not scenario.subject.has_session:
+        raise CannotMeasure(
+            f"{scenario.name} cannot run with the agent {agent.name}; one process of an agent "
+            "plays one session: use scenarios of one session"
+        )
+    played = adapted(scenario, agent.interface)
+    ignore = (*scenario.workspace.ignore, *agent.entry.ignore)
+    return replace(
+        played,
+        agent=played.agent or agent.name,
+        workspace=replace(played.workspace, ignore=ignore),
+        timeout_seconds=agent.entry.timeout_seconds or scenario.timeout_seconds,
+    )
+
+
+def _values(
+    agent: PreparedAgent, scenario: Scenario, endpoint: SessionEndpoint, home: Path, report_fd: int
+) -> dict[str, str]:
+    server_url = _server_url(endpoint.base_url)
+    return {
+        "api_key": API_KEY,
+        "base_url": f"{server_url}/v1",
+        "env": str(agent.env or ""),
+        "folder": str(agent.folder),
+        "home": str(home),
+        "model": MODEL,
+        "python": agent.python,
+        "report_fd": str(report_fd),
+        "server_url": server_url,
+        "task": scenario.task.replace("{workspace}", endpoint.workspace),
+        "task_file": str(home / "task.txt"),
+        "workspace": endpoint.workspace,
+    }
+
+
+def _server_url(base_url: str) -> str:
+    """The URL of a session without the path that its protocol adds."""
+    found = _SESSION_URL.match(base_url)
+    return found[0] if found else base_url
+
+
+def _environment(agent: PreparedAgent, values: Mapping[str, str], proxy: str) -> dict[str, str]:
+    """Variables of its environment: nothing of the user's but what its entry names."""
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), proxy)
+    proxies |= {name.lower(): value for name, value in proxies.items()}
+    passed = {name: os.environ[name] for name in agent.entry.pass_env if name in os.environ}
+    own = {name: filled(text, values) for name, text in agent.entry.env.items()}
+    return {**proxies, "NO_PROXY": _LOCAL, "no_proxy": _LOCAL, "PATH": agent.path, **passed, **own}
+
+
+def _answer_place(entry: AgentEntry) -> AnswerPlace:
+    if any("{report_fd}" in text for text in (*entry.argv, *entry.env.values())):
+        return "report"
+    return "output" if entry.final_text == "stdout" else "none"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

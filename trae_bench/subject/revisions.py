@@ -86,15 +86,18 @@ class _Entry(Struct, frozen=True):
 
 
 class Repository:
-    """The git repository at `top`, whose folder `package` is the subject."""
+    """The git repository at `top`, whose folder `package` is the subject.
 
-    def __init__(self, top: Path, package: str) -> None:
+    Without a package, the whole tree is.
+    """
+
+    def __init__(self, top: Path, package: str = "") -> None:
         self.top = top
-        self._package = package
-        self._paths = (package, PROJECT, CONSTRAINTS)
+        self.package = package
+        self._paths = (package, PROJECT, CONSTRAINTS) if package else (".",)
 
     @classmethod
-    def around(cls, folder: Path, package: str) -> "Repository":
+    def around(cls, folder: Path, package: str = "") -> "Repository":
         """Return the repository that contains `folder`. Raises `UsageError` if there is none."""
         if shutil.which("git") is None:
             raise UsageError("comparing with a commit needs git: install it")
@@ -105,8 +108,11 @@ class Repository:
                 "checkout whose commits you want to compare"
             )
         top = Path(os.fsdecode(done.stdout).rstrip("\n"))
-        if not (top / package / "__init__.py").is_file():
-            raise UsageError(f"{top} has no package {package}; change to a checkout that has it")
+        if package and not (top / package / "__init__.py").is_file():
+            raise UsageError(
+                f"{top} has no package {package}; change to a checkout that has it, or name the "
+                "agent of this repository with --agent"
+            )
         return cls(top, package)
 
     # -- commits
@@ -197,8 +203,8 @@ class Repository:
     def at(self, commit: str) -> Revision:
         """Check out the subject of a commit. Raises `UsageError` if the commit has none."""
         entries = self._entries(commit, *self._paths)
-        if all(entry.path.parts[0] != self._package for entry in entries):
-            raise UsageError(f"{commit[:NAME_LENGTH]} has no {self._package} to compare with")
+        if self.package and all(entry.path.parts[0] != self.package for entry in entries):
+            raise UsageError(f"{commit[:NAME_LENGTH]} has no {self.package} to compare with")
 
         def fill(folder: Path) -> str:
             self._write(entries, folder)
@@ -370,6 +376,11 @@ def same_code(base: Revision, head: Revision, package: str) -> bool:
     folders = base.folder, head.folder
     (a, b), (of_a, of_b) = (map(_digest, (f / package for f in folders)), map(_declared, folders))
     return a == b and of_a == of_b
+
+
+def same_files(base: Revision, head: Revision) -> bool:
+    """Whether two revisions have the same files."""
+    return _digest(base.folder) == _digest(head.folder)
 
 
 def require_python(revision: Revision, side: str) -> None:

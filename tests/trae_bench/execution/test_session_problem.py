@@ -30,10 +30,11 @@ NINE = tuple(Turn(text=f"{number}") for number in range(9))
 class Agent:
     """A foreign agent in a few lines of Python. It writes no report."""
 
-    reports = False
-
     def __init__(self, text: str) -> None:
         self.text = text
+
+    def adapted(self, trial: Trial, scenario: Scenario) -> Scenario:
+        return scenario
 
     def command(
         self,

@@ -21,7 +21,16 @@ from tests.trae_bench.fakes import ScriptedExecutor
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution import run_delay
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
-from trae_bench.model.experiment import Arm, Command, Mode, Probe, SessionEndpoint, Side, Trial
+from trae_bench.model.experiment import (
+    AnswerPlace,
+    Arm,
+    Command,
+    Mode,
+    Probe,
+    SessionEndpoint,
+    Side,
+    Trial,
+)
 from trae_bench.model.sample import RequestLog, Sample, SessionLog
 from trae_bench.scenario import (
     Load,
@@ -71,6 +80,9 @@ class Script:
         self.reports = reports
         self.python = python
 
+    def adapted(self, trial: Trial, scenario: Scenario) -> Scenario:
+        return scenario
+
     def command(
         self,
         trial: Trial,
@@ -82,7 +94,11 @@ class Script:
         text = self.text.replace("{fd}", str(report_fd)).replace("{side}", trial.side)
         text = text.replace("{places}", " ".join(endpoint.workspace for endpoint in endpoints))
         argv = (sys.executable, "-S", "-c", text) if self.python else ("sh", "-c", text)
-        return Command(argv, {"ADDED": "by the subject"}, endpoints[0].workspace)
+        answer: AnswerPlace = "report" if self.reports else "none"
+        if scenario.subject.command:
+            answer = "output"
+        added = {"ADDED": "by the subject"}
+        return Command(argv, added, endpoints[0].workspace, answer=answer)
 
 
 def scenario(**changes: Any) -> Scenario:

@@ -1,7 +1,6 @@
-"""Subjects with the real loopback provider: agent_core and another agent."""
+"""agent_core as a subject, with the real loopback provider."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,39 +31,6 @@ from trae_bench.scenario import (
     WorkspaceFixture,
 )
 from trae_bench.subject.agent_core import AgentCoreSubject, toggles, toggles_at
-from trae_bench.subject.command import CommandSubject
-
-OTHER_AGENT = '''
-"""An agent that does not use agent_core."""
-
-import http.client, json, subprocess, sys
-from urllib.parse import urlsplit
-
-base_url, task = sys.argv[1:3]
-where = urlsplit(base_url)
-connection = http.client.HTTPConnection(where.netloc)
-messages = [{"role": "user", "content": task}]
-steps, finished = 0, False
-while not finished:
-    body = json.dumps({"model": "any", "messages": messages})
-    connection.request("POST", where.path + "/chat/completions", body)
-    reply = connection.getresponse()
-    if reply.status != 200:
-        sys.exit(f"the provider said {reply.status}")
-    message = json.load(reply)["choices"][0]["message"]
-    messages.append(message)
-    steps += 1
-    for call in message.get("tool_calls") or ():
-        arguments = json.loads(call["function"]["arguments"])
-        if call["function"]["name"] == "task_done":
-            finished = True
-            continue
-        done = subprocess.run(arguments["command"], shell=True, capture_output=True, text=True)
-        messages.append({"role": "tool", "tool_call_id": call["id"], "content": done.stdout})
-if len(sys.argv) > 3:
-    report = {"success": True, "final_text": message["content"] or "", "steps": steps}
-    open(int(sys.argv[3]), "w").write(json.dumps(report))
-'''
 
 FROM_OUTSIDE = {
     *("cpu", "cpu_user", "cpu_system", "peak_rss", "wall", "blocked", "minor_faults"),
@@ -112,65 +78,6 @@ def run(
     )
     with executor:
         return list(executor.run(trials))
-
-
-# -- any agent, by its command line
-
-
-def other_agent(tmp_path: Path, *more: str) -> CommandSubject:
-    script = tmp_path / "other_agent.py"
-    script.write_text(OTHER_AGENT)
-    return CommandSubject([sys.executable, str(script), "{base_url}", "{task}", *more])
-
-
-def test_another_agent_is_measured_from_outside(provider: Loopback, tmp_path: Path) -> None:
-    duet = (trial("A", "duet"), trial("B", "duet"))
-    one, other = run(provider, tmp_path, other_agent(tmp_path), *duet)
-    for sample in (one, other):
-        assert (sample.status, sample.correct) == ("ok", True), sample.problem
-        assert sample.metrics.keys() >= FROM_OUTSIDE
-        assert (sample.metrics["requests"], sample.metrics["connections"]) == (3, 1)
-    assert (one.transcript, one.workspace) == (other.transcript, other.workspace)
-
-
-def test_another_agent_can_write_a_report(provider: Loopback, tmp_path: Path) -> None:
-    small = replace(SMALL, oracle=Oracle(final_text="all done"))
-    subject = other_agent(tmp_path, "{report_fd}")
-    assert subject.reports
-    (sample,) = run(provider, tmp_path, subject, trial(), small=small)
-    assert sample.correct, sample.problem
-
-
-def test_an_agent_that_fails_has_failed(provider: Loopback, tmp_path: Path) -> None:
-    too_short = replace(SMALL, turns=SMALL.turns[:1])
-    (sample,) = run(provider, tmp_path, other_agent(tmp_path), trial(), small=too_short)
-    assert sample.status == "failed"
-    assert "the provider said 400" in str(sample.problem)
-
-
-def test_placeholders_are_replaced_once(tmp_path: Path) -> None:
-    subject = CommandSubject(
-        ["agent", "--at={base_url}", '{"json": {}}', "{task}", "{workspace}{home}", "{nothing"],
-        {"URL": "{base_url}"},
-    )
-    small = replace(SMALL, task="say {home}")
-    command = subject.command(trial(), small, [SessionEndpoint("http://p", "/w")], Path("/h"), 3)
-    assert command.argv == (
-        "agent",
-        "--at=http://p",
-        '{"json": {}}',
-        "say {home}",
-        "/w/h",
-        "{nothing",
-    )
-    assert command.env == {"URL": "http://p"}
-    assert command.cwd == "/w"
-    assert not subject.reports
-
-
-def test_an_empty_command_line_is_refused() -> None:
-    with pytest.raises(ValueError, match="without a command"):
-        CommandSubject([])
 
 
 # -- agent_core
@@ -258,8 +165,6 @@ def test_several_sessions_share_one_process(provider: Loopback, tmp_path: Path) 
     assert sample.metrics["requests"] == 15
     assert 1 <= sample.metrics["connections"] <= 5
     assert sample.metrics["sessions_per_second"] > 0
-    with pytest.raises(CannotMeasure, match="of one session"):
-        run(provider, tmp_path, other_agent(tmp_path), trial(), small=crowd)
 
 
 def test_a_second_start_finds_the_cache_of_the_first(provider: Loopback, tmp_path: Path) -> None:

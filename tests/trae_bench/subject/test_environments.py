@@ -30,7 +30,6 @@ from trae_bench.scenario import SubjectSetup, check, find, load, parse
 from trae_bench.scenario.measurable import INSTALL_METRICS
 from trae_bench.storage.run_file import read_run
 from trae_bench.subject.agent_core import AgentCoreSubject, extras
-from trae_bench.subject.command import CommandSubject
 from trae_bench.subject.install import environments, inventory, requirements
 from trae_bench.subject.install.environments import (
     EnvironmentBuilder,
@@ -645,8 +644,6 @@ def test_a_deleted_environment_fails_the_trial(both: tuple[Path, Path], tmp_path
 
 def test_subjects_without_installs_refuse_the_scenario(tmp_path: Path) -> None:
     scenario = load(find("install-size"))
-    with pytest.raises(CannotMeasure, match="install-size"):
-        CommandSubject(["agent"]).command(trial("A"), scenario, [], tmp_path, 3)
     with pytest.raises(CannotMeasure, match="revisions"):
         AgentCoreSubject().command(trial("A", revision="head"), scenario, [], tmp_path, 3)
 

@@ -20,7 +20,7 @@ from trae_bench.report.text.sparkline import ASCII, BLOCKS, sparkline
 from trae_bench.stats.analysis import rows_of
 from trae_bench.stats.decision import MAX_LOG_RATIO, Row, log_ratios
 from trae_bench.stats.noise import is_biased, smallest_effect_within
-from trae_bench.stats.pairs import BASE_HEAD, OFF_ON, RowKey, key_of_row
+from trae_bench.stats.pairs import BASE_HEAD, FIRST_OTHER, OFF_ON, RowKey, key_of_row
 
 _LEFT = frozenset({"metric", "pairs", "verdict"})
 WIDE, VERY_WIDE = 120, 160
@@ -127,9 +127,10 @@ def _tinted(row: Comparison, text: str) -> str:
 
 
 def side_names(run: RunFile) -> tuple[str, str]:
-    """The names of sides A and B: `off` and `on` of a toggle, or `base` and `head` revisions."""
-    of_revisions = any(cell.contrast.b.revision is not None for cell in run.header.cells)
-    return BASE_HEAD if of_revisions else OFF_ON
+    """The names of sides A and B: of a toggle, of two revisions, or of agents."""
+    if any(cell.contrast.b.revision is not None for cell in run.header.cells):
+        return BASE_HEAD
+    return FIRST_OTHER if run.header.agents else OFF_ON
 
 
 MACHINE_METRICS = ("cpu", "wall", "peak_rss")
@@ -377,7 +378,7 @@ _EXTRA_COLUMNS: Mapping[str, tuple[int, Callable[[Comparison, Metric], str]]] = 
 """Columns before the verdict, each with the terminal width from which it is shown."""
 MIN_SIGNS = 8
 """Minimum width of a sparkline."""
-_OPTIONAL = (("[interval]",), ("saved", "from"), (*OFF_ON, *BASE_HEAD))
+_OPTIONAL = (("[interval]",), ("saved", "from"), (*OFF_ON, *BASE_HEAD, *FIRST_OTHER))
 """Headings of the columns to leave out of a narrow table, the least needed first."""
 
 

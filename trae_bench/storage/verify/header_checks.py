@@ -6,7 +6,7 @@ from trae_bench.design.plan import contrast_count, plan_size, planned_cells
 from trae_bench.errors import UsageError
 from trae_bench.metrics import METRICS, metrics_for_host
 from trae_bench.model.experiment import Cell
-from trae_bench.model.run import Header, RunFile
+from trae_bench.model.run import Header, RunFile, agent_names
 from trae_bench.stats.decision import RULES
 from trae_bench.storage.bounds import MAX_MATCHES, MAX_PLANNED, MAX_WILDCARDS
 from trae_bench.storage.seal import seal_fits
@@ -90,6 +90,7 @@ def check_cells(header: Header) -> Inconsistencies:
             design=header.design,
             filters=header.filters,
             revisions=header.revisions,
+            agents=agent_names(header),
             suggest=False,
         )
     except UsageError as error:
@@ -109,13 +110,17 @@ def _too_large(header: Header) -> str | None:
 
     Raises `UsageError` for an unknown design.
     """
-    if plan_size(header.scenarios, header.design, header.revisions) > MAX_PLANNED:
+    if (
+        plan_size(header.scenarios, header.design, header.revisions, agent_names(header))
+        > MAX_PLANNED
+    ):
         return f"contrasts, toggles and metrics multiply to more than {MAX_PLANNED:,}"
     patterns = [pattern for pattern in header.filters if not WILDCARDS.isdisjoint(pattern)]
     if sum(map(len, patterns)) > MAX_WILDCARDS:
         return f"its filters have more than {MAX_WILDCARDS:,} characters"
     rows = sum(
-        contrast_count(used, header.design, header.revisions) * len(used.metrics)
+        contrast_count(used, header.design, header.revisions, agent_names(header))
+        * len(used.metrics)
         for used in header.scenarios.values()
     )
     if len(patterns) * rows > MAX_MATCHES:

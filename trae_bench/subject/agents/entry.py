@@ -50,9 +50,11 @@ PLACEHOLDERS = (
     task_file   a file in the home folder that contains the task
     workspace   working folder
 """
+JUDGED = ("equal", "final_text", "ignore", "timeout_seconds")
+"""Fields that decide how a session is judged. A change must not set them for its own gate."""
 _BUILD_PLACEHOLDERS = frozenset({"env", "folder", "python"})
 SHIPPED = Path(__file__).parent / "shipped"
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 

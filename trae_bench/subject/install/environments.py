@@ -315,7 +315,9 @@ class EnvironmentBuilder:
         self, launcher: LauncherClient, prefix: Path, argv: Sequence[str], allowed_status: int = 0
     ) -> None:
         log = prefix.with_name(f"log-{len(list(prefix.parent.iterdir()))}")
-        job = Job(argv=tuple(argv), env=_environment(), cwd=str(prefix.parent), log=str(log))
+        job = Job(
+            argv=tuple(argv), env=installer_environment(), cwd=str(prefix.parent), log=str(log)
+        )
         (result,) = launcher.run([job], STEP_SECONDS)
         if result.failure is not None and result.exit_status != allowed_status:
             raise NotMade(f"{result.failure}{last_words(log)}")
@@ -330,7 +332,7 @@ def _missing(prefix: Path, requirements: "Sequence[Requirement]") -> list[str]:
     return sorted({requirement.name for requirement in requirements} - installed)
 
 
-def _environment() -> dict[str, str]:
+def installer_environment() -> dict[str, str]:
     """Return the user's variables that an installer needs.
 
     Other variables may hold API keys, which untrusted packages must not see.

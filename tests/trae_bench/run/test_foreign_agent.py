@@ -1,0 +1,196 @@
+"""Agents that know nothing of trae-bench, from the command line: check, run, compare, gate."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.trae_bench.foreign import edit, foreign_repository
+from trae_bench.cli import main
+from trae_bench.model.run import RunFile, agent_names
+from trae_bench.stats.figures import figures
+from trae_bench.storage.run_file import read_run
+from trae_bench.storage.verify import verify
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change to a foreign repository. Lock and cache belong to the test."""
+    monkeypatch.setenv("TRAE_BENCH_LOCK", str(tmp_path / "lock"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = foreign_repository(tmp_path / "project")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run(*args: str, out: str = "run.json") -> tuple[int, RunFile]:
+    code = main(["run", "two-files.toml", "--out", f"../{out}", "--force", *args])
+    stored = read_run(Path("..", out))
+    assert [one for one in verify(stored) if one.severity == "wrong"] == []
+    return code, stored
+
+
+def command(folder: Path, script: str = "agent.py") -> str:
+    words = (sys.executable, str(folder / script), "{base_url}", "{task}")
+    return shlex.join(words)
+
+
+def test_check_says_what_an_agent_does(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["agents", "check", "tiny"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for text in (
+        "speaks openai_chat and asks for complete replies",
+        "Tools: execute.",
+        "run: by the tool execute",
+        "plays a session of three replies",
+        "trae-bench run bugfix --agent tiny",
+    ):
+        assert text in said
+    assert "secret-key" not in said
+
+
+def test_check_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["agents", "check", "tiny", "--json"]) == 0
+    checked = json.loads(capsys.readouterr().out)
+    assert checked["offered"] == ["execute"]
+    assert checked["metrics"]["requests"] == 3
+    assert checked["problem"] == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("print('nothing to do')", "ended with exit status 0 and sent no request"),
+        ("raise SystemExit('no key')", "no key"),
+        (
+            "import os, urllib.request as u\nu.urlopen('http://api.example.com/v1/models')",
+            "it asks api.example.com instead of the provider",
+        ),
+    ],
+)
+def test_check_says_why_an_agent_cannot_be_measured(
+    project: Path, capsys: pytest.CaptureFixture[str], script: str, reason: str
+) -> None:
+    (project / "agent.py").write_text(script)
+    assert main(["agents", "check", "tiny"]) == 4
+    assert reason in " ".join(capsys.readouterr().out.split())
+
+
+def test_list_and_show(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["agents", "list"]) == 0
+    assert "tiny  An agent of one tool." in capsys.readouterr().out
+    assert main(["agents", "show", "tiny"]) == 0
+    assert 'final-text = "stdout"' in capsys.readouterr().out
+    assert main(["agents", "show", "tinny"]) == 2
+    assert "did you mean tiny" in capsys.readouterr().err
+
+
+def test_one_agent_has_figures(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, stored = run("--agent", command(project), "--pairs", "2")
+    assert code == 0
+    assert agent_names(stored.header) == ("python",) or agent_names(stored.header)[0].startswith(
+        "python"
+    )
+    found = {figure.metric: figure for figure in figures(stored)}
+    assert (found["requests"].median, found["requests"].trials) == (3, 4)
+    assert {sample.contrast for sample in stored.samples} == {"A/A"}
+    assert "Figures of two-files" in capsys.readouterr().out
+
+
+def test_the_project_agent_is_the_default(project: Path) -> None:
+    code, stored = run("--pairs", "1")
+    assert (code, agent_names(stored.header)) == (0, ("tiny",))
+
+
+def test_two_agents_are_compared(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(project, "LOOPS = 0", "LOOPS = 2_000_000")
+    (project / "slow.py").write_text((project / "agent.py").read_text())
+    edit(project, "LOOPS = 2_000_000", "LOOPS = 0")
+    edit(project, "You are a small agent.", "You are a slow agent.", "slow.py")
+    args = ("--agent", command(project), "--agent", command(project, "slow.py"))
+    code, stored = run(*args, "--pairs", "8", "--metric", "cpu")
+    # Different agents: a slower one is no regression, and other requests are no error.
+    assert code == 0
+    (row,) = (row for row in stored.comparisons if row.contrast != "A/A")
+    assert row.judgement.verdict == "regression"
+    assert "two-files" in capsys.readouterr().out
+
+
+def test_the_gate_passes_an_equal_head(project: Path) -> None:
+    edit(project, "An agent of one tool, on the", "An agent of one tool on the")
+    code, stored = run("--compare", "main", "--metric", "cpu", "--pairs", "8")
+    assert code == 0
+    assert stored.header.revisions is not None
+
+
+def test_the_gate_finds_a_slower_head(project: Path) -> None:
+    edit(project, "LOOPS = 0", "LOOPS = 2_000_000")
+    code, _ = run("--compare", "main", "--metric", "cpu", "--pairs", "8")
+    assert code == 1
+
+
+def test_the_gate_names_the_byte_of_a_changed_prompt(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(project, "You are a small agent.", "You are a smart agent.")
+    code, _ = run("--compare", "main", "--metric", "cpu", "--pairs", "2")
+    assert code == 5
+    said = " ".join(capsys.readouterr().out.split())
+    assert "messages[0].content, offset 13" in said
+    code, _ = run("--compare", "main", "--metric", "cpu", "--pairs", "2", "--equal", "work")
+    assert code == 0
+
+
+def test_the_gate_rejects_a_wrong_answer(project: Path) -> None:
+    edit(project, "shell=True,", "shell=True, cwd='/tmp',")
+    code, _ = run("--compare", "main", "--metric", "cpu", "--pairs", "2")
+    assert code == 5
+
+
+def test_head_cannot_change_how_it_is_judged(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(project, "You are a small agent.", "You are a smart agent.")
+    edit(
+        project, 'final-text = "stdout"', 'final-text = "stdout"\nequal = "work"', "pyproject.toml"
+    )
+    code, _ = run("--compare", "main", "--metric", "cpu", "--pairs", "2")
+    assert code == 5
+    assert "[tool.trae-bench.agents.tiny] equal" in capsys.readouterr().err
+
+
+def test_a_run_of_agents_is_resumed(project: Path) -> None:
+    _, stored = run("--pairs", "2", "--metric", "cpu")
+    Path("../run.json").unlink()
+    journal = Path("../run.journal.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:-2]))
+    assert main(["run", "--resume", str(journal)]) == 0
+    resumed = read_run(Path("../run.json"))
+    assert len(resumed.samples) == len(stored.samples)
+    journal.write_text("".join(lines[:-2]))
+    Path("../run.json").unlink()
+    edit(project, 'about = "An agent', 'about = "Another agent', "pyproject.toml")
+    assert main(["run", "--resume", str(journal)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["--agent", "tiny", "--toggle", "lazy_tools"], "--agent compares agents"),
+        (["--agent", "nobody"], "no agent 'nobody'"),
+        (["--agent", "a {base_url}"], "no {task} anywhere"),
+        (["--agent", "a {task}"], "no {base_url} anywhere"),
+        (["--agent", "a 'b {task} {base_url}"], "quote it as in a shell"),
+        (["--agent", "a {task} {base_url} {nothing}"], "no placeholder {nothing}"),
+        (["--agent", "absent.toml"], "absent.toml"),
+        (["--agent", "httpx-loop", "--compare", "HEAD"], "has no revisions here"),
+    ],
+)
+def test_wrong_agents_are_usage_errors(
+    project: Path, capsys: pytest.CaptureFixture[str], args: list[str], reason: str
+) -> None:
+    assert main(["run", "two-files.toml", *args]) == 2
+    assert reason in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,149 @@
+"""Prepares the agents of a run: their entries, their environments, and how they speak."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from trae_bench.errors import UsageError
+from trae_bench.execution.workspace import room_for_trials
+from trae_bench.model.experiment import Equal
+from trae_bench.model.run import AgentUsed, Header
+from trae_bench.provider.loopback import Loopback
+from trae_bench.run.scratch import scratch_folder
+from trae_bench.run.settings import load
+from trae_bench.subject.agents.catalog import FoundAgent
+from trae_bench.subject.agents.contact import introduced
+from trae_bench.subject.agents.entry import JUDGED, AgentEntry, read_entry
+from trae_bench.subject.agents.environment import build
+from trae_bench.subject.command import AgentKey, PreparedAgent
+from trae_bench.subject.revisions import Revision
+
+Say = Callable[[str], None]
+
+
+class AgentRevisions(Struct, frozen=True):
+    """Two revisions of the repository at `top`, whose agent is compared."""
+
+    top: Path
+    base: Revision
+    head: Revision
+
+
+class PreparedAgents(Struct, frozen=True):
+    """The agents of a run, ready to start."""
+
+    by_key: dict[AgentKey, PreparedAgent]
+    used: dict[str, AgentUsed]
+    """What the header stores of them."""
+
+    @property
+    def have_own_environments(self) -> bool:
+        """Whether the agents run in different environments."""
+        return len({agent.env for agent in self.by_key.values()}) > 1
+
+
+def prepare(
+    agents: Mapping[str, FoundAgent],
+    revisions: AgentRevisions | None,
+    equal: Equal | None,
+    say: Say,
+) -> PreparedAgents:
+    """Build the environments of the agents and start each once.
+
+    With `revisions`, the only agent is prepared at both. `equal` overrides the entries. Raises
+    `UsageError` for a wrong entry, `CannotMeasure` for an agent that cannot be built or started.
+    """
+    if revisions is None:
+        wanted = {AgentKey(name): found for name, found in agents.items()}
+    else:
+        ((name, found),) = agents.items()
+        base = at_revision(found, revisions.base, revisions.top)
+        head = at_revision(found, revisions.head, revisions.top)
+        # A change must not decide how it is judged.
+        judged = {field: getattr(base.entry, field) for field in JUDGED}
+        head = replace(head, entry=replace(head.entry, **judged))
+        wanted = {
+            AgentKey(name, revisions.base.name): base,
+            AgentKey(name, revisions.head.name): head,
+        }
+    with contact_place() as (scratch, provider):
+        prepared = {
+            key: introduced(built(found, key.agent, say), scratch, provider, say)
+            for key, found in wanted.items()
+        }
+    used: dict[str, AgentUsed] = {}
+    for key, agent in prepared.items():
+        requested = agents[key.agent].requested
+        own = equal or ("work" if len(agents) > 1 else agent.entry.equal)
+        used.setdefault(key.agent, _used(agent, requested, own))
+    return PreparedAgents(prepared, used)
+
+
+def require_same(journal_file: Path, header: Header, found: PreparedAgents) -> None:
+    """Raises `UsageError` if an agent differs from that of the run that is resumed."""
+    for name, before in (header.agents or {}).items():
+        if found.used.get(name) != before:
+            raise UsageError(
+                f"{journal_file}: the agent {name} has changed since this run started; restore "
+                "its entry, or start a new run"
+            )
+
+
+def at_revision(found: FoundAgent, revision: Revision, top: Path) -> FoundAgent:
+    """The agent as a revision has it. Raises `UsageError` if the revision does not have it."""
+    if found.source == "shipped":
+        raise UsageError(
+            f"agent {found.name} ships with trae-bench and has no revisions here; name an agent "
+            "of this repository"
+        )
+    if not found.folder.is_relative_to(top):
+        raise UsageError(f"agent {found.name}: {found.folder} is outside the repository {top}")
+    folder = revision.folder / found.folder.relative_to(top)
+    return replace(found, entry=_entry_at(found, folder, revision.name), folder=folder)
+
+
+def _entry_at(found: FoundAgent, folder: Path, revision: str) -> AgentEntry:
+    if found.source == "file":
+        path = folder / Path(found.requested).name
+        if path.is_file():
+            return read_entry(path)
+    elif found.source == "project":
+        configured = load(folder).agents
+        if found.name in configured:
+            return configured[found.name]
+    else:
+        return found.entry
+    raise UsageError(
+        f"revision {revision} has no agent {found.name}; give its command line with --agent "
+        "'COMMAND', so that both revisions use it"
+    )
+
+
+def built(found: FoundAgent, name: str, say: Say) -> PreparedAgent:
+    """The agent with its environment. Raises `CannotMeasure` if it cannot be built."""
+    env = build(name, found.entry, found.folder, say)
+    return PreparedAgent(name, found.entry, found.folder, env)
+
+
+def _used(agent: PreparedAgent, requested: str, equal: Equal) -> AgentUsed:
+    return AgentUsed(
+        requested=requested,
+        command=agent.entry.argv,
+        digest=agent.digest,
+        interface=msgspec.json.encode(agent.interface).decode(),
+        requirements=(*agent.entry.requirements, *agent.entry.npm),
+        equal=equal,
+    )
+
+
+@contextmanager
+def contact_place() -> Iterator[tuple[Path, Loopback]]:
+    """A folder for temporary files, and a scripted provider."""
+    with ExitStack() as stack:
+        with room_for_trials("the folder for temporary files"):
+            scratch = stack.enter_context(scratch_folder())
+        yield scratch, stack.enter_context(Loopback())

@@ -1,0 +1,73 @@
+"""Finds the agent that a user names: in the project's settings, as a file, or shipped."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from trae_bench.errors import UsageError
+from trae_bench.scenario.diagnostics import suggestion
+from trae_bench.subject.agents.entry import NAME, SHIPPED, AgentEntry, from_command_line, read_entry
+
+ENDING = ".toml"
+
+
+class FoundAgent(Struct, frozen=True):
+    """An agent that a user named."""
+
+    name: str
+    entry: AgentEntry
+    folder: Path
+    """Folder of its code."""
+    requested: str
+    """What the user wrote."""
+    source: Literal["project", "file", "shipped", "command line"]
+
+
+def shipped() -> dict[str, Path]:
+    """The files of the entries that ship, by the names of their agents."""
+    return {path.stem: path for path in sorted(SHIPPED.glob(f"*{ENDING}"))}
+
+
+def find_agent(requested: str, configured: Mapping[str, AgentEntry], project: Path) -> FoundAgent:
+    """The agent that a name, a file or a command line stands for.
+
+    `configured` are the entries of the project in the folder `project`; they come before those
+    that ship. Raises `UsageError`.
+    """
+    if requested.endswith(ENDING) and " " not in requested:
+        path = Path(requested)
+        if not NAME.fullmatch(path.stem):
+            raise UsageError(
+                f"--agent {requested}: the file name is the agent's name; use lower-case letters "
+                "and digits, words joined by single dashes"
+            )
+        return FoundAgent(path.stem, read_entry(path), path.absolute().parent, requested, "file")
+    if "{" in requested or " " in requested:
+        name, entry = from_command_line(requested)
+        return FoundAgent(name, entry, Path.cwd(), requested, "command line")
+    if requested in configured:
+        return FoundAgent(requested, configured[requested], project, requested, "project")
+    files = shipped()
+    if requested in files:
+        return FoundAgent(requested, read_entry(files[requested]), SHIPPED, requested, "shipped")
+    raise UsageError(
+        f"no agent {requested!r}{suggestion(requested, {**configured, **files})}. A path that ends "
+        "in .toml names a file; a command line contains {base_url} and {task}"
+    )
+
+
+def find_agents(
+    requested: Sequence[str], configured: Mapping[str, AgentEntry], project: Path
+) -> dict[str, FoundAgent]:
+    """The agents by name, the baseline first. Equal names get a number. Raises `UsageError`."""
+    found: dict[str, FoundAgent] = {}
+    for text in requested:
+        agent = find_agent(text, configured, project)
+        name, number = agent.name, 2
+        while name in found:
+            name, number = f"{agent.name}-{number}", number + 1
+        found[name] = replace(agent, name=name)
+    return found
