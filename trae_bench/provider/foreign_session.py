@@ -70,7 +70,7 @@ class ForeignSession(Session):
     def respond(self, request: Request) -> Response:
         """Return the response to a request, and advance the script if it takes a turn."""
         path = relative_path(request.path)
-        side = side_answer(request.method, path, upgrade=b"upgrade" in request.headers)
+        side = side_answer(request.method, path, request.headers)
         if side is not None:
             self.side_calls += 1
             return side

@@ -5,6 +5,7 @@ script. Standard library only, because the server imports it.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,25 +25,26 @@ def side_reply(
     return replace(response, side=True)
 
 
-def side_answer(method: bytes, path: str, *, upgrade: bool = False) -> Response | None:
+def side_answer(method: bytes, path: str, headers: Mapping[bytes, bytes]) -> Response | None:
     """Return the reply to a request beside the conversation. None if it is part of it.
 
-    `upgrade` says that the request asks for another protocol than HTTP, such as WebSocket.
+    Names of `headers` are in lower case.
     """
     path = clean_path(path)
+    gemini = "/v1beta/" in f"{path}/" or any(name.startswith(b"x-goog-") for name in headers)
     if method == b"OPTIONS":
         return side_reply(200, {}, extra=(_ALLOWED,))
     if method == b"HEAD":
-        return without_body(_read(path) or side_reply(200, {}))
+        return without_body(_read(path, gemini) or side_reply(200, {}))
     if method == b"POST":
         reply = next((reply for end, reply in _POSTS if path.endswith(end)), None)
         return None if reply is None else side_reply(200, reply)
     if method != b"GET":
         return None
-    if upgrade:
+    if b"upgrade" in headers:
         # A client that prefers WebSocket then uses HTTP.
         return side_reply(426, {"error": {"message": "only HTTP is supported here"}})
-    return _read(path)
+    return _read(path, gemini)
 
 
 def without_body(response: Response) -> Response:
@@ -51,16 +53,16 @@ def without_body(response: Response) -> Response:
     return replace(response, chunks=(head + end,), body=(b"",))
 
 
-def _read(path: str) -> Response | None:
+def _read(path: str, gemini: bool) -> Response | None:
     """Return the reply to a GET request."""
-    base, found, name = path.rpartition("/models")
+    _, found, name = path.rpartition("/models")
     if path == "" or path.endswith(("/v1", "/v1beta")):
         return side_reply(200, {"status": "ok"})
     if path.endswith("/models"):
-        return side_reply(200, _GEMINI_MODELS if "/v1beta" in base else _MODELS)
+        return side_reply(200, _GEMINI_MODELS if gemini else _MODELS)
     if found and name.startswith("/"):
         named = name[1:]
-        return side_reply(200, _gemini_model(named) if "/v1beta" in base else _model(named))
+        return side_reply(200, _gemini_model(named) if gemini else _model(named))
     reply = next((reply for end, reply in _GETS if path.endswith(end)), None)
     return None if reply is None else side_reply(200, reply)
 

@@ -240,13 +240,15 @@ def test_side_calls_take_no_turn(open_session: Any, http: str, method: str, path
 
 
 def test_lists_of_models(session: Foreign) -> None:
-    def get(path: str) -> Any:
-        return session.client.get(session.base + path).json()
+    def get(path: str, **headers: str) -> Any:
+        return session.client.get(session.base + path, headers=headers).json()
 
     assert get("/v1/models")["data"][0]["id"] == "scripted-model"
     assert get("/v1/models/my-model")["id"] == "my-model"
     assert get("/v1beta/models")["models"][0]["name"] == "models/scripted-model"
     assert get("/v1beta/models/my-model")["name"] == "models/my-model"
+    google = {"x-goog-api-key": "none"}
+    assert get("/v1/models", **google)["models"][0]["name"] == "models/scripted-model"
     assert get("/api/tags")["models"][0]["name"] == "scripted-model"
 
 
