@@ -83,10 +83,7 @@ def expand(scenario: Scenario, workspace: Path) -> Script:
         _expand_turn(turn, number, names)
         for number, (turn, names) in enumerate(_expand_repeats(scenario, workspace), 1)
     )
-    if not scenario.agent:
-        return Script(turns, scenario.provider)
-    has_tools = any(turn.calls for turn in turns)
-    return Script(turns, scenario.provider, client="foreign", has_tools=has_tools)
+    return Script(turns, scenario.provider, client="foreign" if scenario.agent else "own")
 
 
 def expand_template(text: str, names: dict[str, str]) -> str:

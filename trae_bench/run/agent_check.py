@@ -12,8 +12,7 @@ from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.model.experiment import Trial
 from trae_bench.model.sample import Sample
 from trae_bench.provider.loopback import Loopback
-from trae_bench.provider.script import expand
-from trae_bench.run.agents import built, contact_place
+from trae_bench.run.agents import built, contact_place, script_for
 from trae_bench.scenario import Oracle, Scenario, ScriptedCall, ToggleUse, Turn
 from trae_bench.scenario.actions import Action, AgentInterface
 from trae_bench.scenario.tool_mapping import missing_actions
@@ -88,7 +87,7 @@ def _play(agent: PreparedAgent, scratch: Path, provider: Loopback, proxy: str) -
         CommandSubject({AgentKey(agent.name): agent}, proxy=proxy),
         provider,
         {SCENARIO.name: SCENARIO},
-        script=expand,
+        script=script_for([agent]),
         scratch=scratch,
     ) as executor:
         (sample,) = executor.run([trial])

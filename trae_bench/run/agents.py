@@ -1,6 +1,6 @@
 """Prepares the agents of a run: their entries, their environments, and how they speak."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from trae_bench.execution.workspace import room_for_trials
 from trae_bench.model.experiment import Equal
 from trae_bench.model.run import AgentUsed, Header
 from trae_bench.provider.loopback import Loopback
+from trae_bench.provider.script import Script, expand
 from trae_bench.run.scratch import scratch_folder
 from trae_bench.run.settings import load
+from trae_bench.scenario import Scenario
 from trae_bench.subject.agents.catalog import FoundAgent
 from trae_bench.subject.agents.contact import introduced
 from trae_bench.subject.agents.entry import JUDGED, AgentEntry, read_entry
@@ -81,6 +83,16 @@ def prepare(
         own = equal or ("work" if len(agents) > 1 else agent.entry.equal)
         used.setdefault(key.agent, _used(agent, requested, own))
     return PreparedAgents(prepared, used)
+
+
+def script_for(agents: Iterable[PreparedAgent]) -> Callable[[Scenario, Path], Script]:
+    """How the provider's script follows from a scenario that one of these agents plays."""
+    with_tools = {agent.name for agent in agents if agent.interface.offers_tools}
+
+    def script(scenario: Scenario, workspace: Path) -> Script:
+        return replace(expand(scenario, workspace), has_tools=scenario.agent in with_tools)
+
+    return script
 
 
 def require_same(journal_file: Path, header: Header, found: PreparedAgents) -> None:

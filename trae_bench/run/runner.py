@@ -39,7 +39,7 @@ from trae_bench.model.run import (
 )
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
-from trae_bench.run.agents import AgentRevisions, PreparedAgents, prepare, require_same
+from trae_bench.run.agents import AgentRevisions, PreparedAgents, prepare, require_same, script_for
 from trae_bench.run.gate_base import GateBase
 from trae_bench.run.planner import Plan, RunRequest, digest, for_cells, plan, scenario_of
 from trae_bench.run.scheduler import Ending, Listener, Scheduler
@@ -379,7 +379,7 @@ class Bench:
                 self._subject(scratch),
                 provider,
                 scenarios,
-                script=expand,
+                script=script_for(self.agents.by_key.values()),
                 scratch=scratch,
                 duet_core=cpu_affinity.duet_core(),
                 memory_limit=host_facts.process_memory_limit(),

@@ -150,7 +150,7 @@ def scenario_for(scenario: Scenario, agent: PreparedAgent) -> Scenario:
     ignore = (*scenario.workspace.ignore, *agent.entry.ignore)
     return replace(
         played,
-        agent=played.agent or agent.name,
+        agent=agent.name,
         workspace=replace(played.workspace, ignore=ignore),
         timeout_seconds=agent.entry.timeout_seconds or scenario.timeout_seconds,
     )

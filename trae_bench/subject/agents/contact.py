@@ -119,6 +119,7 @@ def interface_of(agent: PreparedAgent, facts: RequestFacts) -> AgentInterface:
         stream=facts.stream if entry.stream is None else entry.stream,
         tools=tools_from(facts.tools) | entry.tools,
         parallel_calls=entry.parallel_calls,
+        offers_tools=bool(facts.tools),
     )
 
 
