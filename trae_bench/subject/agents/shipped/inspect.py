@@ -20,7 +20,6 @@ def bash():
     return execute
 
 
-task = Task([Sample(sys.argv[1])], solver=react(tools=[bash()]))
-log = eval(task, display="none", max_retries=0)[0]
+log = eval(Task([Sample(sys.argv[1])], solver=react(tools=[bash()])), max_retries=0)[0]
 print(log.samples[0].output.completion if log.samples else log.error)  # noqa: T201
 sys.exit(log.status != "success")
