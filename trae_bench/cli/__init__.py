@@ -21,8 +21,9 @@ from trae_bench.cli.compare import baseline, compare
 from trae_bench.cli.doctor import doctor
 from trae_bench.cli.explain import explain
 from trae_bench.cli.plot import plot
+from trae_bench.cli.record import record
 from trae_bench.cli.run import run
-from trae_bench.cli.scenarios import list_names, record, schema, show, validate
+from trae_bench.cli.scenarios import list_names, schema, show, validate
 from trae_bench.cli.stored import effects, export, report, verify
 from trae_bench.errors import BenchError, CannotMeasure
 

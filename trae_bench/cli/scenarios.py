@@ -1,21 +1,12 @@
-"""Commands on names and scenario files: `list`, `validate`, `show`, `record`, `schema`."""
+"""Commands on names and scenario files: `list`, `validate`, `show`, `schema`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import (
-    FILE,
-    NEW_FILE,
-    file_name,
-    print_error,
-    print_json,
-    terminal_width,
-    write,
-)
+from trae_bench.cli.common import file_name, print_error, print_json, terminal_width
 from trae_bench.cli.completion import complete_scenario
-from trae_bench.errors import ScenarioError, UsageError
+from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from trae_bench.scenario import Scenario
@@ -134,61 +125,6 @@ def show(scenario: str) -> None:
     from trae_bench.report.text.scenario import session_text
 
     click.echo(session_text(_load_checked(scenario)[0], terminal_width()))
-
-
-@click.command()
-@click.argument("trajectory", type=FILE)
-@click.option(
-    "-o",
-    "--out",
-    type=NEW_FILE,
-    required=True,
-    help="Scenario file to write. Its name without .toml becomes the name of the scenario.",
-)
-@click.option(
-    "--workspace", default="", metavar="PATH", help="Workspace folder of the recorded session."
-)
-@click.option(
-    "--files",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="Copy the text files in this folder into the scenario, as the initial workspace.",
-)
-@click.option("--force", is_flag=True, help="Overwrite the scenario file.")
-def record(trajectory: Path, out: Path, workspace: str, files: Path | None, force: bool) -> None:
-    """Convert a recorded session to a scenario.
-
-    TRAJECTORY is a trajectory file of agent-core or Trae Agent.
-
-    \b
-    Examples:
-      trae-bench record trajectory.json --files start/ --out my-session.toml
-      trae-bench run my-session.toml --dry-run
-    """
-    from trae_bench.run.planner import check_names
-    from trae_bench.scenario.importers.trae_trajectory import read_trajectory, recorded, text_files
-    from trae_bench.subject.agent_core import toggles
-
-    if out.suffix != ".toml":
-        raise UsageError(f"{out}: the name of a scenario file is NAME.toml")
-    if out.exists() and not force:
-        raise UsageError(f"{out} exists; name another file with --out, or give --force")
-    recording = recorded(
-        read_trajectory(trajectory),
-        out.stem,
-        toggles=tuple(toggles()),
-        workspace=workspace,
-        files=text_files(files) if files else None,
-    )
-    write(out, [recording.text])
-    for note in recording.notes:
-        print_error(f"Note: {note}")
-    try:
-        check_names(recording.scenario, out)
-    except ScenarioError as error:
-        # The recorded agent may have had other tools, or its model made a mistake.
-        print_error(f"Note: correct these errors before you run the scenario:\n{error}")
-    click.echo(f"{file_name(out)}: {len(recording.scenario.turns)} turns")
 
 
 @click.command()

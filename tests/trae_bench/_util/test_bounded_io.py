@@ -10,7 +10,7 @@ from trae_bench._util import bounded_io
 from trae_bench.cli import main
 from trae_bench.errors import BenchError
 from trae_bench.scenario import load
-from trae_bench.scenario.importers.trae_trajectory import read_trajectory
+from trae_bench.scenario.importers.reading import read_session
 from trae_bench.storage.journal import read_journal
 from trae_bench.storage.run_file import read_run
 from trae_bench.verdicts.claims_file import load as load_claims
@@ -19,7 +19,7 @@ READERS: list[Callable[[Path], object]] = [
     bounded_io.text,
     read_run,
     read_journal,
-    read_trajectory,
+    read_session,
     load,
     load_claims,
 ]

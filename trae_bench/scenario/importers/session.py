@@ -144,10 +144,11 @@ def arguments_of(text: dict[str, Any] | str | None) -> dict[str, Any] | str:
 def chat_reply(message: ChatMessage) -> RecordedReply:
     """Return the reply in an assistant message of Chat Completions or Ollama."""
     calls = (call.called for call in message.tool_calls or ())
-    return RecordedReply(text_of(message.content), tuple(map(_recorded_call, calls)))
+    return RecordedReply(text_of(message.content), tuple(map(recorded_call, calls)))
 
 
-def _recorded_call(called: CalledFunction) -> RecordedCall:
+def recorded_call(called: CalledFunction) -> RecordedCall:
+    """Return the call of a function or of a custom tool."""
     if called.input is not None:
         return RecordedCall(called.name or "", {"input": called.input})
     return RecordedCall(called.name or "", arguments_of(called.arguments))
