@@ -1,19 +1,25 @@
 """The command `record`: a session of any agent becomes a scenario."""
 
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from trae_bench.cli.common import FILE, NEW_FILE, file_name, print_error, write
-from trae_bench.errors import ScenarioError, UsageError
+from trae_bench.cli.common import FILE, NEW_FILE, check_writable, file_name, print_error, write
+from trae_bench.errors import CannotMeasure, ScenarioError, UsageError
 
 if TYPE_CHECKING:
-    from trae_bench.scenario.importers.conversion import Recording
+    from trae_bench.scenario import Oracle
+    from trae_bench.scenario.importers.session import RecordedSession
+    from trae_bench.subject.recording import RecordedCommand
+
+_SHOWN_TOOLS = 8
 
 
 @click.command()
-@click.argument("session", type=FILE, required=False)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[SESSION | -- COMMAND...]")
 @click.option("--from", "source", type=FILE, metavar="FILE", help="The same as SESSION.")
 @click.option(
     "-o",
@@ -23,7 +29,22 @@ if TYPE_CHECKING:
     help="Scenario file to write. Its name without .toml becomes the name of the scenario.",
 )
 @click.option(
-    "--workspace", default="", metavar="PATH", help="Workspace folder of the recorded session."
+    "--upstream",
+    metavar="URL",
+    help="Base URL of the model provider. COMMAND runs against it through a recording proxy.",
+)
+@click.option("--task", default="", metavar="TEXT", help="Task of COMMAND: replaces {task}.")
+@click.option(
+    "--workspace",
+    default="",
+    metavar="FOLDER",
+    help="Folder to copy for COMMAND; of SESSION, the folder in which it worked.",
+)
+@click.option(
+    "--check",
+    default="",
+    metavar="COMMAND",
+    help="Shell command that succeeds in the workspace if the work of COMMAND is right.",
 )
 @click.option(
     "--files",
@@ -33,42 +54,41 @@ if TYPE_CHECKING:
 )
 @click.option("--force", is_flag=True, help="Overwrite the scenario file.")
 def record(
-    session: Path | None,
+    words: tuple[str, ...],
     source: Path | None,
     out: Path,
+    upstream: str | None,
+    task: str,
     workspace: str,
+    check: str,
     files: Path | None,
     force: bool,
 ) -> None:
-    """Convert a recorded session to a scenario.
+    """Record a session of an agent as a scenario, or import one.
+
+    With --upstream, COMMAND runs once with a real model, in a copy of --workspace. It
+    finds the recording proxy in OPENAI_BASE_URL, ANTHROPIC_BASE_URL and the like, or
+    by the placeholders {base_url} (with /v1) and {server_url}. Other placeholders are
+    {task}, {task_file} and {workspace}. Keys are not stored.
 
     SESSION is a file that an agent wrote: a trajectory of agent-core, Trae Agent,
     mini-swe-agent or Harbor (ATIF), a session of Claude Code (.jsonl), a rollout of
-    Codex (.jsonl), or a list of OpenAI messages.
+    Codex (.jsonl), a list of OpenAI messages, or an HTTP archive (.har).
 
     \b
     Examples:
+      trae-bench record --upstream https://api.openai.com/v1 --task 'Fix the bug.' \\
+        --workspace project/ --out my-session.toml -- my-agent --prompt {task}
       trae-bench record trajectory.json --files start/ --out my-session.toml
-      trae-bench run my-session.toml --dry-run
     """
-    from trae_bench.scenario.importers.conversion import recorded, text_files
-    from trae_bench.scenario.importers.reading import read_session
-    from trae_bench.subject.agent_core import toggles, tools
-
-    path = session or source
-    if path is None or (session and source):
-        raise UsageError("name one file with a recorded session")
     _check_out(out, force)
-    recording = recorded(
-        read_session(path),
-        out.stem,
-        toggles=tuple(toggles()),
-        tools=tools(),
-        workspace=workspace,
-        files=text_files(files) if files else None,
-    )
-    _write(out, recording)
-    click.echo(f"{file_name(out)}: {len(recording.scenario.turns)} turns")
+    if upstream is None:
+        unused = {"--task": task, "--check": check}
+        _import(_only_file(words, source, unused), out, workspace, files)
+        return
+    if source is not None or files is not None:
+        raise UsageError("--upstream records COMMAND; remove --from and --files")
+    _record(words, out, upstream, task, Path(workspace) if workspace else None, check)
 
 
 def _check_out(out: Path, force: bool) -> None:
@@ -78,15 +98,114 @@ def _check_out(out: Path, force: bool) -> None:
         raise UsageError(f"{out} exists; name another file with --out, or give --force")
 
 
-def _write(out: Path, recording: "Recording") -> None:
-    """Write the scenario, and print the notes and what is wrong in it."""
-    from trae_bench.run.planner import check_names
+def _only_file(words: Sequence[str], source: Path | None, unused: Mapping[str, str]) -> Path:
+    for name, value in unused.items():
+        if value:
+            raise UsageError(f"{name} needs --upstream")
+    paths = [*map(Path, words), *([source] if source else [])]
+    if len(paths) != 1:
+        remedy = "or give --upstream and the command of an agent"
+        raise UsageError(f"name one file with a recorded session, {remedy}")
+    if not paths[0].exists():
+        raise UsageError(f"{paths[0]}: no such file")
+    return paths[0]
 
+
+def _import(path: Path, out: Path, workspace: str, files: Path | None) -> None:
+    from trae_bench.provider.har import ALL_READERS
+    from trae_bench.scenario.importers.conversion import text_files
+    from trae_bench.scenario.importers.reading import read_session
+
+    session = read_session(path, ALL_READERS)
+    turns = write_recording(
+        session, out, workspace=workspace, files=text_files(files) if files else None
+    )
+    click.echo(f"{file_name(out)}: {turns} turns")
+
+
+def _record(
+    argv: Sequence[str], out: Path, upstream: str, task: str, workspace: Path | None, check: str
+) -> None:
+    from trae_bench.subject.recording import record_command
+
+    if not argv:
+        raise UsageError("--upstream needs the command of an agent after --")
+    if not task and any("{task}" in word or "{task_file}" in word for word in argv):
+        raise UsageError("the command needs a task; give --task")
+    if workspace is not None and not workspace.is_dir():
+        raise UsageError(f"--workspace {workspace}: no such folder")
+    check_writable(out)
+    made = record_command(argv, upstream=upstream, task=task, workspace=workspace, check=check)
+    write_command(made, out)
+    click.echo(f"Next: trae-bench run {shlex.quote(str(out))} --agent {shlex.quote(_line(argv))}")
+
+
+def _line(argv: Sequence[str]) -> str:
+    """The command line, with its placeholders as they are."""
+    return " ".join(word if word.startswith("{") else shlex.quote(word) for word in argv)
+
+
+def write_command(made: "RecordedCommand", out: Path) -> None:
+    """Write the scenario of a recorded command and print what was recorded.
+
+    Raises `CannotMeasure` if the command did not ask the provider.
+    """
+    session = made.session
+    if not session.replies:
+        for note in session.notes:
+            print_error(f"Note: {note}")
+        if made.requests:
+            raise CannotMeasure("no model request got a reply; see the notes")
+        remedy = "give it the address of the proxy, with {base_url} or in its settings"
+        raise CannotMeasure(f"the agent sent no model request through the proxy; {remedy}")
+    turns = write_recording(
+        session,
+        out,
+        files=made.before.files,
+        oracle=made.proposal.oracle,
+        notes=made.proposal.notes,
+    )
+    tools = [tool.name for tool in session.tools]
+    more = f" and {len(tools) - _SHOWN_TOOLS} more" if len(tools) > _SHOWN_TOOLS else ""
+    click.echo(
+        f"{file_name(out)}: {turns} turns of {made.requests} requests, {session.protocol}"
+        f"{', streamed' if session.stream else ''}; {made.proposal.changed} files changed"
+    )
+    click.echo(f"Tools: {', '.join(tools[:_SHOWN_TOOLS]) or 'none'}{more}")
+
+
+def write_recording(
+    session: "RecordedSession",
+    out: Path,
+    *,
+    workspace: str = "",
+    files: Mapping[str, str] | None = None,
+    oracle: "Oracle | None" = None,
+    notes: Sequence[str] = (),
+) -> int:
+    """Write the scenario of a session, print notes on it, and return the number of its turns.
+
+    Raises `UsageError` if a script cannot replay the session.
+    """
+    from trae_bench.run.planner import check_names
+    from trae_bench.scenario.importers.conversion import recorded
+    from trae_bench.subject.agent_core import toggles, tools
+
+    recording = recorded(
+        session,
+        out.stem,
+        toggles=tuple(toggles()),
+        tools=tools(),
+        workspace=workspace,
+        files=files,
+        oracle=oracle,
+    )
     write(out, [recording.text])
-    for note in recording.notes:
+    for note in (*recording.notes, *notes):
         print_error(f"Note: {note}")
     try:
         check_names(recording.scenario, out)
     except ScenarioError as error:
         # The recorded agent may have had other tools, or its model made a mistake.
         print_error(f"Note: correct these errors before you run the scenario:\n{error}")
+    return len(recording.scenario.turns)

@@ -1,0 +1,253 @@
+"""Runs a real agent against a real provider and records the session."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from trae_bench.errors import CannotMeasure, UsageError
+from trae_bench.provider.exchanges import session_of
+from trae_bench.provider.recording_proxy import RecordingProxy
+from trae_bench.scenario.importers.session import RecordedSession
+from trae_bench.scenario.importers.snapshot import (
+    Proposal,
+    Snapshot,
+    oracle_from,
+    take_snapshot,
+    workspace_notes,
+)
+from trae_bench.scenario.model import Oracle
+from trae_bench.subject.agents.entry import filled
+
+MAX_WORKSPACE_BYTES = 4 << 30
+"""Maximum size of a folder that is copied for a session."""
+_SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
+_MIN_SECRET = 8
+_REMOVED = "[key]"
+_STOP_SECONDS = 5.0
+
+
+class RecordedCommand(Struct, frozen=True):
+    """The session of a command, with the files before and after it."""
+
+    session: RecordedSession
+    before: Snapshot
+    proposal: Proposal
+    """The oracle that follows from the files after the session."""
+    exit_code: int
+    requests: int
+    """Model requests, with those that took no turn."""
+
+
+def record_command(
+    argv: Sequence[str],
+    *,
+    upstream: str,
+    task: str,
+    workspace: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    values: Mapping[str, str] | None = None,
+    check: str = "",
+    agent: str = "",
+    stdin: str | None = None,
+) -> RecordedCommand:
+    """Run an agent in a copy of `workspace` and record what its model replies.
+
+    `argv` and the values of `env` may contain the placeholders `{base_url}`, `{server_url}`,
+    `{task}`, `{task_file}`, `{workspace}`, `{home}` and those of `values`. `env` is its whole
+    environment, with the user's key; default: this process's. The base URLs of the vendors'
+    clients are added unless `env` has them as placeholders. `check` is a shell command that
+    must exit with 0 in the workspace afterwards. The terminal stays attached unless `stdin` is
+    given. Raises `UsageError` or `CannotMeasure` if nothing can run.
+    """
+    with tempfile.TemporaryDirectory(prefix="trae-bench-record-") as made:
+        home = Path(made).resolve()
+        folder = home / "workspace"
+        _copy(workspace, folder)
+        (home / "task.txt").write_text(task, encoding="utf-8")
+        before = take_snapshot(folder)
+        with RecordingProxy(upstream) as proxy:
+            known = {
+                "base_url": proxy.base_url,
+                "server_url": proxy.server_url,
+                "task": task,
+                "task_file": str(home / "task.txt"),
+                "workspace": str(folder),
+                "home": str(home),
+                **(values or {}),
+            }
+            command = [filled(word, known) for word in argv]
+            variables = _environment(env, proxy, known)
+            exit_code = _run(command, variables, folder, stdin)
+        checked = exit_code == 0 and _passes(check, variables, folder)
+        secrets = sorted({*proxy.secrets, *_secrets(variables)}, key=len, reverse=True)
+        after = take_snapshot(folder).without(secrets)
+        session = session_of(
+            proxy.exchanges, "the recording", agent=agent or _name(command[0]), task=task
+        )
+        before = before.without(secrets)
+        return RecordedCommand(
+            session=_scrubbed(
+                msgspec.structs.replace(
+                    session,
+                    success=checked,
+                    workspace=str(folder),
+                    notes=(*session.notes, *_problems(proxy, exit_code, check, checked)),
+                ),
+                secrets,
+            ),
+            before=before,
+            proposal=_proposal(before, after, folder, check),
+            exit_code=exit_code,
+            requests=proxy.requests,
+        )
+
+
+def _proposal(before: Snapshot, after: Snapshot, folder: Path, check: str) -> Proposal:
+    proposal = oracle_from(before, after, str(folder))
+    notes = (*proposal.notes, *workspace_notes(before))
+    # A command decides what is right; exact files would refuse other correct answers.
+    oracle = Oracle(command=check) if check else proposal.oracle
+    return Proposal(oracle, proposal.changed, notes)
+
+
+def _copy(source: Path | None, folder: Path) -> None:
+    """Copy the workspace, so that the session does not change the user's files."""
+    if source is None:
+        folder.mkdir()
+        return
+    size = 0
+    try:
+        for root, _, names in os.walk(source):
+            size += sum(Path(root, name).lstat().st_size for name in names)
+            if size > MAX_WORKSPACE_BYTES:
+                limit = f"{MAX_WORKSPACE_BYTES >> 30} GB"
+                raise UsageError(f"{source}: more than {limit}; name a smaller folder")
+        shutil.copytree(source, folder, symlinks=True)
+    except (OSError, shutil.Error) as error:
+        raise UsageError(f"{source}: cannot be copied: {error}") from error
+
+
+def _environment(
+    env: Mapping[str, str] | None, proxy: RecordingProxy, values: Mapping[str, str]
+) -> dict[str, str]:
+    given = dict(os.environ if env is None else env)
+    named = {name: filled(text, values) for name, text in given.items()}
+    urls = base_urls(proxy.base_url, proxy.server_url)
+    # A value with a placeholder leads to the proxy already.
+    chosen = {name for name in urls if name in given and named[name] != given[name]}
+    # A proxy of the user's network cannot reach this machine's loopback.
+    direct = ",".join(filter(None, (given.get("NO_PROXY") or given.get("no_proxy"), "127.0.0.1")))
+    return (
+        named
+        | {name: url for name, url in urls.items() if name not in chosen}
+        | {"NO_PROXY": direct, "no_proxy": direct}
+    )
+
+
+def base_urls(base_url: str, server_url: str) -> dict[str, str]:
+    """Return the variables by which the vendors' clients learn the address of a provider."""
+    openai = base_url if base_url != server_url or base_url.count("/") > 2 else f"{base_url}/v1"
+    return {
+        "ANTHROPIC_BASE_URL": server_url,
+        "GOOGLE_GEMINI_BASE_URL": server_url,
+        "OLLAMA_HOST": server_url,
+        "OPENAI_API_BASE": openai,
+        "OPENAI_BASE_URL": openai,
+    }
+
+
+def _run(argv: Sequence[str], env: Mapping[str, str], cwd: Path, stdin: str | None) -> int:
+    """Run the agent and return its exit code. Raises `CannotMeasure` if it cannot start."""
+    pipe = None if stdin is None else subprocess.PIPE
+    try:
+        child = subprocess.Popen(
+            argv, env=env, cwd=cwd, stdin=pipe, text=True, errors="surrogateescape"
+        )
+    except (OSError, ValueError) as error:
+        raise CannotMeasure(f"cannot start {argv[0]!r}: {error}") from error
+    with _interrupts_for_the_child():
+        try:
+            child.communicate(stdin)
+        except BaseException:
+            _end(child)
+            raise
+    return child.returncode
+
+
+@contextmanager
+def _interrupts_for_the_child() -> Iterator[None]:
+    """Ignore Ctrl-C, which the agent gets from the terminal and may use in its own way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end(child: "subprocess.Popen[str]") -> None:
+    child.terminate()
+    try:
+        child.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _passes(check: str, env: Mapping[str, str], cwd: Path) -> bool:
+    if not check:
+        return True
+    done = subprocess.run(["sh", "-c", check], env=env, cwd=cwd, stdin=subprocess.DEVNULL)
+    return done.returncode == 0
+
+
+def _problems(proxy: RecordingProxy, exit_code: int, check: str, checked: bool) -> Iterator[str]:
+    yield from proxy.errors
+    if exit_code:
+        yield f"the agent exited with {exit_code}, so the session counts as failed"
+    elif check and not checked:
+        yield "the check failed, so the session counts as failed"
+
+
+def _name(program: str) -> str:
+    return "-".join(re.findall(r"[a-z0-9]+", Path(program).stem.lower())) or "agent"
+
+
+def _secrets(env: Mapping[str, str]) -> Iterator[str]:
+    """Yield the values of variables that hold keys. A model can print them in a reply."""
+    for name, value in env.items():
+        if _SECRET_VARIABLE.search(name.upper()) and len(value) >= _MIN_SECRET:
+            yield value
+
+
+def _scrubbed(session: RecordedSession, secrets: Collection[str]) -> RecordedSession:
+    def clean(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, _REMOVED)
+        return text
+
+    return msgspec.convert(_mapped(msgspec.to_builtins(session), clean), RecordedSession)
+
+
+def _mapped(value: Any, clean: Callable[[str], str]) -> Any:
+    """Apply `clean` to every string, also to keys."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list | tuple):
+        return [_mapped(item, clean) for item in value]
+    if isinstance(value, dict):
+        return {clean(key): _mapped(item, clean) for key, item in value.items()}
+    return value
