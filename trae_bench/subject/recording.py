@@ -57,6 +57,7 @@ def record_command(
     workspace: Path | None = None,
     env: Mapping[str, str] | None = None,
     values: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
     check: str = "",
     agent: str = "",
     stdin: str | None = None,
@@ -66,15 +67,16 @@ def record_command(
     `argv` and the values of `env` may contain the placeholders `{base_url}`, `{server_url}`,
     `{task}`, `{task_file}`, `{workspace}`, `{home}` and those of `values`. `env` is its whole
     environment, with the user's key; default: this process's. The base URLs of the vendors'
-    clients are added unless `env` has them as placeholders. `check` is a shell command that
+    clients are added unless `env` has them as placeholders. `files` are written below `{home}`
+    first, with their placeholders replaced; set HOME to `{home}` if the agent reads them there.
+    `check` is a shell command that
     must exit with 0 in the workspace afterwards. The terminal stays attached unless `stdin` is
     given. Raises `UsageError` or `CannotMeasure` if nothing can run.
     """
     with tempfile.TemporaryDirectory(prefix="trae-bench-record-") as made:
-        home = Path(made).resolve()
-        folder = home / "workspace"
+        home, folder = Path(made).resolve() / "home", Path(made).resolve() / "workspace"
+        home.mkdir()
         _copy(workspace, folder)
-        (home / "task.txt").write_text(task, encoding="utf-8")
         before = take_snapshot(folder)
         with RecordingProxy(upstream) as proxy:
             known = {
@@ -86,6 +88,8 @@ def record_command(
                 "home": str(home),
                 **(values or {}),
             }
+            for name, text in {"task.txt": "{task}", **(files or {})}.items():
+                _write_below(home, name, filled(text, known))
             command = [filled(word, known) for word in argv]
             variables = _environment(env, proxy, known)
             exit_code = _run(command, variables, folder, stdin)
@@ -136,6 +140,12 @@ def _copy(source: Path | None, folder: Path) -> None:
         shutil.copytree(source, folder, symlinks=True)
     except (OSError, shutil.Error) as error:
         raise UsageError(f"{source}: cannot be copied: {error}") from error
+
+
+def _write_below(home: Path, name: str, text: str) -> None:
+    path = home / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def _environment(

@@ -189,12 +189,17 @@ def test_the_task_and_the_folder_reach_the_agent(loopback: Loopback) -> None:
     env = {**os.environ, "TASK_FILE": "{task_file}", "OPENAI_BASE_URL": "{base_url}/x"}
     code = (
         "import os, pathlib; pathlib.Path('seen').write_text("
-        "open(os.environ['TASK_FILE']).read() + os.environ['OPENAI_BASE_URL'][-5:])"
+        "open(os.environ['TASK_FILE']).read() + os.environ['OPENAI_BASE_URL'][-5:]);"
+        "pathlib.Path('url').write_text(open('../home/.agent/url').read()[-11:])"
     )
     made = record_command(
-        [sys.executable, "-c", code], upstream="http://127.0.0.1:9/v1", task="t{x}", env=env
+        [sys.executable, "-c", code],
+        upstream="http://127.0.0.1:9/v1",
+        task="t{x}",
+        env=env,
+        files={".agent/url": "{base_url} {other}"},
     )
-    assert made.proposal.oracle.files == {"seen": "t{x}/v1/x"}
+    assert made.proposal.oracle.files == {"seen": "t{x}/v1/x", "url": "/v1 {other}"}
     assert made.session == RecordedSession(
         "the recording", (), success=True, workspace=made.session.workspace
     )

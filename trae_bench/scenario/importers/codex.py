@@ -1,4 +1,4 @@
-"""Rollouts of Codex (`~/.codex/sessions/**/rollout-*.jsonl`, written for versions 0.40 to 0.80)."""
+"""Rollouts of Codex (`~/.codex/sessions/**/rollout-*.jsonl`, for 0.40 to 0.171)."""
 
 from collections.abc import Iterator
 from typing import Any, TypeVar

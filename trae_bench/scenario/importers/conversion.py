@@ -252,7 +252,7 @@ def _notes(session: RecordedSession, work: _Work, scenario: Scenario) -> Iterato
             f"only {scenario.agent} can replay this session, because the calls are those of its "
             "tools; run the scenario with --agent"
         )
-        if session.replies[-1].calls:
+        if session.replies[-1].calls and not session.success:
             yield (
                 "the last reply has tool calls; if they do not end the session, add a last turn "
                 "with a text"
@@ -302,15 +302,16 @@ def _oracle_notes(session: RecordedSession, oracle: Oracle) -> Iterator[str]:
     elif session.final_text:
         yield "the last reply differs from the final result: add an [oracle]"
     else:
-        yield "the session changed no files and has no final text: add an [oracle]"
+        yield "no changed files and no final text are known: add an [oracle]"
 
 
 def _changed_fields(record: Struct) -> dict[str, Any]:
     """Return a record's required fields and the fields that differ from their defaults."""
     fields: dict[str, Any] = {}
     for field in msgspec.structs.fields(type(record)):
-        value = getattr(record, field.name)
-        if field.required or value != field.default:
+        value, factory = getattr(record, field.name), field.default_factory
+        default = field.default if factory is msgspec.NODEFAULT else factory()
+        if field.required or value != default:
             fields[field.name] = _to_builtins(value)
     return fields
 

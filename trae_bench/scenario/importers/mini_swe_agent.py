@@ -1,4 +1,4 @@
-"""Trajectories of mini-swe-agent (`.traj.json`, written for versions 1.x and 2.x).
+"""Trajectories of mini-swe-agent (`.traj.json`, written for versions 1.13 to 2.4).
 
 Version 1 and the text-based models of version 2 read a ```bash block from the reply's text.
 Other models of version 2 call the tool `bash`, by Chat Completions or by Responses.
