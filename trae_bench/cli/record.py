@@ -8,14 +8,24 @@ from typing import TYPE_CHECKING
 import click
 
 from trae_bench.cli.common import FILE, NEW_FILE, check_writable, file_name, print_error, write
+from trae_bench.cli.completion import complete_agent
 from trae_bench.errors import CannotMeasure, ScenarioError, UsageError
 
 if TYPE_CHECKING:
-    from trae_bench.scenario import Oracle
+    from trae_bench.scenario import Oracle, Protocol
     from trae_bench.scenario.importers.session import RecordedSession
     from trae_bench.subject.recording import RecordedCommand
 
 _SHOWN_TOOLS = 8
+_OPENAI = ("OPENAI_BASE_URL={base_url}", "OPENAI_API_KEY={api_key}")
+_ADDRESSES: "Mapping[Protocol, Sequence[str]]" = {
+    "openai_chat": _OPENAI,
+    "openai_responses": _OPENAI,
+    "anthropic_messages": ("ANTHROPIC_BASE_URL={server_url}", "ANTHROPIC_API_KEY={api_key}"),
+    "gemini": ("GOOGLE_GEMINI_BASE_URL={server_url}", "GEMINI_API_KEY={api_key}"),
+    "ollama_chat": ("OLLAMA_HOST={server_url}",),
+}
+"""Variables by which a vendor's client learns its provider."""
 
 
 @click.command()
@@ -32,6 +42,19 @@ _SHOWN_TOOLS = 8
     "--upstream",
     metavar="URL",
     help="Base URL of the model provider. COMMAND runs against it through a recording proxy.",
+)
+@click.option(
+    "--agent",
+    metavar="AGENT",
+    shell_complete=complete_agent,
+    help="Agent to run instead of COMMAND, as in `trae-bench run --agent`.",
+)
+@click.option("--model", default="", metavar="NAME", help="Model of --agent: replaces {model}.")
+@click.option(
+    "--key-env",
+    default="",
+    metavar="NAME",
+    help="Variable that holds the key of --agent. Default: the usual one of the provider.",
 )
 @click.option("--task", default="", metavar="TEXT", help="Task of COMMAND: replaces {task}.")
 @click.option(
@@ -58,6 +81,9 @@ def record(
     source: Path | None,
     out: Path,
     upstream: str | None,
+    agent: str | None,
+    model: str,
+    key_env: str,
     task: str,
     workspace: str,
     check: str,
@@ -66,10 +92,11 @@ def record(
 ) -> None:
     """Record a session of an agent as a scenario, or import one.
 
-    With --upstream, COMMAND runs once with a real model, in a copy of --workspace. It
-    finds the recording proxy in OPENAI_BASE_URL, ANTHROPIC_BASE_URL and the like, or
-    by the placeholders {base_url} (with /v1) and {server_url}. Other placeholders are
-    {task}, {task_file} and {workspace}. Keys are not stored.
+    With --upstream, COMMAND or --agent runs once with a real model, in a copy of
+    --workspace. COMMAND finds the recording proxy in OPENAI_BASE_URL,
+    ANTHROPIC_BASE_URL and the like, or by the placeholders {base_url} (with /v1) and
+    {server_url}. Other placeholders are {task}, {task_file} and {workspace}. Keys are
+    not stored.
 
     SESSION is a file that an agent wrote: a trajectory of agent-core, Trae Agent,
     mini-swe-agent or Harbor (ATIF), a session of Claude Code (.jsonl), a rollout of
@@ -79,16 +106,35 @@ def record(
     Examples:
       trae-bench record --upstream https://api.openai.com/v1 --task 'Fix the bug.' \\
         --workspace project/ --out my-session.toml -- my-agent --prompt {task}
+      trae-bench record --upstream https://api.anthropic.com --agent claude-code \\
+        --model claude-sonnet-4-5 --task 'Fix the bug.' --out my-session.toml
       trae-bench record trajectory.json --files start/ --out my-session.toml
     """
     _check_out(out, force)
+    folder = Path(workspace) if workspace else None
+    given = {"--agent": agent, "--model": model, "--key-env": key_env}
     if upstream is None:
-        unused = {"--task": task, "--check": check}
-        _import(_only_file(words, source, unused), out, workspace, files)
+        _refuse({**given, "--task": task, "--check": check}, "needs --upstream")
+        _import(_only_file(words, source), out, workspace, files)
         return
     if source is not None or files is not None:
         raise UsageError("--upstream records COMMAND; remove --from and --files")
-    _record(words, out, upstream, task, Path(workspace) if workspace else None, check)
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"--workspace {folder}: no such folder")
+    if bool(words) == bool(agent):
+        raise UsageError("--upstream needs either the command of an agent after --, or --agent")
+    check_writable(out)
+    if agent:
+        _record_agent(agent, out, upstream, task, folder, check, model, key_env)
+        return
+    _refuse({"--model": model, "--key-env": key_env}, "needs --agent")
+    _record_command(words, out, upstream, task, folder, check)
+
+
+def _refuse(options: Mapping[str, str | None], why: str) -> None:
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"{name} {why}")
 
 
 def _check_out(out: Path, force: bool) -> None:
@@ -98,10 +144,7 @@ def _check_out(out: Path, force: bool) -> None:
         raise UsageError(f"{out} exists; name another file with --out, or give --force")
 
 
-def _only_file(words: Sequence[str], source: Path | None, unused: Mapping[str, str]) -> Path:
-    for name, value in unused.items():
-        if value:
-            raise UsageError(f"{name} needs --upstream")
+def _only_file(words: Sequence[str], source: Path | None) -> Path:
     paths = [*map(Path, words), *([source] if source else [])]
     if len(paths) != 1:
         remedy = "or give --upstream and the command of an agent"
@@ -123,26 +166,60 @@ def _import(path: Path, out: Path, workspace: str, files: Path | None) -> None:
     click.echo(f"{file_name(out)}: {turns} turns")
 
 
-def _record(
+def _record_command(
     argv: Sequence[str], out: Path, upstream: str, task: str, workspace: Path | None, check: str
 ) -> None:
     from trae_bench.subject.recording import record_command
 
-    if not argv:
-        raise UsageError("--upstream needs the command of an agent after --")
     if not task and any("{task}" in word or "{task_file}" in word for word in argv):
         raise UsageError("the command needs a task; give --task")
-    if workspace is not None and not workspace.is_dir():
-        raise UsageError(f"--workspace {workspace}: no such folder")
-    check_writable(out)
     made = record_command(argv, upstream=upstream, task=task, workspace=workspace, check=check)
     write_command(made, out)
-    click.echo(f"Next: trae-bench run {shlex.quote(str(out))} --agent {shlex.quote(_line(argv))}")
+    _print_next(out, _line(argv, task, made.session.protocol))
 
 
-def _line(argv: Sequence[str]) -> str:
-    """The command line, with its placeholders as they are."""
-    return " ".join(word if word.startswith("{") else shlex.quote(word) for word in argv)
+def _record_agent(
+    requested: str,
+    out: Path,
+    upstream: str,
+    task: str,
+    workspace: Path | None,
+    check: str,
+    model: str,
+    key_variable: str,
+) -> None:
+    from trae_bench.run.agents import built
+    from trae_bench.run.settings import load, project_folder
+    from trae_bench.subject.agents.catalog import find_agent
+    from trae_bench.subject.recording import record_agent
+
+    if not task:
+        raise UsageError("the agent needs a task; give --task")
+    here = Path.cwd()
+    found = find_agent(requested, load(here).agents, project_folder(here))
+    made = record_agent(
+        built(found, found.name, print_error),
+        upstream=upstream,
+        task=task,
+        workspace=workspace,
+        check=check,
+        model=model,
+        key_variable=key_variable,
+    )
+    write_command(made, out)
+    _print_next(out, requested)
+
+
+def _print_next(out: Path, agent: str) -> None:
+    click.echo(f"Next: trae-bench run {shlex.quote(str(out))} --agent {shlex.quote(agent)}")
+
+
+def _line(argv: Sequence[str], task: str, protocol: "Protocol") -> str:
+    """The command line of an agent, with placeholders for what differs in a replay."""
+    words = ["{task}" if task and word == task else word for word in argv]
+    if not any("{base_url}" in word or "{server_url}" in word for word in words):
+        words = ["env", *_ADDRESSES[protocol], *words]
+    return " ".join(word if "{" in word else shlex.quote(word) for word in words)
 
 
 def write_command(made: "RecordedCommand", out: Path) -> None:

@@ -27,10 +27,17 @@ from trae_bench.scenario.importers.snapshot import (
     workspace_notes,
 )
 from trae_bench.scenario.model import Oracle
-from trae_bench.subject.agents.entry import filled
+from trae_bench.subject.agents.entry import AgentEntry, filled
+from trae_bench.subject.command import PreparedAgent
 
 MAX_WORKSPACE_BYTES = 4 << 30
 """Maximum size of a folder that is copied for a session."""
+_KEYS_OF_VENDORS = {
+    "anthropic.com": ("ANTHROPIC_API_KEY",),
+    "googleapis.com": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    "openrouter.ai": ("OPENROUTER_API_KEY",),
+}
+"""Variables of keys by host. Other providers are compatible with OpenAI."""
 _SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 _MIN_SECRET = 8
 _REMOVED = "[key]"
@@ -82,7 +89,7 @@ def record_command(
             known = {
                 "base_url": proxy.base_url,
                 "server_url": proxy.server_url,
-                "task": task,
+                "task": task.replace("{workspace}", str(folder)),
                 "task_file": str(home / "task.txt"),
                 "workspace": str(folder),
                 "home": str(home),
@@ -92,7 +99,8 @@ def record_command(
                 _write_below(home, name, filled(text, known))
             command = [filled(word, known) for word in argv]
             variables = _environment(env, proxy, known)
-            exit_code = _run(command, variables, folder, stdin)
+            given = None if stdin is None else filled(stdin, known)
+            exit_code = _run(command, variables, folder, given)
         checked = exit_code == 0 and _passes(check, variables, folder)
         secrets = sorted({*proxy.secrets, *_secrets(variables)}, key=len, reverse=True)
         after = take_snapshot(folder).without(secrets)
@@ -115,6 +123,59 @@ def record_command(
             exit_code=exit_code,
             requests=proxy.requests,
         )
+
+
+def record_agent(
+    agent: PreparedAgent,
+    *,
+    upstream: str,
+    task: str,
+    workspace: Path | None = None,
+    check: str = "",
+    model: str = "",
+    key_variable: str = "",
+) -> RecordedCommand:
+    """Run an agent by its entry and record the session.
+
+    The user's whole environment passes, then the entry's. The key is in `key_variable`; default:
+    the variable in which the entry passes it, or that of the upstream's vendor. Raises
+    `UsageError` if the key or the model is missing, and as `record_command` does.
+    """
+    entry = agent.entry
+    texts = (*entry.argv, *entry.env.values(), *entry.files.values())
+    if not model and any("{model}" in text for text in texts):
+        raise UsageError(f"the agent {agent.name} needs the name of a model; give --model")
+    key = _key(entry, upstream, key_variable)
+    if not key and any("{api_key}" in text for text in texts):
+        raise UsageError(
+            f"the agent {agent.name} needs a key; name the variable that holds it with --key-env"
+        )
+    home = {"HOME": "{home}"} if entry.files else {}
+    return record_command(
+        entry.argv,
+        upstream=upstream,
+        task=task,
+        workspace=workspace,
+        env={**os.environ, **home, "PATH": agent.path, **entry.env},
+        values={
+            "api_key": key,
+            "env": str(agent.env or ""),
+            "folder": str(agent.folder),
+            "model": model,
+            "python": agent.python,
+        },
+        files=entry.files,
+        check=check,
+        agent=agent.name,
+        stdin=entry.stdin or None,
+    )
+
+
+def _key(entry: AgentEntry, upstream: str, variable: str) -> str:
+    own = [name for name, text in entry.env.items() if text == "{api_key}"]
+    vendor = [names for host, names in _KEYS_OF_VENDORS.items() if host in upstream]
+    names = [variable] if variable else [*own, *(vendor[0] if vendor else ("OPENAI_API_KEY",))]
+    return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
 def _proposal(before: Snapshot, after: Snapshot, folder: Path, check: str) -> Proposal:

@@ -128,6 +128,8 @@ def test_every_session_becomes_a_scenario(name: str) -> None:
 def test_a_session_without_a_name_of_its_agent() -> None:
     assert recorded(session("messages.json"), "mine", toggles=()).scenario.agent == "recorded"
     assert recorded(session("codex-rollout.jsonl"), "mine", toggles=()).scenario.agent == "codex"
+    odd = RecordedSession("x", (RecordedReply(FIXED),), agent="My_Agent v1")
+    assert recorded(odd, "mine", toggles=()).scenario.agent == "my-agent-v1"
 
 
 def test_the_working_folder_is_inferred_from_paths() -> None:

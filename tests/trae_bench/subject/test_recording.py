@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.properties import examples
 from trae_bench.cli import main
+from trae_bench.cli.record import _line
 from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script, expand
@@ -96,6 +97,45 @@ def test_a_recorded_session_has_the_turns_of_the_provider(
     assert "1 request offered no tools" in printed.err
     assert not Path("project/done.txt").exists()
     assert main(["validate", "mine.toml"]) == 0
+
+
+def entry(folder: Path, text: str = "") -> None:
+    words = [*command()[:3], "{base_url}", "complete", "3"]
+    (folder / "small.toml").write_text(
+        f'command = {words}\nstdin = "{{task}}"\n{text}\n[env]\nAGENT_API_KEY = "{{api_key}}"\n'
+        'OPENAI_MODEL = "{model}"\n[files]\n".agent/model" = "{model} {other}"\n'
+    )
+
+
+def test_an_agent_by_its_entry(
+    loopback: Loopback,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entry(tmp_path)
+    args = ["record", "--upstream", upstream(loopback, "entry"), "--out", "mine.toml"]
+    args += ["--agent", "small.toml"]
+    assert main(args) == 2
+    assert main([*args, "--task", "t"]) == 2
+    assert "give --model" in capfd.readouterr().err
+    assert main([*args, "--task", "t", "--model", "m", "--key-env", "NONE"]) == 2
+    assert "--key-env" in capfd.readouterr().err
+    assert main([*args, "--task", "t", "--model", "m"]) == 0
+    assert "Next: trae-bench run mine.toml --agent small.toml" in capfd.readouterr().out
+    scenario = load(Path("mine.toml"))
+    assert (scenario.agent, len(scenario.turns)) == ("small", 3)
+    assert main([*args, "--force", "--task", "t", "--", "true"]) == 2
+    assert main(["record", "t.json", "--out", "new.toml", "--agent", "small.toml"]) == 2
+    assert "--agent needs --upstream" in capfd.readouterr().err
+
+
+def test_the_next_command_has_placeholders() -> None:
+    assert _line(["a", "-p", "do it"], "do it", "openai_chat") == (
+        "env OPENAI_BASE_URL={base_url} OPENAI_API_KEY={api_key} a -p {task}"
+    )
+    assert _line(["a", "{base_url}", "b c"], "t", "gemini") == "a {base_url} 'b c'"
 
 
 def run(loopback: Loopback, name: str, tmp_path: Path, **changes: object) -> RecordedCommand:

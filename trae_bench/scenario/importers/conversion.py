@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from trae_bench._util.json_tree import map_strings
 from trae_bench._util.toml_writer import toml_text
@@ -148,7 +148,8 @@ def _agent(session: RecordedSession, tools: Collection[str]) -> str:
     own = all(call.name in tools for reply in session.replies for call in reply.calls)
     ends = _finishes(session.replies[-1])
     replays = (ends or own) if session.agent == TRAE_AGENT else (ends and own)
-    return "" if replays else session.agent or "recorded"
+    words = re.findall(r"[a-z0-9]+", session.agent.lower())
+    return "" if replays else "-".join(words) or "recorded"
 
 
 def _build(
@@ -165,7 +166,7 @@ def _build(
         provider=ProviderConditions(protocol=session.protocol, stream=session.stream),
         workspace=WorkspaceFixture(files=dict(work.files or {})),
         oracle=_oracle(session, turns[-1].text, work),
-        agent=agent,
+        agent=agent or UNSET,
     )
     recording = Recording(scenario, (*session.notes, *_notes(session, work, scenario)))
     # A recording can exceed the limits of a scenario; fail here, not at the first load.
