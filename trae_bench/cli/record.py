@@ -244,9 +244,10 @@ def write_command(made: "RecordedCommand", out: Path) -> None:
     )
     tools = [tool.name for tool in session.tools]
     more = f" and {len(tools) - _SHOWN_TOOLS} more" if len(tools) > _SHOWN_TOOLS else ""
+    changed = made.proposal.changed
     click.echo(
         f"{file_name(out)}: {turns} turns of {made.requests} requests, {session.protocol}"
-        f"{', streamed' if session.stream else ''}; {made.proposal.changed} files changed"
+        f"{', streamed' if session.stream else ''}; {changed} file{'s' * (changed != 1)} changed"
     )
     click.echo(f"Tools: {', '.join(tools[:_SHOWN_TOOLS]) or 'none'}{more}")
 

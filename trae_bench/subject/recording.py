@@ -38,6 +38,7 @@ _KEYS_OF_VENDORS = {
     "openrouter.ai": ("OPENROUTER_API_KEY",),
 }
 """Variables of keys by host. Other providers are compatible with OpenAI."""
+_INTERPRETER = re.compile(r"env|python[\d.]*|node|npx|uv|uvx|run|bash|sh|bun|deno")
 _SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 _MIN_SECRET = 8
 _REMOVED = "[key]"
@@ -105,7 +106,7 @@ def record_command(
         secrets = sorted({*proxy.secrets, *_secrets(variables)}, key=len, reverse=True)
         after = take_snapshot(folder).without(secrets)
         session = session_of(
-            proxy.exchanges, "the recording", agent=agent or _name(command[0]), task=task
+            proxy.exchanges, "the recording", agent=agent or _name(command), task=task
         )
         before = before.without(secrets)
         return RecordedCommand(
@@ -293,8 +294,11 @@ def _problems(proxy: RecordingProxy, exit_code: int, check: str, checked: bool) 
         yield "the check failed, so the session counts as failed"
 
 
-def _name(program: str) -> str:
-    return "-".join(re.findall(r"[a-z0-9]+", Path(program).stem.lower())) or "agent"
+def _name(argv: Sequence[str]) -> str:
+    """Return the name of the program, not that of the interpreter that starts it."""
+    stems = [Path(word).stem.lower() for word in argv if word[:1] != "-" and "=" not in word]
+    named = (stem for stem in stems if not _INTERPRETER.fullmatch(stem))
+    return "-".join(re.findall(r"[a-z0-9]+", next(named, ""))) or "agent"
 
 
 def _secrets(env: Mapping[str, str]) -> Iterator[str]:

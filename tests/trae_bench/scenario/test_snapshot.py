@@ -50,13 +50,16 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_changes_become_an_oracle() -> None:
     before = Snapshot({"same": "s", "old": "o", "gone": "g"}, {"image": "1"})
-    after = Snapshot({"same": "s", "old": "n", "new": "n", "here": "in /w/x"}, {"image": "2"})
+    after = Snapshot(
+        {"same": "s", "old": "n", "new": "n", "here": "in /w/x"}, {"image": "2"}, (".env",)
+    )
     proposal = oracle_from(before, after, "/w/x")
     assert proposal.oracle.files == {"old": "n", "new": "n"}
     assert proposal.changed == 5
     assert proposal.notes == (
         "an [oracle] cannot check changed files that are not text: image",
         "an [oracle] cannot check that files are deleted: gone",
+        "an [oracle] leaves out files with keys: .env",
         "an [oracle] cannot check files that contain the path of their folder: here",
     )
 

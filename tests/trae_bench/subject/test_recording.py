@@ -90,7 +90,8 @@ def test_a_recorded_session_has_the_turns_of_the_provider(
     assert scenario.workspace.files == {"a.txt": "a\n"}
     assert scenario.oracle.files == {"done.txt": "done\n"}
     assert scenario.oracle.final_text == "All is done."
-    assert scenario.agent == Path(sys.executable).stem.replace(".", "-")
+    assert scenario.agent == "recorded-agent"
+    assert "leaves out files with keys: log.txt" in printed.err
     assert f"mine.toml: 3 turns of 4 requests, {protocol}" in printed.out
     assert "Tools: shell" in printed.out
     assert "Next: trae-bench run mine.toml --agent" in printed.out

@@ -162,6 +162,7 @@ def oracle_from(before: Snapshot, after: Snapshot, root: str = "") -> Proposal:
     for names, problem in (
         (sorted(others), "an [oracle] cannot check changed files that are not text"),
         (sorted(deleted), "an [oracle] cannot check that files are deleted"),
+        (sorted({*after.secret} - {*before.secret}), "an [oracle] leaves out files with keys"),
         (sorted(here), "an [oracle] cannot check files that contain the path of their folder"),
     ):
         if names:
