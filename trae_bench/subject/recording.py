@@ -77,9 +77,8 @@ def record_command(
     environment, with the user's key; default: this process's. The base URLs of the vendors'
     clients are added unless `env` has them as placeholders. `files` are written below `{home}`
     first, with their placeholders replaced; set HOME to `{home}` if the agent reads them there.
-    `check` is a shell command that
-    must exit with 0 in the workspace afterwards. The terminal stays attached unless `stdin` is
-    given. Raises `UsageError` or `CannotMeasure` if nothing can run.
+    `check` is a shell command that must exit with 0 in the workspace afterwards. The terminal
+    stays attached unless `stdin` is given. Raises `UsageError` or `CannotMeasure` if nothing runs.
     """
     with tempfile.TemporaryDirectory(prefix="trae-bench-record-") as made:
         home, folder = Path(made).resolve() / "home", Path(made).resolve() / "workspace"
@@ -87,15 +86,7 @@ def record_command(
         _copy(workspace, folder)
         before = take_snapshot(folder)
         with RecordingProxy(upstream) as proxy:
-            known = {
-                "base_url": proxy.base_url,
-                "server_url": proxy.server_url,
-                "task": task.replace("{workspace}", str(folder)),
-                "task_file": str(home / "task.txt"),
-                "workspace": str(folder),
-                "home": str(home),
-                **(values or {}),
-            }
+            known = {**_places(proxy, home, folder, task), **(values or {})}
             for name, text in {"task.txt": "{task}", **(files or {})}.items():
                 _write_below(home, name, filled(text, known))
             command = [filled(word, known) for word in argv]
@@ -104,26 +95,31 @@ def record_command(
             exit_code = _run(command, variables, folder, given)
         checked = exit_code == 0 and _passes(check, variables, folder)
         secrets = sorted({*proxy.secrets, *_secrets(variables)}, key=len, reverse=True)
-        after = take_snapshot(folder).without(secrets)
+        before, after = before.without(secrets), take_snapshot(folder).without(secrets)
         session = session_of(
             proxy.exchanges, "the recording", agent=agent or _name(command), task=task
         )
-        before = before.without(secrets)
-        return RecordedCommand(
-            session=_scrubbed(
-                msgspec.structs.replace(
-                    session,
-                    success=checked,
-                    workspace=str(folder),
-                    notes=(*session.notes, *_problems(proxy, exit_code, check, checked)),
-                ),
-                secrets,
-            ),
-            before=before,
-            proposal=_proposal(before, after, folder, check),
-            exit_code=exit_code,
-            requests=proxy.requests,
+        session = msgspec.structs.replace(
+            session,
+            success=checked,
+            workspace=str(folder),
+            notes=(*session.notes, *_problems(proxy, exit_code, check, checked)),
         )
+        proposal = _proposal(before, after, folder, check)
+        session = _scrubbed(session, secrets)
+        return RecordedCommand(session, before, proposal, exit_code, proxy.requests)
+
+
+def _places(proxy: RecordingProxy, home: Path, folder: Path, task: str) -> dict[str, str]:
+    """Return the values of the placeholders."""
+    return {
+        "base_url": proxy.base_url,
+        "server_url": proxy.server_url,
+        "task": task.replace("{workspace}", str(folder)),
+        "task_file": str(home / "task.txt"),
+        "workspace": str(folder),
+        "home": str(home),
+    }
 
 
 def record_agent(
