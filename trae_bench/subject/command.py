@@ -65,6 +65,15 @@ class PreparedAgent(Struct, frozen=True):
         found = (shutil.which(name, path=self.path) for name in ("python", "python3"))
         return next(filter(None, found), sys.executable)
 
+    def program(self, name: str) -> str:
+        """The path of a program: on its PATH, or relative to its folder.
+
+        A name that is not found stays, so that the start fails and says so.
+        """
+        if "/" in name:
+            return str(self.folder / name)
+        return shutil.which(name, path=self.path) or name
+
 
 class AgentKey(Struct, frozen=True):
     """Which agent an arm runs, at which revision."""
@@ -123,8 +132,9 @@ class CommandSubject:
         stdin = home / "stdin.txt"
         if entry.stdin:
             _write(stdin, filled(entry.stdin, values))
+        program, *arguments = (filled(text, values) for text in entry.argv)
         return Command(
-            argv=tuple(filled(text, values) for text in entry.argv),
+            argv=(agent.program(program), *arguments),
             env=_environment(agent, values, self._proxy),
             cwd=endpoints[0].workspace,
             stdin=str(stdin) if entry.stdin else "",

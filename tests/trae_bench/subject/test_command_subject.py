@@ -145,6 +145,18 @@ def test_placeholders_are_replaced_once(tmp_path: Path) -> None:
     assert (env["URL"], env["CODE"]) == ("http://127.0.0.1:1/s/0001", "/code")
 
 
+def test_programs_are_found_as_the_agent_finds_them(tmp_path: Path) -> None:
+    """The PATH of trae-bench does not count."""
+    own = tmp_path / "env" / "bin"
+    own.mkdir(parents=True)
+    (own / "tool").write_text("#!/bin/sh\n")
+    (own / "tool").chmod(0o755)
+    agent = PreparedAgent("other", AgentEntry(command="tool"), Path("/code"), tmp_path / "env")
+    assert agent.program("tool") == str(own / "tool")
+    assert agent.program("bin/tool") == "/code/bin/tool"
+    assert agent.program("no-such-tool") == "no-such-tool"
+
+
 def test_files_and_stdin_are_written(tmp_path: Path) -> None:
     files = {".agent/config.json": '{"url": "{base_url}"}'}
     start(tmp_path, "agent", "{task_file}", files=files, stdin="do: {task}")
