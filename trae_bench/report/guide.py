@@ -40,7 +40,7 @@ def rendered(
     `document` names it in errors. Raises `UsageError`, with the line, if a block is unknown or
     not closed, or if the document has no block.
     """
-    blocks = _Blocks(newest_measurements(sources), claims, tables or GuideTables())
+    measurements = newest_measurements(sources)
     lines: list[str] = []
     opened = last = ""
     for number, line in enumerate(text.split("\n"), start=1):
@@ -54,7 +54,7 @@ def rendered(
             raise UsageError(f"{place}: no figures are open here; remove the line")
         if begin:
             opened = last = place
-            lines += [line, *blocks.render(begin[1], place)]
+            lines += [line, *_block(begin[1], place, measurements, claims, tables or GuideTables())]
         elif end or not opened:
             lines.append(line)
         if end:
@@ -77,34 +77,24 @@ def first_difference(text: str, expected: str) -> tuple[int, str] | None:
     return None
 
 
-class _Blocks:
-    """Renders blocks by name."""
-
-    def __init__(self, measurements: Measurements, claims: ClaimsFile, tables: GuideTables) -> None:
-        self._measurements = measurements
-        self._claims = claims
-        self._tables = tables
-
-    def render(self, name: str, place: str) -> Iterator[str]:
-        """A table and its runs. Markdown needs the empty lines around both."""
-        runs = _Runs()
-        if name == "claims":
-            table = claims_text.markdown(
-                judge(self._claims.claims, self._measurements), runs.number_of
-            )
-        elif name == "summary" and self._tables.summary:
-            table = _summary(self._tables.summary, self._measurements, runs)
-        elif name in self._tables.tables:
-            table = _table(self._tables.tables[name], self._measurements, runs)
-        else:
-            raise UsageError(
-                f"{place}: no figures {name!r}; known: {', '.join(self._known())}; list the rows "
-                "of a table in DOCUMENT.tables.toml, beside the document"
-            )
-        yield from ("", *table, "", *runs.lines(), "")
-
-    def _known(self) -> list[str]:
-        return ["claims", *(["summary"] if self._tables.summary else []), *self._tables.tables]
+def _block(
+    name: str, place: str, measurements: Measurements, claims: ClaimsFile, tables: GuideTables
+) -> Iterator[str]:
+    """A table and its runs. Markdown needs the empty lines around both."""
+    runs = _Runs()
+    if name == "claims":
+        table = claims_text.markdown(judge(claims.claims, measurements), runs.number_of)
+    elif name == "summary" and tables.summary:
+        table = _summary(tables.summary, measurements, runs)
+    elif name in tables.tables:
+        table = _table(tables.tables[name], measurements, runs)
+    else:
+        known = ["claims", *(["summary"] if tables.summary else []), *tables.tables]
+        raise UsageError(
+            f"{place}: no figures {name!r}; known: {', '.join(known)}; list the rows "
+            "of a table in DOCUMENT.tables.toml, beside the document"
+        )
+    yield from ("", *table, "", *runs.lines(), "")
 
 
 class _Runs:

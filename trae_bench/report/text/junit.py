@@ -5,14 +5,15 @@ skipped, so that a CI service does not count it as a pass. If a gate could not b
 job fails, so its rows are errors.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from msgspec.structs import replace
 
 from trae_bench.model.result import Comparison, NoiseEstimate
 from trae_bench.model.run import RunFile
-from trae_bench.report.escape import for_xml
+from trae_bench.report.escape import MAX_TEXT, for_terminal
 from trae_bench.report.text.gate import not_confirmed
 from trae_bench.report.text.listing import count
 from trae_bench.report.text.markdown import compared
@@ -26,105 +27,73 @@ from trae_bench.report.text.terminal import (
 from trae_bench.verdicts.caveats import MAX_NOTE
 from trae_bench.verdicts.gate import answers_differ, not_measured, outcome
 
-_KINDS = ("failure", "error", "skipped")
-_Outcomes = Sequence[tuple[Comparison, str, str]]
-"""Rows with the name of their XML element, empty for a pass, and its message."""
-
 
 def junit(run: RunFile, *, claimed: bool = True) -> str:
     """The XML document. `claimed` is false if the run was too short for verdicts: all skipped."""
-    rows = sorted(compared(run), key=lambda row: row.scenario)
+    revisions = run.header.revisions
     # Without errors, the report of a failed job would be green.
-    failed = run.header.revisions and outcome(run, claimed=claimed).kind == "not measured"
-    lost = "error" if failed else "skipped"
-    outcomes = [(row, *_outcome(run, row, claimed, lost)) for row in rows]
-    kinds = [kind for _, kind, _ in outcomes]
-    new = run.header.revisions.new if run.header.revisions is not None else {}
-    kinds += ["skipped"] * len(new)
-    by_scenario = groupby(outcomes, key=lambda outcome: outcome[0].scenario)
-    context = _Context(run, claimed)
-    suites = (_suite(context, name, list(of_scenario)) for name, of_scenario in by_scenario)
-    return "\n".join(
-        [
-            '<?xml version="1.0" encoding="UTF-8"?>',
-            f'<testsuites name="trae-bench" {_counts(kinds)}>',
-            *suites,
-            *(_new(name, problem) for name, problem in new.items()),
-            "</testsuites>\n",
-        ]
-    )
+    failed = revisions and outcome(run, claimed=claimed).kind == "not measured"
+    rows = sorted(compared(run), key=lambda row: row.scenario)
+    family, sides = count_compared(run), side_names(run)
+    noise: dict[str, list[NoiseEstimate]] = {}
+    for floor in run.noise:
+        noise.setdefault(floor.scenario, []).append(floor)
+    root = Element("testsuites", name="trae-bench")
+    for scenario, of_scenario in groupby(rows, key=lambda row: row.scenario):
+        suite = _child(root, "testsuite", name=scenario, timestamp=run.header.created)
+        properties = _child(suite, "properties")
+        for line in noise_lines(replace(run, noise=tuple(noise.get(scenario, ()))), family):
+            name, _, text = line.partition(": ")
+            _child(properties, "property", MAX_NOTE, name=name, value=text)
+        for row in of_scenario:
+            cells = cells_of(row, run.header.metrics[row.metric], claimed)
+            kind, message = _outcome(row, cells, claimed, "error" if failed else "skipped")
+            place = f"{row.scenario}.{row.contrast}"
+            case = add_case(suite, place, row.metric, kind, message)
+            _child(case, "system-out").text = for_terminal(_figures(cells, sides))
+    for name, problem in (revisions.new if revisions is not None else {}).items():
+        suite = _child(root, "testsuite", name=name)
+        add_case(suite, name, "new", "skipped", f"new, the base cannot run it: {problem}")
+    return document(root)
 
 
-class _Context:
-    """Facts about the whole run, determined once: a run can have thousands of rows."""
-
-    def __init__(self, run: RunFile, claimed: bool) -> None:
-        self.run, self.claimed = run, claimed
-        self.sides = side_names(run)
-        self.family = count_compared(run)
-        self.noise: dict[str, list[NoiseEstimate]] = {}
-        for noise in run.noise:
-            self.noise.setdefault(noise.scenario, []).append(noise)
-
-
-def _suite(context: _Context, scenario: str, rows: _Outcomes) -> str:
-    kinds = [kind for _, kind, _ in rows]
-    stamp = for_xml(context.run.header.created)
-    return "\n".join(
-        [
-            f' <testsuite name="{for_xml(scenario)}" {_counts(kinds)} timestamp="{stamp}">',
-            *_noise(context, scenario),
-            *(line for row in rows for line in _case(context, *row)),
-            " </testsuite>",
-        ]
-    )
-
-
-def _noise(context: _Context, scenario: str) -> Iterator[str]:
-    """How noisy the machine was in this scenario."""
-    noise = tuple(context.noise.get(scenario, ()))
-    yield "  <properties>"
-    for line in noise_lines(replace(context.run, noise=noise), context.family):
-        name, _, text = line.partition(": ")
-        yield f'   <property name="{for_xml(name)}" value="{for_xml(text, MAX_NOTE)}"/>'
-    yield "  </properties>"
-
-
-def _new(scenario: str, problem: str) -> str:
-    """A scenario that the base cannot run."""
-    name, counts = for_xml(scenario), _counts(["skipped"])
-    return "\n".join(
-        [
-            f' <testsuite name="{name}" {counts}>',
-            f'  <testcase classname="{name}" name="new" time="0">',
-            f'   <skipped message="{for_xml(f"new, the base cannot run it: {problem}")}"/>',
-            "  </testcase>",
-            " </testsuite>",
-        ]
-    )
-
-
-def _counts(kinds: list[str]) -> str:
-    failed, errors, skipped = (kinds.count(kind) for kind in _KINDS)
-    return f'tests="{len(kinds)}" failures="{failed}" errors="{errors}" skipped="{skipped}"'
-
-
-def _case(context: _Context, row: Comparison, kind: str, message: str) -> Iterator[str]:
-    place = for_xml(f"{row.scenario}.{row.contrast}", 500)
-    names = f'classname="{place}" name="{for_xml(row.metric)}"'
-    yield f'  <testcase {names} time="0">'
+def add_case(
+    suite: Element, place: str, name: str, kind: str, message: str, limit: int = MAX_TEXT
+) -> Element:
+    """A test case; `kind` is the name of the element of its result, empty for a pass."""
+    case = _child(suite, "testcase", 500, classname=place, name=name, time="0")
     if kind:
-        yield f'   <{kind} message="{for_xml(message)}"/>'
-    metric = context.run.header.metrics[row.metric]
-    _, off, on, ratio, interval, saved, verdict = cells_of(row, metric, context.claimed)
-    a, b = context.sides
+        _child(case, kind, limit, message=message)
+    return case
+
+
+def document(root: Element) -> str:
+    """The text of the document, with the numbers of its results."""
+    kinds = {"tests": "testcase", "failures": "failure", "errors": "error", "skipped": "skipped"}
+    for suite in (root, *root):
+        for name, kind in kinds.items():
+            suite.set(name, str(sum(1 for _ in suite.iter(kind))))
+    indent(root, " ")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'
+
+
+def _child(parent: Element, tag: str, limit: int = MAX_TEXT, **attributes: str) -> Element:
+    # XML forbids characters that `for_terminal` escapes.
+    escaped = {name: for_terminal(text, limit) for name, text in attributes.items()}
+    return SubElement(parent, tag, escaped)
+
+
+def _figures(cells: Sequence[str], sides: tuple[str, str]) -> str:
+    _, off, on, ratio, interval, saved, verdict = cells
+    a, b = sides
     figures = {a: off, b: on, "ratio": f"{ratio} {interval}" if ratio else "", "saved": saved}
     text = ", ".join(f"{name} {figure}" for name, figure in figures.items() if figure)
-    yield f"   <system-out>{for_xml(f'{verdict}: {text}' if text else verdict)}</system-out>"
-    yield "  </testcase>"
+    return f"{verdict}: {text}" if text else verdict
 
 
-def _outcome(run: RunFile, row: Comparison, claimed: bool, unmeasured: str) -> tuple[str, str]:
+def _outcome(
+    row: Comparison, cells: Sequence[str], claimed: bool, unmeasured: str
+) -> tuple[str, str]:
     """The XML element of a row and its message; `unmeasured` is the element of lost rows."""
     reason = row.pairs.reasons[0] if row.pairs.reasons else "no pair was measured"
     verdict = row.judgement.verdict
@@ -144,6 +113,5 @@ def _outcome(run: RunFile, row: Comparison, claimed: bool, unmeasured: str) -> t
     if verdict == "inconclusive":
         return "skipped", f"inconclusive after {count(row.pairs.measured, 'pair')}"
     if failure:
-        cells = cells_of(row, run.header.metrics[row.metric], claimed)
         return "failure", f"regression: {change_in(cells)}"
     return "", ""

@@ -4,8 +4,8 @@ The verdict comes first, then the rows that stand out, then a folded table. The 
 GitHub's limit for a comment, however large the run.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.result import Comparison, Verdict
@@ -91,16 +91,19 @@ def reported_rows(run: RunFile) -> list[Comparison]:
     return [row for row in compared(run) if row.gated or run.header.revisions is None]
 
 
-def _standing_out(run: RunFile, claimed: bool) -> list[str]:
-    lines = []
+def _standing_out(run: RunFile, claimed: bool) -> Iterator[str]:
     for verdict in STANDING_OUT if claimed else ():
         rows = [row for row in reported_rows(run) if row.judgement.verdict == verdict]
-        for row in rows[:MAX_STANDING_OUT]:
-            change = change_in(_cells(run, row, claimed))
-            lines.append(f"- **{verdict}** {_place(row)}: {change}")
-        if len(rows) > MAX_STANDING_OUT:
-            lines.append(f"- and {len(rows) - MAX_STANDING_OUT} more: **{verdict}**")
-    return lines
+        changes = (f"{_place(row)}: {change_in(_cells(run, row, claimed))}" for row in rows)
+        yield from marked(verdict, changes, len(rows))
+
+
+def marked(verdict: Verdict, changes: Iterable[str], number: int) -> Iterator[str]:
+    """A line for each row that stands out; those over `MAX_STANDING_OUT` are counted."""
+    for change in islice(changes, MAX_STANDING_OUT):
+        yield f"- **{verdict}** {change}"
+    if number > MAX_STANDING_OUT:
+        yield f"- and {number - MAX_STANDING_OUT} more: **{verdict}**"
 
 
 def _lost(run: RunFile) -> Iterable[str]:
@@ -119,26 +122,43 @@ def _lost(run: RunFile) -> Iterable[str]:
 
 def _table(run: RunFile, claimed: bool, room: int) -> list[str]:
     rows = compared(run)
-    if not rows:
-        return []
     lines = (
         f"| {for_markdown(row.scenario, MAX_NAME)} | {for_markdown(row.contrast, MAX_NAME)}"
         f" | {' | '.join(_cells(run, row, claimed))} |"
         for row in rows
     )
-    kept = within(lines, room)
     names = ("scenario", "toggle", *headings(side_names(run)))
-    aligned = ["---", "---", "---", *["---:"] * (len(names) - 4), "---"]
-    rest = [f"\n{len(rows) - len(kept)} more rows are in the run file."]
+    title, kept = count(len(rows), "comparison"), within(lines, room)
+    return folded(title, names, 3, kept, len(rows), "the run file")
+
+
+def folded(
+    title: str,
+    names: Sequence[str],
+    words: int,
+    kept: Sequence[str],
+    number: int,
+    rest: str,
+    note: Sequence[str] = (),
+) -> list[str]:
+    """A folded table of the `kept` lines of a `number` of rows; `rest` has the others.
+
+    The first `words` columns and the last one are words, the others are figures.
+    """
+    if not number:
+        return []
+    aligned = ["---"] * words + ["---:"] * (len(names) - words - 1) + ["---"]
+    more = number - len(kept)
     return [
         "",
-        f"<details><summary>{count(len(rows), 'comparison')}</summary>",
+        f"<details><summary>{title}</summary>",
         "",
-        f"| {' | '.join(markdown_text(name) for name in names)} |",
+        f"| {' | '.join(map(markdown_text, names))} |",
         f"| {' | '.join(aligned)} |",
         *kept,
-        *(rest if len(kept) < len(rows) else []),
+        *([f"\n{more} more rows are in {rest}."] if more else []),
         "",
+        *note,
         "</details>",
     ]
 

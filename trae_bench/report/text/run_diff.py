@@ -13,9 +13,10 @@ from trae_bench.report.text.listing import bullets, count, names
 from trae_bench.report.text.markdown import (
     MAX_COMMENT,
     MAX_NAME,
-    MAX_STANDING_OUT,
     STANDING_OUT,
+    folded,
     length,
+    marked,
     summary,
     within,
 )
@@ -245,39 +246,21 @@ def _list(named: Sequence[str]) -> str:
 def _standing_out(found: RunDiff) -> Iterator[str]:
     for verdict in STANDING_OUT:
         rows = [change for change in found.gated if change.verdict == verdict]
-        for change in rows[:MAX_STANDING_OUT]:
-            figures = change_in([markdown_text(text) for text in _cells(change)])
-            named = (change.scenario, change.subject, change.metric)
-            place = " / ".join(for_markdown(name, MAX_NAME) for name in named)
-            yield f"- **{verdict}** {place} ({change.kind}): {figures}"
-        if len(rows) > MAX_STANDING_OUT:
-            yield f"- and {len(rows) - MAX_STANDING_OUT} more: **{verdict}**"
+        yield from marked(verdict, map(_change, rows), len(rows))
+
+
+def _change(change: Change) -> str:
+    named = (change.scenario, change.subject, change.metric)
+    place = " / ".join(for_markdown(name, MAX_NAME) for name in named)
+    return f"{place} ({change.kind}): {change_in([*map(markdown_text, _cells(change))])}"
 
 
 def _table(found: RunDiff, room: int) -> list[str]:
     rows = _shown(found)
-    if not rows:
-        return []
-    columns = ("kind", "gated", "scenario", "of", *HEADINGS)
+    names = ("kind", "gated", "scenario", "of", *HEADINGS)
     kept = within(map(_line, rows), room)
-    more = (
-        [f"\n{len(rows) - len(kept)} more rows are in the JSON output."]
-        if len(kept) < len(rows)
-        else []
-    )
-    return [
-        "",
-        f"<details><summary>{count(len(rows), 'row')}</summary>",
-        "",
-        f"| {' | '.join(map(markdown_text, columns))} |",
-        f"| {' | '.join(['---'] * 5 + ['---:'] * (len(HEADINGS) - 2) + ['---'])} |",
-        *kept,
-        *more,
-        "",
-        READING,
-        "",
-        "</details>",
-    ]
+    title = count(len(rows), "row")
+    return folded(title, names, 5, kept, len(rows), "the JSON output", [READING, ""])
 
 
 def _line(change: Change) -> str:

@@ -1,6 +1,9 @@
 """Reports of a run without a result: the reason, as a comment and as JUnit XML."""
 
-from trae_bench.report.escape import cut, for_markdown, for_xml
+from xml.etree.ElementTree import Element, SubElement
+
+from trae_bench.report.escape import cut, for_markdown
+from trae_bench.report.text.junit import add_case, document
 from trae_bench.report.text.markdown import MARKER
 
 MAX_REASON = 2000
@@ -8,26 +11,15 @@ MAX_REASON = 2000
 
 
 def comment(why: str) -> str:
-    """The reason as a Markdown comment."""
-    return f"{MARKER}\n### trae-bench: could not be measured\n\n{_code(why)}\n"
+    """The reason as a Markdown comment, each of its lines as a paragraph."""
+    lines = cut(why, MAX_REASON).splitlines()
+    reason = "\n\n".join(for_markdown(line, MAX_REASON) for line in lines)
+    return f"{MARKER}\n### trae-bench: could not be measured\n\n{reason}\n"
 
 
 def junit(why: str) -> str:
     """The reason as JUnit XML: one test case with an error."""
-    counts = 'tests="1" failures="0" errors="1" skipped="0"'
-    return f"""\
-<?xml version="1.0" encoding="UTF-8"?>
-<testsuites name="trae-bench" {counts}>
- <testsuite name="trae-bench" {counts}>
-  <testcase classname="trae-bench" name="run" time="0">
-   <error message="{for_xml(why, MAX_REASON)}"/>
-  </testcase>
- </testsuite>
-</testsuites>
-"""
-
-
-def _code(why: str) -> str:
-    """Each line of the reason as a paragraph."""
-    lines = cut(why, MAX_REASON).splitlines()
-    return "\n\n".join(for_markdown(line, MAX_REASON) for line in lines)
+    root = Element("testsuites", name="trae-bench")
+    suite = SubElement(root, "testsuite", name="trae-bench")
+    add_case(suite, "trae-bench", "run", "error", why, MAX_REASON)
+    return document(root)
