@@ -15,15 +15,16 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import BadRunFile, CannotMeasure
 from trae_bench.metrics import METRICS
-from trae_bench.model.experiment import Cell, Metric, Side
+from trae_bench.model.experiment import Better, Cell, Metric, Side
 from trae_bench.model.result import Comparison
 from trae_bench.model.run import Facts, RunFile
 from trae_bench.model.sample import Sample
@@ -33,32 +34,24 @@ from trae_bench.stats.pairs import (
     BASE_HEAD,
     FIRST_OTHER,
     OFF_ON,
+    RowKey,
     group_samples,
     key_of,
+    key_of_row,
     key_of_sample,
     pair_outcome,
 )
 
 Sides = tuple[Side, ...]
+Key = TypeVar("Key")
+Item = TypeVar("Item")
 
 BOTH: Sides = ("A", "B")
 SIDES: Mapping[str, Side] = dict(zip(OFF_ON + BASE_HEAD + FIRST_OTHER, BOTH * 3, strict=True))
 MAX_MEASURE = 64
 """Maximum characters of a measure's name in Bencher."""
-CSV_COLUMNS = (
-    "scenario",
-    "contrast",
-    "mode",
-    "pair",
-    "side",
-    "slot",
-    "arm",
-    "status",
-    "counted",
-    "metric",
-    "unit",
-    "value",
-)
+_SAMPLE_COLUMNS = ("scenario", "contrast", "mode", "pair", "side", "slot", "arm", "status")
+CSV_COLUMNS = (*_SAMPLE_COLUMNS, "counted", "metric", "unit", "value")
 
 
 class Series(Struct, frozen=True):
@@ -121,9 +114,9 @@ def _name(series: Series, sides: Sides) -> str:
     return "/".join([*parts, series.word] if len(sides) > 1 else parts)
 
 
-def _named(items: Iterable[tuple[str, Any]], format: str) -> dict[str, Any]:
+def _named(items: Iterable[tuple[Key, Item]], format: str) -> dict[Key, Item]:
     """Raises `BadRunFile` if two items have the same name, `CannotMeasure` if there is none."""
-    named: dict[str, Any] = {}
+    named: dict[Key, Item] = {}
     for name, item in items:
         if name in named:
             raise BadRunFile(f"two rows of this run have the same name {name!r} in {format}")
@@ -201,48 +194,42 @@ def _bmf(run: RunFile, sides: Sides) -> Iterator[str]:
 
     Times are in nanoseconds. Only the ratio is comparable between machines.
     """
-    rows = {(row.scenario, row.contrast, row.metric): row for row in run.comparisons}
     found: dict[str, dict[str, Any]] = {}
+    for (bench, measure), values in _named(_bmf_values(run, sides), "Bencher").items():
+        named = zip(("value", "lower_value", "upper_value"), values, strict=False)
+        found.setdefault(bench, {})[measure] = dict(named)
+    return _json(found)
+
+
+def _bmf_values(run: RunFile, sides: Sides) -> Iterator[tuple[tuple[str, str], list[float]]]:
+    """Benchmark and measure, and their value with its bounds if there are any."""
+    rows = {key_of_row(row): row for row in run.comparisons}
     for series in _series(run, sides):
         place = "/".join(series.place)
         measure = for_name(series.metric.name, MAX_MEASURE)
-        bench = f"{place}/{series.word}" if len(sides) > 1 else place
         low, middle, high = _quartiles(series.values)
         scale = 1e9 if series.metric.unit == "s" else 1.0
-        _put(found, bench, measure, middle * scale, low * scale, high * scale)
-        row = rows.get((series.cell.scenario, series.cell.contrast.name, series.metric.name))
-        if row is not None and series.side == sides[-1]:
-            _put_ratio(found, f"{place}/ratio", measure, row)
-    return _json(_named(found.items(), "Bencher"))
+        bench = f"{place}/{series.word}" if len(sides) > 1 else place
+        yield (bench, measure), [middle * scale, low * scale, high * scale]
+        row = rows.get(RowKey(series.cell.scenario, series.cell.contrast.name, series.metric.name))
+        ratios = _ratio_and_bounds(row) if row is not None and series.side == sides[-1] else []
+        if ratios:
+            yield (f"{place}/ratio", measure), ratios
 
 
-def _put(found: dict[str, dict[str, Any]], bench: str, measure: str, *values: float) -> None:
-    measures = found.setdefault(bench, {})
-    if measure in measures:
-        raise BadRunFile(
-            f"two rows of this run have the same name {bench!r}, {measure!r} in Bencher"
-        )
-    measures[measure] = dict(zip(("value", "lower_value", "upper_value"), values, strict=False))
-
-
-def _put_ratio(found: dict[str, dict[str, Any]], bench: str, measure: str, row: Comparison) -> None:
+def _ratio_and_bounds(row: Comparison) -> list[float]:
     if row.estimate is None or row.estimate.log_ratio is None:
-        return
-    logs = [row.estimate.log_ratio]
-    if (interval := row.estimate.interval) is not None:
-        logs += [interval.low, interval.high]
-    _put(found, bench, measure, *(math.exp(min(log, MAX_LOG_RATIO)) for log in logs))
+        return []
+    interval = row.estimate.interval
+    bounds = [interval.low, interval.high] if interval is not None else []
+    return [math.exp(min(log, MAX_LOG_RATIO)) for log in (row.estimate.log_ratio, *bounds)]
 
 
-def _github_action(better: str) -> "Format":
+def _github_action(better: Better, run: RunFile, sides: Sides) -> Iterator[str]:
     """`customSmallerIsBetter` or `customBiggerIsBetter`: a file has one direction."""
-
-    def form(run: RunFile, sides: Sides) -> Iterator[str]:
-        tool = f"github-action-benchmark ({better} is better)"
-        series = (s for s in _series(run, sides) if s.metric.better == better)
-        return _json(_entries(series, sides, tool, _github_entry))
-
-    return form
+    tool = f"github-action-benchmark ({better} is better)"
+    series = (series for series in _series(run, sides) if series.metric.better == better)
+    return _json(_entries(series, sides, tool, _github_entry))
 
 
 def _github_entry(series: Series, name: str) -> dict[str, Any]:
@@ -387,17 +374,8 @@ def _csv(run: RunFile, sides: Sides) -> Iterator[str]:
             continue
         pair = grouped[key_of_sample(sample)][sample.pair]
         counted = sample.pair > 0 and pair_outcome(*pair)[0] == "measured"
-        front = (
-            for_name(sample.scenario),
-            for_name(sample.contrast),
-            sample.mode,
-            sample.pair,
-            sample.side,
-            sample.slot,
-            for_name(sample.arm),
-            sample.status,
-            "yes" if counted else "no",
-        )
+        front = [for_name(str(getattr(sample, column))) for column in _SAMPLE_COLUMNS]
+        front.append("yes" if counted else "no")
         figures = sample.metrics.items()
         rows = [(*front, for_name(name), units.get(name, ""), value) for name, value in figures]
         yield _lines(rows or [(*front, "", "", "")])
@@ -414,8 +392,8 @@ Format = Callable[[RunFile, Sides], Iterator[str]]
 FORMATS: Mapping[str, Format] = {
     "pyperf": _pyperf,
     "bmf": _bmf,
-    "github-action": _github_action("lower"),
-    "github-action-bigger": _github_action("higher"),
+    "github-action": partial(_github_action, "lower"),
+    "github-action-bigger": partial(_github_action, "higher"),
     "pytest-benchmark": _pytest_benchmark,
     "hyperfine": _hyperfine,
     "csv": _csv,

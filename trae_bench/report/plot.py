@@ -221,47 +221,37 @@ def _within(log_ratio: float) -> float:
 # -- effects ----------------------------------------------------------------------------
 
 
-class _Line(Struct, frozen=True):
-    """One row of a plot."""
-
-    heading: str
-    name: str
-    row: Comparison
-    min_effect: float
-    """Smallest effect (a fraction) that counts."""
+_Line = tuple[str, RunFile, Comparison]
+"""One row of a plot: the name of its run if there are several, the run, and the row."""
 
 
 def _effects(runs: Mapping[str, RunFile], shown: RowFilter, claimed: bool) -> "Figure":
     lines = [
-        _Line(
-            _heading(row, name if len(runs) > 1 else ""),
-            _label(row, run),
-            row,
-            min_effect(row, run.header.metrics[row.metric]),
-        )
+        (name if len(runs) > 1 else "", run, row)
         for name, run in runs.items()
         for row in run.comparisons
         if row.contrast != NOISE_FLOOR and shown.has(row)
     ]
     _check_row_count(len(lines))
-    blocks = [list(block) for _, block in groupby(lines, key=lambda line: line.heading)]
+    blocks = [(heading, list(block)) for heading, block in groupby(lines, key=_heading)]
     places = len(lines) + 1.2 * len(blocks)
     figure, axes = _figure(8.6, 1.1 + 0.235 * places)
-    axes.set_xlim(*_axis_limits([end for line in lines for end in _ends(line.row)]))
+    axes.set_xlim(*_axis_limits([end for *_, row in lines for end in _ends(row)]))
     axes.set_ylim(places + 0.1, -0.2)
     place, marks = 0.0, []
-    for block in blocks:
-        _write(axes, block[0].heading, (0, place + 0.5), 4, weight="bold")
+    for heading, block in blocks:
+        _write(axes, heading, (0, place + 0.5), 4, weight="bold")
         place += 1.2
-        for line in block:
-            _draw_effect(axes, line, place + 0.4, claimed)
-            marks.append((place + 0.4, line.name))
+        for _, run, row in block:
+            _draw_effect(axes, run, row, place + 0.4, claimed)
+            marks.append((place + 0.4, _label(row, run)))
             place += 1
-    _finish_effects(figure, axes, marks, [line.row for line in lines], runs, claimed)
+    _finish_effects(figure, axes, marks, [row for *_, row in lines], runs, claimed)
     return figure
 
 
-def _heading(row: Comparison, of_run: str) -> str:
+def _heading(line: _Line) -> str:
+    of_run, _, row = line
     name = f"{_plain(row.scenario)} / {_plain(row.contrast)}"
     return f"{name}  ({_plain(of_run)})" if of_run else name
 
@@ -280,8 +270,8 @@ def _label(row: Comparison, run: RunFile) -> str:
     return _plain(row.metric) + (" (higher is better)" if better == "higher" else "")
 
 
-def _draw_effect(axes: "Axes", line: _Line, place: float, claimed: bool) -> None:
-    row, reach = line.row, _log1p(line.min_effect)
+def _draw_effect(axes: "Axes", run: RunFile, row: Comparison, place: float, claimed: bool) -> None:
+    reach = _log1p(min_effect(row, run.header.metrics[row.metric]))
     if reach:
         axes.fill_betweenx([place - 0.36, place + 0.36], -reach, reach, color=BAND, linewidth=0)
     estimate = row.estimate
@@ -292,7 +282,7 @@ def _draw_effect(axes: "Axes", line: _Line, place: float, claimed: bool) -> None
     if estimate.interval is not None:
         ends = [_within(estimate.interval.low), _within(estimate.interval.high)]
         axes.plot(ends, [place, place], color=style.colour, linewidth=1.6, zorder=3)
-    _mark(axes, _within(estimate.log_ratio), place, style)
+    axes.plot(_within(estimate.log_ratio), place, **_marker(style), zorder=4)
     text = f"{as_ratio(estimate.log_ratio)} {as_interval(estimate.interval)}".rstrip()
     _write(axes, text, (1, place), 8, color=INK if row.gated else FAINT)
 
@@ -301,10 +291,6 @@ def _write(axes: "Axes", text: str, at: tuple[float, float], indent: int, **styl
     """Write a text at a fraction of the width and at a place, `indent` points to the right."""
     style |= {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     axes.annotate(text, at, xytext=(indent, 0), va="center", **style)
-
-
-def _mark(axes: "Axes", x: float, y: float, style: _MarkerStyle) -> None:
-    axes.plot([x], [y], **_marker(style), zorder=4)
 
 
 def _marker(style: _MarkerStyle, size: float = 6) -> dict[str, Any]:
@@ -411,7 +397,7 @@ def _draw_looks(axes: "Axes", seen: Sequence[Look]) -> None:
         style = _VERDICTS[look.judgement.verdict]
         axes.plot([at, at], [fit.mean - fit.half_width, fit.mean + fit.half_width],
                   color=style.colour, linewidth=2.4, zorder=3)  # fmt: skip
-        _mark(axes, at, fit.mean, style)
+        axes.plot(at, fit.mean, **_marker(style), zorder=4)
     for at, reach in needed:
         axes.plot([at, at], [-reach, reach], linestyle="none", marker="_", markersize=14,
                   markeredgewidth=1.6, color=INK, zorder=2)  # fmt: skip
