@@ -4,24 +4,25 @@ The text must be valid TOML. For other texts the lines are wrong, but the scan s
 """
 
 import re
-from bisect import bisect_right
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 TomlPath = tuple[str | int, ...]
 """Keys and array indices from the root: `("turns", 3, "calls", 0, "tool")`."""
 
-_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_STRING = re.compile(
-    r'"""(?:[^"\\]|\\.|"(?!""))*"{3,5}'
+_TOKEN = re.compile(
+    r"(?P<blank>[ \t\r]+|#[^\n]*)"
+    r'|"""(?:[^"\\]|\\.|"(?!""))*"{3,5}'
     r"|'''(?:[^']|'(?!''))*'{3,5}"
     r'|"(?:[^"\\\n]|\\.)*"'
-    r"|'[^'\n]*'",
+    r"|'[^'\n]*'"
+    r"|[A-Za-z0-9_-]+"
+    r"|.",
     re.DOTALL,
 )
-_SCALAR = re.compile(r"[^,\]}#\r\n]*")
-
+_END = ""
+"""The token after the last one. A text has no empty token."""
 
 Places = Mapping[TomlPath, int]
 """Line number of each value, counted from 1."""
@@ -45,121 +46,98 @@ def line_in(known: Places, path: TomlPath) -> int:
     return known.get(path, 1)
 
 
+def _tokens(text: str) -> Iterator[tuple[str, int]]:
+    """Each token and its line."""
+    line = 1
+    for match in _TOKEN.finditer(text):
+        if match.lastgroup != "blank":
+            yield match[0], line
+        line += match[0].count("\n")
+    yield _END, line
+
+
 class _Scanner:
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-        self._newlines = [match.start() for match in re.finditer("\n", text)]
+        self._tokens = _tokens(text)
+        self._token, self._line = next(self._tokens)
         self.places: dict[TomlPath, int] = {}
-        self._lengths: dict[TomlPath, int] = {}
+        self._lengths: Counter[TomlPath] = Counter()
         """Number of tables seen in each array of tables."""
 
     def run(self) -> None:
         table: TomlPath = ()
-        self._blank()
-        while self._at < len(self._text):
-            before = self._at
-            if self._peek("["):
-                table = self._header()
+        while self._token != _END:
+            line = self._line
+            if self._skip("\n"):
+                continue
+            if self._skip("["):
+                table = self._header(line, in_array=self._skip("["))
             else:
                 self._pair(table)
-            self._blank()
-            if self._at == before:
-                self._at += 1
+            self._skip_until("\n")
 
-    def _peek(self, token: str) -> bool:
-        return self._text.startswith(token, self._at)
+    def _skip(self, *tokens: str) -> bool:
+        """Skip the next token if it is one of these."""
+        found = self._token in tokens
+        if found:
+            self._token, self._line = next(self._tokens, (_END, self._line))
+        return found
 
-    def _blank(self) -> None:
-        match = _BLANK.match(self._text, self._at)
-        self._at = match.end() if match else self._at
+    def _skip_until(self, *tokens: str) -> None:
+        while self._token not in (*tokens, _END):
+            self._skip(self._token)
 
-    def _mark(self, path: TomlPath) -> None:
+    def _more(self, end: str) -> bool:
+        """Whether an array or inline table has another item; if not, skip its end."""
+        while self._skip("\n"):
+            pass
+        return self._token != _END and not self._skip(end)
+
+    def _mark(self, path: TomlPath, line: int) -> None:
         """Set the line of a value, and of each enclosing table that has none yet."""
-        line = bisect_right(self._newlines, self._at - 1) + 1
         for length in range(1, len(path) + 1):
             self.places.setdefault(path[:length], line)
 
-    def _header(self) -> TomlPath:
+    def _header(self, line: int, *, in_array: bool) -> TomlPath:
         """Scan `[a.b]` or `[[a.b]]`. The path of `[[a.b]]` is that of its newest table."""
-        start, in_array = self._at, self._peek("[[")
-        self._at += 2 if in_array else 1
         path: TomlPath = ()
         keys = self._keys()
         for number, key in enumerate(keys, 1):
             path = (*path, key)
             if in_array and number == len(keys):
-                self._lengths[path] = self._lengths.get(path, 0) + 1
+                self._lengths[path] += 1
             if path in self._lengths:
                 path = (*path, self._lengths[path] - 1)
-        end, self._at = self._at, start
-        self._mark(path)
-        self._at = end + (2 if in_array else 1)
+        self._mark(path, line)
         return path
 
     def _keys(self) -> TomlPath:
         """Scan a dotted key, up to its `=` or `]`."""
         keys: list[str] = []
-        while True:
-            self._blank()
-            match = _STRING.match(self._text, self._at) or _BARE_KEY.match(self._text, self._at)
-            if match is None:
-                return tuple(keys)
-            keys.append(match.group().strip("\"'"))
-            self._at = match.end()
-            self._blank()
-            if not self._peek("."):
-                return tuple(keys)
-            self._at += 1
+        while self._token not in ("=", "]", "\n", _END):
+            keys += [] if self._token == "." else [self._token.strip("\"'")]
+            self._skip(self._token)
+        return tuple(keys)
 
     def _pair(self, table: TomlPath) -> None:
-        start, path = self._at, (*table, *self._keys())
-        end, self._at = self._at, start
-        self._mark(path)
-        self._at = end
-        if self._peek("="):
-            self._at += 1
+        line = self._line
+        path = (*table, *self._keys())
+        self._mark(path, line)
+        if self._skip("="):
             self._value(path)
 
     def _value(self, path: TomlPath) -> None:
-        self._blank()
-        self._mark(path)
-        if self._peek("["):
-            self._list(path)
-        elif self._peek("{"):
-            self._inline_table(path)
+        self._mark(path, self._line)
+        if self._skip("["):
+            index = 0
+            while self._more("]"):
+                self._value((*path, index))
+                self._skip_until(",", "]")
+                index += self._skip(",")
+        elif self._skip("{"):
+            while self._more("}"):
+                self._pair(path)
+                self._skip_until(",", "}")
+                self._skip(",")
         else:
-            match = _STRING.match(self._text, self._at) or _SCALAR.match(self._text, self._at)
-            self._at = match.end() if match else self._at
-
-    def _list(self, path: TomlPath) -> None:
-        self._at += 1
-        index = 0
-        while True:
-            self._blank()
-            before = self._at
-            if self._at >= len(self._text) or self._peek("]"):
-                self._at += 1
-                return
-            self._value((*path, index))
-            self._blank()
-            if self._peek(","):
-                self._at += 1
-                index += 1
-            elif self._at == before:
-                return
-
-    def _inline_table(self, path: TomlPath) -> None:
-        self._at += 1
-        while True:
-            self._blank()
-            before = self._at
-            if self._at >= len(self._text) or self._peek("}"):
-                self._at += 1
-                return
-            self._pair(path)
-            self._blank()
-            if self._peek(","):
-                self._at += 1
-            elif self._at == before:
-                return
+            self._skip_until(",", "]", "}", "\n")
