@@ -194,9 +194,10 @@ def read_journal(path: Path, *, max_bytes: int = MAX_BYTES) -> Contents:
     if header is None:
         raise BadRunFile(f"{path}:1: not a journal of trae-bench: the first line has no header")
     check_header(path, header)
-    _check_planned(path, header, lines)
-    _check_unique(path, lines)
-    whole = _whole(lines)
+    _check_samples(path, header, lines)
+    # The last line may be the first side of a pair without its second side.
+    last_two = [line.sample for line in lines[-2:] if line.sample and lines[-1].sample]
+    whole = len(lines) - (len(last_two) - len(whole_pairs(last_two)))
     return Contents(
         header=header,
         samples=tuple(line.sample for line in lines[:whole] if line.sample),
@@ -242,32 +243,18 @@ def _journal_line(path: Path, number: int, text: bytes) -> Line:
     return line
 
 
-def _check_planned(path: Path, header: Header, lines: Sequence[Line]) -> None:
+def _check_samples(path: Path, header: Header, lines: Sequence[Line]) -> None:
+    """Each sample is in the plan, and only once."""
     planned = {key_of(cell) for cell in header.cells}
-    for number, line in enumerate(lines, start=1):
-        if line.sample is not None and key_of_sample(line.sample) not in planned:
-            raise BadRunFile(f"{path}:{number}: this sample is not in the plan")
-
-
-def _check_unique(path: Path, lines: Sequence[Line]) -> None:
     seen: dict[tuple[object, ...], int] = {}
     for number, line in enumerate(lines, start=1):
         if (sample := line.sample) is None:
             continue
-        key = (*_pair_of(sample), sample.side)
-        if key in seen:
-            raise BadRunFile(f"{path}:{number}: the same sample as in line {seen[key]}")
-        seen[key] = number
-
-
-def _whole(lines: Sequence[Line]) -> int:
-    """The number of lines without the first side of an unfinished pair at the end."""
-    last = lines[-1].sample
-    if last is None:
-        return len(lines)
-    earlier = lines[-2].sample
-    is_pair = earlier is not None and _pair_of(earlier) == _pair_of(last)
-    return len(lines) if is_pair else len(lines) - 1
+        if key_of_sample(sample) not in planned:
+            raise BadRunFile(f"{path}:{number}: this sample is not in the plan")
+        first = seen.setdefault((*_pair_of(sample), sample.side), number)
+        if first != number:
+            raise BadRunFile(f"{path}:{number}: the same sample as in line {first}")
 
 
 def whole_pairs(samples: Sequence[Sample]) -> tuple[Sample, ...]:

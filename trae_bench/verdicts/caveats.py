@@ -24,13 +24,8 @@ MAX_SCENARIOS = 5
 
 def caveats_of(run: RunFile) -> list[str]:
     """One sentence per caveat; most runs have none."""
-    return [
-        *_broken_seal(run),
-        *_unpinned(run),
-        *_closed_early(run),
-        *_provider_share(run),
-        *_no_environments(run),
-    ]
+    checks = (_broken_seal, _unpinned, _closed_early, _provider_share, _no_environments)
+    return [note for check in checks for note in check(run)]
 
 
 def _broken_seal(run: RunFile) -> Iterator[str]:

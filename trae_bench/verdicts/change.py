@@ -55,7 +55,7 @@ ROUNDING_ERROR = 1e-9
 OTHER_KIND = "another kind of machine"
 
 
-class Change(Struct, frozen=True, kw_only=True):
+class Change(Struct, frozen=True):
     """One row: a metric in the base and in the head."""
 
     kind: Kind
@@ -118,16 +118,9 @@ def toggle_ratio_change(
     key: RowKey, metric: Metric, drift: float, base: RunData, head: RunData
 ) -> Change:
     """Change of the ratio of on to off. `drift` widens the threshold, see `drift_of_ratio`."""
-    change = Change(
-        kind="toggle ratio",
-        scenario=key.scenario,
-        subject=key.contrast,
-        metric=key.metric,
-        mode=metric.mode,
-        better=metric.better,
-    )
-    rows = base.rows.get(key), head.rows.get(key)
-    if rows[0] is None or rows[1] is None:
+    change = _unjudged("toggle ratio", key, metric)
+    rows = [row for run in (base, head) if (row := run.rows.get(key)) is not None]
+    if len(rows) < 2:
         return replace(change, note="planned in one of the runs only")
     reliability = {reliability_of(run.noise_of(key), metric, run.family) for run in (base, head)}
     noisy = "too noisy" in reliability
@@ -139,12 +132,11 @@ def toggle_ratio_change(
     )
     if "sides differ" in reliability:
         return replace(change, note="the A/A sides differ in one of the runs")
-    both = rows[0], rows[1]
-    fits = _fits(both)
+    fits = _fits(rows)
     if fits is None:
         return replace(change, note="no pair, or values of zero, in one of the runs")
     larger_effect = max(fits, key=lambda fit: abs(fit.mean)).mean
-    limits = [threshold_and_margin(row, len(row.a)) for row in both]
+    limits = [threshold_and_margin(row, len(row.a)) for row in rows]
     # The drift can only widen both limits; the settings raise the threshold only.
     threshold, margin = (
         max(of) + drift_of_ratio(larger_effect, drift) for of in zip(*limits, strict=True)
@@ -161,14 +153,9 @@ def arm_change(
     kind = _kind_of(metric)
     portable = same_kind or (kind == "counter" and metric.name in PORTABLE_COUNTERS)
     values = base.values.get(key, ()), head.values.get(key, ())
-    change = Change(
-        kind=kind,
-        scenario=key.scenario,
-        subject=key.contrast,
-        metric=key.metric,
-        mode=metric.mode,
+    change = replace(
+        _unjudged(kind, key, metric),
         unit=metric.unit,
-        better=metric.better,
         values=(len(values[0]), len(values[1])),
         gated=portable and kind != "absolute",
         note="" if portable else OTHER_KIND,
@@ -194,6 +181,12 @@ def arm_change(
     drift = _drift(key, metric, (base, head)) if kind == "absolute" else 0.0
     margin = margin_at(own, rule_of(metric))
     return _with_interval(change, fits, max(own, requested), margin, drift)
+
+
+def _unjudged(kind: Kind, key: RowKey, metric: Metric) -> Change:
+    """A row without figures and without a verdict."""
+    scenario, subject, name = key
+    return Change(kind, scenario, subject, name, metric.mode, better=metric.better)
 
 
 def _kind_of(metric: Metric) -> Kind:

@@ -5,7 +5,7 @@ agent down is a finding, not a failure.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -57,23 +57,19 @@ def outcome(run: RunFile, *, claimed: bool = True) -> GateResult:
         return GateResult("interrupted", gates=gates)
     rows = [row for row in run.comparisons if row.contrast != NOISE_FLOOR]
     if gates:
-        failure = (
-            _different_answers(rows)
-            or (_regressions(rows) if claimed else None)
-            or _lost(run, rows)
-        )
-        if failure is not None:
-            return failure
+        different = tuple(row for row in rows if answers_differ(row) is not None)
+        if different:
+            return GateResult("answers differ", different)
+        worse = tuple(row for row in rows if row.gated and row.judgement.verdict == "regression")
+        if worse and claimed:
+            return GateResult("regression", worse)
+        if (lost := _lost(run, rows)) is not None:
+            return lost
     undecided = _undecided(rows, claimed)
     if undecided is not None and not _all_new(run):
         return GateResult(undecided.kind, undecided.rows, undecided.reasons, gates)
     better = tuple(row for row in rows if row.gated and row.judgement.verdict == "improvement")
     return GateResult("pass", better, gates=gates)
-
-
-def _different_answers(rows: Iterable[Comparison]) -> GateResult | None:
-    different = tuple(row for row in rows if answers_differ(row) is not None)
-    return GateResult("answers differ", different) if different else None
 
 
 def answers_differ(row: Comparison) -> Pairs | None:
@@ -95,11 +91,6 @@ def _too_many(lost: int, pairs: Pairs) -> bool:
     return lost > 0 and (not pairs.measured or lost > limit)
 
 
-def _regressions(rows: Iterable[Comparison]) -> GateResult | None:
-    worse = tuple(row for row in rows if row.gated and row.judgement.verdict == "regression")
-    return GateResult("regression", worse) if worse else None
-
-
 def _lost(run: RunFile, rows: Sequence[Comparison]) -> GateResult | None:
     """Too many pairs of a comparison were lost, or the A/A sides of a metric differ."""
     lost = tuple(row for row in rows if not_measured(row) is not None)
@@ -115,24 +106,17 @@ def _undecided(rows: Sequence[Comparison], claimed: bool) -> GateResult | None:
     gated = [row for row in rows if row.gated]
     if not gated:
         return GateResult("inconclusive", reasons=("every metric is too noisy here to be gated",))
-    # A row without a measured pair, for lack of time, is undecided.
-    undecided = tuple(
-        row
-        for row in rows
-        if (
-            row.gated
-            and (
-                row.judgement.verdict in ("inconclusive", "not measured") or not row.pairs.measured
-            )
-        )
-        or (not row.gated and _looks_worse(row))
-    )
+    undecided = tuple(row for row in rows if _is_undecided(row))
     return GateResult("inconclusive", undecided) if undecided else None
 
 
-def _looks_worse(row: Comparison) -> bool:
-    """Whether a row that the noise keeps out of the gate shows a large slowdown all the same."""
-    return row.judgement.verdict == "regression"
+def _is_undecided(row: Comparison) -> bool:
+    verdict = row.judgement.verdict
+    if not row.gated:
+        # The noise keeps it out of the gate, but it shows a large slowdown all the same.
+        return verdict == "regression"
+    # A row without a measured pair had no time left.
+    return verdict in ("inconclusive", "not measured") or not row.pairs.measured
 
 
 def _all_new(run: RunFile) -> bool:

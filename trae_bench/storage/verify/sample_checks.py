@@ -240,3 +240,9 @@ def check_copies(run: RunFile) -> Inconsistencies:
         if (earlier := first.setdefault(wall, number)) != number:
             problem = f"has the same wall time as samples[{earlier}], {wall:.17g} s"
             yield wrong(f"samples[{number}].metrics", problem)
+
+
+SAMPLE_CHECKS = (
+    *(check_places, check_order, check_clock),
+    *(check_answers, check_figures, check_copies),
+)
