@@ -24,8 +24,4 @@ def progress(stream: TextIO, *, quiet: bool) -> Iterator[tuple[Callable[[str], N
     """
     kind = _LostPairsOnly if quiet else ProgressLine
     with kind(stream, time.monotonic) as line:
-        yield (_ignore if quiet else line.say), line
-
-
-def _ignore(message: str) -> None:
-    pass
+        yield (lambda _: None) if quiet else line.say, line

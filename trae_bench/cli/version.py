@@ -8,14 +8,13 @@ from trae_bench._util.code_version import code_state, versions
 def version_text() -> str:
     """The versions that a bug report needs: trae-bench, Python, platform and packages."""
     packages = dict(versions())
-    python = f"Python {platform.python_version()} ({platform.python_implementation()})"
     return "\n".join(
-        (
+        [
             f"trae-bench {packages.pop('trae-bench')}{_commit()}",
-            python,
+            f"Python {platform.python_version()} ({platform.python_implementation()})",
             platform.platform(),
             ", ".join(f"{name} {number}" for name, number in packages.items()),
-        )
+        ]
     )
 
 

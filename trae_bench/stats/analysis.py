@@ -96,15 +96,15 @@ def _with_clear_effects(
     """Gate the rows of noisy metrics whose effect is clearly larger than the noise."""
     aa = {key_of_row(row): row.estimate for row in rows if row.contrast == NOISE_FLOOR}
     family = family_size(map(key_of_row, rows))
-    found = []
-    for row in rows:
+
+    def with_gate(row: Comparison) -> Comparison:
         noise = aa_key(key_of_row(row))
-        if reliability.get(noise) == "too noisy" and row.contrast != NOISE_FLOOR:
-            estimates = row.estimate, aa.get(noise)
-            clear = clears_noise(row.judgement, *estimates, metrics[row.metric], family)
-            row = replace(row, gated=clear)
-        found.append(row)
-    return found
+        if reliability.get(noise) != "too noisy" or row.contrast == NOISE_FLOOR:
+            return row
+        judged = row.judgement, row.estimate, aa.get(noise)
+        return replace(row, gated=clears_noise(*judged, metrics[row.metric], family))
+
+    return list(map(with_gate, rows))
 
 
 def rows_of(

@@ -16,7 +16,6 @@ from trae_bench.report.text.terminal import percent, signed
 from trae_bench.stats.analysis import Attributions, attributions
 from trae_bench.stats.attribution import (
     Attribution,
-    Conditional,
     Effect,
     EffectSum,
     Interaction,
@@ -65,7 +64,8 @@ def text(attributions: Attributions, metrics: Mapping[str, Metric], *, width: in
         "\n".join(_block(found, metrics[found.metric].better, attributions.limit, width))
         for found in attributions.found
     ]
-    return "\n\n".join([*blocks, "\n".join(_reading(attributions, width))])
+    reading = (fill(for_terminal(note, MAX_NOTE), width, "", "") for note in notes(attributions))
+    return "\n\n".join([*blocks, "\n".join(reading)])
 
 
 class StarRule(NamedTuple):
@@ -160,19 +160,17 @@ def figure(effect: Effect | None, rule: StarRule) -> str:
         return f"{ratio} (one pair)"
     half = (effect.interval.high - effect.interval.low) / 2
     star = "*" if rule.applies(effect) else ""
-    half_width = math.expm1(min(half, MAX_LOG_RATIO))
-    # A wider interval shows nothing, so its digits would only widen the table.
-    shown = _tenths(100 * half_width) if half_width < MAX_HALF_WIDTH else ">99"
+    percents = 100 * math.expm1(min(half, MAX_LOG_RATIO))
+    shown = f"{percents:.1f}" if percents < 9.95 else f"{percents:.0f}"
+    if percents >= 100 * MAX_HALF_WIDTH:
+        # Such an interval shows nothing, so its digits would only widen the table.
+        shown = ">99"
     return f"{ratio} ±{shown} %{star}"
 
 
 def _ratio(log_ratio: float) -> str:
     value = math.exp(min(log_ratio, MAX_LOG_RATIO))
     return f"{value:.3f}" if 0.0995 <= value < 10 else f"{value:.3g}"
-
-
-def _tenths(value: float) -> str:
-    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
 # -- pairs of toggles
@@ -191,10 +189,8 @@ def _pairs(found: Attribution, rule: StarRule) -> Iterator[str]:
 
 def _name(interaction: Interaction) -> str:
     names = (f"{for_terminal(a, 24)} x {for_terminal(b, 24)}" for a, b in interaction.pairs)
-    text = " + ".join(names)
-    return (
-        f"{text} (one figure: this design cannot separate them)" if _is_joint(interaction) else text
-    )
+    joint = " (one figure: this design cannot separate them)" if _is_joint(interaction) else ""
+    return " + ".join(names) + joint
 
 
 def _is_joint(interaction: Interaction) -> bool:
@@ -206,15 +202,11 @@ def _conditional(found: Attribution, interaction: Interaction) -> str:
     """The effect of the stronger toggle with the other one off and on."""
     if not interaction.conditional:
         return ""
-    means = {effects.toggle: _size(effects.mean) for effects in found.toggles}
-    effect: Conditional = max(interaction.conditional, key=lambda one: means.get(one.toggle, 0.0))
+    sizes = {one.toggle: abs(one.mean.log_ratio) for one in found.toggles if one.mean}
+    effect = max(interaction.conditional, key=lambda one: sizes.get(one.toggle, 0.0))
     toggle, other = for_terminal(effect.toggle, 24), for_terminal(effect.given, 24)
     off, on = _change(effect.off), _change(effect.on)
     return f"; {toggle} gives {off} with {other} off, {on} with it on"
-
-
-def _size(effect: Effect | None) -> float:
-    return abs(effect.log_ratio) if effect else 0.0
 
 
 def _change(effect: Effect) -> str:
@@ -267,11 +259,6 @@ def _joint_effect(parts: EffectSum, better: Better) -> str:
 
 
 # -- notes
-
-
-def _reading(found: Attributions, width: int) -> Iterator[str]:
-    for note in notes(found):
-        yield fill(for_terminal(note, MAX_NOTE), width, "", "")
 
 
 def untrusted(found: Attributions) -> list[str]:

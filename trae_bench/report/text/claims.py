@@ -6,7 +6,7 @@ A measurement has the form of its claim: `-74.1 % [-75.0 -73.0]` for "60-80 % le
 
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from trae_bench.report.escape import for_markdown, for_terminal, markdown_text
@@ -27,7 +27,11 @@ MAX_TEXT = 2000
 
 def text(judged: Sequence[ClaimResult[Claim]], *, width: int = 80) -> str:
     """A block for each claim: its words, its verdict, and each place with its interval."""
-    return _text(judged, [(each.claim.id, _quotes(each.claim)) for each in judged], width)
+    quotes = (
+        "; ".join(f'"{quote.words}" ({quote.section})' for quote in each.claim.said)
+        for each in judged
+    )
+    return _text(judged, [each.claim.id for each in judged], quotes, width)
 
 
 def own_text(
@@ -35,17 +39,14 @@ def own_text(
 ) -> str:
     """A block for each sentence of the project; `lines` are their positions (`file:line`)."""
     quotes = [f'"{each.claim.quote}"' for each in judged]
-    return _text(judged, list(zip(lines, quotes, strict=True)), width)
+    return _text(judged, lines, quotes, width)
 
 
 def _text(
-    judged: Sequence[ClaimResult[Any]], headings: Sequence[tuple[str, str]], width: int
+    judged: Sequence[ClaimResult[Any]], titles: Sequence[str], words: Iterable[str], width: int
 ) -> str:
-    """`headings` are the title of each block and the words below it."""
-    blocks = [
-        "\n".join(_block(each, title, words, width))
-        for each, (title, words) in zip(judged, headings, strict=True)
-    ]
+    """The words of a claim are below the title of its block."""
+    blocks = ["\n".join(_block(*of, width)) for of in zip(judged, titles, words, strict=True)]
     return "\n\n".join([*blocks, _wrapped(counts([each.verdict for each in judged]), width, "")])
 
 
@@ -167,10 +168,6 @@ def _wrapped(line: str, width: int, first: str = "  ", later: str = "  ") -> str
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def _quotes(claim: Claim) -> str:
-    return "; ".join(f'"{quote.words}" ({quote.section})' for quote in claim.said)
 
 
 def _place(found: PlaceResult) -> str:

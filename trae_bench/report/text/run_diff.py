@@ -71,7 +71,9 @@ def text(found: RunDiff, runs: Runs, *, width: int = 80) -> str:
             block_rows = list(block)
             lines += [cut(_place(block_rows[0][0]), width), *(line for _, line in block_rows)]
             lines += _notes([row for row, _ in block_rows], width)
-    lines += ["", *_rest(found, width), textwrap.fill(closing(found), width)]
+    remarks = _outside_the_table(found)
+    lines += ["", bullets(remarks, width), ""] if remarks else [""]
+    lines.append(textwrap.fill(closing(found), width))
     if rows:
         lines += [textwrap.fill(READING, width), *left_out_note(left_out, width)]
     return "\n".join(lines)
@@ -154,11 +156,7 @@ def _value(name: str, text: str) -> str:
 def _shown(found: RunDiff) -> list[Change]:
     """Rows by kind, without unchanged counters."""
     order = list(ABOUT)
-    rows = [
-        change
-        for change in found.changes
-        if change.kind in ABOUT and not _unchanged_counter(change)
-    ]
+    rows = [one for one in found.changes if one.kind in ABOUT and not _unchanged_counter(one)]
     return sorted(rows, key=lambda change: order.index(change.kind))
 
 
@@ -208,12 +206,6 @@ def _notes(rows: Sequence[Change], width: int) -> Iterator[str]:
     for note, metrics in metrics_by_note.items():
         line = f"{', '.join(metrics)}: {note}"
         yield textwrap.fill(line, width, initial_indent="   ", subsequent_indent="     ")
-
-
-def _rest(found: RunDiff, width: int) -> Iterator[str]:
-    if remarks := _outside_the_table(found):
-        yield bullets(remarks, width)
-        yield ""
 
 
 def _outside_the_table(found: RunDiff) -> list[str]:
