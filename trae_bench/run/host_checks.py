@@ -30,90 +30,56 @@ def findings(facts: Mapping[str, Fact] | None = None) -> list[HostFinding]:
 
     `facts` is a fingerprint; by default it is taken now.
     """
-    facts = fingerprint() if facts is None else facts
-    return [*_core_findings(facts), *_load_findings(facts), *_speed_findings(facts)]
+    found = _found(fingerprint() if facts is None else facts)
+    return [HostFinding(name, value, _ADVICE[name]) for name, value in found]
 
 
-def _core_findings(facts: Mapping[str, Fact]) -> Iterator[HostFinding]:
-    usable = facts.get("cores_usable")
+_ADVICE = {
+    "pinning": "duets are not possible, so small effects stay inconclusive: measure on Linux",
+    "cores": "the provider and the agent share it: allow a second core",
+    "cpu quota": "the kernel pauses the container when the quota is used up: raise or remove it",
+    "load": "another program is running: stop it, or wait until it ends",
+    "steal": "the hypervisor gives it to other guests: use a quieter or a dedicated host",
+    "memory": "the kernel evicts cached files and reads them again: close programs that use memory",
+    "virtual machine": "other guests on the host are invisible: trust duets, not wall times, or "
+    "measure on dedicated hardware",
+    "governor": "the frequency follows the load: set it with `cpupower frequency-set -g "
+    "performance`",
+    "turbo": "the frequency follows the temperature: turn turbo off in the firmware, or in "
+    "/sys/devices/system/cpu/{intel_pstate/no_turbo,cpufreq/boost}",
+    "hyperthreads": "two threads share one physical core: keep the sibling of the duet's core idle",
+    "address layout": "peak memory varies by a few pages: nothing to do, because trials get a "
+    "fixed layout, unless a container forbids `personality`",
+}
+"""The remedy of each finding, the worst finding first."""
+
+
+def _found(facts: Mapping[str, Fact]) -> Iterator[tuple[str, str]]:
+    """Name and value of each finding, in the order of `_ADVICE`."""
+    usable, quota, load = (facts.get(name) for name in ("cores_usable", "cpu_quota", "load"))
     if usable is None:
-        yield HostFinding(
-            "pinning",
-            "this system cannot pin a process to a core",
-            "duets are not possible, so small effects stay inconclusive: measure on Linux",
-        )
+        yield "pinning", "this system cannot pin a process to a core"
     elif usable == 1:
-        yield HostFinding(
-            "cores", "one usable core", "the provider and the agent share it: allow a second core"
-        )
-    quota = facts.get("cpu_quota")
+        yield "cores", "one usable core"
     if isinstance(quota, float) and quota < 2:
-        yield HostFinding(
-            "cpu quota",
-            f"{quota:g} cores",
-            "the kernel pauses the container when the quota is used up: raise or remove it",
-        )
-
-
-def _load_findings(facts: Mapping[str, Fact]) -> Iterator[HostFinding]:
-    load = facts.get("load")
+        yield "cpu quota", f"{quota:g} cores"
     if isinstance(load, float) and load > _MAX_LOAD:
-        yield HostFinding(
-            "load",
-            f"{load:.2f} in the last minute",
-            "another program is running: stop it, or wait until it ends",
-        )
-    stolen = _stolen_share()
-    if stolen > _MAX_STEAL:
-        yield HostFinding(
-            "steal",
-            f"{stolen:.1%} of CPU time since boot",
-            "the hypervisor gives it to other guests: use a quieter or a dedicated host",
-        )
+        yield "load", f"{load:.2f} in the last minute"
+    if (stolen := _stolen_share()) > _MAX_STEAL:
+        yield "steal", f"{stolen:.1%} of CPU time since boot"
     total, free = facts.get("memory"), facts.get("memory_available")
     if isinstance(total, int) and isinstance(free, int) and free < total / 10:
-        yield HostFinding(
-            "memory",
-            f"{free / total:.0%} available",
-            "the kernel evicts cached files and reads them again: close programs that use memory",
-        )
-
-
-def _speed_findings(facts: Mapping[str, Fact]) -> Iterator[HostFinding]:
+        yield "memory", f"{free / total:.0%} available"
     if facts.get("virtual"):
-        yield HostFinding(
-            "virtual machine",
-            "yes",
-            "other guests on the host are invisible: trust duets, not wall times, or measure on "
-            "dedicated hardware",
-        )
+        yield "virtual machine", "yes"
     governor = facts.get("governor")
     if governor is not None and governor != "performance":
-        yield HostFinding(
-            "governor",
-            str(governor),
-            "the frequency follows the load: set it with `cpupower frequency-set -g performance`",
-        )
-    if facts.get("turbo"):
-        yield HostFinding(
-            "turbo",
-            "on",
-            "the frequency follows the temperature: turn turbo off in the firmware, or in "
-            "/sys/devices/system/cpu/{intel_pstate/no_turbo,cpufreq/boost}",
-        )
-    if facts.get("smt"):
-        yield HostFinding(
-            "hyperthreads",
-            "on",
-            "two threads share one physical core: keep the sibling of the duet's core idle",
-        )
+        yield "governor", str(governor)
+    for fact, name in (("turbo", "turbo"), ("smt", "hyperthreads")):
+        if facts.get(fact):
+            yield name, "on"
     if facts.get("aslr"):
-        yield HostFinding(
-            "address layout",
-            "random",
-            "peak memory varies by a few pages: nothing to do, because trials get a fixed layout, "
-            "unless a container forbids `personality`",
-        )
+        yield "address layout", "random"
 
 
 def _stolen_share() -> float:
