@@ -3,7 +3,7 @@
 Every figure comes from the functions of `stats` that decide verdicts; this module decides nothing.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -132,18 +132,19 @@ def explain(run: RunFile, key: RowKey, limits: Limits, *, claimed: bool = True) 
     """Explains the verdict of one of `rows`. `limits` are those of the run."""
     header = run.header
     all_rows = rows_of(run.samples, header.cells, header.metrics)
-    judged = comparisons(run.samples, header.cells, header.metrics)
-    row, compared = all_rows[key], _of(judged, key)
-    assert compared is not None, key
+    judged = {
+        key_of_row(row): row for row in comparisons(run.samples, header.cells, header.metrics)
+    }
+    row, compared = all_rows[key], judged[key]
     # If a plan has the row twice, `rows_of` uses the last one.
     cell = [cell for cell in header.cells if not cell.confirms and key in row_keys(cell)][-1]
-    in_the_file = _of(run.comparisons, key)
+    in_the_file = [row.judgement.verdict for row in run.comparisons if key_of_row(row) == key]
     family = sum(one.gated for one in all_rows.values())
-    floors = {(f.scenario, f.metric): f for f in noise_floor(judged, header.metrics)}
+    floors = {(f.scenario, f.metric): f for f in noise_floor([*judged.values()], header.metrics)}
     pairs = _pair_counts(group_samples(run.samples).get(key_of(cell), {}), key.metric)
     return Explanation(
         row=compared,
-        in_the_file=in_the_file.judgement.verdict if in_the_file is not None else None,
+        in_the_file=in_the_file[0] if in_the_file else None,
         claimed=claimed,
         metric=header.metrics[key.metric],
         names=side_names(run),
@@ -163,10 +164,6 @@ def explain(run: RunFile, key: RowKey, limits: Limits, *, claimed: bool = True) 
         visible=_visible(row, compared, family),
         ended=_ended(run, cell, compared, limits, pairs),
     )
-
-
-def _of(rows: Iterable[Comparison], key: RowKey) -> Comparison | None:
-    return next((row for row in rows if key_of_row(row) == key), None)
 
 
 def _pair_counts(pairs: Mapping[int, PairOfSamples], metric: str) -> PairCounts:
@@ -288,10 +285,9 @@ def _compared(found: Explanation) -> Iterator[str]:
             yield f"Side A, {a}, is revision {found.a.revision}; side B, {b}, {found.b.revision}."
         yield f"Toggles of head: {_switches(found.b)}."
     else:
-        sides = [_switches(arm, differing) for arm in (found.a, found.b)]
-        yield " ".join(
-            f"Side {side}, {name}: {switches}."
-            for side, name, switches in zip("AB", found.names, sides, strict=True)
+        yield (
+            f"Side A, {a}: {_switches(found.a, differing)}. "
+            f"Side B, {b}: {_switches(found.b, differing)}."
         )
         same = [name for name in found.a.toggles if name not in differing]
         if same:
