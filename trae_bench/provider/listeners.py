@@ -7,9 +7,10 @@ combination of them has a separate port.
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from trae_bench.provider.channel import Channel, SocketChannel
+from trae_bench.provider.channel import Channel, ProtocolHandler, SocketChannel
 from trae_bench.provider.delay import DelayedChannel
 from trae_bench.provider.http1_handler import Http1Handler
 from trae_bench.provider.reactor import Reactor
@@ -20,6 +21,7 @@ _MAX_ACCEPTS = 64
 
 Start = Callable[[Channel], None]
 """Attaches a handler to a channel and opens the channel."""
+MakeHandler = Callable[[Provider, Reactor, Channel], ProtocolHandler]
 
 
 class Acceptor:
@@ -53,7 +55,13 @@ def listen_with_conditions(
     None, and `path` a list of folders to add to `sys.path` for libraries.
     """
     sys.path += [folder for folder in message["path"] if folder not in sys.path]
-    start = _plain_start(provider, reactor, http2=message["http2"])
+    handler: MakeHandler = Http1Handler
+    if message["http2"]:
+        # Only a listener with HTTP/2 pays for this import, before the first measurement.
+        from trae_bench.provider.http2_handler import PrefaceDetector
+
+        handler = PrefaceDetector
+    start: Start = partial(_start, provider, reactor, handler)
     if message["tls"] is not None:
         start = _tls_start(provider, reactor, message["tls"], http2=message["http2"])
     rtt, bandwidth = message["rtt"], message["bandwidth"]
@@ -69,30 +77,13 @@ def listen_with_conditions(
 
 def listen_plain(provider: Provider, reactor: Reactor, listener: socket.socket) -> Acceptor:
     """Serve HTTP/1.1 without TLS or delay, with the least work per connection."""
-
-    def accept(client: socket.socket) -> None:
-        channel = SocketChannel(reactor, client)
-        channel.handler = Http1Handler(provider, reactor, channel)
-        channel.open()
-
-    return Acceptor(reactor, listener, accept)
+    start = partial(_start, provider, reactor, Http1Handler)
+    return Acceptor(reactor, listener, lambda client: start(SocketChannel(reactor, client)))
 
 
-def _plain_start(provider: Provider, reactor: Reactor, *, http2: bool) -> Start:
-    def start_http1(channel: Channel) -> None:
-        channel.handler = Http1Handler(provider, reactor, channel)
-        channel.open()
-
-    if not http2:
-        return start_http1
-    # Only a listener with HTTP/2 pays for this import, before the first measurement.
-    from trae_bench.provider.http2_handler import PrefaceDetector
-
-    def detect_version(channel: Channel) -> None:
-        channel.handler = PrefaceDetector(provider, reactor, channel)
-        channel.open()
-
-    return detect_version
+def _start(provider: Provider, reactor: Reactor, handler: MakeHandler, channel: Channel) -> None:
+    channel.handler = handler(provider, reactor, channel)
+    channel.open()
 
 
 def _tls_start(provider: Provider, reactor: Reactor, chain: str, *, http2: bool) -> Start:
@@ -102,7 +93,7 @@ def _tls_start(provider: Provider, reactor: Reactor, chain: str, *, http2: bool)
 
     def set_handler(channel: Channel, alpn: str | None) -> None:
         if alpn == "h2":
-            # `_plain_start` has imported it already.
+            # `listen_with_conditions` has imported it already.
             from trae_bench.provider.http2_handler import Http2Handler
 
             handler = Http2Handler(provider, reactor, channel)
