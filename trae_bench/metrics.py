@@ -59,11 +59,13 @@ class Observation(Struct, frozen=True):
         """Combine the process, the provider's logs and the child's report."""
         ordered = [sorted(log.requests, key=_arrived) for log in logs if log.requests]
         ordered.sort(key=lambda requests: requests[0].arrived)
+        single = logs[0] if len(logs) == 1 else None
+        secure = [log for log in logs if log.handshakes]
         return cls(
             process=process,
             sessions=tuple(map(tuple, ordered)),
-            connections=_connections(logs),
-            handshakes=_handshakes(logs),
+            connections=single.connections if single else _distinct(logs),
+            handshakes=single.handshakes if single else _distinct(secure),
             # Each log has the provider's CPU for all sessions since its own registration. The
             # smallest does not include the registration of the others.
             provider_cpu=min((log.cpu_seconds for log in logs), default=0.0),
@@ -123,19 +125,9 @@ def _arrived(request: RequestLog) -> float:
     return request.arrived
 
 
-def _connections(logs: Sequence[SessionLog]) -> int:
+def _distinct(logs: Sequence[SessionLog]) -> int:
     """Count connections once that several sessions of a process share."""
-    if len(logs) == 1:
-        return logs[0].connections
     return len({request.connection for log in logs for request in log.requests})
-
-
-def _handshakes(logs: Sequence[SessionLog]) -> int:
-    """Count handshakes once on connections that several sessions share."""
-    if len(logs) == 1:
-        return logs[0].handshakes
-    secure = (log for log in logs if log.handshakes)
-    return len({request.connection for log in secure for request in log.requests})
 
 
 def _median(values: Sequence[float]) -> float | None:

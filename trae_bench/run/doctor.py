@@ -5,6 +5,7 @@ It changes nothing and needs no special permission.
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
@@ -22,7 +23,7 @@ from trae_bench.run import host_checks
 from trae_bench.run.host_checks import HostFinding
 from trae_bench.run.runner import Bench
 from trae_bench.run.scheduler import Scheduler
-from trae_bench.scenario import Scenario, parse
+from trae_bench.scenario import Scenario, load
 from trae_bench.stats.analysis import comparisons
 from trae_bench.stats.noise import noise_floor
 
@@ -35,29 +36,6 @@ FAMILY = 30
 CALM_DUET, CALM_SERIAL = 0.04, 0.15
 """Standard deviations of a pair that need no advice: twice that of a duet on a quiet machine, and
 that of serial pairs there."""
-
-SCENARIO = """
-name = "noise"
-about = "Ten views of a file: enough work to show how much pairs of sessions vary."
-task = "Read the notes ten times."
-metrics = ["cpu", "peak_rss", "wall"]
-timeout_seconds = 30.0
-[toggles]
-vary = ["batched_trajectory"]
-[workspace.files]
-"notes.txt" = "nothing of note"
-[[turns]]
-repeat = 10
-text = "Look {n}."
-[[turns.calls]]
-tool = "str_replace_based_edit_tool"
-arguments = { command = "view", path = "{workspace}/notes.txt" }
-[[turns]]
-[[turns.calls]]
-tool = "task_done"
-arguments = { summary = "Read." }
-"""
-"""A short session. It varies a toggle only because a scenario must."""
 
 
 class Checkup(Struct, frozen=True):
@@ -126,7 +104,7 @@ def noise(bench: Bench, pairs: int) -> tuple[NoiseEstimate, ...]:
 
 
 def tiny() -> Scenario:
-    return parse(SCENARIO, "doctor")
+    return load(Path(__file__).with_name("noise.toml"))
 
 
 def advice(floors: Sequence[NoiseEstimate]) -> Iterator[str]:
