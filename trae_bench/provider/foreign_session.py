@@ -28,6 +28,8 @@ MAX_DECODED = 64 * 1024 * 1024
 """Maximum bytes of a decompressed body."""
 MAX_FIRST_BODY = 4 * 1024 * 1024
 """Bytes of the first request's body that are kept."""
+MAX_AGAIN = 5
+"""Times that the last turn is played again where it answers every request."""
 _MAX_USER_AGENT = 200
 _MAX_PATH = 2_000
 _ZLIB = 15
@@ -60,7 +62,8 @@ class ForeignSession(Session):
         super().__init__(protocol, b"", encodings[protocol].replies[0], faults, pressure)
         self._encodings = encodings
         self._again = again
-        """The last turn is played again and again, and no request is beside the conversation."""
+        """The last turn is played up to `MAX_AGAIN` times again, and no request is beside the
+        conversation."""
         self._has_tools = has_tools
         """Requests of the conversation offer tools."""
         self._first_has_tools = False
@@ -99,7 +102,10 @@ class ForeignSession(Session):
         self.last_body = body
         replies = encoding.replies[streamed]
         if self._again and self.played == len(replies):
-            return replies[-1]
+            # An agent that ends only by a tool would ask for ever.
+            self.repeats += 1
+            ended = self.repeats > MAX_AGAIN
+            return self.reject(request, SCRIPT_ENDED) if ended else replies[-1]
         if body == self._turn_body:
             self.repeats += 1
             return replies[self.played - 1]

@@ -15,7 +15,7 @@ from h2.events import InformationalResponseReceived
 from tests.trae_bench.provider.test_protocols import PARSERS
 from trae_bench.model.sample import SessionLog
 from trae_bench.provider import foreign_session
-from trae_bench.provider.foreign_session import decoded
+from trae_bench.provider.foreign_session import MAX_AGAIN, decoded
 from trae_bench.provider.http1_parser import BadRequest
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import PlayedTurn, Script
@@ -156,17 +156,18 @@ def test_ollama_streams_by_default(open_session: Any) -> None:
 
 
 def test_first_contact_is_answered_in_every_protocol_again_and_again(open_session: Any) -> None:
-    session = open_session(TURNS[:1], any_protocol=True)
     for protocol in PROTOCOLS:
+        session = open_session(TURNS[:1], any_protocol=True)
         complete, streamed = PATHS[protocol]
-        for number in range(2):
+        for number in range(MAX_AGAIN):
             reply = session.post(f"/v1{complete}", {**complete_body(protocol), "n": number})
             assert PARSERS[protocol](reply.json())[0] == "turn 1"
         stream = session.post(f"/v1{streamed}", {"stream": True, "tools": TOOLS})
         assert streamed_text(protocol, stream.text) == "turn 1"
-    log = session.log()
-    assert (log.played, log.unplayed, log.unexpected, log.side_calls) == (1, 0, 0, 0)
-    assert len(log.requests) == 15
+        ended = session.post(f"/v1{complete}", complete_body(protocol))
+        assert ended.status_code == 400
+        log = session.log()
+        assert (log.played, log.unplayed, log.unexpected, log.side_calls) == (1, 0, 1, 0)
 
 
 def test_another_protocol_is_named(session: Foreign) -> None:
