@@ -15,8 +15,10 @@ from trae_bench.errors import CannotMeasure
 LOCK_VARIABLE = "TRAE_BENCH_LOCK"
 """Environment variable with the path of the lock file, for containers with separate /tmp."""
 
-# TMPDIR is not used: it may differ between users, who would then not share the lock.
-PLACE = Path("/tmp/trae-bench.lock")
+# TMPDIR is not used: it may differ between users, who would then not find each other's locks.
+FOLDER = Path("/tmp")
+_PREFIX, _SUFFIX = "trae-bench-", ".lock"
+"""Each user has a lock file of this name in `FOLDER`, so a file that one leaves stops nobody."""
 
 TIMEOUT = 600.0
 """Seconds to wait for another run."""
@@ -42,7 +44,9 @@ class HostLock:
         timeout: float = TIMEOUT,
     ) -> None:
         self._waiting = waiting
-        self._place = place or Path(os.environ.get(LOCK_VARIABLE) or PLACE)
+        named = place or os.environ.get(LOCK_VARIABLE)
+        self._place = Path(named or FOLDER / f"{_PREFIX}{os.geteuid()}{_SUFFIX}")
+        self._is_named = bool(named)
         self._timeout = timeout
         self._descriptor = -1
 
@@ -50,6 +54,8 @@ class HostLock:
         try:
             self._descriptor = _open(self._place)
             self._acquire()
+            if not self._is_named:
+                self._refuse_other_users()
             self._write_pid()
         except OSError as error:
             self._close()
@@ -97,6 +103,20 @@ class HostLock:
                 f"process {pid} of {_user(owner)} holds the lock {self._place}; wait for its "
                 f"end, or name another file with {LOCK_VARIABLE}"
             )
+
+    def _refuse_other_users(self) -> None:
+        """Raise `CannotMeasure` if a lock file of another user is locked."""
+        for place in self._place.parent.glob(f"{_PREFIX}*{_SUFFIX}"):
+            # The files of others are not opened: /proc tells whether they are locked.
+            with suppress(OSError):
+                found = os.lstat(place)
+                pid = _locker(found) if found.st_uid != os.geteuid() else None
+                if pid is not None:
+                    raise CannotMeasure(
+                        f"process {pid} of {_user(found.st_uid)} is measuring on this host and "
+                        f"holds the lock {place}; wait for its end, or name another file with "
+                        f"{LOCK_VARIABLE}"
+                    )
 
     def _holder(self) -> str:
         pid = _locking_process(self._descriptor) or _written_pid(self._descriptor)
@@ -168,7 +188,11 @@ def _written_pid(descriptor: int) -> int | None:
 
 def _locking_process(descriptor: int) -> int | None:
     """The process that holds the lock; None if the kernel does not report it."""
-    found = os.fstat(descriptor)
+    return _locker(os.fstat(descriptor))
+
+
+def _locker(found: os.stat_result) -> int | None:
+    """The process that holds a lock on a file; None if the kernel does not report it."""
     place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     with suppress(OSError):
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():

@@ -1,5 +1,6 @@
 """Tests of the host lock: it follows no link, spoils no file and waits only for a run."""
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -134,4 +135,24 @@ def test_the_holder_is_named_and_another_users_is_not_waited_for(
             assert f"process {holder.pid} of user" in refusal(place)
         holder.communicate()
     with HostLock(lambda text: pytest.fail(text), place=place):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_another_users_file_stops_a_run_only_while_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(host_lock.LOCK_VARIABLE, raising=False)
+    monkeypatch.setattr(host_lock, "FOLDER", tmp_path)
+    others = tmp_path / "trae-bench-12345.lock"
+    others.touch(0o600)
+    os.chown(others, 12345, -1)
+    with HostLock(print):
+        assert (tmp_path / f"trae-bench-{os.geteuid()}.lock").exists()
+    with others.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(CannotMeasure, match="of user 12345 is measuring"), HostLock(print):
+            pass
+    with HostLock(print):
         pass
