@@ -18,6 +18,7 @@ from msgspec import Struct
 from trae_bench._util import code_version, cpu_affinity, host_facts
 from trae_bench.design.plan import revision_arms
 from trae_bench.errors import AnswersDiffer, BadRunFile, BenchError, CannotMeasure, UsageError
+from trae_bench.execution import run_delay
 from trae_bench.execution.executor_router import ExecutorRouter
 from trae_bench.execution.host_lock import HostLock
 from trae_bench.execution.in_process import InProcessExecutor
@@ -149,7 +150,7 @@ def _header(
         cells=tuple(cell for cell in planned.cells if cell.scenario not in new),
         metrics={name: planned.metrics[name] for name in names},
         rules={metric.mode: rule_of(metric) for metric in METRICS.values()},
-        machine=dict(host_facts.fingerprint()),
+        machine=_machine(),
         code=dict(code_version.code_state()),
         versions={**code_version.versions(), **installed},
         design=request.design,
@@ -157,6 +158,12 @@ def _header(
         revisions=revisions,
         agents=agents,
     )
+
+
+def _machine() -> dict[str, host_facts.Fact | None]:
+    """The facts of this host, and how the delay is measured that net times subtract."""
+    method = "none" if run_delay.unavailable() else run_delay.METHOD
+    return {**host_facts.fingerprint(), "net_times": method}
 
 
 def resume(journal_file: Path, request: RunRequest, out: Path | None, *, bench: "Bench") -> Result:
@@ -222,8 +229,8 @@ def _same_scenarios(journal_file: Path, header: Header) -> dict[str, Scenario]:
 def _same_state(journal_file: Path, header: Header, installed: Mapping[str, str]) -> None:
     """Refuse to mix samples of two machines, commits or sets of packages in one run."""
     before = (header.machine, {"commit": header.code.get("commit")}, header.versions)
-    here = (
-        host_facts.fingerprint(),
+    here: tuple[Mapping[str, object], ...] = (
+        _machine(),
         code_version.code_state(),
         {**code_version.versions(), **installed},
     )
