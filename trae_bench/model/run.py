@@ -80,6 +80,8 @@ class AgentUsed(Struct, frozen=True, forbid_unknown_fields=True):
     """What its entry installs."""
     equal: Equal = "conversation"
     """What both sides of a pair must have equal."""
+    installed: Integer = 0
+    """Bytes of the files in its environment, without byte-code; 0 without an environment."""
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,9 +1,9 @@
 """Fills the tables of a Markdown document with figures from runs.
 
 A table is between `<!-- figures: NAME -->` and `<!-- end of figures -->`, each on its own line.
-NAME is `claims`, or `summary` or a table of the document's tables file (`guide_tables`). The rest
-of the document stays as it is. Below each table are its runs, with command, commit and machine.
-A row that no run has is `not measured`. The same runs give the same bytes.
+NAME is `claims`, `agents`, `summary` or a table of the document's tables file (`guide_tables`).
+The rest of the document stays as it is. Below each table are its runs, with command, commit and
+machine. A row that no run has is `not measured`. The same runs give the same bytes.
 """
 
 import re
@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 
 from trae_bench.errors import UsageError
+from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_markdown, markdown_text
 from trae_bench.report.guide_tables import GuideTables, RowSpec, SummaryRow
+from trae_bench.report.text import agents as agents_text
 from trae_bench.report.text import claims as claims_text
 from trae_bench.report.text.terminal import cells_of, headings
 from trae_bench.verdicts.claims import EvidenceKey, Measurement, Source, judge, newest_measurements
@@ -54,7 +56,14 @@ def rendered(
             raise UsageError(f"{place}: no figures are open here; remove the line")
         if begin:
             opened = last = place
-            lines += [line, *_block(begin[1], place, measurements, claims, tables or GuideTables())]
+            runs = _Runs()
+            if begin[1] == "agents":
+                table = agents_text.markdown(_agent_runs(sources, runs))
+            else:
+                known = tables or GuideTables()
+                table = _table_of(begin[1], place, measurements, claims, known, runs)
+            # Markdown needs the empty lines around both.
+            lines += [line, "", *table, "", *runs.lines(), ""]
         elif end or not opened:
             lines.append(line)
         if end:
@@ -77,24 +86,34 @@ def first_difference(text: str, expected: str) -> tuple[int, str] | None:
     return None
 
 
-def _block(
-    name: str, place: str, measurements: Measurements, claims: ClaimsFile, tables: GuideTables
+def _table_of(
+    name: str,
+    place: str,
+    measurements: Measurements,
+    claims: ClaimsFile,
+    tables: GuideTables,
+    runs: "_Runs",
 ) -> Iterator[str]:
-    """A table and its runs. Markdown needs the empty lines around both."""
-    runs = _Runs()
     if name == "claims":
-        table = claims_text.markdown(judge(claims.claims, measurements), runs.number_of)
-    elif name == "summary" and tables.summary:
-        table = _summary(tables.summary, measurements, runs)
-    elif name in tables.tables:
-        table = _table(tables.tables[name], measurements, runs)
-    else:
-        known = ["claims", *(["summary"] if tables.summary else []), *tables.tables]
-        raise UsageError(
-            f"{place}: no figures {name!r}; known: {', '.join(known)}; list the rows "
-            "of a table in DOCUMENT.tables.toml, beside the document"
-        )
-    yield from ("", *table, "", *runs.lines(), "")
+        return claims_text.markdown(judge(claims.claims, measurements), runs.number_of)
+    if name == "summary" and tables.summary:
+        return _summary(tables.summary, measurements, runs)
+    if name in tables.tables:
+        return _table(tables.tables[name], measurements, runs)
+    known = ["agents", "claims", *(["summary"] if tables.summary else []), *tables.tables]
+    raise UsageError(
+        f"{place}: no figures {name!r}; known: {', '.join(known)}; list the rows "
+        "of a table in DOCUMENT.tables.toml, beside the document"
+    )
+
+
+def _agent_runs(sources: Sequence[Source], runs: "_Runs") -> list[RunFile]:
+    """The runs that have figures of agents, the newest first."""
+    found = [one for one in sources if one.run.header.agents and one.run.header.revisions is None]
+    found.sort(key=lambda source: source.run.header.created, reverse=True)
+    for source in found:
+        runs.number(source)
+    return [source.run for source in found]
 
 
 class _Runs:
@@ -104,11 +123,14 @@ class _Runs:
         self._sources: list[Source] = []
 
     def number_of(self, evidence: Measurement) -> str:
+        return self.number(evidence.source)
+
+    def number(self, source: Source) -> str:
         # By identity: `==` compares all samples of two runs.
-        for number, source in enumerate(self._sources, start=1):
-            if source is evidence.source:
+        for number, known in enumerate(self._sources, start=1):
+            if known is source:
                 return str(number)
-        self._sources.append(evidence.source)
+        self._sources.append(source)
         return str(len(self._sources))
 
     def lines(self) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Prepares the agents of a run: their entries, their environments, and how they speak."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -149,7 +150,17 @@ def _used(agent: PreparedAgent, requested: str, equal: Equal) -> AgentUsed:
         interface=msgspec.json.encode(agent.interface).decode(),
         requirements=(*agent.entry.requirements, *agent.entry.npm),
         equal=equal,
+        installed=0 if agent.env is None else _size(agent.env),
     )
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files below a folder, without byte-code. Links are not followed."""
+    total = 0
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        total += sum(Path(root, name).lstat().st_size for name in names)
+    return total
 
 
 @contextmanager

@@ -1,18 +1,24 @@
 """The absolute figures of agents as tables for a terminal and for Markdown."""
 
+import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+from msgspec import Struct
 
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Metric
-from trae_bench.model.run import RunFile
-from trae_bench.report.escape import for_terminal
+from trae_bench.model.run import AgentUsed, RunFile
+from trae_bench.report.escape import for_terminal, markdown_text
 from trae_bench.report.text.listing import count
 from trae_bench.report.text.terminal import lay_out, quantity
 from trae_bench.run.agent_check import CheckedAgent
 from trae_bench.stats.figures import Figure, figures
 
 _MAX_NAME = 24
+_Place = tuple[str, str]
+"""Scenario and metric."""
+_Figures = dict[_Place, Figure]
 
 
 def figures_text(run: RunFile, width: int) -> str:
@@ -44,7 +50,10 @@ def _name(figure: Figure) -> str:
 
 
 def _cells(figure: Figure, metric: Metric) -> tuple[str, str]:
-    unit = for_terminal(metric.unit, 10)
+    return _cells_of(figure, for_terminal(metric.unit, 10))
+
+
+def _cells_of(figure: Figure, unit: str) -> tuple[str, str]:
     low, high = (quantity(value, unit) for value in (figure.low, figure.high))
     interval = "exactly" if figure.low == figure.high else f"[{low} {high}]"
     return quantity(figure.median, unit), interval
@@ -95,3 +104,75 @@ def _command(checked: CheckedAgent) -> str:
     # Braces need no quotes for a reader.
     quoted = (shlex.quote(word) if " " in word else word for word in checked.command)
     return for_terminal(" ".join(quoted), 300)
+
+
+class _Column(Struct, frozen=True):
+    """A column of the table of agents: a metric in a scenario, or a quotient of two figures."""
+
+    heading: str
+    place: _Place
+    divisor: _Place | None = None
+
+
+_SHORT, _MIDDLE, _LONG = "agent-steps", "agent-steps@50", "agent-steps@200"
+_OVERHEAD = "step_overhead_net"
+COLUMNS = (
+    _Column("overhead a step, 10 steps", (_SHORT, _OVERHEAD)),
+    _Column("50 steps", (_MIDDLE, _OVERHEAD)),
+    _Column("200 steps", (_LONG, _OVERHEAD)),
+    _Column("growth 10 to 200", (_LONG, _OVERHEAD), (_SHORT, _OVERHEAD)),
+    _Column("to the first request", (_SHORT, "time_to_first_request_net")),
+    _Column("CPU time, 50 steps", (_MIDDLE, "cpu")),
+    _Column("peak memory", (_MIDDLE, "peak_rss")),
+    _Column("bytes a step", (_MIDDLE, "request_bytes"), (_MIDDLE, "requests")),
+    _Column("connections", (_MIDDLE, "connections")),
+)
+
+
+def markdown(runs: Sequence[RunFile]) -> Iterator[str]:
+    """The table of agents, from the newest run that has each figure; the newest run is first."""
+    newest: dict[str, _Figures] = {}
+    described: dict[str, AgentUsed] = {}
+    units: dict[str, str] = {}
+    for run in runs:
+        units |= {name: metric.unit for name, metric in run.header.metrics.items()}
+        for name, used in (run.header.agents or {}).items():
+            described.setdefault(name, used)
+        for figure in figures(run):
+            place = (figure.scenario, figure.metric)
+            newest.setdefault(figure.agent, {}).setdefault(place, figure)
+    headings = ("agent", *(column.heading for column in COLUMNS), "installed")
+    yield f"| {' | '.join(headings)} |"
+    yield f"|---|{'---:|' * (len(headings) - 1)}"
+    for name in sorted(newest, key=lambda one: _sort_key(newest[one])):
+        cells = [_column_cell(column, newest[name], units) for column in COLUMNS]
+        installed = described[name].installed
+        size = markdown_text(quantity(installed, "B")) if installed else "-"
+        yield f"| {_agent_cell(name, described[name])} | {' | '.join(cells)} | {size} |"
+
+
+def _sort_key(found: _Figures) -> float:
+    figure = found.get((_MIDDLE, _OVERHEAD))
+    return figure.median if figure is not None else math.inf
+
+
+def _agent_cell(name: str, used: AgentUsed) -> str:
+    versions = ", ".join(markdown_text(one) for one in used.requirements)
+    return f"**{markdown_text(name)}**{f'<br>{versions}' if versions else ''}"
+
+
+def _column_cell(column: _Column, found: _Figures, units: Mapping[str, str]) -> str:
+    figure = found.get(column.place)
+    if figure is None:
+        return "not measured"
+    unit = units[figure.metric]
+    if column.divisor is None:
+        median, interval = _cells_of(figure, unit)
+        return markdown_text(median) + ("" if interval == "exactly" else f"<br>{interval}")
+    divisor = found.get(column.divisor)
+    if divisor is None or not divisor.median:
+        return "not measured"
+    quotient = figure.median / divisor.median
+    if units[divisor.metric] == unit:
+        return f"{quotient:.2f} x"
+    return markdown_text(quantity(quotient, unit))
