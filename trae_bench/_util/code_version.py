@@ -10,6 +10,7 @@ from trae_bench._util.child_output import output_of
 from trae_bench._util.host_facts import Fact
 
 _GIT_SECONDS = 10.0
+_LIST_FILES = ("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--")
 _PACKAGES = (
     "anthropic",
     "click",
@@ -51,16 +52,7 @@ def _tree(folder: Path) -> str:
     The content is that of the working tree. Files that git ignores are left out.
     """
     packages = (folder.name, "agent_core")
-    listed = _git(
-        folder.parent,
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-        "--",
-        *packages,
-    )
+    listed = _git(folder.parent, *_LIST_FILES, *packages)
     digest = hashlib.sha256()
     for name in sorted(filter(None, set(listed.split("\0")))):
         digest.update(f"{name}\0{_content_digest(folder.parent / name)}\n".encode())

@@ -151,13 +151,12 @@ def _unknown_names(
     for table, index, claim in _all_claims(file):
         for number, place in enumerate(claim.places):
             path = (table, index, "places", number)
-            if place.metric not in metrics:
-                yield path, f"no metric {place.metric!r}{suggestion(place.metric, metrics)}"
-            if place.scenario not in scenarios:
-                known = suggestion(place.scenario, scenarios)
-                yield path, f"no scenario {place.scenario!r}{known}"
-                continue
-            varied = scenarios[place.scenario]
+            name, metric = place.scenario, place.metric
+            if metric not in metrics:
+                yield path, f"no metric {metric!r}{suggestion(metric, metrics)}"
+            if name not in scenarios:
+                yield path, f"no scenario {name!r}{suggestion(name, scenarios)}"
+            varied = scenarios.get(name, claim.toggles)
             for toggle in claim.toggles:
                 if toggle not in varied:
-                    yield path, f"{place.scenario} cannot vary {toggle}{suggestion(toggle, varied)}"
+                    yield path, f"{name} cannot vary {toggle}{suggestion(toggle, varied)}"
