@@ -457,8 +457,10 @@ def journal_lines(folder: Path) -> list[str]:
 def command(*args: str, megabytes: int = 1000) -> tuple[int, str, int]:
     """Runs a command with limited memory. Returns exit code, output and memory in kB."""
     code = (
-        "import resource, sys; from trae_bench.cli import main; code = main(sys.argv[1:]);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+        "import sys; from trae_bench.cli import main; code = main(sys.argv[1:]);"
+        # Not ru_maxrss: a child inherits that of its parent.
+        "status = open('/proc/self/status').read();"
+        "print(status.split('VmHWM:')[1].split()[0]); sys.exit(code)"
     )
     limit = megabytes * 1024 * 1024
 

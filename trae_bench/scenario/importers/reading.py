@@ -64,7 +64,7 @@ def read_session(path: Path, readers: Sequence[Reader] = READERS) -> RecordedSes
             continue
         try:
             return reader.read(document)
-        except NotThisFormat as error:
+        except (NotThisFormat, UnicodeDecodeError, RecursionError) as error:
             raise UsageError(f"{path}: not a valid {reader.format}: {error}") from error
     tried = ", ".join(reader.format for reader in readers)
     raise UsageError(f"{path}: not a recorded session of a known format; tried: {tried}")
