@@ -128,7 +128,7 @@ def _commands(entry: AgentEntry, env: Path, values: dict[str, str]) -> Iterator[
     else:
         yield "mkdir", "-p", str(env)
     if entry.npm:
-        options = ("--silent", "--no-audit", "--no-fund", "--prefix", str(env))
+        options = ("--loglevel=error", "--no-audit", "--no-fund", "--prefix", str(env))
         yield "npm", "install", *options, *entry.npm
     for text in entry.setup:
         yield "sh", "-ec", filled(text, values)

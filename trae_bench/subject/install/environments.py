@@ -43,7 +43,8 @@ STEP_SECONDS = 300.0
 _VERSION_SECONDS = 10.0
 _INSTALLER_SETTINGS = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|NETRC|DBUS_SESSION_BUS_ADDRESS"
-    r"|PIP_\w+|UV_(?!PUBLISH)\w+|XDG_\w+|\w*SSL_CERT_\w+|(REQUESTS|CURL)_CA_BUNDLE|\w+_PROXY",
+    r"|PIP_\w+|UV_(?!PUBLISH)\w+|NPM_CONFIG_\w+|XDG_\w+"
+    r"|\w*SSL_CERT_\w+|(REQUESTS|CURL)_CA_BUNDLE|NODE_EXTRA_CA_CERTS|\w+_PROXY",
     re.IGNORECASE,
 )
 """Environment variables that an installer or its connection to an index may need."""
