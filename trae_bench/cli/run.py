@@ -272,7 +272,7 @@ def _compare_with_stored(stored: "RunFile", result: "Result", options: dict[str,
 
 def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
     """The request for the planner, from the command line and the project's settings."""
-    from trae_bench.run.gate_base import find_base
+    from trae_bench.run.gate_base import find_base, settings_of_run
     from trae_bench.run.planner import RunRequest
     from trae_bench.run.settings import Settings, load
     from trae_bench.storage.baselines import read_base
@@ -300,6 +300,10 @@ def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
             package = "" if options["agents"] else PACKAGE
             base = find_base(options["compare"], Path.cwd(), package)
             options, settings = options | {"compare": base}, base.settings
+        elif stored is not None:
+            settings, notes = settings_of_run(stored, settings)
+            for note in notes:
+                print_error(f"Note: {note}")
     if not is_given(context, "profile"):
         options = options | {"profile": settings.profile or options["profile"]}
     fields = {name: options[name] for name in RunRequest.__struct_fields__ if name in options}

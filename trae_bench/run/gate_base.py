@@ -10,8 +10,10 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from trae_bench.errors import ScenarioError, UsageError
+from trae_bench.model.run import RunFile
 from trae_bench.run.settings import FILE, Settings, load, load_texts
 from trae_bench.scenario import Scenario, catalogue, parse, split
 from trae_bench.scenario import load as load_scenario
@@ -75,6 +77,20 @@ def find_base(requested: str, folder: Path, package: str = PACKAGE) -> GateBase:
         name = f"the merge base with {branch}"
     settings = settings_at(repository, commit, folder)
     return GateBase(repository, commit, name, settings, tuple(_changes(settings, head)))
+
+
+def settings_of_run(stored: RunFile, head: Settings) -> tuple[Settings, tuple[str, ...]]:
+    """The settings to compare a new run with a stored one, and a note for each that head changes.
+
+    The thresholds are those of the stored run.
+    """
+    metrics = stored.header.metrics
+    thresholds = {
+        name: metric.threshold for name, metric in metrics.items() if metric.threshold is not None
+    }
+    own = {name: value for name, value in head.thresholds.items() if name in metrics}
+    base, changed = replace(head, thresholds=thresholds), replace(head, thresholds=own)
+    return base, tuple(_changes(base, changed))
 
 
 def settings_at(repository: Repository, commit: str, folder: Path) -> Settings:

@@ -413,6 +413,19 @@ def test_factorial_run_has_a_fixed_number_of_pairs(
     assert found["found"][0]["whole"]["measured"]["log_ratio"] == pytest.approx(math.log(0.8))
 
 
+def test_a_comparison_with_a_stored_run_takes_its_thresholds(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The working tree must not set its own pass mark."""
+    runner.start(wish(pairs=3), Path("stored.json"), force=False, bench=ScriptedBench(fine))
+    Path("pyproject.toml").write_text("[tool.trae-bench.thresholds]\ncpu = 0.5\npeak_rss = 0.5\n")
+    assert main(["run", "tiny.toml", "--compare", "stored.json", "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "[tool.trae-bench.thresholds] cpu from unset to 0.5; the base's value is used" in said
+    # The stored run has no such metric.
+    assert "peak_rss" not in said
+
+
 @pytest.mark.parametrize("requested", ["tiny.toml", "/elsewhere/tiny.toml", "bugfix", "gone"])
 def test_stored_run_cannot_choose_a_scenario_file(
     requested: str, tiny: Path, capsys: pytest.CaptureFixture[str]
