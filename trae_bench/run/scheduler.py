@@ -54,7 +54,7 @@ class Progress(Struct, frozen=True):
     cells: int
     elapsed: float
     left: float
-    """Seconds until every open cell has its next look, or the budget is spent."""
+    """Seconds until every row of the open cells can have a verdict, or the budget is spent."""
 
 
 class Listener:
@@ -126,6 +126,12 @@ class _CellState:
         if self.is_due:
             return 0
         return self.next_look - self.counted + (self.attempts == 0)
+
+    @property
+    def expected(self) -> int:
+        """Pairs to the next look at which every row can have a verdict, as far as known."""
+        goal = min(self.target, max(self.next_look, self._first_look))
+        return 0 if self.is_due else max(0, goal - self.counted) + (self.attempts == 0)
 
     def record(self, number: int, outcome: PairOutcome) -> None:
         """Count a pair that was run."""
@@ -335,7 +341,7 @@ class Scheduler:
         """Seconds that a pair of each cell takes.
 
         They come from its own pairs, else from similar pairs of its scenario, else from any pairs
-        of its scenario, else they are 0.
+        of its scenario, else from all pairs; before the first pair they are 0.
         """
         seen: dict[tuple[str, ...], list[float]] = {}
         for state in self._states.values():
@@ -353,7 +359,7 @@ class Scheduler:
     def _progress(self, state: _CellState, number: int) -> Progress:
         open_states = [s for s in self._states.values() if s.open]
         paces = self._paces()
-        needed = sum(s.missing * paces[s] for s in open_states)
+        needed = sum(s.expected * paces[s] for s in open_states)
         return Progress(
             pairs=sum(s.counted for s in self._states.values()),
             cell=state.cell,
@@ -367,7 +373,7 @@ class Scheduler:
 
 def _kinds(cell: Cell) -> tuple[tuple[str, ...], ...]:
     """The kinds of pairs that take about as long as those of a cell, the most similar first."""
-    return (cell.scenario, cell.mode, cell.probe), (cell.scenario,)
+    return (cell.scenario, cell.mode, cell.probe), (cell.scenario,), ()
 
 
 def _reachable(
