@@ -128,12 +128,13 @@ def show(scenario: str) -> None:
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(("scenario", "run", "settings")))
+@click.argument("kind", type=click.Choice(("agent", "scenario", "run", "settings")))
 def schema(kind: str) -> None:
     """Print the JSON schema of a file format.
 
     \b
     The formats are:
+      agent     an agent's entry (.toml)
       scenario  a scenario file (.toml)
       run       a run file (.json)
       settings  the table [tool.trae-bench] of pyproject.toml
@@ -147,7 +148,12 @@ def schema(kind: str) -> None:
     from trae_bench.scenario import json_schema
     from trae_bench.storage import run_file
 
-    schemas = {"scenario": json_schema, "run": run_file.schema, "settings": settings.schema}
+    schemas = {
+        "agent": settings.agent_schema,
+        "scenario": json_schema,
+        "run": run_file.schema,
+        "settings": settings.schema,
+    }
     print_json(schemas[kind]())
 
 

@@ -139,17 +139,24 @@ def apply(settings: Settings, metrics: Mapping[str, Metric]) -> dict[str, Metric
 
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the table; `trae-bench schema settings` prints it."""
-    head = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "trae-bench settings",
-    }
+    return _schema_of(Settings, "trae-bench settings")
+
+
+def agent_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of an agent's file; `trae-bench schema agent` prints it."""
+    return _schema_of(AgentEntry, "trae-bench agent")
+
+
+def _schema_of(record: type[Struct], title: str) -> dict[str, Any]:
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
     # By way of JSON, where a default of () is an empty array.
     found: dict[str, Any] = msgspec.json.decode(
-        msgspec.json.encode(head | msgspec.json.schema(Settings))
+        msgspec.json.encode(head | msgspec.json.schema(record))
     )
     docs = field_docs(Path(__file__)) | field_docs(Path(agent_entry.__file__))
     for struct in (Settings, AgentEntry):
-        table = found["$defs"][struct.__name__]
+        if (table := found["$defs"].get(struct.__name__)) is None:
+            continue
         table["description"] = cleandoc(table["description"])
         names = dict(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))
         for (owner, field), text in docs.items():

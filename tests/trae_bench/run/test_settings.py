@@ -14,6 +14,7 @@ from trae_bench.metrics import METRICS
 from trae_bench.run import settings
 from trae_bench.run.settings import FILE, Settings, apply, load, parse
 from trae_bench.stats.metric_rules import metric_threshold
+from trae_bench.subject.agents.catalog import shipped
 
 ROOT = Path(__file__).resolve().parents[3]
 WHOLE = """\
@@ -142,6 +143,15 @@ def published() -> Any:
 def test_the_published_schema_is_current() -> None:
     """Made with `python -m tests.trae_bench.run.test_settings`."""
     assert published() == settings.schema()
+
+
+def test_the_published_schema_of_agents_is_current() -> None:
+    committed = json.loads((ROOT / "docs/schemas/agent.schema.json").read_text("utf-8"))
+    assert committed == settings.agent_schema()
+    for path in shipped().values():
+        jsonschema.validate(tomllib.loads(path.read_text("utf-8")), committed)
+    for name, described in committed["$defs"]["AgentEntry"]["properties"].items():
+        assert described["description"], name
 
 
 def test_every_setting_is_described() -> None:
