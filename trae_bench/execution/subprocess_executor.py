@@ -13,7 +13,7 @@ from typing import Generic, Self, TypeVar
 
 import msgspec
 
-from trae_bench._util.bounded_io import first_bytes
+from trae_bench._util.bounded_io import last_bytes
 from trae_bench._util.child_env import environment
 from trae_bench._util.child_output import last_words, printable
 from trae_bench.execution import callgrind
@@ -50,7 +50,7 @@ MIN_MEMORY = 64 * 1024 * 1024
 MAX_STEPS = 10**9
 """Maximum steps in a report. A larger number is an invalid report."""
 MAX_PRINTED = 1024 * 1024
-"""Bytes of a command's output that are read."""
+"""Bytes at the end of an output that are read."""
 COUNTS = "callgrind.out"
 """File in a trial's folder for callgrind's instruction counts."""
 _OUT_OF_MEMORY = re.compile(
@@ -329,4 +329,5 @@ def _with_instructions(report: ChildReport | None, counts: Path) -> ChildReport 
 
 
 def _printed(log: Path) -> str:
-    return printable(first_bytes(log, MAX_PRINTED))
+    # The end: an agent may print its whole session before its answer.
+    return printable(last_bytes(log, MAX_PRINTED))

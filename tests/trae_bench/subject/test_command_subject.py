@@ -107,6 +107,16 @@ def test_the_answer_can_be_printed(provider: Loopback, tmp_path: Path, printed: 
     assert sample.correct is (printed == "all done"), sample.problem
 
 
+def test_an_answer_after_a_long_output_is_found(provider: Loopback, tmp_path: Path) -> None:
+    small = replace(SMALL, oracle=Oracle(final_text="all done"))
+    long = "print('step ' * 400_000)\nprint('all done')"
+    (tmp_path / "other_agent.py").write_text(f"{OTHER_AGENT}\n{long}")
+    argv = (sys.executable, "{folder}/other_agent.py", "{base_url}", "{task}")
+    subject = prepared(tmp_path, *argv, final_text="stdout")
+    (sample,) = run(provider, tmp_path, subject, trial(), small=small)
+    assert sample.correct, sample.problem
+
+
 def test_an_agent_that_fails_has_failed(provider: Loopback, tmp_path: Path) -> None:
     (tmp_path / "other_agent.py").write_text("raise SystemExit('no model')")
     argv = (sys.executable, "{folder}/other_agent.py", "{base_url}", "{task}")
