@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.trae_bench.foreign import edit, foreign_repository
+from tests.trae_bench.mutations import git
 from trae_bench.cli import main
 from trae_bench.model.run import RunFile, agent_names
+from trae_bench.provider.loopback import Loopback
+from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
+from trae_bench.scenario import load
 from trae_bench.stats.figures import figures
 from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
@@ -194,3 +198,48 @@ def test_wrong_agents_are_usage_errors(
 ) -> None:
     assert main(["run", "two-files.toml", *args]) == 2
     assert reason in " ".join(capsys.readouterr().err.split())
+
+
+# -- from a real session to a gate
+
+
+SESSION = (
+    PlayedTurn("I look.", (PlayedCall("c1", "execute", {"command": "cat notes.txt"}),)),
+    PlayedTurn("I write.", (PlayedCall("c2", "execute", {"command": "echo done >> notes.txt"}),)),
+    PlayedTurn("The notes are complete."),
+)
+
+
+def recorded(project: Path) -> None:
+    """Record a session of the project's agent with a real model, and commit it."""
+    (project / "example").mkdir()
+    (project / "example" / "notes.txt").write_text("begun\n")
+    task = ("--task", "Complete the notes.", "--workspace", "example")
+    with Loopback() as upstream:
+        url = upstream.register("upstream", Script(SESSION, client="foreign"))
+        agent = ("--agent", "tiny", "--upstream", url)
+        assert main(["record", *agent, *task, "--check", "grep done notes.txt", "-o", MINE]) == 0
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message", "a session")
+
+
+MINE = "my-session.toml"
+
+
+@pytest.mark.slow
+def test_a_recorded_session_becomes_a_gate(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded(project)
+    assert "Next: trae-bench run my-session.toml --agent tiny" in capsys.readouterr().out
+    assert "secret-key" not in (project / MINE).read_text()
+    scenario = load(project / MINE)
+    assert (scenario.agent, len(scenario.turns)) == ("tiny", 3)
+    gate = ["run", MINE, "--compare", "main", "--metric", "cpu", "--pairs", "8", "--force"]
+    edit(project, "An agent of one tool, on the", "An agent of one tool on the")
+    assert main([*gate, "-o", "../run.json"]) == 0
+    edit(project, "LOOPS = 0", "LOOPS = 2_000_000")
+    assert main([*gate, "-o", "../run.json"]) == 1
+    edit(project, "messages.append(message)", "messages.append(message | {'note': 1})")
+    assert main([*gate, "-o", "../run.json"]) == 5
+    assert "messages[2].note" in " ".join(capsys.readouterr().out.split())
