@@ -11,6 +11,8 @@ from trae_bench.model.run import RunFile, agent_names
 from trae_bench.model.sample import Sample
 
 CONFIDENCE = 0.95
+MIN_VALUES = 6
+"""Fewer values have no interval of the median with that confidence; their range is given."""
 
 
 class Figure(Struct, frozen=True):

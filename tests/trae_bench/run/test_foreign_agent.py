@@ -119,7 +119,11 @@ def test_two_agents_are_compared(project: Path, capsys: pytest.CaptureFixture[st
     assert code == 0
     (row,) = (row for row in stored.comparisons if row.contrast != "A/A")
     assert row.judgement.verdict == "regression"
-    assert "two-files" in capsys.readouterr().out
+    assert "Figures of two-files" in capsys.readouterr().out
+    assert main(["explain", "../run.json", "two-files", row.contrast, "cpu"]) == 0
+    first, other = agent_names(stored.header)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"Side A, first: the agent {first}. Side B, other: the agent {other}." in said
 
 
 def test_the_gate_passes_an_equal_head(project: Path) -> None:

@@ -13,7 +13,7 @@ from trae_bench.report.escape import for_terminal, markdown_text
 from trae_bench.report.text.listing import count
 from trae_bench.report.text.terminal import lay_out, quantity
 from trae_bench.run.agent_check import CheckedAgent
-from trae_bench.stats.figures import Figure, figures
+from trae_bench.stats.figures import MIN_VALUES, Figure, figures
 
 _MAX_NAME = 24
 _Place = tuple[str, str]
@@ -33,16 +33,21 @@ def figures_text(run: RunFile, width: int) -> str:
 
 
 def _block(scenario: str, found: Sequence[Figure], run: RunFile, width: int) -> Iterator[str]:
-    trials = max(figure.trials for figure in found)
-    title = f"Figures of {for_terminal(scenario, 40)}: the median of {count(trials, 'trial')}"
-    yield f"{title} with its 95 % interval"
+    title = f"Figures of {for_terminal(scenario, 40)}: median and 95 % interval"
+    few = any(figure.trials < MIN_VALUES for figure in found)
+    yield f"{title} (of fewer than {MIN_VALUES} trials, their range)" if few else title
     metrics = dict.fromkeys(figure.metric for figure in found)
     ordered = [figure for name in metrics for figure in found if figure.metric == name]
     rows = [
-        (figure.metric, *_cells(figure, run.header.metrics[figure.metric]), _name(figure))
+        (
+            figure.metric,
+            *_cells(figure, run.header.metrics[figure.metric]),
+            str(figure.trials),
+            _name(figure),
+        )
         for figure in ordered
     ]
-    yield from lay_out([("metric", "median", "[interval]", "agent"), *rows], width)
+    yield from lay_out([("metric", "median", "[interval]", "trials", "agent"), *rows], width)
 
 
 def _name(figure: Figure) -> str:
@@ -157,7 +162,8 @@ def _sort_key(found: _Figures) -> float:
 
 
 def _agent_cell(name: str, used: AgentUsed) -> str:
-    versions = ", ".join(markdown_text(one) for one in used.requirements)
+    # The others are in its entry.
+    versions = ", ".join(markdown_text(one) for one in used.requirements[:1])
     return f"**{markdown_text(name)}**{f'<br>{versions}' if versions else ''}"
 
 

@@ -284,6 +284,8 @@ def _compared(found: Explanation) -> Iterator[str]:
         else:
             yield f"Side A, {a}, is revision {found.a.revision}; side B, {b}, {found.b.revision}."
         yield f"Toggles of head: {_switches(found.b)}."
+    elif found.a.agent:
+        yield f"Side A, {a}: the agent {found.a.agent}. Side B, {b}: the agent {found.b.agent}."
     else:
         yield (
             f"Side A, {a}: {_switches(found.a, differing)}. "
