@@ -8,8 +8,10 @@ import click
 
 from trae_bench.cli.common import print_json, terminal_width
 from trae_bench.cli.completion import complete_agent
+from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from trae_bench.run.agent_check import Replay
     from trae_bench.subject.agents.catalog import FoundAgent
     from trae_bench.subject.agents.entry import AgentEntry
 
@@ -85,8 +87,13 @@ _UNSET: tuple[Any, ...] = (None, "", [], {})
 
 @agents.command()
 @AGENT
+@click.option(
+    "--scenario",
+    metavar="FILE",
+    help="Play this scenario. If `record` made it, compare the requests with the recorded ones.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check(agent: str, as_json: bool) -> int:
+def check(agent: str, scenario: str | None, as_json: bool) -> int:
     """Start an agent against the scripted provider and say what it did.
 
     Builds its environment, learns its protocol and tools from its first request, and
@@ -96,17 +103,34 @@ def check(agent: str, as_json: bool) -> int:
     Examples:
       trae-bench agents check mini-swe-agent
       trae-bench agents check 'my-agent --base-url {base_url} -p {task}'
+      trae-bench agents check my-agent --scenario my-session.toml
     """
     from trae_bench.report.text.agents import check_lines
     from trae_bench.run.agent_check import check_agent
 
-    checked = check_agent(_find(agent), lambda text: click.echo(text, err=True))
+    replay = None if scenario is None else _replay(scenario)
+    checked = check_agent(_find(agent), lambda text: click.echo(text, err=True), replay)
     if as_json:
         print_json(checked)
     else:
         for line in check_lines(checked):
             click.echo(click.wrap_text(line, terminal_width(), subsequent_indent="  "))
     return 4 if checked.problem else 0
+
+
+def _replay(name: str) -> "Replay":
+    from trae_bench._util.bounded_io import text
+    from trae_bench.cli.record import request_file
+    from trae_bench.run.agent_check import Replay
+    from trae_bench.scenario import find, load, split
+
+    path = find(name)
+    recorded = request_file(path)
+    try:
+        last = text(recorded) if recorded.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{recorded}: {error}") from error
+    return Replay(load(path, split(name)[1]), last)
 
 
 def _find(agent: str) -> "FoundAgent":

@@ -242,6 +242,8 @@ def write_command(made: "RecordedCommand", out: Path) -> None:
         oracle=made.proposal.oracle,
         notes=made.proposal.notes,
     )
+    if session.last_request:
+        write(request_file(out), [session.last_request])
     tools = [tool.name for tool in session.tools]
     more = f" and {len(tools) - _SHOWN_TOOLS} more" if len(tools) > _SHOWN_TOOLS else ""
     changed = made.proposal.changed
@@ -250,6 +252,11 @@ def write_command(made: "RecordedCommand", out: Path) -> None:
         f"{', streamed' if session.stream else ''}; {changed} file{'s' * (changed != 1)} changed"
     )
     click.echo(f"Tools: {', '.join(tools[:_SHOWN_TOOLS]) or 'none'}{more}")
+
+
+def request_file(scenario: Path) -> Path:
+    """The file of the last recorded request, with which `agents check` compares a replay."""
+    return scenario.with_suffix(".request.json")
 
 
 def write_recording(

@@ -101,7 +101,7 @@ def _transcript_differences(a: Transcript, b: Transcript, names: _Names) -> Iter
     ):
         found = first_difference(left, right)
         if found is not None:
-            yield f"{where}{_difference_text(*found, names)}"
+            yield f"{where}{difference_text(*found, names)}"
 
 
 def _by_name(answer: Sequence[Any] | None) -> dict[str, Any] | None:
@@ -128,7 +128,8 @@ def first_difference(a: Any, b: Any, path: str = "") -> tuple[str, Any, Any] | N
     return None if type(a) is type(b) and a == b else (path, a, b)
 
 
-def _difference_text(path: str, a: Any, b: Any, names: _Names) -> str:
+def difference_text(path: str, a: Any, b: Any, names: _Names) -> str:
+    """Return where two values differ and what each side has there, as the end of a sentence."""
     place = f", {path.lstrip('.')[:_MAX_PATH]}" if path else ""
     start = 0
     if isinstance(a, str) and isinstance(b, str):

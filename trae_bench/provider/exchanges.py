@@ -29,6 +29,8 @@ class Exchange(Struct, frozen=True):
     reply: RecordedReply | None = None
     problem: str = ""
     """Why there is no reply."""
+    body: bytes = b""
+    """The request's body; empty if a later request contains it."""
 
 
 def exchange_of(path: str, body: bytes, status: int, reply: bytes) -> Exchange | None:
@@ -43,9 +45,10 @@ def exchange_of(path: str, body: bytes, status: int, reply: bytes) -> Exchange |
     if status not in _OK:
         return Exchange(facts, digest, prompt, status, problem=f"status {status}")
     try:
-        return Exchange(facts, digest, prompt, status, decode_reply(facts.protocol, reply))
+        decoded = decode_reply(facts.protocol, reply)
     except ReplyError as error:
         return Exchange(facts, digest, prompt, status, problem=str(error))
+    return Exchange(facts, digest, prompt, status, decoded, body=body)
 
 
 def session_of(
@@ -72,6 +75,7 @@ def session_of(
         model=main.facts.model,
         tools=main.facts.tools,
         final_text=replies[-1].text if replies else "",
+        last_request=turns[-1].body.decode(errors="replace") if turns else "",
         notes=(*notes, *more),
     )
 

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 from msgspec import Struct
+from msgspec.structs import replace
 
 from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.provider.exchanges import Exchange, exchange_of
@@ -66,6 +67,8 @@ class RecordingProxy:
         """`upstream` is the provider's base URL. Raises `UsageError` if it is not one."""
         self._upstream = _checked(upstream)
         self._found: dict[int, Exchange] = {}
+        self._last = 0
+        """Number of the exchange whose body is kept."""
         self._arrived = 0
         self._errors: list[str] = []
         self._secrets: set[str] = set()
@@ -244,7 +247,18 @@ class RecordingProxy:
         if found is None:
             self._errors.append(f"request {number} is not recorded: its body is no model request")
         else:
-            self._found[number] = found
+            self._keep(number, found)
+
+    def _keep(self, number: int, found: Exchange) -> None:
+        """Keep an exchange, and of all bodies only the last one of the conversation."""
+        self._found[number] = found
+        last = self._found.get(self._last)
+        if not found.body or (last is not None and last.facts.tools and not found.facts.tools):
+            self._found[number] = replace(found, body=b"")
+            return
+        if last is not None:
+            self._found[self._last] = replace(last, body=b"")
+        self._last = number
 
 
 def _checked(upstream: str) -> httpx.URL:

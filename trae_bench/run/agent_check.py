@@ -1,6 +1,6 @@
 """Checks whether an agent can be measured: first contact, then a short session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -8,12 +8,16 @@ from msgspec.structs import replace
 
 from trae_bench.design.plan import agent_arm
 from trae_bench.errors import CannotMeasure
+from trae_bench.execution.fingerprint import cleaner
+from trae_bench.execution.pair_difference import difference_text, first_difference
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.model.experiment import Trial
-from trae_bench.model.sample import Sample
+from trae_bench.model.sample import Sample, SessionLog
 from trae_bench.provider.loopback import Loopback
+from trae_bench.provider.protocols.authored import authored
+from trae_bench.provider.script import Script
 from trae_bench.run.agents import built, contact_place, script_for
-from trae_bench.scenario import Oracle, Scenario, ScriptedCall, ToggleUse, Turn
+from trae_bench.scenario import Oracle, Protocol, Scenario, ScriptedCall, ToggleUse, Turn
 from trae_bench.scenario.actions import Action, AgentInterface
 from trae_bench.scenario.tool_mapping import missing_actions
 from trae_bench.subject.agents.catalog import FoundAgent
@@ -57,36 +61,92 @@ class CheckedAgent(Struct, frozen=True):
     """Other hosts that it asked for, and that were refused."""
     metrics: dict[str, float]
     """Of the session of three replies; empty if it failed."""
+    drift: str
+    """How its requests differ from the recorded ones; empty if they do not, or none are given."""
     problem: str
     """Why it cannot be measured, with the last lines of its output; empty if it can."""
 
 
-def check_agent(found: FoundAgent, say: Callable[[str], None]) -> CheckedAgent:
+class Replay(Struct, frozen=True):
+    """The scenario that a check plays."""
+
+    scenario: Scenario = SCENARIO
+    recorded: str = ""
+    """Last request of the recorded session; empty if there is none."""
+
+
+class _Listener:
+    """The provider, which keeps the last log."""
+
+    def __init__(self, provider: Loopback) -> None:
+        self._provider = provider
+        self.base_url = ""
+        self.last_body = b""
+
+    def register(self, session: str, script: Script, pressure: Sequence[str] = ()) -> str:
+        self.base_url = self._provider.register(session, script, pressure)
+        return self.base_url
+
+    def environ(self, session: str) -> dict[str, str]:
+        return self._provider.environ(session)
+
+    def collect(self, session: str) -> SessionLog:
+        log = self._provider.collect(session)
+        self.last_body = log.last_body
+        return log
+
+
+def check_agent(
+    found: FoundAgent, say: Callable[[str], None], replay: Replay | None = None
+) -> CheckedAgent:
     """Build and start an agent. Raises `CannotMeasure` if it cannot be built."""
-    agent = built(found, found.name, say)
+    agent, replay = built(found, found.name, say), replay or Replay()
     with contact_place() as (scratch, provider), refusing_proxy() as proxy:
         contact = meet(agent, scratch, provider, proxy.url)
         if contact.facts is None:
             problem = f"{contact.problem(proxy.hosts)}{contact.output}"
-            return _checked(found, agent, contact, None, tuple(proxy.hosts), problem)
+            return _checked(found, agent, contact, hosts=proxy.hosts, problem=problem)
         agent = replace(agent, interface=interface_of(agent, contact.facts))
+        listener = _Listener(provider)
         try:
-            sample = _play(agent, scratch, provider, proxy.url)
+            sample = _play(agent, scratch, listener, proxy.url, replay.scenario)
         except CannotMeasure as error:
-            return _checked(found, agent, contact, None, tuple(proxy.hosts), str(error))
-        problem = "" if sample.correct else sample.problem or sample.status
-        return _checked(found, agent, contact, sample, tuple(proxy.hosts), problem)
+            return _checked(found, agent, contact, hosts=proxy.hosts, problem=str(error))
+    drift = ""
+    if replay.recorded:
+        # The executor's folders of the first side.
+        place = scratch.resolve() / "0"
+        places = {"workspace": f"{place}/workspace", "home": f"{place}/home"}
+        clean = cleaner({**places, "provider": listener.base_url}, replay.scenario.normalise)
+        now = clean(listener.last_body.decode(errors="replace"))
+        drift = drift_from(agent.interface.protocol, clean(replay.recorded), now)
+    problem = "" if sample.correct else sample.problem or sample.status
+    return _checked(found, agent, contact, sample, proxy.hosts, problem, drift)
 
 
-def _play(agent: PreparedAgent, scratch: Path, provider: Loopback, proxy: str) -> Sample:
+def drift_from(protocol: Protocol, recorded: str, now: str) -> str:
+    """How the agent's part of the last request differs from the recorded one, as a sentence."""
+    before, after = authored(protocol, recorded), authored(protocol, now)
+    if before is None or after is None:
+        return "the last request cannot be compared with the recorded one"
+    names = ("the recording", "the replay")
+    if (found := first_difference(before.prompt, after.prompt)) is not None:
+        return f"the prompt has changed since the recording{difference_text(*found, names)}"
+    if (found := first_difference(before.results, after.results)) is not None:
+        return f"the session takes another path: its results{difference_text(*found, names)}"
+    return ""
+
+
+def _play(
+    agent: PreparedAgent, scratch: Path, provider: _Listener, proxy: str, scenario: Scenario
+) -> Sample:
     # Raises here, with the reason, if the agent lacks a tool.
-    scenario_for(SCENARIO, agent)
-    arm = agent_arm(agent.name)
-    trial = Trial(SCENARIO.name, "check", "serial", 0, "A", 0, arm, 0)
+    scenario_for(scenario, agent)
+    trial = Trial(scenario.name, "check", "serial", 0, "A", 0, agent_arm(agent.name), 0)
     with SubprocessExecutor(
         CommandSubject({AgentKey(agent.name): agent}, proxy=proxy),
         provider,
-        {SCENARIO.name: SCENARIO},
+        {scenario.name: scenario},
         script=script_for([agent]),
         scratch=scratch,
     ) as executor:
@@ -98,9 +158,10 @@ def _checked(
     found: FoundAgent,
     agent: PreparedAgent,
     contact: Contact,
-    sample: Sample | None,
-    hosts: tuple[str, ...],
-    problem: str,
+    sample: Sample | None = None,
+    hosts: Iterable[str] = (),
+    problem: str = "",
+    drift: str = "",
 ) -> CheckedAgent:
     facts, first = contact.facts, contact.log.first_request
     return CheckedAgent(
@@ -112,7 +173,8 @@ def _checked(
         by_shell={} if facts is None else missing_actions(agent.interface.tools),
         first_request_bytes=0 if first is None else len(first.body),
         side_calls=contact.log.side_calls,
-        hosts=hosts,
+        hosts=tuple(hosts),
         metrics={} if sample is None else sample.metrics,
+        drift=drift,
         problem=problem,
     )

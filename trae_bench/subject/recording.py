@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from trae_bench.errors import CannotMeasure, UsageError
+from trae_bench.execution.fingerprint import cleaner
 from trae_bench.provider.exchanges import session_of
 from trae_bench.provider.recording_proxy import RecordingProxy
 from trae_bench.scenario.importers.session import RecordedSession
@@ -103,11 +104,18 @@ def record_command(
             session,
             success=checked,
             workspace=str(folder),
+            last_request=_places_named(session.last_request, proxy, home, folder),
             notes=(*session.notes, *_problems(proxy, exit_code, check, checked)),
         )
         proposal = _proposal(before, after, folder, check)
         session = _scrubbed(session, secrets)
         return RecordedCommand(session, before, proposal, exit_code, proxy.requests)
+
+
+def _places_named(text: str, proxy: RecordingProxy, home: Path, folder: Path) -> str:
+    """Replace folders and URLs by their names, as the transcripts of trials do."""
+    places = {"workspace": str(folder), "home": str(home), "provider": proxy.base_url}
+    return cleaner(places, ())(text)
 
 
 def _places(proxy: RecordingProxy, home: Path, folder: Path, task: str) -> dict[str, str]:

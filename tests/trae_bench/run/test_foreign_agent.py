@@ -48,7 +48,7 @@ def test_check_says_what_an_agent_does(project: Path, capsys: pytest.CaptureFixt
         "speaks openai_chat and asks for complete replies",
         "Tools: execute.",
         "run: by the tool execute",
-        "plays a session of three replies",
+        "plays the session to its end",
         "trae-bench run bugfix --agent tiny",
     ):
         assert text in said
@@ -247,3 +247,21 @@ def test_a_recorded_session_becomes_a_gate(
     edit(project, "messages.append(message)", "messages.append(message | {'note': 1})")
     assert main([*gate, "-o", "../run.json"]) == 5
     assert "messages[2].note" in " ".join(capsys.readouterr().out.split())
+
+
+def test_check_compares_a_replay_with_the_recording(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded(project)
+    check = ["agents", "check", "tiny", "--scenario", MINE]
+
+    def said() -> str:
+        assert main(check) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "Note" not in said()
+    edit(project, "You are a small agent.", "You are a smart agent.")
+    assert "the prompt has changed since the recording, messages[0].content, offset 13" in said()
+    edit(project, "You are a smart agent.", "You are a small agent.")
+    edit(project, "done.stdout + done.stderr", "done.stdout + 'more'")
+    assert "takes another path: its results, [0].content, offset 6" in said()

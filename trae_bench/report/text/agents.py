@@ -98,7 +98,9 @@ def _outcome(checked: CheckedAgent) -> Iterator[str]:
         for name in _SHOWN
         if name in checked.metrics
     )
-    yield f"It plays a session of three replies: {', '.join(shown)}."
+    yield f"It plays the session to its end: {', '.join(shown)}."
+    if checked.drift:
+        yield f"Note: {for_terminal(checked.drift, 1000)}"
     yield f"Measure it: trae-bench run bugfix --agent {shlex.quote(checked.requested)}"
 
 

@@ -49,6 +49,8 @@ class RecordedSession(Struct, frozen=True):
     """Whether the agent says that it succeeded. None if the source does not record it."""
     workspace: str = ""
     """Folder in which the session worked."""
+    last_request: str = ""
+    """Body of the last request, if the source has it: with it, the whole conversation."""
     notes: tuple[str, ...] = ()
     """What the source cannot give, one sentence each."""
 
