@@ -69,13 +69,16 @@ def prepare(
         # A change must not decide how it is judged.
         judged = {field: getattr(base.entry, field) for field in JUDGED}
         head = replace(head, entry=replace(head.entry, **judged))
+        _require_own_code(name, base.entry, head.entry)
         wanted = {
             AgentKey(name, revisions.base.name): base,
             AgentKey(name, revisions.head.name): head,
         }
     with contact_place() as (scratch, provider):
         prepared = {
-            key: introduced(built(found, key.agent, say), scratch, provider, say)
+            key: introduced(
+                built(found, key.agent, say, copy=revisions is not None), scratch, provider, say
+            )
             for key, found in wanted.items()
         }
     used: dict[str, AgentUsed] = {}
@@ -136,10 +139,25 @@ def _entry_at(found: FoundAgent, folder: Path, revision: str) -> AgentEntry:
     )
 
 
-def built(found: FoundAgent, name: str, say: Say) -> PreparedAgent:
-    """The agent with its environment. Raises `CannotMeasure` if it cannot be built."""
-    env = build(name, found.entry, found.folder, say)
-    return PreparedAgent(name, found.entry, found.folder, env)
+def _require_own_code(name: str, base: AgentEntry, head: AgentEntry) -> None:
+    """Raises `UsageError` if both revisions would run the same installed program."""
+    how = ("argv", "env", "files", "stdin", "requirements", "npm")
+    same = all(getattr(base, field) == getattr(head, field) for field in how)
+    if same and not head.uses_folder:
+        raise UsageError(
+            f"agent {name}: nothing in its entry names {{folder}}, so both revisions would run the "
+            "same installed program; write {folder} where its code is, such as `{python} "
+            "{folder}/agent.py`, or install it with requirements = ['{folder}']"
+        )
+
+
+def built(found: FoundAgent, name: str, say: Say, *, copy: bool = False) -> PreparedAgent:
+    """The agent with its environment. `copy`: see `environment.build`.
+
+    Raises `CannotMeasure` if it cannot be built.
+    """
+    made = build(name, found.entry, found.folder, say, copy=copy)
+    return PreparedAgent(name, found.entry, made.folder, made.env)
 
 
 def _used(agent: PreparedAgent, requested: str, equal: Equal) -> AgentUsed:

@@ -195,6 +195,7 @@ def test_a_run_of_agents_is_resumed(project: Path) -> None:
         (["--agent", "a {task} {base_url} {nothing}"], "no placeholder {nothing}"),
         (["--agent", "absent.toml"], "absent.toml"),
         (["--agent", "httpx-loop", "--compare", "HEAD"], "has no revisions here"),
+        (["--agent", "a {base_url} {task}", "--compare", "HEAD"], "run the same installed program"),
     ],
 )
 def test_wrong_agents_are_usage_errors(

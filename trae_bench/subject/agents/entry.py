@@ -108,6 +108,19 @@ class AgentEntry(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"
         """Whether it has an environment of its own."""
         return bool(self.requirements or self.npm or self.setup)
 
+    @property
+    def builds_from_folder(self) -> bool:
+        """Whether its environment depends on the files in `{folder}`, where the builds run."""
+        return bool(self.setup) or any(map(_is_local, (*self.requirements, *self.npm)))
+
+    @property
+    def uses_folder(self) -> bool:
+        """Whether it runs code in `{folder}`, and not only what is installed elsewhere."""
+        texts = (text for _, text in _texts(self, self.argv))
+        program = self.argv[0]
+        relative = "/" in program and not program.startswith(("/", "{"))
+        return self.builds_from_folder or relative or any("{folder}" in text for text in texts)
+
 
 def read_entry(path: Path) -> AgentEntry:
     """Read the entry in a file. Raises `ScenarioError`: `file:line: path: problem; remedy`."""
@@ -162,6 +175,23 @@ def entry_problems(entry: AgentEntry, path: TomlPath = ()) -> Iterator[Diagnosti
     for action, mapping in entry.tools.items():
         if bool(mapping.tool) == bool(mapping.text):
             yield (*path, "tools", action), "set either `tool` or `text`"
+
+
+_ARCHIVES = (".whl", ".zip", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+
+
+def _is_local(requirement: str) -> bool:
+    """Whether a requirement of pip or npm names a file or folder. If in doubt, it does."""
+    text = requirement.strip()
+    if "{folder}" in text or "file:" in text:
+        return True
+    if "://" in text:
+        return False
+    if text.startswith("-"):
+        # `--pre` is a switch; `-e .`, `-e.` and `--editable=.` name a folder.
+        return not re.fullmatch(r"--[a-z-]+|-[A-Z]", text)
+    scoped = re.fullmatch(r"@[^/]+/[^/]+", text)
+    return text.startswith((".", "~")) or text.endswith(_ARCHIVES) or ("/" in text and not scoped)
 
 
 _TASK = ("{task}", "{task_file}")

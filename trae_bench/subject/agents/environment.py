@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from trae_bench._util import bounded_io
 from trae_bench._util.child_output import last_words
@@ -32,32 +33,48 @@ from trae_bench.subject.install.environments import (
 
 SETUP_SECONDS = 900.0
 """Timeout of each command that builds an environment."""
-_FORMAT = 1
+_FORMAT = 2
 """Increased when environments are built differently, so that old ones are not used."""
 _COMPLETE = "complete"
 """Marker file of an environment that is complete."""
 
 
-def build(name: str, entry: AgentEntry, folder: Path, say: Callable[[str], None]) -> Path | None:
-    """Return the folder of the agent's environment, and build it if it is not cached.
+class Built(Struct, frozen=True):
+    """What an agent runs from."""
 
-    `folder` has the agent's code. Returns None for an agent without an environment. Raises
-    `CannotMeasure` with the last lines of the command that failed.
+    folder: Path
+    """Folder of its code."""
+    env: Path | None = None
+    """Its environment; None if its entry builds none."""
+
+
+def build(
+    name: str, entry: AgentEntry, folder: Path, say: Callable[[str], None], *, copy: bool = False
+) -> Built:
+    """Return the agent's environment, and build it if it is not cached.
+
+    `folder` has the agent's code. With `copy`, what builds from it gets a copy, because a build
+    can write there, and a checkout must stay as it is. Raises `CannotMeasure` with the last lines
+    of the command that failed.
     """
     if not entry.builds:
-        return None
+        return Built(folder)
     place = _cache() / _key(entry, folder)
+    copied = copy and entry.builds_from_folder
+    code = place / "code" if copied else folder
     try:
         with _locked(place):
             if not (place / _COMPLETE).is_file():
                 shutil.rmtree(place, ignore_errors=True)
                 place.mkdir(mode=0o700)
-                _make(name, entry, folder, place, say)
+                if copied:
+                    shutil.copytree(folder, code, symlinks=True)
+                _make(name, entry, code, place, say)
                 (place / _COMPLETE).touch()
         used(place)
     except OSError as error:
         raise CannotMeasure(f"{error}; set XDG_CACHE_HOME to another folder") from error
-    return place / "env"
+    return Built(code, place / "env")
 
 
 def _cache() -> Path:
@@ -84,8 +101,7 @@ def _key(entry: AgentEntry, folder: Path) -> str:
         except OSError as error:
             raise CannotMeasure(f"{folder / name}: {error.strerror}; see lock-files") from error
     # An editable install, for example, belongs to one folder.
-    texts = (*entry.requirements, *entry.setup)
-    place = str(folder) if any("{folder}" in text for text in texts) or entry.setup else ""
+    place = str(folder) if entry.builds_from_folder else ""
     content = (
         *(_FORMAT, entry.requirements, entry.npm, entry.setup, sorted(locks.items()), place),
         *(sys.version, sys.base_prefix, sysconfig.get_platform()),
