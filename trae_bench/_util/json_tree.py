@@ -13,3 +13,12 @@ def map_strings(value: Any, convert: Callable[[str], str]) -> Any:
     if isinstance(value, dict):
         return {key: map_strings(item, convert) for key, item in value.items()}
     return value
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text has a UTF-8 form. Surrogates, as in file names, have none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

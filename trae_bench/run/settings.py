@@ -170,7 +170,14 @@ def _table(value: object) -> Mapping[str, object]:
 
 
 def _located(finding: Diagnostic, document: Mapping[str, Any]) -> Diagnostic:
-    """Names the wrong threshold; msgspec says only that one is wrong."""
+    """Names the wrong threshold or agent; msgspec says only that one is wrong."""
+    if finding[0] == AGENTS:
+        for name, value in document[TABLE[0]][TABLE[1]]["agents"].items():
+            try:
+                msgspec.convert(value, AgentEntry)
+            except msgspec.ValidationError as error:
+                place, problem = explain(str(error), AgentEntry)
+                return (*AGENTS, name, *place), problem
     if finding[0] != THRESHOLDS:
         return finding
     for name, value in _table(document[TABLE[0]][TABLE[1]]["thresholds"]).items():

@@ -65,7 +65,8 @@ def explain(message: str, root: type[Struct] = Scenario) -> Diagnostic:
 
     `root` is the record type of the whole file.
     """
-    what, _, location = message.partition(" - at `$")
+    of_key = " - at `key` in `$" in message
+    what, _, location = message.replace("`key` in `$", "`$").partition(" - at `$")
     path = _parse_path(location.removesuffix("`"))
     if match := re.fullmatch(r"Object contains unknown field `(.*)`", what, re.S):
         known = _fields_at(root, path)
@@ -73,7 +74,8 @@ def explain(message: str, root: type[Struct] = Scenario) -> Diagnostic:
     if match := re.fullmatch(r"Object missing required field `(.*)`", what):
         return path, f"`{match[1]}` is missing; add `{match[1]} = ...` here"
     if match := re.fullmatch(r"Invalid enum value '?(.*?)'?", what, re.S):
-        known = suggestion(match[1], _choices_at(root, path))
+        choices = _choices_at(root, path, of_key=of_key)
+        known = suggestion(match[1], choices) if choices else ""
         return path, f"{match[1]!r} is not allowed here{known}"
     if match := re.fullmatch(r"Expected `(\w+)`, got `(.+)`", what):
         expected = _TYPE_NAMES.get(match[1], match[1])
@@ -115,5 +117,6 @@ def _fields_at(root: type[Struct], path: TomlPath) -> Sequence[str]:
     return ()
 
 
-def _choices_at(root: type[Struct], path: TomlPath) -> Sequence[str]:
-    return [str(choice) for choice in get_args(_type_at(root, path))]
+def _choices_at(root: type[Struct], path: TomlPath, *, of_key: bool) -> Sequence[str]:
+    found = get_args(_type_at(root, path))
+    return [str(choice) for choice in (get_args(found[0]) if found and of_key else found)]

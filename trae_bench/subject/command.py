@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from trae_bench._util.child_env import inherited
+from trae_bench._util.json_tree import is_utf8
 from trae_bench.errors import CannotMeasure
 from trae_bench.model.experiment import AnswerPlace, Arm, Command, Equal, SessionEndpoint, Trial
 from trae_bench.scenario import Scenario
@@ -197,6 +198,9 @@ def _environment(agent: PreparedAgent, values: Mapping[str, str], proxy: str) ->
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), proxy)
     proxies |= {name.lower(): value for name, value in proxies.items()}
     passed = {name: os.environ[name] for name in agent.entry.pass_env if name in os.environ}
+    for name, value in passed.items():
+        if not is_utf8(value):
+            raise CannotMeasure(f"pass-env: the value of {name} is not UTF-8; remove the name")
     own = {name: filled(text, values) for name, text in agent.entry.env.items()}
     return {**proxies, "NO_PROXY": _LOCAL, "no_proxy": _LOCAL, "PATH": agent.path, **passed, **own}
 
@@ -208,5 +212,9 @@ def _answer_place(entry: AgentEntry) -> AnswerPlace:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        # Such as a file where another entry of [files], or the trial, has a folder.
+        raise CannotMeasure(f"cannot write {path}: {error.strerror}; see [files]") from error

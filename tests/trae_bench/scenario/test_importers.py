@@ -220,3 +220,22 @@ def test_a_task_that_no_template_names_is_the_whole_prompt(tmp_path: Path) -> No
     path = tmp_path / "t.json"
     path.write_text(json.dumps(document))
     assert read_session(path).task.startswith("Please solve this issue: Fix the total")
+
+
+def test_half_of_a_surrogate_pair_is_no_argument(tmp_path: Path) -> None:
+    call = {"function": {"name": "bash", "arguments": '{"command": "\\ud800"}'}}
+    messages = [{"role": "user", "content": TASK}, {"role": "assistant", "tool_calls": [call]}]
+    path = tmp_path / "session.json"
+    path.write_text(json.dumps(messages))
+    with pytest.raises(UsageError, match="the arguments of bash are not a JSON object"):
+        recorded(read_session(path), "session", toggles=())
+
+
+def test_an_event_of_codex_may_have_any_message(tmp_path: Path) -> None:
+    event = {"type": "user_message", "message": {"a": [1]}}
+    reply = {"type": "message", "role": "assistant", "content": FIXED}
+    payloads = [("event_msg", event), ("response_item", reply)]
+    lines = [{"timestamp": "", "type": kind, "payload": payload} for kind, payload in payloads]
+    path = tmp_path / "rollout.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert read_session(path).replies == (RecordedReply(FIXED),)

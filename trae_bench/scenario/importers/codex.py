@@ -92,7 +92,8 @@ def _prompts(items: list[ResponsesItem], events: list[_Event]) -> list[int]:
         for number, item in enumerate(items)
         if item.type == "message" and item.role == "user"
     ]
-    typed = {event.message for event in events if event.type == "user_message"}
+    said = (event.message for event in events if event.type == "user_message")
+    typed = {message for message in said if isinstance(message, str)}
     if typed:
         return [number for number, text in texts if text in typed]
     return [number for number, text in texts if not text.lstrip().startswith(_NOT_A_PROMPT)]

@@ -138,6 +138,8 @@ def arguments_of(text: dict[str, Any] | str | None) -> dict[str, Any] | str:
         return {}
     try:
         value = json.loads(text)
+        # Half of a surrogate pair has no place in a file or a request.
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return text
     return value if isinstance(value, dict) else text

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from trae_bench._util.json_tree import is_utf8
 from trae_bench.errors import UsageError
 from trae_bench.scenario.loader import MAX_FOLDER_BYTES, ignored
 from trae_bench.scenario.model import Oracle
@@ -111,20 +112,12 @@ def _files(folder: Path, ignore: Sequence[str]) -> Iterator[Path]:
         )
         for name in sorted([*names, *links]):
             path = Path(root, name)
-            if ignored(path.relative_to(folder).as_posix(), ignore) or not _is_utf8(path):
+            if ignored(path.relative_to(folder).as_posix(), ignore) or not is_utf8(str(path)):
                 continue
             count += 1
             if count > MAX_FILES:
                 raise UsageError(f"{folder}: more than {MAX_FILES} files; name a smaller folder")
             yield path
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _text(path: Path) -> str | None:

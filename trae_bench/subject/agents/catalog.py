@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from trae_bench._util.json_tree import is_utf8
 from trae_bench.errors import UsageError
 from trae_bench.scenario.diagnostics import suggestion
 from trae_bench.subject.agents.entry import NAME, SHIPPED, AgentEntry, from_command_line, read_entry
@@ -37,7 +38,9 @@ def find_agent(requested: str, configured: Mapping[str, AgentEntry], project: Pa
     `configured` are the entries of the project in the folder `project`; they come before those
     that ship. Raises `UsageError`.
     """
-    if requested.endswith(ENDING) and " " not in requested:
+    if not is_utf8(requested):
+        raise UsageError(f"--agent {requested!r} is not UTF-8, which a run file needs")
+    if requested.endswith(ENDING) and (" " not in requested or Path(requested).is_file()):
         path = Path(requested)
         if not NAME.fullmatch(path.stem):
             raise UsageError(

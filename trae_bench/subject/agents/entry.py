@@ -158,7 +158,7 @@ def entry_problems(entry: AgentEntry, path: TomlPath = ()) -> Iterator[Diagnosti
     except ValueError as error:
         yield (*path, "command"), f"{error}; quote it as in a shell, or write a list"
         return
-    if not argv:
+    if not argv or not argv[0]:
         yield (*path, "command"), "the command is empty; write the command line of the agent"
     for place, text in _texts(entry, argv):
         yield from _unknown_placeholders((*path, *place), text, PLACEHOLDERS)
@@ -168,6 +168,12 @@ def entry_problems(entry: AgentEntry, path: TomlPath = ()) -> Iterator[Diagnosti
         clean = PurePosixPath(name)
         if clean.is_absolute() or ".." in clean.parts or str(clean) != name or name == ".":
             yield (*path, "files", name), f"{name!r} is not a path below the home folder"
+    for place, text in (*_texts(entry, argv), *((("files", name), name) for name in entry.files)):
+        if "\0" in text:
+            yield (*path, *place), "a NUL character cannot be passed to a process; remove it"
+    for name in entry.env:
+        if not name or "=" in name or "\0" in name:
+            yield (*path, "env", name), f"{name!r} cannot name an environment variable"
     if not any(name in text for _, text in _texts(entry, argv) for name in _TASK):
         yield (*path, "command"), "no {task} anywhere; say where the agent gets its task"
     if not any(name in text for _, text in _texts(entry, argv) for name in _URL):
