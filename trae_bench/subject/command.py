@@ -12,7 +12,6 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from trae_bench._util.child_env import inherited
 from trae_bench._util.json_tree import is_utf8
 from trae_bench.errors import CannotMeasure
 from trae_bench.model.experiment import AnswerPlace, Arm, Command, Equal, SessionEndpoint, Trial
@@ -55,10 +54,14 @@ class PreparedAgent(Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """Its PATH: its environment, then the user's folders, without those of trae-bench."""
-        own = str(Path(sys.executable).parent)
-        users = inherited().get("PATH", os.defpath).split(os.pathsep)
-        return os.pathsep.join([*self.bin_folders, *(one for one in users if one != own)])
+        """Its PATH: its environment, then the user's, without the virtual one of trae-bench.
+
+        Without a virtual environment, trae-bench shares its folder with the user's programs.
+        """
+        users = os.environ.get("PATH", os.defpath).split(os.pathsep)
+        if sys.prefix != sys.base_prefix:
+            users = [one for one in users if os.path.normpath(one) != _own_folder()]
+        return os.pathsep.join([*self.bin_folders, *users])
 
     @property
     def python(self) -> str:
@@ -67,13 +70,19 @@ class PreparedAgent(Struct, frozen=True):
         return next(filter(None, found), sys.executable)
 
     def program(self, name: str) -> str:
-        """The path of a program: on its PATH, or relative to its folder.
+        """The path of a program: on its PATH, beside trae-bench, or relative to its folder.
 
         A name that is not found stays, so that the start fails and says so.
         """
         if "/" in name:
             return str(self.folder / name)
-        return shutil.which(name, path=self.path) or name
+        found = (shutil.which(name, path=path) for path in (self.path, _own_folder()))
+        return next(filter(None, found), name)
+
+
+def _own_folder() -> str:
+    """The folder of the commands that are installed beside trae-bench."""
+    return os.path.normpath(Path(sys.executable).parent)
 
 
 class AgentKey(Struct, frozen=True):

@@ -156,7 +156,7 @@ def test_placeholders_are_replaced_once(tmp_path: Path) -> None:
 
 
 def test_programs_are_found_as_the_agent_finds_them(tmp_path: Path) -> None:
-    """The PATH of trae-bench does not count."""
+    """The PATH of trae-bench does not count, but an agent may be installed beside it."""
     own = tmp_path / "env" / "bin"
     own.mkdir(parents=True)
     (own / "tool").write_text("#!/bin/sh\n")
@@ -165,6 +165,8 @@ def test_programs_are_found_as_the_agent_finds_them(tmp_path: Path) -> None:
     assert agent.program("tool") == str(own / "tool")
     assert agent.program("bin/tool") == "/code/bin/tool"
     assert agent.program("no-such-tool") == "no-such-tool"
+    beside = Path(sys.executable).with_name("trae-bench")
+    assert agent.program("trae-bench") == str(beside) or not beside.exists()
 
 
 def test_files_and_stdin_are_written(tmp_path: Path) -> None:
@@ -188,6 +190,19 @@ def test_only_named_variables_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     # The agent finds its own interpreter, not that of trae-bench.
     assert env["PATH"] == "/usr/bin"
     assert env["HTTPS_PROXY"] == "http://127.0.0.1:9"
+
+
+def test_without_a_virtual_environment_the_path_is_the_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The folder of trae-bench may then be /usr/bin."""
+    own = str(Path(sys.executable).parent)
+    monkeypatch.setattr(sys, "prefix", "/env")
+    monkeypatch.setenv("PATH", os.pathsep.join([f"{own}/", "/somewhere"]))
+    agent = PreparedAgent("other", AgentEntry(command="tool"), Path("/code"))
+    assert agent.path == "/somewhere"
+    monkeypatch.setattr(sys, "base_prefix", "/env")
+    assert agent.path == os.pathsep.join([f"{own}/", "/somewhere"])
 
 
 def test_unplayable_scenarios_and_unknown_agents_are_errors(tmp_path: Path) -> None:
