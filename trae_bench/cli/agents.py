@@ -105,11 +105,12 @@ def check(agent: str, scenario: str | None, as_json: bool) -> int:
       trae-bench agents check 'my-agent --base-url {base_url} -p {task}'
       trae-bench agents check my-agent --scenario my-session.toml
     """
+    from trae_bench._util.keys import without_keys
     from trae_bench.report.text.agents import check_lines
     from trae_bench.run.agent_check import check_agent
 
     replay = None if scenario is None else _replay(scenario)
-    checked = check_agent(_find(agent), lambda text: click.echo(text, err=True), replay)
+    checked = check_agent(_find(without_keys(agent)), lambda text: click.echo(text, err=True), replay)
     if as_json:
         print_json(checked)
     else:

@@ -175,7 +175,7 @@ def _record_command(
         raise UsageError("the command needs a task; give --task")
     made = record_command(argv, upstream=upstream, task=task, workspace=workspace, check=check)
     write_command(made, out)
-    _print_next(out, _line(argv, task, made.session.protocol))
+    _print_next(out, _line(made.argv, task, made.session.protocol))
 
 
 def _record_agent(
@@ -211,6 +211,9 @@ def _record_agent(
 
 
 def _print_next(out: Path, agent: str) -> None:
+    from trae_bench._util.keys import without_keys
+
+    agent = without_keys(agent)
     click.echo(f"Next: trae-bench run {shlex.quote(str(out))} --agent {shlex.quote(agent)}")
 
 

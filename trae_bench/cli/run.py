@@ -272,6 +272,7 @@ def _compare_with_stored(stored: "RunFile", result: "Result", options: dict[str,
 
 def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
     """The request for the planner, from the command line and the project's settings."""
+    from trae_bench._util.keys import without_keys
     from trae_bench.run.gate_base import find_base, settings_of_run
     from trae_bench.run.planner import RunRequest
     from trae_bench.run.settings import Settings, load
@@ -308,15 +309,19 @@ def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
         options = options | {"profile": settings.profile or options["profile"]}
     fields = {name: options[name] for name in RunRequest.__struct_fields__ if name in options}
     # A file name on the command line may be invalid UTF-8.
-    command = shlex.join(["trae-bench", *context.obj]).encode(errors="backslashreplace").decode()
+    command = shlex.join(["trae-bench", *map(without_keys, context.obj)])
+    command = command.encode(errors="backslashreplace").decode()
     return RunRequest(command=command, settings=settings, stored=stored, **fields)
 
 
 def _agents(wanted: "Sequence[str]", settings: "Settings") -> "dict[str, FoundAgent]":
     """The agents to measure: those of the command line, or those that the project configures."""
+    from trae_bench._util.keys import without_keys
     from trae_bench.run.settings import project_folder
     from trae_bench.subject.agents.catalog import find_agents
 
+    # The command line goes to the run file. The scripted provider checks no key.
+    wanted = [without_keys(text) for text in wanted]
     return find_agents(wanted, settings.agents, project_folder(Path.cwd()))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from trae_bench._util.keys import without_keys
 from trae_bench.design.plan import agent_arm
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.fingerprint import cleaner
@@ -167,7 +168,7 @@ def _checked(
     return CheckedAgent(
         name=agent.name,
         requested=found.requested,
-        command=agent.entry.argv,
+        command=tuple(map(without_keys, agent.entry.argv)),
         interface=None if facts is None else agent.interface,
         offered=() if facts is None else tuple(tool.name for tool in facts.tools),
         by_shell={} if facts is None else missing_actions(agent.interface.tools),

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from trae_bench._util.keys import without_keys
 from trae_bench.errors import UsageError
 from trae_bench.execution.workspace import room_for_trials
 from trae_bench.model.experiment import Equal
@@ -163,10 +164,10 @@ def built(found: FoundAgent, name: str, say: Say, *, copy: bool = False) -> Prep
 def _used(agent: PreparedAgent, requested: str, equal: Equal) -> AgentUsed:
     return AgentUsed(
         requested=requested,
-        command=agent.entry.argv,
+        command=tuple(map(without_keys, agent.entry.argv)),
         digest=agent.digest,
         interface=msgspec.json.encode(agent.interface).decode(),
-        requirements=(*agent.entry.requirements, *agent.entry.npm),
+        requirements=tuple(map(without_keys, (*agent.entry.requirements, *agent.entry.npm))),
         equal=equal,
         installed=0 if agent.env is None else _size(agent.env),
     )

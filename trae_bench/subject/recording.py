@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from trae_bench._util.keys import PLACEHOLDER, keys_of
 from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.execution.fingerprint import cleaner
 from trae_bench.provider.exchanges import session_of
@@ -40,8 +41,6 @@ _KEYS_OF_VENDORS = {
 }
 """Variables of keys by host. Other providers are compatible with OpenAI."""
 _INTERPRETER = re.compile(r"env|python[\d.]*|node|npx|uv|uvx|run|bash|sh|bun|deno")
-_SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
-_MIN_SECRET = 8
 _REMOVED = "[key]"
 _STOP_SECONDS = 5.0
 
@@ -56,6 +55,8 @@ class RecordedCommand(Struct, frozen=True):
     exit_code: int
     requests: int
     """Model requests, with those that took no turn."""
+    argv: tuple[str, ...] = ()
+    """The command line as given, with `{api_key}` for keys."""
 
 
 def record_command(
@@ -95,7 +96,9 @@ def record_command(
             given = None if stdin is None else filled(stdin, known)
             exit_code = _run(command, variables, folder, given)
         checked = exit_code == 0 and _passes(check, variables, folder)
-        secrets = sorted({*proxy.secrets, *_secrets(variables)}, key=len, reverse=True)
+        # A model can print them in a reply.
+        found = {*proxy.secrets, *keys_of({**variables, "API_KEY": known.get("api_key", "")})}
+        secrets = sorted(found, key=len, reverse=True)
         before, after = before.without(secrets), take_snapshot(folder).without(secrets)
         session = session_of(
             proxy.exchanges, "the recording", agent=agent or _name(command), task=task
@@ -109,7 +112,8 @@ def record_command(
         )
         proposal = _proposal(before, after, folder, check)
         session = _scrubbed(session, secrets)
-        return RecordedCommand(session, before, proposal, exit_code, proxy.requests)
+        given_argv = tuple(_replaced(word, secrets, PLACEHOLDER) for word in argv)
+        return RecordedCommand(session, before, proposal, exit_code, proxy.requests, given_argv)
 
 
 def _places_named(text: str, proxy: RecordingProxy, home: Path, folder: Path) -> str:
@@ -305,20 +309,17 @@ def _name(argv: Sequence[str]) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", next(named, ""))) or "agent"
 
 
-def _secrets(env: Mapping[str, str]) -> Iterator[str]:
-    """Yield the values of variables that hold keys. A model can print them in a reply."""
-    for name, value in env.items():
-        if _SECRET_VARIABLE.search(name.upper()) and len(value) >= _MIN_SECRET:
-            yield value
-
-
 def _scrubbed(session: RecordedSession, secrets: Collection[str]) -> RecordedSession:
     def clean(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, _REMOVED)
-        return text
+        return _replaced(text, secrets, _REMOVED)
 
     return msgspec.convert(_mapped(msgspec.to_builtins(session), clean), RecordedSession)
+
+
+def _replaced(text: str, secrets: Collection[str], by: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, by)
+    return text
 
 
 def _mapped(value: Any, clean: Callable[[str], str]) -> Any:

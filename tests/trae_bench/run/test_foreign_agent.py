@@ -103,6 +103,15 @@ def test_one_agent_has_figures(project: Path, capsys: pytest.CaptureFixture[str]
     assert "Figures of two-files" in capsys.readouterr().out
 
 
+def test_no_key_reaches_a_run_file(project: Path) -> None:
+    key = "sk-live-0123456789abcdef"
+    code, stored = run("--agent", f"env API_KEY={key} {command(project)}", "--pairs", "1")
+    assert code == 0
+    assert "API_KEY={api_key}" in stored.header.command
+    for path in (Path("../run.json"), Path("../run.journal.jsonl")):
+        assert key not in path.read_text()
+
+
 def test_the_project_agent_is_the_default(project: Path) -> None:
     code, stored = run("--pairs", "1")
     assert (code, agent_names(stored.header)) == (0, ("tiny",))

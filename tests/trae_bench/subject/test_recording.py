@@ -217,6 +217,29 @@ def test_no_key_is_written(
     loopback.collect(name)
 
 
+def test_no_key_is_printed(
+    loopback: Loopback,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A key in the command is a placeholder in the command to run next."""
+    monkeypatch.chdir(tmp_path)
+    args = ["record", "--upstream", upstream(loopback, "printed"), "--out", "mine.toml"]
+    assert main([*args, "--", *command(), f"--key={KEY}"]) == 0
+    printed = capfd.readouterr()
+    assert KEY not in printed.out + printed.err
+    assert "--key={api_key}" in printed.out
+
+
+def test_the_key_of_an_agent_is_removed_whatever_its_variable(loopback: Loopback) -> None:
+    turns = (PlayedTurn(f"echo {KEY}", (PlayedCall("c", "shell", {}),)), *TURNS[1:])
+    env = {"AGENT_API_KEY": "another-key-0123", "MY_CREDENTIAL": KEY}
+    url = upstream(loopback, "variable", turns=turns)
+    made = record_command(command(), upstream=url, task="t", env=env, values={"api_key": KEY})
+    assert made.session.replies[0].text == "echo [key]"
+
+
 def test_addresses_of_the_vendors_clients() -> None:
     with_version = base_urls("http://127.0.0.1:1/v1", "http://127.0.0.1:1")
     assert with_version["OPENAI_BASE_URL"] == "http://127.0.0.1:1/v1"
