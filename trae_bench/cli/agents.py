@@ -110,7 +110,9 @@ def check(agent: str, scenario: str | None, as_json: bool) -> int:
     from trae_bench.run.agent_check import check_agent
 
     replay = None if scenario is None else _replay(scenario)
-    checked = check_agent(_find(without_keys(agent)), lambda text: click.echo(text, err=True), replay)
+    checked = check_agent(
+        _find(without_keys(agent)), lambda text: click.echo(text, err=True), replay
+    )
     if as_json:
         print_json(checked)
     else:

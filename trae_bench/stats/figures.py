@@ -1,5 +1,6 @@
 """Absolute figures of each agent: the median of a metric, with its confidence interval. Pure."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import comb
 
@@ -35,25 +36,31 @@ def figures(run: RunFile) -> list[Figure]:
     not count.
     """
     header = run.header
-    counted = [sample for sample in run.samples if sample.pair > 0 and sample.correct]
+    # Grouped first: a run file may have many scenarios, agents and samples.
+    counted: dict[_Group, list[Sample]] = defaultdict(list)
+    for sample in run.samples:
+        if sample.pair > 0 and sample.correct:
+            group = (sample.scenario, sample.arm, sample.probe, sample.mode == "serial")
+            counted[group].append(sample)
     return [
         _figure(scenario, agent, metric.name, sorted(values))
         for scenario, used in header.scenarios.items()
         for agent in agent_names(header)
         for metric in (header.metrics[name] for name in used.metrics)
-        if (values := list(_values(counted, scenario, agent, metric)))
+        if (values := _values(counted.get(_group(scenario, agent, metric), ()), metric.name))
     ]
 
 
-def _values(
-    samples: Iterable[Sample], scenario: str, agent: str, metric: Metric
-) -> Iterable[float]:
-    arm = agent_arm(agent).name
-    for sample in samples:
-        if (sample.scenario, sample.arm, sample.probe) != (scenario, arm, metric.probe):
-            continue
-        if (sample.mode == "serial") == (metric.mode == "serial") and metric.name in sample.metrics:
-            yield sample.metrics[metric.name]
+_Group = tuple[str, str, str, bool]
+
+
+def _group(scenario: str, agent: str, metric: Metric) -> _Group:
+    """Scenario, arm, probe, and whether the pairs are serial, of the samples with a metric."""
+    return scenario, agent_arm(agent).name, metric.probe, metric.mode == "serial"
+
+
+def _values(samples: Iterable[Sample], metric: str) -> list[float]:
+    return [sample.metrics[metric] for sample in samples if metric in sample.metrics]
 
 
 def _figure(scenario: str, agent: str, metric: str, ordered: Sequence[float]) -> Figure:
