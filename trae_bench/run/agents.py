@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 from msgspec import Struct
@@ -23,10 +24,13 @@ from trae_bench.subject.agents.catalog import FoundAgent
 from trae_bench.subject.agents.contact import introduced
 from trae_bench.subject.agents.entry import JUDGED, AgentEntry, read_entry
 from trae_bench.subject.agents.environment import build
-from trae_bench.subject.command import AgentKey, PreparedAgent
+from trae_bench.subject.command import AgentKey, PreparedAgent, answer_place
 from trae_bench.subject.revisions import Revision
 
 Say = Callable[[str], None]
+MAX_NAME = 100
+"""Characters of an agent's name. Names of arms and contrasts contain it."""
+StoredName = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 
 
 class AgentRevisions(Struct, frozen=True):
@@ -71,6 +75,11 @@ def prepare(
         judged = {field: getattr(base.entry, field) for field in JUDGED}
         head = replace(head, entry=replace(head.entry, **judged))
         _require_own_code(name, base.entry, head.entry)
+        if answer_place(base.entry) != answer_place(head.entry):
+            raise UsageError(
+                f"agent {name}: only one revision uses {{report_fd}}, so their answers cannot be "
+                "judged alike; make both use it, with --agent 'COMMAND'"
+            )
         wanted = {
             AgentKey(name, revisions.base.name): base,
             AgentKey(name, revisions.head.name): head,
@@ -87,6 +96,7 @@ def prepare(
         requested = agents[key.agent].requested
         own = equal or ("work" if len(agents) > 1 else agent.entry.equal)
         used.setdefault(key.agent, _used(agent, requested, own))
+    _require_storable(used)
     return PreparedAgents(prepared, used)
 
 
@@ -152,6 +162,18 @@ def _require_own_code(name: str, base: AgentEntry, head: AgentEntry) -> None:
         )
 
 
+def _require_storable(used: Mapping[str, AgentUsed]) -> None:
+    """Raises `UsageError` if a run file cannot hold an agent: it would be unreadable."""
+    for name, agent in used.items():
+        try:
+            msgspec.convert({name: msgspec.to_builtins(agent)}, dict[StoredName, AgentUsed])
+        except msgspec.ValidationError as error:
+            raise UsageError(
+                f"agent {name[:MAX_NAME]}: too long for a run file: {error}; move long texts to "
+                "[files] or to a script"
+            ) from error
+
+
 def built(found: FoundAgent, name: str, say: Say, *, copy: bool = False) -> PreparedAgent:
     """The agent with its environment. `copy`: see `environment.build`.
 
@@ -178,7 +200,9 @@ def _size(folder: Path) -> int:
     total = 0
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__"]
-        total += sum(Path(root, name).lstat().st_size for name in names)
+        for name in names:
+            with suppress(FileNotFoundError):  # A cache that another run cleans.
+                total += Path(root, name).lstat().st_size
     return total
 
 

@@ -148,7 +148,7 @@ class CommandSubject:
             env=_environment(agent, values, self._proxy),
             cwd=endpoints[0].workspace,
             stdin=str(stdin) if entry.stdin else "",
-            answer=_answer_place(entry),
+            answer=answer_place(entry),
             equal=self._equal or entry.equal,
         )
 
@@ -214,7 +214,8 @@ def _environment(agent: PreparedAgent, values: Mapping[str, str], proxy: str) ->
     return {**proxies, "NO_PROXY": _LOCAL, "no_proxy": _LOCAL, "PATH": agent.path, **passed, **own}
 
 
-def _answer_place(entry: AgentEntry) -> AnswerPlace:
+def answer_place(entry: AgentEntry) -> AnswerPlace:
+    """Where an agent gives its answer, which the oracle checks."""
     if any("{report_fd}" in text for text in (*entry.argv, *entry.env.values())):
         return "report"
     return "output" if entry.final_text == "stdout" else "none"

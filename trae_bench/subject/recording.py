@@ -99,7 +99,7 @@ def record_command(
         # A model can print them in a reply.
         found = {*proxy.secrets, *keys_of({**variables, "API_KEY": known.get("api_key", "")})}
         secrets = sorted(found, key=len, reverse=True)
-        before, after = before.without(secrets), take_snapshot(folder).without(secrets)
+        before = before.without(secrets)
         session = session_of(
             proxy.exchanges, "the recording", agent=agent or _name(command), task=task
         )
@@ -110,7 +110,7 @@ def record_command(
             last_request=_places_named(session.last_request, proxy, home, folder),
             notes=(*session.notes, *_problems(proxy, exit_code, check, checked)),
         )
-        proposal = _proposal(before, after, folder, check)
+        proposal = _proposal(before, secrets, folder, check)
         session = _scrubbed(session, secrets)
         given_argv = tuple(_replaced(word, secrets, PLACEHOLDER) for word in argv)
         return RecordedCommand(session, before, proposal, exit_code, proxy.requests, given_argv)
@@ -187,8 +187,12 @@ def _key(entry: AgentEntry, upstream: str, variable: str) -> str:
     return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
-def _proposal(before: Snapshot, after: Snapshot, folder: Path, check: str) -> Proposal:
-    proposal = oracle_from(before, after, str(folder))
+def _proposal(before: Snapshot, secrets: Sequence[str], folder: Path, check: str) -> Proposal:
+    try:
+        proposal = oracle_from(before, take_snapshot(folder).without(secrets), str(folder))
+    except UsageError as error:
+        # Such as a build that leaves too many files. The session is not lost for that.
+        proposal = Proposal(Oracle(), 0, (f"no [oracle] is proposed: {error}",))
     notes = (*proposal.notes, *workspace_notes(before))
     # A command decides what is right; exact files would refuse other correct answers.
     oracle = Oracle(command=check) if check else proposal.oracle

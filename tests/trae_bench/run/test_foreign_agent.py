@@ -178,6 +178,16 @@ def test_head_cannot_change_how_it_is_judged(
     assert "[tool.trae-bench.agents.tiny] equal" in capsys.readouterr().err
 
 
+def test_head_cannot_change_where_its_answer_is(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = project / "pyproject.toml"
+    with settings.open("a") as file:
+        file.write('[tool.trae-bench.agents.tiny.env]\nREPORT = "{report_fd}"\n')
+    assert main(["run", "two-files.toml", "--compare", "main", "--out", "../run.json"]) == 2
+    assert "only one revision uses {report_fd}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_run_of_agents_is_resumed(project: Path) -> None:
     _, stored = run("--pairs", "2", "--metric", "cpu")
     Path("../run.json").unlink()
@@ -193,6 +203,9 @@ def test_a_run_of_agents_is_resumed(project: Path) -> None:
     assert main(["run", "--resume", str(journal)]) == 2
 
 
+TINY = "python3 {folder}/agent.py {base_url} {task}"
+
+
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
@@ -203,6 +216,7 @@ def test_a_run_of_agents_is_resumed(project: Path) -> None:
         (["--agent", "a 'b {task} {base_url}"], "quote it as in a shell"),
         (["--agent", "a {task} {base_url} {nothing}"], "no placeholder {nothing}"),
         (["--agent", "absent.toml"], "absent.toml"),
+        (["--agent", f"env A={'x' * 9000} {TINY}"], "too long"),
         (["--agent", "httpx-loop", "--compare", "HEAD"], "has no revisions here"),
         (["--agent", "a {base_url} {task}", "--compare", "HEAD"], "run the same installed program"),
     ],

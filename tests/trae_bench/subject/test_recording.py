@@ -18,6 +18,7 @@ from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script, expand
 from trae_bench.scenario import Protocol, ProviderConditions, load
+from trae_bench.scenario.importers import snapshot
 from trae_bench.scenario.importers.session import RecordedSession
 from trae_bench.subject.recording import RecordedCommand, base_urls, record_command
 
@@ -151,6 +152,17 @@ def test_a_check_decides_whether_the_session_succeeded(loopback: Loopback, tmp_p
     wrong = run(loopback, "wrong", tmp_path, check="grep -q gone done.txt")
     assert wrong.session.success is False
     assert "the check failed, so the session counts as failed" in wrong.session.notes
+
+
+def test_a_session_that_leaves_too_many_files_is_kept(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has cost money."""
+    monkeypatch.setattr(snapshot, "MAX_FILES", 1)
+    made = record_command(command(), upstream=upstream(loopback, "files"), task="t")
+    assert len(made.session.replies) == 3
+    (note,) = made.proposal.notes
+    assert re.fullmatch(r"no \[oracle\] is proposed: .*more than 1 files.*", note)
 
 
 def test_a_failed_agent_and_a_failed_provider_are_noted(
