@@ -47,7 +47,7 @@ BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 WIDTH = 80
-GUIDES = ("docs/performance.md", "docs/claims.md")
+GUIDES = ("docs/performance.md", "docs/claims.md", "docs/agents.md")
 """Documents with tables rendered by `trae-bench report --guide`."""
 
 

@@ -26,7 +26,7 @@ from trae_bench.verdicts.claims import Source
 from trae_bench.verdicts.claims_file import ClaimsFile, claims_file
 
 GUIDE = ROOT / "docs" / "performance.md"
-DOCUMENTS = (GUIDE, ROOT / "docs" / "claims.md")
+DOCUMENTS = (GUIDE, ROOT / "docs" / "claims.md", ROOT / "docs" / "agents.md")
 TABLES = load_tables(GUIDE)
 NO_CLAIMS = ClaimsFile(about="nobody")
 replace = msgspec.structs.replace
