@@ -9,6 +9,7 @@ upstream. They are kept in memory only, to remove them from what is stored.
 """
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, suppress
@@ -36,7 +37,8 @@ _HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade")
 ) | {b"transfer-encoding"}
 _NOT_FORWARDED = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"accept-encoding"}
-_KEY_HEADERS = frozenset((b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key", b"cookie"))
+_KEY_HEADER = re.compile(rb"(?:^|-)(?:key|token|auth|authorization|secret|cookie)$")
+"""Headers of providers and gateways, such as x-goog-api-key and Helicone-Auth."""
 _KEY_QUERIES = frozenset(("key", "api_key", "access_token"))
 _MIN_KEY = 8
 """Characters of a key. Shorter ones, such as `none`, occur in ordinary text."""
@@ -388,7 +390,7 @@ async def _answer(writer: asyncio.StreamWriter, status: int, reason: str) -> Non
 def _keys(request: ProxiedRequest) -> Iterator[str]:
     """Yield the keys of a request."""
     for name, value in request.headers:
-        if name in _KEY_HEADERS:
+        if _KEY_HEADER.search(name):
             text = value.decode("latin-1")
             yield from (word for word in (text, *text.split()) if len(word) >= _MIN_KEY)
     query = urlsplit(request.target.decode("latin-1")).query

@@ -96,7 +96,11 @@ def test_paths_queries_and_headers_pass() -> None:
     with provider(whole(b"[]", "X-Request-Id: 7\r\n")) as real, RecordingProxy(real.url) as proxy:
         reply = httpx.get(
             proxy.base_url + "/models?limit=2&key=secret-key-1",
-            headers={"Authorization": "Bearer secret-key-2", "User-Agent": "agent/1"},
+            headers={
+                "Authorization": "Bearer secret-key-2",
+                "Helicone-Auth": "Bearer secret-key-3",
+                "User-Agent": "agent/1",
+            },
         )
     assert reply.content == b"[]"
     assert reply.headers["x-request-id"] == "7"
@@ -107,7 +111,8 @@ def test_paths_queries_and_headers_pass() -> None:
     assert f"host: {real.url.split('/')[2]}".encode() in received
     assert proxy.exchanges == ()
     assert proxy.requests == 0
-    assert {"secret-key-1", "secret-key-2"} <= proxy.secrets
+    assert {"secret-key-1", "secret-key-2", "secret-key-3"} <= proxy.secrets
+    assert "agent/1" not in proxy.secrets
 
 
 def test_a_model_request_is_recorded() -> None:
