@@ -151,14 +151,15 @@ def _entry_at(found: FoundAgent, folder: Path, revision: str) -> AgentEntry:
 
 
 def _require_own_code(name: str, base: AgentEntry, head: AgentEntry) -> None:
-    """Raises `UsageError` if both revisions would run the same installed program."""
+    """Raises `UsageError` if a revision would run an installed program instead of its code."""
     how = ("argv", "env", "files", "stdin", "requirements", "npm")
     same = all(getattr(base, field) == getattr(head, field) for field in how)
-    if same and not head.uses_folder:
+    if (same and not head.uses_folder) or base.uses_folder != head.uses_folder:
+        which = "its entry" if base.uses_folder == head.uses_folder else "the entry of one revision"
         raise UsageError(
-            f"agent {name}: nothing in its entry names {{folder}}, so both revisions would run the "
-            "same installed program; write {folder} where its code is, such as `{python} "
-            "{folder}/agent.py`, or install it with requirements = ['{folder}']"
+            f"agent {name}: nothing in {which} names {{folder}}, so an installed program would run "
+            "instead of the code of the revision; write {folder} where its code is, such as "
+            "`{python} {folder}/agent.py`, or install it with requirements = ['{folder}']"
         )
 
 

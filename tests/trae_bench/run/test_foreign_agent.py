@@ -178,6 +178,28 @@ def test_head_cannot_change_how_it_is_judged(
     assert "[tool.trae-bench.agents.tiny] equal" in capsys.readouterr().err
 
 
+def test_head_cannot_run_an_installed_program(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(project, "{folder}/agent.py", str(project / "agent.py"), "pyproject.toml")
+    assert main(["run", "two-files.toml", "--compare", "main", "--out", "../run.json"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "nothing in the entry of one revision names {folder}" in said
+
+
+def test_a_gate_is_repeated_after_a_build_in_the_folder(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = "final-text"
+    edit(project, entry, f'setup = ["cp agent.py built.py"]\n{entry}', "pyproject.toml")
+    edit(project, "{folder}/agent.py", "{folder}/built.py", "pyproject.toml")
+    git(project, "commit", "-qam", "build")
+    for _ in range(2):
+        code, _ = run("--compare", "HEAD", "--metric", "cpu", "--pairs", "1")
+        assert code == 0
+    assert "environment of its own" not in capsys.readouterr().out
+
+
 def test_head_cannot_change_where_its_answer_is(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,7 +240,7 @@ TINY = "python3 {folder}/agent.py {base_url} {task}"
         (["--agent", "absent.toml"], "absent.toml"),
         (["--agent", f"env A={'x' * 9000} {TINY}"], "too long"),
         (["--agent", "httpx-loop", "--compare", "HEAD"], "has no revisions here"),
-        (["--agent", "a {base_url} {task}", "--compare", "HEAD"], "run the same installed program"),
+        (["--agent", "a {base_url} {task}", "--compare", "HEAD"], "an installed program would run"),
     ],
 )
 def test_wrong_agents_are_usage_errors(

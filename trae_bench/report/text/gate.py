@@ -50,7 +50,9 @@ def details(run: RunFile) -> Iterator[str]:
     if compared is None:
         return
     yield revisions(compared)
-    if compared.own_environments:
+    if compared.own_environments and run.header.agents:
+        yield "Each was built in an environment of its own."
+    elif compared.own_environments:
         yield "They declare different dependencies, so each ran in a separate environment."
     for note in compared.notes or ():
         yield f"{for_terminal(f'{note[:1].upper()}{note[1:]}', MAX_NOTE)}."

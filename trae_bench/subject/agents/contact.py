@@ -63,7 +63,7 @@ class Contact(Struct, frozen=True):
             return f"it sent no model request; its first request: {self.log.rejected[0]}"
         if self.process.timed_out:
             waits = "perhaps it waits for a terminal or for another host"
-            return f"it sent no request in {CONTACT_SECONDS:g} s; {waits}"
+            return f"it sent no request before its timeout; {waits}"
         if self.process.failure is not None:
             return f"it sent no request: {self.process.failure}"
         return "it ended with exit status 0 and sent no request"
