@@ -247,6 +247,10 @@ def write_command(made: "RecordedCommand", out: Path) -> None:
     )
     if session.last_request:
         write(request_file(out), [session.last_request])
+        print_error(
+            f"Note: {file_name(request_file(out))} has the whole conversation, with all that tools "
+            "printed; read it before you share it"
+        )
     tools = [tool.name for tool in session.tools]
     more = f" and {len(tools) - _SHOWN_TOOLS} more" if len(tools) > _SHOWN_TOOLS else ""
     changed = made.proposal.changed

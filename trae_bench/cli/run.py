@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 PROFILES = ("smoke", "quick", "full")
 DESIGNS = ("add-one", "remove-one", "both", "fraction", "factorial", "full")
+_MAX_COMMAND = 8000
+"""Characters of the command line in a run file."""
 RENAMED = {
     "--comment": "--markdown",
     "--only": "--filter",
@@ -310,7 +312,8 @@ def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
     fields = {name: options[name] for name in RunRequest.__struct_fields__ if name in options}
     # A file name on the command line may be invalid UTF-8.
     command = shlex.join(["trae-bench", *map(without_keys, context.obj)])
-    command = command.encode(errors="backslashreplace").decode()
+    # A longer one would make the run file unreadable.
+    command = command.encode(errors="backslashreplace").decode()[:_MAX_COMMAND]
     return RunRequest(command=command, settings=settings, stored=stored, **fields)
 
 

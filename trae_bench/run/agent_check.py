@@ -15,7 +15,7 @@ from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.model.experiment import Trial
 from trae_bench.model.sample import Sample, SessionLog
 from trae_bench.provider.loopback import Loopback
-from trae_bench.provider.protocols.authored import authored
+from trae_bench.provider.protocols.authored import Authored, authored
 from trae_bench.provider.script import Script
 from trae_bench.run.agents import built, contact_place, script_for
 from trae_bench.scenario import Oracle, Protocol, Scenario, ScriptedCall, ToggleUse, Turn
@@ -127,7 +127,13 @@ def check_agent(
 
 def drift_from(protocol: Protocol, recorded: str, now: str) -> str:
     """How the agent's part of the last request differs from the recorded one, as a sentence."""
-    before, after = authored(protocol, recorded), authored(protocol, now)
+    try:
+        return _drift(authored(protocol, recorded), authored(protocol, now))
+    except RecursionError:
+        return _drift(None, None)
+
+
+def _drift(before: Authored | None, after: Authored | None) -> str:
     if before is None or after is None:
         return "the last request cannot be compared with the recorded one"
     names = ("the recording", "the replay")

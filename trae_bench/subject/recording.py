@@ -1,5 +1,6 @@
 """Runs a real agent against a real provider and records the session."""
 
+import json
 import os
 import re
 import shutil
@@ -317,7 +318,17 @@ def _scrubbed(session: RecordedSession, secrets: Collection[str]) -> RecordedSes
     def clean(text: str) -> str:
         return _replaced(text, secrets, _REMOVED)
 
-    return msgspec.convert(_mapped(msgspec.to_builtins(session), clean), RecordedSession)
+    request = _mapped_json(session.last_request, clean)
+    scrubbed = msgspec.convert(_mapped(msgspec.to_builtins(session), clean), RecordedSession)
+    return msgspec.structs.replace(scrubbed, last_request=request)
+
+
+def _mapped_json(body: str, clean: Callable[[str], str]) -> str:
+    """Apply `clean` to every string of a JSON text, where clients may escape any character."""
+    try:
+        return json.dumps(_mapped(json.loads(body), clean))
+    except (ValueError, RecursionError):
+        return ""
 
 
 def _replaced(text: str, secrets: Collection[str], by: str) -> str:

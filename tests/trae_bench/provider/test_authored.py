@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from trae_bench.provider.protocols.authored import authored
+from trae_bench.run.agent_check import drift_from
 from trae_bench.scenario import Protocol
 
 
@@ -97,3 +98,9 @@ def test_a_prompt_can_be_a_text() -> None:
     assert part is not None
     assert part.prompt == {"input": ["do it"]}
     assert part.results == []
+
+
+def test_a_deep_request_cannot_be_compared() -> None:
+    """A recording can come from a stranger."""
+    deep = '{"messages": ' + "[" * 900 + "]" * 900 + "}"
+    assert "cannot be compared" in drift_from("openai_chat", deep, deep)

@@ -1,5 +1,6 @@
 """A session with a provider is recorded through the proxy, and the scenario has its turns."""
 
+import json
 import os
 import re
 import sys
@@ -242,6 +243,20 @@ def test_no_key_is_printed(
     printed = capfd.readouterr()
     assert KEY not in printed.out + printed.err
     assert "--key={api_key}" in printed.out
+
+
+def test_an_escaped_key_is_removed_from_the_request(loopback: Loopback) -> None:
+    """Clients of other languages escape more characters."""
+    code = """
+import json, os, urllib.request as u
+key = "".join(f"\\\\u{ord(c):04x}" for c in os.environ["AGENT_API_KEY"])
+body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "KEY"}]})
+u.urlopen(os.environ["OPENAI_BASE_URL"] + "/chat/completions", body.replace("KEY", key).encode())
+"""
+    url = upstream(loopback, "escaped")
+    made = record_command([sys.executable, "-c", code], upstream=url, task="t")
+    content = json.loads(made.session.last_request)["messages"][0]["content"]
+    assert content == "[key]"
 
 
 def test_the_key_of_an_agent_is_removed_whatever_its_variable(loopback: Loopback) -> None:
