@@ -82,7 +82,7 @@ def show(agent: str, as_json: bool) -> None:
     click.echo(toml_text({key: value for key, value in entry.items() if value not in _UNSET}))
 
 
-_UNSET: tuple[Any, ...] = (None, "", [], {})
+_UNSET: tuple[Any, ...] = (None, "", (), [], {})
 
 
 @agents.command()

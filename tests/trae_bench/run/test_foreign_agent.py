@@ -79,14 +79,25 @@ def test_check_says_why_an_agent_cannot_be_measured(
 ) -> None:
     (project / "agent.py").write_text(script)
     assert main(["agents", "check", "tiny"]) == 4
-    assert reason in " ".join(capsys.readouterr().out.split())
+    said = capsys.readouterr().out
+    assert reason in " ".join(said.split())
+    assert "\\x0a" not in said
+
+
+def test_check_tells_where_a_command_runs(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["agents", "check", "python3 agent.py {base_url} {task}"]) == 4
+    assert "write {folder}/agent.py" in " ".join(capsys.readouterr().out.split())
 
 
 def test_list_and_show(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["agents", "list"]) == 0
     assert "tiny  An agent of one tool." in capsys.readouterr().out
     assert main(["agents", "show", "tiny"]) == 0
-    assert 'final-text = "stdout"' in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert 'final-text = "stdout"' in shown
+    assert "[]" not in shown
     assert main(["agents", "show", "tinny"]) == 2
     assert "did you mean tiny" in capsys.readouterr().err
 

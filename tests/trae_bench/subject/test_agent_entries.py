@@ -52,6 +52,11 @@ def test_a_file_name_can_contain_spaces(tmp_path: Path) -> None:
     assert (found.name, found.source, found.folder) == ("mine", "file", folder)
 
 
+def test_a_long_command_may_end_like_a_file(tmp_path: Path) -> None:
+    line = f"agent {{base_url}} {{task}} {'x' * 5000} a.toml"
+    assert find_agent(line, {}, tmp_path).source == "command line"
+
+
 def test_a_name_that_a_run_file_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not UTF-8"):
         find_agent("\udcff {base_url} {task}", {}, tmp_path)

@@ -91,7 +91,10 @@ def check_lines(checked: CheckedAgent) -> Iterator[str]:
 
 def _outcome(checked: CheckedAgent) -> Iterator[str]:
     if checked.problem:
-        yield f"It cannot be measured: {for_terminal(checked.problem, 3000)}"
+        # The last lines of its output, such as a traceback, stay lines.
+        first, *more = checked.problem.splitlines() or [""]
+        yield f"It cannot be measured: {for_terminal(first, 3000)}"
+        yield from (for_terminal(line, 300) for line in more)
         return
     shown = (
         f"{name} {quantity(checked.metrics[name], METRICS[name].unit)}"

@@ -1,5 +1,6 @@
 """Finds the agent that a user names: in the project's settings, as a file, or shipped."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -40,7 +41,9 @@ def find_agent(requested: str, configured: Mapping[str, AgentEntry], project: Pa
     """
     if not is_utf8(requested):
         raise UsageError(f"--agent {requested!r} is not UTF-8, which a run file needs")
-    if requested.endswith(ENDING) and (" " not in requested or Path(requested).is_file()):
+    # `Path.is_file` raises an error for a text that is too long for a path.
+    exists = os.path.isfile(requested)  # noqa: PTH113
+    if requested.endswith(ENDING) and (exists or " " not in requested):
         path = Path(requested)
         if not NAME.fullmatch(path.stem):
             raise UsageError(

@@ -4,6 +4,7 @@ The agent plays a session that answers every protocol with a short text. Its fir
 the protocol, streaming and the tools. Measured trials then need no detection.
 """
 
+import os
 from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
@@ -49,6 +50,8 @@ class Contact(Struct, frozen=True):
     """Its first request; None if it sent no model request."""
     output: str
     """The last lines of its output, as the end of a sentence; empty if it printed nothing."""
+    hint: str = ""
+    """What may be wrong with its command, as the end of a sentence."""
 
     def problem(self, hosts: Collection[str]) -> str:
         """Why the agent cannot be measured, as a sentence; empty if it can.
@@ -65,7 +68,7 @@ class Contact(Struct, frozen=True):
             waits = "perhaps it waits for a terminal or for another host"
             return f"it sent no request before its timeout; {waits}"
         if self.process.failure is not None:
-            return f"it sent no request: {self.process.failure}"
+            return f"it sent no request: {self.process.failure}{self.hint}"
         return "it ended with exit status 0 and sent no request"
 
 
@@ -93,7 +96,20 @@ def meet(agent: PreparedAgent, scratch: Path, provider: Loopback, proxy: str) ->
     log = provider.collect(session)
     first = log.first_request
     facts = None if first is None else read_request(first.path, first.body)
-    return Contact(process, log, facts, last_words(folder / "log"))
+    return Contact(process, log, facts, last_words(folder / "log"), _relative_file(agent))
+
+
+def _relative_file(agent: PreparedAgent) -> str:
+    """A hint if a word of the command is a file in the folder of the agent, where it does not run.
+
+    The program itself is looked for in that folder.
+    """
+    for word in agent.entry.argv[1:]:
+        relative = "{" not in word and not word.startswith(("-", "/"))
+        # `Path.is_file` raises an error for a text that is too long for a path.
+        if relative and os.path.isfile(agent.folder / word):  # noqa: PTH113
+            return f" (it runs in the workspace of the trial: write {{folder}}/{word})"
+    return ""
 
 
 def introduced(
