@@ -161,19 +161,23 @@ def record_agent(
             f"the agent {agent.name} needs a key; name the variable that holds it with --key-env"
         )
     home = {"HOME": "{home}"} if entry.files else {}
+    values = {
+        "api_key": key,
+        "env": str(agent.env or ""),
+        "folder": str(agent.folder),
+        "model": model,
+        "python": agent.python,
+    }
+    program, *arguments = entry.argv
+    program = filled(program, values)
     return record_command(
-        entry.argv,
+        # What is still in braces is a folder of the recording.
+        (program if "{" in program else agent.program(program), *arguments),
         upstream=upstream,
         task=task,
         workspace=workspace,
         env={**os.environ, **home, "PATH": agent.path, **entry.env},
-        values={
-            "api_key": key,
-            "env": str(agent.env or ""),
-            "folder": str(agent.folder),
-            "model": model,
-            "python": agent.python,
-        },
+        values=values,
         files=entry.files,
         check=check,
         agent=agent.name,

@@ -134,6 +134,20 @@ def test_an_agent_by_its_entry(
     assert "--agent needs --upstream" in capfd.readouterr().err
 
 
+def test_a_program_in_the_folder_of_an_agent_is_found(
+    loopback: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a run, although the session works in another folder."""
+    monkeypatch.chdir(tmp_path)
+    entry(tmp_path)
+    text = Path("small.toml").read_text()
+    Path("small.toml").write_text(text.replace(repr(sys.executable), '"./start"'))
+    Path("start").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    Path("start").chmod(0o755)
+    args = ["record", "--upstream", upstream(loopback, "folder"), "--out", "mine.toml"]
+    assert main([*args, "--agent", "small.toml", "--task", "t", "--model", "m"]) == 0
+
+
 def test_the_next_command_has_placeholders() -> None:
     assert _line(["a", "-p", "do it"], "do it", "openai_chat") == (
         "env OPENAI_BASE_URL={base_url} OPENAI_API_KEY={api_key} a -p {task}"
