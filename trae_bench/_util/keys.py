@@ -23,7 +23,7 @@ def keys_of(env: Mapping[str, str]) -> Iterator[str]:
 
 
 def without_keys(text: str) -> str:
-    """Replace keys in a command line: those of the environment, and what looks like one."""
+    """Replace keys in a text: those of the environment, and what looks like one."""
     known = (key for key in keys_of(os.environ) if not key.startswith("/"))
     for key in sorted(known, key=len, reverse=True):
         if len(key) >= _MIN_IN_COMMAND:

@@ -16,6 +16,7 @@ import msgspec
 from trae_bench._util.bounded_io import last_bytes
 from trae_bench._util.child_env import environment
 from trae_bench._util.child_output import last_words, printable
+from trae_bench._util.keys import without_keys
 from trae_bench.execution import callgrind
 from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient
 from trae_bench.execution.pair_difference import PairMemory
@@ -259,7 +260,8 @@ class SubprocessExecutor(Generic[ScriptT]):
             else:
                 answers = report.sessions or (report,)
         if problem is not None:
-            output = last_words(setup.folder / "log")
+            # An agent may print a key that `pass-env` names.
+            output = without_keys(last_words(setup.folder / "log"))
             problem += self._memory_hint(problem + output)
             problem = with_session_problem(problem, logs) + output
         return TrialResult(setup, process, logs, report, answers, status, problem)

@@ -123,6 +123,31 @@ def test_no_key_reaches_a_run_file(project: Path) -> None:
         assert key not in path.read_text()
 
 
+@pytest.mark.parametrize("requests", ["0", "1"])
+def test_no_key_that_an_agent_prints_is_stored(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    requests: str,
+) -> None:
+    """It fails at its first start, or in the trials."""
+    monkeypatch.setenv("MY_API_KEY", "a-secret-of-mine")
+    failing = "import os; raise SystemExit('bad key ' + os.environ['MY_API_KEY'])"
+    script = (project / "agent.py").read_text()
+    end = script.index("        for call in") if requests == "1" else 0
+    (project / "agent.py").write_text(f"{script[:end]}{' ' * 8 if end else ''}{failing}\n")
+    edit(project, "final-text", 'pass-env = ["MY_API_KEY"]\nfinal-text', "pyproject.toml")
+    if end:
+        with (project / "agent.py").open("a") as file:
+            file.write('if __name__ == "__main__":\n    print(main(*sys.argv[1:]))\n')
+    code = main(["run", "two-files.toml", "--pairs", "1", "--out", "../run.json"])
+    assert code == 4
+    printed = capsys.readouterr()
+    assert "bad key {api_key}" in printed.out + printed.err
+    texts = [path.read_text() for path in Path("..").glob("run.*")]
+    assert all("a-secret-of-mine" not in text for text in (*texts, printed.out, printed.err))
+
+
 def test_the_project_agent_is_the_default(project: Path) -> None:
     code, stored = run("--pairs", "1")
     assert (code, agent_names(stored.header)) == (0, ("tiny",))

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from trae_bench._util.child_env import environment
 from trae_bench._util.child_output import last_words
+from trae_bench._util.keys import without_keys
 from trae_bench.design.plan import agent_arm
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient
@@ -96,7 +97,8 @@ def meet(agent: PreparedAgent, scratch: Path, provider: Loopback, proxy: str) ->
     log = provider.collect(session)
     first = log.first_request
     facts = None if first is None else read_request(first.path, first.body)
-    return Contact(process, log, facts, last_words(folder / "log"), _relative_file(agent))
+    output = without_keys(last_words(folder / "log"))
+    return Contact(process, log, facts, output, _relative_file(agent))
 
 
 def _relative_file(agent: PreparedAgent) -> str:
