@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trae_bench.run.planner import Plan, RunRequest
 
 HOUR = 3600
-HEAD = ("scenario", "toggle", "mode", "pairs", "about", "metrics")
+HEAD = ("mode", "pairs", "about", "metrics")
 
 
 def show_plan(request: "RunRequest", *, as_json: bool) -> None:
@@ -34,7 +34,8 @@ def show_plan(request: "RunRequest", *, as_json: bool) -> None:
         for cell, span in zip(plan.cells, duration.cells, strict=True)
         if not cell.confirms
     ]
-    click.echo(columns(HEAD, rows, terminal_width()))
+    compared = "agent" if request.agents and request.compare is None else "toggle"
+    click.echo(columns(("scenario", compared, *HEAD), rows, terminal_width()))
     click.echo()
     for reason in plan.left_out:
         text = f"Left out: {reason}."

@@ -17,6 +17,7 @@ from trae_bench.report.text.terminal import (
     cells_of,
     change_in,
     closing,
+    contrast_heading,
     headings,
     kind_of_pairs,
     machine_name,
@@ -127,7 +128,7 @@ def _table(run: RunFile, claimed: bool, room: int) -> list[str]:
         f" | {' | '.join(_cells(run, row, claimed))} |"
         for row in rows
     )
-    names = ("scenario", "toggle", *headings(side_names(run)))
+    names = ("scenario", contrast_heading(run), *headings(side_names(run)))
     title, kept = count(len(rows), "comparison"), within(lines, room)
     return folded(title, names, 3, kept, len(rows), "the run file")
 

@@ -133,6 +133,11 @@ def side_names(run: RunFile) -> tuple[str, str]:
     return FIRST_OTHER if run.header.agents else OFF_ON
 
 
+def contrast_heading(run: RunFile) -> str:
+    """What the rows of a run compare with side A: a toggle, or an agent."""
+    return "agent" if run.header.agents and run.header.revisions is None else "toggle"
+
+
 MACHINE_METRICS = ("cpu", "wall", "peak_rss")
 """The noise line shows the first two of these. The run file has the noise of every metric."""
 
