@@ -65,32 +65,15 @@ def prepare(
     With `revisions`, the only agent is prepared at both. `equal` overrides the entries. Raises
     `UsageError` for a wrong entry, `CannotMeasure` for an agent that cannot be built or started.
     """
-    if revisions is None:
-        wanted = {AgentKey(name): found for name, found in agents.items()}
-    else:
+    wanted = {AgentKey(name): found for name, found in agents.items()}
+    if revisions is not None:
         ((name, found),) = agents.items()
-        base = at_revision(found, revisions.base, revisions.top)
-        head = at_revision(found, revisions.head, revisions.top)
-        # A change must not decide how it is judged.
-        judged = {field: getattr(base.entry, field) for field in JUDGED}
-        head = replace(head, entry=replace(head.entry, **judged))
-        _require_own_code(name, base.entry, head.entry)
-        if answer_place(base.entry) != answer_place(head.entry):
-            raise UsageError(
-                f"agent {name}: only one revision uses {{report_fd}}, so their answers cannot be "
-                "judged alike; make both use it, with --agent 'COMMAND'"
-            )
-        wanted = {
-            AgentKey(name, revisions.base.name): base,
-            AgentKey(name, revisions.head.name): head,
-        }
+        wanted = _at_both(name, found, revisions)
+    prepared: dict[AgentKey, PreparedAgent] = {}
     with contact_place() as (scratch, provider):
-        prepared = {
-            key: introduced(
-                built(found, key.agent, say, copy=revisions is not None), scratch, provider, say
-            )
-            for key, found in wanted.items()
-        }
+        for key, found in wanted.items():
+            agent = built(found, key.agent, say, copy=revisions is not None)
+            prepared[key] = introduced(agent, scratch, provider, say)
     used: dict[str, AgentUsed] = {}
     for key, agent in prepared.items():
         requested = agents[key.agent].requested
@@ -98,6 +81,25 @@ def prepare(
         used.setdefault(key.agent, _used(agent, requested, own))
     _require_storable(used)
     return PreparedAgents(prepared, used)
+
+
+def _at_both(name: str, found: FoundAgent, revisions: AgentRevisions) -> dict[AgentKey, FoundAgent]:
+    """The agent at base and head. Raises `UsageError` if they cannot be compared."""
+    base = at_revision(found, revisions.base, revisions.top)
+    head = at_revision(found, revisions.head, revisions.top)
+    # A change must not decide how it is judged.
+    judged = {field: getattr(base.entry, field) for field in JUDGED}
+    head = replace(head, entry=replace(head.entry, **judged))
+    _require_own_code(name, base.entry, head.entry)
+    if answer_place(base.entry) != answer_place(head.entry):
+        raise UsageError(
+            f"agent {name}: only one revision uses {{report_fd}}, so their answers cannot be "
+            "judged alike; make both use it, with --agent 'COMMAND'"
+        )
+    return {
+        AgentKey(name, revisions.base.name): base,
+        AgentKey(name, revisions.head.name): head,
+    }
 
 
 def script_for(agents: Iterable[PreparedAgent]) -> Callable[[Scenario, Path], Script]:
