@@ -116,8 +116,8 @@ def check(agent: str, scenario: str | None, as_json: bool) -> int:
     if as_json:
         print_json(checked)
     else:
-        for line in check_lines(checked):
-            click.echo(click.wrap_text(line, terminal_width(), subsequent_indent="  "))
+        for line in check_lines(checked, terminal_width()):
+            click.echo(line)
     return 4 if checked.problem else 0
 
 
@@ -133,7 +133,7 @@ def _replay(name: str) -> "Replay":
         last = text(recorded) if recorded.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{recorded}: {error}") from error
-    return Replay(load(path, split(name)[1]), last)
+    return Replay(load(path, split(name)[1]), last, name)
 
 
 def _find(agent: str) -> "FoundAgent":

@@ -64,6 +64,10 @@ class CheckedAgent(Struct, frozen=True):
     """Of the session of three replies; empty if it failed."""
     drift: str
     """How its requests differ from the recorded ones; empty if they do not, or none are given."""
+    scenario: str
+    """The scenario that the user named; empty for the session of three replies."""
+    compared: bool
+    """Whether there was a recorded request to compare with."""
     problem: str
     """Why it cannot be measured, with the last lines of its output; empty if it can."""
 
@@ -74,6 +78,8 @@ class Replay(Struct, frozen=True):
     scenario: Scenario = SCENARIO
     recorded: str = ""
     """Last request of the recorded session; empty if there is none."""
+    name: str = ""
+    """What the user wrote; empty for the session of three replies."""
 
 
 class _Listener:
@@ -113,8 +119,8 @@ def check_agent(
             sample = _play(agent, scratch, listener, proxy.url, replay.scenario)
         except CannotMeasure as error:
             return _checked(found, agent, contact, hosts=proxy.hosts, problem=str(error))
-    drift = ""
-    if replay.recorded:
+    drift, compared = "", bool(replay.recorded)
+    if compared:
         # The executor's folders of the first side.
         place = scratch.resolve() / "0"
         places = {"workspace": f"{place}/workspace", "home": f"{place}/home"}
@@ -122,7 +128,8 @@ def check_agent(
         now = clean(listener.last_body.decode(errors="replace"))
         drift = drift_from(agent.interface.protocol, clean(replay.recorded), now)
     problem = "" if sample.correct else sample.problem or sample.status
-    return _checked(found, agent, contact, sample, proxy.hosts, problem, drift)
+    made = _checked(found, agent, contact, sample, proxy.hosts, problem)
+    return replace(made, drift=drift, scenario=replay.name, compared=compared)
 
 
 def drift_from(protocol: Protocol, recorded: str, now: str) -> str:
@@ -168,7 +175,6 @@ def _checked(
     sample: Sample | None = None,
     hosts: Iterable[str] = (),
     problem: str = "",
-    drift: str = "",
 ) -> CheckedAgent:
     facts, first = contact.facts, contact.log.first_request
     return CheckedAgent(
@@ -182,6 +188,8 @@ def _checked(
         side_calls=contact.log.side_calls,
         hosts=tuple(hosts),
         metrics={} if sample is None else sample.metrics,
-        drift=drift,
+        drift="",
+        scenario="",
+        compared=False,
         problem=problem,
     )

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
@@ -67,8 +68,33 @@ def _cells_of(figure: Figure, unit: str) -> tuple[str, str]:
 _SPEAKS = {True: "streamed", False: "complete"}
 
 
-def check_lines(checked: CheckedAgent) -> Iterator[str]:
-    """What `trae-bench agents check` says, one sentence a line."""
+_MAX_LINE = 300
+"""Characters of a line of an agent's output."""
+
+
+def check_lines(checked: CheckedAgent, width: int) -> Iterator[str]:
+    """What `trae-bench agents check` says; the agent's output keeps its lines."""
+    for sentence in _sentences(checked):
+        # Paths and command lines stay whole.
+        yield textwrap.fill(
+            sentence, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+        )
+    if checked.problem:
+        reason, *output = checked.problem.splitlines()
+        said = f"It cannot be measured: {for_terminal(reason, 3000)}"
+        yield textwrap.fill(said, width, subsequent_indent="  ", break_on_hyphens=False)
+        yield from (f"  {for_terminal(line.rstrip(), _MAX_LINE)}" for line in output)
+        return
+    scenario = shlex.quote(for_terminal(checked.scenario or _FIRST_SCENARIO, 300))
+    agent = shlex.quote(for_terminal(checked.requested, 1000))
+    # Not wrapped, for a reader to copy.
+    yield f"Measure it: trae-bench run {scenario} --agent {agent}"
+
+
+_FIRST_SCENARIO = "bugfix"
+
+
+def _sentences(checked: CheckedAgent) -> Iterator[str]:
     yield f"Agent {for_terminal(checked.name, _MAX_NAME)}: {_command(checked)}"
     if (speaks := checked.interface) is not None:
         replies = _SPEAKS[speaks.stream]
@@ -86,16 +112,11 @@ def check_lines(checked: CheckedAgent) -> Iterator[str]:
     if checked.hosts:
         hosts = ", ".join(for_terminal(host, 100) for host in checked.hosts)
         yield f"It asks other hosts, and is refused: {hosts}"
-    yield from _outcome(checked)
+    if not checked.problem:
+        yield from _played(checked)
 
 
-def _outcome(checked: CheckedAgent) -> Iterator[str]:
-    if checked.problem:
-        # The last lines of its output, such as a traceback, stay lines.
-        first, *more = checked.problem.splitlines() or [""]
-        yield f"It cannot be measured: {for_terminal(first, 3000)}"
-        yield from (for_terminal(line, 300) for line in more)
-        return
+def _played(checked: CheckedAgent) -> Iterator[str]:
     shown = (
         f"{name} {quantity(checked.metrics[name], METRICS[name].unit)}"
         for name in _SHOWN
@@ -104,7 +125,10 @@ def _outcome(checked: CheckedAgent) -> Iterator[str]:
     yield f"It plays the session to its end: {', '.join(shown)}."
     if checked.drift:
         yield f"Note: {for_terminal(checked.drift, 1000)}"
-    yield f"Measure it: trae-bench run bugfix --agent {shlex.quote(checked.requested)}"
+    elif checked.compared:
+        yield "Its requests are those of the recording."
+    elif checked.scenario:
+        yield "There is no recorded request to compare with: `trae-bench record` stores one."
 
 
 _SHOWN = ("time_to_first_request", "wall", "cpu", "peak_rss", "requests")
