@@ -65,7 +65,9 @@ def _run_command(args: list[str]) -> int:
     except BenchError as error:
         return _report_error(error.exit_code, print_error, f"Error: {error}")
     except (click.Abort, KeyboardInterrupt):
-        hint = "Interrupted. If a journal was written, resume with --resume."
+        hint = "Interrupted."
+        if "run" in args[:1]:
+            hint += " If a journal was written, resume with --resume."
         return _report_error(INTERRUPTED, print_error, hint)
     except BrokenPipeError:
         return INTERRUPTED

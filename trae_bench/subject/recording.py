@@ -155,10 +155,12 @@ def record_agent(
     texts = (*entry.argv, *entry.env.values(), *entry.files.values())
     if not model and any("{model}" in text for text in texts):
         raise UsageError(f"the agent {agent.name} needs the name of a model; give --model")
-    key = _key(entry, upstream, key_variable)
+    variables = _key_variables(entry, upstream, key_variable)
+    key = next((os.environ[name] for name in variables if os.environ.get(name)), "")
     if not key and any("{api_key}" in text for text in texts):
         raise UsageError(
-            f"the agent {agent.name} needs a key; name the variable that holds it with --key-env"
+            f"the agent {agent.name} needs a key; set {variables[0]}, or name the variable that "
+            "holds it with --key-env"
         )
     home = {"HOME": "{home}"} if entry.files else {}
     values = {
@@ -185,11 +187,11 @@ def record_agent(
     )
 
 
-def _key(entry: AgentEntry, upstream: str, variable: str) -> str:
+def _key_variables(entry: AgentEntry, upstream: str, variable: str) -> list[str]:
+    """The variables that may hold the key, the likeliest first."""
     own = [name for name, text in entry.env.items() if text == "{api_key}"]
     vendor = [names for host, names in _KEYS_OF_VENDORS.items() if host in upstream]
-    names = [variable] if variable else [*own, *(vendor[0] if vendor else ("OPENAI_API_KEY",))]
-    return next((os.environ[name] for name in names if os.environ.get(name)), "")
+    return [variable] if variable else [*own, *(vendor[0] if vendor else ("OPENAI_API_KEY",))]
 
 
 def _proposal(before: Snapshot, secrets: Sequence[str], folder: Path, check: str) -> Proposal:

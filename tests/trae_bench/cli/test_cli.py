@@ -20,7 +20,7 @@ import pytest
 from tests.signals import needs
 from tests.trae_bench.fakes import TINY, ScriptedExecutor, sample
 from trae_bench._util import code_version
-from trae_bench.cli import main
+from trae_bench.cli import cli, main
 from trae_bench.cli.run import DESIGNS, PROFILES
 from trae_bench.design import contrasts
 from trae_bench.design.contrasts import NOISE_FLOOR
@@ -542,6 +542,18 @@ def interrupted(tiny: Path, after: int) -> Path:
     assert result.run.stopped == "interrupted"
     assert result.error is None
     return result.journal
+
+
+def test_only_an_interrupted_run_can_be_resumed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("run", "doctor"):
+        monkeypatch.setattr(cli.commands[name], "callback", interrupt)
+        assert main([name]) == 130
+        assert ("--resume" in capsys.readouterr().err) == (name == "run")
 
 
 @pytest.mark.parametrize("after", range(0, 22, 3))

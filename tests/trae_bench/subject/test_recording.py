@@ -124,7 +124,7 @@ def test_an_agent_by_its_entry(
     assert main([*args, "--task", "t"]) == 2
     assert "give --model" in capfd.readouterr().err
     assert main([*args, "--task", "t", "--model", "m", "--key-env", "NONE"]) == 2
-    assert "--key-env" in capfd.readouterr().err
+    assert "set NONE, or name the variable that holds it with --key-env" in capfd.readouterr().err
     assert main([*args, "--task", "t", "--model", "m"]) == 0
     assert "Next: trae-bench run mine.toml --agent small.toml" in capfd.readouterr().out
     scenario = load(Path("mine.toml"))

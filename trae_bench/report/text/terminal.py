@@ -241,11 +241,11 @@ def closing(run: RunFile, *, claimed: bool = True) -> str:
     # Exact metrics use the pairs of other metrics, so count the pairs of each kind once.
     measured = {
         (row.scenario, row.contrast, kind_of_pairs(row, metrics[row.metric])): row.pairs.measured
-        for row in shown
+        for row in shown or run.comparisons
     }
     ended = {"interrupted": ", interrupted", "budget": ", budget spent", "error": ", failed"}
     pairs = sum(measured.values())
-    took = f"{count(pairs, 'pair')} in {clock(run.elapsed)}"
+    took = f"{count(pairs, 'pair' if shown else 'A/A pair')} in {clock(run.elapsed)}"
     took += ended.get(run.stopped, "")
     if is_fixed(run.header.design):
         low, high = min(measured.values(), default=0), max(measured.values(), default=0)
@@ -257,7 +257,7 @@ def closing(run: RunFile, *, claimed: bool = True) -> str:
     more = len(shown) - len(gated)
     parts = [tally(gated)] if gated else []
     parts += [f"{more} for information"] if more else []
-    return f"{'; '.join(parts)} ({took})"
+    return f"{'; '.join(parts)} ({took})" if parts else f"Measured {took}"
 
 
 def tally(verdicts: Sequence[Verdict], names: Sequence[Verdict] = VERDICTS) -> str:
