@@ -7,7 +7,7 @@ runs the scheduler, and writes the run file whatever ended the run.
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import randbits
@@ -98,6 +98,8 @@ def start(request: RunRequest, out: Path | None, *, force: bool, bench: "Bench")
     for reason in planned.left_out:
         bench.say(f"left out: {reason}")
     run_file = out or RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}-{request.profile}.json"
+    if out is None:
+        _make_results_folder()
     if run_file.suffix != ".json":
         # The journal's name is derived from it, and --resume derives it back.
         raise UsageError(f"{run_file}: the name of a run file must end in .json")
@@ -113,6 +115,14 @@ def start(request: RunRequest, out: Path | None, *, force: bool, bench: "Bench")
 
 
 def _revisions(planned: Plan, bench: "Bench") -> RevisionPair | None:
+def _make_results_folder() -> None:
+    """Keep new results out of the user's repository: they would count as changes of head."""
+    if not RESULTS.exists():
+        with suppress(OSError):  # The journal says why nothing can be written here.
+            RESULTS.mkdir()
+            (RESULTS / ".gitignore").write_text("*\n")
+
+
     """The two revisions, ready to run, and the scenarios that only head can run."""
     if planned.checkouts is None:
         return None
