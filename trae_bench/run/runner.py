@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from trae_bench._util import code_version, cpu_affinity, host_facts
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.design.plan import revision_arms
 from trae_bench.errors import AnswersDiffer, BadRunFile, BenchError, CannotMeasure, UsageError
 from trae_bench.execution import run_delay
@@ -58,7 +59,7 @@ from trae_bench.subject.agents.catalog import find_agents
 from trae_bench.subject.command import CommandSubject
 from trae_bench.subject.install.environments import Installs, provide
 from trae_bench.subject.revisions import Repository, Revision, with_interpreters
-from trae_bench.verdicts.gate import bias_message
+from trae_bench.verdicts.gate import bias_message, remedy_for_variation
 
 Say = Callable[[str], None]
 """Prints one sentence that is not a result."""
@@ -97,9 +98,9 @@ def start(request: RunRequest, out: Path | None, *, force: bool, bench: "Bench")
     planned = plan(request)
     for reason in planned.left_out:
         bench.say(f"left out: {reason}")
-    run_file = out or RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}-{request.profile}.json"
     if out is None:
         _make_results_folder()
+    run_file = out or RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}-{request.profile}.json"
     if run_file.suffix != ".json":
         # The journal's name is derived from it, and --resume derives it back.
         raise UsageError(f"{run_file}: the name of a run file must end in .json")
@@ -114,7 +115,6 @@ def start(request: RunRequest, out: Path | None, *, force: bool, bench: "Bench")
             return bench.measure(header, planned.scenarios, journal, run_file)
 
 
-def _revisions(planned: Plan, bench: "Bench") -> RevisionPair | None:
 def _make_results_folder() -> None:
     """Keep new results out of the user's repository: they would count as changes of head."""
     if not RESULTS.exists():
@@ -123,6 +123,7 @@ def _make_results_folder() -> None:
             (RESULTS / ".gitignore").write_text("*\n")
 
 
+def _revisions(planned: Plan, bench: "Bench") -> RevisionPair | None:
     """The two revisions, ready to run, and the scenarios that only head can run."""
     if planned.checkouts is None:
         return None
@@ -479,9 +480,12 @@ def nothing_shown(run: RunFile) -> BenchError | None:
         return None
     for row in run.comparisons:
         if not row.pairs.measured and row.pairs.answers_differ:
+            remedy = "a toggle must not change the answer"
+            if row.contrast == NOISE_FLOOR:
+                remedy = remedy_for_variation(run)
             return AnswersDiffer(
                 f"{row.scenario}, {row.contrast}: the two sides gave different answers in every "
-                f"pair ({row.pairs.reasons[0]}); a toggle must not change the answer"
+                f"pair ({row.pairs.reasons[0]}); {remedy}"
             )
     for row in run.comparisons:
         if not row.pairs.measured and row.pairs.not_measured:

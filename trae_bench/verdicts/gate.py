@@ -72,6 +72,18 @@ def outcome(run: RunFile, *, claimed: bool = True) -> GateResult:
     return GateResult("pass", better, gates=gates)
 
 
+def remedy_for_variation(run: RunFile) -> str:
+    """What to do if the answers of one revision, or one agent, differ from run to run."""
+    remedy = "name what varies from run to run in [[normalise]] of the scenario"
+    return f"{remedy}, or give --equal work" if judges_requests(run) else remedy
+
+
+def judges_requests(run: RunFile) -> bool:
+    """Whether a pair of foreign agents must have equal requests, which can be switched off."""
+    agents = (run.header.agents or {}).values()
+    return any(agent.equal == "conversation" for agent in agents)
+
+
 def answers_differ(row: Comparison) -> Pairs | None:
     """The pairs of a row, or its fresh pairs, if too many of them have different answers."""
     return next((pairs for pairs in _pairs(row) if _too_many(pairs.answers_differ, pairs)), None)

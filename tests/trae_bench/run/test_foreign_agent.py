@@ -1,6 +1,7 @@
 """Agents that know nothing of trae-bench, from the command line: check, run, compare, gate."""
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -53,6 +54,25 @@ def test_check_says_what_an_agent_does(project: Path, capsys: pytest.CaptureFixt
     ):
         assert text in said
     assert "secret-key" not in said
+
+
+def test_check_keeps_the_lines_of_the_output(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "agent.py").write_text("print('first')\nraise SystemExit('second::error')")
+    assert main(["agents", "check", "tiny"]) == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["  first", "  second:\\x3aerror"]
+    assert "\\x0a" not in "".join(lines)
+
+
+def test_check_prints_a_command_that_can_be_copied(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = f"env {' '.join(f'A{n}=some-long-value' for n in range(9))} {command(project)}"
+    assert main(["agents", "check", long]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"Measure it: trae-bench run bugfix --agent {shlex.quote(long)}"
 
 
 def test_check_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +131,24 @@ def test_one_agent_has_figures(project: Path, capsys: pytest.CaptureFixture[str]
     found = {figure.metric: figure for figure in figures(stored)}
     assert (found["requests"].median, found["requests"].trials) == (3, 4)
     assert {sample.contrast for sample in stored.samples} == {"A/A"}
-    assert "Figures of two-files" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Figures of two-files" in said
+    assert re.search(r"^Measured 2 A/A pairs in 0:\d\d$", said, re.M)
+
+
+def test_the_default_run_file_is_no_change_of_the_repository(project: Path) -> None:
+    assert main(["run", "two-files.toml", "--agent", "tiny", "--pairs", "1"]) == 0
+    assert len(list((project / "trae-bench-results").glob("*.json"))) == 1
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_an_agent_that_varies_gets_a_remedy(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(project, "cat one", "cat one; date +%N", "two-files.toml")
+    assert run("--agent", "tiny", "--pairs", "2")[0] == 5
+    said = " ".join(capsys.readouterr().err.split())
+    assert "name what varies from run to run in [[normalise]]" in said
 
 
 def test_no_key_reaches_a_run_file(project: Path) -> None:
@@ -328,7 +365,9 @@ def test_a_recorded_session_becomes_a_gate(
     assert main([*gate, "-o", "../run.json"]) == 1
     edit(project, "messages.append(message)", "messages.append(message | {'note': 1})")
     assert main([*gate, "-o", "../run.json"]) == 5
-    assert "messages[2].note" in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "messages[2].note" in said
+    assert "as after a change of the prompt, give --equal work." in said
 
 
 def test_check_compares_a_replay_with_the_recording(
@@ -341,9 +380,13 @@ def test_check_compares_a_replay_with_the_recording(
         assert main(check) == 0
         return " ".join(capsys.readouterr().out.split())
 
-    assert "Note" not in said()
+    same = said()
+    assert "Its requests are those of the recording." in same
+    assert "Measure it: trae-bench run my-session.toml --agent tiny" in same
     edit(project, "You are a small agent.", "You are a smart agent.")
     assert "the prompt has changed since the recording, messages[0].content, offset 13" in said()
     edit(project, "You are a smart agent.", "You are a small agent.")
     edit(project, "done.stdout + done.stderr", "done.stdout + 'more'")
     assert "takes another path: its results, [0].content, offset 6" in said()
+    Path("my-session.request.json").unlink()
+    assert "There is no recorded request to compare with" in said()

@@ -217,6 +217,13 @@ def test_short_run_gives_no_verdict() -> None:
     assert outcome(gate(lost=DIFFER), claimed=False).kind == "answers differ"
 
 
+def test_a_base_that_differs_from_itself_gets_a_remedy() -> None:
+    itself = gate(lost={(NOISE_FLOOR, number): "differ" for number in range(9)})
+    assert "The base differs from itself: name what varies" in " ".join(gate_text.details(itself))
+    # The requests of agent_core are always compared.
+    assert "--equal" not in " ".join(gate_text.details(gate(lost=DIFFER)))
+
+
 def test_slow_toggle_is_no_failure() -> None:
     run = honest()
     assert "regression" in {row.judgement.verdict for row in run.comparisons}

@@ -5,6 +5,7 @@ The text is safe for a terminal. Escape it again for any other format.
 
 from collections.abc import Iterator
 
+from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.model.result import Comparison, Confirmation
 from trae_bench.model.run import RevisionPair, RunFile
 from trae_bench.report.escape import for_terminal
@@ -12,9 +13,11 @@ from trae_bench.report.text.terminal import quantity
 from trae_bench.verdicts.gate import (
     GateResult,
     answers_differ,
+    judges_requests,
     not_measured,
     outcome,
     percent_change,
+    remedy_for_variation,
 )
 
 MAX_NOTE = 400
@@ -56,6 +59,7 @@ def details(run: RunFile) -> Iterator[str]:
         yield "They declare different dependencies, so each ran in a separate environment."
     for note in compared.notes or ():
         yield f"{for_terminal(f'{note[:1].upper()}{note[1:]}', MAX_NOTE)}."
+    yield from _remedies(run)
     for row in run.comparisons:
         if (again := row.confirmation) is not None:
             sure = "exactly" if again.p == 0 else f"p = {again.p:.2g}"
@@ -66,6 +70,15 @@ def details(run: RunFile) -> Iterator[str]:
     for name, problem in compared.new.items():
         first = problem.splitlines()[0] if problem else ""
         yield f"New, the base cannot run it: {for_terminal(name, 60)}: {for_terminal(first)}"
+
+
+def _remedies(run: RunFile) -> Iterator[str]:
+    """What to do about different answers."""
+    differ = [row.contrast for row in run.comparisons if answers_differ(row) is not None]
+    if NOISE_FLOOR in differ:
+        yield f"The base differs from itself: {remedy_for_variation(run)}."
+    elif differ and judges_requests(run):
+        yield "If the requests may differ, as after a change of the prompt, give --equal work."
 
 
 def not_confirmed(again: Confirmation) -> str:
