@@ -22,7 +22,7 @@ from trae_bench.scenario import Oracle, Protocol, Scenario, ScriptedCall, Toggle
 from trae_bench.scenario.actions import Action, AgentInterface
 from trae_bench.scenario.tool_mapping import missing_actions
 from trae_bench.subject.agents.catalog import FoundAgent
-from trae_bench.subject.agents.contact import Contact, interface_of, meet
+from trae_bench.subject.agents.contact import Contact, interface_of, meet, seconds_of
 from trae_bench.subject.agents.refusing_proxy import refusing_proxy
 from trae_bench.subject.command import AgentKey, CommandSubject, PreparedAgent, scenario_for
 
@@ -109,6 +109,7 @@ def check_agent(
     """Build and start an agent. Raises `CannotMeasure` if it cannot be built."""
     agent, replay = built(found, found.name, say), replay or Replay()
     with contact_place() as (scratch, provider), refusing_proxy() as proxy:
+        say(f"agent {agent.name}: starts, and has {seconds_of(agent):g} s for its first request")
         contact = meet(agent, scratch, provider, proxy.url)
         if contact.facts is None:
             problem = f"{contact.problem(proxy.hosts)}{contact.output}"

@@ -104,7 +104,7 @@ def _at_both(name: str, found: FoundAgent, revisions: AgentRevisions) -> dict[Ag
 
 def script_for(agents: Iterable[PreparedAgent]) -> Callable[[Scenario, Path], Script]:
     """How the provider's script follows from a scenario that one of these agents plays."""
-    with_tools = {agent.name for agent in agents if agent.interface.offers_tools}
+    with_tools = {agent.name for agent in agents if agent.interface.offered}
 
     def script(scenario: Scenario, workspace: Path) -> Script:
         return replace(expand(scenario, workspace), has_tools=scenario.agent in with_tools)

@@ -56,7 +56,7 @@ from trae_bench.storage.run_file import read_run, write_run
 from trae_bench.storage.seal import sealed
 from trae_bench.subject.agent_core import PACKAGE, AgentCoreSubject
 from trae_bench.subject.agents.catalog import find_agents
-from trae_bench.subject.command import CommandSubject
+from trae_bench.subject.command import CommandSubject, scenario_for
 from trae_bench.subject.install.environments import Installs, provide
 from trae_bench.subject.revisions import Repository, Revision, with_interpreters
 from trae_bench.verdicts.gate import bias_message, remedy_for_variation
@@ -356,6 +356,11 @@ class Bench:
         if (pair := planned.checkouts) is not None:
             revisions = AgentRevisions(pair.top, pair.base, pair.head)
         self.agents = prepare(planned.agents, revisions, equal, self.say)
+        if revisions is None:
+            for scenario in planned.scenarios.values():
+                for agent in self.agents.by_key.values():
+                    # Raises now, rather than after the pairs of other agents.
+                    scenario_for(scenario, agent)
         return self.agents.used
 
     def prepare_revisions(self, base: Revision, head: Revision) -> bool:

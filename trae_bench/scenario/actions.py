@@ -54,5 +54,5 @@ class AgentInterface(Struct, frozen=True, forbid_unknown_fields=True):
     """Actions without an entry are done by `run`, where a shell command can do them."""
     parallel_calls: bool = True
     """False if a reply must not have more than one call."""
-    offers_tools: bool = False
-    """Its requests offer tools to the model, so a request without tools is no step."""
+    offered: tuple[str, ...] = ()
+    """Names of the tools in its requests. If it offers any, a request without tools is no step."""

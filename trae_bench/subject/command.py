@@ -166,6 +166,7 @@ def scenario_for(scenario: Scenario, agent: PreparedAgent) -> Scenario:
             f"{scenario.name} cannot run with the agent {agent.name}; one process of an agent "
             "plays one session: use scenarios of one session"
         )
+    _require_tools(scenario, agent)
     played = adapted(scenario, agent.interface)
     ignore = (*scenario.workspace.ignore, *agent.entry.ignore)
     return replace(
@@ -174,6 +175,19 @@ def scenario_for(scenario: Scenario, agent: PreparedAgent) -> Scenario:
         workspace=replace(played.workspace, ignore=ignore),
         timeout_seconds=agent.entry.timeout_seconds or scenario.timeout_seconds,
     )
+
+
+def _require_tools(scenario: Scenario, agent: PreparedAgent) -> None:
+    """Raise `CannotMeasure` if a recorded session calls tools that the agent does not offer."""
+    offered = agent.interface.offered
+    if not scenario.agent or not offered:
+        return
+    called = {call.tool for turn in scenario.turns for call in turn.calls}
+    if missing := sorted(called.difference(offered)):
+        raise CannotMeasure(
+            f"{scenario.name} calls {', '.join(missing)}, which the agent {agent.name} does not "
+            f"offer; it is a recorded session of {scenario.agent}: run it with that agent"
+        )
 
 
 def _values(

@@ -16,7 +16,7 @@ from trae_bench.provider.loopback import Loopback
 from trae_bench.scenario import Load, Oracle, find, load
 from trae_bench.scenario.actions import AgentInterface, ToolMapping
 from trae_bench.subject.agents.entry import AgentEntry
-from trae_bench.subject.command import AgentKey, CommandSubject, PreparedAgent
+from trae_bench.subject.command import AgentKey, CommandSubject, PreparedAgent, scenario_for
 
 __all__ = ["provider"]
 
@@ -203,6 +203,17 @@ def test_without_a_virtual_environment_the_path_is_the_users(
     assert agent.path == "/somewhere"
     monkeypatch.setattr(sys, "base_prefix", "/env")
     assert agent.path == os.pathsep.join([f"{own}/", "/somewhere"])
+
+
+def test_a_recorded_session_needs_its_tools(tmp_path: Path) -> None:
+    recorded = replace(SMALL, agent="first", turns=SMALL.turns[:1])
+    agent = PreparedAgent("other", AgentEntry(command="x"), tmp_path, interface=INTERFACE)
+    assert scenario_for(recorded, agent).turns == recorded.turns
+    without = replace(agent, interface=replace(INTERFACE, offered=("shell",)))
+    with pytest.raises(CannotMeasure, match="calls bash, which the agent other does not offer"):
+        scenario_for(recorded, without)
+    own = replace(agent, interface=replace(INTERFACE, offered=("bash",)))
+    assert scenario_for(recorded, own).agent == "other"
 
 
 def test_unplayable_scenarios_and_unknown_agents_are_errors(tmp_path: Path) -> None:

@@ -73,6 +73,11 @@ class Contact(Struct, frozen=True):
         return "it ended with exit status 0 and sent no request"
 
 
+def seconds_of(agent: PreparedAgent) -> float:
+    """Seconds that the agent gets for the first contact."""
+    return agent.entry.timeout_seconds or CONTACT_SECONDS
+
+
 def meet(agent: PreparedAgent, scratch: Path, provider: Loopback, proxy: str) -> Contact:
     """Start the agent once and return what it did. `proxy` is the URL of a proxy that refuses."""
     folder = scratch / "contact"
@@ -91,9 +96,8 @@ def meet(agent: PreparedAgent, scratch: Path, provider: Loopback, proxy: str) ->
         log=str(folder / "log"),
         stdin=command.stdin,
     )
-    seconds = agent.entry.timeout_seconds or CONTACT_SECONDS
     with closing(LauncherClient()) as launcher:
-        (process,) = launcher.run([job], seconds)
+        (process,) = launcher.run([job], seconds_of(agent))
     log = provider.collect(session)
     first = log.first_request
     facts = None if first is None else read_request(first.path, first.body)
@@ -137,7 +141,7 @@ def interface_of(agent: PreparedAgent, facts: RequestFacts) -> AgentInterface:
         stream=facts.stream if entry.stream is None else entry.stream,
         tools=tools_from(facts.tools) | entry.tools,
         parallel_calls=entry.parallel_calls,
-        offers_tools=bool(facts.tools),
+        offered=tuple(tool.name for tool in facts.tools),
     )
 
 
