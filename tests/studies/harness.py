@@ -7,11 +7,12 @@ The studies use the production `SubprocessExecutor`, `Scheduler` and `comparison
 import argparse
 import json
 import math
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from tests.studies.injected_load import repetitions
 from tests.trae_bench.scenario.test_catalog import all_names
 from trae_bench._util import code_version, cpu_affinity, host_facts
 from trae_bench.design.contrasts import NOISE_FLOOR
@@ -189,6 +191,32 @@ def open_executor(scenario: Scenario) -> Iterator[Executor]:
             yield LoadRecorder(executor, ledger)
 
 
+_HOG = """
+import os, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+parent = os.getppid()
+while os.getppid() == parent:
+    for _ in range(1_000_000):
+        pass
+"""
+
+
+@contextmanager
+def hogs(count: int) -> Iterator[None]:
+    """Run `count` processes that compute all the time, on the cores in turn.
+
+    They end at the exit, or within a moment if this process dies.
+    """
+    cores = cpu_affinity.cores() or (0,)
+    with ExitStack() as running:
+        for number in range(count):
+            argv = [sys.executable, "-I", "-S", "-c", _HOG, str(cores[number % len(cores)])]
+            process = running.enter_context(subprocess.Popen(argv))
+            # Popen's exit waits for the end of the process, so kill it first.
+            running.callback(process.kill)
+        yield
+
+
 class NullSink:
     """Discards samples. `Ending.samples` still has them."""
 
@@ -246,12 +274,25 @@ def calibrate(executor: Executor, scenario: Scenario, kind: str, share: float) -
     return load
 
 
+def calibrate_sleep(executor: Executor, scenario: Scenario, share: float) -> InjectedLoad:
+    """Return a load that sleeps for `share` (a fraction) of the session's wall_net."""
+    first = measure_once(executor, scenario, NO_LOAD, mode="duet")
+    others = [measure_once(executor, scenario, NO_LOAD, mode="duet") for _ in range(3)]
+    seconds = share * median(metrics["wall_net"] for metrics in others)
+    times = repetitions("sleep", round(first["requests"]))
+    return InjectedLoad("sleep", max(1, round(1e6 * seconds / times)))
+
+
 def measure_once(
-    executor: Executor, scenario: Scenario, load: InjectedLoad, probe: Probe = "plain"
+    executor: Executor,
+    scenario: Scenario,
+    load: InjectedLoad,
+    probe: Probe = "plain",
+    mode: Mode = "serial",
 ) -> dict[str, float]:
     """Return the metrics of a single session. Raises `CannotMeasure` if it fails."""
     arm = make_arm(scenario, load)
-    trial = Trial(scenario.name, "", "serial", 0, "A", 0, arm, 0, probe=probe)
+    trial = Trial(scenario.name, "", mode, 0, "A", 0, arm, 0, probe=probe)
     (sample,) = executor.run([trial])
     if not sample.correct:
         raise CannotMeasure(f"{scenario.name} with {load}: {sample.problem}")
@@ -353,6 +394,16 @@ def make_parser(about: str | None, name: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_load(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--load", type=int, default=0, help="processes that compute all the time (default: none)"
+    )
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--report", type=Path, nargs="+", help="report these files and exit")
+
+
 # -- raw data ---------------------------------------------------------------------------
 
 _OPTIONS = "wishes"
@@ -414,6 +465,23 @@ class RoundLog:
 def read_rounds(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a log after its first line."""
     return [msgspec.json.decode(line) for line in path.read_bytes().splitlines()[1:]]
+
+
+def read_head(path: Path) -> dict[str, Any]:
+    """Return the first line of a log, with the options as `options`."""
+    head: dict[str, Any] = msgspec.json.decode(path.read_bytes().partition(b"\n")[0])
+    return head | {"options": head[_OPTIONS]}
+
+
+def describe_head(head: Mapping[str, Any]) -> str:
+    """Describe the machine, the load and the code of a log: `2 x CPU, Python 3.11.7, ...`."""
+    machine, code, load = head["machine"], head["code"], head["options"].get("load", 0)
+    hogs = f"{load} other process(es) computing all the time" if load else "no other load"
+    commit = str(code.get("commit"))[:12] + (" (dirty)" if code.get("dirty") else "")
+    return (
+        f"{machine['cores']} x {machine['cpu']}, Python {machine['python']}, {hogs}, "
+        f"commit {commit}"
+    )
 
 
 @contextmanager

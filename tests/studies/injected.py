@@ -6,29 +6,40 @@ Side B carries extra work (`injected_load.py`): a loop before each request, cali
 start to a share of the session's CPU time. Each round is one run with A/A pairs and one contrast
 per share, judged as by `trae-bench run`. Each sample records the actual cost, which gives the
 true effect on cpu and wall. For session_overhead the share of the first request is subtracted,
-because that request precedes every reply.
+because that request precedes every reply. For wall_net it is the CPU time of the loop.
 
-`--metrics cpu` omits the serial pairs, which take most of the time.
+`--kinds cpu,sleep` adds contrasts whose side B sleeps, for a share of the session's wall_net. Their
+true effect is the requested sleep, because a process that wakes up late waited for a core.
+
+`--metrics cpu` omits the serial pairs, which take most of the time. --load runs processes that
+compute all the time on the cores in turn. `--report FILE ...` reports several files together.
 """
 
 import math
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from statistics import median
+from typing import Any
 
 from msgspec import Struct, convert
 
 from tests.studies.harness import (
+    INJECTED_CPU,
     INJECTED_WALL,
     NO_LOAD,
     NOISE_SCENARIO,
     InjectedLoad,
     RoundLog,
     TimeLimit,
+    add_load,
+    add_report,
     calibrate,
+    calibrate_sleep,
+    describe_head,
     format_change,
     format_proportion,
+    hogs,
     injected_log_ratio,
     load_contrasts,
     load_scenario,
@@ -38,9 +49,12 @@ from tests.studies.harness import (
     measured_pairs,
     open_executor,
     print_progress,
+    read_head,
+    read_rounds,
     run_cells,
     stop_on_interrupt,
 )
+from tests.studies.injected_load import repetitions
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.execution.ports import Executor
@@ -58,7 +72,7 @@ class Result(Struct, frozen=True):
     """Verdict of the rule for one share and metric in one round."""
 
     share: float
-    """Requested percent of CPU time."""
+    """Requested percent of CPU time, or of wall_net if side B sleeps."""
     metric: str
     gated: bool
     verdict: Verdict
@@ -68,10 +82,13 @@ class Result(Struct, frozen=True):
     log_ratio: float | None
     truth: tuple[float, ...]
     """True log ratio of each pair, from the recorded cost."""
+    kind: str = "cpu"
 
 
-def true_log_ratio(pair: tuple[Sample, Sample], metric: str) -> float:
+def true_log_ratio(pair: tuple[Sample, Sample], metric: str, load: InjectedLoad) -> float:
     a, b = pair
+    if metric == "wall_net":
+        return -math.log1p(-_net_cost(b, load) / b.metrics[metric])
     if metric in ("cpu", "wall"):
         return injected_log_ratio(b, metric) - injected_log_ratio(a, metric)
     requests = b.metrics["requests"]
@@ -79,18 +96,29 @@ def true_log_ratio(pair: tuple[Sample, Sample], metric: str) -> float:
     return -math.log1p(-cost / b.metrics["session_overhead"])
 
 
-def judge(samples: Sequence[Sample], cells: Sequence[Cell]) -> list[Result]:
+def _net_cost(sample: Sample, load: InjectedLoad) -> float:
+    """Return the cost of a load (s) if no other process takes the core."""
+    if load.kind == "sleep":
+        return load.units / 1e6 * repetitions("sleep", round(sample.metrics["requests"]))
+    return sample.metrics[INJECTED_CPU]
+
+
+def judge(
+    samples: Sequence[Sample], cells: Sequence[Cell], loads: Mapping[str, InjectedLoad]
+) -> list[Result]:
+    """Return the verdicts on the contrasts. `loads` has their loads by name: `5 % cpu`."""
     rows = comparisons(samples, cells, METRICS)
     return [
         Result(
-            share=float(row.contrast.rstrip(" %")),
+            share=float(row.contrast.split()[0]),
+            kind=row.contrast.split()[-1],
             metric=row.metric,
             gated=row.gated,
             verdict=row.judgement.verdict,
             pairs=row.pairs.measured,
             seconds=sum(_seconds(pair) for pair in pairs),
             log_ratio=row.estimate.log_ratio if row.estimate else None,
-            truth=tuple(true_log_ratio(pair, row.metric) for pair in pairs),
+            truth=tuple(true_log_ratio(pair, row.metric, loads[row.contrast]) for pair in pairs),
         )
         for row in rows
         if row.contrast != NOISE_FLOOR
@@ -104,13 +132,13 @@ def _seconds(pair: tuple[Sample, Sample]) -> float:
 
 
 def report(results: Sequence[Result]) -> str:
-    groups: dict[tuple[str, float], list[Result]] = {}
+    groups: dict[tuple[str, str, float], list[Result]] = {}
     for result in results:
-        groups.setdefault((result.metric, result.share), []).append(result)
+        groups.setdefault((result.metric, result.kind, result.share), []).append(result)
     head = (
         *(
             "metric",
-            "requested",
+            "side B",
             "true effect",
             "mean estimate",
             "runs",
@@ -122,12 +150,12 @@ def report(results: Sequence[Result]) -> str:
     return markdown_table(head, [_line(*key, group) for key, group in sorted(groups.items())])
 
 
-def _line(metric: str, share: float, results: Sequence[Result]) -> tuple[object, ...]:
+def _line(metric: str, kind: str, share: float, results: Sequence[Result]) -> tuple[object, ...]:
     verdicts = [result.verdict for result in results]
     estimates = [result.log_ratio for result in results if result.log_ratio is not None]
     return (
         metric,
-        f"{share:g} %",
+        f"{share:g} % {kind}" if share else "equal",
         format_change(mean([truth for result in results for truth in result.truth]), 2),
         format_change(mean(estimates), 2),
         len(results),
@@ -151,36 +179,57 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=10, help="total; default: %(default)s")
     parser.add_argument("--minutes", type=float, help="start no round after this time")
     parser.add_argument("--pairs", type=int, help="maximum per cell, for a short test")
+    parser.add_argument("--kinds", default="cpu", help="of load: cpu, sleep; default: %(default)s")
+    add_load(parser)
+    add_report(parser)
     options = parser.parse_args(argv)
-    log = run_rounds(options)
-    results = [convert(result, Result) for finished in log.rounds for result in finished["results"]]
-    seconds = sum(finished["seconds"] for finished in log.rounds)
-    print(f"{options.scenario}, {len(log.rounds)} runs, {seconds:.0f} s\n\n{report(results)}")
+    if options.report:
+        for path in options.report:
+            head = read_head(path)
+            print(summary(head["options"]["scenario"], read_rounds(path)))
+            print(f"\nMeasured on {describe_head(head)}.")
+        return
+    print(summary(options.scenario, run_rounds(options).rounds))
+
+
+def summary(scenario: str, rounds: Sequence[Mapping[str, Any]]) -> str:
+    results = [convert(result, Result) for finished in rounds for result in finished["results"]]
+    seconds = sum(finished["seconds"] for finished in rounds)
+    return f"{report(results)}\n\n{scenario}, {len(rounds)} runs, {seconds:.0f} s."
 
 
 def run_rounds(options: Namespace) -> RoundLog:
-    fixed = ("scenario", "shares", "metrics", "pairs", "seed")
+    fixed = ("scenario", "shares", "kinds", "metrics", "pairs", "load", "seed")
     log = RoundLog(options.out, {name: getattr(options, name) for name in fixed})
     time_limit = TimeLimit(options.minutes)
     scenario = load_scenario(options.scenario, options.metrics.split(","))
-    with open_executor(scenario) as executor, stop_on_interrupt():
-        loads = {
-            f"{share} %": _load(executor, scenario, share) for share in options.shares.split(",")
-        }
+    with open_executor(scenario) as executor, hogs(options.load), stop_on_interrupt():
+        loads = _loads(executor, scenario, options)
         planned = cells(scenario.name, scenario.metrics, load_contrasts(scenario, loads), METRICS)
         while len(log.rounds) < options.rounds and time_limit.remaining > 0:
             seed = Random(f"{options.seed}|{len(log.rounds)}").getrandbits(32)
             ending = run_cells(executor, planned, Limits(pairs=options.pairs), seed)
-            results = judge(ending.samples, planned)
+            results = judge(ending.samples, planned, loads)
             log.append({"seconds": ending.elapsed, "results": results})
             print_progress(f"{len(log.rounds)}: {ending.elapsed:.0f} s")
     return log
 
 
-def _load(executor: Executor, scenario: Scenario, percent: str) -> InjectedLoad:
+def _loads(executor: Executor, scenario: Scenario, options: Namespace) -> dict[str, InjectedLoad]:
+    """Return the load of each contrast by name. Equal sides occur once, whatever the kinds."""
+    shares, kinds = options.shares.split(","), options.kinds.split(",")
+    named = [(share, kind) for kind in kinds for share in shares if float(share)]
+    named += [(share, kinds[0]) for share in shares if not float(share)]
+    return {f"{share} % {kind}": _load(executor, scenario, share, kind) for share, kind in named}
+
+
+def _load(executor: Executor, scenario: Scenario, percent: str, kind: str) -> InjectedLoad:
     if float(percent) == 0:
         return NO_LOAD
-    return calibrate(executor, scenario, "cpu", float(percent) / 100)
+    share = float(percent) / 100
+    if kind == "sleep":
+        return calibrate_sleep(executor, scenario, share)
+    return calibrate(executor, scenario, kind, share)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ from tests.studies import (
     damping,
     false_alarms,
     fresh_pairs,
+    gate,
     harness,
     injected,
     net_time,
@@ -27,6 +29,7 @@ from tests.studies.harness import (
     InjectedLoad,
     RoundLog,
     available_scenarios,
+    hogs,
     load_contrasts,
     load_scenario,
     make_arm,
@@ -42,6 +45,7 @@ from tests.studies.harness import (
 from tests.studies.injected_load import repetitions
 from tests.studies.prepared_sessions import PreparedSessions
 from tests.trae_bench.fakes import ScriptedExecutor
+from tests.trae_bench.mutations import git, repository
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution import run_delay
@@ -159,6 +163,19 @@ def test_a_log_rejects_other_options(tmp_path: Path) -> None:
         RoundLog(path, {"seconds": 4})
 
 
+def children() -> set[int]:
+    text = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+    return set(map(int, text.split()))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_hogs_run_and_end() -> None:
+    before = children()
+    with hogs(3):
+        assert len(children() - before) == 3
+    assert not children() - before
+
+
 def test_a_table_is_markdown() -> None:
     assert markdown_table(["a", "b"], [(1, "x")]) == "| a | b |\n| --- | --- |\n| 1 | x |"
 
@@ -246,6 +263,73 @@ def test_available_scenarios() -> None:
     assert not any(name.startswith("install-size") for name in names)
 
 
+# -- gate
+
+
+def gate_run(head: str, kind: gate.Kind, expected: int, code: int, seconds: float) -> gate.GateRun:
+    return gate.GateRun(
+        *(head, "bugfix", expected, code, kind, 8, 0, 0, seconds, 90.0, 2),
+        *(f"{head} is {kind}", (), True),
+    )
+
+
+def test_the_table_of_gates_counts_undecided_and_false() -> None:
+    text = gate.table(
+        [
+            gate_run("nothing", "pass", 0, 0, 20.4),
+            gate_run("nothing", "inconclusive", 0, 0, 31.0),
+            gate_run("nothing", "regression", 0, 1, 25.0),
+            gate_run("a leak", "regression", 1, 1, 12.0),
+        ]
+    )
+    counted = "| nothing | bugfix | 2 | 0 | 0 (2x), 1 (1x) | inconclusive (1x), pass (1x), "
+    assert f"{counted}regression (1x) | 2 of 3 | 8 | 0 | 0 | 20 to 31 |" in text
+    assert "| a leak | bugfix | 2 | 1 | 1 | regression | 1 of 1 | 8 | 0 | 0 | 12 |" in text
+    assert "1 of 3 runs decided every row, 1 false alarms" in text
+    assert text.endswith("Not as expected:\n\n- nothing: nothing is regression")
+
+
+def test_the_battery_spreads_its_loops(tmp_path: Path) -> None:
+    """17 requests and 28 calls of `bugfix` share the loops; each change compiles."""
+    folder = repository(tmp_path / "checkout")
+    turns = load_scenario(gate.SCENARIO).turns
+    requests = len(turns)
+    calls = sum(len(turn.calls) for turn in turns) - 1
+    found = {}
+    for case in gate.battery_cases(100 * requests * calls):
+        git(folder, "checkout", "--quiet", "--force", "main")
+        git(folder, "clean", "--quiet", "--force", "-d")
+        case.change(folder)
+        git(folder, "add", "--force", "agent_core")
+        found[case.name] = git(folder, "diff", "--cached", "-U0", "HEAD")
+        for source in (folder / "agent_core").rglob("*.py"):
+            compile(source.read_text(encoding="utf-8"), source.name, "exec")
+    assert f"+        for _ in range({5 * calls}):" in found["codec +5 %"]
+    assert f"+    for _ in range({3 * requests}):" in found["dispatch +3 %"]
+    assert [name for name, diff in found.items() if not diff] == ["nothing"]
+    assert set(gate.SCENARIOS) < set(found)
+
+
+def test_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "gate.jsonl"
+    short = ["--battery", "--head", "one request more a step", "--scenario", "api-sequential"]
+    gate.main([*short, "--seconds", "10", "--load", "1", "--out", str(out)])
+    _, run = read_lines(out)
+    assert (run["kind"], run["code"], run["load"]) == ("answers differ", 5, 1)
+    capsys.readouterr()
+    gate.main(["--report", str(out)])
+    text = capsys.readouterr().out
+    assert "| one request more a step | api-sequential | 1 | 5 | 5 | answers differ |" in text
+    assert "1 other process(es) computing all the time" in text
+    gate.main([*short, "--seconds", "10", "--load", "1", "--out", str(out)])
+    assert len(read_lines(out)) == 2, "a finished study runs nothing"
+
+
+def test_an_unknown_change_is_refused() -> None:
+    with pytest.raises(SystemExit, match="no such change: x"):
+        gate.main(["--battery", "--head", "x"])
+
+
 # -- other studies
 
 
@@ -259,6 +343,23 @@ def test_injected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         *(("cpu", 50.0), ("session_overhead", 50.0))
     ]
     assert all(result["truth"][0] > 0.1 for result in finished["results"])
+
+
+def test_injected_sleep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if (problem := run_delay.unavailable()) is not None:
+        pytest.skip(problem)
+    out = tmp_path / "rounds.jsonl"
+    short = ["--scenario", SHORT, "--shares", "0,50", "--kinds", "cpu,sleep", "--pairs", "1"]
+    injected.main([*short, "--rounds", "1", "--metrics", "wall_net", "--out", str(out)])
+    capsys.readouterr()
+    injected.main(["--report", str(out)])
+    text = capsys.readouterr().out
+    assert all(f"| wall_net | {b} |" in text for b in ("equal", "50 % cpu", "50 % sleep"))
+    (_, finished) = read_lines(out)
+    truth = {(r["share"], r["kind"]): r["truth"][0] for r in finished["results"]}
+    assert abs(truth[0.0, "cpu"]) < 0.05
+    # Half of a session's time, as a share of one and a half.
+    assert truth[50.0, "sleep"] == pytest.approx(math.log(1.5), abs=0.2)
 
 
 def test_damping(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
