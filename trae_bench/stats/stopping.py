@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 
 from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.design.plan import HEAD
 from trae_bench.model.experiment import Cell, Limits, Metric
 from trae_bench.model.result import Comparison, Estimate
 from trae_bench.model.sample import Sample
@@ -26,6 +27,11 @@ NOISE_SHARE = 1 / 3
 MIN_CHANCE = 0.2
 """A row takes no more pairs if the chance that it is settled at its last look is below this."""
 
+FOLLOW_UP = 20
+"""Counted pairs that head takes at least if one pair was lost. The gate tolerates a single one.
+Among the eight pairs of the first look, that would often pass an agent that fails in one run of
+five."""
+
 
 def target(cell: Cell, limits: Limits, metrics: Mapping[str, Metric]) -> int:
     """Maximum number of counted pairs of a cell."""
@@ -43,9 +49,23 @@ def asking(
         key_of_row(row)
         for row in rows
         if row.estimate is not None
-        and not answered(row, limits)
-        and not is_hopeless(row, limits, metrics[row.metric], family)
+        and (
+            is_suspect(row, limits)
+            or (
+                not answered(row, limits)
+                and not is_hopeless(row, limits, metrics[row.metric], family)
+            )
+        )
     }
+
+
+def is_suspect(row: Comparison, limits: Limits) -> bool:
+    """Whether head lost one pair, so that more pairs must show how often that happens."""
+    lost = row.pairs.answers_differ + row.pairs.not_measured
+    verdicts_stop_it = not limits.fixed and limits.precision is None
+    return (
+        row.contrast == HEAD and verdicts_stop_it and lost == 1 and row.pairs.measured < FOLLOW_UP
+    )
 
 
 def answered(row: Comparison, limits: Limits) -> bool:

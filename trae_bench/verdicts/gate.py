@@ -31,8 +31,11 @@ STRICT_EXIT_CODE = 3
 """Exit code of `inconclusive` with --strict."""
 
 MAX_LOST_SHARE = 0.1
-"""Largest share of a comparison's pairs that may have different answers, or may be lost, without
-failing the gate. A single pair is always tolerated."""
+"""Largest share of a comparison's pairs that may be lost without failing the gate. A single pair
+is always tolerated."""
+MAX_DIFFERENT_SHARE = 0.02
+"""The same for pairs with different answers. A busy machine can lose a pair, but it does not change
+an answer."""
 
 
 class GateResult(Struct, frozen=True):
@@ -86,20 +89,22 @@ def judges_requests(run: RunFile) -> bool:
 
 def answers_differ(row: Comparison) -> Pairs | None:
     """The pairs of a row, or its fresh pairs, if too many of them have different answers."""
-    return next((pairs for pairs in _pairs(row) if _too_many(pairs.answers_differ, pairs)), None)
+    share = MAX_DIFFERENT_SHARE
+    return next((p for p in _pairs(row) if _too_many(p.answers_differ, p, share)), None)
 
 
 def not_measured(row: Comparison) -> Pairs | None:
     """The pairs of a row, or its fresh pairs, if too many of them were lost."""
-    return next((pairs for pairs in _pairs(row) if _too_many(pairs.not_measured, pairs)), None)
+    share = MAX_LOST_SHARE
+    return next((p for p in _pairs(row) if _too_many(p.not_measured, p, share)), None)
 
 
 def _pairs(row: Comparison) -> tuple[Pairs, ...]:
     return (row.pairs,) if row.confirmation is None else (row.pairs, row.confirmation.pairs)
 
 
-def _too_many(lost: int, pairs: Pairs) -> bool:
-    limit = max(1, MAX_LOST_SHARE * (lost + pairs.measured))
+def _too_many(lost: int, pairs: Pairs, share: float) -> bool:
+    limit = max(1, share * (lost + pairs.measured))
     return lost > 0 and (not pairs.measured or lost > limit)
 
 

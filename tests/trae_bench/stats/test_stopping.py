@@ -49,6 +49,22 @@ def test_hopeless_row_takes_no_more_pairs() -> None:
     assert asking([found], Limits(), METRICS) == set()
 
 
+def test_one_lost_pair_of_head_asks_for_more_pairs() -> None:
+    found, _ = comparison(0.0, 0.002)
+    settled = msgspec.structs.replace(found, contrast="head")
+    assert settled.judgement.settled
+
+    def asks(*pairs: int, precision: float | None = None, contrast: str = "head") -> bool:
+        row = msgspec.structs.replace(settled, contrast=contrast, pairs=Pairs(*pairs))
+        return bool(asking([row], Limits(precision=precision), METRICS))
+
+    assert asks(8, 1, 0) and asks(8, 0, 1) and asks(16, 1, 0)
+    # 20 pairs are enough, and two lost pairs give a result at once.
+    assert not asks(20, 1, 0) and not asks(8, 2, 0) and not asks(8, 0, 0)
+    assert not asks(8, 1, 0, contrast="fast")
+    assert not asks(8, 1, 0, precision=0.5)
+
+
 def test_a_large_effect_in_much_noise_is_worth_more_pairs() -> None:
     found, _ = comparison(0.6, 0.5)
     assert not found.judgement.settled

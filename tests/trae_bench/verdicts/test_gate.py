@@ -94,6 +94,8 @@ def only_new() -> RunFile:
         (lambda: gate(lost=DIFFER), "answers differ"),
         (lambda: gate(lost={("head", n): "differ" for n in (2, 5, 7)}), "answers differ"),
         (lambda: gate(lost={("head", 5): "differ"}), "pass"),
+        (lambda: gate(lost={("head", n): "differ" for n in (2, 20)}, pairs=60), "answers differ"),
+        (lambda: gate(lost={("head", n): "crash" for n in (2, 12)}, pairs=60), "not measured"),
         (lambda: gate(lost={**CRASH, ("head", 1): "differ"}), "answers differ"),
         (lambda: gate(lost={(NOISE_FLOOR, n): "crash" for n in range(9)}), "pass"),
         (lambda: gate(effects={NOISE_FLOOR: 1.2, "head": 1.0}), "not measured"),
@@ -105,6 +107,15 @@ def only_new() -> RunFile:
 )
 def test_outcome(made: Any, kind: Kind) -> None:
     assert outcome(made()).kind == kind
+
+
+@pytest.mark.parametrize("how", ["differ", "crash"])
+def test_a_tolerated_pair_is_followed_up_and_named(how: str) -> None:
+    run = gate(lost={("head", 5): how}, pairs=60)
+    assert outcome(run).kind == "pass"
+    assert {row.pairs.measured for row in run.comparisons if row.contrast == "head"} == {20, 24}
+    assert verify(run) == []
+    assert "; tolerated: work, 1 of 25 pairs: " in gate_text.sentence(run)
 
 
 def test_precedence_of_outcomes() -> None:
