@@ -19,6 +19,7 @@ from tests.studies import (
     gate,
     harness,
     injected,
+    lost_pairs,
     net_time,
     peers,
 )
@@ -513,3 +514,15 @@ def test_fresh_pairs_confirm_large_changes() -> None:
     assert found == confirmed == 1
     none = fresh_pairs.shares(case, 0.0, 5, 10, Random(1))
     assert none[1] <= none[0] < 1
+
+
+@pytest.mark.parametrize("different", [True, False])
+def test_a_head_that_fails_now_and_then(different: bool) -> None:
+    rng = Random(1)
+    assert lost_pairs.fails(0.0, different=different, rng=rng) == (False, 8)
+    assert lost_pairs.fails(1.0, different=different, rng=rng) == (True, 3)
+    rare, often = (
+        sum(lost_pairs.fails(rate, different=different, rng=rng)[0] for _ in range(200))
+        for rate in (0.05, 0.5)
+    )
+    assert rare < often
