@@ -128,7 +128,10 @@ class GateRun(Struct, frozen=True):
 
 
 def run_gate(folder: Path, case: Case, seconds: float, load: int = 0) -> GateRun:
-    """Run the gate on a change of the repository in `folder`, which is the current folder."""
+    """Run the gate on a change of the repository in `folder`, which is the current folder.
+
+    Raises `KeyboardInterrupt` if the gate was interrupted.
+    """
     git(folder, "checkout", "--quiet", "--force", "-B", "head", "main")
     case.change(folder)
     commit(folder, case.name)
@@ -140,6 +143,8 @@ def run_gate(folder: Path, case: Case, seconds: float, load: int = 0) -> GateRun
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
         code = trae_bench([*command, "--force", "--out", str(run_file)])
     duration = time.monotonic() - start
+    if code == EXIT_CODES["interrupted"]:
+        raise KeyboardInterrupt
     facts = _facts_of(read_run(run_file)) if run_file.exists() else _no_facts(said.getvalue())
     if code != EXIT_CODES[facts.kind]:
         raise AssertionError(f"{case.name}: exit {code}, but the run is {facts.kind}")
