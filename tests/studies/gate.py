@@ -343,9 +343,12 @@ def _false_alarms(equal: Sequence[GateRun]) -> str:
     alarms = sum(run.code == EXIT_CODES["regression"] for run in equal)
     decided = sum(run.kind == "pass" for run in equal)
     bound = proportion_upper_bound(alarms, len(equal))
+    noisy = Counter(metric for run in equal for metric in run.not_gated)
+    named = ", ".join(f"{metric} ({count}x)" for metric, count in sorted(noisy.items()))
     return (
-        f"Unchanged heads: {decided} of {len(equal)} runs decided every row, {alarms} false alarms "
-        f"(at most {bound:.1%} of runs, with 95 % confidence)."
+        f"Unchanged heads: {decided} of {len(equal)} runs decided every gated row, {alarms} false "
+        f"alarms (at most {bound:.1%} of runs, with 95 % confidence). Too noisy to be gated: "
+        f"{named or 'none'}."
     )
 
 
