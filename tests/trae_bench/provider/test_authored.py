@@ -102,5 +102,5 @@ def test_a_prompt_can_be_a_text() -> None:
 
 def test_a_deep_request_cannot_be_compared() -> None:
     """A recording can come from a stranger."""
-    deep = '{"messages": ' + "[" * 900 + "]" * 900 + "}"
+    deep = '{"messages": ' + "[" * 100_000 + "]" * 100_000 + "}"
     assert "cannot be compared" in drift_from("openai_chat", deep, deep)

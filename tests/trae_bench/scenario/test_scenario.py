@@ -82,7 +82,9 @@ def test_a_good_file() -> None:
 def test_shipped_scenarios_load(name: str) -> None:
     scenario = load(find(name))
     assert scenario.name == name
-    assert scenario.oracle.command or scenario.oracle.files or not scenario.subject.has_session
+    # The steps of agent-steps leave nothing; a trial must play them all.
+    works = scenario.subject.has_session and name != "agent-steps"
+    assert scenario.oracle.command or scenario.oracle.files or not works
     assert "cannot" in scenario.about or "only" in scenario.about
 
 
