@@ -4,6 +4,7 @@ A request costs one search for the end of the head, one pass over its lines, and
 the body.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 MAX_HEAD = 65_536
@@ -36,6 +37,10 @@ class Request:
     body: bytes
     headers: dict[bytes, bytes] = field(default_factory=dict)
     """By name in lower case."""
+    target: bytes = b""
+    """Path and query, as sent."""
+    header_lines: Sequence[bytes] = ()
+    """The header lines as sent, with repeated names."""
 
 
 class RequestReader:
@@ -61,7 +66,9 @@ class RequestReader:
         if body is None:
             return None
         self._head = self._chunks = None
-        return Request(head.method, head.path, head.keep_alive, body, head.headers)
+        path = head.target.partition(b"?")[0]
+        sent = head.target, head.lines
+        return Request(head.method, path, head.keep_alive, body, head.headers, *sent)
 
     def wants_continue(self) -> bool:
         """Return True once for a request with `Expect: 100-continue`."""
@@ -107,8 +114,9 @@ class _Head:
         "headers",
         "keep_alive",
         "length",
+        "lines",
         "method",
-        "path",
+        "target",
     )
 
     def __init__(self, head: bytes) -> None:
@@ -117,7 +125,7 @@ class _Head:
         if len(words) != 3 or words[2] not in _VERSIONS or not words[0].isalpha():
             raise BadRequest(400, "the request line is not `METHOD path HTTP/1.1`")
         self.method = words[0]
-        self.path = words[1].partition(b"?")[0]
+        self.target, self.lines = words[1], lines
         headers = self.headers = _headers(lines)
         close = b"close" in headers.get(b"connection", b"").lower()
         self.keep_alive = words[2] == b"HTTP/1.1" and not close

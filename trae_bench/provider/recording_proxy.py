@@ -17,13 +17,12 @@ from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
-from msgspec import Struct
 from msgspec.structs import replace
 
 from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.provider.exchanges import Exchange, exchange_of
 from trae_bench.provider.foreign_session import decoded
-from trae_bench.provider.http1_parser import MAX_BODY, MAX_HEAD, BadRequest
+from trae_bench.provider.http1_parser import BadRequest, Request, RequestReader
 from trae_bench.provider.protocols.replies import MAX_REPLY_BYTES
 from trae_bench.provider.routes import find_route
 
@@ -33,6 +32,8 @@ _CONNECT_SECONDS = 30.0
 _REPLY_SECONDS = 3600.0
 """Maximum silence of the provider. Reasoning models think for minutes before they reply."""
 _STOP_SECONDS = 10.0
+_READ_SIZE = 65_536
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade")
 ) | {b"transfer-encoding"}
@@ -42,24 +43,6 @@ _KEY_HEADER = re.compile(rb"(?:^|-)(?:key|token|auth|authorization|secret|cookie
 _KEY_QUERIES = frozenset(("key", "api_key", "access_token"))
 _MIN_KEY = 8
 """Characters of a key. Shorter ones, such as `none`, occur in ordinary text."""
-
-
-class ProxiedRequest(Struct, frozen=True):
-    """One request of the agent."""
-
-    method: bytes
-    target: bytes
-    """Path and query."""
-    headers: tuple[tuple[bytes, bytes], ...]
-    """Names in lower case."""
-    version: bytes
-
-    def header(self, name: bytes) -> bytes:
-        return next((value for key, value in self.headers if key == name), b"")
-
-    @property
-    def path(self) -> str:
-        return self.target.partition(b"?")[0].decode("ascii", "backslashreplace")
 
 
 class RecordingProxy:
@@ -151,7 +134,7 @@ class RecordingProxy:
                 task.add_done_callback(tasks.discard)
                 await self._connection(client, reader, writer)
 
-            server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=MAX_HEAD)
+            server = await asyncio.start_server(accept, "127.0.0.1", 0)
             self._port = server.sockets[0].getsockname()[1]
             self._started.set()
             await self._stop.wait()
@@ -163,52 +146,49 @@ class RecordingProxy:
     async def _connection(
         self, client: httpx.AsyncClient, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        requests = RequestReader()
         try:
-            while await self._next_request(client, reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while (request := await _read_request(reader, writer, requests)) is not None:
+                if not await self._serve(client, request, writer):
+                    break
+        except (ConnectionError, asyncio.CancelledError):
             pass  # The agent closed the connection, or the recording ends.
-        except asyncio.LimitOverrunError:
-            pass  # A line of a chunked body is too long; nothing after it can be read.
         except BadRequest as error:
             with suppress(ConnectionError):
                 await _answer(writer, error.status, error.reason)
         finally:
             writer.close()
 
-    async def _next_request(
-        self, client: httpx.AsyncClient, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    async def _serve(
+        self, client: httpx.AsyncClient, request: Request, writer: asyncio.StreamWriter
     ) -> bool:
         """Serve one request. Return whether the connection stays open."""
-        request = await _read_head(reader)
-        if request is None:
-            return False
-        if request.header(b"upgrade") and b"upgrade" in request.header(b"connection").lower():
+        # An absolute URL would name another host.
+        if not request.target.startswith(b"/"):
+            raise BadRequest(400, "the target of the request is not a path")
+        headers = request.headers
+        if b"upgrade" in headers and b"upgrade" in headers.get(b"connection", b"").lower():
             raise BadRequest(426, "only plain HTTP requests are recorded")
-        if request.header(b"expect").lower() == b"100-continue":
-            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = await _read_body(reader, request)
         self._secrets.update(_keys(request))
         number = None
-        if request.method == b"POST" and find_route(request.path) is not None:
+        if request.method == b"POST" and find_route(_path(request)) is not None:
             self._arrived += 1
             number = self._arrived
-        keep = request.version == b"HTTP/1.1" and b"close" not in request.header(b"connection")
-        return await self._pass_on(client, request, body, writer, number) and keep
+        return await self._pass_on(client, request, writer, number) and request.keep_alive
 
     async def _pass_on(
         self,
         client: httpx.AsyncClient,
-        request: ProxiedRequest,
-        body: bytes,
+        request: Request,
         writer: asyncio.StreamWriter,
         number: int | None,
     ) -> bool:
-        headers = [pair for pair in request.headers if pair[0] not in _NOT_FORWARDED]
+        headers = [pair for pair in _headers(request) if pair[0] not in _NOT_FORWARDED]
         # The record needs the plain text of the reply.
         headers.append((b"accept-encoding", b"identity"))
         url = _same_target(self._upstream, request.target)
-        upstream = httpx.Request(request.method.decode(), url, headers=headers, content=body)
+        method, content = request.method.decode(), request.body
+        upstream = httpx.Request(method, url, headers=headers, content=content)
         received, status, coding = bytearray(), 0, b""
         try:
             response = await client.send(upstream, stream=True)
@@ -224,28 +204,22 @@ class RecordingProxy:
             await _answer(writer, 502, f"the provider cannot be reached: {reason}")
         finally:
             if number is not None:
-                self._note(number, request, body, status, bytes(received), coding)
+                self._note(number, request, status, bytes(received), coding)
         return True
 
     def _note(
-        self,
-        number: int,
-        request: ProxiedRequest,
-        body: bytes,
-        status: int,
-        reply: bytes,
-        coding: bytes,
+        self, number: int, request: Request, status: int, reply: bytes, coding: bytes
     ) -> None:
         if number > MAX_EXCHANGES:
             self._errors.append(f"only {MAX_EXCHANGES} model requests are recorded")
             return
         try:
-            body = decoded(body, request.header(b"content-encoding"))
+            body = decoded(request.body, request.headers.get(b"content-encoding", b""))
             reply = decoded(reply, coding)
         except BadRequest as error:
             self._errors.append(f"request {number} is not recorded: {error.reason}")
             return
-        found = exchange_of(request.path, body, status, reply)
+        found = exchange_of(_path(request), body, status, reply)
         if found is None:
             self._errors.append(f"request {number} is not recorded: its body is no model request")
         else:
@@ -282,67 +256,38 @@ def _same_target(upstream: httpx.URL, target: bytes) -> httpx.URL:
         raise BadRequest(400, "the target of the request is not a valid path") from error
 
 
-async def _read_head(reader: asyncio.StreamReader) -> ProxiedRequest | None:
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError as error:
-        if error.partial.strip():
-            raise
-        return None
-    except asyncio.LimitOverrunError as error:
-        raise BadRequest(431, "the head of the request is too long") from error
-    line, *lines = head.strip(b"\r\n").split(b"\r\n")
-    words = line.split(b" ")
-    if len(words) != 3 or not words[0].isalpha() or not words[2].startswith(b"HTTP/1."):
-        raise BadRequest(400, "the request line is not `METHOD path HTTP/1.1`")
-    # An absolute URL would name another host.
-    if not words[1].startswith(b"/"):
-        raise BadRequest(400, "the target of the request is not a path")
-    return ProxiedRequest(words[0], words[1], tuple(map(_header, lines)), words[2])
+async def _read_request(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requests: RequestReader
+) -> Request | None:
+    """Return the next complete request; None if the agent closed the connection."""
+    continued = False
+    while (request := requests.next()) is None:
+        if requests.wants_continue():
+            writer.write(_CONTINUE)
+            continued = True
+        data = await reader.read(_READ_SIZE)
+        if not data:
+            return None
+        requests.feed(data)
+    if not continued and request.headers.get(b"expect", b"").lower() == b"100-continue":
+        # The body came with the head.
+        writer.write(_CONTINUE)
+    return request
 
 
-def _header(line: bytes) -> tuple[bytes, bytes]:
-    name, colon, value = line.partition(b":")
-    if not colon or not name or name != name.strip():
-        raise BadRequest(400, "a header line is not `name: value`")
-    return name.lower(), value.strip()
+def _path(request: Request) -> str:
+    return request.path.decode("ascii", "backslashreplace")
 
 
-async def _read_body(reader: asyncio.StreamReader, request: ProxiedRequest) -> bytes:
-    coding = request.header(b"transfer-encoding").lower()
-    if coding == b"chunked":
-        return await _read_chunks(reader)
-    if coding:
-        raise BadRequest(501, "a Transfer-Encoding other than chunked")
-    length = request.header(b"content-length") or b"0"
-    if not length.isdigit():
-        raise BadRequest(400, "the Content-Length is not a number of bytes")
-    if int(length) > MAX_BODY:
-        raise BadRequest(413, "the body is too long")
-    return await reader.readexactly(int(length))
-
-
-async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
-    body = bytearray()
-    while True:
-        size = (await reader.readuntil(b"\r\n")).partition(b";")[0].strip()
-        try:
-            length = int(size, 16)
-        except ValueError as error:
-            raise BadRequest(400, "the size of a chunk is not a hexadecimal number") from error
-        if length < 0 or len(body) + length > MAX_BODY:
-            raise BadRequest(413, "the body is too long")
-        if length == 0:
-            break
-        body += await reader.readexactly(length)
-        await reader.readexactly(2)
-    while (await reader.readuntil(b"\r\n")) != b"\r\n":  # The trailer.
-        pass
-    return bytes(body)
+def _headers(request: Request) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the headers, names in lower case. A name can come several times."""
+    for line in request.header_lines:
+        name, _, value = line.partition(b":")
+        yield name.lower(), value.strip()
 
 
 async def _pass_back(
-    request: ProxiedRequest,
+    request: Request,
     response: httpx.Response,
     writer: asyncio.StreamWriter,
     received: bytearray,
@@ -387,9 +332,9 @@ async def _answer(writer: asyncio.StreamWriter, status: int, reason: str) -> Non
     await writer.drain()
 
 
-def _keys(request: ProxiedRequest) -> Iterator[str]:
+def _keys(request: Request) -> Iterator[str]:
     """Yield the keys of a request."""
-    for name, value in request.headers:
+    for name, value in _headers(request):
         if _KEY_HEADER.search(name):
             text = value.decode("latin-1")
             yield from (word for word in (text, *text.split()) if len(word) >= _MIN_KEY)
