@@ -32,9 +32,9 @@ def planned_cells(
     """The cells of a run, in the order in which they are planned.
 
     `agents` are the names of the agents, the baseline first; none for agent_core. Scenarios that
-    only the head revision can run have no cells. Raises `UsageError` for an unknown
-    design or metric, and for a filter that matches no comparison; with `suggest`, it names
-    similar comparisons.
+    only the head revision can run have no cells. Raises `UsageError` for an unknown design or
+    metric, and for a filter that matches no comparison; with `suggest`, it names similar
+    comparisons.
     """
     new = () if revisions is None else revisions.new
     planned = [
@@ -91,10 +91,9 @@ def _contrasts(
         # metric.
         return Contrast(NOISE_FLOOR, base, base), Contrast(HEAD, base, head)
     if agents:
-        first, *others = map(agent_arm, agents)
-        floor = Contrast(NOISE_FLOOR, first, first)
-        named = zip(agents[1:], others, strict=True)
-        return floor, *(Contrast(name, first, other) for name, other in named)
+        first = agent_arm(agents[0])
+        others = (Contrast(name, first, agent_arm(name)) for name in agents[1:])
+        return Contrast(NOISE_FLOOR, first, first), *others
     return contrasts(used.varied, used.baseline, design)
 
 
