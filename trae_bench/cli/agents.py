@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trae_bench._util.keys import without_keys
 from trae_bench.cli.common import print_json, terminal_width
 from trae_bench.cli.completion import complete_agent
 from trae_bench.errors import UsageError
@@ -13,7 +14,6 @@ from trae_bench.errors import UsageError
 if TYPE_CHECKING:
     from trae_bench.run.agent_check import Replay
     from trae_bench.subject.agents.catalog import FoundAgent
-    from trae_bench.subject.agents.entry import AgentEntry
 
 AGENT = click.argument("agent", metavar="AGENT", shell_complete=complete_agent)
 
@@ -44,10 +44,11 @@ def list_agents(as_json: bool) -> None:
       trae-bench agents list --json
     """
     from trae_bench.report.text.listing import names
+    from trae_bench.run.settings import load
     from trae_bench.subject.agents.catalog import shipped
     from trae_bench.subject.agents.entry import read_entry
 
-    own = {name: entry.about for name, entry in _configured().items()}
+    own = {name: entry.about for name, entry in load(Path.cwd()).agents.items()}
     ready = {name: read_entry(path).about for name, path in shipped().items()}
     if as_json:
         print_json({"project": own, "shipped": ready})
@@ -105,7 +106,6 @@ def check(agent: str, scenario: str | None, as_json: bool) -> int:
       trae-bench agents check 'my-agent --base-url {base_url} -p {task}'
       trae-bench agents check my-agent --scenario my-session.toml
     """
-    from trae_bench._util.keys import without_keys
     from trae_bench.report.text.agents import check_lines
     from trae_bench.run.agent_check import check_agent
 
@@ -137,13 +137,7 @@ def _replay(name: str) -> "Replay":
 
 
 def _find(agent: str) -> "FoundAgent":
-    from trae_bench.run.settings import project_folder
-    from trae_bench.subject.agents.catalog import find_agent
+    from trae_bench.run.settings import find_agents_here
 
-    return find_agent(agent, _configured(), project_folder(Path.cwd()))
-
-
-def _configured() -> "dict[str, AgentEntry]":
-    from trae_bench.run.settings import load
-
-    return load(Path.cwd()).agents
+    (found,) = find_agents_here([agent]).values()
+    return found

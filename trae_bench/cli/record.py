@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trae_bench._util.keys import without_keys
 from trae_bench.cli.common import FILE, NEW_FILE, check_writable, file_name, print_error, write
 from trae_bench.cli.completion import complete_agent
 from trae_bench.errors import CannotMeasure, ScenarioError, UsageError
@@ -189,14 +190,12 @@ def _record_agent(
     key_variable: str,
 ) -> None:
     from trae_bench.run.agents import built
-    from trae_bench.run.settings import load, project_folder
-    from trae_bench.subject.agents.catalog import find_agent
+    from trae_bench.run.settings import find_agents_here
     from trae_bench.subject.recording import record_agent
 
     if not task:
         raise UsageError("the agent needs a task; give --task")
-    here = Path.cwd()
-    found = find_agent(requested, load(here).agents, project_folder(here))
+    (found,) = find_agents_here([requested]).values()
     made = record_agent(
         built(found, found.name, print_error),
         upstream=upstream,
@@ -211,8 +210,6 @@ def _record_agent(
 
 
 def _print_next(out: Path, agent: str) -> None:
-    from trae_bench._util.keys import without_keys
-
     agent = without_keys(agent)
     click.echo(f"Next: trae-bench run {shlex.quote(str(out))} --agent {shlex.quote(agent)}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trae_bench._util.keys import without_keys
 from trae_bench.cli.common import (
     FILE,
     NEW_FILE,
@@ -31,13 +32,9 @@ from trae_bench.cli.results import report_failure, show_result, write_reports
 from trae_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from trae_bench.model.run import RunFile
     from trae_bench.run.planner import RunRequest
     from trae_bench.run.runner import Result
-    from trae_bench.run.settings import Settings
-    from trae_bench.subject.agents.catalog import FoundAgent
 
 PROFILES = ("smoke", "quick", "full")
 DESIGNS = ("add-one", "remove-one", "both", "fraction", "factorial", "full")
@@ -274,10 +271,9 @@ def _compare_with_stored(stored: "RunFile", result: "Result", options: dict[str,
 
 def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
     """The request for the planner, from the command line and the project's settings."""
-    from trae_bench._util.keys import without_keys
     from trae_bench.run.gate_base import find_base, settings_of_run
     from trae_bench.run.planner import RunRequest
-    from trae_bench.run.settings import Settings, load
+    from trae_bench.run.settings import Settings, find_agents_here, load
     from trae_bench.storage.baselines import read_base
     from trae_bench.subject.agent_core import PACKAGE
 
@@ -298,7 +294,9 @@ def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
         settings = load(Path.cwd())
         of_toggles = options["toggles"] or options["design"] != "add-one"
         wanted = options["agents"] or (() if of_toggles else tuple(settings.agents))
-        options = options | {"agents": _agents(wanted, settings)}
+        # The command line goes to the run file. The scripted provider checks no key.
+        named = [without_keys(text) for text in wanted]
+        options = options | {"agents": find_agents_here(named) if named else {}}
         if options["compare"] is not None:
             package = "" if options["agents"] else PACKAGE
             base = find_base(options["compare"], Path.cwd(), package)
@@ -315,17 +313,6 @@ def _request(context: click.Context, options: dict[str, Any]) -> "RunRequest":
     # A longer one would make the run file unreadable.
     command = command.encode(errors="backslashreplace").decode()[:_MAX_COMMAND]
     return RunRequest(command=command, settings=settings, stored=stored, **fields)
-
-
-def _agents(wanted: "Sequence[str]", settings: "Settings") -> "dict[str, FoundAgent]":
-    """The agents to measure: those of the command line, or those that the project configures."""
-    from trae_bench._util.keys import without_keys
-    from trae_bench.run.settings import project_folder
-    from trae_bench.subject.agents.catalog import find_agents
-
-    # The command line goes to the run file. The scripted provider checks no key.
-    wanted = [without_keys(text) for text in wanted]
-    return find_agents(wanted, settings.agents, project_folder(Path.cwd()))
 
 
 def _scenarios_of(stored: "RunFile", path: Path) -> tuple[str, ...]:

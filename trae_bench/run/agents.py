@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from trae_bench._util.keys import without_keys
 from trae_bench.errors import UsageError
-from trae_bench.execution.workspace import room_for_trials
 from trae_bench.model.experiment import Equal
 from trae_bench.model.run import AgentUsed, Header
 from trae_bench.provider.loopback import Loopback
@@ -47,6 +46,11 @@ class PreparedAgents(Struct, frozen=True):
     by_key: dict[AgentKey, PreparedAgent]
     used: dict[str, AgentUsed]
     """What the header stores of them."""
+
+    @property
+    def equal(self) -> Equal:
+        """What both sides of every pair must have equal."""
+        return next(iter(self.used.values())).equal
 
     @property
     def have_own_environments(self) -> bool:
@@ -212,7 +216,5 @@ def _size(folder: Path) -> int:
 @contextmanager
 def contact_place() -> Iterator[tuple[Path, Loopback]]:
     """A folder for temporary files, and a scripted provider."""
-    with ExitStack() as stack:
-        with room_for_trials("the folder for temporary files"):
-            scratch = stack.enter_context(scratch_folder())
-        yield scratch, stack.enter_context(Loopback())
+    with scratch_folder() as scratch, Loopback() as provider:
+        yield scratch, provider

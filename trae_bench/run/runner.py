@@ -7,7 +7,7 @@ runs the scheduler, and writes the run file whatever ended the run.
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import randbits
@@ -25,7 +25,6 @@ from trae_bench.execution.host_lock import HostLock
 from trae_bench.execution.in_process import InProcessExecutor
 from trae_bench.execution.ports import Executor, Subject
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
-from trae_bench.execution.workspace import room_for_trials
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Arm, Equal, Trial
 from trae_bench.model.presets import is_claimed
@@ -46,7 +45,7 @@ from trae_bench.run.gate_base import GateBase
 from trae_bench.run.planner import Plan, RunRequest, digest, for_cells, plan, scenario_of
 from trae_bench.run.scheduler import Ending, Listener, Scheduler
 from trae_bench.run.scratch import scratch_folder
-from trae_bench.run.settings import load, project_folder
+from trae_bench.run.settings import find_agents_here
 from trae_bench.scenario import Scenario
 from trae_bench.stats.analysis import comparisons
 from trae_bench.stats.metric_rules import rule_of
@@ -55,7 +54,6 @@ from trae_bench.storage.journal import Contents, Journal, read_journal, whole_pa
 from trae_bench.storage.run_file import read_run, write_run
 from trae_bench.storage.seal import sealed
 from trae_bench.subject.agent_core import PACKAGE, AgentCoreSubject
-from trae_bench.subject.agents.catalog import find_agents
 from trae_bench.subject.command import CommandSubject, scenario_for
 from trae_bench.subject.install.environments import Installs, provide
 from trae_bench.subject.revisions import Repository, Revision, with_interpreters
@@ -267,11 +265,7 @@ def _described(revision: RevisionId) -> str:
 
 def _same_agents(journal_file: Path, header: Header, bench: "Bench") -> None:
     """Prepare the agents of a run that is resumed. Raises `UsageError` if they have changed."""
-    found = find_agents(
-        [agent.requested for agent in (header.agents or {}).values()],
-        load(Path.cwd()).agents,
-        project_folder(Path.cwd()),
-    )
+    found = find_agents_here([agent.requested for agent in (header.agents or {}).values()])
     revisions = None
     if header.revisions is not None:
         repository = Repository.around(Path.cwd())
@@ -396,7 +390,7 @@ class Bench:
         The folders of all trials go to `keep`, if it is given.
         """
         with (
-            _scratch() as scratch,
+            scratch_folder() as scratch,
             Loopback(pin=cpu_affinity.provider_core()) as provider,
             SubprocessExecutor(
                 self._subject(scratch),
@@ -415,8 +409,7 @@ class Bench:
 
     def _subject(self, scratch: Path) -> Subject:
         if self.agents.by_key:
-            equal = next(iter(self.agents.used.values())).equal
-            return CommandSubject(self.agents.by_key, equal=equal)
+            return CommandSubject(self.agents.by_key, equal=self.agents.equal)
         return AgentCoreSubject(self._installs, self._revisions, scratch)
 
     def measure(
@@ -539,11 +532,3 @@ def _failure_of(executor: Executor, scenario: str, arm: Arm) -> str:
     if sample.status == "ok" and sample.correct:
         return ""
     return sample.problem or sample.status
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    with ExitStack() as stack:
-        with room_for_trials("the folder for temporary files"):
-            folder = stack.enter_context(scratch_folder())
-        yield folder

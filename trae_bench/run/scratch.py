@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from trae_bench.execution.workspace import room_for_trials
+
 PREFIX = "trae-bench-"
+_PLACE = "the folder for temporary files"
 LOCK = "lock"
 _NEW_LOCK = "lock.new"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -23,11 +26,13 @@ _FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A new private folder, removed at the end. Raises `OSError` if it cannot be created."""
-    remove_stale_folders(Path(tempfile.gettempdir()))
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    """A new private folder, removed at the end. Raises `CannotMeasure` if it cannot be created."""
+    with room_for_trials(_PLACE):
+        remove_stale_folders(Path(tempfile.gettempdir()))
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
-        lock = _create_lock(folder)
+        with room_for_trials(_PLACE):
+            lock = _create_lock(folder)
         try:
             yield folder
         finally:

@@ -18,7 +18,7 @@ commit, see `gate_base`. The table is read strictly, because a misspelt key woul
 no effect and no message.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,6 +38,7 @@ from trae_bench.scenario.schema import field_docs
 from trae_bench.scenario.toml_errors import explain, read_toml
 from trae_bench.stats.metric_rules import metric_threshold
 from trae_bench.subject.agents import entry as agent_entry
+from trae_bench.subject.agents.catalog import FoundAgent, find_agents
 from trae_bench.subject.agents.entry import NAME, AgentEntry, entry_problems
 
 FILE = "pyproject.toml"
@@ -76,12 +77,16 @@ class _Project(Struct, frozen=True):
     tool: _Tool = _Tool()
 
 
-def project_folder(folder: Path) -> Path:
-    """The folder of the pyproject.toml with the table; `folder` itself if there is none."""
-    for source, text in _texts(folder.absolute()):
-        if TABLE[1] in _table(read_toml(text, source).get(TABLE[0])):
-            return Path(source).parent
-    return folder.absolute()
+def find_agents_here(requested: Sequence[str]) -> dict[str, FoundAgent]:
+    """The agents that a user in the current folder names, the baseline first.
+
+    Those of the project come before those that ship. Raises `UsageError`.
+    """
+    here = Path.cwd()
+    found = _with_table(_texts(here))
+    if found is None:
+        return find_agents(requested, {}, here)
+    return find_agents(requested, _settings(*found).agents, Path(found[1]).parent)
 
 
 def load(folder: Path) -> Settings:
@@ -95,11 +100,17 @@ def load(folder: Path) -> Settings:
 
 def load_texts(texts: Iterable[tuple[str, str]]) -> Settings:
     """The settings of the first text with the table; each comes with the name of its file."""
+    found = _with_table(texts)
+    return Settings() if found is None else _settings(*found)
+
+
+def _with_table(texts: Iterable[tuple[str, str]]) -> tuple[dict[str, Any], str, str] | None:
+    """The first document with the table, the name of its file, and its text."""
     for source, text in texts:
         document = read_toml(text, source)
         if TABLE[1] in _table(document.get(TABLE[0])):
-            return _settings(document, source, text)
-    return Settings()
+            return document, source, text
+    return None
 
 
 def _texts(folder: Path) -> Iterator[tuple[str, str]]:
