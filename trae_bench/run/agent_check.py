@@ -24,7 +24,7 @@ from trae_bench.scenario.tool_mapping import missing_actions
 from trae_bench.subject.agents.catalog import FoundAgent
 from trae_bench.subject.agents.contact import Contact, interface_of, meet, seconds_of
 from trae_bench.subject.agents.refusing_proxy import refusing_proxy
-from trae_bench.subject.command import AgentKey, CommandSubject, PreparedAgent, scenario_for
+from trae_bench.subject.command import AgentKey, CommandSubject, PreparedAgent
 
 FILE, CONTENT, FINAL = "check.txt", "hello\n", "All done."
 SCENARIO = Scenario(
@@ -62,13 +62,13 @@ class CheckedAgent(Struct, frozen=True):
     """Other hosts that it asked for, and that were refused."""
     metrics: dict[str, float]
     """Of the session of three replies; empty if it failed."""
-    drift: str
+    drift: str = ""
     """How its requests differ from the recorded ones; empty if they do not, or none are given."""
-    scenario: str
+    scenario: str = ""
     """The scenario that the user named; empty for the session of three replies."""
-    compared: bool
+    compared: bool = False
     """Whether there was a recorded request to compare with."""
-    problem: str
+    problem: str = ""
     """Why it cannot be measured, with the last lines of its output; empty if it can."""
 
 
@@ -155,8 +155,6 @@ def _drift(before: Authored | None, after: Authored | None) -> str:
 def _play(
     agent: PreparedAgent, scratch: Path, provider: _Listener, proxy: str, scenario: Scenario
 ) -> Sample:
-    # Raises here, with the reason, if the agent lacks a tool.
-    scenario_for(scenario, agent)
     trial = Trial(scenario.name, "check", "serial", 0, "A", 0, agent_arm(agent.name), 0)
     with SubprocessExecutor(
         CommandSubject({AgentKey(agent.name): agent}, proxy=proxy),
@@ -189,8 +187,5 @@ def _checked(
         side_calls=contact.log.side_calls,
         hosts=tuple(hosts),
         metrics={} if sample is None else sample.metrics,
-        drift="",
-        scenario="",
-        compared=False,
         problem=problem,
     )

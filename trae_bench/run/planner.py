@@ -35,6 +35,7 @@ from trae_bench.scenario import ALL, Scenario, check, every_scenario, find, load
 from trae_bench.stats.stopping import target
 from trae_bench.subject.agent_core import PACKAGE, brought, extras, toggles, toggles_at, tools
 from trae_bench.subject.agents.catalog import FoundAgent
+from trae_bench.subject.command import unplayable
 from trae_bench.subject.revisions import Revision, require_python, same_code, same_files
 
 FIXED_PAIRS = 8
@@ -281,20 +282,9 @@ def _expanded(argument: str) -> list[str]:
 def _reason_to_skip(scenario: Scenario, request: RunRequest) -> str:
     """Why this scenario has nothing to compare; empty if it has."""
     if request.agents:
-        return _unplayable(scenario)
+        return unplayable(scenario)
     # Revisions run with their defaults: the scenario's toggles are not varied.
     return _without_sides(scenario, request) or lacking(scenario, varied=request.compare is None)
-
-
-def _unplayable(scenario: Scenario) -> str:
-    """Why agents other than agent_core cannot play this scenario; empty if they can."""
-    if not scenario.subject.has_session:
-        return f"{scenario.name} runs no session; it measures agent_core"
-    if scenario.load.sessions > 1:
-        return f"{scenario.name} runs several sessions in one process, which needs agent_core"
-    if scenario.provider.transport == "respx":
-        return f"{scenario.name} runs in the process of trae-bench, as only agent_core can"
-    return ""
 
 
 def _without_sides(scenario: Scenario, request: RunRequest) -> str:

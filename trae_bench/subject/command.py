@@ -22,6 +22,8 @@ from trae_bench.subject.agents.entry import AgentEntry, filled
 
 API_KEY = "key-to-nothing"
 MODEL = "scripted"
+TASK_FILE, STDIN_FILE = "task.txt", "stdin.txt"
+"""Files in the home folder of an agent."""
 REFUSED_PROXY = "http://127.0.0.1:9"
 """A port on which nothing listens. A request to another host than the provider fails at once."""
 _SESSION_URL = re.compile(r"\w+://[^/]+/s/[^/]+")
@@ -137,17 +139,14 @@ class CommandSubject:
         agent = self._agent(trial.arm)
         entry = agent.entry
         values = _values(agent, scenario, endpoints[0], home, report_fd)
-        for relative, text in {"task.txt": "{task}", **entry.files}.items():
-            _write(home / relative, filled(text, values))
-        stdin = home / "stdin.txt"
-        if entry.stdin:
-            _write(stdin, filled(entry.stdin, values))
+        stdin = {STDIN_FILE: entry.stdin} if entry.stdin else {}
+        write_files(home, {**entry.files, **stdin}, values)
         program, *arguments = (filled(text, values) for text in entry.argv)
         return Command(
             argv=(agent.program(program), *arguments),
             env=_environment(agent, values, self._proxy),
             cwd=endpoints[0].workspace,
-            stdin=str(stdin) if entry.stdin else "",
+            stdin=str(home / STDIN_FILE) if stdin else "",
             answer=answer_place(entry),
             equal=self._equal or entry.equal,
         )
@@ -159,13 +158,21 @@ class CommandSubject:
         return self._agents[key]
 
 
+def unplayable(scenario: Scenario) -> str:
+    """Why agents other than agent_core cannot play a scenario; empty if they can."""
+    if not scenario.subject.has_session:
+        return f"{scenario.name} runs no session; it measures agent_core"
+    if scenario.load.sessions > 1:
+        return f"{scenario.name} runs several sessions in one process, which needs agent_core"
+    if scenario.provider.transport == "respx":
+        return f"{scenario.name} runs in the process of trae-bench, as only agent_core can"
+    return ""
+
+
 def scenario_for(scenario: Scenario, agent: PreparedAgent) -> Scenario:
     """The scenario as an agent plays it. Raises `CannotMeasure` if it cannot."""
-    if scenario.load.sessions > 1 or not scenario.subject.has_session:
-        raise CannotMeasure(
-            f"{scenario.name} cannot run with the agent {agent.name}; one process of an agent "
-            "plays one session: use scenarios of one session"
-        )
+    if reason := unplayable(scenario):
+        raise CannotMeasure(f"{scenario.name} cannot run with the agent {agent.name}: {reason}")
     _require_tools(scenario, agent)
     played = adapted(scenario, agent.interface)
     ignore = (*scenario.workspace.ignore, *agent.entry.ignore)
@@ -205,7 +212,7 @@ def _values(
         "report_fd": str(report_fd),
         "server_url": server_url,
         "task": scenario.task.replace("{workspace}", endpoint.workspace),
-        "task_file": str(home / "task.txt"),
+        "task_file": str(home / TASK_FILE),
         "workspace": endpoint.workspace,
     }
 
@@ -235,10 +242,16 @@ def answer_place(entry: AgentEntry) -> AnswerPlace:
     return "output" if entry.final_text == "stdout" else "none"
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        # Such as a file where another entry of [files], or the trial, has a folder.
-        raise CannotMeasure(f"cannot write {path}: {error.strerror}; see [files]") from error
+def write_files(home: Path, files: Mapping[str, str], values: Mapping[str, str]) -> None:
+    """Write the task and an agent's files below its home folder, placeholders replaced.
+
+    Raises `CannotMeasure` if one cannot be written.
+    """
+    for relative, text in {TASK_FILE: "{task}", **files}.items():
+        path = home / relative
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(filled(text, values), encoding="utf-8")
+        except OSError as error:
+            # Such as a file where another entry of [files], or the trial, has a folder.
+            raise CannotMeasure(f"cannot write {path}: {error.strerror}; see [files]") from error

@@ -31,7 +31,7 @@ from trae_bench.scenario.importers.snapshot import (
 )
 from trae_bench.scenario.model import Oracle
 from trae_bench.subject.agents.entry import AgentEntry, filled
-from trae_bench.subject.command import PreparedAgent
+from trae_bench.subject.command import TASK_FILE, PreparedAgent, write_files
 
 MAX_WORKSPACE_BYTES = 4 << 30
 """Maximum size of a folder that is copied for a session."""
@@ -90,8 +90,7 @@ def record_command(
         before = take_snapshot(folder)
         with RecordingProxy(upstream) as proxy:
             known = {**_places(proxy, home, folder, task), **(values or {})}
-            for name, text in {"task.txt": "{task}", **(files or {})}.items():
-                _write_below(home, name, filled(text, known))
+            write_files(home, files or {}, known)
             command = [filled(word, known) for word in argv]
             variables = _environment(env, proxy, known)
             given = None if stdin is None else filled(stdin, known)
@@ -129,7 +128,7 @@ def _places(proxy: RecordingProxy, home: Path, folder: Path, task: str) -> dict[
         "base_url": proxy.base_url,
         "server_url": proxy.server_url,
         "task": task.replace("{workspace}", str(folder)),
-        "task_file": str(home / "task.txt"),
+        "task_file": str(home / TASK_FILE),
         "workspace": str(folder),
         "home": str(home),
     }
@@ -221,12 +220,6 @@ def _copy(source: Path | None, folder: Path) -> None:
         shutil.copytree(source, folder, symlinks=True)
     except (OSError, shutil.Error) as error:
         raise UsageError(f"{source}: cannot be copied: {error}") from error
-
-
-def _write_below(home: Path, name: str, text: str) -> None:
-    path = home / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
 
 
 def _environment(
