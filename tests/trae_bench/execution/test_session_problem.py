@@ -1,15 +1,14 @@
 """Trials whose session does not follow its script, with the real provider."""
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.trae_bench.execution.test_subprocess_executor import Script as Shell
 from tests.trae_bench.execution.test_subprocess_executor import scenario, trial
 from trae_bench.execution.oracle import session_problem
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
-from trae_bench.model.experiment import Command, SessionEndpoint, Trial
 from trae_bench.model.sample import RequestLog, Sample, SessionLog
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import Script, expand
@@ -18,34 +17,13 @@ from trae_bench.scenario import Scenario, SubjectSetup, Turn
 CLIENT = """
 import sys, urllib.error, urllib.request
 def ask(path, body):
-    request = urllib.request.Request(sys.argv[1] + path, body.encode(), method="POST")
+    request = urllib.request.Request("{url}" + path, body.encode(), method="POST")
     try:
         return urllib.request.urlopen(request).status
     except urllib.error.HTTPError as error:
         return error.code
 """
 NINE = tuple(Turn(text=f"{number}") for number in range(9))
-
-
-class Agent:
-    """A foreign agent in a few lines of Python. It writes no report."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def adapted(self, trial: Trial, scenario: Scenario) -> Scenario:
-        return scenario
-
-    def command(
-        self,
-        trial: Trial,
-        scenario: Scenario,
-        endpoints: Sequence[SessionEndpoint],
-        home: Path,
-        report_fd: int,
-    ) -> Command:
-        argv = (sys.executable, "-I", "-S", "-c", CLIENT + self.text, endpoints[0].base_url)
-        return Command(argv, {}, endpoints[0].workspace)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +38,9 @@ def play(
     def script(scenario: Scenario, workspace: Path) -> Script:
         return Script(expand(scenario, workspace).turns, scenario.provider, "foreign")
 
+    agent = Shell(CLIENT + text, python=True)
     with SubprocessExecutor(
-        Agent(text), provider, {"small": small}, script=script, scratch=tmp_path, timeout=timeout
+        agent, provider, {"small": small}, script=script, scratch=tmp_path, timeout=timeout
     ) as executor:
         (sample,) = executor.run([trial()])
     return sample

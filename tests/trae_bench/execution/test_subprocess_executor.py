@@ -73,7 +73,7 @@ class SilentProvider:
 
 class Script:
     """A subject that runs a shell or Python script. `{fd}` is its report pipe, `{places}`
-    are its sessions' workspaces."""
+    are its sessions' workspaces, `{url}` is the provider of the first one."""
 
     def __init__(self, text: str, *, reports: bool = False, python: bool = False) -> None:
         self.text = text
@@ -93,6 +93,7 @@ class Script:
     ) -> Command:
         text = self.text.replace("{fd}", str(report_fd)).replace("{side}", trial.side)
         text = text.replace("{places}", " ".join(endpoint.workspace for endpoint in endpoints))
+        text = text.replace("{url}", endpoints[0].base_url)
         argv = (sys.executable, "-S", "-c", text) if self.python else ("sh", "-c", text)
         answer: AnswerPlace = "report" if self.reports else "none"
         if scenario.subject.command:
