@@ -29,6 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from trae_bench._util.child_output import last_words, output_of
+from trae_bench._util.json_tree import is_utf8
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.launcher_client import Job, LauncherClient
 from trae_bench.subject.install import inventory
@@ -343,13 +344,9 @@ def installer_environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if _INSTALLER_SETTINGS.fullmatch(name)
         and name not in _TARGET_SETTINGS
-        and _is_text(name)
-        and _is_text(value)
+        and is_utf8(name)
+        and is_utf8(value)
     } | {"PIP_NO_INPUT": "1"}
-
-
-def _is_text(text: str) -> bool:
-    return text.encode(errors="replace") == os.fsencode(text)
 
 
 def _move(made: Path, target: Path) -> None:
