@@ -138,7 +138,8 @@ def cli() -> None:
 
     trae-bench runs scripted sessions in pairs of fresh processes, one with the
     optimisation and one without. It checks that both give the same answers and
-    reports every effect with its confidence interval.
+    reports every effect with its confidence interval. It compares two revisions of
+    an agent, and different agents, in the same way.
     """
 
 
