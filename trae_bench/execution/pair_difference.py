@@ -4,12 +4,12 @@ Digests only tell that two answers differ. `PairMemory` keeps the answer of one 
 other side has run, so that a sample can say where they part.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
 
+from trae_bench._util.json_difference import Names, difference_text, first_difference
 from trae_bench.execution.fingerprint import FileEntry, Transcript
 from trae_bench.model.experiment import Trial
 
@@ -18,10 +18,6 @@ MAX_KEPT = 32 * 1024 * 1024
 MAX_DIFFERENCE = 1000
 """Characters of a description."""
 _MAX_PATH = 200
-_BEFORE, _AFTER = 20, 40
-"""Characters that an excerpt shows before the first difference, and from it on."""
-_MISSING = object()
-_Names = tuple[str, str]
 
 
 class Answer(Struct, frozen=True):
@@ -68,7 +64,7 @@ def _same_pair(one: Trial, other: Trial) -> bool:
     return same and one.side != other.side
 
 
-def _names(a: Trial, b: Trial) -> _Names:
+def _names(a: Trial, b: Trial) -> Names:
     if {a.arm.name, b.arm.name} == {"base", "head"}:
         return a.arm.name, b.arm.name
     if a.arm.agent and b.arm.agent and a.arm != b.arm:
@@ -76,7 +72,7 @@ def _names(a: Trial, b: Trial) -> _Names:
     return "side A", "side B"
 
 
-def describe(a: Answer, b: Answer, names: _Names) -> str:
+def describe(a: Answer, b: Answer, names: Names) -> str:
     """Return the first difference of the transcripts; if there is none, of the files."""
     transcripts = list(zip(a.transcripts, b.transcripts, strict=False))
     for number, (of_a, of_b) in enumerate(transcripts, 1):
@@ -89,7 +85,7 @@ def describe(a: Answer, b: Answer, names: _Names) -> str:
     return ""
 
 
-def _transcript_differences(a: Transcript, b: Transcript, names: _Names) -> Iterator[str]:
+def _transcript_differences(a: Transcript, b: Transcript, names: Names) -> Iterator[str]:
     if a.requests != b.requests:
         yield f"{names[1]} sends {_count(b.requests, 'request')}, {names[0]} {a.requests}"
     if a.unexpected != b.unexpected:
@@ -108,49 +104,7 @@ def _by_name(answer: Sequence[Any] | None) -> dict[str, Any] | None:
     return None if answer is None else dict(zip(("success", "text"), answer, strict=True))
 
 
-def first_difference(a: Any, b: Any, path: str = "") -> tuple[str, Any, Any] | None:
-    """Return the path of the first difference of two JSON values and both values there."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in sorted(a.keys() | b.keys()):
-            place = f"{path}.{key}" if key.isidentifier() else f"{path}[{key!r}]"
-            found = first_difference(a.get(key, _MISSING), b.get(key, _MISSING), place)
-            if found is not None:
-                return found
-        return None
-    if isinstance(a, list) and isinstance(b, list):
-        for index in range(max(len(a), len(b))):
-            left, right = (side[index] if index < len(side) else _MISSING for side in (a, b))
-            found = first_difference(left, right, f"{path}[{index}]")
-            if found is not None:
-                return found
-        return None
-    # In JSON, 1 and true differ.
-    return None if type(a) is type(b) and a == b else (path, a, b)
-
-
-def difference_text(path: str, a: Any, b: Any, names: _Names) -> str:
-    """Return where two values differ and what each side has there, as the end of a sentence."""
-    place = f", {path.lstrip('.')[:_MAX_PATH]}" if path else ""
-    start = 0
-    if isinstance(a, str) and isinstance(b, str):
-        different = (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
-        start = next(different, min(len(a), len(b)))
-        place += f", offset {start}"
-    of_a, of_b = _excerpt(a, start), _excerpt(b, start)
-    return f"{place}: {names[0]} has {of_a}, {names[1]} has {of_b}"
-
-
-def _excerpt(value: Any, start: int) -> str:
-    if value is _MISSING:
-        return "nothing"
-    text = value if isinstance(value, str) else json.dumps(value)
-    begin, end = max(0, start - _BEFORE), start + _AFTER
-    shown = f"{'…' if begin else ''}{text[begin:end]}{'…' if end < len(text) else ''}"
-    # repr() escapes control characters and line breaks.
-    return repr(shown)
-
-
-def _file_difference(a: Sequence[FileEntry], b: Sequence[FileEntry], names: _Names) -> str:
+def _file_difference(a: Sequence[FileEntry], b: Sequence[FileEntry], names: Names) -> str:
     of_a, of_b = ({entry.path: entry for entry in entries} for entries in (a, b))
     paths = sorted(of_a.keys() | of_b.keys())
     path = next(path for path in paths if of_a.get(path) != of_b.get(path))

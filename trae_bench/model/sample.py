@@ -53,6 +53,25 @@ class FirstRequest(Struct, frozen=True):
     user_agent: str = ""
 
 
+class PromptLog(Struct, frozen=True):
+    """The prompt of one request, compared with the earlier ones of its session.
+
+    A prompt is what the model reads: tools, then the system prompt, then messages, each as JSON
+    with sorted keys. See `trae_bench.prompt`.
+    """
+
+    arrived: float
+    """When the last byte of the request was read (monotonic seconds)."""
+    size: int
+    """Bytes of the prompt."""
+    reused: int
+    """Bytes at its beginning with which an earlier prompt for the same model began."""
+    first: bool
+    """It starts a conversation: the model has said nothing yet."""
+    broken: str | None = None
+    """The first difference, if the prompt does not extend the one before in its conversation."""
+
+
 class SessionLog(Struct, frozen=True):
     """The provider's log of one session."""
 
@@ -78,6 +97,9 @@ class SessionLog(Struct, frozen=True):
     """Requests with the body of an answered one, which got the same answer and took no turn."""
     first_request: FirstRequest | None = None
     """Of a foreign agent: the first request with tools, else the first one."""
+    prompts: tuple[PromptLog, ...] = ()
+    """Of the requests that got a reply of the script, by arrival. Empty if one has no prompt of
+    its protocol, or if their bodies were too large to keep."""
 
 
 class ProcessResult(Struct, frozen=True, kw_only=True):

@@ -111,6 +111,7 @@ class Http1Handler:
             return
         self._pending = None
         exchange.log(when)
+        exchange.settle()
         mode = _close_mode(exchange.response, exchange.keep_alive)
         if mode is not None:
             self._close(mode)

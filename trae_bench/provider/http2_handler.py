@@ -95,6 +95,7 @@ class Http2Handler:
     def drained(self, when: float) -> None:
         for exchange in self._unlogged:
             exchange.log(when)
+            exchange.settle()
         self._unlogged.clear()
 
     def connection_lost(self) -> None:

@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from trae_bench.model.sample import FirstRequest, RequestLog, SessionLog
+from trae_bench.model.sample import FirstRequest, PromptLog, RequestLog, SessionLog
+from trae_bench.prompt import PrefixTracker, PromptReader
 from trae_bench.provider.protocols import CODECS, encode_error, encode_turns, stream_turns
+from trae_bench.provider.protocols.requests import model_in_path
+from trae_bench.provider.routes import find_route
 from trae_bench.provider.script import PlayedTurn, Script
+from trae_bench.provider.sent_bodies import Entry, restored
 from trae_bench.scenario import DEFAULT_FAULT_STATUS, Protocol
 
 _SIDE_TURN = PlayedTurn("Scripted session")
@@ -57,7 +61,19 @@ def session_log(account: dict[str, Any], bodies: Sequence[bytes]) -> SessionLog:
         side_calls=account["side_calls"],
         repeats=account["repeats"],
         first_request=first,
+        prompts=_prompts(account["bodies"], bodies[2:]),
     )
+
+
+def _prompts(entries: Sequence[Entry], rest: Sequence[bytes]) -> tuple[PromptLog, ...]:
+    reader, tracker, logs = PromptReader(), PrefixTracker(), []
+    for arrived, path, body in restored(entries, rest):
+        route = find_route(path)
+        prompt = route and reader.read(route.protocol, body, model_in_path(path))
+        if not prompt:
+            return ()
+        logs.append(tracker.add(arrived, prompt))
+    return tuple(logs)
 
 
 def _own_replies(script: Script) -> _Message:

@@ -8,6 +8,7 @@ from trae_bench.provider.http1_parser import Request
 from trae_bench.provider.pressure import OwnDelay, Pressure, PressureFiles
 from trae_bench.provider.responses import Response, json_response, rejection
 from trae_bench.provider.routes import MAX_SHOWN_PATH, find_route, relative_path
+from trae_bench.provider.sent_bodies import SentBodies
 
 _PREFIX = b"/s/"
 _HEALTHY = json_response(200, b'{"status": "ok"}')
@@ -20,6 +21,7 @@ LogEntry = tuple[float, float, int, int, int, int, int, Pressure | None, float]
 read_late."""
 Fault = Callable[[Response], tuple[Response, bool]]
 """Replaces a response. The flag is True if the turn counts as played."""
+SUCCESS = 200
 MAX_REJECTED = 3
 """Rejected requests that a session describes; the others are only counted."""
 
@@ -48,6 +50,8 @@ class Session:
         self.log: list[LogEntry] = []
         self.pressure = PressureFiles(pressure)
         self.last_body = b""
+        """Of the last request that got a reply, decompressed."""
+        self.sent_bodies = SentBodies()
         self.unexpected = 0
         self.rejected: list[str] = []
         self.side_calls = 0
@@ -98,7 +102,9 @@ class Session:
     def account(self) -> tuple[dict[str, Any], list[bytes]]:
         """Return what `registration.session_log` reads: plain data, and bodies."""
         first = self.first_request
+        bodies, rest = self.sent_bodies.account()
         data = {
+            "bodies": bodies,
             "log": self.log,
             "unexpected": self.unexpected,
             "handshakes": self.handshakes,
@@ -109,7 +115,7 @@ class Session:
             "repeats": self.repeats,
             "first": None if first is None else [first.method, first.path, first.user_agent],
         }
-        return data, [self.last_body, b"" if first is None else first.body]
+        return data, [self.last_body, b"" if first is None else first.body, *rest]
 
     def count_connection(self, connection: int, handshakes: int) -> None:
         """Add the connection's handshakes, at its first request only."""
@@ -203,6 +209,9 @@ class Exchange:
             self._read_late = provider.own_delay.since_sleep()
         if self._session is not None:
             self._session.count_connection(connection, handshakes)
+            if self.response.status == SUCCESS:
+                bodies = self._session.sent_bodies
+                bodies.add(arrived, request.path, self._session.last_body)
 
     def log(self, replied: float, *, delivered: bool = True) -> None:
         """Append to the session's log; status and bytes are 0 if the client disconnected."""
@@ -222,3 +231,8 @@ class Exchange:
                 self._read_late,
             )
         )
+
+    def settle(self) -> None:
+        """Do the work that can wait until the reply is sent."""
+        if self._session is not None:
+            self._session.sent_bodies.settle()

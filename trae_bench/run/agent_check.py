@@ -6,11 +6,11 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from trae_bench._util.json_difference import difference_text, first_difference
 from trae_bench._util.keys import without_keys
 from trae_bench.design.plan import agent_arm
 from trae_bench.errors import CannotMeasure
 from trae_bench.execution.fingerprint import cleaner
-from trae_bench.execution.pair_difference import difference_text, first_difference
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.model.experiment import Trial
 from trae_bench.model.sample import Sample, SessionLog

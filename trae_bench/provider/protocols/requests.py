@@ -62,7 +62,7 @@ def read_request(path: str, body: bytes) -> RequestFacts | None:
         protocol=protocol,
         stream=wants_stream(route, asked),
         tools=tools,
-        model=_model(path, asked),
+        model=_named_model(asked) or model_in_path(path),
         messages=len(history) if isinstance(history, list) else 1,
     )
 
@@ -74,13 +74,15 @@ def _is_history(protocol: Protocol, history: object) -> bool:
     return isinstance(history, list) and all(isinstance(one, dict | str) for one in history)
 
 
-def _model(path: str, asked: dict[str, Any]) -> str:
+def _named_model(asked: dict[str, Any]) -> str:
     model = asked.get("model")
-    if not isinstance(model, str):
-        # Gemini: /v1beta/models/NAME:generateContent
-        _, found, rest = clean_path(path).rpartition("/models/")
-        model = rest.rpartition(":")[0] if found else ""
-    return model[:_MAX_NAME]
+    return model[:_MAX_NAME] if isinstance(model, str) else ""
+
+
+def model_in_path(path: str) -> str:
+    """Return NAME of Gemini's `/v1beta/models/NAME:generateContent`; empty without one."""
+    _, found, rest = clean_path(path).rpartition("/models/")
+    return rest.rpartition(":")[0][:_MAX_NAME] if found else ""
 
 
 def _tools(protocol: Protocol, asked: dict[str, Any]) -> Iterator[ToolSchema]:
