@@ -59,6 +59,7 @@ TRAE_BENCH = {
     "_util": 1,
     "model": 1,
     "metrics": 2,
+    "prompt": 2,
     "scenario": 2,
     "design": 3,
     "provider": 3,

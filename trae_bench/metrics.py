@@ -20,7 +20,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from trae_bench.model.experiment import Better, Metric, Mode, Probe
-from trae_bench.model.sample import ChildReport, ProcessResult, RequestLog, SessionLog
+from trae_bench.model.sample import (
+    ChildReport,
+    ProcessResult,
+    PromptLog,
+    RequestLog,
+    SessionLog,
+)
 
 TAIL_STEPS = 20
 """Minimum steps for a tail percentile or a growth of the step overhead."""
@@ -47,6 +53,8 @@ class Observation(Struct, frozen=True):
     report: ChildReport | None
     correct: float | None
     """Fraction of the sessions that the oracle accepts."""
+    prompts: tuple[PromptLog, ...] = ()
+    """Of all sessions; empty if those of one are unknown."""
 
     @classmethod
     def of(
@@ -61,6 +69,7 @@ class Observation(Struct, frozen=True):
         ordered.sort(key=lambda requests: requests[0].arrived)
         single = logs[0] if len(logs) == 1 else None
         secure = [log for log in logs if log.handshakes]
+        known = all(log.prompts or not log.requests for log in logs)
         return cls(
             process=process,
             sessions=tuple(map(tuple, ordered)),
@@ -71,6 +80,7 @@ class Observation(Struct, frozen=True):
             provider_cpu=min((log.cpu_seconds for log in logs), default=0.0),
             report=report,
             correct=correct,
+            prompts=tuple(chain.from_iterable(log.prompts for log in logs)) if known else (),
         )
 
     @property
@@ -442,6 +452,53 @@ def request_bytes(observation: Observation) -> float | None:
     return sum(request.received for request in observation.requests)
 
 
+_TEXTS = "clocks and other texts of changing length in prompts"
+
+
+@_exact("B", _TEXTS)
+def prompt_bytes(observation: Observation) -> float | None:
+    """bytes of the prompts of all requests: tools, system prompt and messages"""
+    prompts = observation.prompts
+    return sum(prompt.size for prompt in prompts) if prompts else None
+
+
+@_exact("B", _TEXTS)
+def new_prompt_bytes(observation: Observation) -> float | None:
+    """the part of prompt_bytes that no earlier request of the session began with, in the order
+    tools, system prompt, messages: what a prompt cache cannot have"""
+    prompts = observation.prompts
+    return sum(prompt.size - prompt.reused for prompt in prompts) if prompts else None
+
+
+@_exact(better="higher")
+def prefix_reuse(observation: Observation) -> float | None:
+    """share of prompt_bytes with which an earlier request of the session began"""
+    size = sum(prompt.size for prompt in observation.prompts)
+    return sum(prompt.reused for prompt in observation.prompts) / size if size else None
+
+
+@_exact()
+def prefix_breaks(observation: Observation) -> float | None:
+    """requests whose prompt does not begin with all of the one before in their conversation, so
+    that a prompt cache misses"""
+    prompts = observation.prompts
+    return sum(prompt.broken is not None for prompt in prompts) if prompts else None
+
+
+@_exact("B", _TEXTS)
+def first_request_bytes(observation: Observation) -> float | None:
+    """bytes of the first prompt: the agent's instructions, its tools and the task"""
+    prompts = observation.prompts
+    return min(prompts, key=lambda prompt: prompt.arrived).size if prompts else None
+
+
+@_exact("B", _TEXTS)
+def bytes_per_step(observation: Observation) -> float | None:
+    """mean bytes that a request after the first of its conversation adds to the prompt"""
+    later = [prompt for prompt in observation.prompts if not prompt.first]
+    return sum(prompt.size - prompt.reused for prompt in later) / len(later) if later else None
+
+
 @_exact(reported=True)
 def modules_imported(observation: Observation) -> float | None:
     """Python modules loaded at the end of the session, as the child reports it"""
@@ -625,6 +682,9 @@ AGENT_METRICS = (
     "requests",
     "connections",
     "request_bytes",
+    "first_request_bytes",
+    "new_prompt_bytes",
+    "prefix_breaks",
 )
 """What is measured of every agent, from outside."""
 OPT_IN_METRICS = frozenset({"event_loop_lag_max", "event_loop_lag_p99"})

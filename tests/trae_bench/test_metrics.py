@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from trae_bench.metrics import METRICS, NET_METRICS, OPT_IN_METRICS, compute_metrics
-from trae_bench.model.sample import ChildReport, ProcessResult, RequestLog, SessionLog
+from trae_bench.model.sample import ChildReport, ProcessResult, PromptLog, RequestLog, SessionLog
 
 
 def usage(**changes: Any) -> ProcessResult:
@@ -74,6 +74,31 @@ def test_metrics_from_the_provider() -> None:
     assert (found["requests"], found["connections"], found["handshakes"]) == (3, 2, 4)
     assert found["request_bytes"] == 30
     assert found["steps_per_second"] == 0.3
+
+
+def test_metrics_from_the_prompts() -> None:
+    logs = [
+        replace(
+            session((101.0, 103.0), (103.5, 104.0), (104.5, 105.0)),
+            prompts=(
+                PromptLog(101.0, 100, 0, True),
+                PromptLog(103.5, 150, 100, False),
+                PromptLog(104.5, 200, 40, False, "messages[0]"),
+            ),
+        )
+    ]
+    found = compute_metrics(usage(), logs, None)
+    assert (found["prompt_bytes"], found["new_prompt_bytes"]) == (450, 310)
+    assert found["prefix_reuse"] == 140 / 450
+    assert found["prefix_breaks"] == 1
+    assert found["first_request_bytes"] == 100
+    assert found["bytes_per_step"] == (50 + 160) / 2
+
+
+def test_unknown_prompts_of_one_session_leave_all_out() -> None:
+    known = replace(session((101.0, 103.0)), prompts=(PromptLog(101.0, 100, 0, True),))
+    assert "prompt_bytes" not in compute_metrics(usage(), [known, session((101.0, 102.0))], None)
+    assert compute_metrics(usage(), [known, NOTHING], None)["prompt_bytes"] == 100
 
 
 def test_a_single_request_is_answered_at_the_exit() -> None:

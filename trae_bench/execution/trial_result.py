@@ -162,7 +162,12 @@ def build_sample(result: TrialResult, checks: Sequence[SessionCheck], memory: Pa
         correct=ok and not wrong and incomplete is None,
         problem=problem[:_MAX_PROBLEM] if problem else None,
         difference=difference or UNSET,
+        prompt_break=(_prompt_break(result.logs) if ok else None) or UNSET,
     )
+
+
+def _prompt_break(logs: Sequence[SessionLog]) -> str | None:
+    return next((prompt.broken for log in logs for prompt in log.prompts if prompt.broken), None)
 
 
 def _unattributed(process: ProcessResult) -> str | None:

@@ -238,6 +238,8 @@ class Sample(TrialKey, frozen=True, forbid_unknown_fields=True):
     difference: Text | UnsetType = UNSET
     """How this answer differs from that of the pair's other side, which ran before or at the same
     time. Files of earlier releases have no such field, and their seals cover its absence."""
+    prompt_break: Text | UnsetType = UNSET
+    """Where the first prompt is that does not extend the one before; see `prefix_breaks`."""
 
 
 def of_trial(trial: Trial) -> dict[str, Any]:

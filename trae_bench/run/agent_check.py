@@ -68,6 +68,8 @@ class CheckedAgent(Struct, frozen=True):
     """The scenario that the user named; empty for the session of three replies."""
     compared: bool = False
     """Whether there was a recorded request to compare with."""
+    prompt_break: str = ""
+    """Where a prompt does not begin with the one before; empty if each does."""
     problem: str = ""
     """Why it cannot be measured, with the last lines of its output; empty if it can."""
 
@@ -187,5 +189,6 @@ def _checked(
         side_calls=contact.log.side_calls,
         hosts=tuple(hosts),
         metrics={} if sample is None else sample.metrics,
+        prompt_break=(sample.prompt_break or "") if sample is not None else "",
         problem=problem,
     )

@@ -233,6 +233,35 @@ def test_the_gate_names_the_byte_of_a_changed_prompt(
     assert code == 0
 
 
+def test_the_gate_names_the_place_of_a_clock_in_the_prompt(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = 'messages = [{"role": "system", "content": f"It is {time.perf_counter_ns()}."}'
+    edit(project, "import urllib", "import time\nimport urllib")
+    edit(
+        project,
+        "        message = ask(base_url, messages)",
+        f"""\
+        {clock}] + messages[1:]
+        message = ask(base_url, messages)""",
+    )
+    place = "First: messages[0].content, offset"
+    code, _ = run("--compare", "main", "--pairs", "2")
+    assert code == 5
+    assert place in " ".join(capsys.readouterr().out.split())
+    code, stored = run("--compare", "main", "--pairs", "2", "--equal", "work")
+    assert code == 1
+    rows = [row for row in stored.comparisons if row.metric == "prefix_breaks"]
+    (row,) = (row for row in rows if row.contrast == "head")
+    assert row.judgement.verdict == "regression"
+    assert row.estimate is not None
+    assert (row.estimate.n, row.estimate.a, row.estimate.b) == (2, 0, 2)
+    assert place in " ".join(capsys.readouterr().out.split())
+    assert main(["explain", "../run.json", "two-files", row.contrast, "prefix_breaks"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "base 0, head 2. First break of head: messages[0].content, offset" in said
+
+
 def test_the_gate_rejects_a_wrong_answer(project: Path) -> None:
     edit(project, "shell=True,", "shell=True, cwd='/tmp',")
     code, _ = run("--compare", "main", "--metric", "cpu", "--pairs", "2")

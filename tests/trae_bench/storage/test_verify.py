@@ -415,6 +415,15 @@ def test_derived_metrics_must_agree() -> None:
     assert "steps_per_second and wall" in findings_text(with_metrics(40, wall=wall * 0.9))
 
 
+def test_figures_of_prompts_must_agree() -> None:
+    reuse = with_metrics(40, prompt_bytes=100, new_prompt_bytes=30, prefix_reuse=0.6)
+    assert "30 of 100 bytes of the prompts are new" in findings_text(reuse)
+    assert "prefix_breaks is 99 of" in findings_text(
+        with_metrics(40, prompt_bytes=1, new_prompt_bytes=1, prefix_reuse=0.0, prefix_breaks=99)
+    )
+    assert "counts none" in findings_text(with_metrics(40, prefix_breaks=1))
+
+
 def test_noise_pairs_taken_last_are_odd() -> None:
     last = run().samples[-1]
     moved = [replace(sample, started=sample.started + 10_000) for sample in run().samples[:2]]

@@ -123,6 +123,18 @@ def _played(checked: CheckedAgent) -> Iterator[str]:
         if name in checked.metrics
     )
     yield f"It plays the session to its end: {', '.join(shown)}."
+    reuse = checked.metrics.get("prefix_reuse")
+    if checked.prompt_break:
+        breaks = count(int(checked.metrics.get("prefix_breaks", 1)), "request")
+        yield (
+            f"A prompt cache misses in {breaks}, because the prompt does not begin with the one "
+            f"before: {for_terminal(checked.prompt_break, 600)}."
+        )
+    elif reuse is not None:
+        yield (
+            "Each prompt begins with the one before, so a prompt cache can hold "
+            f"{reuse:.0%} of all prompt bytes."
+        )
     if checked.drift:
         yield f"Note: {for_terminal(checked.drift, 1000)}"
     elif checked.compared:

@@ -53,6 +53,7 @@ from trae_bench.stats.stopping import (
     settling_chance,
     target,
 )
+from trae_bench.verdicts.prompt_breaks import PREFIX_METRICS, PromptBreaks, prompt_breaks
 
 MAX_LISTED = 10
 """Lost pairs and toggles listed one by one; the others are counted."""
@@ -120,6 +121,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     cases."""
     ended: str
     """Why the run took no more pairs."""
+    broken: PromptBreaks | None = None
+    """Where side B breaks the prefix of a prompt, if the metric depends on it."""
 
 
 def rows(run: RunFile) -> list[RowKey]:
@@ -163,6 +166,16 @@ def explain(run: RunFile, key: RowKey, limits: Limits, *, claimed: bool = True) 
         floor_sd=row.floor_sd,
         visible=_visible(row, compared, family),
         ended=_ended(run, cell, compared, limits, pairs),
+        broken=_broken(run, key),
+    )
+
+
+def _broken(run: RunFile, key: RowKey) -> PromptBreaks | None:
+    if key.metric not in PREFIX_METRICS:
+        return None
+    found = prompt_breaks(run)
+    return next(
+        (b for b in found if (b.scenario, b.contrast) == (key.scenario, key.contrast)), None
     )
 
 
@@ -332,6 +345,12 @@ def _pairs(found: Explanation) -> Iterator[str]:
 
 def _figures(found: Explanation) -> Iterator[str]:
     estimate, unit = found.row.estimate, found.metric.unit
+    if found.broken is not None:
+        yield (
+            f"The requests of a session that break the prefix of the prompt: {found.names[0]} "
+            f"{found.broken.counts[0]}, {found.names[1]} {found.broken.counts[1]}. First break "
+            f"of {found.names[1]}: {found.broken.place}."
+        )
     if estimate is None:
         yield "There are none, because no pair counted."
         return

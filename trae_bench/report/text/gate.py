@@ -20,6 +20,7 @@ from trae_bench.verdicts.gate import (
     percent_change,
     remedy_for_variation,
 )
+from trae_bench.verdicts.prompt_breaks import prompt_breaks
 
 MAX_NOTE = 400
 """Characters of a note."""
@@ -68,9 +69,22 @@ def details(run: RunFile) -> Iterator[str]:
             if not again.stands:
                 text = not_confirmed(again)
             yield f"{text[0].upper()}{text[1:]}: {_place(row)}"
+    yield from _prompt_breaks(run)
     for name, problem in compared.new.items():
         first = problem.splitlines()[0] if problem else ""
         yield f"New, the base cannot run it: {for_terminal(name, 60)}: {for_terminal(first)}"
+
+
+def _prompt_breaks(run: RunFile) -> Iterator[str]:
+    """Where head breaks the prefixes of its prompts more often than base."""
+    for one in prompt_breaks(run):
+        base, head = one.counts
+        if head > base:
+            yield (
+                f"Head breaks the prefix of the prompt in {head} requests of "
+                f"{for_terminal(one.scenario, 60)}, base in {base}, so a prompt cache misses. "
+                f"First: {for_terminal(one.place, MAX_NOTE)}."
+            )
 
 
 def _remedies(run: RunFile) -> Iterator[str]:

@@ -25,8 +25,8 @@ MIN_RSS = 1_000_000
 """Bytes. No process that speaks HTTP is smaller."""
 PAGE = 4096
 """Bytes. The kernel counts resident memory in pages of this size or a multiple of it."""
-NOT_WHOLE = frozenset({"step_overhead_growth", "correct_results"})
-"""Metrics without a unit that are not counts."""
+NOT_WHOLE = frozenset({"step_overhead_growth", "correct_results", "prefix_reuse", "bytes_per_step"})
+"""Shares, and means of counts."""
 MAY_SHRINK = frozenset({"memory_growth", "memory_per_hour"})
 
 
@@ -174,6 +174,8 @@ def check_answers(run: RunFile) -> Inconsistencies:
             yield wrong(place, f"{sample.status}, but has no problem")
         if sample.difference and sample.status != "ok":
             yield wrong(place, f"{sample.status}, but has a differing answer")
+        if bool(sample.prompt_break) != bool(sample.metrics.get("prefix_breaks")):
+            yield wrong(place, "names a broken prefix and counts none, or the reverse")
 
 
 def check_figures(run: RunFile) -> Inconsistencies:
@@ -209,6 +211,7 @@ def _impossible(metrics: Mapping[str, float], cores: int, max_rss: float) -> Ite
             yield f"{name} is {value:.6g} bytes"
         if name == "peak_rss" and value % PAGE:
             yield f"{name} is {value:.17g} bytes, which is not a multiple of a page"
+    yield from _impossible_prompts(metrics)
     cpu, wall = metrics.get("cpu"), metrics.get("wall")
     if cpu is not None and "cpu_user" in metrics and "cpu_system" in metrics:
         parts = metrics["cpu_user"] + metrics["cpu_system"]
@@ -229,6 +232,20 @@ def _impossible(metrics: Mapping[str, float], cores: int, max_rss: float) -> Ite
     steps = metrics.get("steps_per_second", 0.0) * wall
     if math.isinf(steps) or not math.isclose(steps, round(steps), rel_tol=1e-6, abs_tol=1e-6):
         yield f"steps_per_second and wall give {steps:.6g} steps, which is not a whole number"
+
+
+def _impossible_prompts(metrics: Mapping[str, float]) -> Iterator[str]:
+    names = ("prompt_bytes", "new_prompt_bytes", "prefix_reuse")
+    size, new, reuse = (metrics.get(name) for name in names)
+    if size is None or new is None or reuse is None:
+        return
+    if new > size or not math.isclose(reuse * size, size - new, rel_tol=1e-9, abs_tol=1e-6):
+        yield (
+            f"prefix_reuse is {reuse:.6g}, but {new:.6g} of {size:.6g} bytes of the prompts are new"
+        )
+    requests = metrics.get("requests", math.inf)
+    if (breaks := metrics.get("prefix_breaks", 0)) > requests:
+        yield f"prefix_breaks is {breaks:.6g} of {requests:.6g} requests"
 
 
 def check_copies(run: RunFile) -> Inconsistencies:
