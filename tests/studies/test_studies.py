@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.studies import (
+    bisect,
     blocked,
     catalogue,
     damping,
@@ -325,6 +326,16 @@ def test_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "1 other process(es) computing all the time" in text
     gate.main([*short, "--seconds", "10", "--load", "1", "--out", str(out)])
     assert len(read_lines(out)) == 2, "a finished study runs nothing"
+
+
+@pytest.mark.slow
+def test_bisect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "bisect.jsonl"
+    bisect.main(["--commits", "2", "--share", "1", "--tries", "1", "--out", str(out)])
+    said = capsys.readouterr().out
+    assert "| bisect | 2 | +100% | 0 | 1 of 1 |" in said
+    bisect.main(["--report", str(out)])
+    assert "1 of 1" in capsys.readouterr().out
 
 
 def test_an_unknown_change_is_refused() -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 import click
 
 from trae_bench.cli.agents import agents
+from trae_bench.cli.bisect import bisect
 from trae_bench.cli.claims import claims
 from trae_bench.cli.common import INTERRUPTED, print_error
 from trae_bench.cli.compare import baseline, compare
@@ -159,6 +160,7 @@ for command in (
     claims,
     explain,
     compare,
+    bisect,
     baseline,
     plot,
 ):

@@ -64,6 +64,8 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     """Of the base, if two revisions are compared."""
     compare: GateBase | None = None
     """The base revision to compare the working tree with. None compares toggles instead."""
+    head: str | None = None
+    """The commit that is compared with the base. None stands for the working tree."""
     stored: RunFile | None = None
     """A stored run that the results are compared with afterwards."""
     agents: dict[str, FoundAgent] = {}
@@ -356,7 +358,8 @@ EXPLICIT_HEAD = ("HEAD", "@")
 def _checkouts(request: RunRequest, scenarios: Sequence[str]) -> Checkouts | None:
     if (source := request.compare) is None:
         return None
-    base, head = source.repository.at(source.commit), source.repository.head()
+    base = source.repository.at(source.commit)
+    head = source.repository.head() if request.head is None else source.repository.at(request.head)
     if base == head and source.requested not in EXPLICIT_HEAD:
         raise UsageError(
             f"nothing to compare: the working tree equals {source.requested}; name a base, for "

@@ -124,6 +124,26 @@ class Repository:
             raise UsageError(f"no commit {name!r} in {self.top}{self._shallow_hint()}")
         return commit
 
+    def between(self, good: str, bad: str) -> list[str]:
+        """Return the commits after `good` up to `bad` that change the subject, oldest first.
+
+        Of a merge, only the line of the first parent counts. Raises `UsageError` if `good` is no
+        ancestor of `bad`.
+        """
+        if self._git("merge-base", "--is-ancestor", good, bad).returncode:
+            raise UsageError(
+                f"{good[:NAME_LENGTH]} is no ancestor of {bad[:NAME_LENGTH]}"
+                f"{self._shallow_hint()}; name a good commit that is"
+            )
+        listed = self._must(
+            "rev-list", "--reverse", "--first-parent", f"{good}..{bad}", "--", *self._paths
+        )
+        return os.fsdecode(listed).split()
+
+    def subject_of(self, commit: str) -> str:
+        """Return the first line of a commit's message."""
+        return os.fsdecode(self._must("show", "-s", "--format=%s", commit)).strip()
+
     def has(self, name: str) -> bool:
         """Return whether a name refers to a commit."""
         return self._commit(name) is not None
