@@ -1,0 +1,105 @@
+"""Each request of a session extends the prompt before it, so that a prompt cache can work.
+
+agent_core runs random scripts with random toggles in every protocol. A prompt is what a request
+has of tools, system text and messages, in this order, without marks for the cache.
+"""
+
+import asyncio
+import importlib.util
+import json
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+
+from agent_core.build import run_task
+from agent_core.config import ProviderSettings, Settings
+from agent_core.toggles import Toggles
+from agent_core.tools import TOOLS
+from tests.agent_core.scripted_server import Answer, scripted_server
+from tests.properties import examples
+from tests.test_equal_answers import TURNS, VECTORS, scenario
+from tests.test_protocols import PROTOCOLS, PROVIDERS
+from trae_bench.provider.protocols import encode_turns
+from trae_bench.provider.script import expand
+from trae_bench.scenario import Protocol, ScriptedCall, Turn
+
+MANY = [Turn(calls=(ScriptedCall("bash", {"command": "echo out"}),) * 25), Turn(), Turn()]
+"""More blocks in a step than a mark of Anthropic looks at, then replies without anything."""
+
+
+def requests_of(protocol: Protocol, turns: list[Turn], toggles: Toggles) -> list[Any]:
+    """The requests of one session."""
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder)
+        (workspace / "sub").mkdir()
+        script = expand(scenario(turns), workspace)
+        answers = [Answer(body) for body in encode_turns(script, protocol)]
+
+        async def run() -> list[Any]:
+            async with scripted_server(*answers) as server:
+                entry = ProviderSettings(
+                    api_key="sk-not-a-key", model="m", base_url=server.url, protocol=protocol
+                )
+                kind = PROVIDERS[protocol]
+                settings = Settings(default_provider=kind, model_providers={kind: entry})
+                outcome = await run_task(
+                    "play", settings=settings, workspace=workspace, toggles=toggles
+                )
+                assert outcome.success
+                return [received.json for received in server.seen]
+
+        return asyncio.run(run())
+
+
+def prompt_of(request: Any) -> list[str]:
+    """The parts of the prompt, in the provider's order."""
+    parts = [*request["tools"], request.get("system"), request.get("systemInstruction")]
+    for message in request.get("messages") or request.get("input") or request["contents"]:
+        inner = message.get("content") if isinstance(message.get("content"), list) else None
+        inner = inner or message.get("parts") or [message]
+        parts += ([message.get("role"), part] for part in inner)
+    return [json.dumps(without_marks(part)) for part in parts if part]
+
+
+def without_marks(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_marks(v) for k, v in value.items() if k != "cache_control"}
+    return [without_marks(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@examples(20)
+@example(turns=MANY, vector=Toggles().as_dict())
+@example(turns=MANY, vector=Toggles.none().with_(native_client=True).as_dict())
+@given(turns=TURNS, vector=VECTORS)
+def test_each_request_extends_the_one_before(
+    protocol: Protocol, turns: list[Turn], vector: dict[str, bool]
+) -> None:
+    sdk = {"gemini": "google.genai"}.get(protocol, PROVIDERS[protocol])
+    if not installed(sdk):
+        vector = {**vector, "native_client": True}
+    requests = requests_of(protocol, turns, Toggles(**vector))
+    assert len(requests) == len(turns) + 1
+    for before, after in pairwise(map(prompt_of, requests)):
+        assert after[: len(before)] == before
+        assert len(after) > len(before)
+    for request in requests:
+        assert tool_names(request) == [name for name in TOOLS if name != "ckg"]
+
+
+def tool_names(request: Any) -> list[str]:
+    tools = request["tools"]
+    if "functionDeclarations" in tools[0]:
+        tools = tools[0]["functionDeclarations"]
+    return [tool.get("function", tool)["name"] for tool in tools]
+
+
+def installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
