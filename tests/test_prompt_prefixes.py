@@ -7,6 +7,7 @@ has of tools, system text and messages, in this order, without marks for the cac
 import asyncio
 import importlib.util
 import json
+import re
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +24,11 @@ from tests.agent_core.scripted_server import Answer, scripted_server
 from tests.properties import examples
 from tests.test_equal_answers import TURNS, VECTORS, scenario
 from tests.test_protocols import PROTOCOLS, PROVIDERS
+from trae_bench.execution.fingerprint import cleaner, transcript_of
+from trae_bench.model.sample import RequestLog, SessionLog
 from trae_bench.provider.protocols import encode_turns
 from trae_bench.provider.script import expand
-from trae_bench.scenario import Protocol, ScriptedCall, Turn
+from trae_bench.scenario import Normalise, Protocol, ScriptedCall, Turn
 
 MANY = [Turn(calls=(ScriptedCall("bash", {"command": "echo out"}),) * 25), Turn(), Turn()]
 """More blocks in a step than a mark of Anthropic looks at, then replies without anything."""
@@ -53,6 +56,14 @@ def requests_of(protocol: Protocol, turns: list[Turn], toggles: Toggles) -> list
                 return [received.json for received in server.seen]
 
         return asyncio.run(run())
+
+
+def transcript(request: Any) -> str:
+    """The digest by which the two sides of a pair are compared."""
+    log = SessionLog((RequestLog(0.0, 0.5, 1, 2, 3, 200),), 1, json.dumps(request).encode(), 0)
+    # The two sessions had different folders.
+    clean = cleaner({}, (Normalise(re.escape(tempfile.gettempdir()) + r"/\w+", "{workspace}"),))
+    return transcript_of(log, None, clean).digest
 
 
 def prompt_of(request: Any) -> list[str]:
@@ -89,6 +100,21 @@ def test_each_request_extends_the_one_before(
         assert len(after) > len(before)
     for request in requests:
         assert tool_names(request) == [name for name in TOOLS if name != "ckg"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@examples(10)
+@example(turns=MANY)
+@given(turns=TURNS)
+def test_both_sides_of_prompt_cache_have_one_transcript(
+    protocol: Protocol, turns: list[Turn]
+) -> None:
+    on, off = (
+        requests_of(protocol, turns, Toggles().with_(prompt_cache=value)) for value in (True, False)
+    )
+    assert ("cache_control" in json.dumps(on)) == (protocol == "anthropic_messages")
+    assert "cache_control" not in json.dumps(off)
+    assert list(map(transcript, on)) == list(map(transcript, off))
 
 
 def tool_names(request: Any) -> list[str]:
