@@ -1,7 +1,6 @@
 """Each request of a session extends the prompt before it, so that a prompt cache can work.
 
-agent_core runs random scripts with random toggles in every protocol. A prompt is what a request
-has of tools, system text and messages, in this order, without marks for the cache.
+agent_core runs random scripts with random toggles in every protocol.
 """
 
 import asyncio
@@ -25,7 +24,8 @@ from tests.properties import examples
 from tests.test_equal_answers import TURNS, VECTORS, scenario
 from tests.test_protocols import PROTOCOLS, PROVIDERS
 from trae_bench.execution.fingerprint import cleaner, transcript_of
-from trae_bench.model.sample import RequestLog, SessionLog
+from trae_bench.model.sample import PromptLog, RequestLog, SessionLog
+from trae_bench.prompt import PrefixTracker, PromptReader
 from trae_bench.provider.protocols import encode_turns
 from trae_bench.provider.script import expand
 from trae_bench.scenario import Normalise, Protocol, ScriptedCall, Turn
@@ -66,20 +66,12 @@ def transcript(request: Any) -> str:
     return transcript_of(log, None, clean).digest
 
 
-def prompt_of(request: Any) -> list[str]:
-    """The parts of the prompt, in the provider's order."""
-    parts = [*request["tools"], request.get("system"), request.get("systemInstruction")]
-    for message in request.get("messages") or request.get("input") or request["contents"]:
-        inner = message.get("content") if isinstance(message.get("content"), list) else None
-        inner = inner or message.get("parts") or [message]
-        parts += ([message.get("role"), part] for part in inner)
-    return [json.dumps(without_marks(part)) for part in parts if part]
-
-
-def without_marks(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: without_marks(v) for k, v in value.items() if k != "cache_control"}
-    return [without_marks(item) for item in value] if isinstance(value, list) else value
+def prompts_of(protocol: Protocol, requests: list[Any]) -> list[PromptLog]:
+    """How each prompt continues the ones before."""
+    reader, tracker = PromptReader(), PrefixTracker()
+    prompts = [reader.read(protocol, json.dumps(request).encode(), "m") for request in requests]
+    assert None not in prompts
+    return [tracker.add(0.0, prompt) for prompt in prompts if prompt is not None]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -95,9 +87,10 @@ def test_each_request_extends_the_one_before(
         vector = {**vector, "native_client": True}
     requests = requests_of(protocol, turns, Toggles(**vector))
     assert len(requests) == len(turns) + 1
-    for before, after in pairwise(map(prompt_of, requests)):
-        assert after[: len(before)] == before
-        assert len(after) > len(before)
+    prompts = prompts_of(protocol, requests)
+    assert [prompt.broken for prompt in prompts] == [None] * len(prompts)
+    for before, after in pairwise(prompts):
+        assert after.reused == before.size < after.size
     for request in requests:
         assert tool_names(request) == [name for name in TOOLS if name != "ckg"]
 
