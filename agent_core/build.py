@@ -187,7 +187,12 @@ def _open_model(settings: Settings, toggles: Toggles, stack: AsyncExitStack) -> 
     kind, entry = settings.provider_kind, _complete(settings)
     if not toggles.native_client:
         # An SDK encodes the whole history itself, so `incremental_history` has no effect.
-        client = load_llm_client(kind, entry, reuse_connections=toggles.connection_pool)
+        client = load_llm_client(
+            kind,
+            entry,
+            reuse_connections=toggles.connection_pool,
+            prompt_cache=toggles.prompt_cache,
+        )
         stack.push_async_callback(client.close)
         return client
     history = IncrementalHistory if toggles.incremental_history else FullHistory
@@ -199,7 +204,7 @@ def _open_model(settings: Settings, toggles: Toggles, stack: AsyncExitStack) -> 
         else FreshConnections(max_retries=retries, shared_tls=shared_tls)
     )
     stack.push_async_callback(connections.close)
-    return open_model(kind, entry, connections, history=history)
+    return open_model(kind, entry, connections, history=history, prompt_cache=toggles.prompt_cache)
 
 
 def _complete(settings: Settings) -> ProviderSettings:

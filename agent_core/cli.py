@@ -20,7 +20,7 @@ from agent_core.errors import AgentError, ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
     from agent_core.config import Settings
-    from agent_core.messages import Message, Outcome, Reply, ToolResult
+    from agent_core.messages import Message, Outcome, Reply, ToolResult, Usage
     from agent_core.redaction import Redactor
     from agent_core.toggles import Toggles
 
@@ -322,7 +322,7 @@ class _StepPrinter:
         names = [f"{r.name}{'' if r.ok else ' (failed)'}" for r in results]
         if reply and not results:  # the calls of a `task_done` reply are not run
             names = [call.name for call in reply.message.calls]
-        tokens = f"  {reply.usage.input_tokens}+{reply.usage.output_tokens} tokens" if reply else ""
+        tokens = f"  {_tokens(reply.usage)}" if reply else ""
         summary = error or ", ".join(names) or state
         failed = bool(error) or any(not r.ok for r in results)
         self._line(f"step {number}: {summary}{tokens}", fg="yellow" if failed else None)
@@ -335,6 +335,12 @@ class _StepPrinter:
         # `sys.stderr` is None if it is closed (`2>&-`).
         plain = "NO_COLOR" in os.environ or not (sys.stderr and sys.stderr.isatty())
         _print_error(text if plain else click.style(text, **style))
+
+
+def _tokens(usage: "Usage") -> str:
+    read = usage.cache_read_input_tokens
+    cached = f", {read} from the cache" if read else ""
+    return f"{usage.input_tokens}+{usage.output_tokens} tokens{cached}"
 
 
 # --------------------------------------------------------------------------- reports

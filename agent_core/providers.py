@@ -1,6 +1,6 @@
 """The providers: protocol, address, and how each takes an API key."""
 
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from msgspec import Struct
 
@@ -40,6 +40,15 @@ class Provider(Struct, frozen=True, kw_only=True):
         """`url` with the `api-version` query, if the provider requires one."""
         version = (api_version or self.api_version) if self.deployments else None
         return with_query(url, urlencode({"api-version": version}) if version else "")
+
+
+def takes_cache_key(base_url: str) -> bool:
+    """Whether a server accepts `prompt_cache_key`: OpenAI's, also in a region (`eu.api…`).
+
+    Azure and other compatible servers may refuse a field that they do not know.
+    """
+    host = urlsplit(base_url).hostname or ""
+    return f".{host}".endswith(".api.openai.com")
 
 
 def without_query(base_url: str) -> tuple[str, str]:

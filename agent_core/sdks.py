@@ -70,7 +70,11 @@ def import_installed_sdks() -> tuple[str, ...]:
 
 
 def load_llm_client(
-    provider: str, model_parameters: ProviderSettings, *, reuse_connections: bool = True
+    provider: str,
+    model_parameters: ProviderSettings,
+    *,
+    reuse_connections: bool = True,
+    prompt_cache: bool = True,
 ) -> Model:
     """A model that uses the provider's SDK. Imports no other SDK.
 
@@ -90,8 +94,13 @@ def load_llm_client(
             f"The installed '{sdk.package}' does not work with this agent ({error}). "
             f"Upgrade it with: {sdk.install_command.replace('install', 'install -U', 1)}"
         ) from error
-    sdk_client = vendor(provider, model_parameters)
-    return SdkModel(provider, model_parameters, sdk_client, reuse_connections=reuse_connections)
+    return SdkModel(
+        provider,
+        model_parameters,
+        vendor(provider, model_parameters),
+        reuse_connections=reuse_connections,
+        prompt_cache=prompt_cache,
+    )
 
 
 def sdk_of(provider: str) -> Sdk:

@@ -21,6 +21,7 @@ class Toggles(Struct, frozen=True, kw_only=True):
     incremental_history: bool = True
     event_shell: bool = True
     shared_tls: bool = True
+    prompt_cache: bool = True
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -55,5 +56,6 @@ ABOUT: dict[str, str] = {
     "incremental_history": "the whole history encoded at each step | each message encoded once",
     "event_shell": "the shell polled every 0.2 s | woken by output",
     "shared_tls": "certificates read for every connection | one shared TLS context",
+    "prompt_cache": "requests without cache hints | the end of the prompt marked for the cache",
 }
 """One line per toggle: baseline | optimised."""

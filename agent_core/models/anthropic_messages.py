@@ -11,6 +11,7 @@ from agent_core.messages import Message, Reply, ToolCall, ToolSpec, Usage
 from agent_core.models.codec import (
     Codec,
     Entry,
+    Parameters,
     Refused,
     TokenCount,
     arguments_object,
@@ -70,12 +71,21 @@ _EVENT = msgspec.json.Decoder(_Event)
 class AnthropicMessages(Codec):
     """Messages made of content blocks. The system text is a separate field, and all results of a
     step are in one user message.
+
+    The provider caches a prompt (tools, system, messages) up to each block with `cache_control`
+    and finds such an end again if it is at most 20 blocks before one of the at most four marks
+    of a later request (platform.claude.com, Prompt caching, November 2026).
     """
 
     protocol = "anthropic_messages"
     list_field = "messages"
     grouped = "content"
     lifts_system = True
+
+    def __init__(self, parameters: Parameters) -> None:
+        super().__init__(parameters)
+        if parameters.cache_marks:
+            self.cache_mark = {"cache_control": {"type": "ephemeral"}}
 
     def url(self, base_url: str) -> str:
         # The vendor's clients take an address without the version.
@@ -87,19 +97,16 @@ class AnthropicMessages(Codec):
         fields |= without_none(temperature=p.temperature, top_p=p.top_p, top_k=p.top_k or None)
         if p.stream:
             fields["stream"] = True
-        if texts := [text for text in system if text.strip()]:
-            fields["system"] = "\n\n".join(texts)
+        constant: list[dict[str, Any]] = []
         if tools:
-            fields["tools"] = [
-                {
-                    "name": spec.name,
-                    "description": spec.description,
-                    "input_schema": spec.parameters,
-                }
-                for spec in tools
-            ]
+            fields["tools"] = constant = [_tool(spec) for spec in tools]
             if not p.parallel_tool_calls:
                 fields["tool_choice"] = {"type": "auto", "disable_parallel_tool_use": True}
+        if texts := [text for text in system if text.strip()]:
+            # A block, because a plain text cannot be marked.
+            fields["system"] = constant = [{"type": "text", "text": "\n\n".join(texts)}]
+        if constant and self.cache_mark:
+            constant[-1] |= self.cache_mark
         return fields
 
     def entry(self, message: Message) -> Entry:
@@ -108,6 +115,10 @@ class AnthropicMessages(Codec):
         if message.role == "assistant":
             return Entry("assistant", opaque_items(message, self.protocol) or _blocks(message))
         return Entry("user", _blocks(message))
+
+    def takes_mark(self, part: dict[str, Any]) -> bool:
+        # The provider rejects a mark on an empty text.
+        return bool(str(part.get("text") or part.get("content") or "").strip())
 
     def decode(self, body: bytes) -> Reply:
         reply = decoded(body, _BODY)
@@ -178,6 +189,14 @@ class MessagesReplyBuilder:
         for field in _Usage.__struct_fields__:
             if usage is not None and (number := getattr(usage, field)) is not None:
                 setattr(self._usage, field, number)
+
+
+def _tool(spec: ToolSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "description": spec.description,
+        "input_schema": spec.parameters,
+    }
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:

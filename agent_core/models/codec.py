@@ -4,6 +4,7 @@ A codec does no I/O and has no mutable state. It encodes to plain data (`envelop
 `history.py` alone turns that into bytes and decides which bytes to keep.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -15,6 +16,7 @@ from agent_core.config import ProviderSettings
 from agent_core.encoding import encode_json
 from agent_core.errors import MalformedReplyError
 from agent_core.messages import Message, Reply, ToolCall, ToolSpec
+from agent_core.providers import PROVIDERS, takes_cache_key
 
 LOCAL_ID = "local-"
 """Prefix of a call id that this agent assigned, because the provider sent none."""
@@ -30,11 +32,25 @@ class Parameters(Struct, frozen=True, kw_only=True):
     top_k: int | None = None
     parallel_tool_calls: bool = True
     stream: bool = False
+    cache_marks: bool = True
+    """Mark the ends of cached prompts, in protocols that have such marks."""
+    cache_key: str = ""
+    """OpenAI's `prompt_cache_key`: requests with one key go to one cache. Empty: not sent."""
 
     @classmethod
-    def of(cls, settings: ProviderSettings) -> "Parameters":
-        """The parameters in `settings`."""
-        return cls(**{name: getattr(settings, name) for name in cls.__struct_fields__})
+    def of(
+        cls, settings: ProviderSettings, provider: str, *, prompt_cache: bool = True
+    ) -> "Parameters":
+        """The parameters of a new session. `provider` is a name in `PROVIDERS`."""
+        names = set(cls.__struct_fields__) - {"cache_marks", "cache_key"}
+        address = settings.base_url or PROVIDERS[provider].base_url or ""
+        keyed = prompt_cache and takes_cache_key(address)
+        return cls(
+            **{name: getattr(settings, name) for name in names},
+            cache_marks=prompt_cache,
+            # Random, because a key must tell nothing about the task or the user.
+            cache_key=f"agent-core-{os.urandom(8).hex()}" if keyed else "",
+        )
 
 
 class Entry(NamedTuple):
@@ -76,6 +92,8 @@ class Codec(Protocol):
     """The field for the parts of a message, if consecutive entries of one role share a message."""
     lifts_system: ClassVar[bool] = False
     """True if system texts are in the envelope and not in the history list."""
+    cache_mark: dict[str, Any] | None = None
+    """The fields that mark a part as the end of a cached prompt. None: nothing is marked."""
 
     parameters: Parameters
 
@@ -87,6 +105,10 @@ class Codec(Protocol):
     def envelope(self, system: Sequence[str], tools: Sequence[ToolSpec]) -> dict[str, Any]: ...
 
     def entry(self, message: Message) -> Entry: ...
+
+    def takes_mark(self, part: dict[str, Any]) -> bool:
+        """Whether a part of a user's message can have the `cache_mark`."""
+        return True
 
     def decode(self, body: bytes) -> Reply:
         """Raises `MalformedReplyError` and `Refused`."""

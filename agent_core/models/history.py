@@ -3,9 +3,14 @@
 Every request contains the whole history. `FullHistory` builds and encodes all of it each
 time, as an SDK does. `IncrementalHistory` encodes each message once and keeps the bytes.
 Both give the same bytes.
+
+A history only grows, so each request begins with the one before it. If the codec has a
+`cache_mark`, two parts of the list carry it: the last one of the user, and the last one of the
+user before the last reply, where the previous request ended. So the provider finds that end
+again, however long the step was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import is_
 from typing import Any, NamedTuple, Protocol
 
@@ -51,7 +56,23 @@ class FullHistory:
                 items[-1][field] += parts
             elif parts:
                 items.append({"role": role, field: list(parts)})
+        if field and self._codec.cache_mark:
+            self._mark([(item["role"], item[field]) for item in items], self._codec.cache_mark)
         return items
+
+    def _mark(self, groups: list[tuple[str, list[Any]]], mark: dict[str, Any]) -> None:
+        """Marks the two ends in `groups`, which are roles with their parts."""
+        end = previous_end = None
+        for role, parts in groups:
+            if role != "user":
+                previous_end = end
+                continue
+            for place, part in enumerate(parts):
+                if self._codec.takes_mark(part):
+                    end = parts, place
+        # Replaced and not changed, because a part can belong to a message.
+        for parts, place in filter(None, (previous_end, end)):
+            parts[place] = {**parts[place], **mark}
 
 
 class _Boundary(NamedTuple):
@@ -60,6 +81,10 @@ class _Boundary(NamedTuple):
     length: int
     role: str
     """Role of the open group, or "" if none is open."""
+    end: int = 0
+    """Where the mark of the user's last part belongs; 0 if no part takes one."""
+    previous_end: int = 0
+    """The same for the list before the last reply."""
 
 
 _START = _Boundary(0, "")
@@ -74,6 +99,8 @@ class IncrementalHistory:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
+        mark = codec.cache_mark if codec.grouped else None
+        self._mark = b"," + encode_json(mark)[1:-1] if mark else b""
         self._seen: list[Message] = []
         self._boundaries: list[_Boundary] = []
         self._list = bytearray()
@@ -95,7 +122,17 @@ class IncrementalHistory:
             self._head = self._encoded_head(tools)
             self._tools = tuple(tools)
         end = b"]}" if self._last.role else b""
-        return b"".join((self._head, self._list, end, b"]}"))
+        # A view is not copied; it is released, because the list cannot grow while it has one.
+        with memoryview(self._list) as encoded:
+            return b"".join((self._head, *self._marked(encoded), end, b"]}"))
+
+    def _marked(self, encoded: memoryview) -> Iterator[memoryview | bytes]:
+        start = 0
+        for place in sorted({self._last.previous_end, self._last.end} - {0}):
+            yield encoded[start:place]
+            yield self._mark
+            start = place
+        yield encoded[start:]
 
     @property
     def _last(self) -> _Boundary:
@@ -114,13 +151,22 @@ class IncrementalHistory:
 
     def _append(self, message: Message) -> None:
         role, parts = self._codec.entry(message)
-        before = self._last.role
+        after = self._last
         if parts:
-            self._list += self._separator(before, role)
+            self._list += self._separator(after.role, role)
             self._list += encode_json(parts)[1:-1]
-            before = role if self._codec.grouped else ""
+            after = self._after(role, parts)
         self._seen.append(message)
-        self._boundaries.append(_Boundary(len(self._list), before))
+        self._boundaries.append(after)
+
+    def _after(self, role: str, parts: list[Any]) -> _Boundary:
+        """The state of the list, whose end is `parts`."""
+        length, (_, _, end, previous_end) = len(self._list), self._last
+        if self._mark and role != "user":
+            previous_end = end
+        elif self._mark and self._codec.takes_mark(parts[-1]):
+            end = length - 1  # before the brace that closes the part
+        return _Boundary(length, role if self._codec.grouped else "", end, previous_end)
 
     def _separator(self, before: str, role: str) -> bytes:
         """The bytes between the list so far and the next parts."""

@@ -54,6 +54,7 @@ class _Choice(Struct):
 
 class _PromptDetails(Struct):
     cached_tokens: TokenCount = None
+    cache_write_tokens: TokenCount = None
 
 
 class _CompletionDetails(Struct):
@@ -100,6 +101,7 @@ class OpenAIChat(Codec):
         p = self.parameters
         fields = {"model": p.model, self._limit_field: p.max_tokens}
         fields |= without_none(temperature=p.temperature, top_p=p.top_p)
+        fields |= without_none(prompt_cache_key=p.cache_key or None)
         if p.stream:
             fields |= {"stream": True, "stream_options": {"include_usage": True}}
         if tools:
@@ -251,6 +253,7 @@ def _usage(usage: _Usage | None) -> Usage:
     return Usage(
         input_tokens=token_count(usage.prompt_tokens),
         output_tokens=token_count(usage.completion_tokens),
+        cache_creation_input_tokens=token_count(prompt.cache_write_tokens),
         cache_read_input_tokens=token_count(prompt.cached_tokens),
         reasoning_tokens=token_count(completion.reasoning_tokens),
     )

@@ -35,6 +35,7 @@ class _Incomplete(Struct):
 
 class _InputDetails(Struct):
     cached_tokens: TokenCount = None
+    cache_write_tokens: TokenCount = None
 
 
 class _OutputDetails(Struct):
@@ -85,6 +86,7 @@ class OpenAIResponses(Codec):
         p = self.parameters
         fields: dict[str, Any] = {"model": p.model, "max_output_tokens": p.max_tokens}
         fields |= without_none(temperature=p.temperature, top_p=p.top_p)
+        fields |= without_none(prompt_cache_key=p.cache_key or None)
         if p.stream:
             fields["stream"] = True
         if tools:
@@ -206,6 +208,7 @@ def _usage(usage: _Usage | None) -> Usage:
     return Usage(
         input_tokens=token_count(usage.input_tokens),
         output_tokens=token_count(usage.output_tokens),
+        cache_creation_input_tokens=token_count(read.cache_write_tokens),
         cache_read_input_tokens=token_count(read.cached_tokens),
         reasoning_tokens=token_count(written.reasoning_tokens),
     )

@@ -138,6 +138,7 @@ def open_model(
     connections: Connections,
     *,
     history: Callable[[Codec], History] = IncrementalHistory,
+    prompt_cache: bool = True,
     clock: Clock | None = None,
 ) -> WireModel:
     """The model for `settings`. Raises `ConfigError`.
@@ -155,7 +156,8 @@ def open_model(
             f"The base_url of {provider} must begin with http:// or https:// and name a host."
         )
     address, query = without_query(base_url)
-    codec = codec_named(settings.protocol or known.protocol, provider, Parameters.of(settings))
+    parameters = Parameters.of(settings, provider, prompt_cache=prompt_cache)
+    codec = codec_named(settings.protocol or known.protocol, provider, parameters)
     return WireModel(
         codec,
         history(codec),

@@ -33,9 +33,11 @@ PARTS = {
     "incremental_history": ("IncrementalHistory", "FullHistory"),
     "event_shell": ("EventShell", "PollingShell"),
     "shared_tls": (None, None),
+    "prompt_cache": (None, None),
 }
 """What `build` calls for each toggle: the optimised implementation, the baseline.
-`shared_tls` is an argument of the transports; see `test_connections.py`."""
+`shared_tls` is an argument of the transports, `prompt_cache` one of the models; see
+`test_connections.py` and `test_prompt_cache.py`."""
 
 DONE = {
     "choices": [

@@ -28,15 +28,16 @@ STEPS = [
 ]
 
 
-def answer(function: dict[str, str], text: str = "") -> Answer:
+def answer(function: dict[str, str], text: str = "", cached: int = 0) -> Answer:
     calls = [{"id": "c", "type": "function", "function": function}]
     message = {"role": "assistant", "content": text, "tool_calls": calls}
-    usage = {"prompt_tokens": 7, "completion_tokens": 3}
+    details = {"cached_tokens": cached, "cache_write_tokens": 1}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": details}
     body = {"choices": [{"message": message, "finish_reason": "tool_calls"}], "usage": usage}
     return Answer(json.dumps(body).encode())
 
 
-SESSION = [answer(STEPS[0]), answer(STEPS[1], "It is done.")]
+SESSION = [answer(STEPS[0]), answer(STEPS[1], "It is done.", cached=5)]
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ async def test_session_from_the_command_line(home: Path) -> None:
     assert (code, out) == (0, "It is done.\n")
     assert (home / "made.txt").read_text() == "hello\n"
     assert "step 1: bash  7+3 tokens" in err.splitlines()
-    assert "step 2: task_done  7+3 tokens" in err.splitlines()
+    assert "step 2: task_done  7+3 tokens, 5 from the cache" in err.splitlines()
     assert "\x1b" not in err, "no colour without a terminal"
     (trajectory,) = (home / "trajectories").iterdir()
     assert str(trajectory.relative_to(home)) in err
@@ -189,6 +190,8 @@ async def test_json_output_is_the_only_standard_output(home: Path) -> None:
     assert code == 0
     assert (outcome["success"], outcome["stop"], outcome["steps"]) == (True, "task_done", 2)
     assert outcome["usage"]["input_tokens"] == 14
+    assert outcome["usage"]["cache_read_input_tokens"] == 5
+    assert outcome["usage"]["cache_creation_input_tokens"] == 2
     assert err == ""
     assert not (home / "trajectories").exists()
     assert server.seen[0].json["messages"][1]["content"] == "from a file"

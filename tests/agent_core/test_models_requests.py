@@ -28,6 +28,7 @@ HISTORY = [
     Message("tool", result=ToolResult("c2", "bash", False, "", "The arguments are no object.")),
     Message("user", "Go on."),
 ]
+MARK = {"cache_control": {"type": "ephemeral"}}
 PARAMETERS = Parameters(model="m-1", max_tokens=99, temperature=0.5, top_p=0.9, top_k=3)
 
 
@@ -103,10 +104,10 @@ def test_anthropic_messages() -> None:
         "temperature": 0.5,
         "top_p": 0.9,
         "top_k": 3,
-        "system": "Be brief.",
+        "system": [{"type": "text", "text": "Be brief.", **MARK}],
         "tools": [{"name": "bash", "description": "Runs a command.", "input_schema": SCHEMA}],
         "messages": [
-            {"role": "user", "content": [{"type": "text", "text": "List the files."}]},
+            {"role": "user", "content": [{"type": "text", "text": "List the files.", **MARK}]},
             {
                 "role": "assistant",
                 "content": [
@@ -130,7 +131,7 @@ def test_anthropic_messages() -> None:
                         "content": "The arguments are no object.",
                         "is_error": True,
                     },
-                    {"type": "text", "text": "Go on."},
+                    {"type": "text", "text": "Go on.", **MARK},
                 ],
             },
         ],

@@ -25,6 +25,7 @@ from agent_core.errors import (
     RateLimitError,
 )
 from agent_core.messages import Message, Reply, ToolCall, ToolResult
+from agent_core.models import codec
 from agent_core.models.wire import open_model
 from agent_core.ports import Model
 from agent_core.sdks import SDKS, load_llm_client
@@ -323,6 +324,17 @@ async def test_calls_without_an_id_get_one() -> None:
     (sdk, wire), _ = await both("ollama", [Answer(json.dumps({**OLLAMA, **nameless}).encode())])
     assert sdk == wire
     assert sdk.message.calls[0].id
+
+
+@pytest.mark.parametrize("case", ["openai", "openai_responses"])
+async def test_openai_gets_the_cache_key_over_the_sdk(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "takes_cache_key", lambda url: True)
+    _, (asked, expected) = await both(case, [Answer(json.dumps(WHOLE[case]).encode())])
+    for request in (asked, expected):
+        assert request.json["prompt_cache_key"].startswith("agent-core-")
+    assert asked.json.keys() == expected.json.keys()
 
 
 # ---------------------------------------------------------------------------- connections

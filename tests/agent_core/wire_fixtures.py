@@ -40,7 +40,7 @@ def _chat() -> Wire:
     usage = {
         "prompt_tokens": 10,
         "completion_tokens": 5,
-        "prompt_tokens_details": {"cached_tokens": 4},
+        "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 3},
         "completion_tokens_details": {"reasoning_tokens": 2},
     }
     functions = [
@@ -79,7 +79,7 @@ def _chat() -> Wire:
         {"id": "x", "model": "m-1", "choices": [], "usage": usage},
         done=True,
     )
-    means = Reply(Message("assistant", TEXT, CALLS), Usage(10, 5, 0, 4, 2), "tool_calls", "m-1")
+    means = Reply(Message("assistant", TEXT, CALLS), Usage(10, 5, 3, 4, 2), "tool_calls", "m-1")
     return Wire(json.dumps(whole).encode(), streamed, means, usage_comes_last=True)
 
 
@@ -110,7 +110,7 @@ def _responses() -> Wire:
         "usage": {
             "input_tokens": 10,
             "output_tokens": 5,
-            "input_tokens_details": {"cached_tokens": 4},
+            "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 3},
             "output_tokens_details": {"reasoning_tokens": 2},
         },
     }
@@ -127,7 +127,7 @@ def _responses() -> Wire:
     )
     opaque = {"openai_responses": output}
     message = Message("assistant", TEXT, CALLS, opaque=opaque)
-    means = Reply(message, Usage(10, 5, 0, 4, 2), "completed", "m-1")
+    means = Reply(message, Usage(10, 5, 3, 4, 2), "completed", "m-1")
     return Wire(json.dumps(whole).encode(), streamed, means)
 
 

@@ -107,9 +107,45 @@ def combined(digests: Sequence[str]) -> str:
 
 def _cleaned_body(body: bytes, clean: Clean) -> Any:
     try:
-        return map_strings(json.loads(body), clean)
+        request = json.loads(body)
+        if isinstance(request, dict):
+            # Says which cache to use, and may be random in each session.
+            request.pop("prompt_cache_key", None)
+        return map_strings(_without_cache_marks(request), clean)
     except (ValueError, RecursionError):
         return clean(body.decode(errors="backslashreplace"))
+
+
+def _without_cache_marks(value: Any) -> Any:
+    """Return a request without the marks that tell a provider what to cache.
+
+    The model does not see them, and they move from request to request. A mark needs a block, so
+    a text equals a list of one block with this text.
+    """
+    if isinstance(value, list):
+        return [_without_cache_marks(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {
+        name: _without_cache_marks(item)
+        for name, item in value.items()
+        if not _is_cache_mark(name, item)
+    }
+    for name in kept.keys() & _TEXT_OR_BLOCKS:
+        match kept[name]:
+            case [{"type": "text", "text": str(text), **rest}] if not rest:
+                kept[name] = text
+    return kept
+
+
+_TEXT_OR_BLOCKS = {"system", "content"}
+"""Fields whose value is a text or a list of blocks."""
+
+
+def _is_cache_mark(name: str, value: Any) -> bool:
+    # Other values are arguments of a tool that has a parameter of this name.
+    is_mark = isinstance(value, dict) and value.get("type") == "ephemeral"
+    return name == "cache_control" and is_mark
 
 
 def _files(root: Path, ignore: tuple[str, ...]) -> Iterator[tuple[str, Path]]:

@@ -1,6 +1,7 @@
 """Reads the prompt of a request's body."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -69,7 +70,7 @@ class PromptReader:
         return Prompt(protocol, named if isinstance(named, str) else model, parts)
 
     def _all_parts(self, protocol: str, fields: dict[str, Raw]) -> Iterator[Part]:
-        message = _blocks if protocol == "anthropic_messages" else _message
+        message = _MESSAGES.get(protocol, _message)
         for names, split in zip(_FIELDS[protocol], (_tool, _system, message), strict=True):
             for name in names:
                 if name in fields:
@@ -104,9 +105,9 @@ def _message(place: str, value: Any) -> Iterator[Part]:
     yield Part(place, _encode(value), _role(value), mark)
 
 
-def _blocks(place: str, value: Any) -> Iterator[Part]:
-    """Split a message of Anthropic's into its blocks. Its text is a single block."""
-    content = value.get("content") if isinstance(value, dict) else None
+def _blocks(field: str, place: str, value: Any) -> Iterator[Part]:
+    """Split a message into the blocks in its `field`. A text is a single block."""
+    content = value.get(field) if isinstance(value, dict) else None
     if not isinstance(content, str | list):
         yield from _message(place, value)
         return
@@ -114,9 +115,16 @@ def _blocks(place: str, value: Any) -> Iterator[Part]:
     blocks = [_as_block(content)] if isinstance(content, str) else content
     for index, block in enumerate(blocks):
         block, mark = _unmarked(block)
-        shown = {"role": value.get("role"), "content": block} if index == 0 else block
-        where = f"{place}.content[{index}]" if index else place
+        shown = {"role": value.get("role"), field: block} if index == 0 else block
+        where = f"{place}.{field}[{index}]" if index else place
         yield Part(where, _encode(shown), role, mark)
+
+
+_MESSAGES: dict[str, _Split] = {
+    "anthropic_messages": partial(_blocks, "content"),
+    "gemini": partial(_blocks, "parts"),
+}
+"""Protocols in which a message that is sent again can have more blocks."""
 
 
 def _role(value: Any) -> Role:

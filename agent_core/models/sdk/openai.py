@@ -15,6 +15,8 @@ from agent_core.providers import PROVIDERS, without_query
 class OpenAIVendor(StainlessVendor):
     """Chat Completions, or Responses if the settings' `protocol` is `openai_responses`."""
 
+    unnamed = ("prompt_cache_key",)
+
     def __init__(self, provider: str, settings: ProviderSettings) -> None:
         super().__init__(openai)
         known = PROVIDERS[provider]

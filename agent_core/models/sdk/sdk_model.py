@@ -59,13 +59,20 @@ class SdkModel:
     """
 
     def __init__(
-        self, provider: str, settings: ProviderSettings, vendor: Vendor, *, reuse_connections: bool
+        self,
+        provider: str,
+        settings: ProviderSettings,
+        vendor: Vendor,
+        *,
+        reuse_connections: bool,
+        prompt_cache: bool,
     ) -> None:
         self._provider = provider
         self._vendor = vendor
         self._reuse = reuse_connections
         protocol = settings.protocol or PROVIDERS[provider].protocol
-        self._codec = codec_named(protocol, provider, Parameters.of(settings))
+        parameters = Parameters.of(settings, provider, prompt_cache=prompt_cache)
+        self._codec = codec_named(protocol, provider, parameters)
         self._history = FullHistory(self._codec)
         self._redactor = Redactor(settings.secrets)
         self._ids = CallIds()

@@ -102,6 +102,46 @@ def test_text_is_cleaned_at_any_depth_and_in_the_final_text() -> None:
     assert transcript_digest(log((body % 1).encode()), report("see /w/1"), clean) != one
 
 
+MARK = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+
+
+def request(block: dict[str, object], **fields: object) -> SessionLog:
+    result = {"type": "tool_result", "content": "out", **block}
+    messages = [{"role": "user", "content": [result, result]}]
+    return log(json.dumps({"tools": [{"name": "a"}], "messages": messages, **fields}).encode())
+
+
+@pytest.mark.parametrize(
+    "marked",
+    [
+        request(MARK),
+        request({}, tools=[{"name": "a", **MARK}]),
+        request({}, **MARK),
+        request({}, prompt_cache_key="7f3a"),
+        request({"content": [{"type": "text", "text": "out", **MARK}]}),
+    ],
+)
+def test_marks_for_the_providers_cache_do_not_change_the_digest(marked: SessionLog) -> None:
+    plain = transcript_digest(request({}), report(), same)
+    assert transcript_digest(marked, report(), same) == plain
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        request({"input": {"cache_control": "no-store"}}),
+        request({"input": {"prompt_cache_key": "7f3a"}}),
+        request({"content": [{"type": "text", "text": "other"}]}),
+        request({"content": [{"type": "text", "text": "out", "citations": []}]}),
+        request({"content": [{"type": "text", "text": "out"}] * 2}),
+        request({"content": [{"type": "image", "text": "out"}]}),
+    ],
+)
+def test_only_marks_for_the_cache_are_ignored(other: SessionLog) -> None:
+    plain = transcript_digest(request({}), report(), same)
+    assert transcript_digest(other, report(), same) != plain
+
+
 @given(st.binary(max_size=200))
 def test_any_body_has_a_digest(body: bytes) -> None:
     digest = transcript_digest(log(body), None, same)

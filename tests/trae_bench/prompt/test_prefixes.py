@@ -175,6 +175,24 @@ def test_a_text_is_the_block_that_it_stands_for() -> None:
 
 
 @pytest.mark.parametrize(
+    ("protocol", "field", "blocks"),
+    [("anthropic_messages", "messages", "content"), ("gemini", "contents", "parts")],
+)
+def test_a_block_more_in_the_last_message_does_not_break_the_prefix(
+    protocol: str, field: str, blocks: str
+) -> None:
+    def body(*texts: str) -> dict[str, Any]:
+        said = {"role": "model", blocks: [{"text": "I look."}]}
+        return {field: [said, {"role": "user", blocks: [{"text": text} for text in texts]}]}
+
+    first, second, third = logs(body("a"), body("a", "b"), body("b", "b"), protocol=protocol)
+    assert second.broken is None
+    assert second.reused == first.size
+    assert third.broken is not None
+    assert third.broken.startswith(f"{field}[1].{blocks}.text, offset 0")
+
+
+@pytest.mark.parametrize(
     "body", [b"", b"[]", b"{", b'{"messages": [}', b'{"tools": ["\xff"]}', b"1"]
 )
 def test_what_is_no_prompt_is_none(body: bytes) -> None:

@@ -36,9 +36,11 @@ from trae_bench.scenario.model import Name
 METRICS = ("cpu", "wall", "step_overhead")
 METRICS_OF_OTHERS = (*METRICS, "time_to_first_request", "peak_rss", "request_bytes")
 """Metrics of another agent. They are measured from outside."""
-NOT_VARIED = frozenset({"native_client", "shared_tls", "optional_deps", "config_cache"})
+NOT_VARIED = frozenset(
+    {"native_client", "shared_tls", "optional_deps", "config_cache", "prompt_cache"}
+)
 """Toggles that an imported scenario does not vary. They need a vendor's SDK, TLS or a second
-start, which a recorded session does not have."""
+start, which a recorded session does not have, or change no metric of it."""
 _PLACEHOLDER = "{workspace}"
 _PATH_NAMES = re.compile(r"path|file|dir|folder|cwd", re.IGNORECASE)
 _MIN_FOLDER_PARTS = 3
