@@ -38,6 +38,7 @@ def search(*args: str) -> int:
     return main(["bisect", *args, "--scenario", "two-files.toml", "-o", "../search", "--quiet"])
 
 
+@pytest.mark.slow
 def test_the_first_slow_commit_is_found(
     line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,6 +62,7 @@ def test_the_first_slow_commit_is_found(
     assert {path: path.stat().st_mtime_ns for path in runs} == before
 
 
+@pytest.mark.slow
 def test_a_commit_that_cannot_run_is_skipped(
     line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +76,7 @@ def test_a_commit_that_cannot_run_is_skipped(
     assert "Base and head give different answers" in said
 
 
+@pytest.mark.slow
 def test_a_fault_next_to_a_broken_commit_leaves_two(
     line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
