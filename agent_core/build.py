@@ -42,7 +42,7 @@ from agent_core.ports import (
     ToolContext,
 )
 from agent_core.providers import PROVIDERS
-from agent_core.recorders import Recorders
+from agent_core.recorders import Recorders, ToleratedRecorder
 from agent_core.redaction import Redactor
 from agent_core.sdks import import_installed_sdks, load_llm_client
 from agent_core.shell import EventShell, PollingShell
@@ -302,11 +302,15 @@ def _recorder(settings: Settings, toggles: Toggles, trajectory: Path | None) -> 
     redactor, performance = redactor_for(settings), settings.performance_settings
     max_interactions = performance.max_trajectory_interactions
     if not toggles.batched_trajectory:
-        return TrajectoryRecorder(trajectory, max_interactions=max_interactions, redactor=redactor)
-    return OptimizedTrajectoryRecorder(
-        trajectory,
-        batch_size=performance.trajectory_batch_size,
-        max_interactions=max_interactions,
-        background_io=performance.trajectory_background_io,
-        redactor=redactor,
-    )
+        recorder: Recorder = TrajectoryRecorder(
+            trajectory, max_interactions=max_interactions, redactor=redactor
+        )
+    else:
+        recorder = OptimizedTrajectoryRecorder(
+            trajectory,
+            batch_size=performance.trajectory_batch_size,
+            max_interactions=max_interactions,
+            background_io=performance.trajectory_background_io,
+            redactor=redactor,
+        )
+    return ToleratedRecorder(recorder)

@@ -1,6 +1,7 @@
 """Trae Agent's trajectory format: its records and the layout of the file."""
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -116,8 +117,19 @@ def empty_trajectory(started: datetime | None = None) -> dict[str, Any]:
 
 
 def default_path() -> Path:
-    """A new trajectory file. The microseconds distinguish sessions of the same second."""
-    return Path("trajectories", f"trajectory_{datetime.now():%Y%m%d_%H%M%S_%f}.json")
+    """A new trajectory file. The microseconds distinguish sessions of the same second.
+
+    It is in the user's folder for program state, so that a search in the workspace does not
+    find it. Raises `RecordingError` for a user without a home.
+    """
+    try:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    except RuntimeError:
+        raise RecordingError(
+            "There is no home folder for the trajectory; name a file, or set XDG_STATE_HOME."
+        ) from None
+    name = f"trajectory_{datetime.now():%Y%m%d_%H%M%S_%f}.json"
+    return state / "agent-core" / "trajectories" / name
 
 
 def timestamp() -> str:
@@ -150,11 +162,27 @@ def _write_list(out: BinaryIO, records: Iterable[bytes]) -> None:
     out.write(after)
 
 
+def make_folder(path: Path) -> None:
+    """Makes the folder of `path`. Raises `OSError`."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def open_private(path: Path) -> BinaryIO:
+    """Opens `path` to write it anew, readable by its owner only. Raises `OSError`."""
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # not a device
+        os.fchmod(file.fileno(), 0o600)
+    return file
+
+
 def replace_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Replaces `path` atomically: a reader sees the old file or the new one."""
+    """Replaces `path` atomically: a reader sees the old file or the new one.
+
+    The new file is readable by its owner only.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with open_private(temporary) as file:
             write(file)
         temporary.replace(path)
     except BaseException:

@@ -1,5 +1,6 @@
 """An append-only file of JSON lines, and its conversion to a trajectory."""
 
+import asyncio
 import logging
 import os
 import threading
@@ -30,10 +31,17 @@ class Journal:
     The file is always new. If `path` exists, from a killed or a running session, another name
     is used (`session.1.jsonl`) and logged. Lines are bytes, which cannot change later. After a
     failed write nothing more is written, because a gap would go unnoticed.
+
+    A line is written with `batch_size` others, or `MAX_AGE` after it was appended. Only
+    without a thread and without a running event loop does it wait for the next lines. A kill
+    therefore costs at most `batch_size - 1` lines of the last `MAX_AGE` seconds and what the
+    thread owes, which is bounded.
     """
 
-    QUEUED_BATCHES = 64
-    """`append` blocks once this many batches are queued."""
+    MAX_AGE = 1.0
+    """Seconds."""
+    MAX_OWED = 1024 * 1024
+    """Bytes. `append` blocks while the thread owes this much. One batch may exceed it."""
 
     def __init__(self, path: Path, *, batch_size: int, background: bool) -> None:
         self.path, self._fd = _new_file(path)
@@ -45,8 +53,9 @@ class Journal:
         self._batch_size = max(1, batch_size)
         self._batch: deque[bytes] = deque()
         self._queue: deque[bytes] = deque()
+        self._owed = 0  # bytes that the thread has to write, in `_queue` or at work
         # Its lock is reentrant: a signal handler may flush in the thread that holds it.
-        self._with_values = threading.Condition()
+        self._changed = threading.Condition()
         self._writing = False
         self._closing = False
         self._error: OSError | None = None
@@ -71,15 +80,17 @@ class Journal:
         if len(self._batch) >= self._batch_size:
             self._submit()
             self.check()
+        elif self._thread is None and len(self._batch) == 1:
+            self._submit_later()
 
     def flush(self) -> None:
         """Waits until all lines are written. Raises `RecordingError`."""
         self._submit()
-        with self._with_values:
+        with self._changed:
             # A signal handler may run between the arrival of a batch and its notification.
-            self._with_values.notify_all()
+            self._changed.notify_all()
             while self._thread is not None and (self._queue or self._writing):
-                self._with_values.wait()
+                self._changed.wait()
         self.check()
 
     def close(self) -> None:
@@ -87,12 +98,12 @@ class Journal:
 
         Raises no error; see `check`.
         """
-        with self._with_values:
+        with self._changed:
             if self._closing:
                 return
             self._submit()
             self._closing = True
-            self._with_values.notify_all()
+            self._changed.notify_all()
         if self._thread is None:
             os.close(self._fd)
         elif self._thread is not threading.current_thread():
@@ -104,42 +115,54 @@ class Journal:
         if self._error is not None:
             raise write_error(self.path, self._error, lost=self.lost) from self._error
 
+    def _submit_later(self) -> None:
+        """Without a thread, the event loop writes the batch at `MAX_AGE`."""
+        with suppress(RuntimeError):  # no loop is running
+            asyncio.get_running_loop().call_later(self.MAX_AGE, self._submit)
+
     def _submit(self) -> None:
+        if self._thread is None:
+            if batch := self._take():
+                self._write(batch)
+            return
+        with self._changed:
+            while self._owed >= self.MAX_OWED:
+                self._changed.wait()
+            if batch := self._take():
+                self._owed += len(batch)
+                self._queue.append(batch)
+                self.high_water = max(self.high_water, len(self._queue))
+                self._changed.notify_all()
+
+    def _take(self) -> bytes:
+        """Removes the current batch. Counts it as lost if the file is closed."""
         lines = []
         # Popped one at a time, because a signal handler may flush in between.
         with suppress(IndexError):
             while True:
                 lines.append(self._batch.popleft())
-        if not lines or self._closing:
+        if self._closing:
             self.lost += len(lines)
-            return
-        batch = b"".join(lines)
-        if self._thread is None:
-            self._write(batch)
-            return
-        with self._with_values:
-            while len(self._queue) >= self.QUEUED_BATCHES:
-                self._with_values.wait()
-            self._queue.append(batch)
-            self.high_water = max(self.high_water, len(self._queue))
-            self._with_values.notify_all()
+            return b""
+        return b"".join(lines)
 
     def _run(self) -> None:
         while True:
-            with self._with_values:
+            with self._changed:
                 while not self._queue and not self._closing:
-                    self._with_values.wait()
+                    if not self._changed.wait(self.MAX_AGE):
+                        self._submit()
                 if not self._queue:
                     os.close(self._fd)
                     return
                 batch = b"".join(self._queue)
                 self._queue.clear()
                 self._writing = True
-                self._with_values.notify_all()
             self._write(batch)
-            with self._with_values:
+            with self._changed:
                 self._writing = False
-                self._with_values.notify_all()
+                self._owed -= len(batch)
+                self._changed.notify_all()
 
     def _write(self, data: bytes) -> None:
         if self._error is not None:
@@ -170,7 +193,7 @@ def _new_file(path: Path) -> tuple[Path, int]:
         free = path.with_stem(f"{path.stem}.{number}") if number else path
         with suppress(FileExistsError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-            descriptor = os.open(free, flags, 0o666)
+            descriptor = os.open(free, flags, 0o600)
             break
     if free != path:
         _LOG.warning(

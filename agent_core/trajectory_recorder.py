@@ -11,6 +11,7 @@ interactions and the newest steps, that many of each.
 """
 
 import asyncio
+import io
 import json
 import os
 import threading
@@ -29,6 +30,8 @@ from agent_core.trajectory_format import (
     default_path,
     empty_trajectory,
     interaction_record,
+    make_folder,
+    open_private,
     replace_file,
     step_record,
     write_error,
@@ -211,8 +214,10 @@ class TrajectoryRecorder(RecorderBase):
 
     def save_trajectory(self) -> None:
         try:
-            self.trajectory_path.parent.mkdir(parents=True, exist_ok=True)
-            with self.trajectory_path.open("w", encoding="utf-8", errors="replace") as file:
+            make_folder(self.trajectory_path)
+            with io.TextIOWrapper(
+                open_private(self.trajectory_path), encoding="utf-8", errors="replace"
+            ) as file:
                 json.dump(self._data, file, indent=2, ensure_ascii=False)
                 self._bytes_written += file.tell()
         except OSError as error:
@@ -263,13 +268,18 @@ class OptimizedTrajectoryRecorder(RecorderBase):
     """Encodes each record once and appends it, `batch_size` records per write.
 
     During the session, `trajectory_path` is a valid trajectory without records, and the
-    journal (`journal_path`) has the records, one per line. A reader always sees whole lines. If
-    the session is killed, only the unwritten batch is lost. The data survives the process,
-    not a power failure. At the end the file is replaced atomically and the journal removed.
+    journal (`journal_path`) has the records, one per line. A reader always sees whole lines. The
+    data survives the process, not a power failure. At the end the file is replaced atomically
+    and the journal removed.
+
+    A batch is written when it is full, and at the latest one second after its first record.
+    A killed session therefore loses at most `batch_size - 1` records, all of the last second.
+    Without a thread and without a running event loop their age has no limit.
 
     With `background_io`, a thread writes the batches, so a slow disk does not block the event
-    loop. This costs some CPU time and gains nothing on a fast disk. The queue is bounded:
-    recording waits if the disk is slower.
+    loop. This costs some CPU time and gains nothing on a fast disk. If the disk is slower than
+    the session, a killed session also loses what the thread has not written: at most 1 MiB and
+    one batch, because recording waits from there on.
 
     Works with and without an event loop. If it is dropped or still open at exit, it writes
     its remaining records, stops its thread and leaves the journal.
@@ -343,7 +353,7 @@ class OptimizedTrajectoryRecorder(RecorderBase):
         self._journal = None
         self._counts = {"interaction": 0, "step": 0}
         try:
-            self.trajectory_path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.trajectory_path)
             replace_file(self.trajectory_path, lambda out: write_trajectory(out, header, (), ()))
             self._journal = Journal(
                 self.journal_path, batch_size=self.batch_size, background=self.background_io

@@ -124,8 +124,8 @@ async def test_session_from_the_command_line(home: Path) -> None:
     assert "step 1: bash  7+3 tokens" in err.splitlines()
     assert "step 2: task_done  7+3 tokens, 5 from the cache" in err.splitlines()
     assert "\x1b" not in err, "no colour without a terminal"
-    (trajectory,) = (home / "trajectories").iterdir()
-    assert str(trajectory.relative_to(home)) in err
+    (trajectory,) = (home / ".local/state/agent-core/trajectories").iterdir()
+    assert f"Trajectory: {trajectory}\n" in err
     assert json.loads(trajectory.read_text())["task"] == "greet"
     assert server.seen[0].headers["authorization"] == "Bearer sk-planted"
 
@@ -193,7 +193,7 @@ async def test_json_output_is_the_only_standard_output(home: Path) -> None:
     assert outcome["usage"]["cache_read_input_tokens"] == 5
     assert outcome["usage"]["cache_creation_input_tokens"] == 2
     assert err == ""
-    assert not (home / "trajectories").exists()
+    assert not (home / ".local/state").exists()
     assert server.seen[0].json["messages"][1]["content"] == "from a file"
 
 
@@ -384,29 +384,33 @@ async def test_killed_session_is_recovered_from_its_journal(home: Path) -> None:
     assert len(json.loads((home / "saved.json").read_text())["agent_steps"]) == 6
 
 
-async def test_full_disk_ends_the_session_and_keeps_the_records(
-    home: Path,
-) -> None:
+@pytest.mark.parametrize("batched", ["on", "off"])
+async def test_full_disk_is_a_warning_and_the_session_goes_on(batched: str, home: Path) -> None:
     flood = answer({"name": "bash", "arguments": '{"command": "seq 2000"}'})
-    async with scripted_server(*[flood] * 20) as server:
+    async with scripted_server(*[flood] * 10, SESSION[1]) as server:
         arguments = ["run", "x", "-m", "m", "--base-url", f"{server.url}/v1", "-t", "t.json"]
         limited = 'ulimit -f 64; exec "$0" -m agent_core "$@"'  # 64 KiB a file
         process = await asyncio.create_subprocess_exec(
             *("/bin/bash", "-c", limited, sys.executable, *arguments),
+            *("--toggle", f"batched_trajectory={batched}"),
             cwd=home,
             env=clean(home),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
         )
-        _, err = await process.communicate()
-    assert process.returncode == 1
-    assert "Failed: The trajectory t.jsonl cannot be written: File too large." in err.decode()
-    assert "agent-core recover t.jsonl" in err.decode()
-    assert invoke("recover", str(home / "t.jsonl")).exit_code == 0
-    saved = json.loads((home / "t.json").read_text())
-    assert saved["agent_steps"]
-    assert saved["end_time"] == ""
+        out, err = await process.communicate()
+    assert (process.returncode, out) == (0, b"It is done.\n"), err.decode()
+    name = "t.jsonl" if batched == "on" else "t.json"
+    warning = f"The trajectory {name} cannot be written: File too large."
+    assert err.decode().count(warning) == 2, "the first failure, and the end"
+    assert err.decode().count("The task goes on.") == 1
+    if batched == "on":
+        assert "agent-core recover t.jsonl" in err.decode()
+        assert invoke("recover", str(home / "t.jsonl")).exit_code == 0
+        saved = json.loads((home / "t.json").read_text())
+        assert saved["agent_steps"]
+        assert saved["end_time"] == ""
 
 
 def test_trajectory_is_not_recovered_onto_itself(home: Path) -> None:

@@ -1,10 +1,12 @@
 """Two recorders write one file, which stays readable under any failure."""
 
 import asyncio
+import fcntl
 import gc
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 from agent_core.errors import RecordingError
 from agent_core.messages import Message, Reply, ToolCall, ToolResult, Usage
 from agent_core.redaction import REPLACEMENT, Redactor
+from agent_core.trajectory_journal import Journal
 from agent_core.trajectory_recorder import (
     OptimizedTrajectoryRecorder,
     TrajectoryRecorder,
@@ -236,14 +239,40 @@ def test_recorder_can_be_restarted(make: Make, tmp_path: Path) -> None:
     assert len(read(tmp_path / "t.json")["agent_steps"]) == 1
 
 
-def test_default_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_default_path_is_outside_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise `grep -r` in the workspace finds the agent's own trajectory."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    monkeypatch.chdir(workspace)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     recorder = OptimizedTrajectoryRecorder(batch_size=10, background_io=True, max_interactions=1000)
     recorder.start_recording("t", "openai", "m", 1)
     recorder.finalize_recording(True)
-    (path,) = (tmp_path / "trajectories").iterdir()
-    assert path.resolve() == Path(recorder.get_trajectory_path()).resolve()
+    assert not list(workspace.iterdir())
+    (path,) = (tmp_path / "home/.local/state/agent-core/trajectories").iterdir()
+    assert path == Path(recorder.get_trajectory_path())
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     assert len({TrajectoryRecorder().trajectory_path for _ in range(2)}) == 2
+    assert TrajectoryRecorder().trajectory_path.is_relative_to(tmp_path / "state")
+
+
+@both_sides
+@pytest.mark.parametrize("before", [None, 0o644])
+def test_only_the_owner_can_read_what_is_recorded(
+    make: Make, before: int | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.json"
+    if before is not None:
+        path.touch(before)
+    recorder = make(path)
+    recorder.start("t", "openai", "m", 1)
+    during = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in tmp_path.iterdir()}
+    recorder.finalize_recording(True)
+    assert set(during.values()) == {0o600}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_lone_surrogate_is_recorded_as_a_question_mark(tmp_path: Path) -> None:
@@ -323,6 +352,51 @@ def test_records_are_written_in_batches(tmp_path: Path, background: bool) -> Non
     assert statistics["batches"] == 3 or (background and statistics["batches"] == 2)
     assert statistics["queue_high_water"] >= background
     recorder.finalize_recording(True)
+
+
+@pytest.mark.parametrize("background", [False, True])
+async def test_no_record_waits_long_for_its_batch(
+    tmp_path: Path, background: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the model thinks, nothing else is recorded."""
+    monkeypatch.setattr(Journal, "MAX_AGE", 0.05)
+    recorder = OptimizedTrajectoryRecorder(tmp_path / "t.json", 100, background_io=background)
+    recorder.start("t", "openai", "m", 20)
+    for steps in (2, 4):
+        record_steps(recorder, 2)
+        async with asyncio.timeout(20):
+            while recorder.get_statistics()["pending_records"]:  # noqa: ASYNC110 - a thread
+                await asyncio.sleep(0.01)
+        assert journal_of(tmp_path / "t.json").read_bytes().count(b'"kind":"step"') == steps
+    recorder.finalize_recording(True)
+
+
+def test_what_the_writer_owes_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that does not write, recording waits at the limit."""
+    reader, writer = os.pipe()
+    filled = os.write(writer, b"-" * fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ))
+    monkeypatch.setattr("agent_core.trajectory_journal._new_file", lambda path: (path, writer))
+    journal = Journal(tmp_path / "t.jsonl", batch_size=1, background=True)
+    line = b"x" * 99_999 + b"\n"
+
+    def append() -> None:
+        for _ in range(30):
+            journal.append(line)
+        journal.close()
+
+    appending = threading.Thread(target=append)
+    appending.start()
+    seen = 0
+    while len(line) * (seen + 1) < Journal.MAX_OWED:  # the limit is reached
+        seen = journal.records
+    appending.join(0.2)
+    assert journal.accepted <= Journal.MAX_OWED + 2 * len(line)
+    left = filled + 30 * len(line)
+    while left:
+        left -= len(os.read(reader, left))
+    appending.join()
+    os.close(reader)
+    assert (journal.kept, journal.waiting, journal.lost) == (30, 0, 0)
 
 
 async def test_file_is_updated_on_demand(tmp_path: Path) -> None:
