@@ -369,6 +369,7 @@ def _without_keys(settings: "Settings") -> dict[str, Any]:
     shown: dict[str, Any] = msgspec.to_builtins(settings)
     for entry in shown["model_providers"].values():
         entry["api_key"] = masked(entry["api_key"])
+        entry.pop("replaced", None)
         entry["base_url"] = entry["base_url"] and strip_credentials(entry["base_url"])
     return shown
 

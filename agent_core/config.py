@@ -51,8 +51,22 @@ class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __repr__(self) -> str:
         values = {name: getattr(self, name) for name in self.__struct_fields__}
         values["api_key"] = masked(self.api_key)
+        values.pop("replaced", None)
         values["base_url"] = self.base_url and strip_credentials(self.base_url)
         return f"ProviderSettings({', '.join(f'{k}={v!r}' for k, v in values.items())})"
+
+
+class OverriddenProvider(ProviderSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An entry that lost secrets to the environment or the command line.
+
+    They stay secrets: the tools can still read the file and show them. No file has this record.
+    """
+
+    replaced: tuple[str, ...] = ()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return tuple(sorted({*super().secrets, *self.replaced}))
 
 
 class PerformanceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -202,6 +216,7 @@ def effective_settings(
         base_url=overrides.base_url or None,
         api_key=(overrides.api_key or "").strip() or None,
     )
+    providers = {name: _keep_secrets(entries[name], now) for name, now in providers.items()}
     result = _with_values(
         settings,
         default_provider=selected,
@@ -212,6 +227,16 @@ def effective_settings(
     if result.max_steps < 1:
         raise ConfigError(f"max_steps is {result.max_steps}; give a number of at least 1.")
     return result
+
+
+def _keep_secrets(before: ProviderSettings, now: ProviderSettings) -> ProviderSettings:
+    """`now`, which still knows the secrets of `before`."""
+    lost = set(before.secrets) - set(now.secrets)
+    if not lost:
+        return now
+    values = {name: getattr(now, name) for name in now.__struct_fields__}
+    lost |= set(values.pop("replaced", ()))
+    return OverriddenProvider(**values, replaced=tuple(sorted(lost)))
 
 
 _Record = TypeVar("_Record", bound=Struct)

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from agent_core.build import run_task
+from agent_core.cli import main
+from agent_core.config import effective_settings
 from agent_core.config_cache import ConfigurationCache
+from agent_core.config_sources import PlainConfig
 from agent_core.dynamic_imports import check_provider_availability
 from agent_core.errors import ConfigError
 from agent_core.toggles import Toggles
@@ -120,6 +124,41 @@ async def test_no_key_in_trajectory_cache_log_error_or_outcome(
     assert not leaks(tmp_path, workspace)
     for text in (repr(outcome), caplog.text, *(str(record.args) for record in caplog.records)):
         assert not [secret for secret in PLANTED if secret in text]
+
+
+@pytest.mark.parametrize("toggles", SIDES, ids=lambda toggles: f"{len(toggles.enabled())} on")
+async def test_key_of_the_file_stays_a_secret_if_another_one_is_used(
+    toggles: Toggles, workspace: Path, tmp_path: Path
+) -> None:
+    """The key, and the password in an address that the command line replaces."""
+    config = workspace / "config.json"
+    address = f"http://user:{IN_URL}@127.0.0.1:9/v1"
+    entry = {"api_key": IN_FILE, "model": "m", "base_url": address, "max_retries": 0}
+    config.write_text(json.dumps({"model_providers": {"openai": entry}}))
+    environ = {"TRAE_CACHE_DIR": str(tmp_path / "cache"), "OPENAI_API_KEY": IN_ENVIRONMENT}
+    async with scripted_server(*script()) as server:
+        await run_task(
+            "show the keys",
+            settings=effective_settings(PlainConfig().load(config), environ),
+            workspace=workspace,
+            base_url=f"{server.url}/v1",
+            trajectory=tmp_path / "session.json",
+            toggles=toggles,
+        )
+    assert IN_ENVIRONMENT in server.seen[0].headers["authorization"]
+    assert "[REDACTED]" in (tmp_path / "session.json").read_text()
+    assert not leaks(tmp_path, workspace)
+
+
+def test_overridden_secrets_are_not_shown(workspace: Path, monkeypatch: Any) -> None:
+    config = write_config(workspace, "http://h")
+    monkeypatch.setenv("OPENAI_API_KEY", IN_ENVIRONMENT)
+    settings = effective_settings(PlainConfig().load(config), os.environ)
+    assert IN_FILE in settings.model_providers["openai"].secrets
+    shown = CliRunner().invoke(main, ["show-config", "--config", str(config)]).output
+    for text in (repr(settings), shown):
+        assert not [secret for secret in PLANTED if secret in text]
+        assert "replaced" not in text
 
 
 async def test_journal_of_a_running_session_has_no_key(workspace: Path, tmp_path: Path) -> None:
