@@ -90,6 +90,34 @@ class LakeviewSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model_name: str | None = None
 
 
+class McpServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A server of the Model Context Protocol: a command or an address. Its `repr` hides secrets."""
+
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    """Added to the few variables that a server inherits."""
+    cwd: str | None = None
+    http_url: str | None = None
+    url: str | None = None
+    """Another name for `http_url`."""
+    headers: dict[str, str] = {}
+    timeout: Annotated[float, Meta(gt=0)] = 60
+    """Seconds for the start and for each call."""
+    # Accepted without effect:
+    type: str | None = None
+    tcp: str | None = None
+    trust: bool | None = None
+    description: str | None = None
+
+    @property
+    def address(self) -> str | None:
+        return self.http_url or self.url
+
+    def __repr__(self) -> str:
+        return f"McpServer(command={self.command!r})"
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The validated contents of a config file."""
 
@@ -99,6 +127,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lakeview_config: LakeviewSettings | None = None
     model_providers: dict[str, ProviderSettings] = {}
     performance_settings: PerformanceSettings = PerformanceSettings()
+    mcp_servers: dict[str, McpServer] = {}
+    """The servers that the file allows."""
     tools: tuple[str, ...] = (
         "bash",
         "str_replace_based_edit_tool",

@@ -9,11 +9,15 @@ from agent_core.guide.config_cache import (
     optimize_config_cache,
 )
 
+optimize_cache = optimize_config_cache
+"""The guide writes `config_cache.optimize_cache()`."""
+
 __all__ = [
     "ConfigLoadTimer",
     "ConfigurationCache",
     "clear_config_cache",
     "get_config_cache_stats",
     "load_config_cached",
+    "optimize_cache",
     "optimize_config_cache",
 ]

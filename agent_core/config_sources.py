@@ -16,6 +16,7 @@ or write the cache is not an error.
 """
 
 import hashlib
+import logging
 import os
 import re
 import stat
@@ -32,9 +33,10 @@ from msgspec import Struct
 
 import agent_core
 from agent_core.config import ProviderSettings, Settings, cache_ttl
-from agent_core.config_file import parse_settings, read_config_file
+from agent_core.config_file import ConfigFile, parse_file, read_config_file
 
-_SCHEMA = 1
+_LOG = logging.getLogger(__name__)
+_SCHEMA = 2
 _SECRETS = ("api_key", "base_url")
 """Fields that are not cached. A URL may contain a password or a key."""
 
@@ -43,9 +45,15 @@ class PlainConfig:
     """Reads, parses and validates the file each time."""
 
     def load(self, path: Path) -> Settings:
-        """The settings of the file. Raises `ConfigError`."""
+        """The settings of the file. Logs what has no effect. Raises `ConfigError`."""
         data, _ = read_config_file(path)
-        return parse_settings(data, path)
+        return _noted(parse_file(data, path))
+
+
+def _noted(file: ConfigFile) -> Settings:
+    for note in file.notes:
+        _LOG.warning("%s", note)
+    return file.settings
 
 
 class CachedConfig:
@@ -57,7 +65,7 @@ class CachedConfig:
         )
 
     def load(self, path: Path) -> Settings:
-        """The settings of the file. Raises `ConfigError`."""
+        """The settings of the file. Logs what has no effect. Raises `ConfigError`."""
         return self.cache.load(path)
 
 
@@ -94,6 +102,7 @@ class _Entry(Struct, frozen=True, kw_only=True):
     created: float
     """Seconds since the epoch."""
     settings: Settings
+    notes: tuple[str, ...]
     secrets: tuple[_Secret, ...]
 
 
@@ -153,25 +162,27 @@ class ConfigurationCache:
         self._counts = dict.fromkeys(("hits", "disk_hits", "misses", "invalid", "evicted"), 0)
 
     def load(self, config_file: str | Path) -> Settings:
-        """The settings of the file, from the cache if possible. Raises `ConfigError`."""
+        """The settings of the file, from the cache if possible. Logs what has no effect.
+
+        Raises `ConfigError`.
+        """
         snapshot = _Snapshot.take(Path(config_file))
-        cached = self._find(snapshot)
-        if cached is not None:
-            return cached
-        settings = parse_settings(snapshot.data, snapshot.path)
-        self._store(snapshot, settings)
-        return settings
+        file = self._find(snapshot)
+        if file is None:
+            file = parse_file(snapshot.data, snapshot.path)
+            self._store(snapshot, file)
+        return _noted(file)
 
     def get_config(self, config_file: str | Path) -> Settings | None:
         """The cached settings of the file, or None. Raises `ConfigError` for an unreadable file."""
-        return self._find(_Snapshot.take(Path(config_file)))
+        file = self._find(_Snapshot.take(Path(config_file)))
+        return None if file is None else file.settings
 
     def cache_config(self, config_file: str | Path, config: Settings) -> bool:
         """Caches `config` if it equals the contents of the file. Returns whether it did."""
         snapshot = _Snapshot.take(Path(config_file))
-        if parse_settings(snapshot.data, snapshot.path) != config:
-            return False
-        return self._store(snapshot, config)
+        file = parse_file(snapshot.data, snapshot.path)
+        return file.settings == config and self._store(snapshot, file)
 
     def clear_cache(self) -> None:
         """Drops every entry, in memory and on disk, and resets the statistics."""
@@ -226,7 +237,7 @@ class ConfigurationCache:
             "disk_entries": 0 if self._disk is None else len(self._disk.files()),
         }
 
-    def _find(self, snapshot: _Snapshot) -> Settings | None:
+    def _find(self, snapshot: _Snapshot) -> ConfigFile | None:
         entry = self._find_in_memory(snapshot)
         if entry is None and self._disk is not None:
             entry = self._disk.read(snapshot.path)
@@ -234,7 +245,9 @@ class ConfigurationCache:
                 entry = self._accept(snapshot, entry)
         with self._lock:
             self._counts["misses" if entry is None else "hits"] += 1
-        return None if entry is None else _settings_of(entry, snapshot.data)
+        if entry is None:
+            return None
+        return ConfigFile(_settings_of(entry, snapshot.data), entry.notes)
 
     def _find_in_memory(self, snapshot: _Snapshot) -> _Entry | None:
         """The entry in memory. Drops one that does not match the file."""
@@ -269,8 +282,8 @@ class ConfigurationCache:
             self._memory.popitem(last=False)
             self._counts["evicted"] += 1
 
-    def _store(self, snapshot: _Snapshot, settings: Settings) -> bool:
-        entry = _entry_for(snapshot, settings, self._clock())
+    def _store(self, snapshot: _Snapshot, file: ConfigFile) -> bool:
+        entry = _entry_for(snapshot, file, self._clock())
         if entry is None or not self._fresh(entry):
             return False
         with self._lock:
@@ -389,11 +402,15 @@ def _checksum(payload: bytes) -> bytes:
     return hashlib.blake2b(payload, digest_size=16).hexdigest().encode()
 
 
-def _entry_for(snapshot: _Snapshot, settings: Settings, now: float) -> _Entry | None:
-    """The cache entry for `settings`. None if the file does not contain a secret verbatim.
+def _entry_for(snapshot: _Snapshot, file: ConfigFile, now: float) -> _Entry | None:
+    """The cache entry for `file`. None if the file does not contain a secret verbatim.
 
-    A key written with escapes, for instance, has no position in the file.
+    A key written with escapes, for instance, has no position in the file. None also with MCP
+    servers, whose tokens may be anywhere; to start them takes much longer than to parse.
     """
+    settings = file.settings
+    if settings.mcp_servers:
+        return None
     secrets: list[_Secret] = []
     for name, provider in settings.model_providers.items():
         for field in _SECRETS:
@@ -413,6 +430,7 @@ def _entry_for(snapshot: _Snapshot, settings: Settings, now: float) -> _Entry | 
         digest=snapshot.digest,
         created=now,
         settings=msgspec.structs.replace(settings, model_providers=blank),
+        notes=file.notes,
         secrets=tuple(secrets),
     )
 

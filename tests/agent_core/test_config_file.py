@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.config import PerformanceSettings, ProviderSettings, Settings
-from agent_core.config_file import find_config_file, parse_settings, read_config_file
+from agent_core.config_file import (
+    find_config_file,
+    parse_file,
+    parse_settings,
+    read_config_file,
+)
 from agent_core.errors import ConfigError, MissingDependencyError
 
 GUIDE = """\
@@ -146,12 +151,102 @@ def test_both_formats_support_both_shapes() -> None:
     assert yaml_settings(plain).model_parameters.model == "llama"
 
 
-def test_trae_agent_keys_without_effect_are_accepted() -> None:
-    extra = "    supports_tool_calling: true\n    candidate_count: 1\n    stop_sequences: [x]\n"
+EXAMPLE = """\
+agents:
+    trae_agent:
+        enable_lakeview: true
+        model: trae_agent_model
+        max_steps: 200
+        tools:
+            - bash
+            - task_done
+allow_mcp_servers:
+    - playwright
+mcp_servers:
+    playwright:
+        command: npx
+        args:
+            - "@playwright/mcp@0.0.27"
+lakeview:
+    model: lakeview_model
+
+model_providers:
+    anthropic:
+        api_key: your_anthropic_api_key
+        provider: anthropic
+
+models:
+    trae_agent_model:
+        model_provider: anthropic
+        model: claude-4-sonnet
+        max_tokens: 4096
+        temperature: 0.5
+    lakeview_model:
+        model_provider: anthropic
+        model: claude-3.5-sonnet
+"""
+"""The keys of Trae Agent's `trae_config.yaml.example`."""
+
+
+def test_trae_agents_example_loads_and_notes_what_has_no_effect() -> None:
+    file = parse_file(EXAMPLE.encode(), Path("trae_config.yaml.example"))
+    assert file.settings.model_parameters.model == "claude-4-sonnet"
+    assert file.settings.mcp_servers["playwright"].args == ("@playwright/mcp@0.0.27",)
+    assert file.notes == (
+        "trae_config.yaml.example, line 16, lakeview: no effect; there is no Lakeview here.",
+        "trae_config.yaml.example, line 3, agents.trae_agent.enable_lakeview: no effect; there is"
+        " no Lakeview here.",
+    )
+
+
+def test_every_key_without_effect_is_noted_with_its_line() -> None:
+    extra = "    supports_tool_calling: false\n    candidate_count: 2\n    stop_sequences: [x]\n"
     text = TRAE.replace("    max_tokens: 8192\n", f"    max_tokens: 8192\n{extra}")
-    assert yaml_settings(text) == yaml_settings(TRAE)
-    servers = '{"mcp_servers": {"playwright": {"command": "npx", "env": {"TOKEN": "t"}}},'
-    assert json_settings(GUIDE.replace("{", servers, 1)) == json_settings(GUIDE)
+    text = text.replace("model_providers:", "  other: {model: quick}\nmodel_providers:", 1)
+    file = parse_file(text.encode(), Path("c.yaml"))
+    assert file.settings == yaml_settings(TRAE)
+    assert [note.partition(": ")[0] for note in file.notes] == [
+        "c.yaml, line 32, lakeview",
+        "c.yaml, line 3, agents.trae_agent.enable_lakeview",
+        "c.yaml, line 7, agents.other",
+        "c.yaml, line 21, models.strong.supports_tool_calling",
+        "c.yaml, line 22, models.strong.candidate_count",
+        "c.yaml, line 23, models.strong.stop_sequences",
+        "c.yaml, line 35, mcp_servers.playwright",
+    ]
+    harmless = "    supports_tool_calling: true\n    candidate_count: 1\n    stop_sequences: []\n"
+    file = parse_file(text.replace(extra, harmless).encode(), Path("c.yaml"))
+    assert not [note for note in file.notes if "models" in note]
+
+
+def test_trae_agents_json_has_the_same_keys() -> None:
+    text = """{
+      "default_provider": "openai", "mcp_servers": {"p": {"command": "npx", "env": {"T": "t"}}},
+      "model_providers": {"openai": {"model": "gpt-5", "max_tokens": 7,
+        "max_completion_tokens": 9, "candidate_count": 2, "stop_sequences": ["x"]}},
+      "lakeview_config": {"model_provider": null, "model_name": null}
+    }"""
+    file = parse_file(text.encode(), Path("trae_config.json.example"))
+    assert file.settings.model_parameters.max_tokens == 9
+    assert not file.settings.mcp_servers, "it is not allowed, and its token is not kept"
+    assert [note.split(", ")[1] for note in file.notes] == ["line 4", "line 4", "line 2"]
+
+
+def test_max_completion_tokens_replaces_max_tokens() -> None:
+    text = TRAE.replace("max_tokens: 8192", "max_completion_tokens: 77\n    max_tokens: 8192")
+    assert yaml_settings(text).model_parameters.max_tokens == 77
+
+
+def test_parameters_outside_an_entry_are_the_defaults_of_all_entries() -> None:
+    text = """{"max_retries": 3, "temperature": 0.1, "default_provider": "openai",
+      "model_providers": {"a": {"provider": "openai", "temperature": 0.9}, "b": {}}}"""
+    providers = json_settings(text).model_providers
+    assert {name: (p.max_retries, p.temperature) for name, p in providers.items()} == {
+        "a": (3, 0.9),
+        "b": (3, 0.1),
+        "openai": (3, 0.1),
+    }
+    assert "line 1, max_retries" in complaint('{"max_retries": -1}')
 
 
 def test_yaml_date_is_text() -> None:
@@ -198,7 +293,25 @@ def test_json_error_has_file_line_and_field(old: str, new: str, parts: list[str]
         ("max_tokens: 8192", "max_tokens: k", ["line 19", "models.strong.max_tokens", "`int`"]),
         ("model: strong\n    max", "model: strog\n    max", ["line 4", "Did you mean 'strong'?"]),
         ("model_provider: gateway", "model_provider: gatway", ["line 26", "'gateway'"]),
-        ("servers: []", "servers: [x]", ["line 32", "MCP"]),
+        ("servers: []", "servers: [x]", ["line 32", "No MCP server 'x'."]),
+        (
+            "{command: npx}\nallow_mcp_servers: []",
+            "{args: []}\nallow_mcp_servers: [playwright]",
+            [
+                "line 31",
+                "mcp_servers.playwright",
+                "give a command or an http_url",
+            ],
+        ),
+        (
+            "{command: npx}\nallow_mcp_servers: []",
+            "{comand: x}\nallow_mcp_servers: [playwright]",
+            [
+                "line 31",
+                "mcp_servers.playwright.comand",
+                "'command'",
+            ],
+        ),
         ("tools: [bash", "tools: {bash", ["line 6", "not valid YAML"]),
         ("tools: [bash", "tools: [3", ["line 6", "agents.trae_agent.tools[0]", "`str`"]),
         ("  quick:", "  4:", ["models:", "a key in it is not a string; put it in quotes"]),
@@ -290,6 +403,12 @@ def test_any_text_parses_or_raises_config_error(text: str) -> None:
             parse_settings(text.encode("utf-8", "surrogatepass"), Path(name))
         except ConfigError as error:
             assert name in str(error)
+
+
+def test_hash_begins_a_comment_only_at_the_start_of_a_line() -> None:
+    text = '# one\n{\n  # two "\n"default_provider": "a # b"}'
+    assert json_settings(text).default_provider == "a # b"
+    assert "line 2, column 5" in complaint('\n{"a"# b\n: 1}')
 
 
 @given(st.text(), st.text(alphabet='/* \n\\"a'))

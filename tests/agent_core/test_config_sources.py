@@ -100,6 +100,27 @@ def test_memory_disk_and_parser_give_the_same_settings(config: Path, folder: Pat
     assert later.load(config).model_parameters.api_key == KEY
 
 
+def test_what_has_no_effect_is_logged_at_each_start(
+    config: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config.write_text('{\n"enable_lakeview": true}')
+    for load in (PlainConfig().load, new_process(folder).load, new_process(folder).load):
+        load(config)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{config}, line 2, enable_lakeview: no effect; there is no Lakeview here."
+    ] * 3
+
+
+def test_file_with_mcp_servers_is_not_cached(config: Path, folder: Path) -> None:
+    """Their tokens may be anywhere in it."""
+    config.write_text(
+        '{"allow_mcp_servers": ["s"], "mcp_servers": {"s": {"command": "c", "env": {"T": "tok"}}}}'
+    )
+    for _ in range(2):
+        assert new_process(folder).load(config).mcp_servers["s"].env == {"T": "tok"}
+    assert not folder.exists()
+
+
 @examples(60)
 @given(
     st.builds(
