@@ -4,11 +4,11 @@ It depends on the protocols in `ports.py` only.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from agent_core.errors import AgentError, RecordingError, ToolError
 from agent_core.messages import Message, Outcome, Reply, Stop, ToolCall, ToolResult, Usage
-from agent_core.ports import Catalog, Dispatch, Model, Recorder
+from agent_core.ports import Catalog, Dispatch, Model, OnResult, Recorder, ignore_result
 
 SYSTEM_PROMPT = """\
 You are a software engineer at work in a folder of files. You act by calling tools.
@@ -24,8 +24,20 @@ Calls that do not depend on each other belong into one reply.
 _CONTINUE = "No tool was called. Go on with the task, or call task_done if it is complete."
 
 
+Objection = Callable[[], Awaitable[str | None]]
+"""Called at `task_done`. A text says why the task is not complete."""
+
+
+async def no_objection() -> str | None:
+    """The default `Objection`."""
+    return None
+
+
 class Agent:
-    """One model with its tools and recorder. `run` is one session."""
+    """One model with its tools and recorder. `run` is one session.
+
+    `objection` can refuse that the task is complete. `on_result` sees each result at once.
+    """
 
     def __init__(
         self,
@@ -38,6 +50,8 @@ class Agent:
         model_name: str,
         max_steps: int,
         system_prompt: str = SYSTEM_PROMPT,
+        objection: Objection = no_objection,
+        on_result: OnResult = ignore_result,
     ) -> None:
         self._model = model
         self._catalog = catalog
@@ -47,6 +61,8 @@ class Agent:
         self._model_name = model_name
         self._max_steps = max_steps
         self._system_prompt = system_prompt
+        self._objection = objection
+        self._on_result = on_result
 
     async def run(self, task: str) -> Outcome:
         """Works on `task` until the model is done, the steps run out, or something fails.
@@ -59,6 +75,7 @@ class Agent:
             [Message("system", self._system_prompt), Message("user", task)],
             self._recorder,
             [spec.name for spec in self._catalog.specs()],
+            self._on_result,
         )
         try:
             outcome = await self._recorded(task, session)
@@ -91,6 +108,7 @@ class Agent:
 
     async def _steps(self, session: "_Session") -> Outcome:
         specs = self._catalog.specs()
+        results: Sequence[ToolResult]
         while session.steps < self._max_steps:
             session.begin_step()
             reply = await self._model.reply(session.history, specs)
@@ -98,11 +116,14 @@ class Agent:
             calls = reply.message.calls
             if any(self._is_done(call) for call in calls):
                 # Like Trae Agent: the calls beside task_done are not run.
-                session.end_step([])
-                return session.outcome("task_done", reply.message.text)
-            results = (
-                await self._dispatch.run(calls, self._catalog, session.add_result) if calls else []
-            )
+                if (objection := await self._objection()) is None:
+                    session.end_step([])
+                    return session.outcome("task_done", reply.message.text)
+                results = session.refuse(calls, objection)
+            elif calls:
+                results = await self._dispatch.run(calls, self._catalog, session.add_result)
+            else:
+                results = []
             session.end_step(results)
             if results:
                 session.history += [Message("tool", result=result) for result in results]
@@ -121,10 +142,15 @@ class _Session:
     """The state of a run: the history, the current step, the tokens."""
 
     def __init__(
-        self, history: list[Message], recorder: Recorder, tool_names: Sequence[str]
+        self,
+        history: list[Message],
+        recorder: Recorder,
+        tool_names: Sequence[str],
+        on_result: OnResult = ignore_result,
     ) -> None:
         self.history = history
         self.steps = 0
+        self._on_result = on_result
         self._recorder = recorder
         self._tool_names = tool_names
         self._usage = Usage()
@@ -149,9 +175,16 @@ class _Session:
         self._exchanged = len(self.history)
         self._recorder.interaction(self._new, reply, self._tool_names)
 
-    def add_result(self, result: ToolResult) -> None:
+    def add_result(self, result: ToolResult, seconds: float) -> None:
         """Called with each result as soon as it is available."""
         self._results.append(result)
+        self._on_result(result, seconds)
+
+    def refuse(self, calls: Sequence[ToolCall], reason: str) -> Sequence[ToolResult]:
+        """Failed results for calls that are not run."""
+        for call in calls:
+            self.add_result(ToolResult(call.id, call.name, False, error=reason), 0.0)
+        return self._results
 
     def end_step(self, results: Sequence[ToolResult]) -> None:
         self._open = False

@@ -5,14 +5,15 @@ Each choice is one expression, the optimised implementation first and the baseli
 
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from agent_core.agent import Agent
+from agent_core.agent import Agent, Objection, no_objection
 from agent_core.catalogs import EagerCatalog, LazyCatalog
 from agent_core.config import (
+    McpServer,
     Overrides,
     ProviderSettings,
     Settings,
@@ -25,7 +26,7 @@ from agent_core.config_file import location_of
 from agent_core.config_sources import CachedConfig, PlainConfig
 from agent_core.connections import FreshConnections
 from agent_core.dispatch import ParallelDispatch, SequentialDispatch
-from agent_core.errors import ConfigError, ToolError
+from agent_core.errors import ConfigError, MissingDependencyError, ToolError
 from agent_core.files import BlockingFiles, ThreadedFiles
 from agent_core.messages import Outcome
 from agent_core.models.history import FullHistory, IncrementalHistory
@@ -40,10 +41,12 @@ from agent_core.ports import (
     Model,
     Recorder,
     ToolContext,
+    View,
+    ignore_result,
 )
 from agent_core.providers import PROVIDERS
 from agent_core.recorders import Recorders, ToleratedRecorder
-from agent_core.redaction import Redactor
+from agent_core.redaction import Redactor, secret_values
 from agent_core.sdks import import_installed_sdks, load_llm_client
 from agent_core.shell import EventShell, PollingShell
 from agent_core.toggles import Toggles
@@ -67,6 +70,9 @@ async def run_task(
     toggles: Toggles | Mapping[str, bool] | None = None,
     scripted_model: Model | None = None,
     listener: Recorder | None = None,
+    view: View | None = None,
+    objection: Objection | None = None,
+    redactor: Redactor | None = None,
     confined: bool = True,
     environ: Mapping[str, str] | None = None,
 ) -> Outcome:
@@ -76,6 +82,7 @@ async def run_task(
     `TRAE_CONFIG_FILE`, and `environ` (default `os.environ`) overrides them. With `settings`,
     only an explicit `environ` overrides them. The other arguments override both. A `Toggles`
     object is used as it is; a mapping sets some toggles, and the settings decide the others.
+    `redactor` defaults to `redactor_for` the settings. `objection` can refuse `task_done`.
 
     Raises `ConfigError` and `MissingDependencyError`. Failures of the provider or the
     recording are in the outcome.
@@ -95,6 +102,9 @@ async def run_task(
         toggles=effective_toggles(in_force, toggles),
         scripted_model=scripted_model,
         listener=listener,
+        view=view,
+        objection=objection,
+        redactor=redactor,
         confined=confined,
     ) as agent:
         return await agent.run(task)
@@ -144,6 +154,9 @@ async def open_agent(
     toggles: Toggles | None = None,
     scripted_model: Model | None = None,
     listener: Recorder | None = None,
+    view: View | None = None,
+    objection: Objection | None = None,
+    redactor: Redactor | None = None,
     confined: bool = True,
 ) -> AsyncIterator[Agent]:
     """Opens an agent and its parts. They are closed in reverse order on exit.
@@ -161,17 +174,23 @@ async def open_agent(
         context = ToolContext(files, lambda: shell(root.root), root)
         catalog = _open_catalog(settings, toggles, context)
         stack.push_async_callback(catalog.close)
+        if settings.mcp_servers:
+            catalog = await stack.enter_async_context(
+                _with_servers(catalog, settings.mcp_servers, root.root)
+            )
         dispatch: Dispatch = ParallelDispatch() if toggles.parallel_tools else SequentialDispatch()
-        model = scripted_model or _open_model(settings, toggles, stack)
-        recorder = _recorder(settings, toggles, trajectory)
+        model = scripted_model or _open_model(settings, toggles, stack, view)
+        recorder = _recorder(settings, toggles, trajectory, redactor or redactor_for(settings))
         yield Agent(
             model,
             catalog,
             dispatch,
-            Recorders(*(r for r in (recorder, listener) if r is not None)),
+            Recorders(*(r for r in (recorder, listener, view) if r is not None)),
             provider=settings.default_provider,
             model_name=settings.model_parameters.model,
             max_steps=settings.max_steps,
+            objection=objection or no_objection,
+            on_result=ignore_result if view is None else view.result,
         )
 
 
@@ -182,8 +201,24 @@ def _open_catalog(settings: Settings, toggles: Toggles, context: ToolContext) ->
         raise ConfigError(f"tools: {error}") from None
 
 
-def _open_model(settings: Settings, toggles: Toggles, stack: AsyncExitStack) -> Model:
-    """The model of the default provider. `stack` closes the model and its connections."""
+def _with_servers(
+    catalog: Catalog, servers: Mapping[str, McpServer], folder: Path
+) -> AbstractAsyncContextManager[Catalog]:
+    try:
+        from agent_core.mcp_servers import with_servers  # slow to import
+    except ModuleNotFoundError:
+        install = "pip install 'trae-bench[mcp]'"
+        raise MissingDependencyError("An MCP server", "mcp", install) from None
+    return with_servers(catalog, servers, folder)
+
+
+def _open_model(
+    settings: Settings, toggles: Toggles, stack: AsyncExitStack, view: View | None
+) -> Model:
+    """The model of the default provider. `stack` closes the model and its connections.
+
+    A vendor's SDK shows no streamed text.
+    """
     kind, entry = settings.provider_kind, _complete(settings)
     if not toggles.native_client:
         # An SDK encodes the whole history itself, so `incremental_history` has no effect.
@@ -204,7 +239,14 @@ def _open_model(settings: Settings, toggles: Toggles, stack: AsyncExitStack) -> 
         else FreshConnections(max_retries=retries, shared_tls=shared_tls)
     )
     stack.push_async_callback(connections.close)
-    return open_model(kind, entry, connections, history=history, prompt_cache=toggles.prompt_cache)
+    return open_model(
+        kind,
+        entry,
+        connections,
+        history=history,
+        prompt_cache=toggles.prompt_cache,
+        on_text=None if view is None else view.text,
+    )
 
 
 def _complete(settings: Settings) -> ProviderSettings:
@@ -285,21 +327,25 @@ def check_known_names(
             raise ConfigError(f"{location}{error}{suggestion(name, TOOLS)}") from None
 
 
-def redactor_for(settings: Settings) -> Redactor:
-    """A redactor for the keys in `settings` and the secrets in the process environment.
+def redactor_for(settings: Settings, environ: Mapping[str, str] | None = None) -> Redactor:
+    """A redactor for the secrets in `settings` and in `environ`, by default the process's.
 
     Tools inherit the environment and may print it.
     """
-    entries = settings.model_providers.values()
-    return Redactor.of_environment(
-        os.environ, [secret for entry in entries for secret in entry.secrets]
-    )
+    secrets = [secret for entry in settings.model_providers.values() for secret in entry.secrets]
+    for server in settings.mcp_servers.values():
+        secrets += [*secret_values(server.env), *server.headers.values()]
+        # The token of `Bearer TOKEN` is a secret without its scheme too.
+        secrets += [value.rpartition(" ")[2] for value in server.headers.values()]
+    return Redactor.of_environment(os.environ if environ is None else environ, secrets)
 
 
-def _recorder(settings: Settings, toggles: Toggles, trajectory: Path | None) -> Recorder | None:
+def _recorder(
+    settings: Settings, toggles: Toggles, trajectory: Path | None, redactor: Redactor
+) -> Recorder | None:
     if trajectory is None:
         return None
-    redactor, performance = redactor_for(settings), settings.performance_settings
+    performance = settings.performance_settings
     max_interactions = performance.max_trajectory_interactions
     if not toggles.batched_trajectory:
         recorder: Recorder = TrajectoryRecorder(

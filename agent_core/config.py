@@ -19,6 +19,17 @@ NotNegative = Annotated[int, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Seconds = Annotated[float, Meta(ge=0)]
+NotNegativeNumber = Annotated[float, Meta(ge=0)]
+
+
+class Prices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model costs, in dollars per million tokens."""
+
+    input: NotNegativeNumber
+    output: NotNegativeNumber
+    cache_read: NotNegativeNumber | None = None
+    """None is the price of input."""
+    cache_write: NotNegativeNumber | None = None
 
 
 class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,6 +50,8 @@ class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     parallel_tool_calls: bool = True
     max_retries: NotNegative = 10
     stream: bool = False
+    prices: Prices | None = None
+    """For the cost that the command line shows. This package knows no prices."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -141,6 +154,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def model_parameters(self) -> ProviderSettings:
         """The default provider's entry, or the defaults if the file has none."""
         return self.model_providers.get(self.default_provider, ProviderSettings())
+
+    def with_selected(self, **changes: Any) -> "Settings":
+        """A copy with changes to the default provider's entry."""
+        entry = msgspec.structs.replace(self.model_parameters, **changes)
+        providers = {**self.model_providers, self.default_provider: entry}
+        return msgspec.structs.replace(self, model_providers=providers)
 
     @property
     def provider_kind(self) -> str:

@@ -19,6 +19,7 @@ from agent_core.config import (
     McpServer,
     NotNegative,
     PerformanceSettings,
+    Prices,
     ProviderSettings,
     Settings,
     Temperature,
@@ -99,6 +100,7 @@ class _TraeModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     top_k: NotNegative | None = None
     max_retries: NotNegative = 10
     parallel_tool_calls: bool = True
+    prices: Prices | None = None
     # Accepted without effect:
     supports_tool_calling: bool = True
     candidate_count: int | None = None
@@ -128,6 +130,7 @@ _RECORDS: dict[type[Struct], dict[str, type[Struct]]] = {
     _GuideFile: {
         "$": _GuideFile,
         "$.model_providers[...]": _GuideProvider,
+        "$.model_providers[...].prices": Prices,
         "$.performance_settings": PerformanceSettings,
         "$.lakeview_config": LakeviewSettings,
         "$.mcp_servers[...]": McpServer,
@@ -137,6 +140,7 @@ _RECORDS: dict[type[Struct], dict[str, type[Struct]]] = {
         "$.agents[...]": _TraeAgent,
         "$.model_providers[...]": _TraeProvider,
         "$.models[...]": _TraeModel,
+        "$.models[...].prices": Prices,
         "$.performance_settings": PerformanceSettings,
         "$.lakeview": LakeviewSettings,
         "$.mcp_servers[...]": McpServer,

@@ -5,6 +5,7 @@ it is independent of every earlier call that has not finished.
 """
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,14 +14,14 @@ from msgspec import Struct
 from agent_core.arguments import schema_violations, without_null_options
 from agent_core.errors import ToolError
 from agent_core.messages import ToolCall, ToolResult
-from agent_core.ports import Access, Catalog, OnResult, Tool
+from agent_core.ports import Access, Catalog, OnResult, Tool, ignore_result
 
 
 class SequentialDispatch:
     """Runs one call after another."""
 
     async def run(
-        self, calls: Sequence[ToolCall], catalog: Catalog, on_result: OnResult = lambda result: None
+        self, calls: Sequence[ToolCall], catalog: Catalog, on_result: OnResult = ignore_result
     ) -> Sequence[ToolResult]:
         return [await _execute(_prepare(call, catalog), on_result) for call in calls]
 
@@ -37,7 +38,7 @@ class ParallelDispatch:
         self._limit = limit
 
     async def run(
-        self, calls: Sequence[ToolCall], catalog: Catalog, on_result: OnResult = lambda result: None
+        self, calls: Sequence[ToolCall], catalog: Catalog, on_result: OnResult = ignore_result
     ) -> Sequence[ToolResult]:
         if len(calls) == 1:  # the common case needs no task
             return [await _execute(_prepare(calls[0], catalog), on_result)]
@@ -76,8 +77,11 @@ def _prepare(call: ToolCall, catalog: Catalog) -> _PreparedCall:
             refusal=f"The arguments of {call.name} are not a JSON object: {call.malformed!r:.500}."
             " Nothing was run. Send the call again with one JSON object.",
         )
-    arguments = without_null_options(call.arguments, tool.spec.parameters)
-    violations = schema_violations(arguments, tool.spec.parameters)
+    try:
+        arguments = without_null_options(call.arguments, tool.spec.parameters)
+        violations = schema_violations(arguments, tool.spec.parameters)
+    except Exception:  # a schema that is not ours and means more; its server checks the call
+        arguments, violations = call.arguments, []
     if violations:
         return _PreparedCall(
             call,
@@ -88,8 +92,9 @@ def _prepare(call: ToolCall, catalog: Catalog) -> _PreparedCall:
 
 
 async def _execute(job: _PreparedCall, on_result: OnResult) -> ToolResult:
+    started = time.perf_counter()
     result = await _result(job)
-    on_result(result)
+    on_result(result, time.perf_counter() - started)
     return result
 
 

@@ -62,7 +62,12 @@ class Catalog(Protocol):
     async def close(self) -> None: ...
 
 
-OnResult = Callable[[ToolResult], None]
+OnResult = Callable[[ToolResult, float], None]
+"""Receives a result and the seconds that its call took."""
+
+
+def ignore_result(result: ToolResult, seconds: float) -> None:
+    """An `OnResult` that does nothing."""
 
 
 class Dispatch(Protocol):
@@ -73,7 +78,7 @@ class Dispatch(Protocol):
     """
 
     async def run(
-        self, calls: Sequence[ToolCall], catalog: Catalog, on_result: OnResult = lambda result: None
+        self, calls: Sequence[ToolCall], catalog: Catalog, on_result: OnResult = ignore_result
     ) -> Sequence[ToolResult]: ...
 
 
@@ -152,6 +157,18 @@ class Recorder(Protocol):
     ) -> None: ...
 
     async def finish(self, success: bool, final_result: str | None) -> None: ...
+
+
+class View(Recorder, Protocol):
+    """Shows the session while it runs."""
+
+    def text(self, part: str) -> None:
+        """Called with each part of a streamed answer. `interaction` has the whole answer."""
+        ...
+
+    def result(self, result: ToolResult, seconds: float) -> None:
+        """Called when a call has ended, in order of completion."""
+        ...
 
 
 class Request(Struct, frozen=True):

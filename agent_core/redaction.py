@@ -13,6 +13,11 @@ _MIN_LENGTH = 8
 REPLACEMENT = "[REDACTED]"
 
 
+def secret_values(environ: Mapping[str, str]) -> list[str]:
+    """The values of all variables with a secret's name, such as `..._KEY`."""
+    return [value for name, value in environ.items() if _SECRET_NAME.search(name)]
+
+
 class Redactor:
     """Replaces known secrets by `[REDACTED]`. Its `repr` shows none of them."""
 
@@ -27,11 +32,15 @@ class Redactor:
     @classmethod
     def of_environment(cls, environ: Mapping[str, str], extra: Iterable[str] = ()) -> "Redactor":
         """Knows the values of all variables with a secret's name, such as `..._KEY`."""
-        values = (value for name, value in environ.items() if _SECRET_NAME.search(name))
-        return cls([*values, *extra])
+        return cls([*secret_values(environ), *extra])
 
     def __repr__(self) -> str:
         return f"Redactor({len(self._secrets)} secrets)"
+
+    @property
+    def longest(self) -> int:
+        """Characters of the longest secret; 0 if none is known."""
+        return len(self._secrets[0]) if self._secrets else 0
 
     def text(self, text: str) -> str:
         for secret in self._secrets:

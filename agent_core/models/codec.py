@@ -5,7 +5,7 @@ A codec does no I/O and has no mutable state. It encodes to plain data (`envelop
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -138,16 +138,22 @@ class UnexpectedShape(MalformedReplyError):
 
 
 class StreamDecoder:
-    """Decodes a streamed body, chunk by chunk, to a reply."""
+    """Decodes a streamed body, chunk by chunk, to a reply.
 
-    def __init__(self, codec: Codec) -> None:
+    `on_event` sees each event after it was accepted.
+    """
+
+    def __init__(self, codec: Codec, on_event: Callable[[bytes], None] | None = None) -> None:
         self._splitter = codec.splitter()
         self._builder = codec.reply_builder()
+        self._on_event = on_event
 
     def feed(self, chunk: bytes) -> None:
         """Raises `MalformedReplyError` and `Refused`."""
         for event in self._splitter.feed(chunk):
             self._builder.add(event)
+            if self._on_event is not None:
+                self._on_event(event)
 
     def finish(self) -> Reply:
         """Raises `MalformedReplyError` for a truncated body, and `Refused`."""

@@ -17,6 +17,7 @@ from agent_core.models.codec import (
 )
 from agent_core.models.failures import error_for_refusal, error_for_status, status_of
 from agent_core.models.history import History, IncrementalHistory
+from agent_core.models.streamed_text import text_in
 from agent_core.ports import Connections, Request
 from agent_core.providers import with_query, without_query
 from agent_core.redaction import Redactor
@@ -49,8 +50,10 @@ class WireModel:
         redactor: Redactor | None = None,
         max_retries: int = 10,
         clock: Clock | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> None:
         self._codec = codec
+        self._on_text = on_text
         self._history = history
         self._connections = connections
         self._provider = provider
@@ -72,6 +75,11 @@ class WireModel:
             raise error_for_refusal(self._provider, refusal, self._redactor) from None
         except MalformedReplyError as error:
             raise MalformedReplyError(f"{self._provider}: {error}") from None
+
+    def _show_text(self, event: bytes) -> None:
+        assert self._on_text is not None
+        if text := text_in(self._codec.protocol, event):
+            self._on_text(text)
 
     async def close(self) -> None:
         """Does nothing. The caller closes the connections."""
@@ -111,7 +119,7 @@ class WireModel:
                 if headers.get("content-type", "").startswith("application/json"):
                     # Some servers ignore the request for a stream.
                     return self._codec.decode(await _joined(chunks))
-                decoder = StreamDecoder(self._codec)
+                decoder = StreamDecoder(self._codec, self._on_text and self._show_text)
                 async for chunk in chunks:
                     decoder.feed(chunk)
             except ConnectionFailedError as error:
@@ -140,8 +148,9 @@ def open_model(
     history: Callable[[Codec], History] = IncrementalHistory,
     prompt_cache: bool = True,
     clock: Clock | None = None,
+    on_text: Callable[[str], None] | None = None,
 ) -> WireModel:
-    """The model for `settings`. Raises `ConfigError`.
+    """The model for `settings`. `on_text` sees streamed text. Raises `ConfigError`.
 
     `provider` is a name in `PROVIDERS`. For an entry with a custom name, pass its `provider`.
     """
@@ -171,4 +180,5 @@ def open_model(
         redactor=Redactor(settings.secrets),
         max_retries=settings.max_retries,
         clock=clock,
+        on_text=on_text,
     )

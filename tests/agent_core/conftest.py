@@ -19,3 +19,11 @@ def tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     return context
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The home and the current folder of a process under test."""
+    path = tmp_path / "home"
+    path.mkdir()
+    return path

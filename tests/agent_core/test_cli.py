@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE
@@ -38,13 +39,6 @@ def answer(function: dict[str, str], text: str = "", cached: int = 0) -> Answer:
 
 
 SESSION = [answer(STEPS[0]), answer(STEPS[1], "It is done.", cached=5)]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    path = tmp_path / "home"
-    path.mkdir()
-    return path
 
 
 def clean(home: Path, **extra: str) -> dict[str, str]:
@@ -93,7 +87,8 @@ async def test_help_imports_no_slow_module(home: Path) -> None:
     program = (
         "import sys; from click.testing import CliRunner; before = set(sys.modules);"
         "from agent_core.cli import main; out = CliRunner().invoke(main, ['--help']).output;"
-        "heavy = {'httpx', 'httpcore', 'msgspec', 'psutil', 'asyncio', 'ssl', 'yaml'};"
+        "heavy = {'httpx', 'httpcore', 'msgspec', 'psutil', 'asyncio', 'ssl', 'yaml', 'rich',"
+        " 'mcp', 'dotenv'};"
         "print('Examples:' in out, (set(sys.modules) - before) & heavy)"
     )
     process = await asyncio.create_subprocess_exec(
@@ -103,7 +98,9 @@ async def test_help_imports_no_slow_module(home: Path) -> None:
     assert out == b"True set()\n"
 
 
-@pytest.mark.parametrize("command", ["run", "show-config", "tools", "doctor", "recover"])
+@pytest.mark.parametrize(
+    "command", ["run", "interactive", "show-config", "tools", "doctor", "recover"]
+)
 def test_every_command_has_help(command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0
@@ -121,8 +118,10 @@ async def test_session_from_the_command_line(home: Path) -> None:
         )
     assert (code, out) == (0, "It is done.\n")
     assert (home / "made.txt").read_text() == "hello\n"
-    assert "step 1: bash  7+3 tokens" in err.splitlines()
-    assert "step 2: task_done  7+3 tokens, 5 from the cache" in err.splitlines()
+    first, call, totals, *_ = err.splitlines()
+    assert first == "openai m, at most 20 steps"
+    assert re.fullmatch(r"\$ echo hello \| tee made\.txt  ok \d+\.\d s", call)
+    assert re.fullmatch(r"2 steps, 14 tokens in \(5 cached\), 6 out, \d+\.\d s", totals)
     assert "\x1b" not in err, "no colour without a terminal"
     (trajectory,) = (home / ".local/state/agent-core/trajectories").iterdir()
     assert f"Trajectory: {trajectory}\n" in err
@@ -180,13 +179,19 @@ async def test_command_line_overrides_the_environment(home: Path) -> None:
     assert code == 0, err
 
 
-async def test_json_output_is_the_only_standard_output(home: Path) -> None:
+async def test_json_is_an_event_per_line_and_the_only_output(home: Path) -> None:
     (home / "task.md").write_text("from a file")
     async with scripted_server(*SESSION) as server:
         url = f"{server.url}/v1"
-        arguments = ["-f", "task.md", "-m", "m", "--base-url", url, "--json", "-q"]
+        arguments = ["-f", "task.md", "-m", "m", "--base-url", url, "--json"]
         code, out, err = await finished(home, "run", *arguments, "--no-trajectory")
-    outcome = json.loads(out)
+    events = [json.loads(line) for line in out.splitlines()]
+    names = [event["event"] for event in events]
+    step = ["reply", "call", "result", "step"]
+    assert names == ["start", *step, "reply", "call", "step", "outcome"]
+    assert events[2]["arguments"] == {"command": "echo hello | tee made.txt"}
+    assert (events[3]["ok"], events[3]["output"]) == (True, "hello")
+    outcome = events[-1]
     assert code == 0
     assert (outcome["success"], outcome["stop"], outcome["steps"]) == (True, "task_done", 2)
     assert outcome["usage"]["input_tokens"] == 14
@@ -243,6 +248,11 @@ async def test_config_file_in_the_current_folder_is_used(home: Path) -> None:
         (["run", "x", "--config", "none.json"], "none.json: cannot be read"),
         (["run", "x", "--workspace", "/nowhere"], "/nowhere"),
         (["run", "x", "--max-steps", "0"], "max-steps"),
+        (["run", "x", "--api-key", "sk-x"], "Other users can read command lines."),
+        (["run", "x", "-k", "sk-x"], "Set a variable such as OPENAI_API_KEY"),
+        (["run", "x", "--docker-image", "python:3.11"], "inside the container"),
+        (["run", "x", "-w", ".", "--working-dir", "."], "Give either --workspace or"),
+        (["interactive", "-t", "t", "--no-trajectory"], "Give either"),
         (["run", "x", "--trajectory", "t", "--no-trajectory"], "Give either"),
         (["show-config", "--config", "none.json"], "none.json"),
         (["recover", "none.jsonl"], "none.jsonl"),

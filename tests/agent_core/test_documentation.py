@@ -9,7 +9,7 @@ import pytest
 from agent_core import config, config_cache, connection_pool, dynamic_imports, lazy_tools
 from agent_core import trajectory_recorder as recorder
 from agent_core.cli import main
-from agent_core.config import PerformanceSettings, ProviderSettings, Settings
+from agent_core.config import McpServer, PerformanceSettings, Prices, ProviderSettings, Settings
 from agent_core.config_file import parse_settings
 from agent_core.models import PROTOCOLS
 from agent_core.providers import PROVIDERS
@@ -24,11 +24,13 @@ def options() -> set[str]:
     context = click.Context(main)
     commands = [main.get_command(context, name) for name in main.list_commands(context)]
     return {
-        max(parameter.opts, key=len)
+        name
         for command in commands
         if command is not None
         for parameter in command.params
-        if isinstance(parameter, click.Option)
+        if isinstance(parameter, click.Option) and not parameter.hidden
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name.startswith("--")
     }
 
 
@@ -38,6 +40,8 @@ def options() -> set[str]:
         Toggles.names(),
         Settings.__struct_fields__,
         ProviderSettings.__struct_fields__,
+        Prices.__struct_fields__,
+        set(McpServer.__struct_fields__) - {"type"},
         PerformanceSettings.__struct_fields__,
         config._PERFORMANCE_VARIABLES,
         PROVIDERS,
