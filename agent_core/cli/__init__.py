@@ -7,17 +7,6 @@ Exit codes: 0 success, 1 the session failed, 2 wrong usage or configuration,
 130 interrupted.
 """
 
-from agent_core.cli import interactive, reports, run
 from agent_core.cli.group import main
-
-for _command in (
-    run.run,
-    interactive.interactive,
-    reports.show_config,
-    reports.tools,
-    reports.doctor,
-    reports.recover,
-):
-    main.add_command(_command)
 
 __all__ = ["main"]

@@ -1,6 +1,7 @@
 """The group of commands: help, exit codes and error output."""
 
 import sys
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
@@ -22,6 +23,16 @@ Examples:
   agent-core run "Tidy up" --toggle parallel_tools=off --toggle lazy_tools=off
   agent-core doctor
 """
+
+
+_COMMANDS = {
+    "run": "agent_core.cli.run:run",
+    "interactive": "agent_core.cli.interactive:interactive",
+    "show-config": "agent_core.cli.reports:show_config",
+    "tools": "agent_core.cli.reports:tools",
+    "doctor": "agent_core.cli.reports:doctor",
+    "recover": "agent_core.cli.reports:recover",
+}
 
 
 class _Commands(click.Group):
@@ -47,7 +58,15 @@ class _Commands(click.Group):
             _exit_with(error, EXIT_FAILED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order of their definition
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the command, because a session needs no module of the others."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
 
 
 def _exit_with(error: AgentError, code: int) -> NoReturn:

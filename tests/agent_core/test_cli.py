@@ -376,15 +376,18 @@ async def test_interrupt_before_the_session_has_exit_code_130(home: Path) -> Non
     assert (process.returncode, err) == (130, b"Interrupted.\n")
 
 
-async def test_killed_session_is_recovered_from_its_journal(home: Path) -> None:
-    marker = f"62.{os.getpid()}"
+@pytest.mark.parametrize("background", ["true", "false"])
+async def test_killed_session_is_recovered_from_its_journal(background: str, home: Path) -> None:
+    """Every step that ended a second before the kill, although its batch is not full."""
+    marker = f"62.{os.getpid()}{len(background)}"
     steps = [STEPS[0]] * 6 + [
         {"name": "bash", "arguments": json.dumps({"command": f"sleep {marker}"})}
     ]
     async with scripted_server(*map(answer, steps)) as server:
         arguments = ["run", "x", "-m", "m", "--base-url", f"{server.url}/v1", "-t", "t.json"]
-        async with started(home, *arguments, TRAE_TRAJECTORY_BATCH_SIZE="1") as process:
+        async with started(home, *arguments, TRAE_BACKGROUND_IO=background) as process:
             await until(lambda: living(marker))
+            await until(lambda: (home / "t.jsonl").read_bytes().count(b'"kind":"step"') == 6)
             process.kill()
             await process.wait()
     for orphan in living(marker):  # SIGKILL allows no cleanup
