@@ -205,14 +205,15 @@ def _print_outcome(
     outcome: "Outcome | None", session: Session, view: "JsonView | LineView | None"
 ) -> None:
     redactor = session.setup.redactor
-    if outcome is None:
-        print_error("Interrupted.")
-        return
     if session.as_json:
         from agent_core.cli.views import JsonView
 
         JsonView(click.echo, redactor).outcome(outcome)
-    elif outcome.final_text and not (getattr(view, "shows_result", False) and _on_terminal()):
+    if outcome is None:
+        print_error("Interrupted.")
+        return
+    shown = session.as_json or (getattr(view, "shows_result", False) and _on_terminal())
+    if outcome.final_text and not shown:
         click.echo(redactor.text(outcome.final_text))
     if not outcome.success:
         reason = outcome.error or f"stopped by {outcome.stop} after {outcome.steps} steps"

@@ -216,8 +216,12 @@ class JsonView:
     async def finish(self, success: bool, final_result: str | None) -> None:
         """Writes nothing: `outcome` is the last event."""
 
-    def outcome(self, outcome: Outcome) -> None:
-        self._event("outcome", **msgspec.to_builtins(outcome))
+    def outcome(self, outcome: Outcome | None) -> None:
+        """The last event. None is an interrupted session."""
+        if outcome is None:
+            self._event("interrupted")
+        else:
+            self._event("outcome", **msgspec.to_builtins(outcome))
 
     def _event(self, event: str, **fields: Any) -> None:
         shown = self._redactor.tree(msgspec.to_builtins({"event": event, **fields}))

@@ -25,7 +25,7 @@ from agent_core.cli.views import (
     title_of,
 )
 from agent_core.config import Prices
-from agent_core.messages import Message, Reply, ToolCall, ToolResult, Usage
+from agent_core.messages import Message, Outcome, Reply, ToolCall, ToolResult, Usage
 from agent_core.models import PROTOCOLS
 from agent_core.models.streamed_text import text_in
 from agent_core.redaction import Redactor
@@ -130,6 +130,15 @@ def test_events_are_redacted() -> None:
     view.result(ToolResult("a", "bash", False, KEY, KEY), 0.5)
     assert KEY not in "".join(written)
     assert [json.loads(line)["event"] for line in written] == ["reply", "call", "result"]
+
+
+def test_last_event_says_how_the_session_ended() -> None:
+    written: list[str] = []
+    view = JsonView(written.append, Redactor([KEY]))
+    view.outcome(Outcome(False, "error", KEY, 1))
+    view.outcome(None)
+    assert json.loads(written[0])["final_text"] == "[REDACTED]"
+    assert json.loads(written[1]) == {"event": "interrupted"}
 
 
 @given(st.text())
