@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import click
 
@@ -204,25 +204,27 @@ def _run_until_signal(work: "Coroutine[Any, Any, Outcome]") -> "Outcome | None":
 def _print_outcome(
     outcome: "Outcome | None", session: Session, view: "JsonView | LineView | None"
 ) -> None:
+    from agent_core.cli.views import JsonView, harmless
+
     redactor = session.setup.redactor
     if session.as_json:
-        from agent_core.cli.views import JsonView
-
         JsonView(click.echo, redactor).outcome(outcome)
     if outcome is None:
         print_error("Interrupted.")
         return
-    shown = session.as_json or (getattr(view, "shows_result", False) and _on_terminal())
+    shown = session.as_json or (
+        getattr(view, "shows_result", False) and _on_terminal(sys.stdout, sys.stderr)
+    )
     if outcome.final_text and not shown:
-        click.echo(redactor.text(outcome.final_text))
+        text = redactor.text(outcome.final_text)
+        click.echo(harmless(text) if _on_terminal(sys.stdout) else text)
     if not outcome.success:
         reason = outcome.error or f"stopped by {outcome.stop} after {outcome.steps} steps"
-        print_error(redactor.text(f"Failed: {reason}"))
+        print_error(harmless(redactor.text(f"Failed: {reason}")))
 
 
-def _on_terminal() -> bool:
-    """Whether both outputs are terminals. `sys.stderr` is None if it is closed (`2>&-`)."""
-    streams = (sys.stdout, sys.stderr)
+def _on_terminal(*streams: TextIO | None) -> bool:
+    """Whether all streams are terminals. A closed one is None (`2>&-`)."""
     return all(stream is not None and stream.isatty() for stream in streams)
 
 
@@ -239,7 +241,7 @@ def _view(session: Session) -> "JsonView | LineView | None":
     entry = setup.settings.model_parameters
     protocol = entry.protocol or PROVIDERS[setup.settings.provider_kind].protocol
     totals = Totals(entry.prices, cache_is_extra=protocol == "anthropic_messages")
-    terminal = sys.stderr is not None and sys.stderr.isatty()
+    terminal = _on_terminal(sys.stderr)
     dumb = os.environ.get("TERM") in (None, "dumb", "unknown")
     wanted = terminal and not dumb if session.console is None else session.console == "rich"
     if wanted:

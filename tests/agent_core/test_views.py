@@ -251,7 +251,7 @@ async def test_session_on_a_terminal(console: str, tmp_path: Path) -> None:
     done = {"name": "task_done", "arguments": "{}"}
     look = {"name": "bash", "arguments": json.dumps({"command": f"echo {KEY}; false"})}
     first = streamed(f"I look at {KEY} \x1b[31mfirst.\nThen I edit.", look)
-    async with scripted_server(first, streamed("All is done.", done)) as server:
+    async with scripted_server(first, streamed("All is \x1b[41mdone.", done)) as server:
         arguments = ["run", "x", "-m", "m", "--base-url", f"{server.url}/v1", "--stream"]
         async with on_a_terminal(tmp_path, *arguments, "-ct", console) as (process, controller):
             seen = await asyncio.to_thread(read_all, controller)
@@ -265,6 +265,6 @@ async def test_session_on_a_terminal(console: str, tmp_path: Path) -> None:
     assert "Then I edit." in plain
     assert re.search(r"\$ echo \[REDACTED\]; false  failed \d", plain)
     assert re.search(r"2 steps, 0 tokens in \(0 cached\), 0 out, \d+\.\d s", plain)
-    assert plain.count("All is done.\r\n") == 1, "the result is not shown twice"
+    assert plain.count("All is ?[41mdone.\r\n") == 1, "the result is not shown twice"
     assert ("waiting for the model" in plain) is (console == "rich")
     assert "\x1b[" in seen, "colours"
