@@ -13,21 +13,18 @@ from trae_bench._util.common_prefix import common_prefix
 from trae_bench._util.json_difference import MISSING, difference_text, first_difference
 from trae_bench.model.sample import PromptLog
 from trae_bench.prompt.parts import Part, Prompt
+from trae_bench.prompt.prefix_tree import PrefixTree
 
 MAX_BREAK = 500
 """Characters of the description of a break."""
-_MAX_FOLLOWERS = 16
-"""Parts after the same prefix that are compared byte by byte."""
 
 
 class PrefixTracker:
     """Compares each prompt of a session with all earlier ones."""
 
     def __init__(self) -> None:
-        self._nodes: dict[tuple[int, bytes], int] = {}
-        """The tree of all prompts: from a node and a part's bytes to the next node."""
-        self._followers: dict[int, list[bytes]] = {}
-        """The parts below a node."""
+        self._trees: dict[tuple[str, str], PrefixTree] = {}
+        """The prompts for each model."""
         self._latest: list[tuple[int, Prompt]] = []
         """The latest request of each conversation, with its number."""
         self._count = 0
@@ -41,22 +38,9 @@ class PrefixTracker:
 
     def _insert(self, prompt: Prompt) -> int:
         """Add a prompt to the tree, and return the bytes that were there before."""
-        node, reused, known = 0, 0, True
-        model = f"{prompt.protocol} {prompt.model}".encode()
-        for text in [model, *(part.text for part in prompt.parts)]:
-            below = self._nodes.get((node, text))
-            if below is None:
-                followers = self._followers.setdefault(node, [])
-                if known and node:
-                    reused += max((common_prefix(text, one) for one in followers), default=0)
-                known = False
-                if len(followers) < _MAX_FOLLOWERS:
-                    followers.append(text)
-                below = self._nodes[node, text] = len(self._nodes) + 1
-            elif node:
-                reused += len(text)
-            node = below
-        return reused
+        tree = self._trees.setdefault((prompt.protocol, prompt.model), PrefixTree())
+        path = tree.add(prompt.parts)
+        return sum(len(part.text) for part in prompt.parts[: path.known]) + path.common
 
     def _continue(self, prompt: Prompt) -> str | None:
         """Assign a prompt to its conversation. Return how it breaks with the one before."""
