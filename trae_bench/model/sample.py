@@ -72,6 +72,33 @@ class PromptLog(Struct, frozen=True):
     """The first difference, if the prompt does not extend the one before in its conversation."""
 
 
+class CacheUse(Struct, frozen=True):
+    """Tokens of a prompt by how its provider gets them; see `trae_bench.prompt.cache_rules`.
+
+    `cached`, `written` and `written_1h` are parts of `input`.
+    """
+
+    input: int
+    """All tokens of the prompt."""
+    cached: int = 0
+    """Read from the provider's prompt cache."""
+    written: int = 0
+    """Written to the cache for its usual lifetime, and billed for it."""
+    written_1h: int = 0
+    """Written for one hour."""
+    cacheable: int = 0
+    """With which an earlier prompt of the session began: as many as a cache can give at best."""
+
+
+class TokenUse(CacheUse, frozen=True, kw_only=True):
+    """Tokens of one request and its reply."""
+
+    output: int
+    """Tokens of the scripted reply."""
+    cost: float | None = None
+    """US dollars; None without a price."""
+
+
 class SessionLog(Struct, frozen=True):
     """The provider's log of one session."""
 
@@ -100,6 +127,8 @@ class SessionLog(Struct, frozen=True):
     prompts: tuple[PromptLog, ...] = ()
     """Of the requests that got a reply of the script, by arrival. Empty if one has no prompt of
     its protocol, or if their bodies were too large to keep."""
+    tokens: tuple[TokenUse, ...] = ()
+    """Of the same requests."""
 
 
 class ProcessResult(Struct, frozen=True, kw_only=True):
