@@ -5,8 +5,9 @@ several times cheaper than one that changes an early part. The scripted provider
 request, so this package can count what a real provider would find in its cache.
 """
 
+from trae_bench.prompt.bill import Accounting, SessionMeter
 from trae_bench.prompt.parts import Part, Prompt
 from trae_bench.prompt.prefixes import PrefixTracker
 from trae_bench.prompt.reading import PromptReader
 
-__all__ = ["Part", "PrefixTracker", "Prompt", "PromptReader"]
+__all__ = ["Accounting", "Part", "PrefixTracker", "Prompt", "PromptReader", "SessionMeter"]

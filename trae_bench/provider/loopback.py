@@ -27,9 +27,15 @@ from msgspec import Struct
 
 from trae_bench.errors import ProviderDown, UsageError
 from trae_bench.model.sample import SessionLog
+from trae_bench.prompt import Accounting
 from trae_bench.provider.certificate import Certificate, make_certificate
 from trae_bench.provider.control import Frame, FrameReader, pack
-from trae_bench.provider.registration import registration, session_log, session_path
+from trae_bench.provider.registration import (
+    DEFAULT_ACCOUNTING,
+    registration,
+    session_log,
+    session_path,
+)
 from trae_bench.provider.script import PlayedTurn, Script
 from trae_bench.scenario import ProviderConditions
 
@@ -84,14 +90,22 @@ _PLAIN = _NetworkConditions()
 class Loopback:
     """Starts the server on entry and ends it on exit. Thread-safe.
 
-    `pin` is the core that the server runs on; None lets the kernel choose. Every method raises
+    `pin` is the core that the server runs on; None lets the kernel choose. `accounting` says how
+    the logs count and price tokens. Every method raises
     `ProviderDown` if the server does not reply within `timeout` seconds or has died; the error
     includes the end of its stderr.
     """
 
-    def __init__(self, *, pin: int | None = None, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        *,
+        pin: int | None = None,
+        timeout: float = 30.0,
+        accounting: Accounting = DEFAULT_ACCOUNTING,
+    ) -> None:
         self._pin = pin
         self._timeout = timeout
+        self._accounting = accounting
         self._lock = threading.Lock()
         self._listeners_lock = threading.Lock()
         self._out_of_sync = False
@@ -150,7 +164,7 @@ class Loopback:
         if not _SESSION_NAME.fullmatch(session):
             raise ValueError(f"{session!r} cannot be part of a URL path")
         origin = self._origin(script.conditions)
-        reply, _ = self._request(*registration(session, script, pressure))
+        reply, _ = self._request(*registration(session, script, pressure, self._accounting))
         if "error" in reply:
             raise ValueError(f"{session}: {reply['error']}")
         if script.conditions.tls:
@@ -169,7 +183,7 @@ class Loopback:
         if "error" in reply:
             raise KeyError(f"{session}: {reply['error']}")
         self._tls_sessions.discard(session)
-        return session_log(reply, blobs)
+        return session_log(reply, blobs, self._accounting)
 
     def stats(self) -> ProviderStats:
         """Return the totals of the server process."""

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from trae_bench.model.sample import FirstRequest, PromptLog, RequestLog, SessionLog
-from trae_bench.prompt import PrefixTracker, PromptReader
+from trae_bench.model.sample import FirstRequest, PromptLog, RequestLog, SessionLog, TokenUse
+from trae_bench.prompt import Accounting, PrefixTracker, PromptReader, SessionMeter
 from trae_bench.provider.protocols import CODECS, encode_error, encode_turns, stream_turns
 from trae_bench.provider.protocols.requests import model_in_path
 from trae_bench.provider.routes import find_route
-from trae_bench.provider.script import PlayedTurn, Script
-from trae_bench.provider.sent_bodies import Entry, restored
+from trae_bench.provider.script import PlayedTurn, Script, spoken
+from trae_bench.provider.sent_bodies import restored
 from trae_bench.scenario import DEFAULT_FAULT_STATUS, Protocol
 
+DEFAULT_ACCOUNTING = Accounting()
+"""Counts tokens by the estimate, without prices."""
 _SIDE_TURN = PlayedTurn("Scripted session")
 """The reply to a foreign request beside the conversation, often for a title."""
 
@@ -23,11 +25,17 @@ def session_path(session: str, script: Script) -> str:
     return f"/s/{session}{CODECS[script.protocol].endpoint.base}"
 
 
-def registration(session: str, script: Script, pressure: Sequence[str] = ()) -> _Message:
+def registration(
+    session: str,
+    script: Script,
+    pressure: Sequence[str] = (),
+    accounting: Accounting = DEFAULT_ACCOUNTING,
+) -> _Message:
     """Return the message and its blobs: chunks of reply bodies, then bodies of error replies.
 
     `pressure` lists the files that the server reads in turn, one per request.
     """
+    count = accounting.counter(script.protocol).of_text
     replies, blobs = (_foreign_replies if script.is_foreign else _own_replies)(script)
     faults, errors = _faults(script)
     message = {
@@ -37,13 +45,19 @@ def registration(session: str, script: Script, pressure: Sequence[str] = ()) -> 
         **replies,
         "faults": faults,
         "pressure": list(pressure),
+        "output_tokens": [sum(map(count, spoken(turn))) for turn in script.turns],
     }
     return message, blobs + errors
 
 
-def session_log(account: dict[str, Any], bodies: Sequence[bytes]) -> SessionLog:
+def session_log(
+    account: dict[str, Any],
+    bodies: Sequence[bytes],
+    accounting: Accounting = DEFAULT_ACCOUNTING,
+) -> SessionLog:
     """Return the log of a session from the server's account of it."""
     requests = tuple(RequestLog(*entry) for entry in account["log"])
+    prompts, tokens = _prompts(account, bodies[2:], accounting)
     first = None
     if account["first"] is not None:
         method, path, user_agent = account["first"]
@@ -61,19 +75,25 @@ def session_log(account: dict[str, Any], bodies: Sequence[bytes]) -> SessionLog:
         side_calls=account["side_calls"],
         repeats=account["repeats"],
         first_request=first,
-        prompts=_prompts(account["bodies"], bodies[2:]),
+        prompts=prompts,
+        tokens=tokens,
     )
 
 
-def _prompts(entries: Sequence[Entry], rest: Sequence[bytes]) -> tuple[PromptLog, ...]:
-    reader, tracker, logs = PromptReader(), PrefixTracker(), []
-    for arrived, path, body in restored(entries, rest):
+def _prompts(
+    account: dict[str, Any], rest: Sequence[bytes], accounting: Accounting
+) -> tuple[tuple[PromptLog, ...], tuple[TokenUse, ...]]:
+    reader, tracker, meter = PromptReader(), PrefixTracker(), SessionMeter(accounting)
+    outputs = [0, *account["output_tokens"]]
+    logs, tokens = [], []
+    for arrived, path, turn, body in restored(account["bodies"], rest):
         route = find_route(path)
         prompt = route and reader.read(route.protocol, body, model_in_path(path))
         if not prompt:
-            return ()
+            return (), ()
         logs.append(tracker.add(arrived, prompt))
-    return tuple(logs)
+        tokens.append(meter.add(arrived, prompt, outputs[turn]))
+    return tuple(logs), tuple(tokens)
 
 
 def _own_replies(script: Script) -> _Message:

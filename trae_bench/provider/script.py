@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from trae_bench._util.json_tree import map_strings
@@ -37,6 +38,14 @@ class PlayedTurn(Struct, frozen=True):
 
     text: str
     calls: tuple[PlayedCall, ...] = ()
+
+
+def spoken(turn: PlayedTurn) -> Iterator[str]:
+    """Yield what the model writes in a reply: its text, and the name and arguments of each call."""
+    yield turn.text
+    for call in turn.calls:
+        yield call.name
+        yield msgspec.json.encode(call.arguments).decode()
 
 
 class Script(Struct, frozen=True):

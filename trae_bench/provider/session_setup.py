@@ -13,11 +13,15 @@ from trae_bench.provider.sessions import Fault, Session
 
 def session_from(message: dict[str, Any], blobs: Sequence[bytes]) -> Session:
     """Return the session that a message of `registration.registration` describes."""
-    remaining = deque(blobs)
-    if "encodings" in message:
-        return _foreign_session(message, remaining)
-    replies = [_reply(message["media_type"], entry, remaining) for entry in message["replies"]]
-    faults = {entry["request"]: _fault(entry, remaining) for entry in message["faults"]}
+    kind = _foreign_session if "encodings" in message else _own_session
+    session = kind(message, deque(blobs))
+    session.output_tokens = message["output_tokens"]
+    return session
+
+
+def _own_session(message: dict[str, Any], blobs: deque[bytes]) -> Session:
+    replies = [_reply(message["media_type"], entry, blobs) for entry in message["replies"]]
+    faults = {entry["request"]: _fault(entry, blobs) for entry in message["faults"]}
     suffix = message["path_suffix"].encode()
     return Session(message["protocol"], suffix, replies, faults, message["pressure"])
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from trae_bench.provider.http1_parser import Request
 from trae_bench.provider.pressure import OwnDelay, Pressure, PressureFiles
-from trae_bench.provider.responses import Response, json_response, rejection
+from trae_bench.provider.responses import ABORT, Response, json_response, rejection
 from trae_bench.provider.routes import MAX_SHOWN_PATH, find_route, relative_path
 from trae_bench.provider.sent_bodies import SentBodies
 
@@ -52,6 +52,8 @@ class Session:
         self.last_body = b""
         """Of the last request that got a reply, decompressed."""
         self.sent_bodies = SentBodies()
+        self.output_tokens: Sequence[int] = ()
+        """Of each turn; the account returns them."""
         self.unexpected = 0
         self.rejected: list[str] = []
         self.side_calls = 0
@@ -105,6 +107,7 @@ class Session:
         bodies, rest = self.sent_bodies.account()
         data = {
             "bodies": bodies,
+            "output_tokens": self.output_tokens,
             "log": self.log,
             "unexpected": self.unexpected,
             "handshakes": self.handshakes,
@@ -210,8 +213,9 @@ class Exchange:
         if self._session is not None:
             self._session.count_connection(connection, handshakes)
             if self.response.status == SUCCESS:
-                bodies = self._session.sent_bodies
-                bodies.add(arrived, request.path, self._session.last_body)
+                turn = 0 if self.response.ending == ABORT else self._session.played
+                body = self._session.last_body
+                self._session.sent_bodies.add(arrived, request.path, turn, body)
 
     def log(self, replied: float, *, delivered: bool = True) -> None:
         """Append to the session's log; status and bytes are 0 if the client disconnected."""

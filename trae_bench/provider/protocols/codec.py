@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from trae_bench.provider.script import PlayedCall, PlayedTurn
+from trae_bench.prompt.tokens import ESTIMATE
+from trae_bench.provider.script import PlayedCall, PlayedTurn, spoken
 
 SSE = "text/event-stream"
-_CHARACTERS_PER_TOKEN = 4
 _PROMPT_TOKENS = 1_200
 _TOKENS_PER_TURN = 250
 
@@ -40,10 +40,7 @@ class NumberedTurn(Struct, frozen=True):
 
     @property
     def output_tokens(self) -> int:
-        characters = len(self.turn.text) + sum(
-            len(call.name) + len(arguments_json(call)) for call in self.turn.calls
-        )
-        return 1 + characters // _CHARACTERS_PER_TOKEN
+        return sum(map(ESTIMATE.of_text, spoken(self.turn)))
 
 
 class Endpoint(Struct, frozen=True):
