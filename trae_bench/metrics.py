@@ -26,6 +26,7 @@ from trae_bench.model.sample import (
     PromptLog,
     RequestLog,
     SessionLog,
+    TokenUse,
 )
 
 TAIL_STEPS = 20
@@ -55,6 +56,8 @@ class Observation(Struct, frozen=True):
     """Fraction of the sessions that the oracle accepts."""
     prompts: tuple[PromptLog, ...] = ()
     """Of all sessions; empty if those of one are unknown."""
+    tokens: tuple[TokenUse, ...] = ()
+    """Of the same requests."""
 
     @classmethod
     def of(
@@ -81,6 +84,7 @@ class Observation(Struct, frozen=True):
             report=report,
             correct=correct,
             prompts=tuple(chain.from_iterable(log.prompts for log in logs)) if known else (),
+            tokens=tuple(chain.from_iterable(log.tokens for log in logs)) if known else (),
         )
 
     @property
@@ -497,6 +501,44 @@ def bytes_per_step(observation: Observation) -> float | None:
     """mean bytes that a request after the first of its conversation adds to the prompt"""
     later = [prompt for prompt in observation.prompts if not prompt.first]
     return sum(prompt.size - prompt.reused for prompt in later) / len(later) if later else None
+
+
+@_exact(disturbed_by=_TEXTS)
+def input_tokens(observation: Observation) -> float | None:
+    """tokens of the prompts of all requests, from a cache or not; estimated from their bytes"""
+    tokens = observation.tokens
+    return sum(use.input for use in tokens) if tokens else None
+
+
+@_exact(disturbed_by=_TEXTS)
+def output_tokens(observation: Observation) -> float | None:
+    """tokens of the scripted replies; estimated from their bytes"""
+    tokens = observation.tokens
+    return sum(use.output for use in tokens) if tokens else None
+
+
+@_exact(better="higher", disturbed_by=f"{_TEXTS}; shorter prompts, which have less to read")
+def cached_tokens(observation: Observation) -> float | None:
+    """the part of input_tokens that the provider would read from its prompt cache, by its rules
+    and the breakpoints that the agent sets"""
+    tokens = observation.tokens
+    return sum(use.cached for use in tokens) if tokens else None
+
+
+@_exact(better="higher", disturbed_by=f"{_TEXTS}; shorter prompts, which have less to read")
+def cacheable_tokens(observation: Observation) -> float | None:
+    """the part of input_tokens with which an earlier request began: what the provider could read
+    from its cache with the best breakpoints"""
+    tokens = observation.tokens
+    return sum(use.cacheable for use in tokens) if tokens else None
+
+
+@_exact("USD", f"{_TEXTS}; pauses longer than the lifetime of a cache")
+def cost(observation: Observation) -> float | None:
+    """list price of all requests and replies, in US dollars: tokens times the prices of the model;
+    a model without a price has those of the protocol's standard model"""
+    costs = [use.cost for use in observation.tokens if use.cost is not None]
+    return sum(costs) if costs and len(costs) == len(observation.tokens) else None
 
 
 @_exact(reported=True)

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from trae_bench.metrics import METRICS, NET_METRICS, OPT_IN_METRICS, compute_metrics
-from trae_bench.model.sample import ChildReport, ProcessResult, PromptLog, RequestLog, SessionLog
+from trae_bench.model.sample import (
+    ChildReport,
+    ProcessResult,
+    PromptLog,
+    RequestLog,
+    SessionLog,
+    TokenUse,
+)
 
 
 def usage(**changes: Any) -> ProcessResult:
@@ -93,6 +100,22 @@ def test_metrics_from_the_prompts() -> None:
     assert found["prefix_breaks"] == 1
     assert found["first_request_bytes"] == 100
     assert found["bytes_per_step"] == (50 + 160) / 2
+
+
+def test_tokens_and_cost_are_sums() -> None:
+    one = TokenUse(1000, 600, 100, 0, 700, output=20, cost=0.25)
+    log = replace(
+        session((101.0, 103.0), (103.5, 104.0)),
+        prompts=(PromptLog(101.0, 100, 0, True), PromptLog(103.5, 150, 100, False)),
+        tokens=(one, one),
+    )
+    found = compute_metrics(usage(), [log], None)
+    names = ("input_tokens", "cached_tokens", "cacheable_tokens", "output_tokens", "cost")
+    assert [found[name] for name in names] == [2000, 1200, 1400, 40, 0.5]
+    free = replace(log, tokens=(one, replace(one, cost=None)))
+    found = compute_metrics(usage(), [free], None)
+    assert found["input_tokens"] == 2000
+    assert "cost" not in found
 
 
 def test_unknown_prompts_of_one_session_leave_all_out() -> None:
@@ -218,7 +241,7 @@ def test_the_table_is_complete() -> None:
         assert metric.name == name
         assert metric.about
         assert metric.disturbed_by or metric.mode == "exact"
-        assert metric.unit in ("s", "B", "1/s", "")
+        assert metric.unit in ("s", "B", "1/s", "USD", "")
     assert METRICS["steps_per_second"].better == "higher"
     assert METRICS.keys() >= OPT_IN_METRICS
 

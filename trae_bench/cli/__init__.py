@@ -15,6 +15,7 @@ from contextlib import suppress
 import click
 
 from trae_bench.cli.agents import agents
+from trae_bench.cli.bill import bill
 from trae_bench.cli.bisect import bisect
 from trae_bench.cli.claims import claims
 from trae_bench.cli.common import INTERRUPTED, print_error
@@ -38,6 +39,7 @@ Examples:
   trae-bench verify trae-bench-results/20260101T120000-quick.json
   trae-bench list toggles
   trae-bench run bugfix --agent mini-swe-agent --agent openai-agents
+  trae-bench bill bugfix --agent mini-swe-agent
   trae-bench doctor                          measure the noise of this machine
 """
 
@@ -148,6 +150,7 @@ for command in (
     run,
     list_names,
     agents,
+    bill,
     doctor,
     validate,
     show,

@@ -157,6 +157,11 @@ class RunCommand(RenamedOptions):
     help="What both sides must have equal: requests and files, or files only. The default is "
     "files for different agents, and what the agent's entry says for two revisions.",
 )
+@click.option(
+    "--prices",
+    type=FILE,
+    help="File of prices for the metric cost. The default is the one that ships.",
+)
 @click.option("--strict", is_flag=True, help="Exit with 3 if a result is inconclusive.")
 @click.option(
     "--seed",

@@ -51,7 +51,7 @@ class Metric(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     unit: Name
-    """`s`, `B`, `1/s`, `ms`, or `` for a count."""
+    """`s`, `B`, `1/s`, `ms`, `USD`, or `` for a count."""
     better: Better
     mode: Mode
     """How it is measured: duet (CPU, memory, net times), serial (plain times), exact (counts)."""

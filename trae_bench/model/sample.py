@@ -97,6 +97,10 @@ class TokenUse(CacheUse, frozen=True, kw_only=True):
     """Tokens of the scripted reply."""
     cost: float | None = None
     """US dollars; None without a price."""
+    uncached_cost: float | None = None
+    """The same without a prompt cache."""
+    model: str = ""
+    """The model whose rules and prices count."""
 
 
 class SessionLog(Struct, frozen=True):

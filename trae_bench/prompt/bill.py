@@ -6,13 +6,14 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from trae_bench.model.sample import TokenUse
+from trae_bench.model.sample import CacheUse, TokenUse
 from trae_bench.prompt.cache_rules import PromptCache
 from trae_bench.prompt.parts import Prompt
-from trae_bench.prompt.prices import LOCAL, PriceTable
+from trae_bench.prompt.prices import LOCAL, PriceTable, Rates
 from trae_bench.prompt.tokens import ESTIMATE, TokenCounter, exact_counter
 
 _OPENAI = ("openai_chat", "openai_responses")
+_FREE = Rates(input=0.0, output=0.0)
 
 
 class Accounting(Struct, frozen=True):
@@ -53,18 +54,31 @@ class SessionMeter:
             counter = self._accounting.counter(protocol)
             self._caches[protocol, named] = PromptCache(protocol, model, counter)
         used = self._caches[protocol, named].add(arrived, prompt.parts)
+        rates = self._rates(protocol, model, used.input)
+        return TokenUse(
+            **asdict(used),
+            output=output,
+            cost=None if rates is None else rates.cost(used, output),
+            uncached_cost=None if rates is None else rates.cost(CacheUse(used.input), output),
+            model=model,
+        )
+
+    def _rates(self, protocol: str, model: str, size: int) -> Rates | None:
         prices = self._accounting.prices
-        price = None if prices is None or protocol == LOCAL else prices.find(model)
-        if price is not None:
-            return price.use(used, output)
-        free = prices is not None and protocol == LOCAL
-        return TokenUse(**asdict(used), output=output, cost=0.0 if free else None)
+        if prices is None:
+            return None
+        if protocol == LOCAL:
+            return _FREE
+        price = prices.find(model)
+        return None if price is None else price.rates(size)
 
 
 def total(uses: Iterable[TokenUse]) -> TokenUse:
-    """Return the sums over requests. The cost is None if that of one request is."""
+    """Return the sums over requests. A cost is None if that of one request is."""
     uses = tuple(uses)
-    names = [name for name in TokenUse.__struct_fields__ if name != "cost"]
-    sums: dict[str, Any] = {name: sum(getattr(use, name) for use in uses) for name in names}
-    costs = [use.cost for use in uses if use.cost is not None]
-    return TokenUse(**sums, cost=sum(costs) if len(costs) == len(uses) else None)
+    columns = {name: [getattr(use, name) for use in uses] for name in TokenUse.__struct_fields__}
+    models = dict.fromkeys(columns.pop("model"))
+    sums: dict[str, Any] = {
+        name: None if None in column else sum(column) for name, column in columns.items()
+    }
+    return TokenUse(**sums, model=", ".join(models))

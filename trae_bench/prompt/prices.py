@@ -5,9 +5,8 @@ from fnmatch import fnmatchcase
 from typing import Annotated
 
 from msgspec import Meta, Struct
-from msgspec.structs import asdict
 
-from trae_bench.model.sample import CacheUse, TokenUse
+from trae_bench.model.sample import CacheUse
 
 Dollars = Annotated[float, Meta(ge=0, le=1_000_000)]
 """US dollars for a million tokens."""
@@ -64,11 +63,9 @@ class Price(Rates, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where the vendor states them."""
     long: LongRates | None = None
 
-    def use(self, used: CacheUse, output: int) -> TokenUse:
-        """Return the tokens of one request and its reply, with their cost."""
-        is_long = self.long is not None and used.input > self.long.above
-        rates = self.long if is_long and self.long is not None else self
-        return TokenUse(**asdict(used), output=output, cost=rates.cost(used, output))
+    def rates(self, size: int) -> Rates:
+        """Return the rates of a request whose prompt has `size` tokens."""
+        return self if self.long is None or size <= self.long.above else self.long
 
 
 class PriceTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

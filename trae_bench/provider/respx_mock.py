@@ -23,14 +23,8 @@ from msgspec.structs import replace
 
 from trae_bench.errors import UsageError
 from trae_bench.model.sample import SessionLog
-from trae_bench.prompt import Accounting
 from trae_bench.provider.http1_parser import Request
-from trae_bench.provider.registration import (
-    DEFAULT_ACCOUNTING,
-    registration,
-    session_log,
-    session_path,
-)
+from trae_bench.provider.registration import registration, session_log, session_path
 from trae_bench.provider.responses import ABORT, RESET, Response
 from trae_bench.provider.script import Script
 from trae_bench.provider.session_setup import session_from
@@ -64,9 +58,8 @@ _MOCKERS = {"httpcore": HTTPCoreMocker.name, "httpcore2": HTTPCore2Mocker.name}
 class RespxProvider:
     """Patches httpcore and httpcore2 in the whole process, from entry to exit."""
 
-    def __init__(self, accounting: Accounting = DEFAULT_ACCOUNTING) -> None:
+    def __init__(self) -> None:
         self._provider = Provider()
-        self._accounting = accounting
         self._opened = ExitStack()
 
     def __enter__(self) -> Self:
@@ -88,7 +81,7 @@ class RespxProvider:
         """
         if session.encode() in self._provider.sessions:
             raise ValueError(f"{session}: session is already registered")
-        message, blobs = registration(session, script, pressure, self._accounting)
+        message, blobs = registration(session, script, pressure)
         self._provider.sessions[session.encode()] = session_from(message, blobs)
         return ADDRESS + session_path(session, script)
 
@@ -100,7 +93,7 @@ class RespxProvider:
         """End a session and return its log. Raises `KeyError` if it is not registered."""
         played = self._provider.sessions.pop(session.encode())
         played.pressure.close()
-        return replace(session_log(*played.account(), self._accounting), connections=0)
+        return replace(session_log(*played.account()), connections=0)
 
 
 class _Responder:

@@ -84,13 +84,13 @@ class Replay(Struct, frozen=True):
     """What the user wrote; empty for the session of three replies."""
 
 
-class _Listener:
+class Listener:
     """The provider, which keeps the last log."""
 
     def __init__(self, provider: Loopback) -> None:
         self._provider = provider
         self.base_url = ""
-        self.last_body = b""
+        self.log = SessionLog((), 0, b"")
 
     def register(self, session: str, script: Script, pressure: Sequence[str] = ()) -> str:
         self.base_url = self._provider.register(session, script, pressure)
@@ -100,9 +100,8 @@ class _Listener:
         return self._provider.environ(session)
 
     def collect(self, session: str) -> SessionLog:
-        log = self._provider.collect(session)
-        self.last_body = log.last_body
-        return log
+        self.log = self._provider.collect(session)
+        return self.log
 
 
 def check_agent(
@@ -117,9 +116,9 @@ def check_agent(
             problem = f"{contact.problem(proxy.hosts)}{contact.output}"
             return _checked(found, agent, contact, hosts=proxy.hosts, problem=problem)
         agent = replace(agent, interface=interface_of(agent, contact.facts))
-        listener = _Listener(provider)
+        listener = Listener(provider)
         try:
-            sample = _play(agent, scratch, listener, proxy.url, replay.scenario)
+            sample = play(agent, scratch, listener, proxy.url, replay.scenario)
         except CannotMeasure as error:
             return _checked(found, agent, contact, hosts=proxy.hosts, problem=str(error))
     drift, compared = "", bool(replay.recorded)
@@ -128,7 +127,7 @@ def check_agent(
         place = scratch.resolve() / "0"
         places = {"workspace": f"{place}/workspace", "home": f"{place}/home"}
         clean = cleaner({**places, "provider": listener.base_url}, replay.scenario.normalise)
-        now = clean(listener.last_body.decode(errors="replace"))
+        now = clean(listener.log.last_body.decode(errors="replace"))
         drift = drift_from(agent.interface.protocol, clean(replay.recorded), now)
     problem = "" if sample.correct else sample.problem or sample.status
     made = _checked(found, agent, contact, sample, proxy.hosts, problem)
@@ -154,9 +153,10 @@ def _drift(before: Authored | None, after: Authored | None) -> str:
     return ""
 
 
-def _play(
-    agent: PreparedAgent, scratch: Path, provider: _Listener, proxy: str, scenario: Scenario
+def play(
+    agent: PreparedAgent, scratch: Path, provider: Listener, proxy: str, scenario: Scenario
 ) -> Sample:
+    """Let an agent play a scenario once. Raises `CannotMeasure`."""
     trial = Trial(scenario.name, "check", "serial", 0, "A", 0, agent_arm(agent.name), 0)
     with SubprocessExecutor(
         CommandSubject({AgentKey(agent.name): agent}, proxy=proxy),

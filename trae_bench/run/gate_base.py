@@ -37,6 +37,11 @@ class GateBase(Struct, frozen=True):
     notes: tuple[str, ...] = ()
     """One sentence for each setting that head changes."""
 
+    def text(self, name: str) -> str | None:
+        """The text of the base's file; None if `name` is no file of the base."""
+        place = _within(self.repository.top, Path(name))
+        return None if place is None else self.repository.text(self.commit, place)
+
     def scenario(self, name: str) -> Scenario | None:
         """The base's scenario; None if `name` is no file of the base. Raises `ScenarioError`."""
         file, variant = split(name)

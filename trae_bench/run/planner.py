@@ -73,6 +73,13 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     compared. None stands for agent_core."""
     equal: Equal | None = None
     """What both sides must have equal; None for what the entries say."""
+    prices: Path | None = None
+    """A file of prices; None for that of the settings, or the one that ships."""
+
+    @property
+    def price_file(self) -> str:
+        """The name of the file of prices; empty for the one that ships."""
+        return str(self.prices or self.settings.prices or "")
 
 
 class Checkouts(Struct, frozen=True):

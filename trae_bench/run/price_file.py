@@ -10,10 +10,12 @@ import msgspec
 from msgspec import Struct
 
 from trae_bench.prompt.prices import PriceTable
+from trae_bench.run.gate_base import GateBase
 from trae_bench.scenario import Protocol
 from trae_bench.scenario.diagnostics import Diagnostic, error_at, raise_for, suggestion
 from trae_bench.scenario.loader import text_of
 from trae_bench.scenario.toml_errors import explain, read_toml
+from trae_bench.subject.revisions import NAME_LENGTH
 
 SHIPPED = "the prices of trae-bench"
 """How the file that ships is named to the user."""
@@ -42,6 +44,20 @@ def load(path: Path | None = None) -> PriceFile:
         text = files("trae_bench.prompt").joinpath("prices.toml").read_text(encoding="utf-8")
         return parse(text, SHIPPED)
     return parse(text_of(path), str(path))
+
+
+def for_run(name: str, base: GateBase | None) -> PriceFile:
+    """Read the prices of a run; an empty name stands for those that ship.
+
+    A file of the base comes from there: a change must not lower its own bill. Raises
+    `UsageError`.
+    """
+    if not name:
+        return load()
+    text = None if base is None else base.text(name)
+    if base is None or text is None:
+        return load(Path(name))
+    return parse(text, f"{base.commit[:NAME_LENGTH]}:{name}")
 
 
 def parse(text: str, source: str) -> PriceFile:

@@ -38,8 +38,10 @@ from trae_bench.model.run import (
     RevisionPair,
     RunFile,
 )
+from trae_bench.prompt import Accounting
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import expand
+from trae_bench.run import price_file
 from trae_bench.run.agents import AgentRevisions, PreparedAgents, prepare, require_same, script_for
 from trae_bench.run.gate_base import GateBase
 from trae_bench.run.planner import Plan, RunRequest, digest, for_cells, plan, scenario_of
@@ -64,6 +66,9 @@ Say = Callable[[str], None]
 
 RESULTS = Path("trae-bench-results")
 JOURNAL_ENDING = ".journal.jsonl"
+PRICES, PRICE_FILE = "prices", "price file"
+"""Facts of a run with the metric `cost`: date and digest of the prices; their file, if they are
+not those that ship."""
 
 
 class Result(Struct, frozen=True):
@@ -104,8 +109,11 @@ def start(request: RunRequest, out: Path | None, *, force: bool, bench: "Bench")
         raise UsageError(f"{run_file}: the name of a run file must end in .json")
     if run_file.exists() and not force:
         raise UsageError(f"{run_file} exists; name another file with --out, or give --force")
+    prices: Mapping[str, str] = {}
+    if any("cost" in used.metrics for used in planned.used.values()):
+        prices = bench.read_prices(request.price_file, request.compare)
     with bench.lock():
-        installed = bench.install(planned.scenarios)
+        installed = {**bench.install(planned.scenarios), **prices}
         agents = bench.prepare_agents(planned, request.equal)
         revisions = _revisions(planned, bench)
         header = _header(request, planned, installed, revisions, agents)
@@ -182,8 +190,12 @@ def resume(journal_file: Path, request: RunRequest, out: Path | None, *, bench: 
     with bench.lock():
         contents = read_journal(journal_file)
         header = contents.header
-        scenarios = _same_scenarios(journal_file, header)
-        _same_state(journal_file, header, bench.install(scenarios))
+        base = _base_of(header)
+        scenarios = _same_scenarios(journal_file, header, base)
+        prices: Mapping[str, str] = {}
+        if PRICES in header.versions:
+            prices = bench.read_prices(str(header.versions.get(PRICE_FILE, "")), base)
+        _same_state(journal_file, header, {**bench.install(scenarios), **prices})
         if header.agents:
             _same_agents(journal_file, header, bench)
         elif header.revisions is not None:
@@ -212,12 +224,18 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _same_scenarios(journal_file: Path, header: Header) -> dict[str, Scenario]:
-    found, base = {}, None
-    if header.revisions is not None:
-        repository = Repository.around(Path.cwd(), "" if header.agents else PACKAGE)
-        commit = repository.commit(header.revisions.base.commit)
-        base = GateBase(repository, commit, header.revisions.requested)
+def _base_of(header: Header) -> GateBase | None:
+    if header.revisions is None:
+        return None
+    repository = Repository.around(Path.cwd(), "" if header.agents else PACKAGE)
+    commit = repository.commit(header.revisions.base.commit)
+    return GateBase(repository, commit, header.revisions.requested)
+
+
+def _same_scenarios(
+    journal_file: Path, header: Header, base: GateBase | None
+) -> dict[str, Scenario]:
+    found = {}
     for name, used in header.scenarios.items():
         try:
             scenario = scenario_of(used.requested, base)
@@ -323,9 +341,19 @@ class Bench:
         self._installs = Installs()
         self._revisions: dict[str, Revision] = {}
         self.agents = PreparedAgents({}, {})
+        self._accounting = Accounting()
 
     def lock(self) -> HostLock:
         return HostLock(self.say)
+
+    def read_prices(self, name: str, base: GateBase | None) -> dict[str, str]:
+        """Use a file of prices for the cost of sessions. Facts for the header.
+
+        Raises `UsageError`.
+        """
+        found = price_file.for_run(name, base)
+        self._accounting = Accounting(found.table)
+        return {PRICES: found.label, **({PRICE_FILE: name} if name else {})}
 
     def install(self, scenarios: Mapping[str, Scenario]) -> dict[str, str]:
         """Create the environments whose size these scenarios measure. Facts for the header.
@@ -391,7 +419,7 @@ class Bench:
         """
         with (
             scratch_folder() as scratch,
-            Loopback(pin=cpu_affinity.provider_core()) as provider,
+            Loopback(pin=cpu_affinity.provider_core(), accounting=self._accounting) as provider,
             SubprocessExecutor(
                 self._subject(scratch),
                 provider,

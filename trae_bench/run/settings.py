@@ -60,6 +60,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The profile if the command names none."""
     agents: dict[str, AgentEntry] = {}
     """The agents of the project by name; see `trae_bench.subject.agents.entry`."""
+    prices: Annotated[str, Meta(min_length=1)] | None = None
+    """A file of prices for `cost` and `trae-bench bill`, in place of the one that ships; relative
+    to the folder where the command runs."""
     thresholds: dict[str, Fraction] = {}
     """The smallest effect of each metric that gets a verdict, as a fraction: 0.03 is 3 %.
 

@@ -34,17 +34,17 @@ def test_each_kind_of_token_has_its_rate() -> None:
     used = CacheUse(input=1000, cached=400, written=200, written_1h=100)
     fresh = 300
     expected = fresh * 10.0 + 400 * 1.0 + 200 * 12.5 + 100 * 20.0 + 7 * 50.0
-    assert PRICE.use(used, 7).cost == pytest.approx(expected / 1e6)
+    assert PRICE.cost(used, 7) == pytest.approx(expected / 1e6)
 
 
 def test_rates_that_are_left_out_are_those_of_the_input() -> None:
     used = CacheUse(input=1000, cached=400, written=200, written_1h=100)
-    assert PLAIN.use(used, 0).cost == pytest.approx(1000 * 2.0 / 1e6)
+    assert PLAIN.cost(used, 0) == pytest.approx(1000 * 2.0 / 1e6)
 
 
 @pytest.mark.parametrize(("size", "rate"), [(5000, 10.0), (5001, 20.0)])
 def test_a_long_prompt_has_other_rates(size: int, rate: float) -> None:
-    assert PRICE.use(CacheUse(size), 0).cost == pytest.approx(size * rate / 1e6)
+    assert PRICE.rates(size).input == rate
 
 
 @given(st.integers(0, 2000), st.integers(0, 2000), st.integers(0, 1000), st.integers(0, 5000))
@@ -92,7 +92,7 @@ def test_the_user_can_name_the_model() -> None:
 
 def test_a_local_model_costs_nothing() -> None:
     assert SessionMeter(Accounting(TABLE)).add(0.0, prompt("ollama_chat", "gpt-7", "x"), 1) == (
-        TokenUse(1, output=1, cost=0.0)
+        TokenUse(1, output=1, cost=0.0, uncached_cost=0.0, model="gpt-7")
     )
 
 
@@ -111,7 +111,17 @@ def test_each_model_has_its_own_cache() -> None:
 
 
 def test_a_sum_has_a_cost_if_each_request_has_one() -> None:
-    one = TokenUse(10, 1, 2, 3, 4, output=5, cost=0.5)
-    assert total([one, one]) == TokenUse(20, 2, 4, 6, 8, output=10, cost=1.0)
-    assert total([one, TokenUse(1, output=0)]).cost is None
-    assert total([]) == TokenUse(0, output=0, cost=0)
+    one = TokenUse(10, 1, 2, 3, 4, output=5, cost=0.5, uncached_cost=2.0, model="a")
+    both = TokenUse(20, 2, 4, 6, 8, output=10, cost=1.0, uncached_cost=4.0, model="a")
+    assert total([one, one]) == both
+    assert total([one, TokenUse(1, output=0, model="b")]).cost is None
+    assert total([one, TokenUse(1, output=0, model="b")]).model == "a, b"
+    assert total([]) == TokenUse(0, output=0, cost=0, uncached_cost=0)
+
+
+def test_the_cost_without_a_cache_prices_all_input_alike() -> None:
+    meter = SessionMeter(Accounting(TABLE))
+    for _ in range(2):
+        # No breakpoint: nothing is written, nothing is read.
+        found = meter.add(0.0, prompt("anthropic_messages", "", "x" * 8000), 0)
+    assert found.cost == found.uncached_cost == pytest.approx(2000 * 10.0 / 1e6)

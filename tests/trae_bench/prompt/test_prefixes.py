@@ -273,16 +273,16 @@ def test_common_prefix_is_that_of_a_loop(a: bytes, b: bytes, length: int) -> Non
 def test_bodies_come_back_as_they_were_sent(bodies: list[bytes], settled: set[int]) -> None:
     kept = SentBodies()
     for number, body in enumerate(bodies):
-        kept.add(float(number), b"/s/x/v1/messages", body)
+        kept.add(float(number), b"/s/x/v1/messages", number + 7, body)
         if number in settled:
             kept.settle()
     came = list(restored(*kept.account()))
-    assert came == [(float(n), "/v1/messages", body) for n, body in enumerate(bodies)]
+    assert came == [(float(n), "/v1/messages", n + 7, body) for n, body in enumerate(bodies)]
 
 
 def test_bodies_that_are_too_large_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trae_bench.provider.sent_bodies.MAX_STORED", 10)
     kept = SentBodies()
     for body in (b"12345", b"123456", b"abcdefghijk"):
-        kept.add(0.0, b"/s/x/y", body)
+        kept.add(0.0, b"/s/x/y", 1, body)
     assert kept.account() == ([], [])

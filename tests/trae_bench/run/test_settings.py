@@ -53,7 +53,7 @@ def test_without_the_table_everything_is_as_it_comes(text: str) -> None:
 
 WRONG = {
     'default_branch = "x"': (2, "default_branch", "did you mean default-branch?"),
-    'profil = "quick"': (2, "profil", "did you mean profile?"),
+    'profil = "quick"': (2, "profil", "did you mean profile or prices?"),
     'profile = "quik"': (2, "profile", "did you mean quick?"),
     'default-branch = ""': (2, "default-branch", "length >= 1"),
     "scenarios = 'bugfix'": (2, "scenarios", "expected an array"),

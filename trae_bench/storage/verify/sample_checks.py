@@ -212,6 +212,7 @@ def _impossible(metrics: Mapping[str, float], cores: int, max_rss: float) -> Ite
         if name == "peak_rss" and value % PAGE:
             yield f"{name} is {value:.17g} bytes, which is not a multiple of a page"
     yield from _impossible_prompts(metrics)
+    yield from _impossible_tokens(metrics)
     cpu, wall = metrics.get("cpu"), metrics.get("wall")
     if cpu is not None and "cpu_user" in metrics and "cpu_system" in metrics:
         parts = metrics["cpu_user"] + metrics["cpu_system"]
@@ -232,6 +233,14 @@ def _impossible(metrics: Mapping[str, float], cores: int, max_rss: float) -> Ite
     steps = metrics.get("steps_per_second", 0.0) * wall
     if math.isinf(steps) or not math.isclose(steps, round(steps), rel_tol=1e-6, abs_tol=1e-6):
         yield f"steps_per_second and wall give {steps:.6g} steps, which is not a whole number"
+
+
+def _impossible_tokens(metrics: Mapping[str, float]) -> Iterator[str]:
+    names = ("cached_tokens", "cacheable_tokens", "input_tokens")
+    known = [(name, metrics[name]) for name in names if name in metrics]
+    for (smaller, few), (larger, many) in pairwise(known):
+        if few > many:
+            yield f"{smaller} is {few:.6g}, more than {larger}, {many:.6g}"
 
 
 def _impossible_prompts(metrics: Mapping[str, float]) -> Iterator[str]:
