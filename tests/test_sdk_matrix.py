@@ -184,8 +184,9 @@ def test_an_sdk_reads_the_reply(
     ]
     assert first.finish == FINISHES[protocol][0 if turn.calls else 1]
     assert (second.text, second.calls) == (SECOND.text, [])
-    assert (first.tokens[0], second.tokens[0]) == (1200, 1450)
-    assert first.tokens[1] > 0
+    assert min(*first.tokens, *second.tokens) > 0
+    # Far less than a placeholder.
+    assert max(*first.tokens, *second.tokens) < 10_000
     log = provider.collect(name)
     assert [entry.status for entry in log.requests] == [200, 200]
     assert log.unexpected == 0

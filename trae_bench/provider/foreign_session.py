@@ -23,6 +23,7 @@ from trae_bench.provider.sessions import (
     wrong_path,
 )
 from trae_bench.provider.side_calls import side_answer
+from trae_bench.provider.usage import filled, tokens_of
 
 MAX_DECODED = 64 * 1024 * 1024
 """Maximum bytes of a decompressed body."""
@@ -96,7 +97,7 @@ class ForeignSession(Session):
         has_tools = bool(asked.get("tools") or asked.get("functions"))
         if self._has_tools and not has_tools and not self._again:
             self.side_calls += 1
-            return encoding.side[streamed]
+            return filled(encoding.side[streamed], tokens_of(body), 0)
         self._has_tools = self._has_tools or has_tools
         self._note_first(request, body, has_tools)
         self.last_body = body
@@ -105,14 +106,16 @@ class ForeignSession(Session):
             # An agent that ends only by a tool would ask for ever.
             self.repeats += 1
             ended = self.repeats > MAX_AGAIN
-            return self.reject(request, SCRIPT_ENDED) if ended else replies[-1]
+            if ended:
+                return self.reject(request, SCRIPT_ENDED)
+            return self.counted(replies[-1], body)
         if body == self._turn_body:
             self.repeats += 1
-            return replies[self.played - 1]
+            return self.counted(replies[self.played - 1], body)
         if self.played == len(replies):
             return self.reject(request, SCRIPT_ENDED)
         before = self.played
-        response = self.play(replies[before])
+        response = self.play(replies[before], body)
         if self.played > before:
             self._turn_body = body
         return response

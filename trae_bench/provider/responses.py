@@ -5,6 +5,10 @@ A fault is a response too: with other bytes, or with another ending of the conne
 
 import json
 from dataclasses import KW_ONLY, dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trae_bench.provider.usage import UsageSlots
 
 KEEP_OPEN = 0
 """The connection stays open for the next request."""
@@ -56,6 +60,8 @@ class Response:
     ending: int = KEEP_OPEN
     side: bool = False
     """It belongs to no turn, and its request is not logged."""
+    usage: "UsageSlots | None" = None
+    """Where its token counts are."""
 
 
 def json_response(

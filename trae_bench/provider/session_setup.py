@@ -9,6 +9,7 @@ from trae_bench.provider import responses
 from trae_bench.provider.foreign_session import Encoding, ForeignSession
 from trae_bench.provider.responses import Response, json_response
 from trae_bench.provider.sessions import Fault, Session
+from trae_bench.provider.usage import with_slots
 
 
 def session_from(message: dict[str, Any], blobs: Sequence[bytes]) -> Session:
@@ -53,8 +54,9 @@ def _reply(media_type: str | None, entry: dict[str, Any], blobs: deque[bytes]) -
     """`media_type` is that of a streamed reply; None means a complete JSON document."""
     chunks = [blobs.popleft() for _ in range(entry["chunks"])]
     if media_type is None:
-        return json_response(200, chunks[0], delay=entry["delay"])
-    return responses.streamed_response(media_type, chunks, delay=entry["delay"], gap=entry["gap"])
+        return with_slots(json_response(200, chunks[0], delay=entry["delay"]))
+    delay, gap = entry["delay"], entry["gap"]
+    return with_slots(responses.streamed_response(media_type, chunks, delay=delay, gap=gap))
 
 
 def _fault(entry: dict[str, Any], blobs: deque[bytes]) -> Fault:

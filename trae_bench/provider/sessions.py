@@ -9,6 +9,7 @@ from trae_bench.provider.pressure import OwnDelay, Pressure, PressureFiles
 from trae_bench.provider.responses import ABORT, Response, json_response, rejection
 from trae_bench.provider.routes import MAX_SHOWN_PATH, find_route, relative_path
 from trae_bench.provider.sent_bodies import SentBodies
+from trae_bench.provider.usage import UsageEstimate, filled
 
 _PREFIX = b"/s/"
 _HEALTHY = json_response(200, b'{"status": "ok"}')
@@ -64,6 +65,7 @@ class Session:
         """Turns played."""
         self.handshakes = 0
         self.cpu_at_start = time.process_time()
+        self._usage = UsageEstimate(protocol)
         self._path_suffix = path_suffix
         self._replies = replies
         self._faults = faults or {}
@@ -76,21 +78,26 @@ class Session:
         if request.method == b"POST" and request.path.endswith(self._path_suffix):
             self.last_body = request.body
             if self.played < len(self._replies):
-                return self.play(self._replies[self.played])
+                return self.play(self._replies[self.played], request.body)
             return self.reject(request, SCRIPT_ENDED)
         if request.method != b"POST":
             return self.reject(request, WRONG_METHOD)
         return self.reject(request, wrong_path(self.protocol, relative_path(request.path)))
 
-    def play(self, reply: Response) -> Response:
-        """Return the reply of the next turn, or the fault of this request."""
+    def play(self, reply: Response, body: bytes) -> Response:
+        """Return the reply of the next turn to a request's body, or the fault of this request."""
         self._arrived += 1
+        reply = self.counted(reply, body)
         if self._arrived in self._faults:
             reply, played = self._faults[self._arrived](reply)
             self.played += played
         else:
             self.played += 1
         return reply
+
+    def counted(self, reply: Response, body: bytes) -> Response:
+        """Return a reply with the token counts for a request's body."""
+        return filled(reply, *self._usage.add(body))
 
     def reject(self, request: Request, response: Response) -> Response:
         """Count a request that the script does not expect, and describe the first ones."""

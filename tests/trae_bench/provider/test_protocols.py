@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from typing import Any, get_args
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -123,17 +122,6 @@ def test_all_protocols_encode_the_same_turns(turns: tuple[PlayedTurn, ...]) -> N
         assert [(text, calls) for text, calls, _ in parsed] == expected
         counts.add(tuple((tokens[0], tokens[2]) for *_, tokens in parsed))
     assert len(counts) == 1, "token counts are equal"
-
-
-@pytest.mark.parametrize("protocol", sorted({*PROTOCOLS} - {"ollama_chat"}))
-def test_the_prompt_grows_and_the_previous_prompt_is_cached(protocol: Protocol) -> None:
-    bodies = encode_turns(Script((PlayedTurn("a"),) * 3), protocol)
-    tokens = [PARSERS[protocol](json.loads(body))[2] for body in bodies]
-    assert [(total, cached) for total, cached, _ in tokens] == [
-        (1200, 0),
-        (1450, 1200),
-        (1700, 1450),
-    ]
 
 
 def test_the_scripts_own_protocol_is_the_default() -> None:

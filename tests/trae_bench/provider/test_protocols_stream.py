@@ -7,6 +7,7 @@ import pytest
 
 from trae_bench.provider.protocols import CODECS, encode_error, stream_turns
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
+from trae_bench.provider.usage import INPUT
 from trae_bench.scenario import Protocol, ProviderConditions
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -60,7 +61,7 @@ def test_end_of_each_stream() -> None:
     assert events("openai_chat")[-1] == b"data: [DONE]\n\n"
     *_, finish, usage = parsed("openai_chat")
     assert finish["choices"][0]["finish_reason"] == "tool_calls"
-    assert (usage["choices"], usage["usage"]["prompt_tokens"]) == ([], 1200)
+    assert (usage["choices"], usage["usage"]["prompt_tokens"]) == ([], INPUT)
     last = parsed("openai_responses")[-1]
     assert (last["type"], last["response"]["status"]) == ("response.completed", "completed")
     assert parsed("anthropic_messages")[-1] == {"type": "message_stop"}

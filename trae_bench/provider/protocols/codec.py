@@ -1,7 +1,7 @@
 """What the wire protocols share: the codec record, token counts and event encoding.
 
-Ids, clocks and token counts are generated and always the same. Token counts are plausible, not
-those of a tokeniser.
+Ids and clocks are generated and always the same. Output tokens are estimated. Input tokens are
+placeholders, which the server replaces; see `provider.usage`.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,10 +12,9 @@ from msgspec import Struct
 
 from trae_bench.prompt.tokens import ESTIMATE
 from trae_bench.provider.script import PlayedCall, PlayedTurn, spoken
+from trae_bench.provider.usage import CACHED, INPUT
 
 SSE = "text/event-stream"
-_PROMPT_TOKENS = 1_200
-_TOKENS_PER_TURN = 250
 
 JsonObject = dict[str, Any]
 Split = Callable[[str], list[str]]
@@ -23,7 +22,7 @@ Split = Callable[[str], list[str]]
 
 
 class NumberedTurn(Struct, frozen=True):
-    """A turn and its position in the session, which determines ids and token counts."""
+    """A turn and its position in the session, which determines ids."""
 
     turn: PlayedTurn
     number: int
@@ -31,12 +30,13 @@ class NumberedTurn(Struct, frozen=True):
 
     @property
     def input_tokens(self) -> int:
-        return _PROMPT_TOKENS + _TOKENS_PER_TURN * (self.number - 1)
+        """A placeholder."""
+        return INPUT
 
     @property
     def cached_tokens(self) -> int:
-        """Input tokens of the previous turn, which a service with a prompt cache has seen."""
-        return 0 if self.number == 1 else self.input_tokens - _TOKENS_PER_TURN
+        """A placeholder."""
+        return CACHED
 
     @property
     def output_tokens(self) -> int:
