@@ -23,6 +23,7 @@ from tests.studies import (
     lost_pairs,
     net_time,
     peers,
+    token_estimate,
 )
 from tests.studies.harness import (
     INJECTED_CPU,
@@ -54,6 +55,7 @@ from trae_bench.execution import run_delay
 from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.model.experiment import Cell, Limits, Trial
 from trae_bench.model.sample import Sample
+from trae_bench.prompt.tokens import TokenCounter
 from trae_bench.provider.loopback import Loopback
 
 pytestmark = pytest.mark.slow
@@ -403,6 +405,20 @@ def test_net_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(json.loads((tmp_path / "raw.json").read_text())["repetitions"]) == 2 * 5
     net_time.main(["--agent", SHORT, "--repetitions", "2"])
     assert f"| {SHORT} | wall_net | 2 |" in capsys.readouterr().out
+
+
+def test_token_estimate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = TokenCounter("words", lambda part: len(part.text.split()), lambda text: 1)
+    monkeypatch.setattr(token_estimate, "exact_counter", lambda: words)
+    out = tmp_path / "raw.json"
+    token_estimate.main(["fan-out", "--out", str(out)])
+    assert "| fan-out, gemini |" in capsys.readouterr().out
+    assert len(json.loads(out.read_text())["results"]) == 5 + len(token_estimate.FILES)
+    monkeypatch.setattr(token_estimate, "exact_counter", lambda: None)
+    with pytest.raises(CannotMeasure, match="the exact count is not available"):
+        token_estimate.main(["fan-out"])
 
 
 def test_catalogue(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,10 +23,10 @@ BYTES_PER_TOKEN = 4
 
 OpenAI and Google state four characters of English a token (help.openai.com, "What are tokens";
 ai.google.dev/gemini-api/docs/tokens; read 2026-11-29). Compared with `o200k_base` by the rule of
-`exact_counter`: the estimate is 1 % below to 28 % above for 25 prompts of agent_core (7 to 97 KB,
-five protocols), and 12 % below to 11 % above for Python, Markdown, TOML and JavaScript as results
-of tools. Claude models from 4.7 on count about 30 % more tokens for the same text
-(platform.claude.com/docs/en/build-with-claude/token-counting).
+`exact_counter`, the estimate is 1 % below to 28 % above for 25 prompts of agent_core (7 to 97 KB,
+five protocols), and 12 % below to 11 % above for Python, Markdown and TOML as results of tools
+(results/studies/token-estimate.json). Claude models from 4.7 on count about 30 % more tokens for
+the same text (platform.claude.com/docs/en/build-with-claude/token-counting).
 """
 _MESSAGE_TOKENS = 3
 """Tokens around each message, by OpenAI's cookbook ("How to count tokens with tiktoken")."""
