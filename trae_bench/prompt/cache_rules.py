@@ -8,7 +8,7 @@ Anthropic (platform.claude.com/docs/en/build-with-claude/prompt-caching)
     `cache_control` marks up to four breakpoints. An entry is written at each one. A request reads
     the longest entry that ends at a breakpoint or at one of the 19 blocks before it. The lifetime
     is 5 minutes, or 1 hour if the mark says so, since the request that last used the entry. A
-    shorter prefix than the model's minimum is not cached. Top-level `cache_control` is not read.
+    shorter prefix than the model's minimum is not cached.
 OpenAI, GPT-5.6 and later (developers.openai.com/api/docs/guides/prompt-caching)
     An entry is written at the end of the latest user message or group of tool results. A request
     reads the longest entry that ends there or at one of 20 such places before it. Minimum 1,024
@@ -75,7 +75,7 @@ class PromptCache:
     def __init__(self, protocol: str, model: str, counter: TokenCounter) -> None:
         self._rules = _rules_for(protocol, model)
         self._counter = counter
-        self._counts: dict[Part, int] = {}
+        self._counts: dict[tuple[str, bytes], int] = {}
         self._tree = PrefixTree()
 
     def add(self, arrived: float, parts: Sequence[Part]) -> CacheUse:
@@ -92,9 +92,11 @@ class PromptCache:
 
     def _count(self, part: Part) -> int:
         # The parts of a history come again in every prompt.
-        if part not in self._counts:
-            self._counts[part] = self._counter.of_part(part)
-        return self._counts[part]
+        key = part.role, part.text
+        found = self._counts.get(key)
+        if found is None:
+            found = self._counts[key] = self._counter.of_part(part)
+        return found
 
 
 class _Entries:

@@ -50,13 +50,13 @@ class PrefixTree:
     def _walk(self, parts: Sequence[Part]) -> Iterator[int]:
         node = 0
         for part in parts:
-            key = node, part.text
-            if key not in self._nodes:
-                self._nodes[key] = len(self._nodes) + 1
+            below = self._nodes.get((node, part.text))
+            if below is None:
+                below = self._nodes[node, part.text] = len(self._nodes) + 1
                 followers = self._followers.setdefault(node, [])
                 if len(followers) < _MAX_FOLLOWERS:
-                    followers.append((part.text, self._nodes[key]))
-            node = self._nodes[key]
+                    followers.append((part.text, below))
+            node = below
             yield node
 
     def _is_sent(self, node: int, oldest: float) -> bool:

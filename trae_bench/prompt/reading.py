@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from trae_bench.prompt.parts import CacheMark, Part, Prompt, Role
 
@@ -65,6 +66,8 @@ class PromptReader:
             fields = _decode_fields(body)
             named = msgspec.json.decode(fields["model"]) if "model" in fields else model
             parts = tuple(self._all_parts(protocol, fields))
+            if protocol == "anthropic_messages" and _CACHE_CONTROL in fields:
+                parts = _marked_at_end(parts, msgspec.json.decode(fields[_CACHE_CONTROL]))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         return Prompt(protocol, named if isinstance(named, str) else model, parts)
@@ -142,6 +145,19 @@ def _as_block(value: Any) -> Any:
     return {"type": "text", "text": value} if isinstance(value, str) else value
 
 
+def _marked_at_end(parts: tuple[Part, ...], control: Any) -> tuple[Part, ...]:
+    """Apply the `cache_control` of a whole request, which marks its last block."""
+    if not parts or parts[-1].cache_mark:
+        return parts
+    return (*parts[:-1], replace(parts[-1], cache_mark=_mark_of(control)))
+
+
+def _mark_of(control: Any) -> CacheMark:
+    if not control:
+        return ""
+    return "1h" if isinstance(control, dict) and control.get("ttl") == "1h" else "5m"
+
+
 def _unmarked(value: Any) -> tuple[Any, CacheMark]:
     """Return a value without its cache marks, and the last mark.
 
@@ -155,8 +171,6 @@ def _unmarked(value: Any) -> tuple[Any, CacheMark]:
         mark = next((mark for _, mark in reversed(found) if mark), "")
         value = {**value, "content": [block for block, _ in found]}
     if _CACHE_CONTROL in value:
-        control = value[_CACHE_CONTROL]
-        one_hour = isinstance(control, dict) and control.get("ttl") == "1h"
-        mark = ("1h" if one_hour else "5m") if control else mark
+        mark = _mark_of(value[_CACHE_CONTROL]) or mark
         value = {key: item for key, item in value.items() if key != _CACHE_CONTROL}
     return value, mark

@@ -9,7 +9,10 @@ from trae_bench.model.run import RunFile
 from trae_bench.model.sample import Sample
 from trae_bench.stats.pairs import group_samples
 
-PREFIX_METRICS = frozenset({"new_prompt_bytes", "prefix_reuse", "prefix_breaks", "bytes_per_step"})
+PREFIX_METRICS = frozenset(
+    {"new_prompt_bytes", "prefix_reuse", "prefix_breaks", "bytes_per_step"}
+    | {"cached_tokens", "cacheable_tokens", "cost"}
+)
 """Metrics that a broken prefix changes."""
 
 

@@ -143,6 +143,22 @@ def test_parts_are_in_the_order_of_the_provider(protocol: str, places: list[str]
     assert prompt.is_first == (protocol != "openai_responses")
 
 
+def test_a_mark_of_the_whole_request_is_one_of_its_last_block() -> None:
+    def marks(control: Any, *blocks: Any, protocol: str = "anthropic_messages") -> list[str]:
+        body = {"messages": [{"role": "user", "content": [*blocks]}], "cache_control": control}
+        prompt = PromptReader().read(protocol, json.dumps(body).encode())
+        assert prompt is not None
+        return [part.cache_mark for part in prompt.parts]
+
+    text = {"type": "text", "text": "a"}
+    own = {**text, "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    assert marks({"type": "ephemeral"}, text, text) == ["", "5m"]
+    assert marks({"type": "ephemeral"}, text, own) == ["", "1h"]
+    assert marks(None, text) == [""]
+    assert marks({"type": "ephemeral"}) == []
+    assert marks({"type": "ephemeral"}, text, protocol="openai_chat") == [""]
+
+
 def test_cache_marks_are_read_and_are_no_part_of_the_text() -> None:
     mark = {"cache_control": {"type": "ephemeral"}}
     hour = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
