@@ -126,6 +126,19 @@ def test_new_openai_models_write_up_to_the_newest_message() -> None:
     call, result = part("call", 50, role="assistant"), part("result", 150, role="tool")
     assert session.send(system, task) == CacheUse(1800, 0, 1800, 0, 0)
     assert session.send(system, task, call, result) == CacheUse(2000, 1800, 200, 0, 1800)
+    # Both entries are alive; the longer one is read.
+    last = session.send(system, task, call, result, call, result)
+    assert last == CacheUse(2200, 2000, 200, 0, 2000)
+
+
+def test_the_first_system_messages_end_an_entry() -> None:
+    session = Session("openai_chat", "gpt-6.1-sol")
+    system = [part(text, 1000, role="system") for text in ("one", "two")]
+    assert session.send(*system).written == 2000
+    assert session.send(*system, part("task", 10)).cached == 2000
+    # A later one does not.
+    later = part("later", 500, role="system")
+    assert session.send(*system, part("task", 10), later).written == 0
 
 
 def test_new_openai_models_do_not_read_within_a_message() -> None:
