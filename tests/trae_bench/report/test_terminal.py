@@ -315,6 +315,10 @@ def test_an_empty_table_is_a_sentence() -> None:
         (1e30, "", "1e+30"),
         (0.00999999, "s", "10.0 ms"),
         (9.9999e6, "B", "10.0 MB"),
+        (5.0119, "USD", "5.01 USD"),
+        (0.36123, "USD", "36.1 ct"),
+        (0.0012, "USD", "0.120 ct"),
+        (45_123.0, "USD", "45.1 kUSD"),
     ],
 )
 def test_quantities(value: float, unit: str, shown: str) -> None:
@@ -329,7 +333,9 @@ def test_savings_have_two_digits() -> None:
     ]
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(["s", "B", "1/s", ""]))
+@given(
+    st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(["s", "B", "1/s", "USD", ""])
+)
 def test_any_quantity_is_formatted(value: float, unit: str) -> None:
     assert len(quantity(value, unit)) < 20
 

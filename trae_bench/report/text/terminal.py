@@ -49,6 +49,7 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 _PREFIXES: Mapping[str, tuple[tuple[float, str], ...]] = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
     "B": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")),
+    "USD": ((1e6, "MUSD"), (1e3, "kUSD"), (1.0, "USD"), (0.01, "ct")),
 }
 
 
