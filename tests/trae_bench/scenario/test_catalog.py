@@ -11,9 +11,11 @@ from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.metrics import plain_metric
 from trae_bench.model.experiment import Arm, Side, Trial
 from trae_bench.model.sample import Sample
+from trae_bench.prompt.bill import Accounting
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.respx_mock import RespxProvider
 from trae_bench.provider.script import Script, expand
+from trae_bench.run import price_file
 from trae_bench.run.planner import check_names
 from trae_bench.scenario import Scenario, catalogue, every_scenario, find, load, split
 from trae_bench.scenario.measurable import IN_PROCESS_METRICS
@@ -86,7 +88,7 @@ def test_the_excluded_scenarios_exist() -> None:
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Loopback]:
-    with Loopback() as loopback:
+    with Loopback(accounting=Accounting(price_file.load().table)) as loopback:
         yield loopback
 
 
