@@ -12,7 +12,7 @@ metric only from trials of the metric's mode.
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, pairwise
 
@@ -22,11 +22,13 @@ from msgspec.structs import replace
 from trae_bench.model.experiment import Better, Metric, Mode, Probe
 from trae_bench.model.sample import (
     ChildReport,
+    Lifetime,
     ProcessResult,
     PromptLog,
     RequestLog,
     SessionLog,
     TokenUse,
+    WrittenFiles,
 )
 
 TAIL_STEPS = 20
@@ -40,6 +42,8 @@ STEPS_PER_HOUR = 1800.0
 
 
 Requests = tuple[RequestLog, ...]
+Intervals = list[tuple[float, float]]
+"""Starts and ends (monotonic seconds), disjoint, in order."""
 
 
 class Observation(Struct, frozen=True):
@@ -58,6 +62,7 @@ class Observation(Struct, frozen=True):
     """Of all sessions; empty if those of one are unknown."""
     tokens: tuple[TokenUse, ...] = ()
     """Of the same requests."""
+    files: WrittenFiles | None = None
 
     @classmethod
     def of(
@@ -66,8 +71,9 @@ class Observation(Struct, frozen=True):
         logs: Sequence[SessionLog],
         report: ChildReport | None,
         correct: float | None,
+        files: WrittenFiles | None = None,
     ) -> "Observation":
-        """Combine the process, the provider's logs and the child's report."""
+        """Combine the process, the provider's logs, the child's report and the written files."""
         ordered = [sorted(log.requests, key=_arrived) for log in logs if log.requests]
         ordered.sort(key=lambda requests: requests[0].arrived)
         single = logs[0] if len(logs) == 1 else None
@@ -85,6 +91,7 @@ class Observation(Struct, frozen=True):
             correct=correct,
             prompts=tuple(chain.from_iterable(log.prompts for log in logs)) if known else (),
             tokens=tuple(chain.from_iterable(log.tokens for log in logs)) if known else (),
+            files=files,
         )
 
     @property
@@ -105,6 +112,25 @@ class Observation(Struct, frozen=True):
         return [max(0.0, later.arrived - earlier.replied) for earlier, later in self.step_pairs]
 
     @property
+    def waits(self) -> Intervals:
+        """The times at which at least one request waits for its reply's last byte."""
+        return _union((request.arrived, request.replied) for request in self.requests)
+
+    @property
+    def tool_runs(self) -> Intervals | None:
+        """The times at which a process runs that started after a reply, before the next request.
+
+        The last reply is followed by the exit. None for several sessions, or if the system does
+        not tell when processes start.
+        """
+        lifetimes = self.process.started_processes
+        if lifetimes is None or len(self.sessions) != 1:
+            return None
+        replied = [end for _, end in self.waits]
+        asked = [*(start for start, _ in self.waits[1:]), self.process.ended]
+        return _union(_within(replied, asked, lifetimes))
+
+    @property
     def steps(self) -> int:
         """Steps as the child reports them, otherwise the number of requests."""
         return self.report.steps if self.report is not None else len(self.requests)
@@ -123,12 +149,13 @@ def compute_metrics(
     logs: Sequence[SessionLog],
     report: ChildReport | None,
     correct: float | None = None,
+    files: WrittenFiles | None = None,
 ) -> dict[str, float]:
     """Compute every metric for which the trial has data, by name.
 
     `logs` has one log per session. `correct` is the fraction of sessions that the oracle accepts.
     """
-    observation = Observation.of(process, logs, report, correct)
+    observation = Observation.of(process, logs, report, correct, files)
     values = ((name, measure(observation)) for name, (_, measure) in _METERS.items())
     return {
         name: float(value) for name, value in values if value is not None and math.isfinite(value)
@@ -142,6 +169,34 @@ def _arrived(request: RequestLog) -> float:
 def _distinct(logs: Sequence[SessionLog]) -> int:
     """Count connections once that several sessions of a process share."""
     return len({request.connection for log in logs for request in log.requests})
+
+
+def _union(intervals: Iterable[tuple[float, float]]) -> Intervals:
+    """Join intervals that overlap or touch."""
+    joined: Intervals = []
+    for start, end in sorted(intervals):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _within(
+    starts: Sequence[float], ends: Sequence[float], lifetimes: Iterable[Lifetime]
+) -> Iterator[tuple[float, float]]:
+    """Yield the part of each lifetime inside the gap in which it starts.
+
+    The n-th gap lasts from the n-th of `starts` to the n-th of `ends`; both are in order.
+    """
+    for lifetime in lifetimes:
+        gap = bisect_right(starts, lifetime.started) - 1
+        if gap >= 0 and lifetime.started < ends[gap]:
+            yield lifetime.started, min(lifetime.ended, ends[gap])
+
+
+def _length(intervals: Intervals) -> float:
+    return sum(end - start for start, end in intervals)
 
 
 def _median(values: Sequence[float]) -> float | None:
@@ -334,6 +389,48 @@ def step_overhead_growth(observation: Observation) -> float | None:
         return None
     first, last = _median(times[:EDGE_STEPS]), _median(times[-EDGE_STEPS:])
     return last / first if first and last is not None else None
+
+
+@_serial(
+    "s",
+    "as step_overhead",
+    about="median over the steps with tool calls of the step overhead divided by the number of "
+    "calls in the reply",
+)
+def call_overhead(observation: Observation) -> float | None:
+    pairs = observation.step_pairs
+    return _median(
+        [
+            max(0.0, later.arrived - earlier.replied) / earlier.calls
+            for earlier, later in pairs
+            if earlier.calls
+        ]
+    )
+
+
+@_serial("s", "the speed of the provider")
+def model_time(observation: Observation) -> float | None:
+    """time in which a request waits for its reply, from the last byte of one to the last byte of
+    the other; requests that wait together count once"""
+    return _length(observation.waits) if observation.sessions else None
+
+
+@_serial("s", f"{_SPEED}; processes that the agent starts for itself between two requests")
+def tool_time(observation: Observation) -> float | None:
+    """time between a reply and the next request, or the exit, in which a process runs that the
+    agent started there; tools inside the agent's process are not told apart from the agent; of a
+    single session (Linux; needs perf events)"""
+    runs = observation.tool_runs
+    return None if runs is None else _length(runs)
+
+
+@_serial("s", f"{_SPEED}; as tool_time")
+def agent_time(observation: Observation) -> float | None:
+    """wall minus model_time minus tool_time: start-up, the agent's own work and its end"""
+    tools = tool_time(observation)
+    if tools is None:
+        return None
+    return max(0.0, observation.process.wall - _length(observation.waits) - tools)
 
 
 @_serial("s", "the speed of the provider; CPU time of parallel threads")
@@ -584,6 +681,26 @@ def distributions(observation: Observation) -> float | None:
     return observation.counter("distributions")
 
 
+@_exact("", "what tools start by chance or by time")
+def processes_started(observation: Observation) -> float | None:
+    """processes that the subject started, and those that these started; threads are not counted
+    (Linux; needs perf events)"""
+    lifetimes = observation.process.started_processes
+    return None if lifetimes is None else len(lifetimes)
+
+
+@_exact("", "files with random names")
+def files_written(observation: Observation) -> float | None:
+    """files that the subject created or changed and left in its workspaces and its home folder"""
+    return None if observation.files is None else observation.files.count
+
+
+@_exact("B", "times and paths of varying length in these files")
+def files_written_size(observation: Observation) -> float | None:
+    """bytes of the files that files_written counts, each with its whole size"""
+    return None if observation.files is None else observation.files.size
+
+
 @_duet("B", f"{_WAITED}; written numbers of varying length")
 def bytes_written(observation: Observation) -> float | None:
     """bytes passed to write calls on files, pipes and sockets (Linux)"""
@@ -656,6 +773,13 @@ def memory_per_hour(observation: Observation) -> float | None:
     return None if slope is None else round(STEPS_PER_HOUR * slope)
 
 
+@_duet("B", "memory that is held for less than 5 ms between two samples", probe="tree")
+def peak_tree(observation: Observation) -> float | None:
+    """peak resident memory of the subject and the processes it started, together; what several of
+    them share counts once (Linux; sampled in separate trials)"""
+    return observation.process.peak_tree
+
+
 @_duet(
     "B",
     "memory that C libraries allocate directly is not counted",
@@ -715,6 +839,8 @@ def plain_metric(name: str) -> str:
 
 NET_METRICS = frozenset(name for name in METRICS if name.endswith(_SUFFIX))
 """Metrics that need a cgroup for each trial."""
+PROCESS_METRICS = frozenset({"processes_started", "tool_time", "agent_time"})
+"""Metrics that need the kernel's perf events."""
 AGENT_METRICS = (
     "cpu",
     "peak_rss",

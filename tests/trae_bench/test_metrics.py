@@ -12,11 +12,13 @@ from msgspec.structs import replace
 from trae_bench.metrics import METRICS, NET_METRICS, OPT_IN_METRICS, compute_metrics
 from trae_bench.model.sample import (
     ChildReport,
+    Lifetime,
     ProcessResult,
     PromptLog,
     RequestLog,
     SessionLog,
     TokenUse,
+    WrittenFiles,
 )
 
 
@@ -281,3 +283,91 @@ def test_growth_needs_a_single_session() -> None:
 
 def test_without_a_provider_its_metrics_are_left_out() -> None:
     assert {"provider_cpu", "sessions_per_second"}.isdisjoint(compute_metrics(usage(), [], None))
+
+
+# -- what a session costs, seen from outside
+
+
+def ran(*lifetimes: tuple[float, float]) -> tuple[Lifetime, ...]:
+    return tuple(Lifetime(*one) for one in lifetimes)
+
+
+def times_of(
+    lifetimes: tuple[Lifetime, ...] | None, *logs: SessionLog
+) -> tuple[float | None, float | None, float | None]:
+    """Return model, tool and agent time of a trial from 100 to 110 s."""
+    found = compute_metrics(usage(started_processes=lifetimes), logs, None)
+    return found.get("model_time"), found.get("tool_time"), found.get("agent_time")
+
+
+TWO_STEPS = session((101.0, 103.0), (105.0, 105.5), (106.0, 108.0))
+"""Gaps from 103 to 105, from 105.5 to 106, and from 108 to the exit at 110."""
+
+
+@pytest.mark.parametrize(
+    ("lifetimes", "tools"),
+    [
+        ([], 0.0),
+        ([(103.5, 104.5)], 1.0),
+        ([(103.5, 104.5), (104.0, 104.75)], 1.25),
+        # The last reply can have tool calls, too.
+        ([(108.5, 109.0)], 0.5),
+        # A server that keeps running counts in the gap in which it starts.
+        ([(103.5, 110.0)], 1.5),
+        ([(103.5, math.inf), (105.5, 105.75)], 1.75),
+        # Helpers that start before the first reply, and during a wait, are no tools.
+        ([(100.5, 110.0)], 0.0),
+        ([(102.0, 104.0)], 0.0),
+    ],
+)
+def test_tools_run_between_a_reply_and_the_next_request(
+    lifetimes: list[tuple[float, float]], tools: float
+) -> None:
+    assert times_of(ran(*lifetimes), TWO_STEPS) == (4.5, tools, 10.0 - 4.5 - tools)
+
+
+def test_requests_that_wait_together_count_once() -> None:
+    together = session((101.0, 104.0), (102.0, 103.0), (103.5, 105.0), (107.0, 108.0))
+    assert times_of(ran((105.5, 106.0), (103.2, 103.4)), together) == (5.0, 0.5, 4.5)
+
+
+def test_tools_are_not_told_where_they_cannot_be() -> None:
+    assert times_of(None, TWO_STEPS) == (4.5, None, None)
+    assert times_of(ran((103.5, 104.0)), TWO_STEPS, session((101.0, 102.0))) == (4.5, None, None)
+    assert times_of(ran((103.5, 104.0)), NOTHING) == (None, None, None)
+
+
+moments = st.floats(100, 110, allow_nan=False)
+
+
+@given(
+    st.lists(moments, min_size=2, max_size=12, unique=True).filter(lambda all: not len(all) % 2),
+    st.lists(st.tuples(moments, moments).map(sorted)),
+)
+def test_model_tools_and_agent_are_the_wall_time(
+    edges: list[float], lifetimes: list[list[float]]
+) -> None:
+    ordered = sorted(edges)
+    log = session(*zip(ordered[::2], ordered[1::2], strict=True))
+    parts = times_of(ran(*((start, end) for start, end in lifetimes)), log)
+    assert all(part is not None and part >= 0 for part in parts)
+    assert sum(part or 0 for part in parts) == pytest.approx(10.0)
+
+
+def test_the_overhead_is_shared_by_the_calls_of_the_reply() -> None:
+    log = session((101.0, 102.0), (103.0, 104.0), (107.0, 108.0), (108.5, 109.0))
+    calls = (2, 1, 0, 5)
+    asked = tuple(replace(one, calls=count) for one, count in zip(log.requests, calls, strict=True))
+    found = compute_metrics(usage(), [replace(log, requests=asked)], None)
+    assert found["call_overhead"] == statistics.median([1.0 / 2, 3.0 / 1])
+    assert "call_overhead" not in compute_metrics(usage(), [log], None)
+
+
+def test_processes_and_files_are_counted() -> None:
+    kept = usage(started_processes=ran((101.0, 102.0), (101.0, 103.0)), peak_tree=12345)
+    found = compute_metrics(kept, [NOTHING], None, files=WrittenFiles(3, 1000))
+    assert found["processes_started"] == 2
+    assert found["peak_tree"] == 12345
+    assert (found["files_written"], found["files_written_size"]) == (3, 1000)
+    absent = {"processes_started", "peak_tree", "files_written", "files_written_size"}
+    assert absent.isdisjoint(compute_metrics(usage(), [NOTHING], None))

@@ -14,5 +14,8 @@ worker, probes        run inside the trial's process
 workspace             creates and removes the folders of a trial
 host_lock             allows one run at a time per host
 run_delay             measures how long a trial waited for a processor that others used
+process_events        starts and ends of a trial's processes, from the kernel
+tree_memory           samples the memory of a trial's processes together
+written_files         files that a trial created or changed
 callgrind             counts instructions under valgrind
 """

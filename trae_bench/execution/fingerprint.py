@@ -90,7 +90,7 @@ def workspace_files(root: Path, ignore: Iterable[str], clean: Clean) -> list[Fil
     `ignore` has shell patterns that match the name of a file or folder, or a whole relative
     path. Empty folders are ignored.
     """
-    found = sorted(_files(root, tuple(ignore)))
+    found = sorted(files_below(root, tuple(ignore)))
     return [FileEntry(relative, *_content(path, clean)) for relative, path in found]
 
 
@@ -148,7 +148,7 @@ def _is_cache_mark(name: str, value: Any) -> bool:
     return name == "cache_control" and is_mark
 
 
-def _files(root: Path, ignore: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+def files_below(root: Path, ignore: tuple[str, ...] = ()) -> Iterator[tuple[str, Path]]:
     """Yield all entries that are not folders, and folders that cannot be read."""
     todo = [(".", root)]
     # No recursion: an agent may nest folders deeper than the stack allows.

@@ -10,18 +10,26 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import IO
+from select import select
+from typing import IO, Literal
 
 import msgspec
 from msgspec import Struct
 
+from trae_bench._util import cpu_affinity
 from trae_bench._util.child_env import inherited
 from trae_bench._util.child_output import last_words
 from trae_bench.errors import CannotMeasure
+from trae_bench.execution import process_events
+from trae_bench.execution.process_events import ProcessEvents
 from trae_bench.execution.run_delay import Group
+from trae_bench.execution.tree_memory import TreeMemory
 from trae_bench.model.sample import ProcessResult
 
+Watch = Literal["nothing", "processes", "memory"]
+"""What is recorded of the processes of a job. `memory` delays them, and includes `processes`."""
 REPORT_FD = 3
 """File descriptor of a child's report pipe."""
 
@@ -59,19 +67,24 @@ class LauncherClient:
         self._errors: IO[bytes]
         self._inbox = bytearray()
 
-    def run(self, jobs: Sequence[Job], seconds: float) -> tuple[ProcessResult, ...]:
+    def run(
+        self, jobs: Sequence[Job], seconds: float, watch: Watch = "nothing"
+    ) -> tuple[ProcessResult, ...]:
         """Start all jobs at once and wait until all have ended. Each has `seconds` to run.
 
-        An interruption such as Ctrl-C kills the jobs. Raises `CannotMeasure` if the launcher
-        does not start or dies.
+        With `watch`, the results have the processes that the jobs started, if the system tells,
+        and their peak memory. An interruption such as Ctrl-C kills the jobs. Raises
+        `CannotMeasure` if the launcher does not start or dies.
         """
         running: tuple[int, ...] = ()
         try:
-            if self._process is None:
-                self._start()
-            self._send({"seconds": seconds, "jobs": jobs})
-            running = self._receive().pids
-            message = self._receive()
+            launcher = self._started()
+            with _recorded(launcher, jobs, watch) as events:
+                self._send({"seconds": seconds, "jobs": jobs})
+                running = self._receive().pids
+                peaks = self._sampled(launcher, jobs, running) if watch == "memory" else {}
+                message = self._receive()
+                started = {} if events is None else events.descendants(running) or {}
         except CannotMeasure:
             # The launcher can no longer kill them.
             _kill_groups(running)
@@ -79,7 +92,15 @@ class LauncherClient:
         except BaseException:
             self.close()
             raise
-        return tuple(_without_inherited_rss(result, message.floor) for result in message.done)
+        return tuple(
+            msgspec.structs.replace(
+                result,
+                max_rss=_own_rss(result, message.floor),
+                peak_tree=_peak_tree(result, peaks),
+                started_processes=started.get(result.pid),
+            )
+            for result in message.done
+        )
 
     def close(self) -> None:
         """Stop the launcher and kill its jobs. The next call to `run` starts a new launcher."""
@@ -91,14 +112,31 @@ class LauncherClient:
         self._errors.close()
         self._inbox.clear()
 
-    def _start(self) -> None:
+    def _sampled(
+        self, launcher: int, jobs: Sequence[Job], running: Sequence[int]
+    ) -> Mapping[int, int]:
+        """Sample the memory of the jobs until they have ended. Return the peaks by process id."""
+        homes = {pid: job.env["HOME"] for pid, job in zip(running, jobs, strict=True) if pid}
+        memory, pause = TreeMemory(launcher, homes), 0.0
+        while b"\n" not in self._inbox and not select((self._control,), (), (), pause)[0]:
+            pause = memory.sample()
+        return memory.peaks
+
+    def _started(self) -> int:
+        """Start the launcher if it does not run. Return its process id."""
+        if self._process is None:
+            self._process = self._start()
+            self._receive()
+        return self._process.pid
+
+    def _start(self) -> subprocess.Popen[bytes]:
         if not hasattr(os, "posix_spawn"):
             raise CannotMeasure(f"{sys.platform} has no posix_spawn; run trials on Linux or macOS")
         script = Path(__file__).with_name("launcher.py")
         self._control, launcher_end = socket.socketpair()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         with launcher_end:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 # Without site-packages, because its children inherit its peak memory.
                 [sys.executable, "-I", "-S", str(script)],
                 stdin=launcher_end.fileno(),
@@ -109,7 +147,6 @@ class LauncherClient:
                 # The terminal's Ctrl-C must not reach it: trae-bench decides what to stop.
                 start_new_session=True,
             )
-        self._receive()
 
     def _send(self, order: Mapping[str, object]) -> None:
         try:
@@ -136,11 +173,29 @@ class LauncherClient:
         return CannotMeasure(f"the launcher, which starts the trials, has died{output}")
 
 
-def _without_inherited_rss(result: ProcessResult, floor: int) -> ProcessResult:
-    """Drop a peak memory that the child may have inherited from the launcher (`floor`, bytes)."""
-    if result.max_rss is None or result.max_rss > floor:
-        return result
-    return msgspec.structs.replace(result, max_rss=None)
+def _recorded(
+    launcher: int, jobs: Sequence[Job], watch: Watch
+) -> AbstractContextManager[ProcessEvents | None]:
+    """Record the processes of the jobs, if they are to be watched and this system can."""
+    if watch == "nothing" or process_events.unavailable() is not None:
+        return nullcontext()
+    cores = {core for job in jobs for core in job.cores or cpu_affinity.cores()}
+    try:
+        return ProcessEvents(launcher, cores)
+    except OSError:
+        # Other programs may use up the memory or the descriptors that it needs.
+        return nullcontext()
+
+
+def _own_rss(result: ProcessResult, floor: int) -> int | None:
+    """The peak memory. None if the child may have inherited it from the launcher (`floor`, B)."""
+    return None if result.max_rss is None or result.max_rss <= floor else result.max_rss
+
+
+def _peak_tree(result: ProcessResult, peaks: Mapping[int, int]) -> int | None:
+    """The sampled peak of all processes, at least that of the largest one. None without samples."""
+    sampled = peaks.get(result.pid)
+    return max(sampled, result.max_rss or 0) if sampled else None
 
 
 def _kill_groups(pids: Sequence[int]) -> None:

@@ -18,7 +18,7 @@ from trae_bench._util.child_env import environment
 from trae_bench._util.child_output import last_words, printable
 from trae_bench._util.keys import without_keys
 from trae_bench.execution import callgrind
-from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient
+from trae_bench.execution.launcher_client import REPORT_FD, Job, LauncherClient, Watch
 from trae_bench.execution.pair_difference import PairMemory
 from trae_bench.execution.ports import Provider, Subject
 from trae_bench.execution.run_delay import Group, PressureGroups, with_delays
@@ -33,6 +33,7 @@ from trae_bench.execution.trial_result import (
     with_session_problem,
 )
 from trae_bench.execution.workspace import create_home, lay_out, remove, room_for_trials
+from trae_bench.execution.written_files import Stamps, stamps, written_files
 from trae_bench.model.experiment import SessionEndpoint, Trial
 from trae_bench.model.sample import (
     AgentAnswer,
@@ -41,6 +42,7 @@ from trae_bench.model.sample import (
     Sample,
     SessionAnswer,
     Status,
+    WrittenFiles,
 )
 from trae_bench.scenario import Scenario
 
@@ -150,10 +152,14 @@ class SubprocessExecutor(Generic[ScriptT]):
                 remove(setup.folder)
 
     def _play(self, prepared: Sequence[_Prepared], seconds: float) -> list[TrialResult]:
-        processes = self._launcher.run([job for _, job in prepared], seconds)
+        setups = [setup for setup, _ in prepared]
+        before = [_stamps(setup) for setup in setups]
+        probed = any(setup.trial.probe == "tree" for setup in setups)
+        watch: Watch = "memory" if probed else "processes"
+        processes = self._launcher.run([job for _, job in prepared], seconds, watch)
         return [
-            self._result(setup, process)
-            for (setup, _), process in zip(prepared, processes, strict=True)
+            self._result(setup, process, written_files(stamps, _stamps(setup)))
+            for setup, process, stamps in zip(setups, processes, before, strict=True)
         ]
 
     def _seconds(self, setups: Sequence[TrialSetup]) -> float:
@@ -240,7 +246,9 @@ class SubprocessExecutor(Generic[ScriptT]):
 
     # -- after the exit
 
-    def _result(self, setup: TrialSetup, process: ProcessResult) -> TrialResult:
+    def _result(
+        self, setup: TrialSetup, process: ProcessResult, files: WrittenFiles | None
+    ) -> TrialResult:
         collected = map(self._provider.collect, setup.sessions)
         logs = tuple(with_delays(log, process) for log in collected)
         report: ChildReport | None = None
@@ -264,7 +272,7 @@ class SubprocessExecutor(Generic[ScriptT]):
             output = without_keys(last_words(setup.folder / "log"))
             problem += self._memory_hint(problem + output)
             problem = with_session_problem(problem, logs) + output
-        return TrialResult(setup, process, logs, report, answers, status, problem)
+        return TrialResult(setup, process, logs, report, answers, status, problem, files)
 
     def _memory_hint(self, text: str) -> str:
         """Return the memory limit, if the text says that memory ran out."""
@@ -287,6 +295,11 @@ class SubprocessExecutor(Generic[ScriptT]):
         if sample.problem is None:
             return sample
         return msgspec.structs.replace(sample, problem=f"{sample.problem}\nkept in {target}")
+
+
+def _stamps(setup: TrialSetup) -> Stamps | None:
+    """Return the stamps of the files in the trial's home folder and workspaces."""
+    return stamps(setup.home, setup.folder / "workspace")
 
 
 def _session_places(

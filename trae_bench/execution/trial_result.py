@@ -29,6 +29,7 @@ from trae_bench.model.sample import (
     Sample,
     SessionLog,
     Status,
+    WrittenFiles,
     of_trial,
 )
 from trae_bench.scenario import Scenario
@@ -69,6 +70,7 @@ class TrialResult(Struct, frozen=True):
     """One per endpoint. None if the subject reports no answer."""
     status: Status
     problem: str | None
+    files: WrittenFiles | None = None
 
 
 class SessionCheck(Struct, frozen=True):
@@ -156,7 +158,7 @@ def build_sample(result: TrialResult, checks: Sequence[SessionCheck], memory: Pa
         started=process.started,
         exit_status=process.exit_status,
         pid=process.pid,
-        metrics=compute_metrics(process, result.logs, result.report, correct) if ok else {},
+        metrics=_metrics(result, correct) if ok else {},
         transcript=_transcript_digest(transcripts) if ok else "",
         workspace=combined([workspace_digest(of_session) for of_session in files]) if ok else "",
         correct=ok and not wrong and incomplete is None,
@@ -168,6 +170,10 @@ def build_sample(result: TrialResult, checks: Sequence[SessionCheck], memory: Pa
 
 def _prompt_break(logs: Sequence[SessionLog]) -> str | None:
     return next((prompt.broken for log in logs for prompt in log.prompts if prompt.broken), None)
+
+
+def _metrics(result: TrialResult, correct: float | None) -> dict[str, float]:
+    return compute_metrics(result.process, result.logs, result.report, correct, result.files)
 
 
 def _unattributed(process: ProcessResult) -> str | None:

@@ -10,13 +10,14 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 Mode = Literal["duet", "serial", "exact"]
 
 
-Probe = Literal["plain", "memory", "tracemalloc", "callgrind"]
+Probe = Literal["plain", "memory", "tracemalloc", "callgrind", "tree"]
 """The instrumentation of a trial. Probes that disturb other metrics run in separate trials:
 
     plain        measured from outside, and reported by the child at its end
     memory       the agent's memory, every 20 ms or, in a long session, less often
     tracemalloc  every Python allocation
     callgrind    every instruction, under valgrind
+    tree         the memory of all processes of the trial, every 5 ms or less often
 """
 
 

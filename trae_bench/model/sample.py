@@ -38,6 +38,8 @@ class RequestLog(Struct, frozen=True):
     """Level of the trial's cgroup, and its full CPU pressure when the request arrived (us)."""
     read_late: float = 0.0
     """Seconds for which the provider waited for its core before it read the request."""
+    calls: int = 0
+    """Tool calls in the reply."""
     delay: float | None = None
     """Seconds for which the trial had been kept from running when the request arrived."""
 
@@ -135,6 +137,21 @@ class SessionLog(Struct, frozen=True):
     """Of the same requests."""
 
 
+class Lifetime(Struct, frozen=True, array_like=True):
+    """When a process started and ended (monotonic seconds)."""
+
+    started: float
+    ended: float
+
+
+class WrittenFiles(Struct, frozen=True):
+    """The files that a trial created or changed and left, in its workspaces and its home folder."""
+
+    count: int
+    size: int
+    """Bytes of the whole files."""
+
+
 class ProcessResult(Struct, frozen=True, kw_only=True):
     """Resources that one process used, with its descendants, and how it ended.
 
@@ -169,6 +186,10 @@ class ProcessResult(Struct, frozen=True, kw_only=True):
     written_bytes: int | None = None
     """Bytes passed to write calls on files, pipes and sockets."""
     write_syscalls: int | None = None
+    peak_tree: int | None = None
+    """Peak resident memory of all its processes together (bytes); see `tree_memory`."""
+    started_processes: tuple[Lifetime, ...] | None = None
+    """The processes that it started, and their descendants; see `process_events`."""
     pressure_start: tuple[int, ...] = ()
     """Full CPU pressure of each level of the trial's cgroup (us), just before the spawn."""
     pressure_end: tuple[int, ...] = ()

@@ -1,6 +1,7 @@
 """The messages of a session: a script registers it, an account of its requests ends it."""
 
 from collections.abc import Sequence
+from itertools import chain, repeat
 from typing import Any, get_args
 
 from trae_bench.model.sample import FirstRequest, PromptLog, RequestLog, SessionLog, TokenUse
@@ -103,7 +104,7 @@ def _own_replies(script: Script) -> _Message:
     message = {
         "path_suffix": codec.endpoint.suffix_for(stream=stream),
         "media_type": codec.media_type if stream else None,
-        "replies": _entries(bodies, script.think_times(), script.conditions.chunk_seconds),
+        "replies": _entries(script, bodies, script.conditions.chunk_seconds),
     }
     return message, _flat(bodies)
 
@@ -126,24 +127,24 @@ def _foreign_replies(script: Script) -> _Message:
 
 def _encoding(script: Script, protocol: Protocol) -> _Message:
     side = Script((_SIDE_TURN,), script.conditions)
-    delays = [*script.think_times(), 0.0]
     complete = [[body] for one in (script, side) for body in encode_turns(one, protocol)]
     streamed = stream_turns(script, protocol) + stream_turns(side, protocol)
     entry = {
         "protocol": protocol,
         "media_type": CODECS[protocol].media_type,
-        "complete": _entries(complete, delays, 0.0),
-        "streamed": _entries(streamed, delays, script.conditions.chunk_seconds),
+        "complete": _entries(script, complete, 0.0),
+        "streamed": _entries(script, streamed, script.conditions.chunk_seconds),
     }
     return entry, _flat(complete) + _flat(streamed)
 
 
-def _entries(
-    bodies: Sequence[Sequence[bytes]], delays: Sequence[float], gap: float
-) -> list[dict[str, Any]]:
+def _entries(script: Script, bodies: Sequence[Sequence[bytes]], gap: float) -> list[dict[str, Any]]:
+    """Return an entry for each body: those of the script's turns, then the side reply if any."""
+    turns = zip(script.think_times(), script.turns, strict=True)
+    properties = chain(((delay, len(turn.calls)) for delay, turn in turns), repeat((0.0, 0)))
     return [
-        {"chunks": len(body), "delay": delay, "gap": gap}
-        for body, delay in zip(bodies, delays, strict=True)
+        {"chunks": len(body), "delay": delay, "gap": gap, "calls": calls}
+        for body, (delay, calls) in zip(bodies, properties, strict=False)
     ]
 
 

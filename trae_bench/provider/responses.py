@@ -58,6 +58,8 @@ class Response:
     gap: float = 0.0
     """Seconds between two chunks."""
     ending: int = KEEP_OPEN
+    calls: int = 0
+    """Tool calls in the reply."""
     side: bool = False
     """It belongs to no turn, and its request is not logged."""
     usage: "UsageSlots | None" = None
@@ -113,7 +115,7 @@ def garbage() -> Response:
 def truncated(response: Response) -> Response:
     """Return the first half of a response; then the connection closes."""
     chunks, body = _half(response.chunks), _half(response.body)
-    return replace(response, chunks=chunks, body=body, ending=ABORT)
+    return replace(response, chunks=chunks, body=body, ending=ABORT, calls=0)
 
 
 def then_closed(response: Response) -> Response:

@@ -53,10 +53,11 @@ def _encoding(entry: dict[str, Any], blobs: deque[bytes]) -> Encoding:
 def _reply(media_type: str | None, entry: dict[str, Any], blobs: deque[bytes]) -> Response:
     """`media_type` is that of a streamed reply; None means a complete JSON document."""
     chunks = [blobs.popleft() for _ in range(entry["chunks"])]
+    delay, calls = entry["delay"], entry["calls"]
     if media_type is None:
-        return with_slots(json_response(200, chunks[0], delay=entry["delay"]))
-    delay, gap = entry["delay"], entry["gap"]
-    return with_slots(responses.streamed_response(media_type, chunks, delay=delay, gap=gap))
+        return with_slots(replace(json_response(200, chunks[0], delay=delay), calls=calls))
+    reply = responses.streamed_response(media_type, chunks, delay=delay, gap=entry["gap"])
+    return with_slots(replace(reply, calls=calls))
 
 
 def _fault(entry: dict[str, Any], blobs: deque[bytes]) -> Fault:

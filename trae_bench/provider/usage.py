@@ -97,6 +97,7 @@ class UsageSlots:
             delay=response.delay,
             gap=response.gap,
             ending=response.ending,
+            calls=response.calls,
             side=response.side,
         )
 

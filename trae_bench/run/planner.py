@@ -16,11 +16,12 @@ from trae_bench._util import cpu_affinity
 from trae_bench.design.contrasts import is_fixed
 from trae_bench.design.plan import planned_cells
 from trae_bench.errors import UsageError
-from trae_bench.execution import callgrind, run_delay
+from trae_bench.execution import callgrind, process_events, run_delay, tree_memory
 from trae_bench.metrics import (
     AGENT_METRICS,
     METRICS,
     NET_METRICS,
+    PROCESS_METRICS,
     REPORTED_METRICS,
     metrics_for_host,
     plain_metric,
@@ -472,8 +473,7 @@ def with_metrics(scenario: Scenario, metrics: Sequence[str]) -> Scenario:
     # A journal may name a metric that this release does not have.
     _require_known("metric", wanted, METRICS)
     for name in wanted:
-        if METRICS[name].probe == "callgrind" and not callgrind.available():
-            raise UsageError(f"{name} needs valgrind, which is not on the PATH: install it")
+        _require_available(name)
     needs_cgroup = sorted(NET_METRICS.intersection(wanted))
     if needs_cgroup and (problem := _delay_problem()) is not None:
         raise UsageError(
@@ -483,6 +483,20 @@ def with_metrics(scenario: Scenario, metrics: Sequence[str]) -> Scenario:
     found = msgspec.structs.replace(scenario, metrics=wanted)
     check(found)
     return found
+
+
+def _require_available(metric: str) -> None:
+    """Raises `UsageError` if this host cannot take the metric."""
+    probe = METRICS[metric].probe
+    if probe == "callgrind" and not callgrind.available():
+        raise UsageError(f"{metric} needs valgrind, which is not on the PATH: install it")
+    if probe == "tree" and (problem := tree_memory.unavailable()) is not None:
+        raise UsageError(f"{metric}: {problem}; remove the metric")
+    if metric in PROCESS_METRICS and (problem := process_events.unavailable()) is not None:
+        raise UsageError(
+            f"{metric}: {problem}; remove the metric, or run as root, or set "
+            "kernel.perf_event_paranoid to 2"
+        )
 
 
 def for_cells(scenario: Scenario, cells: Sequence[Cell]) -> Scenario:

@@ -19,7 +19,7 @@ from trae_bench._util import code_version, cpu_affinity, host_facts
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.design.plan import revision_arms
 from trae_bench.errors import AnswersDiffer, BadRunFile, BenchError, CannotMeasure, UsageError
-from trae_bench.execution import run_delay
+from trae_bench.execution import process_events, run_delay
 from trae_bench.execution.executor_router import ExecutorRouter
 from trae_bench.execution.host_lock import HostLock
 from trae_bench.execution.in_process import InProcessExecutor
@@ -178,9 +178,10 @@ def _header(
 
 
 def _machine() -> dict[str, host_facts.Fact | None]:
-    """The facts of this host, and how the delay is measured that net times subtract."""
-    method = "none" if run_delay.unavailable() else run_delay.METHOD
-    return {**host_facts.fingerprint(), "net_times": method}
+    """The facts of this host, how net times are measured, and how processes are recorded."""
+    delay = "none" if run_delay.unavailable() else run_delay.METHOD
+    processes = "none" if process_events.unavailable() else process_events.METHOD
+    return {**host_facts.fingerprint(), "net_times": delay, "processes": processes}
 
 
 def resume(journal_file: Path, request: RunRequest, out: Path | None, *, bench: "Bench") -> Result:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -20,8 +21,8 @@ from hypothesis import strategies as st
 from tests.properties import examples
 from trae_bench.errors import ProviderDown
 from trae_bench.provider.loopback import Loopback
-from trae_bench.provider.script import PlayedTurn, Script
-from trae_bench.scenario import ProviderConditions
+from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
+from trae_bench.scenario import Fault, ProviderConditions
 
 ROOT = Path(__file__).resolve().parents[3]
 TWO = Script((PlayedTurn("one"), PlayedTurn("two")))
@@ -80,6 +81,25 @@ def test_a_session_from_register_to_collect(provider: Loopback, name: str) -> No
     assert log.last_body == b"second one"
     assert log.unexpected == 0
     assert log.cpu_seconds > 0
+
+
+@pytest.mark.parametrize(("client", "stream"), [("own", False), ("own", True), ("foreign", True)])
+def test_the_log_has_the_calls_of_each_reply(
+    provider: Loopback, name: str, client: Literal["own", "foreign"], stream: bool
+) -> None:
+    call = PlayedCall("call_1", "bash", {"command": "ls"})
+    turns = (PlayedTurn("one", (call, call)), PlayedTurn("two", (call,)), PlayedTurn("three"))
+    faults = (Fault(2, "cut"),)
+    script = Script(turns, ProviderConditions(stream=stream, faults=faults), client=client)
+    base_url = provider.register(name, script)
+    for number in range(4):
+        with connect(provider) as connection:
+            connection.sendall(raw_post(base_url, b'{"n": %d, "stream": true}' % number))
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
+    log = provider.collect(name)
+    assert [request.calls for request in log.requests] == [2, 0, 1, 0]
 
 
 def test_pressure_files_are_read_in_turn(provider: Loopback, name: str, tmp_path: Path) -> None:
