@@ -106,7 +106,7 @@ def _sentences(result: "Result") -> Iterator[str]:
     """The text below the table, wrapped."""
     from trae_bench.report.escape import for_terminal
     from trae_bench.report.text import gate as gate_text
-    from trae_bench.report.text import terminal
+    from trae_bench.report.text import terminal, time_shares
     from trae_bench.verdicts.caveats import MAX_NOTE, caveats_of
 
     run, width = result.run, terminal_width()
@@ -115,6 +115,7 @@ def _sentences(result: "Result") -> Iterator[str]:
         for line in gate_text.details(run):
             yield click.wrap_text(line, width, subsequent_indent="  ")
     for line in (
+        *time_shares.lines(run),
         terminal.closing(run, claimed=result.claimed),
         *(for_terminal(note, MAX_NOTE) for note in caveats_of(run)),
     ):

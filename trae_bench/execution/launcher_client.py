@@ -79,7 +79,7 @@ class LauncherClient:
         running: tuple[int, ...] = ()
         try:
             launcher = self._started()
-            with _recorded(launcher, jobs, watch) as events:
+            with _recorded(jobs, watch) as events:
                 self._send({"seconds": seconds, "jobs": jobs})
                 running = self._receive().pids
                 peaks = self._sampled(launcher, jobs, running) if watch == "memory" else {}
@@ -173,17 +173,15 @@ class LauncherClient:
         return CannotMeasure(f"the launcher, which starts the trials, has died{output}")
 
 
-def _recorded(
-    launcher: int, jobs: Sequence[Job], watch: Watch
-) -> AbstractContextManager[ProcessEvents | None]:
+def _recorded(jobs: Sequence[Job], watch: Watch) -> AbstractContextManager[ProcessEvents | None]:
     """Record the processes of the jobs, if they are to be watched and this system can."""
     if watch == "nothing" or process_events.unavailable() is not None:
         return nullcontext()
     cores = {core for job in jobs for core in job.cores or cpu_affinity.cores()}
     try:
-        return ProcessEvents(launcher, cores)
+        return ProcessEvents(cores)
     except OSError:
-        # Other programs may use up the memory or the descriptors that it needs.
+        # There is no memory or no file descriptor left for it. The trial still counts.
         return nullcontext()
 
 

@@ -1,13 +1,14 @@
 """Records when the processes of trials start and end, from the perf events of Linux.
 
-The kernel writes a record into a buffer at each start and end of a process below the launcher,
-with the parent and the time. Nothing polls, and no process is missed, however short. The price is
-0.05 us at a context switch and about 1 us at the start of a process or thread, on each core that
-the trial may use. So plain trials are recorded, too. It needs no root, but
-`kernel.perf_event_paranoid` must be 2 or less; many containers forbid the call.
+The kernel writes a record into a buffer of each core at each start and end of a process, with the
+parent and the time. Nothing polls, and no process is missed, however short. The events are those
+of the core, not of a process: they cost nothing at a context switch, where events of a process
+cost 1 us. So plain trials are recorded, too. It needs root, the capability `CAP_PERFMON`, or
+`kernel.perf_event_paranoid` at 0 or less.
 
-Other sources were rejected: cgroups count no starts, the counter of /proc/stat is the machine's,
-the process connector and process accounting need root, and ptrace stops each process.
+Other sources were rejected. Cgroups count no starts, and /proc/stat does not say whose they are.
+The process connector also needs root, and its socket must be read while the trial runs. ptrace
+stops each process.
 """
 
 import ctypes
@@ -29,12 +30,12 @@ from trae_bench.model.sample import Lifetime
 
 METHOD = "perf_event_open"
 """Name of the method, for reports."""
-BUFFER_PAGES = 64
-"""Pages of a core's buffer, a power of two: 4000 processes and threads at 4 KiB a page."""
+BUFFER_PAGES = 256
+"""Pages of a core's buffer, a power of two: 16,000 processes and threads at 4 KiB a page."""
 _CALLS = {"x86_64": 298, "aarch64": 241, "riscv64": 241}
 """Number of the system call by architecture."""
 _SOFTWARE, _DUMMY = 1, 9
-_INHERIT, _NO_KERNEL, _NO_HYPERVISOR = 1 << 1, 1 << 5, 1 << 6
+_EVERY_PROCESS, _NO_GROUP = -1, -1
 _TASKS, _OWN_CLOCK = 1 << 13, 1 << 25
 _CLOSE_ON_EXEC = 8
 _ATTRIBUTES = struct.pack(
@@ -43,7 +44,7 @@ _ATTRIBUTES = struct.pack(
     112,  # the size of this structure
     _DUMMY,
     *(0, 0, 0),
-    _INHERIT | _NO_KERNEL | _NO_HYPERVISOR | _TASKS | _OWN_CLOCK,
+    _TASKS | _OWN_CLOCK,
     *(0, 0, 0, 0, 0, 0, 0),
     1,  # CLOCK_MONOTONIC, that of the provider's log
     *(0, 0, 0),
@@ -68,16 +69,16 @@ class Event(NamedTuple):
 
 
 class ProcessEvents:
-    """Records the processes that process `pid` starts from now on, and their descendants.
+    """Records the processes that start on some cores from now on.
 
-    `cores` are those on which they may run. Raises OSError if the kernel does not allow it.
+    Raises OSError if the kernel does not allow it.
     """
 
-    def __init__(self, pid: int, cores: Iterable[int]) -> None:
+    def __init__(self, cores: Iterable[int]) -> None:
         self._buffers: list[mmap.mmap] = []
         try:
             for core in cores:
-                self._buffers.append(_buffer(pid, core))
+                self._buffers.append(_buffer(core))
         except OSError:
             self.close()
             raise
@@ -115,7 +116,7 @@ def unavailable() -> str | None:
     if not cores:
         return "perf events need Linux"
     try:
-        with ProcessEvents(os.getpid(), cores):
+        with ProcessEvents(cores):
             return None
     except OSError as error:
         level = read_text(_PARANOID)
@@ -141,14 +142,14 @@ def trees(events: Iterable[Event], roots: Sequence[int]) -> dict[int, tuple[Life
     return {root: tuple(Lifetime(*one) for one in ones) for root, ones in found.items()}
 
 
-def _buffer(pid: int, core: int) -> mmap.mmap:
-    """Open an event of a process and its descendants on a core, and return its buffer."""
+def _buffer(core: int) -> mmap.mmap:
+    """Open an event of all processes on a core, and return its buffer."""
     number = _CALLS.get(platform.machine())
     if number is None or not sys.platform.startswith("linux"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     libc = ctypes.CDLL(None, use_errno=True)
     attributes = ctypes.create_string_buffer(_ATTRIBUTES, len(_ATTRIBUTES))
-    fd = libc.syscall(number, attributes, pid, core, -1, _CLOSE_ON_EXEC)
+    fd = libc.syscall(number, attributes, _EVERY_PROCESS, core, _NO_GROUP, _CLOSE_ON_EXEC)
     if fd < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     try:

@@ -495,7 +495,7 @@ def _require_available(metric: str) -> None:
     if metric in PROCESS_METRICS and (problem := process_events.unavailable()) is not None:
         raise UsageError(
             f"{metric}: {problem}; remove the metric, or run as root, or set "
-            "kernel.perf_event_paranoid to 2"
+            "kernel.perf_event_paranoid to 0"
         )
 
 

@@ -4,6 +4,7 @@ Every figure comes from the functions of `stats` that decide verdicts; this modu
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 from msgspec import Struct
 
@@ -22,6 +23,7 @@ from trae_bench.report.text.terminal import (
     side_names,
     signed,
 )
+from trae_bench.report.text.time_shares import text as share_text
 from trae_bench.stats.analysis import comparisons, rows_of
 from trae_bench.stats.decision import (
     Direction,
@@ -53,6 +55,7 @@ from trae_bench.stats.stopping import (
     settling_chance,
     target,
 )
+from trae_bench.stats.time_shares import TimeShares, time_shares
 from trae_bench.verdicts.prompt_breaks import PREFIX_METRICS, PromptBreaks, prompt_breaks
 
 MAX_LISTED = 10
@@ -121,6 +124,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     cases."""
     ended: str
     """Why the run took no more pairs."""
+    shares: tuple[TimeShares | None, TimeShares | None]
+    """How the time of each side divides; None if the samples do not tell it."""
     broken: PromptBreaks | None = None
     """Where side B breaks the prefix of a prompt, if the metric depends on it."""
 
@@ -166,6 +171,7 @@ def explain(run: RunFile, key: RowKey, limits: Limits, *, claimed: bool = True) 
         floor_sd=row.floor_sd,
         visible=_visible(row, compared, family),
         ended=_ended(run, cell, compared, limits, pairs),
+        shares=_time_shares(run, cell),
         broken=_broken(run, key),
     )
 
@@ -177,6 +183,11 @@ def _broken(run: RunFile, key: RowKey) -> PromptBreaks | None:
     return next(
         (b for b in found if (b.scenario, b.contrast) == (key.scenario, key.contrast)), None
     )
+
+
+def _time_shares(run: RunFile, cell: Cell) -> tuple[TimeShares | None, TimeShares | None]:
+    found, (a, b) = time_shares(run.samples), (cell.contrast.a.name, cell.contrast.b.name)
+    return found.get((cell.scenario, a)), found.get((cell.scenario, b))
 
 
 def _pair_counts(pairs: Mapping[int, PairOfSamples], metric: str) -> PairCounts:
@@ -261,7 +272,7 @@ def story(found: Explanation) -> dict[str, list[str]]:
     sections = {
         "What was compared": _compared(found),
         "Pairs": _pairs(found),
-        "Figures": _figures(found),
+        "Figures": chain(_figures(found), _shares(found)),
         "Noise": _noise(found),
         "Rule": _rule(found),
         "Looks": _looks(found),
@@ -375,6 +386,14 @@ def _figures(found: Explanation) -> Iterator[str]:
             f" The interval is {as_interval(estimate.interval)}; each end is wrong in at most "
             f"{tail} of cases, at whichever look the row stopped."
         )
+
+
+def _shares(found: Explanation) -> Iterator[str]:
+    named = list(zip(found.names, found.shares, strict=True))
+    # The sides of A/A are one arm.
+    shown = named[:1] if found.a == found.b else named
+    if texts := [share_text(name, shares) for name, shares in shown if shares is not None]:
+        yield f"Time of the trials: {'; '.join(texts)}."
 
 
 def _trimmed(rule: Rule, n: int) -> str:

@@ -12,6 +12,7 @@ from trae_bench.model.result import Comparison, Verdict
 from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_markdown, markdown_text
 from trae_bench.report.text import gate as gate_text
+from trae_bench.report.text import time_shares
 from trae_bench.report.text.listing import count
 from trae_bench.report.text.terminal import (
     cells_of,
@@ -175,6 +176,7 @@ def _foot(run: RunFile, claimed: bool) -> list[str]:
     commit = for_markdown(str(header.code.get("commit") or "unknown"), MAX_NAME)
     dirty = " with uncommitted changes" if header.code.get("dirty") is True else ""
     return [
+        *(f"{markdown_text(line, MAX_NOTE)}  " for line in time_shares.lines(run)),
         closing(run, claimed=claimed),
         "",
         *(f"{markdown_text(note, MAX_NOTE)}\n" for note in caveats_of(run)),
