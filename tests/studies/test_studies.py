@@ -23,6 +23,7 @@ from tests.studies import (
     lost_pairs,
     net_time,
     peers,
+    session_cost,
     token_estimate,
 )
 from tests.studies.harness import (
@@ -394,6 +395,14 @@ def test_blocked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = json.loads(out.read_text())["lines"]
     assert len(lines) == 2 * 2 * 3
     assert all(line["true"] > 0 for line in lines if line["requested"])
+
+
+def test_session_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    session_cost.main(["--repetitions", "1", "--out", str(tmp_path / "raw.json")])
+    out = capsys.readouterr().out
+    assert "| together | 170 |" in out
+    assert "| switches |" in out
+    assert len(json.loads((tmp_path / "raw.json").read_text())["memory"]) == 6
 
 
 def test_net_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

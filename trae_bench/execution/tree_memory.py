@@ -141,9 +141,9 @@ class TreeMemory:
         mapped = status["RssFile"] + status["RssShmem"]
         if abs(mapped - known.listed) >= _FILE_CHANGE:
             known.files, known.listed = mapped_files(_text(pid, "smaps")), mapped
-        mark, known.mark = known.mark, status["VmHWM"]
-        missed = status["VmHWM"] - status["VmRSS"] if status["VmHWM"] > mark else 0
-        return _Process(rollup["Pss_Anon"], known.files, missed if missed > MIN_MISSED else 0)
+        missed = missed_peak(status["VmHWM"], known.mark, rollup["Rss"], status["VmRSS"])
+        known.mark = status["VmHWM"]
+        return _Process(rollup["Pss_Anon"], known.files, missed)
 
 
 def unavailable() -> str | None:
@@ -161,6 +161,16 @@ def tree_bytes(processes: Sequence[_Process]) -> int:
     private = sum(process.private for process in processes)
     missed = max((process.missed for process in processes), default=0)
     return private + sum(files.values()) + missed
+
+
+def missed_peak(mark: int, before: int, *resident: int) -> int:
+    """Return by how much a process was larger between two samples than at the second one.
+
+    `mark` is its high-water mark, `before` that at the first sample. `resident` has its memory as
+    read twice for the second sample: it can release memory between the two readings.
+    """
+    missed = mark - max(resident)
+    return missed if mark > before and missed > MIN_MISSED else 0
 
 
 def mapped_files(smaps: str) -> Files:

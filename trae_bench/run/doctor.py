@@ -13,7 +13,7 @@ from msgspec import Struct
 from trae_bench._util import cpu_affinity, host_facts
 from trae_bench.design.cells import cells
 from trae_bench.design.contrasts import contrasts
-from trae_bench.execution import run_delay
+from trae_bench.execution import process_events, run_delay
 from trae_bench.metrics import metrics_for_host
 from trae_bench.model.experiment import Limits
 from trae_bench.model.result import NoiseEstimate
@@ -58,21 +58,26 @@ def checkup(bench: Bench, pairs: int = PAIRS) -> Checkup:
         floors = noise(bench, pairs) if pairs else ()
     return Checkup(
         machine=dict(host_facts.fingerprint()),
-        findings=(*host_checks.findings(), *_delay_findings()),
+        findings=(*host_checks.findings(), *_unavailable()),
         provider=cost,
         noise=floors,
         advice=tuple(advice(floors)),
     )
 
 
-def _delay_findings() -> Iterator[HostFinding]:
-    """Whether the net metrics can be measured here."""
-    problem = run_delay.unavailable()
-    if problem is not None:
+def _unavailable() -> Iterator[HostFinding]:
+    """The kinds of metrics that cannot be measured here."""
+    if (problem := run_delay.unavailable()) is not None:
         yield HostFinding(
             "net times",
             f"not available ({problem})",
             "run as root or under systemd-run --user --scope to compare waiting on a busy machine",
+        )
+    if (problem := process_events.unavailable()) is not None:
+        yield HostFinding(
+            "processes",
+            f"not recorded ({problem})",
+            "run as root, or set kernel.perf_event_paranoid to 0, to tell tools from the agent",
         )
 
 

@@ -6,11 +6,11 @@ from trae_bench.model.experiment import Cell, Metric
 from trae_bench.model.result import Rule
 from trae_bench.stats.decision import RULES
 
-MIN_DIFFERENCES: Mapping[str, float] = {"blocked": 0.005} | dict.fromkeys(
+MIN_DIFFERENCES: Mapping[str, float] = {"blocked": 0.005, "peak_tree": 262144.0} | dict.fromkeys(
     ("peak_rss", "agent_rss", "uss_start", "uss_end", "memory_growth", "memory_per_hour"), 65536.0
 )
-"""Differences up to this, in the metric's unit, count as none: the allocator and the scheduler
-cause them."""
+"""Differences up to this, in the metric's unit, count as none: the allocator, the scheduler and the
+sampling cause them."""
 
 MEMORY = frozenset({"peak_rss", "agent_rss", "uss_start", "uss_end", "python_peak", "python_held"})
 """Metrics of held memory or of its peak."""

@@ -8,6 +8,7 @@ import shutil
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from tests.trae_bench.execution.test_worker import run
 from tests.trae_bench.test_metrics import steps, usage
 from trae_bench.design.cells import cells
 from trae_bench.errors import UsageError
-from trae_bench.execution import callgrind, probes
+from trae_bench.execution import callgrind, probes, process_events, tree_memory
 from trae_bench.execution.launcher import REPORT_LIMIT
 from trae_bench.execution.probes import SAMPLE_SECONDS, own_pages, unique_bytes
 from trae_bench.metrics import METRICS, compute_metrics
@@ -204,6 +205,18 @@ def test_metrics_of_probes_say_that_they_use_separate_trials() -> None:
         if metric.probe != "plain":
             assert re.search("separate trials|memory_growth", metric.about)
     assert SAMPLE_SECONDS > 0
+
+
+@pytest.mark.parametrize(
+    ("module", "metric"), [(process_events, "tool_time"), (tree_memory, "peak_tree")]
+)
+def test_a_metric_that_the_host_cannot_take_is_refused(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, metric: str
+) -> None:
+    monkeypatch.setattr(module, "unavailable", lambda: "it is forbidden here")
+    wish = RunRequest(command="", scenarios=("bugfix",), metrics=(metric,))
+    with pytest.raises(UsageError, match=f"{metric}: it is forbidden here; remove the metric"):
+        plan(wish)
 
 
 def test_instructions_need_valgrind(monkeypatch: pytest.MonkeyPatch) -> None:

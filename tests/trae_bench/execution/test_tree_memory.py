@@ -9,7 +9,7 @@ import pytest
 
 from trae_bench.execution import tree_memory
 from trae_bench.execution.launcher_client import Job, LauncherClient
-from trae_bench.execution.tree_memory import mapped_files, tree_bytes
+from trae_bench.execution.tree_memory import mapped_files, missed_peak, tree_bytes
 from trae_bench.model.sample import ProcessResult
 
 MIB = 1024 * 1024
@@ -39,6 +39,9 @@ elif how == "shared":
     shared = mmap.mmap(-1, child << 20)
     for _ in range(child): shared.write(b"x" * (1 << 20))
     for pid in [fork() for _ in range(3)]: os.waitpid(pid, 0)
+elif how == "file":
+    with open("written", "wb") as file:
+        for _ in range(100): file.write(block[: 1 << 20])
 elif how == "left":
     argv = ["setsid", sys.executable, "-I", "-S", sys.argv[0], "together", "0", str(child)]
     if os.fork() == 0: os.execvp(argv[0], argv)
@@ -128,6 +131,24 @@ def test_a_file_that_two_processes_map_counts_once() -> None:
     ]
     assert tree_bytes(processes) == 10 + 20 + 40 + 8 + 1 + 3
     assert tree_bytes([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("mark", "before", "resident", "missed"),
+    [
+        (90, 50, (40, 40), 50),
+        (90, 90, (40, 40), 0),
+        # It releases its memory between the two readings of one sample.
+        (90, 50, (90, 40), 0),
+        (90, 50, (40, 90), 0),
+        (90, 50, (89.5, 89.5), 0),
+    ],
+)
+def test_a_peak_between_two_samples_is_told_by_the_high_water_mark(
+    mark: int, before: int, resident: tuple[float, float], missed: int
+) -> None:
+    sizes = [int(size * MIB) for size in (mark, before, *resident)]
+    assert missed_peak(*sizes) == missed * MIB
 
 
 def test_only_the_resident_part_of_files_is_listed() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.trae_bench.cli.test_cli import ScriptedBench
 from tests.trae_bench.fakes import figures
 from tests.trae_bench.run.test_scheduler import RecordingListener
-from trae_bench.execution import run_delay
+from trae_bench.execution import process_events, run_delay
 from trae_bench.execution.host_lock import LOCK_VARIABLE
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Trial
@@ -60,7 +60,17 @@ def test_missing_cgroups_are_a_finding(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(run_delay, "own_cgroup", lambda: None)
     monkeypatch.setattr(run_delay, "unavailable", run_delay.unavailable.__wrapped__)
     found = checkup(Bench(lambda text: None), 0)
-    assert "net times: not available (cgroup v2 is not mounted)" in str(found.findings[-1])
+    said = "; ".join(map(str, found.findings))
+    assert "net times: not available (cgroup v2 is not mounted)" in said
+
+
+def test_processes_that_are_not_recorded_are_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LOCK_VARIABLE, str(tmp_path / "lock"))
+    monkeypatch.setattr(process_events, "unavailable", lambda: "it is forbidden here")
+    found = checkup(Bench(lambda text: None), 0)
+    assert "processes: not recorded (it is forbidden here)" in str(found.findings[-1])
 
 
 def test_real_pair_has_correct_answers() -> None:

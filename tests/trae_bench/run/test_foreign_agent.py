@@ -11,6 +11,7 @@ import pytest
 from tests.trae_bench.foreign import edit, foreign_repository
 from tests.trae_bench.mutations import git
 from trae_bench.cli import main
+from trae_bench.execution import process_events
 from trae_bench.model.run import RunFile, agent_names
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
@@ -419,3 +420,36 @@ def test_check_compares_a_replay_with_the_recording(
     assert "takes another path: its results, [0].content, offset 6" in said()
     Path("my-session.request.json").unlink()
     assert "There is no recorded request to compare with" in said()
+
+
+SLOW = 'command = "sleep 0.3; echo two > two; ls"'
+
+
+@pytest.mark.skipif(
+    process_events.unavailable() is not None, reason=str(process_events.unavailable())
+)
+def test_a_run_tells_where_the_time_of_a_session_goes(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model thinks for 0.2 s three times, and a tool sleeps for 0.3 s."""
+    scenario = (project / "two-files.toml").read_text()
+    scenario = scenario.replace('command = "echo two > two; ls"', SLOW)
+    scenario = scenario.replace("[toggles]", "[provider]\nthink_seconds = 0.2\n\n[toggles]")
+    (project / "two-files.toml").write_text(scenario)
+    names = ("model_time", "tool_time", "agent_time", "wall", "call_overhead")
+    counts = ("processes_started", "files_written", "peak_tree")
+    chosen = [word for name in (*names, *counts) for word in ("--metric", name)]
+    code, stored = run("--agent", command(project), "--pairs", "1", *chosen)
+    assert code == 0
+    samples = [one.metrics for one in stored.samples if one.mode == "serial"]
+    assert samples
+    for found in samples:
+        assert found["model_time"] >= 0.6
+        assert found["tool_time"] >= 0.3
+        assert sum(found[name] for name in names[:3]) == pytest.approx(found["wall"])
+        assert found["call_overhead"] >= 0.15
+        # A shell for each call; the second one starts `sleep` and `ls`, or becomes `ls`.
+        assert found["processes_started"] in (4, 5)
+        assert found["files_written"] == 2
+    assert any("peak_tree" in one.metrics for one in stored.samples if one.probe == "tree")
+    assert "Time in two-files" in capsys.readouterr().out

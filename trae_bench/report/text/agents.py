@@ -143,7 +143,15 @@ def _played(checked: CheckedAgent) -> Iterator[str]:
         yield "There is no recorded request to compare with: `trae-bench record` stores one."
 
 
-_SHOWN = ("time_to_first_request", "wall", "cpu", "peak_rss", "requests")
+_SHOWN = (
+    "time_to_first_request",
+    "wall",
+    "cpu",
+    "peak_rss",
+    "requests",
+    "processes_started",
+    "files_written",
+)
 
 
 def _command(checked: CheckedAgent) -> str:
