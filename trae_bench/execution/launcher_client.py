@@ -13,20 +13,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from select import select
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec import Struct
 
-from trae_bench._util import cpu_affinity
 from trae_bench._util.child_env import inherited
 from trae_bench._util.child_output import last_words
 from trae_bench.errors import CannotMeasure
-from trae_bench.execution import process_events
-from trae_bench.execution.process_events import ProcessEvents
 from trae_bench.execution.run_delay import Group
-from trae_bench.execution.tree_memory import TreeMemory
 from trae_bench.model.sample import ProcessResult
+
+if TYPE_CHECKING:
+    from trae_bench.execution.process_events import ProcessEvents
 
 Watch = Literal["nothing", "processes", "memory"]
 """What is recorded of the processes of a job. `memory` delays them, and includes `processes`."""
@@ -116,6 +115,8 @@ class LauncherClient:
         self, launcher: int, jobs: Sequence[Job], running: Sequence[int]
     ) -> Mapping[int, int]:
         """Sample the memory of the jobs until they have ended. Return the peaks by process id."""
+        from trae_bench.execution.tree_memory import TreeMemory
+
         homes = {pid: job.env["HOME"] for pid, job in zip(running, jobs, strict=True) if pid}
         memory, pause = TreeMemory(launcher, homes), 0.0
         while b"\n" not in self._inbox and not select((self._control,), (), (), pause)[0]:
@@ -173,13 +174,17 @@ class LauncherClient:
         return CannotMeasure(f"the launcher, which starts the trials, has died{output}")
 
 
-def _recorded(jobs: Sequence[Job], watch: Watch) -> AbstractContextManager[ProcessEvents | None]:
+def _recorded(jobs: Sequence[Job], watch: Watch) -> "AbstractContextManager[ProcessEvents | None]":
     """Record the processes of the jobs, if they are to be watched and this system can."""
+    # Commands that run no trial import this module.
+    from trae_bench._util import cpu_affinity
+    from trae_bench.execution import process_events
+
     if watch == "nothing" or process_events.unavailable() is not None:
         return nullcontext()
     cores = {core for job in jobs for core in job.cores or cpu_affinity.cores()}
     try:
-        return ProcessEvents(cores)
+        return process_events.ProcessEvents(cores)
     except OSError:
         # There is no memory or no file descriptor left for it. The trial still counts.
         return nullcontext()

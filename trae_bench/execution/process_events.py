@@ -11,12 +11,10 @@ The process connector also needs root, and its socket must be read while the tri
 stops each process.
 """
 
-import ctypes
 import errno
 import math
 import mmap
 import os
-import platform
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -144,9 +142,12 @@ def trees(events: Iterable[Event], roots: Sequence[int]) -> dict[int, tuple[Life
 
 def _buffer(core: int) -> mmap.mmap:
     """Open an event of all processes on a core, and return its buffer."""
-    number = _CALLS.get(platform.machine())
-    if number is None or not sys.platform.startswith("linux"):
+    number = _CALLS.get(os.uname().machine) if sys.platform == "linux" else None
+    if number is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    # Commands that only plan or list import this module, but not ctypes.
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     attributes = ctypes.create_string_buffer(_ATTRIBUTES, len(_ATTRIBUTES))
     fd = libc.syscall(number, attributes, _EVERY_PROCESS, core, _NO_GROUP, _CLOSE_ON_EXEC)

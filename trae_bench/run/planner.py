@@ -16,7 +16,7 @@ from trae_bench._util import cpu_affinity
 from trae_bench.design.contrasts import is_fixed
 from trae_bench.design.plan import planned_cells
 from trae_bench.errors import UsageError
-from trae_bench.execution import callgrind, process_events, run_delay, tree_memory
+from trae_bench.execution import callgrind, run_delay
 from trae_bench.metrics import (
     AGENT_METRICS,
     METRICS,
@@ -487,6 +487,9 @@ def with_metrics(scenario: Scenario, metrics: Sequence[str]) -> Scenario:
 
 def _require_available(metric: str) -> None:
     """Raises `UsageError` if this host cannot take the metric."""
+    # Commands that only list import this module.
+    from trae_bench.execution import process_events, tree_memory
+
     probe = METRICS[metric].probe
     if probe == "callgrind" and not callgrind.available():
         raise UsageError(f"{metric} needs valgrind, which is not on the PATH: install it")

@@ -155,7 +155,7 @@ def test_schema_prints_the_schema(
         ("run --metric step_overhead_g", "step_overhead_growth"),
         ("run --dry", "--dry-run"),
         ("explain", ""),
-        ("plot --metric peak", "peak_rss"),
+        ("plot --metric peak_r", "peak_rss"),
     ],
 )
 def test_shell_completes_names(words: str, expected: str, tmp_path: Path) -> None:
