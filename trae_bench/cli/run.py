@@ -147,9 +147,9 @@ class RunCommand(RenamedOptions):
     multiple=True,
     metavar="AGENT",
     shell_complete=complete_agent,
-    help="Measure this agent instead of the toggles: a name from `trae-bench agents list`, a "
-    ".toml file, or a command line with {base_url} and {task}. The first one is the baseline. "
-    "Can be repeated.",
+    help="Measure this agent instead of the toggles: a name from `trae-bench agents list`, "
+    "NAME=FOLDER with its code in FOLDER, a .toml file, or a command line with {base_url} and "
+    "{task}. The first one is the baseline. Can be repeated.",
 )
 @click.option(
     "--equal",

@@ -19,7 +19,7 @@ from trae_bench.provider.script import Script, expand
 from trae_bench.run.scratch import scratch_folder
 from trae_bench.run.settings import load
 from trae_bench.scenario import Scenario
-from trae_bench.subject.agents.catalog import FoundAgent
+from trae_bench.subject.agents.catalog import FoundAgent, needs_checkout
 from trae_bench.subject.agents.contact import introduced
 from trae_bench.subject.agents.entry import JUDGED, AgentEntry, read_entry
 from trae_bench.subject.agents.environment import build
@@ -184,8 +184,13 @@ def _require_storable(used: Mapping[str, AgentUsed]) -> None:
 def built(found: FoundAgent, name: str, say: Say, *, copy: bool = False) -> PreparedAgent:
     """The agent with its environment. `copy`: see `environment.build`.
 
-    Raises `CannotMeasure` if it cannot be built.
+    Raises `UsageError` if it needs a checkout, `CannotMeasure` if it cannot be built.
     """
+    if needs_checkout(found):
+        raise UsageError(
+            f"the agent {found.name} runs from a checkout of its repository; name its folder: "
+            f"--agent {found.name}=FOLDER"
+        )
     made = build(name, found.entry, found.folder, say, copy=copy)
     return PreparedAgent(name, found.entry, made.folder, made.env)
 

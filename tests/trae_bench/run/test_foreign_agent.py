@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -208,6 +209,16 @@ def test_two_agents_are_compared(project: Path, capsys: pytest.CaptureFixture[st
     assert f"Side A, first: the agent {first}. Side B, other: the agent {other}." in said
 
 
+def test_an_agent_is_compared_with_its_code_in_another_folder(project: Path) -> None:
+    shutil.copytree(project, project.parent / "other")
+    edit(project, "You are a small agent.", "You are a small and slow agent.")
+    args = ("--agent", "tiny", "--agent", "tiny=../other")
+    code, stored = run(*args, "--pairs", "1", "--metric", "request_bytes")
+    assert (code, agent_names(stored.header)) == (0, ("tiny", "tiny-2"))
+    mine, other = (figure.median for figure in figures(stored))
+    assert mine == other + 3 * len("and slow ")
+
+
 def test_the_gate_passes_an_equal_head(project: Path) -> None:
     edit(project, "An agent of one tool, on the", "An agent of one tool on the")
     code, stored = run("--compare", "main", "--metric", "cpu", "--pairs", "8")
@@ -342,6 +353,8 @@ TINY = "python3 {folder}/agent.py {base_url} {task}"
         (["--agent", "absent.toml"], "absent.toml"),
         (["--agent", f"env A={'x' * 9000} {TINY}"], "too long"),
         (["--agent", "httpx-loop", "--compare", "HEAD"], "has no revisions here"),
+        (["--agent", "trae-agent"], "--agent trae-agent=FOLDER"),
+        (["--agent", "tiny=absent"], "no folder absent; name a checkout of the agent"),
         (["--agent", "a {base_url} {task}", "--compare", "HEAD"], "an installed program would run"),
     ],
 )

@@ -52,6 +52,11 @@ def test_a_file_name_can_contain_spaces(tmp_path: Path) -> None:
     assert (found.name, found.source, found.folder) == ("mine", "file", folder)
 
 
+def test_a_shipped_agent_runs_from_a_checkout(tmp_path: Path) -> None:
+    found = find_agent(f"trae-agent={tmp_path}", {}, tmp_path)
+    assert (found.name, found.source, found.folder) == ("trae-agent", "checkout", tmp_path)
+
+
 def test_a_long_command_may_end_like_a_file(tmp_path: Path) -> None:
     line = f"agent {{base_url}} {{task}} {'x' * 5000} a.toml"
     assert find_agent(line, {}, tmp_path).source == "command line"
