@@ -158,7 +158,7 @@ def _entry_at(found: FoundAgent, folder: Path, revision: str) -> AgentEntry:
 
 def _require_own_code(name: str, base: AgentEntry, head: AgentEntry) -> None:
     """Raises `UsageError` if a revision would run an installed program instead of its code."""
-    how = ("argv", "env", "files", "stdin", "requirements", "npm")
+    how = ("argv", "sessions_argv", "env", "files", "stdin", "requirements", "npm")
     same = all(getattr(base, field) == getattr(head, field) for field in how)
     if (same and not head.uses_folder) or base.uses_folder != head.uses_folder:
         which = "its entry" if base.uses_folder == head.uses_folder else "the entry of one revision"

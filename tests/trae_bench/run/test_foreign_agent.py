@@ -219,6 +219,49 @@ def test_an_agent_is_compared_with_its_code_in_another_folder(project: Path) -> 
     assert mine == other + 3 * len("and slow ")
 
 
+SESSIONS = """
+import json, os, sys
+sys.path.insert(0, os.path.dirname(__file__))
+import agent
+
+with open(sys.argv[1]) as file:
+    work = json.load(file)
+assert work["concurrency"] == 2
+for one in work["sessions"]:
+    os.chdir(one["workspace"])
+    print(agent.main(one["base_url"], one["task"]))
+"""
+
+
+def test_several_sessions_run_in_one_process(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(
+        project,
+        'metrics = ["cpu"]',
+        'metrics = ["cpu"]\nload.sessions = 3\nload.concurrency = 2',
+        "two-files.toml",
+    )
+    assert main(["run", "two-files.toml", "--agent", "tiny"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the entry of tiny has no `sessions`, the command line for it" in said
+    (project / "several.py").write_text(SESSIONS)
+    edit(
+        project,
+        'final-text = "stdout"',
+        'final-text = "stdout"\nsessions = "{python} {folder}/several.py {sessions_file}"',
+        "pyproject.toml",
+    )
+    wanted = ("requests", "sessions_per_second")
+    code, stored = run("--pairs", "1", *(word for name in wanted for word in ("--metric", name)))
+    found = {figure.metric: figure.median for figure in figures(stored)}
+    assert (code, found["requests"]) == (0, 9)
+    assert found["sessions_per_second"] > 0
+    edit(project, 'for one in work["sessions"]', 'for one in work["sessions"][:2]', "several.py")
+    assert main(["run", "two-files.toml", "--pairs", "1", "--out", "../short.json"]) == 4
+    assert "1 of 3 sessions are wrong" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_gate_passes_an_equal_head(project: Path) -> None:
     edit(project, "An agent of one tool, on the", "An agent of one tool on the")
     code, stored = run("--compare", "main", "--metric", "cpu", "--pairs", "8")

@@ -158,6 +158,8 @@ class _Column(Struct, frozen=True):
     heading: str
     place: _Place
     divisor: _Place | None = None
+    optional: bool = False
+    """Few agents can have it, so its absence is no fault."""
 
 
 _SHORT, _MIDDLE, _LONG = "agent-steps", "agent-steps@50", "agent-steps@200"
@@ -172,6 +174,7 @@ COLUMNS = (
     _Column("peak memory", (_MIDDLE, "peak_rss")),
     _Column("bytes a step", (_MIDDLE, "request_bytes"), (_MIDDLE, "requests")),
     _Column("connections", (_MIDDLE, "connections")),
+    _Column("sessions a second", ("throughput", "sessions_per_second"), optional=True),
 )
 
 
@@ -211,7 +214,7 @@ def _agent_cell(name: str, used: AgentUsed) -> str:
 def _column_cell(column: _Column, found: _Figures, units: Mapping[str, str]) -> str:
     figure = found.get(column.place)
     if figure is None:
-        return "not measured"
+        return "-" if column.optional else "not measured"
     unit = units[figure.metric]
     if column.divisor is None:
         median, interval = _cells_of(figure, unit)
