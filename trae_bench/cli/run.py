@@ -49,10 +49,26 @@ RENAMED = {
 """Options of the previous release."""
 
 
+class Whole(click.IntRange):
+    """A range of whole numbers, whose error gives an example."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number; write one such as 8.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Finite(click.FloatRange):
     """A range that also rejects infinity and NaN, which passes every comparison of click."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            float(value)
+        except ValueError:
+            example = "0.02" if self.max == 1 else "60"
+            self.fail(f"{value!r} is not a number; write one such as {example}.", param, ctx)
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
@@ -120,7 +136,7 @@ class RunCommand(RenamedOptions):
 )
 @click.option(
     "--pairs",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     metavar="N",
     help="Maximum pairs per comparison, not counting the warm-up pair.",
 )
@@ -165,7 +181,7 @@ class RunCommand(RenamedOptions):
 @click.option("--strict", is_flag=True, help="Exit with 3 if a result is inconclusive.")
 @click.option(
     "--seed",
-    type=click.IntRange(min=0, max=2**53),
+    type=Whole(min=0, max=2**53),
     metavar="N",
     help="Seed for the pair order. Random by default.",
 )

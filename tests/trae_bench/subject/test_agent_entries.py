@@ -22,15 +22,15 @@ COMMAND = 'command = ["agent", "{base_url}", "{task}"]\n'
     [
         ('command = ["", "{base_url}", "{task}"]', "the command is empty"),
         ('command = ["a\\u0000", "{base_url}", "{task}"]', "a NUL character"),
-        (COMMAND + '[env]\nA = "\\u0000"', "$.env.A: a NUL character"),
+        (COMMAND + '[env]\nA = "\\u0000"', "env.A: a NUL character"),
         (COMMAND + '[env]\n"A=B" = ""', "'A=B' cannot name an environment variable"),
         (COMMAND + '[env]\n"" = ""', "'' cannot name an environment variable"),
         (COMMAND + '[files]\n"a\\u0000" = ""', "a NUL character"),
         (
             COMMAND + "sessions = 'a \"b'",
-            "$.sessions: No closing quotation; quote it as in a shell",
+            "sessions: No closing quotation; quote it as in a shell",
         ),
-        (COMMAND + "sessions = 'agent --all'", "$.sessions: no {sessions_file}"),
+        (COMMAND + "sessions = 'agent --all'", "sessions: no {sessions_file}"),
         (COMMAND + "sessions = 'agent {sessions_file} {all}'", "no placeholder {all}"),
         (COMMAND + '[tools.fly]\ntool = "x"', "'fly' is not allowed here. Known: finish, replace"),
     ],
