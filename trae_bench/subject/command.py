@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -30,6 +31,10 @@ _SESSION_URL = re.compile(r"\w+://[^/]+/s/[^/]+")
 _LOCAL = "127.0.0.1,localhost,::1"
 
 
+Side = Literal["", "base", "head"]
+"""Which of two revisions an agent is; empty if no revisions are compared."""
+
+
 class PreparedAgent(Struct, frozen=True):
     """An agent that is ready to start."""
 
@@ -40,6 +45,12 @@ class PreparedAgent(Struct, frozen=True):
     env: Path | None = None
     """Its environment, if its entry builds one."""
     interface: AgentInterface = AgentInterface()
+    side: Side = ""
+
+    @property
+    def label(self) -> str:
+        """Its name in messages: `tiny`, or `tiny (base)`."""
+        return f"{self.name} ({self.side})" if self.side else self.name
 
     @property
     def digest(self) -> str:

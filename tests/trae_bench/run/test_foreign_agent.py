@@ -381,6 +381,71 @@ def test_a_run_of_agents_is_resumed(project: Path) -> None:
     assert main(["run", "--resume", str(journal)]) == 2
 
 
+def test_a_command_in_a_journal_is_shown_and_needs_trust(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, stored = run("--agent", command(project), "--pairs", "2", "--metric", "cpu")
+    assert code == 0
+    Path("../run.json").unlink()
+    journal = Path("../run.journal.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:-2]))
+    started = project.parent / "started"
+    edit(project, "import json", f"open({str(started)!r}, 'w').close()\nimport json")
+    capsys.readouterr()
+    assert main(["run", "--resume", str(journal)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "agent.py '{base_url}' '{task}'; read the command, then give --trust" in said
+    assert not started.exists()
+    main(["run", "--resume", str(journal), "--trust", "--budget", "0.000001"])
+    assert "Resume with: trae-bench run --resume ../run.journal.jsonl --trust" in (
+        capsys.readouterr().out
+    )
+    assert started.exists()
+    Path("../run.json").unlink()
+    assert main(["run", "--resume", str(journal), "--trust"]) == 0
+    assert len(read_run(Path("../run.json")).samples) == len(stored.samples)
+
+
+def test_head_is_stored_beside_the_base(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(project, "{task}", "{task} 0", "pyproject.toml")
+    edit(project, "main(*sys.argv[1:])", "main(*sys.argv[1:3])")
+    edit(project, '"name": "execute"', '"name": "run_shell"')
+    code, stored = run("--compare", "main", "--metric", "cpu", "--pairs", "1", "--equal", "work")
+    used = (stored.header.agents or {})["tiny"]
+    assert code == 0
+    assert used.head
+    assert (used.command[-1], used.head.command[-1]) == ("{task}", "0")
+    assert '"offered":["execute"]' in used.interface
+    assert '"offered":["run_shell"]' in used.head.interface
+    said = capsys.readouterr().err
+    assert "agent tiny (base): speaks openai_chat" in said
+    assert "agent tiny (head): speaks openai_chat" in said
+
+
+def test_an_entry_outside_the_repository_serves_both_revisions(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on the branch that adds the entry, which the base does not have."""
+    (project / "new.toml").write_text(ENTRY)
+    compare = ("--compare", "main", "--metric", "cpu", "--pairs", "1")
+    assert main(["run", "two-files.toml", "--agent", "new.toml", *compare]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "has no agent new; give its command line with --agent 'COMMAND', or copy its" in said
+    (project / "new.toml").rename(project.parent / "new.toml")
+    edit(project, "An agent of one tool, on the", "An agent of one tool on the")
+    code, stored = run("--agent", "../new.toml", *compare)
+    assert code == 0
+    assert stored.header.revisions is not None
+    assert stored.header.revisions.own_environments
+
+
+ENTRY = """
+command = "{python} {folder}/agent.py {base_url} {task}"
+setup = ["test -d {folder} && mkdir -p {env}"]
+"""
+
+
 TINY = "python3 {folder}/agent.py {base_url} {task}"
 
 
