@@ -193,6 +193,12 @@ class RunCommand(RenamedOptions):
 )
 @click.option("--force", is_flag=True, help="Overwrite the run file and its journal.")
 @click.option("--resume", type=FILE, metavar="JOURNAL", help="Resume an interrupted run.")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="With --resume: run the command lines and files of agents that the journal names. Read "
+    "them first, if the journal is not yours.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
 @click.option("--dry-run", is_flag=True, help="Print the plan without running it.")
 @click.option(
@@ -225,6 +231,8 @@ def run(context: click.Context, /, **options: Any) -> int:
       trae-bench run bugfix --agent old.toml --agent new.toml
       trae-bench run --resume trae-bench-results/NAME.journal.jsonl
     """
+    if options["trust"] and options["resume"] is None:
+        raise UsageError("--trust needs --resume; a new run starts what you name")
     if options["dry_run"] and options["resume"] is None:
         from trae_bench.cli.dry_run import show_plan
 
@@ -374,11 +382,13 @@ def _measure(options: dict[str, Any], request: "RunRequest") -> "Result":
         bench = runner.Bench(say, listener, keep_scratch=options["keep_scratch"])
         if options["resume"] is None:
             return runner.start(request, options["out"], force=options["force"], bench=bench)
-        return runner.resume(options["resume"], request, options["out"], bench=bench)
+        return runner.resume(
+            options["resume"], request, options["out"], bench=bench, trusted=options["trust"]
+        )
 
 
 RESUME_OPTIONS = frozenset(
-    {"budget", "out", "as_json", "quiet", "keep_scratch", "markdown", "junit", "strict"}
+    {"budget", "out", "as_json", "quiet", "keep_scratch", "markdown", "junit", "strict", "trust"}
 )
 
 

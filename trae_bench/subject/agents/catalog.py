@@ -80,6 +80,14 @@ def _in_folder(found: FoundAgent, requested: str, folder: Path) -> FoundAgent:
     return replace(found, folder=folder.absolute(), requested=requested, source=source)
 
 
+def is_name(requested: str) -> bool:
+    """Whether a request only names an agent of the project or one that ships.
+
+    Any other request, a command line or a file, chooses what runs.
+    """
+    return NAME.fullmatch(requested) is not None
+
+
 def needs_checkout(found: FoundAgent) -> bool:
     """Whether an entry that ships needs the folder of a checkout, and has none."""
     # The lock files of an entry lie in the folder of its code.
