@@ -540,3 +540,21 @@ def test_check_compares_a_replay_with_the_recording(
     assert "takes another path: its results, [0].content, offset 6" in said()
     Path("my-session.request.json").unlink()
     assert "There is no recorded request to compare with" in said()
+
+
+def test_check_proposes_entries_for_what_varies(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(project, "done.stdout + done.stderr", "f'{done.stdout} in {time.time_ns()} ns'")
+    edit(project, "import sys", "import sys\nimport time")
+    recorded(project)
+    check = "agents check tiny --scenario my-session.toml"
+    assert f"trae-bench {check}" in capsys.readouterr().out
+    assert main(check.split()) == 0
+    said = capsys.readouterr().out
+    entry = said[said.index("[[normalise]]") : said.index("Measure it")]
+    assert 'replace = "DURATION"' in entry
+    with Path(MINE).open("a") as file:
+        file.write(entry)
+    assert main(check.split()) == 0
+    assert "Its requests are those of the recording." in capsys.readouterr().out

@@ -5,8 +5,10 @@ import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
 from msgspec import Struct
 
+from trae_bench._util.toml_writer import toml_text
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Metric
 from trae_bench.model.run import AgentUsed, RunFile
@@ -85,6 +87,10 @@ def check_lines(checked: CheckedAgent, width: int) -> Iterator[str]:
         yield textwrap.fill(said, width, subsequent_indent="  ", break_on_hyphens=False)
         yield from (f"  {for_terminal(line.rstrip(), _MAX_LINE)}" for line in output)
         return
+    if checked.varying:
+        yield "Only what usually varies from run to run differs. Add to the scenario:"
+        entries = {"normalise": [msgspec.structs.asdict(one) for one in checked.varying]}
+        yield f"\n{toml_text(entries)}"
     scenario = shlex.quote(for_terminal(checked.scenario or _FIRST_SCENARIO, 300))
     agent = shlex.quote(for_terminal(checked.requested, 1000))
     # Not wrapped, for a reader to copy.
