@@ -212,9 +212,10 @@ def _sort_key(found: _Figures) -> float:
 
 
 def _agent_cell(name: str, used: AgentUsed) -> str:
-    # The others are in its entry.
-    versions = ", ".join(markdown_text(one) for one in used.requirements[:1])
-    return f"**{markdown_text(name)}**{f'<br>{versions}' if versions else ''}"
+    """Its name, and its version if its entry installs it and not only what it needs."""
+    word = name.partition("-")[0]
+    version = next((one for one in used.requirements if word in one), "")
+    return f"**{markdown_text(name)}**{f'<br>{markdown_text(version)}' if version else ''}"
 
 
 def _column_cell(column: _Column, found: _Figures, units: Mapping[str, str]) -> str:
