@@ -302,4 +302,5 @@ def write_recording(
     except ScenarioError as error:
         # The recorded agent may have had other tools, or its model made a mistake.
         print_error(f"Note: correct these errors before you run the scenario:\n{error}")
-    return len(recording.scenario.turns)
+    beside = (one.turns for one in recording.scenario.sub_agents or ())
+    return sum(map(len, (recording.scenario.turns, *beside)))

@@ -38,6 +38,8 @@ class RequestLog(Struct, frozen=True):
     """Level of the trial's cgroup, and its full CPU pressure when the request arrived (us)."""
     read_late: float = 0.0
     """Seconds for which the provider waited for its core before it read the request."""
+    conversation: int = 0
+    """Number of its conversation, if the session has sub-agents; 0 is the main one."""
     delay: float | None = None
     """Seconds for which the trial had been kept from running when the request arrived."""
 

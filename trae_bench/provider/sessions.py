@@ -17,9 +17,9 @@ _NO_SESSION = rejection(404, "no such session; it has ended or was never registe
 WRONG_METHOD = rejection(405, "only POST is supported here")
 SCRIPT_ENDED = rejection(400, "the script has ended; it has no reply for this request")
 
-LogEntry = tuple[float, float, int, int, int, int, int, Pressure | None, float]
+LogEntry = tuple[float, float, int, int, int, int, int, Pressure | None, float, int]
 """Fields of `RequestLog`: arrived, replied, connection, received, sent, status, stream, pressure,
-read_late."""
+read_late, conversation."""
 Fault = Callable[[Response], tuple[Response, bool]]
 """Replaces a response. The flag is True if the turn counts as played."""
 SUCCESS = 200
@@ -63,6 +63,8 @@ class Session:
         self.protocol = protocol
         self.played = 0
         """Turns played."""
+        self.conversation = 0
+        """Number of the conversation of the last request."""
         self.handshakes = 0
         self.cpu_at_start = time.process_time()
         self._usage = UsageEstimate(protocol)
@@ -184,6 +186,7 @@ class Exchange:
     __slots__ = (
         "_arrived",
         "_connection",
+        "_conversation",
         "_pressure",
         "_read_late",
         "_received",
@@ -205,6 +208,7 @@ class Exchange:
         stream: int = 0,
     ) -> None:
         self._session, self.response = provider.route(request)
+        self._conversation = 0 if self._session is None else self._session.conversation
         self.keep_alive = request.keep_alive
         self.sent = 0
         """Bytes handed on so far."""
@@ -240,6 +244,7 @@ class Exchange:
                 self._stream,
                 self._pressure,
                 self._read_late,
+                self._conversation,
             )
         )
 

@@ -14,6 +14,7 @@ from trae_bench.execution.fingerprint import cleaner
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.model.experiment import Trial
 from trae_bench.model.sample import Sample, SessionLog
+from trae_bench.provider.conversations import requests_in
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.protocols.authored import Authored, authored
 from trae_bench.provider.script import Script
@@ -145,11 +146,14 @@ def drift_from(protocol: Protocol, recorded: str, now: str) -> tuple[str, tuple[
     If only times, ids and the like differ, also the entries of `[[normalise]]` for them.
     """
     try:
-        before, after = authored(protocol, recorded), authored(protocol, now)
-        if before is None or after is None:
+        before, after = (
+            [authored(protocol, one) for one in requests_in(text)] for text in (recorded, now)
+        )
+        if len(before) != len(after) or None in (*before, *after):
             return _drift(None, None), ()
-        values = ([one.prompt, one.results] for one in (before, after))
-        return _drift(before, after), proposed(*values)
+        values = ([[one.prompt, one.results] for one in side if one] for side in (before, after))
+        found = filter(None, map(_drift, before, after))
+        return next(found, ""), proposed(*values)
     except RecursionError:
         return _drift(None, None), ()
 

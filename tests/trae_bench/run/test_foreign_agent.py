@@ -14,7 +14,7 @@ from tests.trae_bench.mutations import git
 from trae_bench.cli import main
 from trae_bench.model.run import RunFile, agent_names
 from trae_bench.provider.loopback import Loopback
-from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
+from trae_bench.provider.script import Conversation, PlayedCall, PlayedTurn, Script
 from trae_bench.scenario import load
 from trae_bench.stats.figures import figures
 from trae_bench.storage.run_file import read_run
@@ -558,3 +558,106 @@ def test_check_proposes_entries_for_what_varies(
         file.write(entry)
     assert main(check.split()) == 0
     assert "Its requests are those of the recording." in capsys.readouterr().out
+
+
+# -- sub-agents
+
+
+SUB_AGENTS = """
+import json
+import subprocess
+import sys
+
+from agent import ask
+
+FIRST = 0
+
+
+def session(base_url, prompt):
+    messages = [{"role": "user", "content": prompt}]
+    while True:
+        message = ask(base_url, messages)
+        messages.append(message)
+        yield
+        calls = message.get("tool_calls") or []
+        if not calls:
+            return message["content"]
+        asked = [json.loads(call["function"]["arguments"]) for call in calls]
+        results = yield from together(base_url, asked)
+        for call, result in zip(calls, results):
+            messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
+
+
+def together(base_url, asked):
+    results = [None] * len(asked)
+    running = {}
+    for number, arguments in enumerate(asked):
+        if "prompt" in arguments:
+            running[number] = session(base_url, arguments["prompt"])
+        else:
+            done = subprocess.run(arguments["command"], shell=True, capture_output=True, text=True)
+            results[number] = done.stdout
+    while running:
+        for number in sorted(running, reverse=FIRST):
+            try:
+                next(running[number])
+            except StopIteration as end:
+                results[number] = end.value
+                del running[number]
+        yield
+    return results
+
+
+whole = session(*sys.argv[1:])
+while True:
+    try:
+        next(whole)
+    except StopIteration as end:
+        print(end.value)
+        break
+"""
+OF_SUB_AGENTS = Script(
+    (
+        PlayedTurn(
+            "I delegate.",
+            (
+                PlayedCall("call_00001_1", "execute", {"prompt": "Look."}),
+                PlayedCall("call_00001_2", "execute", {"prompt": "Write."}),
+            ),
+        ),
+        PlayedTurn("All is done."),
+        PlayedTurn("Here.", (PlayedCall("call_00003_1", "execute", {"command": "echo it"}),)),
+        PlayedTurn("It is there."),
+        PlayedTurn("So.", (PlayedCall("call_00005_1", "execute", {"command": "echo 1 > out"}),)),
+        PlayedTurn("It is written."),
+    ),
+    client="foreign",
+    conversations=(Conversation("", 2), Conversation("Look.", 2), Conversation("Write.", 2)),
+)
+
+
+def test_sub_agents_are_recorded_and_replay_in_another_order(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "sub.py").write_text(SUB_AGENTS)
+    edit(project, "{folder}/agent.py", "{folder}/sub.py", "pyproject.toml")
+    with Loopback() as upstream:
+        url = upstream.register("upstream", OF_SUB_AGENTS)
+        agent = ("--agent", "tiny", "--upstream", url, "--task", "Do it.")
+        assert main(["record", *agent, "-o", MINE]) == 0
+    scenario = load(project / MINE)
+    assert [turn.text for turn in scenario.turns] == ["I delegate.", "All is done."]
+    assert [
+        (one.prompt, [turn.text for turn in one.turns]) for one in scenario.sub_agents or ()
+    ] == [("Look.", ["Here.", "It is there."]), ("Write.", ["So.", "It is written."])]
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message", "sub-agents")
+    edit(project, "FIRST = 0", "FIRST = 1", "sub.py")
+    capsys.readouterr()
+    assert main(["agents", "check", "tiny", "--scenario", MINE]) == 0
+    assert "Its requests are those of the recording." in capsys.readouterr().out
+    gate = ["run", MINE, "--compare", "main", "--metric", "requests", "--pairs", "2"]
+    assert main([*gate, "-o", "../run.json"]) == 0
+    edit(project, "base_url, prompt):", "base_url, prompt, wish=' Now.'):", "sub.py")
+    edit(project, '"content": prompt}', '"content": prompt + wish}', "sub.py")
+    assert main([*gate, "-o", "../run.json", "--force"]) == 5

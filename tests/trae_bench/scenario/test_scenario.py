@@ -70,6 +70,13 @@ def error_of(text: str) -> str:
     return str(caught.value)
 
 
+def test_sub_agents_need_turns_and_an_agent() -> None:
+    without = GOOD + '[[sub_agents]]\nprompt = "Look."\nturns = [{ text = "x" }]\n'
+    assert "sub_agents[0]: only a recorded session has them" in error_of(without)
+    empty = GOOD + '[[sub_agents]]\nprompt = "Look."\nturns = []\n'
+    assert "sub_agents[0].turns: no turns; add one for each reply" in error_of(empty)
+
+
 def test_a_good_file() -> None:
     scenario = parse(GOOD)
     assert scenario.turns[0].calls[0].arguments == {"command": "ls"}
