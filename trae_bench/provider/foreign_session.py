@@ -121,6 +121,13 @@ class ForeignSession(Session):
             return self.reject(request, rejection(error.status, error.reason))
         return self._answer(request, route, body, asked)
 
+    def account(self) -> tuple[dict[str, Any], list[bytes]]:
+        """With several conversations, the last body is an array of the last one of each."""
+        data, (last, *others) = super().account()
+        if len(self._conversations) > 1:
+            last = joined([one.last_body for one in self._conversations])
+        return data, [last, *others]
+
     def _answer(
         self, request: Request, route: Route, body: bytes, asked: dict[str, Any]
     ) -> Response:
@@ -137,7 +144,7 @@ class ForeignSession(Session):
         self.conversation = self._number(history, body)
         chosen = self._conversations[self.conversation]
         chosen.last_body = body
-        self.last_body = joined([one.last_body for one in self._conversations])
+        self.last_body = body
         return self._turn(request, encoding.replies[streamed], chosen, history)
 
     def _turn(

@@ -147,6 +147,9 @@ def test_each_conversation_hears_its_own_replies(provider: Loopback, order: list
     # Two with one prompt: whichever asks first is the first.
     assert sorted([heard[1], heard[3]]) == [["B1", "B2", "B3"], ["D1", "D2", "D3"]]
     assert [request.conversation for request in log.requests].count(0) == LENGTHS[0]
+    # Each prompt is compared with the one before in its conversation.
+    assert len(log.prompts) == sum(LENGTHS)
+    assert [one.broken for one in log.prompts] == [None] * sum(LENGTHS)
 
 
 def test_the_last_requests_are_in_the_order_of_the_script(provider: Loopback) -> None:
