@@ -177,15 +177,16 @@ class ForeignSession(Session):
 
     def _number(self, history: History | None, body: bytes) -> int:
         """Return the number of the conversation that a request belongs to; 0 is the main one."""
-        known = list(enumerate(self._conversations))
-        if history is None or not known[0][1].has_begun:
+        if history is None:
             return 0
-        if history.begins:
+        known = list(enumerate(self._conversations))
+        begun = [number for number, one in known if one.has_begun]
+        if history.begins or not begun:
+            # The main conversation has no prompt and is the first that waits.
             waiting = [number for number, one in known if not one.has_begun]
             asked = [number for number in waiting if known[number][1].prompt == history.prompt]
             repeated = [number for number, one in known if one.turn_body == body]
             return next(chain(asked, repeated, waiting), 0)
-        begun = [number for number, one in known if one.has_begun]
         # Conversations with one prompt part with the ids of the calls in their first reply.
         named = [number for number in begun if b'"call_%05d_' % known[number][1].next in body]
         begun = named or begun

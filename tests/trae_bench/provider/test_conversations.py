@@ -152,6 +152,12 @@ def test_each_conversation_hears_its_own_replies(provider: Loopback, order: list
     assert [one.broken for one in log.prompts] == [None] * sum(LENGTHS)
 
 
+def test_sessions_of_one_process_may_start_in_any_order(provider: Loopback) -> None:
+    heard, log = played(provider, [2, 1, 0, 3, *STEPS[:2], 1, 1, 2, 3, 3])
+    assert heard == [["A1", "A2", "A3"], ["B1", "B2", "B3"], ["C1", "C2"], ["D1", "D2", "D3"]]
+    assert (log.unplayed, log.unexpected) == (0, 0)
+
+
 def test_the_last_requests_are_in_the_order_of_the_script(provider: Loopback) -> None:
     orders = ([0, 1, 2, 3, *STEPS[:2], 1, 1, 2, 3, 3], [0, 1, 3, 1, 3, 1, 3, 2, 2, 0, 0])
     bodies = [played(provider, order)[1].last_body for order in orders]
