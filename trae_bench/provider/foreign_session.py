@@ -121,6 +121,11 @@ class ForeignSession(Session):
             return self.reject(request, rejection(error.status, error.reason))
         return self._answer(request, route, body, asked)
 
+    @property
+    def turn(self) -> int:
+        """Number of the turn that the last request got, from 1."""
+        return self._conversations[self.conversation].next
+
     def account(self) -> tuple[dict[str, Any], list[bytes]]:
         """With several conversations, the last body is an array of the last one of each."""
         data, (last, *others) = super().account()

@@ -75,6 +75,11 @@ class Session:
         self._arrived = 0
         self._connections: set[int] = set()
 
+    @property
+    def turn(self) -> int:
+        """Number of the turn that the last request got, from 1."""
+        return self.played
+
     def respond(self, request: Request) -> Response:
         """Return the response to a request, and advance the script."""
         if request.method == b"POST" and request.path.endswith(self._path_suffix):
@@ -224,7 +229,7 @@ class Exchange:
         if self._session is not None:
             self._session.count_connection(connection, handshakes)
             if self.response.status == SUCCESS:
-                turn = 0 if self.response.ending == ABORT else self._session.played
+                turn = 0 if self.response.ending == ABORT else self._session.turn
                 body = self._session.last_body
                 self._session.sent_bodies.add(arrived, request.path, turn, body)
 

@@ -150,6 +150,10 @@ def test_each_conversation_hears_its_own_replies(provider: Loopback, order: list
     # Each prompt is compared with the one before in its conversation.
     assert len(log.prompts) == sum(LENGTHS)
     assert [one.broken for one in log.prompts] == [None] * sum(LENGTHS)
+    # The tokens of a reply are those of its own turn, which has a call or only a text.
+    with_call = {token.output for token in log.tokens}
+    assert len(with_call) == 2
+    assert sum(token.output == min(with_call) for token in log.tokens) == len(LENGTHS)
 
 
 def test_sessions_of_one_process_may_start_in_any_order(provider: Loopback) -> None:
