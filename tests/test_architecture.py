@@ -84,7 +84,9 @@ NAME_IN_TABLE = re.compile(r"(?:agent_core|trae_bench)(?:\.\w+)+(?=:\w+$|$)")
 
 
 def modules(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+    """All modules of a package. The scripts in `shipped` are programs of agents."""
+    found = (ROOT / package).rglob("*.py")
+    return sorted(path for path in found if path.parent.name != "shipped")
 
 
 def imported_names(path: Path) -> set[str]:

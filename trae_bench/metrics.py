@@ -103,12 +103,16 @@ class Observation(Struct, frozen=True):
 
     @property
     def step_pairs(self) -> Iterator[tuple[RequestLog, RequestLog]]:
-        """Each request of a session, with the next one."""
-        return chain.from_iterable(map(pairwise, self.sessions))
+        """Each request of a conversation, with the next one."""
+        for requests in self.sessions:
+            of: dict[int, list[RequestLog]] = {}
+            for request in requests:
+                of.setdefault(request.conversation, []).append(request)
+            yield from chain.from_iterable(map(pairwise, of.values()))
 
     @property
     def step_overheads(self) -> list[float]:
-        """Seconds from a reply's last byte to the last byte of the session's next request."""
+        """Seconds from a reply's last byte to the last byte of the conversation's next request."""
         return [max(0.0, later.arrived - earlier.replied) for earlier, later in self.step_pairs]
 
     @property
@@ -385,7 +389,8 @@ def step_overhead_p95(observation: Observation) -> float | None:
 )
 def step_overhead_growth(observation: Observation) -> float | None:
     times = observation.step_overheads
-    if len(times) < TAIL_STEPS or len(observation.sessions) > 1:
+    one = len(observation.sessions) == 1 and not any(r.conversation for r in observation.requests)
+    if len(times) < TAIL_STEPS or not one:
         return None
     first, last = _median(times[:EDGE_STEPS]), _median(times[-EDGE_STEPS:])
     return last / first if first and last is not None else None

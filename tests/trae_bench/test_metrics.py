@@ -257,6 +257,14 @@ def asked(connection: int, *times: tuple[float, float]) -> tuple[RequestLog, ...
     )
 
 
+def test_steps_are_those_of_a_conversation() -> None:
+    main, other = asked(1, (101.0, 102.0), (105.0, 106.0)), asked(2, (102.5, 103.0), (103.5, 104.0))
+    beside = tuple(replace(one, conversation=1) for one in other)
+    log = SessionLog((*main, *beside), 2, b"")
+    # 3 s between the requests of the main conversation, 0.5 s between those of the other one.
+    assert compute_metrics(usage(), [log], None)["session_overhead"] == pytest.approx(3.5)
+
+
 def test_sessions_side_by_side() -> None:
     late = SessionLog(asked(1, (102.0, 102.5), (103.0, 105.0)), 1, b"", 0, 0.3, handshakes=1)
     early = SessionLog(asked(1, (101.0, 101.5)), 1, b"", 0, 0.2, handshakes=1)

@@ -60,8 +60,12 @@ def bill(
     from trae_bench.subject.command import unplayable
 
     played = scenario_of(scenario)
-    if reason := unplayable(played):
-        raise UsageError(f"{reason}; name another scenario")
+    if played.load.sessions > 1:
+        raise UsageError(f"{scenario} runs several sessions, and a bill is of one; name another")
+    found = find_agents_here([without_keys(text) for text in agents or ("agent-core",)])
+    for name, agent in found.items():
+        if reason := unplayable(played, name, agent.entry):
+            raise UsageError(f"{reason}; name another scenario")
     table = for_run(str(prices or load(Path.cwd()).prices or ""), None)
     if model and table.table.find(model) is None:
         known = [name for price in table.table.prices for name in price.models]
@@ -69,7 +73,6 @@ def bill(
             f"{table.source}: no price for the model {model!r}; add one to a copy of the file and "
             f"give it with --prices{suggestion(model, known)}"
         )
-    found = find_agents_here([without_keys(text) for text in agents or ("agent-core",)])
     made = billing.bill(played, found, table, model, lambda text: click.echo(text, err=True))
     if as_json:
         print_json(made)

@@ -211,7 +211,12 @@ def _record_agent(
 
 def _print_next(out: Path, agent: str) -> None:
     agent = without_keys(agent)
-    click.echo(f"Next: trae-bench run {shlex.quote(str(out))} --agent {shlex.quote(agent)}")
+    scenario, agent = shlex.quote(str(out)), shlex.quote(agent)
+    click.echo(f"Next: trae-bench run {scenario} --agent {agent}")
+    click.echo(
+        "If its requests vary from run to run, this proposes [[normalise]] entries:\n"
+        f"      trae-bench agents check {agent} --scenario {scenario}"
+    )
 
 
 def _line(argv: Sequence[str], task: str, protocol: "Protocol") -> str:
@@ -297,4 +302,5 @@ def write_recording(
     except ScenarioError as error:
         # The recorded agent may have had other tools, or its model made a mistake.
         print_error(f"Note: correct these errors before you run the scenario:\n{error}")
-    return len(recording.scenario.turns)
+    beside = (one.turns for one in recording.scenario.sub_agents or ())
+    return sum(map(len, (recording.scenario.turns, *beside)))

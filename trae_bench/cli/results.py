@@ -34,6 +34,7 @@ def show_result(result: "Result", *, as_json: bool, quiet: bool = False) -> None
         print_json(_document(result))
         return
     from trae_bench.design.contrasts import NOISE_FLOOR
+    from trae_bench.subject.agents.catalog import is_name
 
     show_noise(result.run)
     if figures := _figures(result.run):
@@ -49,7 +50,9 @@ def show_result(result: "Result", *, as_json: bool, quiet: bool = False) -> None
     complete = result.run.stopped == "done" and result.written
     if not complete and not quiet and result.journal.exists():
         quoted = shlex.quote(str(result.journal))
-        click.echo(f"Resume with: trae-bench run --resume {file_name(quoted)}")
+        agents = (result.run.header.agents or {}).values()
+        trust = "" if all(is_name(agent.requested) for agent in agents) else " --trust"
+        click.echo(f"Resume with: trae-bench run --resume {file_name(quoted)}{trust}")
 
 
 def _figures(run: "RunFile") -> str:

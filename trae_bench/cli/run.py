@@ -49,10 +49,26 @@ RENAMED = {
 """Options of the previous release."""
 
 
+class Whole(click.IntRange):
+    """A range of whole numbers, whose error gives an example."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number; write one such as 8.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Finite(click.FloatRange):
     """A range that also rejects infinity and NaN, which passes every comparison of click."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            float(value)
+        except ValueError:
+            example = "0.02" if self.max == 1 else "60"
+            self.fail(f"{value!r} is not a number; write one such as {example}.", param, ctx)
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
@@ -120,7 +136,7 @@ class RunCommand(RenamedOptions):
 )
 @click.option(
     "--pairs",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     metavar="N",
     help="Maximum pairs per comparison, not counting the warm-up pair.",
 )
@@ -147,9 +163,9 @@ class RunCommand(RenamedOptions):
     multiple=True,
     metavar="AGENT",
     shell_complete=complete_agent,
-    help="Measure this agent instead of the toggles: a name from `trae-bench agents list`, a "
-    ".toml file, or a command line with {base_url} and {task}. The first one is the baseline. "
-    "Can be repeated.",
+    help="Measure this agent instead of the toggles: a name from `trae-bench agents list`, "
+    "NAME=FOLDER with its code in FOLDER, a .toml file, or a command line with {base_url} and "
+    "{task}. The first one is the baseline. Can be repeated.",
 )
 @click.option(
     "--equal",
@@ -165,7 +181,7 @@ class RunCommand(RenamedOptions):
 @click.option("--strict", is_flag=True, help="Exit with 3 if a result is inconclusive.")
 @click.option(
     "--seed",
-    type=click.IntRange(min=0, max=2**53),
+    type=Whole(min=0, max=2**53),
     metavar="N",
     help="Seed for the pair order. Random by default.",
 )
@@ -177,6 +193,12 @@ class RunCommand(RenamedOptions):
 )
 @click.option("--force", is_flag=True, help="Overwrite the run file and its journal.")
 @click.option("--resume", type=FILE, metavar="JOURNAL", help="Resume an interrupted run.")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="With --resume: run the command lines and files of agents that the journal names. Read "
+    "them first, if the journal is not yours.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
 @click.option("--dry-run", is_flag=True, help="Print the plan without running it.")
 @click.option(
@@ -209,6 +231,8 @@ def run(context: click.Context, /, **options: Any) -> int:
       trae-bench run bugfix --agent old.toml --agent new.toml
       trae-bench run --resume trae-bench-results/NAME.journal.jsonl
     """
+    if options["trust"] and options["resume"] is None:
+        raise UsageError("--trust needs --resume; a new run starts what you name")
     if options["dry_run"] and options["resume"] is None:
         from trae_bench.cli.dry_run import show_plan
 
@@ -358,11 +382,13 @@ def _measure(options: dict[str, Any], request: "RunRequest") -> "Result":
         bench = runner.Bench(say, listener, keep_scratch=options["keep_scratch"])
         if options["resume"] is None:
             return runner.start(request, options["out"], force=options["force"], bench=bench)
-        return runner.resume(options["resume"], request, options["out"], bench=bench)
+        return runner.resume(
+            options["resume"], request, options["out"], bench=bench, trusted=options["trust"]
+        )
 
 
 RESUME_OPTIONS = frozenset(
-    {"budget", "out", "as_json", "quiet", "keep_scratch", "markdown", "junit", "strict"}
+    {"budget", "out", "as_json", "quiet", "keep_scratch", "markdown", "junit", "strict", "trust"}
 )
 
 

@@ -108,9 +108,11 @@ def combined(digests: Sequence[str]) -> str:
 def _cleaned_body(body: bytes, clean: Clean) -> Any:
     try:
         request = json.loads(body)
-        if isinstance(request, dict):
-            # Says which cache to use, and may be random in each session.
-            request.pop("prompt_cache_key", None)
+        # An array has one request for each conversation.
+        for one in request if isinstance(request, list) else [request]:
+            if isinstance(one, dict):
+                # Says which cache to use, and may be random in each session.
+                one.pop("prompt_cache_key", None)
         return map_strings(_without_cache_marks(request), clean)
     except (ValueError, RecursionError):
         return clean(body.decode(errors="backslashreplace"))

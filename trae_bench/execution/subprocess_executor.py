@@ -257,7 +257,8 @@ class SubprocessExecutor(Generic[ScriptT]):
         if (problem := process.failure) is not None:
             status = "timeout" if process.timed_out else "failed"
         elif setup.answer == "output":
-            answers = (SessionAnswer(True, _printed(setup.folder / "log")),)
+            answer = SessionAnswer(True, _printed(setup.folder / "log"))
+            answers = (answer,) * len(setup.endpoints)
         elif setup.answer == "report":
             report, problem = _read_report(process, len(setup.endpoints))
             report = _with_instructions(report, setup.folder / COUNTS)

@@ -65,6 +65,16 @@ class RevisionPair(Struct, frozen=True, forbid_unknown_fields=True):
     equal. Files of earlier releases have no such field, and their seals cover its absence."""
 
 
+class AgentAtHead(Struct, frozen=True, forbid_unknown_fields=True):
+    """What head changes of an agent, field by field as in `AgentUsed`."""
+
+    command: Annotated[tuple[Text, ...], Meta(max_length=1000)]
+    digest: Name
+    interface: Text
+    requirements: Annotated[tuple[Text, ...], Meta(max_length=1000)] = ()
+    installed: Integer = 0
+
+
 class AgentUsed(Struct, frozen=True, forbid_unknown_fields=True):
     """An agent of a run that compares agents, or two revisions of one agent."""
 
@@ -82,6 +92,8 @@ class AgentUsed(Struct, frozen=True, forbid_unknown_fields=True):
     """What both sides of a pair must have equal."""
     installed: Integer = 0
     """Bytes of the files in its environment, without byte-code; 0 without an environment."""
+    head: AgentAtHead | UnsetType = UNSET
+    """The agent at head, if two revisions are compared; the other fields are those of the base."""
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True):

@@ -40,6 +40,8 @@ class RequestLog(Struct, frozen=True):
     """Seconds for which the provider waited for its core before it read the request."""
     calls: int = 0
     """Tool calls in the reply."""
+    conversation: int = 0
+    """Number of its conversation, if the session has sub-agents; 0 is the main one."""
     delay: float | None = None
     """Seconds for which the trial had been kept from running when the request arrived."""
 

@@ -48,8 +48,10 @@ class PrefixTracker:
             self._latest.append((self._count, prompt))
             return None
         shared = [_shared_bytes(one.parts, prompt.parts) for _, one in self._latest]
+        # Of two conversations that begin alike, one may share a part of the next message by chance.
+        whole = [size == one.size for size, (_, one) in zip(shared, self._latest, strict=True)]
         # A later conversation wins if several share as much.
-        place = max(range(len(shared)), key=lambda index: (shared[index], index))
+        place = max(range(len(shared)), key=lambda index: (whole[index], shared[index], index))
         number, before = self._latest[place]
         self._latest[place] = self._count, prompt
         return _break(before, prompt, (f"request {number}", f"request {self._count}"))

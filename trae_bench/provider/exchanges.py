@@ -2,16 +2,20 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
 
+from trae_bench.provider.conversations import History, continued, history_of, joined
 from trae_bench.provider.protocols.replies import ReplyError, decode_reply
 from trae_bench.provider.protocols.requests import RequestFacts, read_request
-from trae_bench.scenario import Protocol
-from trae_bench.scenario.importers.session import RecordedCall, RecordedReply, RecordedSession
+from trae_bench.scenario.importers.session import (
+    RecordedCall,
+    RecordedReply,
+    RecordedSession,
+    RecordedSubAgent,
+)
 
 _OK = range(200, 300)
 
@@ -22,8 +26,7 @@ class Exchange(Struct, frozen=True):
     facts: RequestFacts
     digest: bytes
     """Digest of the request's body."""
-    prompt: str
-    """First message of the user."""
+    history: History
     status: int
     """Status of the reply; 0 if there was none."""
     reply: RecordedReply | None = None
@@ -31,6 +34,11 @@ class Exchange(Struct, frozen=True):
     """Why there is no reply."""
     body: bytes = b""
     """The request's body; empty if a later request contains it."""
+
+    @property
+    def prompt(self) -> str:
+        """First message of the user."""
+        return self.history.prompt
 
 
 def exchange_of(path: str, body: bytes, status: int, reply: bytes) -> Exchange | None:
@@ -41,14 +49,15 @@ def exchange_of(path: str, body: bytes, status: int, reply: bytes) -> Exchange |
     facts = read_request(path, body)
     if facts is None:
         return None
-    digest, prompt = hashlib.sha256(body).digest(), first_prompt(facts.protocol, body)
+    digest = hashlib.sha256(body).digest()
+    history = history_of(facts.protocol, msgspec.json.decode(body))
     if status not in _OK:
-        return Exchange(facts, digest, prompt, status, problem=f"status {status}")
+        return Exchange(facts, digest, history, status, problem=f"status {status}")
     try:
         decoded = decode_reply(facts.protocol, reply)
     except ReplyError as error:
-        return Exchange(facts, digest, prompt, status, problem=str(error))
-    return Exchange(facts, digest, prompt, status, decoded, body=body)
+        return Exchange(facts, digest, history, status, problem=str(error))
+    return Exchange(facts, digest, history, status, decoded, body=body)
 
 
 def session_of(
@@ -64,10 +73,16 @@ def session_of(
     if main is None:
         return RecordedSession(source, ())
     turns, notes = _turns(exchanges, main)
-    replies, more = _playable([one.reply for one in turns if one.reply is not None])
+    conversations = _conversations(turns)
+    replies, *others = (_replies(one, notes) for one in conversations or [[]])
+    sub_agents = (
+        RecordedSubAgent(one[0].prompt, found)
+        for one, found in zip(conversations[1:], others, strict=True)
+    )
     return RecordedSession(
         source=source,
         replies=replies,
+        sub_agents=tuple(sub_agents),
         task=task or main.prompt,
         agent=agent,
         protocol=main.facts.protocol,
@@ -75,16 +90,40 @@ def session_of(
         model=main.facts.model,
         tools=main.facts.tools,
         final_text=replies[-1].text if replies else "",
-        last_request=turns[-1].body.decode(errors="replace") if turns else "",
-        notes=(*notes, *more),
+        last_request=joined([one[-1].body for one in conversations]).decode(errors="replace"),
+        notes=tuple(notes),
     )
 
 
-def _playable(
-    replies: Sequence[RecordedReply],
-) -> tuple[tuple[RecordedReply, ...], list[str]]:
+def _conversations(turns: Sequence[Exchange]) -> list[list[Exchange]]:
+    """Return the turns of each conversation, in the order of their starts.
+
+    A conversation that begins while no other one continues later takes the place of the one
+    before: an agent may shorten its history, or put it into a single message.
+    """
+    numbers: list[int] = []
+    latest: list[bytes] = []
+    for one in turns:
+        if one.history.begins or not latest:
+            latest.append(b"")
+            numbers.append(len(latest) - 1)
+        else:
+            numbers.append(continued(one.history, latest))
+        latest[numbers[-1]] = one.history.digests
+    found: dict[int, list[Exchange]] = {}
+    places: dict[int, int] = {}
+    for at, (number, one) in enumerate(zip(numbers, turns, strict=True)):
+        if number not in places:
+            alone = at and all(later >= number for later in numbers[at:])
+            places[number] = places[numbers[at - 1]] if alone else number
+        found.setdefault(places[number], []).append(one)
+    return list(found.values())
+
+
+def _replies(turns: Sequence[Exchange], notes: list[str]) -> tuple[RecordedReply, ...]:
     """Replace arguments that are not a JSON object, which a script cannot send."""
-    playable, notes = [], []
+    playable = []
+    replies = (one.reply for one in turns if one.reply is not None)
     for number, reply in enumerate(replies, 1):
         calls = []
         for call in reply.calls:
@@ -96,7 +135,7 @@ def _playable(
                 call = RecordedCall(call.name)
             calls.append(call)
         playable.append(RecordedReply(reply.text, tuple(calls)))
-    return tuple(playable), notes
+    return tuple(playable)
 
 
 def _turns(exchanges: Sequence[Exchange], main: Exchange) -> tuple[list[Exchange], list[str]]:
@@ -119,29 +158,3 @@ def _turns(exchanges: Sequence[Exchange], main: Exchange) -> tuple[list[Exchange
         f"{count} request{'s' * (count > 1)} {why}: no turn" for why, count in left_out.items()
     ]
     return turns, notes
-
-
-_HISTORY: dict[Protocol, str] = {"openai_responses": "input", "gemini": "contents"}
-
-
-def first_prompt(protocol: Protocol, body: bytes) -> str:
-    """Return the text of the user's first message. Empty if there is none."""
-    request = msgspec.json.decode(body)
-    history = request.get(_HISTORY.get(protocol, "messages"), ())
-    if isinstance(history, str):
-        return history
-    for message in history:
-        if isinstance(message, dict) and message.get("role", "user") == "user":
-            content = message.get("content", message.get("parts"))
-            return "\n".join(_texts(content))
-    return ""
-
-
-def _texts(content: Any) -> Iterator[str]:
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, list):
-        for part in content:
-            text = part.get("text") if isinstance(part, dict) else part
-            if isinstance(text, str):
-                yield text

@@ -9,8 +9,10 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import Any
 
+from trae_bench.provider.conversations import History, continued, history_of, joined
 from trae_bench.provider.http1_parser import BadRequest, Request
 from trae_bench.provider.responses import Response, rejection
 from trae_bench.provider.routes import Route, clean_path, find_route, relative_path, wants_stream
@@ -39,6 +41,33 @@ _RAW_DEFLATE = -15
 
 
 @dataclass(slots=True)
+class _Conversation:
+    """The state of one conversation."""
+
+    prompt: str
+    next: int
+    """Index of the next turn."""
+    end: int
+    turn_body: bytes | None = None
+    """Body of the last request that got a turn."""
+    last_body: bytes = b""
+    digests: bytes = b""
+    """History of the last request that got a turn."""
+
+    @property
+    def has_begun(self) -> bool:
+        return self.turn_body is not None
+
+
+def _conversations(parts: Sequence[tuple[str, int]]) -> list[_Conversation]:
+    ends = tuple(accumulate(turns for _, turns in parts))
+    return [
+        _Conversation(prompt, end - turns, end)
+        for (prompt, turns), end in zip(parts, ends, strict=True)
+    ]
+
+
+@dataclass(slots=True)
 class Encoding:
     """The replies of a script in one protocol. Index 0: complete, 1: streamed."""
 
@@ -59,7 +88,9 @@ class ForeignSession(Session):
         *,
         again: bool = False,
         has_tools: bool = False,
+        conversations: Sequence[tuple[str, int]] = (),
     ) -> None:
+        """`conversations` has the first prompt and the number of turns of each, if several."""
         super().__init__(protocol, b"", encodings[protocol].replies[0], faults, pressure)
         self._encodings = encodings
         self._again = again
@@ -68,8 +99,8 @@ class ForeignSession(Session):
         self._has_tools = has_tools
         """Requests of the conversation offer tools."""
         self._first_has_tools = False
-        self._turn_body: bytes | None = None
-        """Body of the last request that got a turn."""
+        total = len(encodings[protocol].replies[0])
+        self._conversations = _conversations(conversations or [("", total)])
 
     def respond(self, request: Request) -> Response:
         """Return the response to a request, and advance the script if it takes a turn."""
@@ -90,6 +121,18 @@ class ForeignSession(Session):
             return self.reject(request, rejection(error.status, error.reason))
         return self._answer(request, route, body, asked)
 
+    @property
+    def turn(self) -> int:
+        """Number of the turn that the last request got, from 1."""
+        return self._conversations[self.conversation].next
+
+    def account(self) -> tuple[dict[str, Any], list[bytes]]:
+        """With several conversations, the last body is an array of the last one of each."""
+        data, (last, *others) = super().account()
+        if len(self._conversations) > 1:
+            last = joined([one.last_body for one in self._conversations])
+        return data, [last, *others]
+
     def _answer(
         self, request: Request, route: Route, body: bytes, asked: dict[str, Any]
     ) -> Response:
@@ -100,25 +143,59 @@ class ForeignSession(Session):
             return filled(encoding.side[streamed], tokens_of(body), 0)
         self._has_tools = self._has_tools or has_tools
         self._note_first(request, body, has_tools)
+        history = None
+        if len(self._conversations) > 1:
+            history = history_of(route.protocol, asked)
+        self.conversation = self._number(history, body)
+        chosen = self._conversations[self.conversation]
+        chosen.last_body = body
         self.last_body = body
-        replies = encoding.replies[streamed]
+        return self._turn(request, encoding.replies[streamed], chosen, history)
+
+    def _turn(
+        self,
+        request: Request,
+        replies: Sequence[Response],
+        chosen: _Conversation,
+        history: History | None,
+    ) -> Response:
+        """Return the next reply of a conversation."""
         if self._again and self.played == len(replies):
             # An agent that ends only by a tool would ask for ever.
             self.repeats += 1
             ended = self.repeats > MAX_AGAIN
             if ended:
                 return self.reject(request, SCRIPT_ENDED)
-            return self.counted(replies[-1], body)
-        if body == self._turn_body:
+            return self.counted(replies[-1], chosen.last_body)
+        if chosen.last_body == chosen.turn_body:
             self.repeats += 1
-            return self.counted(replies[self.played - 1], body)
-        if self.played == len(replies):
+            return self.counted(replies[chosen.next - 1], chosen.last_body)
+        if chosen.next == chosen.end:
             return self.reject(request, SCRIPT_ENDED)
         before = self.played
-        response = self.play(replies[before], body)
+        response = self.play(replies[chosen.next], chosen.last_body)
         if self.played > before:
-            self._turn_body = body
+            chosen.next += 1
+            chosen.turn_body = chosen.last_body
+            chosen.digests = b"" if history is None else history.digests
         return response
+
+    def _number(self, history: History | None, body: bytes) -> int:
+        """Return the number of the conversation that a request belongs to; 0 is the main one."""
+        if history is None:
+            return 0
+        known = list(enumerate(self._conversations))
+        begun = [number for number, one in known if one.has_begun]
+        if history.begins or not begun:
+            # The main conversation has no prompt and is the first that waits.
+            waiting = [number for number, one in known if not one.has_begun]
+            asked = [number for number in waiting if known[number][1].prompt == history.prompt]
+            repeated = [number for number, one in known if one.turn_body == body]
+            return next(chain(asked, repeated, waiting), 0)
+        # Conversations with one prompt part with the ids of the calls in their first reply.
+        named = [number for number in begun if b'"call_%05d_' % known[number][1].next in body]
+        begun = named or begun
+        return begun[continued(history, [known[number][1].digests for number in begun])]
 
     def _note_first(self, request: Request, body: bytes, has_tools: bool) -> None:
         """Keep the first request. One with tools replaces one without, such as for a title."""

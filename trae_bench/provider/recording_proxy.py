@@ -20,12 +20,15 @@ import httpx
 from msgspec.structs import replace
 
 from trae_bench.errors import CannotMeasure, UsageError
+from trae_bench.provider.conversations import continued
 from trae_bench.provider.exchanges import Exchange, exchange_of
 from trae_bench.provider.foreign_session import decoded
 from trae_bench.provider.http1_parser import BadRequest, Request, RequestReader
 from trae_bench.provider.protocols.replies import MAX_REPLY_BYTES
 from trae_bench.provider.routes import find_route
 
+MAX_CONVERSATIONS = 100
+"""Conversations of which the last request is kept."""
 MAX_EXCHANGES = 20_000
 """Maximum model requests of a recording."""
 _CONNECT_SECONDS = 30.0
@@ -52,8 +55,8 @@ class RecordingProxy:
         """`upstream` is the provider's base URL. Raises `UsageError` if it is not one."""
         self._upstream = _checked(upstream)
         self._found: dict[int, Exchange] = {}
-        self._last = 0
-        """Number of the exchange whose body is kept."""
+        self._last: list[int] = []
+        """Numbers of the exchanges whose body is kept: the last one of each conversation."""
         self._arrived = 0
         self._errors: list[str] = []
         self._secrets: set[str] = set()
@@ -226,15 +229,21 @@ class RecordingProxy:
             self._keep(number, found)
 
     def _keep(self, number: int, found: Exchange) -> None:
-        """Keep an exchange, and of all bodies only the last one of the conversation."""
-        self._found[number] = found
-        last = self._found.get(self._last)
-        if not found.body or (last is not None and last.facts.tools and not found.facts.tools):
+        """Keep an exchange, and of all bodies only the last one of each conversation."""
+        with_body = [self._found[one] for one in self._last]
+        beside = not found.facts.tools and any(one.facts.tools for one in with_body)
+        if not found.body or beside:
             self._found[number] = replace(found, body=b"")
             return
-        if last is not None:
-            self._found[self._last] = replace(last, body=b"")
-        self._last = number
+        self._found[number] = found
+        if with_body and not found.history.begins:
+            place = continued(found.history, [one.history.digests for one in with_body])
+            before = self._last.pop(place)
+            self._found[before] = replace(self._found[before], body=b"")
+        self._last.append(number)
+        if len(self._last) > MAX_CONVERSATIONS:
+            oldest = self._last.pop(1)
+            self._found[oldest] = replace(self._found[oldest], body=b"")
 
 
 def _checked(upstream: str) -> httpx.URL:

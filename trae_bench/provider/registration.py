@@ -121,6 +121,7 @@ def _foreign_replies(script: Script) -> _Message:
         "encodings": encodings,
         "again": script.any_protocol,
         "has_tools": script.has_tools,
+        "conversations": [[one.prompt, one.turns] for one in script.conversations],
     }
     return message, blobs
 

@@ -5,8 +5,9 @@ Equal scenarios and workspaces give equal scripts, including call ids and think 
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -48,6 +49,14 @@ def spoken(turn: PlayedTurn) -> Iterator[str]:
         yield msgspec.json.encode(call.arguments).decode()
 
 
+class Conversation(Struct, frozen=True):
+    """The turns of one of several conversations."""
+
+    prompt: str
+    """First message of the user; empty for the main conversation."""
+    turns: int
+
+
 class Script(Struct, frozen=True):
     """All replies of one session, in order, and the provider's conditions."""
 
@@ -60,6 +69,8 @@ class Script(Struct, frozen=True):
     and again. Implies `foreign`."""
     has_tools: bool = False
     """The agent's requests offer tools. A foreign request without them takes no turn."""
+    conversations: tuple[Conversation, ...] = ()
+    """How `turns` are divided, the main conversation first. Empty if there is no other one."""
 
     @property
     def is_foreign(self) -> bool:
@@ -88,11 +99,24 @@ class Script(Struct, frozen=True):
 
 def expand(scenario: Scenario, workspace: Path) -> Script:
     """Expand the repeats and the templates of a scenario."""
+    names = {"workspace": str(workspace)}
+    parts = [("", scenario.turns)]
+    parts += [(expand_template(one.prompt, names), one.turns) for one in scenario.sub_agents or ()]
+    repeated = [list(_expand_repeats(turns, names)) for _, turns in parts]
     turns = tuple(
-        _expand_turn(turn, number, names)
-        for number, (turn, names) in enumerate(_expand_repeats(scenario, workspace), 1)
+        _expand_turn(turn, number, of_turn)
+        for number, (turn, of_turn) in enumerate(chain.from_iterable(repeated), 1)
     )
-    return Script(turns, scenario.provider, client="foreign" if scenario.agent else "own")
+    conversations = tuple(
+        Conversation(prompt, len(played))
+        for (prompt, _), played in zip(parts, repeated, strict=True)
+    )
+    return Script(
+        turns,
+        scenario.provider,
+        client="foreign" if scenario.agent else "own",
+        conversations=conversations if scenario.sub_agents else (),
+    )
 
 
 def expand_template(text: str, names: dict[str, str]) -> str:
@@ -105,10 +129,11 @@ def expand_template(text: str, names: dict[str, str]) -> str:
     return text
 
 
-def _expand_repeats(scenario: Scenario, workspace: Path) -> Iterator[tuple[Turn, dict[str, str]]]:
-    for turn in scenario.turns:
+def _expand_repeats(
+    turns: Iterable[Turn], names: dict[str, str]
+) -> Iterator[tuple[Turn, dict[str, str]]]:
+    for turn in turns:
         for count in range(1, turn.repeat + 1):
-            names = {"workspace": str(workspace)}
             yield turn, names | {"n": str(count)} if turn.repeat > 1 else names
 
 

@@ -37,6 +37,7 @@ def _foreign_session(message: dict[str, Any], blobs: deque[bytes]) -> ForeignSes
         message["pressure"],
         again=message["again"],
         has_tools=message["has_tools"],
+        conversations=message["conversations"],
     )
 
 

@@ -17,9 +17,9 @@ _NO_SESSION = rejection(404, "no such session; it has ended or was never registe
 WRONG_METHOD = rejection(405, "only POST is supported here")
 SCRIPT_ENDED = rejection(400, "the script has ended; it has no reply for this request")
 
-LogEntry = tuple[float, float, int, int, int, int, int, Pressure | None, float, int]
+LogEntry = tuple[float, float, int, int, int, int, int, Pressure | None, float, int, int]
 """Fields of `RequestLog`: arrived, replied, connection, received, sent, status, stream, pressure,
-read_late, calls."""
+read_late, calls, conversation."""
 Fault = Callable[[Response], tuple[Response, bool]]
 """Replaces a response. The flag is True if the turn counts as played."""
 SUCCESS = 200
@@ -63,6 +63,8 @@ class Session:
         self.protocol = protocol
         self.played = 0
         """Turns played."""
+        self.conversation = 0
+        """Number of the conversation of the last request."""
         self.handshakes = 0
         self.cpu_at_start = time.process_time()
         self._usage = UsageEstimate(protocol)
@@ -72,6 +74,11 @@ class Session:
         """By number of the request, from 1."""
         self._arrived = 0
         self._connections: set[int] = set()
+
+    @property
+    def turn(self) -> int:
+        """Number of the turn that the last request got, from 1."""
+        return self.played
 
     def respond(self, request: Request) -> Response:
         """Return the response to a request, and advance the script."""
@@ -184,6 +191,7 @@ class Exchange:
     __slots__ = (
         "_arrived",
         "_connection",
+        "_conversation",
         "_pressure",
         "_read_late",
         "_received",
@@ -205,6 +213,7 @@ class Exchange:
         stream: int = 0,
     ) -> None:
         self._session, self.response = provider.route(request)
+        self._conversation = 0 if self._session is None else self._session.conversation
         self.keep_alive = request.keep_alive
         self.sent = 0
         """Bytes handed on so far."""
@@ -220,7 +229,7 @@ class Exchange:
         if self._session is not None:
             self._session.count_connection(connection, handshakes)
             if self.response.status == SUCCESS:
-                turn = 0 if self.response.ending == ABORT else self._session.played
+                turn = 0 if self.response.ending == ABORT else self._session.turn
                 body = self._session.last_body
                 self._session.sent_bodies.add(arrived, request.path, turn, body)
 
@@ -244,6 +253,7 @@ class Exchange:
                 self._pressure,
                 self._read_late,
                 calls,
+                self._conversation,
             )
         )
 

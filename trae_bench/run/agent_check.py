@@ -14,13 +14,15 @@ from trae_bench.execution.fingerprint import cleaner
 from trae_bench.execution.subprocess_executor import SubprocessExecutor
 from trae_bench.model.experiment import Trial
 from trae_bench.model.sample import Sample, SessionLog
+from trae_bench.provider.conversations import requests_in
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.protocols.authored import Authored, authored
 from trae_bench.provider.script import Script
 from trae_bench.run.agents import built, contact_place, script_for
-from trae_bench.scenario import Oracle, Protocol, Scenario, ScriptedCall, ToggleUse, Turn
+from trae_bench.scenario import Normalise, Oracle, Protocol, Scenario, ScriptedCall, ToggleUse, Turn
 from trae_bench.scenario.actions import Action, AgentInterface
 from trae_bench.scenario.tool_mapping import missing_actions
+from trae_bench.scenario.variation import proposed
 from trae_bench.subject.agents.catalog import FoundAgent
 from trae_bench.subject.agents.contact import Contact, interface_of, meet, seconds_of
 from trae_bench.subject.agents.refusing_proxy import refusing_proxy
@@ -64,6 +66,8 @@ class CheckedAgent(Struct, frozen=True):
     """Of the session of three replies; empty if it failed."""
     drift: str = ""
     """How its requests differ from the recorded ones; empty if they do not, or none are given."""
+    varying: tuple[Normalise, ...] = ()
+    """Entries of `[[normalise]]` with which the requests are those of the recording."""
     scenario: str = ""
     """The scenario that the user named; empty for the session of three replies."""
     compared: bool = False
@@ -121,25 +125,37 @@ def check_agent(
             sample = play(agent, scratch, listener, proxy.url, replay.scenario)
         except CannotMeasure as error:
             return _checked(found, agent, contact, hosts=proxy.hosts, problem=str(error))
-    drift, compared = "", bool(replay.recorded)
-    if compared:
-        # The executor's folders of the first side.
-        place = scratch.resolve() / "0"
-        places = {"workspace": f"{place}/workspace", "home": f"{place}/home"}
-        clean = cleaner({**places, "provider": listener.base_url}, replay.scenario.normalise)
-        now = clean(listener.log.last_body.decode(errors="replace"))
-        drift = drift_from(agent.interface.protocol, clean(replay.recorded), now)
     problem = "" if sample.correct else sample.problem or sample.status
-    made = _checked(found, agent, contact, sample, proxy.hosts, problem)
-    return replace(made, drift=drift, scenario=replay.name, compared=compared)
+    made = replace(
+        _checked(found, agent, contact, sample, proxy.hosts, problem), scenario=replay.name
+    )
+    if not replay.recorded:
+        return made
+    # The executor's folders of the first side.
+    place = scratch.resolve() / "0"
+    places = {"workspace": f"{place}/workspace", "home": f"{place}/home"}
+    clean = cleaner({**places, "provider": listener.base_url}, replay.scenario.normalise)
+    now = clean(listener.log.last_body.decode(errors="replace"))
+    drift, varying = drift_from(agent.interface.protocol, clean(replay.recorded), now)
+    return replace(made, drift=drift, varying=varying, compared=True)
 
 
-def drift_from(protocol: Protocol, recorded: str, now: str) -> str:
-    """How the agent's part of the last request differs from the recorded one, as a sentence."""
+def drift_from(protocol: Protocol, recorded: str, now: str) -> tuple[str, tuple[Normalise, ...]]:
+    """How the agent's part of the last request differs from the recorded one, as a sentence.
+
+    If only times, ids and the like differ, also the entries of `[[normalise]]` for them.
+    """
     try:
-        return _drift(authored(protocol, recorded), authored(protocol, now))
+        before, after = (
+            [authored(protocol, one) for one in requests_in(text)] for text in (recorded, now)
+        )
+        if len(before) != len(after) or None in (*before, *after):
+            return _drift(None, None), ()
+        values = ([[one.prompt, one.results] for one in side if one] for side in (before, after))
+        found = filter(None, map(_drift, before, after))
+        return next(found, ""), proposed(*values)
     except RecursionError:
-        return _drift(None, None)
+        return _drift(None, None), ()
 
 
 def _drift(before: Authored | None, after: Authored | None) -> str:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Struct
@@ -13,17 +13,17 @@ from msgspec.structs import replace
 from trae_bench._util.keys import without_keys
 from trae_bench.errors import UsageError
 from trae_bench.model.experiment import Equal
-from trae_bench.model.run import AgentUsed, Header
+from trae_bench.model.run import AgentAtHead, AgentUsed, Header
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import Script, expand
 from trae_bench.run.scratch import scratch_folder
 from trae_bench.run.settings import load
 from trae_bench.scenario import Scenario
-from trae_bench.subject.agents.catalog import FoundAgent
+from trae_bench.subject.agents.catalog import FoundAgent, needs_checkout
 from trae_bench.subject.agents.contact import introduced
 from trae_bench.subject.agents.entry import JUDGED, AgentEntry, read_entry
 from trae_bench.subject.agents.environment import build
-from trae_bench.subject.command import AgentKey, PreparedAgent, answer_place
+from trae_bench.subject.command import AgentKey, PreparedAgent, Side, answer_place
 from trae_bench.subject.revisions import Revision
 
 Say = Callable[[str], None]
@@ -76,15 +76,25 @@ def prepare(
     prepared: dict[AgentKey, PreparedAgent] = {}
     with contact_place() as (scratch, provider):
         for key, found in wanted.items():
-            agent = built(found, key.agent, say, copy=revisions is not None)
+            side = _side(key, revisions)
+            agent = built(found, key.agent, say, side=side)
             prepared[key] = introduced(agent, scratch, provider, say)
     used: dict[str, AgentUsed] = {}
     for key, agent in prepared.items():
         requested = agents[key.agent].requested
         own = equal or ("work" if len(agents) > 1 else agent.entry.equal)
-        used.setdefault(key.agent, _used(agent, requested, own))
+        if agent.side == "head":
+            used[key.agent] = replace(used[key.agent], head=AgentAtHead(**_facts(agent)))
+        else:
+            used[key.agent] = AgentUsed(requested=requested, equal=own, **_facts(agent))
     _require_storable(used)
     return PreparedAgents(prepared, used)
+
+
+def _side(key: AgentKey, revisions: AgentRevisions | None) -> Side:
+    if revisions is None:
+        return ""
+    return "base" if key.revision == revisions.base.name else "head"
 
 
 def _at_both(name: str, found: FoundAgent, revisions: AgentRevisions) -> dict[AgentKey, FoundAgent]:
@@ -127,15 +137,23 @@ def require_same(journal_file: Path, header: Header, found: PreparedAgents) -> N
 
 
 def at_revision(found: FoundAgent, revision: Revision, top: Path) -> FoundAgent:
-    """The agent as a revision has it. Raises `UsageError` if the revision does not have it."""
+    """The agent as a revision has it. Raises `UsageError` if the revision does not have it.
+
+    An entry in a file outside the repository is the same for every revision. `{folder}` is then
+    the checkout.
+    """
     if found.source == "shipped":
         raise UsageError(
             f"agent {found.name} ships with trae-bench and has no revisions here; name an agent "
             "of this repository"
         )
-    if not found.folder.is_relative_to(top):
+    # Links are followed, as git follows them to the root of the repository.
+    place = found.folder.resolve()
+    if found.source == "file" and not place.is_relative_to(top):
+        return replace(found, folder=revision.folder)
+    if not place.is_relative_to(top):
         raise UsageError(f"agent {found.name}: {found.folder} is outside the repository {top}")
-    folder = revision.folder / found.folder.relative_to(top)
+    folder = revision.folder / place.relative_to(top)
     return replace(found, entry=_entry_at(found, folder, revision.name), folder=folder)
 
 
@@ -152,13 +170,14 @@ def _entry_at(found: FoundAgent, folder: Path, revision: str) -> AgentEntry:
         return found.entry
     raise UsageError(
         f"revision {revision} has no agent {found.name}; give its command line with --agent "
-        "'COMMAND', so that both revisions use it"
+        "'COMMAND', or copy its entry to a file outside the repository and give --agent FILE.toml, "
+        "so that both revisions use it"
     )
 
 
 def _require_own_code(name: str, base: AgentEntry, head: AgentEntry) -> None:
     """Raises `UsageError` if a revision would run an installed program instead of its code."""
-    how = ("argv", "env", "files", "stdin", "requirements", "npm")
+    how = ("argv", "sessions_argv", "env", "files", "stdin", "requirements", "npm")
     same = all(getattr(base, field) == getattr(head, field) for field in how)
     if (same and not head.uses_folder) or base.uses_folder != head.uses_folder:
         which = "its entry" if base.uses_folder == head.uses_folder else "the entry of one revision"
@@ -181,25 +200,30 @@ def _require_storable(used: Mapping[str, AgentUsed]) -> None:
             ) from error
 
 
-def built(found: FoundAgent, name: str, say: Say, *, copy: bool = False) -> PreparedAgent:
-    """The agent with its environment. `copy`: see `environment.build`.
+def built(found: FoundAgent, name: str, say: Say, *, side: Side = "") -> PreparedAgent:
+    """The agent with its environment. With a `side`, what builds from its folder gets a copy.
 
-    Raises `CannotMeasure` if it cannot be built.
+    Raises `UsageError` if it needs a checkout, `CannotMeasure` if it cannot be built.
     """
-    made = build(name, found.entry, found.folder, say, copy=copy)
-    return PreparedAgent(name, found.entry, made.folder, made.env)
+    if needs_checkout(found):
+        raise UsageError(
+            f"the agent {found.name} runs from a checkout of its repository; name its folder: "
+            f"--agent {found.name}=FOLDER"
+        )
+    agent = PreparedAgent(name, found.entry, found.folder, side=side)
+    made = build(agent.label, found.entry, found.folder, say, copy=bool(side))
+    return replace(agent, folder=made.folder, env=made.env)
 
 
-def _used(agent: PreparedAgent, requested: str, equal: Equal) -> AgentUsed:
-    return AgentUsed(
-        requested=requested,
-        command=tuple(map(without_keys, agent.entry.argv)),
-        digest=agent.digest,
-        interface=msgspec.json.encode(agent.interface).decode(),
-        requirements=tuple(map(without_keys, (*agent.entry.requirements, *agent.entry.npm))),
-        equal=equal,
-        installed=0 if agent.env is None else _size(agent.env),
-    )
+def _facts(agent: PreparedAgent) -> dict[str, Any]:
+    """What the header stores of an agent, or of its head."""
+    return {
+        "command": tuple(map(without_keys, agent.entry.argv)),
+        "digest": agent.digest,
+        "interface": msgspec.json.encode(agent.interface).decode(),
+        "requirements": tuple(map(without_keys, (*agent.entry.requirements, *agent.entry.npm))),
+        "installed": 0 if agent.env is None else _size(agent.env),
+    }
 
 
 def _size(folder: Path) -> int:

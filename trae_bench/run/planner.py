@@ -36,6 +36,7 @@ from trae_bench.scenario import ALL, Scenario, check, every_scenario, find, load
 from trae_bench.stats.stopping import target
 from trae_bench.subject.agent_core import PACKAGE, brought, extras, toggles, toggles_at, tools
 from trae_bench.subject.agents.catalog import FoundAgent
+from trae_bench.subject.agents.entry import AgentEntry
 from trae_bench.subject.command import unplayable
 from trae_bench.subject.revisions import Revision, require_python, same_code, same_files
 
@@ -292,9 +293,14 @@ def _expanded(argument: str) -> list[str]:
 def _reason_to_skip(scenario: Scenario, request: RunRequest) -> str:
     """Why this scenario has nothing to compare; empty if it has."""
     if request.agents:
-        return unplayable(scenario)
+        reasons = (unplayable(scenario, *one) for one in _entries(request))
+        return next(filter(None, reasons), "")
     # Revisions run with their defaults: the scenario's toggles are not varied.
     return _without_sides(scenario, request) or lacking(scenario, varied=request.compare is None)
+
+
+def _entries(request: RunRequest) -> Iterator[tuple[str, AgentEntry]]:
+    return ((name, found.entry) for name, found in request.agents.items())
 
 
 def _without_sides(scenario: Scenario, request: RunRequest) -> str:

@@ -4,6 +4,7 @@
 runs the scheduler, and writes the run file whatever ended the run.
 """
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +57,7 @@ from trae_bench.storage.journal import Contents, Journal, read_journal, whole_pa
 from trae_bench.storage.run_file import read_run, write_run
 from trae_bench.storage.seal import sealed
 from trae_bench.subject.agent_core import PACKAGE, AgentCoreSubject
+from trae_bench.subject.agents.catalog import is_name
 from trae_bench.subject.command import CommandSubject, scenario_for
 from trae_bench.subject.install.environments import Installs, provide
 from trae_bench.subject.revisions import Repository, Revision, with_interpreters
@@ -184,13 +186,26 @@ def _machine() -> dict[str, host_facts.Fact | None]:
     return {**host_facts.fingerprint(), "net_times": delay, "processes": processes}
 
 
-def resume(journal_file: Path, request: RunRequest, out: Path | None, *, bench: "Bench") -> Result:
-    """Resume an interrupted run. Only its budget can change. Raises `BenchError`."""
+def resume(
+    journal_file: Path,
+    request: RunRequest,
+    out: Path | None,
+    *,
+    bench: "Bench",
+    trusted: bool = False,
+) -> Result:
+    """Resume an interrupted run. Only its budget can change.
+
+    A command line or a file of an agent that the journal names runs only if it is `trusted`.
+    Raises `BenchError`.
+    """
     # Check first, before waiting for the lock; another process may still write until then.
     read_journal(journal_file)
     with bench.lock():
         contents = read_journal(journal_file)
         header = contents.header
+        if not trusted:
+            _refuse_commands(journal_file, header)
         base = _base_of(header)
         scenarios = _same_scenarios(journal_file, header, base)
         prices: Mapping[str, str] = {}
@@ -280,6 +295,16 @@ def _same_state(journal_file: Path, header: Header, installed: Mapping[str, str]
 def _described(revision: RevisionId) -> str:
     changes = " with uncommitted changes" if revision.modified else ""
     return f"{revision.commit[:12]}{changes}"
+
+
+def _refuse_commands(journal_file: Path, header: Header) -> None:
+    """Raises `UsageError` if the journal names a command, which its author chose."""
+    for name, agent in (header.agents or {}).items():
+        if not is_name(agent.requested):
+            raise UsageError(
+                f"{journal_file}: the agent {name} is {agent.requested!r}, and it starts "
+                f"{shlex.join(agent.command)}; read the command, then give --trust to run it"
+            )
 
 
 def _same_agents(journal_file: Path, header: Header, bench: "Bench") -> None:

@@ -241,7 +241,8 @@ class Scheduler:
 
     def _close_finished(self, state: _CellState) -> None:
         if state.is_failing:
-            reason = f"{state.lost} of its {state.attempts} pairs were lost"
+            # Reports leave the warm-up pair out, so they name another count.
+            reason = f"{state.lost} of its {state.attempts} pairs were lost, with the warm-up pair"
             self._listener.cell_given_up(state.cell, reason)
             state.open = False
         elif state.counted >= state.target:

@@ -1,4 +1,4 @@
-"""Format errors in a scenario file: `file:line: path: problem; remedy`."""
+"""Format errors in a scenario file: `file:line: field: problem; remedy`."""
 
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
@@ -34,7 +34,8 @@ def error_at(source: str, text: str, path: TomlPath, problem: str) -> ScenarioEr
 
 def _message(source: str, lines: Places, path: TomlPath, problem: str) -> str:
     line = f":{line_in(lines, path)}" if lines else ""
-    return f"{source}{line}: {_format_path(path)}: {problem}"
+    field = f"{_format_path(path)}: " if path else ""
+    return f"{source}{line}: {field}{problem}"
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
@@ -45,7 +46,7 @@ def suggestion(name: str, known: Collection[str]) -> str:
 
 
 def _format_path(path: TomlPath) -> str:
-    text = "$"
+    text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}"
-    return text
+    return text.removeprefix(".")

@@ -40,6 +40,19 @@ class Turn(Struct, frozen=True, forbid_unknown_fields=True):
     """Number of times the turn is played. If above 1, `{n}` in a string is the count, from 1."""
 
 
+class SubAgent(Struct, frozen=True, forbid_unknown_fields=True):
+    """A conversation beside the main one, such as that of a sub-agent.
+
+    A request belongs to the conversation whose messages it repeats. One without a reply begins
+    the first conversation with its prompt that has not begun.
+    """
+
+    prompt: str
+    """First message of the user. `{workspace}` is the session's folder."""
+    turns: tuple[Turn, ...]
+    """Replies of the scripted model, one for each request."""
+
+
 class Fault(Struct, frozen=True, forbid_unknown_fields=True):
     """A fault that the provider injects into one request.
 
@@ -235,6 +248,8 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     variants: tuple[Variant, ...] = ()
     """Variants of the scenario in the same file."""
     # Unset is not encoded, so the digests of scenarios without an agent stay as they were.
+    sub_agents: tuple[SubAgent, ...] | UnsetType = UNSET
+    """Further conversations of the recorded agent, which may run at the same time."""
     agent: Name | UnsetType = UNSET
     """Name of the agent whose tools the calls use, as in a recorded session. Default: the tools
     are agent_core's, and calls are adapted to other agents."""

@@ -107,7 +107,13 @@ def _check_turns(scenario: Scenario) -> Iterator[Diagnostic]:
             yield path, f"{FINISH_TOOL} ends the session here; remove the later turns or this call"
         if finishes and turn.repeat > 1:
             yield path, f"a turn that calls {FINISH_TOOL} is played once; remove `repeat`"
-    total = sum(turn.repeat for turn in scenario.turns)
+    for number, sub_agent in enumerate(scenario.sub_agents or ()):
+        if not scenario.agent:
+            yield ("sub_agents", number), "only a recorded session has them; name its `agent`"
+        if not sub_agent.turns:
+            yield ("sub_agents", number, "turns"), "no turns; add one for each reply"
+    beside = (one.turns for one in scenario.sub_agents or ())
+    total = sum(turn.repeat for turns in (scenario.turns, *beside) for turn in turns)
     if total > MAX_TURNS:
         yield ("turns",), f"{total} turns including repeats; at most {MAX_TURNS} are allowed"
 

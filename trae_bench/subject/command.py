@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -22,12 +23,16 @@ from trae_bench.subject.agents.entry import AgentEntry, filled
 
 API_KEY = "key-to-nothing"
 MODEL = "scripted"
-TASK_FILE, STDIN_FILE = "task.txt", "stdin.txt"
+TASK_FILE, STDIN_FILE, SESSIONS_FILE = "task.txt", "stdin.txt", "sessions.json"
 """Files in the home folder of an agent."""
 REFUSED_PROXY = "http://127.0.0.1:9"
 """A port on which nothing listens. A request to another host than the provider fails at once."""
 _SESSION_URL = re.compile(r"\w+://[^/]+/s/[^/]+")
 _LOCAL = "127.0.0.1,localhost,::1"
+
+
+Side = Literal["", "base", "head"]
+"""Which of two revisions an agent is; empty if no revisions are compared."""
 
 
 class PreparedAgent(Struct, frozen=True):
@@ -40,6 +45,12 @@ class PreparedAgent(Struct, frozen=True):
     env: Path | None = None
     """Its environment, if its entry builds one."""
     interface: AgentInterface = AgentInterface()
+    side: Side = ""
+
+    @property
+    def label(self) -> str:
+        """Its name in messages: `tiny`, or `tiny (base)`."""
+        return f"{self.name} ({self.side})" if self.side else self.name
 
     @property
     def digest(self) -> str:
@@ -105,8 +116,9 @@ class CommandSubject:
     """Starts agents by the command lines of their entries, in the session's workspace.
 
     An agent whose entry does not use `{report_fd}` succeeds if its exit status is 0. Its metrics
-    are those observed from outside. One process runs one session. `equal` overrides what the
-    entries say both sides of a pair must have equal. `proxy` is the proxy for all other hosts.
+    are those observed from outside. One process runs one session, or all of them by the command
+    line in `sessions` of its entry. `equal` overrides what the entries say both sides of a pair
+    must have equal. `proxy` is the proxy for all other hosts.
     """
 
     def __init__(
@@ -141,7 +153,10 @@ class CommandSubject:
         values = _values(agent, scenario, endpoints[0], home, report_fd)
         stdin = {STDIN_FILE: entry.stdin} if entry.stdin else {}
         write_files(home, {**entry.files, **stdin}, values)
-        program, *arguments = (filled(text, values) for text in entry.argv)
+        argv = entry.argv if len(endpoints) == 1 else entry.sessions_argv
+        if entry.sessions:
+            (home / SESSIONS_FILE).write_bytes(_sessions(scenario, endpoints))
+        program, *arguments = (filled(text, values) for text in argv)
         return Command(
             argv=(agent.program(program), *arguments),
             env=_environment(agent, values, self._proxy),
@@ -158,12 +173,17 @@ class CommandSubject:
         return self._agents[key]
 
 
-def unplayable(scenario: Scenario) -> str:
-    """Why agents other than agent_core cannot play a scenario; empty if they can."""
+def unplayable(scenario: Scenario, name: str, entry: AgentEntry) -> str:
+    """Why an agent cannot play a scenario by its entry; empty if it can."""
     if not scenario.subject.has_session:
         return f"{scenario.name} runs no session; it measures agent_core"
-    if scenario.load.sessions > 1:
-        return f"{scenario.name} runs several sessions in one process, which needs agent_core"
+    if scenario.load.sessions > 1 and not entry.sessions:
+        return (
+            f"{scenario.name} runs several sessions in one process, and the entry of {name} has no "
+            "`sessions`, the command line for it"
+        )
+    if scenario.load.arrival == "steady":
+        return f"{scenario.name} starts its sessions at a fixed rate, as only agent_core can"
     if scenario.provider.transport == "respx":
         return f"{scenario.name} runs in the process of trae-bench, as only agent_core can"
     return ""
@@ -171,7 +191,7 @@ def unplayable(scenario: Scenario) -> str:
 
 def scenario_for(scenario: Scenario, agent: PreparedAgent) -> Scenario:
     """The scenario as an agent plays it. Raises `CannotMeasure` if it cannot."""
-    if reason := unplayable(scenario):
+    if reason := unplayable(scenario, agent.name, agent.entry):
         raise CannotMeasure(f"{scenario.name} cannot run with the agent {agent.name}: {reason}")
     _require_tools(scenario, agent)
     played = adapted(scenario, agent.interface)
@@ -211,10 +231,30 @@ def _values(
         "python": agent.python,
         "report_fd": str(report_fd),
         "server_url": server_url,
-        "task": scenario.task.replace("{workspace}", endpoint.workspace),
+        "sessions_file": str(home / SESSIONS_FILE),
+        "task": _task(scenario, endpoint),
         "task_file": str(home / TASK_FILE),
         "workspace": endpoint.workspace,
     }
+
+
+def _sessions(scenario: Scenario, endpoints: Sequence[SessionEndpoint]) -> bytes:
+    """The content of the file that `{sessions_file}` names."""
+    sessions = [
+        {
+            "base_url": f"{_server_url(endpoint.base_url)}/v1",
+            "server_url": _server_url(endpoint.base_url),
+            "task": _task(scenario, endpoint),
+            "workspace": endpoint.workspace,
+        }
+        for endpoint in endpoints
+    ]
+    content = {"concurrency": scenario.load.concurrency, "sessions": sessions}
+    return msgspec.json.encode(content)
+
+
+def _task(scenario: Scenario, endpoint: SessionEndpoint) -> str:
+    return scenario.task.replace("{workspace}", endpoint.workspace)
 
 
 def _server_url(base_url: str) -> str:

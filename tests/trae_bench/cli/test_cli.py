@@ -140,6 +140,11 @@ def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--bugdet", "3"], ["--bugdet", "--budget"]),
         (["run", "--profile", "slow"], ["'slow'", "quick"]),
         (["run", "--budget", "nan"], ["nan"]),
+        (["run", "tiny", "--trust"], ["--trust needs --resume"]),
+        (["run", "--budget", "abc"], ["'abc' is not a number; write one such as 60."]),
+        (["run", "--precision", "2%"], ["'2%' is not a number; write one such as 0.02."]),
+        (["run", "--pairs", "1.5"], ["'1.5' is not a whole number; write one such as 8."]),
+        (["run", "--seed", "a"], ["'a' is not a whole number"]),
         (["run", "--budget", "-1"], ["-1"]),
         (["run", "--precision", "nan"], ["nan"]),
         (["run", "--pairs", "0"], ["0"]),
@@ -151,7 +156,7 @@ def test_list_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
             ["run", "--toggle", "config_cache", "--resume", "tiny.toml"],
             [
                 "--toggle cannot be combined with --resume, only --budget, --strict, --out, "
-                "--json, --quiet, --keep-scratch, --markdown, --junit can"
+                "--trust, --json, --quiet, --keep-scratch, --markdown, --junit can"
             ],
         ),
         (["rnu"], ["'rnu'", "run"]),

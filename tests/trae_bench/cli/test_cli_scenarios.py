@@ -63,7 +63,7 @@ def test_validate_reports_every_invalid_file(
     printed = capsys.readouterr()
     assert printed.out == f"{good}: ok\n"
     assert f"Error: {one}:1:5: expected a value" in printed.err
-    assert f"Error: {two}:1: $: " in printed.err
+    assert f"Error: {two}:1: " in printed.err
 
 
 def test_a_metric_that_respx_cannot_measure_is_invalid(
@@ -77,8 +77,8 @@ def test_a_metric_that_respx_cannot_measure_is_invalid(
     )
     assert main(["validate", str(path)]) == 2
     printed = capsys.readouterr().err
-    assert f"{path}:4: $.metrics[0]: respx cannot measure peak_rss" in printed
-    assert f"{path}:7: $.toggles.vary[0]: respx cannot show" in printed
+    assert f"{path}:4: metrics[0]: respx cannot measure peak_rss" in printed
+    assert f"{path}:7: toggles.vary[0]: respx cannot show" in printed
 
 
 def test_show_prints_the_session(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,10 +157,10 @@ def test_record_reports_a_call_of_an_unknown_tool(
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        ('tool = "bsh"', ":16: $.turns[1].calls[0].tool: no tool 'bsh'; did you mean bash?"),
+        ('tool = "bsh"', ":16: turns[1].calls[0].tool: no tool 'bsh'; did you mean bash?"),
         (
             'tool = "bash", arguments = { cmd = "ls" }',
-            ":16: $.turns[1].calls[0].arguments.cmd: no argument of bash 'cmd'",
+            ":16: turns[1].calls[0].arguments.cmd: no argument of bash 'cmd'",
         ),
     ],
 )

@@ -126,6 +126,12 @@ def test_marks_for_the_providers_cache_do_not_change_the_digest(marked: SessionL
     assert transcript_digest(marked, report(), same) == plain
 
 
+def test_marks_are_ignored_in_each_of_several_conversations() -> None:
+    bodies = [request({}, prompt_cache_key=key).last_body for key in ("one", "two")]
+    first, second = (log(b"[" + b",".join(order) + b"]") for order in (bodies, bodies[::-1]))
+    assert transcript_digest(first, report(), same) == transcript_digest(second, report(), same)
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -108,6 +108,26 @@ def test_shipped_scenarios_fit_the_width(name: str, width: int) -> None:
     assert not any(line != line.rstrip() for line in lines)
 
 
+def test_sub_agents_are_shown() -> None:
+    scenario = parse(SUB_AGENT)
+    shown = session_text(scenario)
+    assert "Sub-agent\n  asked: Look.\n     1  It is there." in shown
+
+
+SUB_AGENT = """
+name = "two"
+about = "A session with a sub-agent."
+task = "Do it."
+metrics = ["cpu"]
+agent = "mine"
+turns = [{ text = "Done." }]
+toggles = { vary = [] }
+[[sub_agents]]
+prompt = "Look."
+turns = [{ text = "It is there." }]
+"""
+
+
 def test_a_long_tool_name_is_shown() -> None:
     long = FULL.replace('tool = "bash"', f'tool = "{"t" * 200}"')
     assert "t" * 50 in session_text(parse(long))

@@ -161,3 +161,8 @@ def test_an_unknown_cost_is_shown_with_a_remedy() -> None:
 )
 def test_amounts(value: float | None, text: str) -> None:
     assert dollars(value) == text
+
+
+def test_a_scenario_of_several_sessions_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bill", "throughput"]) == 2
+    assert "runs several sessions, and a bill is of one" in capsys.readouterr().err

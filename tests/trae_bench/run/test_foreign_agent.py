@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from trae_bench.cli import main
 from trae_bench.execution import process_events
 from trae_bench.model.run import RunFile, agent_names
 from trae_bench.provider.loopback import Loopback
-from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
+from trae_bench.provider.script import Conversation, PlayedCall, PlayedTurn, Script
 from trae_bench.scenario import load
 from trae_bench.stats.figures import figures
 from trae_bench.storage.run_file import read_run
@@ -209,6 +210,59 @@ def test_two_agents_are_compared(project: Path, capsys: pytest.CaptureFixture[st
     assert f"Side A, first: the agent {first}. Side B, other: the agent {other}." in said
 
 
+def test_an_agent_is_compared_with_its_code_in_another_folder(project: Path) -> None:
+    shutil.copytree(project, project.parent / "other")
+    edit(project, "You are a small agent.", "You are a small and slow agent.")
+    args = ("--agent", "tiny", "--agent", "tiny=../other")
+    code, stored = run(*args, "--pairs", "1", "--metric", "request_bytes")
+    assert (code, agent_names(stored.header)) == (0, ("tiny", "tiny-2"))
+    mine, other = (figure.median for figure in figures(stored))
+    assert mine == other + 3 * len("and slow ")
+
+
+SESSIONS = """
+import json, os, sys
+sys.path.insert(0, os.path.dirname(__file__))
+import agent
+
+with open(sys.argv[1]) as file:
+    work = json.load(file)
+assert work["concurrency"] == 2
+for one in work["sessions"]:
+    os.chdir(one["workspace"])
+    print(agent.main(one["base_url"], one["task"]))
+"""
+
+
+def test_several_sessions_run_in_one_process(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(
+        project,
+        'metrics = ["cpu"]',
+        'metrics = ["cpu"]\nload.sessions = 3\nload.concurrency = 2',
+        "two-files.toml",
+    )
+    assert main(["run", "two-files.toml", "--agent", "tiny"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the entry of tiny has no `sessions`, the command line for it" in said
+    (project / "several.py").write_text(SESSIONS)
+    edit(
+        project,
+        'final-text = "stdout"',
+        'final-text = "stdout"\nsessions = "{python} {folder}/several.py {sessions_file}"',
+        "pyproject.toml",
+    )
+    wanted = ("requests", "sessions_per_second")
+    code, stored = run("--pairs", "1", *(word for name in wanted for word in ("--metric", name)))
+    found = {figure.metric: figure.median for figure in figures(stored)}
+    assert (code, found["requests"]) == (0, 9)
+    assert found["sessions_per_second"] > 0
+    edit(project, 'for one in work["sessions"]', 'for one in work["sessions"][:2]', "several.py")
+    assert main(["run", "two-files.toml", "--pairs", "1", "--out", "../short.json"]) == 4
+    assert "1 of 3 sessions are wrong" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_gate_passes_an_equal_head(project: Path) -> None:
     edit(project, "An agent of one tool, on the", "An agent of one tool on the")
     code, stored = run("--compare", "main", "--metric", "cpu", "--pairs", "8")
@@ -328,6 +382,71 @@ def test_a_run_of_agents_is_resumed(project: Path) -> None:
     assert main(["run", "--resume", str(journal)]) == 2
 
 
+def test_a_command_in_a_journal_is_shown_and_needs_trust(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, stored = run("--agent", command(project), "--pairs", "2", "--metric", "cpu")
+    assert code == 0
+    Path("../run.json").unlink()
+    journal = Path("../run.journal.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:-2]))
+    started = project.parent / "started"
+    edit(project, "import json", f"open({str(started)!r}, 'w').close()\nimport json")
+    capsys.readouterr()
+    assert main(["run", "--resume", str(journal)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "agent.py '{base_url}' '{task}'; read the command, then give --trust" in said
+    assert not started.exists()
+    main(["run", "--resume", str(journal), "--trust", "--budget", "0.000001"])
+    assert "Resume with: trae-bench run --resume ../run.journal.jsonl --trust" in (
+        capsys.readouterr().out
+    )
+    assert started.exists()
+    Path("../run.json").unlink()
+    assert main(["run", "--resume", str(journal), "--trust"]) == 0
+    assert len(read_run(Path("../run.json")).samples) == len(stored.samples)
+
+
+def test_head_is_stored_beside_the_base(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(project, "{task}", "{task} 0", "pyproject.toml")
+    edit(project, "main(*sys.argv[1:])", "main(*sys.argv[1:3])")
+    edit(project, '"name": "execute"', '"name": "run_shell"')
+    code, stored = run("--compare", "main", "--metric", "cpu", "--pairs", "1", "--equal", "work")
+    used = (stored.header.agents or {})["tiny"]
+    assert code == 0
+    assert used.head
+    assert (used.command[-1], used.head.command[-1]) == ("{task}", "0")
+    assert '"offered":["execute"]' in used.interface
+    assert '"offered":["run_shell"]' in used.head.interface
+    said = capsys.readouterr().err
+    assert "agent tiny (base): speaks openai_chat" in said
+    assert "agent tiny (head): speaks openai_chat" in said
+
+
+def test_an_entry_outside_the_repository_serves_both_revisions(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on the branch that adds the entry, which the base does not have."""
+    (project / "new.toml").write_text(ENTRY)
+    compare = ("--compare", "main", "--metric", "cpu", "--pairs", "1")
+    assert main(["run", "two-files.toml", "--agent", "new.toml", *compare]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "has no agent new; give its command line with --agent 'COMMAND', or copy its" in said
+    (project / "new.toml").rename(project.parent / "new.toml")
+    edit(project, "An agent of one tool, on the", "An agent of one tool on the")
+    code, stored = run("--agent", "../new.toml", *compare)
+    assert code == 0
+    assert stored.header.revisions is not None
+    assert stored.header.revisions.own_environments
+
+
+ENTRY = """
+command = "{python} {folder}/agent.py {base_url} {task}"
+setup = ["test -d {folder} && mkdir -p {env}"]
+"""
+
+
 TINY = "python3 {folder}/agent.py {base_url} {task}"
 
 
@@ -343,6 +462,8 @@ TINY = "python3 {folder}/agent.py {base_url} {task}"
         (["--agent", "absent.toml"], "absent.toml"),
         (["--agent", f"env A={'x' * 9000} {TINY}"], "too long"),
         (["--agent", "httpx-loop", "--compare", "HEAD"], "has no revisions here"),
+        (["--agent", "trae-agent"], "--agent trae-agent=FOLDER"),
+        (["--agent", "tiny=absent"], "no folder absent; name a checkout of the agent"),
         (["--agent", "a {base_url} {task}", "--compare", "HEAD"], "an installed program would run"),
     ],
 )
@@ -453,3 +574,124 @@ def test_a_run_tells_where_the_time_of_a_session_goes(
         assert found["files_written"] == 2
     assert any("peak_tree" in one.metrics for one in stored.samples if one.probe == "tree")
     assert "Time in two-files" in capsys.readouterr().out
+
+
+def test_check_proposes_entries_for_what_varies(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(project, "done.stdout + done.stderr", "f'{done.stdout} in {time.time_ns()} ns'")
+    edit(project, "import sys", "import sys\nimport time")
+    recorded(project)
+    check = "agents check tiny --scenario my-session.toml"
+    assert f"trae-bench {check}" in capsys.readouterr().out
+    assert main(check.split()) == 0
+    said = capsys.readouterr().out
+    entry = said[said.index("[[normalise]]") : said.index("Measure it")]
+    assert 'replace = "DURATION"' in entry
+    with Path(MINE).open("a") as file:
+        file.write(entry)
+    assert main(check.split()) == 0
+    assert "Its requests are those of the recording." in capsys.readouterr().out
+
+
+# -- sub-agents
+
+
+SUB_AGENTS = """
+import json
+import subprocess
+import sys
+
+from agent import ask
+
+FIRST = 0
+
+
+def session(base_url, prompt):
+    messages = [{"role": "user", "content": prompt}]
+    while True:
+        message = ask(base_url, messages)
+        messages.append(message)
+        yield
+        calls = message.get("tool_calls") or []
+        if not calls:
+            return message["content"]
+        asked = [json.loads(call["function"]["arguments"]) for call in calls]
+        results = yield from together(base_url, asked)
+        for call, result in zip(calls, results):
+            messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
+
+
+def together(base_url, asked):
+    results = [None] * len(asked)
+    running = {}
+    for number, arguments in enumerate(asked):
+        if "prompt" in arguments:
+            running[number] = session(base_url, arguments["prompt"])
+        else:
+            done = subprocess.run(arguments["command"], shell=True, capture_output=True, text=True)
+            results[number] = done.stdout
+    while running:
+        for number in sorted(running, reverse=FIRST):
+            try:
+                next(running[number])
+            except StopIteration as end:
+                results[number] = end.value
+                del running[number]
+        yield
+    return results
+
+
+whole = session(*sys.argv[1:])
+while True:
+    try:
+        next(whole)
+    except StopIteration as end:
+        print(end.value)
+        break
+"""
+OF_SUB_AGENTS = Script(
+    (
+        PlayedTurn(
+            "I delegate.",
+            (
+                PlayedCall("call_00001_1", "execute", {"prompt": "Look."}),
+                PlayedCall("call_00001_2", "execute", {"prompt": "Write."}),
+            ),
+        ),
+        PlayedTurn("All is done."),
+        PlayedTurn("Here.", (PlayedCall("call_00003_1", "execute", {"command": "echo it"}),)),
+        PlayedTurn("It is there."),
+        PlayedTurn("So.", (PlayedCall("call_00005_1", "execute", {"command": "echo 1 > out"}),)),
+        PlayedTurn("It is written."),
+    ),
+    client="foreign",
+    conversations=(Conversation("", 2), Conversation("Look.", 2), Conversation("Write.", 2)),
+)
+
+
+def test_sub_agents_are_recorded_and_replay_in_another_order(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "sub.py").write_text(SUB_AGENTS)
+    edit(project, "{folder}/agent.py", "{folder}/sub.py", "pyproject.toml")
+    with Loopback() as upstream:
+        url = upstream.register("upstream", OF_SUB_AGENTS)
+        agent = ("--agent", "tiny", "--upstream", url, "--task", "Do it.")
+        assert main(["record", *agent, "-o", MINE]) == 0
+    scenario = load(project / MINE)
+    assert [turn.text for turn in scenario.turns] == ["I delegate.", "All is done."]
+    assert [
+        (one.prompt, [turn.text for turn in one.turns]) for one in scenario.sub_agents or ()
+    ] == [("Look.", ["Here.", "It is there."]), ("Write.", ["So.", "It is written."])]
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message", "sub-agents")
+    edit(project, "FIRST = 0", "FIRST = 1", "sub.py")
+    capsys.readouterr()
+    assert main(["agents", "check", "tiny", "--scenario", MINE]) == 0
+    assert "Its requests are those of the recording." in capsys.readouterr().out
+    gate = ["run", MINE, "--compare", "main", "--metric", "requests", "--pairs", "2"]
+    assert main([*gate, "-o", "../run.json"]) == 0
+    edit(project, "base_url, prompt):", "base_url, prompt, wish=' Now.'):", "sub.py")
+    edit(project, '"content": prompt}', '"content": prompt + wish}', "sub.py")
+    assert main([*gate, "-o", "../run.json", "--force"]) == 5

@@ -81,7 +81,7 @@ def test_whatever_is_wrong_is_named_with_its_line(text: str, tmp_path: Path) -> 
     with pytest.raises(UsageError) as caught:
         load(tmp_path)
     said = str(caught.value)
-    assert said.startswith(f"{file}:{line}: $.tool.trae-bench.")
+    assert said.startswith(f"{file}:{line}: tool.trae-bench.")
     assert path in said
     assert remedy in said
 

@@ -22,10 +22,16 @@ COMMAND = 'command = ["agent", "{base_url}", "{task}"]\n'
     [
         ('command = ["", "{base_url}", "{task}"]', "the command is empty"),
         ('command = ["a\\u0000", "{base_url}", "{task}"]', "a NUL character"),
-        (COMMAND + '[env]\nA = "\\u0000"', "$.env.A: a NUL character"),
+        (COMMAND + '[env]\nA = "\\u0000"', "env.A: a NUL character"),
         (COMMAND + '[env]\n"A=B" = ""', "'A=B' cannot name an environment variable"),
         (COMMAND + '[env]\n"" = ""', "'' cannot name an environment variable"),
         (COMMAND + '[files]\n"a\\u0000" = ""', "a NUL character"),
+        (
+            COMMAND + "sessions = 'a \"b'",
+            "sessions: No closing quotation; quote it as in a shell",
+        ),
+        (COMMAND + "sessions = 'agent --all'", "sessions: no {sessions_file}"),
+        (COMMAND + "sessions = 'agent {sessions_file} {all}'", "no placeholder {all}"),
         (COMMAND + '[tools.fly]\ntool = "x"', "'fly' is not allowed here. Known: finish, replace"),
     ],
 )
@@ -50,6 +56,11 @@ def test_a_file_name_can_contain_spaces(tmp_path: Path) -> None:
     (folder / "mine.toml").write_text(COMMAND)
     found = find_agent(str(folder / "mine.toml"), {}, tmp_path)
     assert (found.name, found.source, found.folder) == ("mine", "file", folder)
+
+
+def test_a_shipped_agent_runs_from_a_checkout(tmp_path: Path) -> None:
+    found = find_agent(f"trae-agent={tmp_path}", {}, tmp_path)
+    assert (found.name, found.source, found.folder) == ("trae-agent", "checkout", tmp_path)
 
 
 def test_a_long_command_may_end_like_a_file(tmp_path: Path) -> None:

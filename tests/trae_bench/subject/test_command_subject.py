@@ -222,6 +222,11 @@ def test_unplayable_scenarios_and_unknown_agents_are_errors(tmp_path: Path) -> N
     for unplayable in (crowd, load(find("install-size")), load(find("cli-help"))):
         with pytest.raises(CannotMeasure, match=f"{unplayable.name} cannot run with the agent"):
             subject.adapted(trial(), unplayable)
+    subject = prepared(tmp_path, "agent", sessions=("agent", "{sessions_file}"))
+    assert subject.adapted(trial(), crowd).load == crowd.load
+    steady = replace(crowd, name="steady", load=Load(5, 3, "steady", 2.0))
+    with pytest.raises(CannotMeasure, match="starts its sessions at a fixed rate"):
+        subject.adapted(trial(), steady)
     with pytest.raises(CannotMeasure, match="'nobody' is not prepared"):
         subject.adapted(replace(trial(), arm=agent_arm("nobody")), SMALL)
     with pytest.raises(CannotMeasure, match="names no agent"):

@@ -16,6 +16,10 @@ _PINNED_NPM = re.compile(r"(@[\w.-]+/)?[\w.-]+@\d+\.\d+\.\d+")
 _SHIPPED_FILE = re.compile(r"\{folder\}/([\w.-]+\.\w+)")
 
 
+def entry_of(script: Path) -> Path:
+    return script.with_name(f"{script.stem.removesuffix('-sessions')}.toml")
+
+
 def names(paths: list[Path]) -> list[str]:
     return [path.name for path in paths]
 
@@ -24,7 +28,7 @@ def test_the_agents_of_the_documents_ship() -> None:
     assert {path.stem for path in ENTRIES} == {
         "agent-core", "agno", "ai-sdk", "autogen", "claude-code", "codex", "gemini-cli",
         "httpx-loop", "inspect", "langgraph", "mini-swe-agent", "openai-agents", "openai-sdk",
-        "opencode", "pydantic-ai", "smolagents", "strands", "trae-agent",
+        "opencode", "pydantic-ai", "smolagents", "socket-loop", "strands", "trae-agent",
     }  # fmt: skip
 
 
@@ -40,11 +44,11 @@ class TestEachEntry:
         entry = read_entry(path)
         assert [one for one in entry.requirements if not _PINNED.fullmatch(one)] == []
         assert [one for one in entry.npm if not _PINNED_NPM.fullmatch(one)] == []
-        assert entry.builds
+        assert entry.builds or path.stem == "socket-loop"
 
     def test_its_files_lie_beside_it(self, path: Path) -> None:
         entry = read_entry(path)
-        scripts = [*_SHIPPED_FILE.findall(" ".join(entry.argv))]
+        scripts = [*_SHIPPED_FILE.findall(" ".join((*entry.argv, *entry.sessions_argv)))]
         if path.stem != "trae-agent":  # its lock files lie in the user's checkout
             scripts += entry.lock_files
         assert [name for name in scripts if not (SHIPPED / name).is_file()] == []
@@ -58,7 +62,7 @@ class TestEachEntry:
     def test_it_takes_nothing_from_the_user(self, path: Path) -> None:
         entry = read_entry(path)
         assert entry.pass_env == ()
-        assert "{api_key}" in str(entry.env)
+        assert "{api_key}" in str(entry.env) or path.stem == "socket-loop"
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=names(SCRIPTS))
@@ -67,14 +71,14 @@ class TestEachScript:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_SCRIPT_LINES
 
     def test_an_entry_uses_it(self, path: Path) -> None:
-        entry = read_entry(path.with_suffix(".toml"))
-        assert path.name in " ".join((*entry.argv, *entry.setup))
+        entry = read_entry(entry_of(path))
+        assert path.name in " ".join((*entry.argv, *entry.sessions_argv, *entry.setup))
 
     def test_the_entry_sets_the_variables_that_it_reads(self, path: Path) -> None:
         text = path.read_text(encoding="utf-8")
         found = re.findall(r"os\.environ\[['\"](\w+)['\"]\]|process\.env\.(\w+)", text)
         read = {python or node for python, node in found}
-        assert read - read_entry(path.with_suffix(".toml")).env.keys() == set()
+        assert read - read_entry(entry_of(path)).env.keys() == set()
 
 
 def test_agent_core_has_the_versions_of_the_constraints() -> None:

@@ -5,8 +5,10 @@ import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
 from msgspec import Struct
 
+from trae_bench._util.toml_writer import toml_text
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Metric
 from trae_bench.model.run import AgentUsed, RunFile
@@ -85,6 +87,10 @@ def check_lines(checked: CheckedAgent, width: int) -> Iterator[str]:
         yield textwrap.fill(said, width, subsequent_indent="  ", break_on_hyphens=False)
         yield from (f"  {for_terminal(line.rstrip(), _MAX_LINE)}" for line in output)
         return
+    if checked.varying:
+        yield "Only what usually varies from run to run differs. Add to the scenario:"
+        entries = {"normalise": [msgspec.structs.asdict(one) for one in checked.varying]}
+        yield f"\n{toml_text(entries)}"
     scenario = shlex.quote(for_terminal(checked.scenario or _FIRST_SCENARIO, 300))
     agent = shlex.quote(for_terminal(checked.requested, 1000))
     # Not wrapped, for a reader to copy.
@@ -166,6 +172,8 @@ class _Column(Struct, frozen=True):
     heading: str
     place: _Place
     divisor: _Place | None = None
+    optional: bool = False
+    """Few agents can have it, so its absence is no fault."""
 
 
 _SHORT, _MIDDLE, _LONG = "agent-steps", "agent-steps@50", "agent-steps@200"
@@ -180,6 +188,7 @@ COLUMNS = (
     _Column("peak memory", (_MIDDLE, "peak_rss")),
     _Column("bytes a step", (_MIDDLE, "request_bytes"), (_MIDDLE, "requests")),
     _Column("connections", (_MIDDLE, "connections")),
+    _Column("sessions a second", ("throughput", "sessions_per_second"), optional=True),
 )
 
 
@@ -211,15 +220,16 @@ def _sort_key(found: _Figures) -> float:
 
 
 def _agent_cell(name: str, used: AgentUsed) -> str:
-    # The others are in its entry.
-    versions = ", ".join(markdown_text(one) for one in used.requirements[:1])
-    return f"**{markdown_text(name)}**{f'<br>{versions}' if versions else ''}"
+    """Its name, and its version if its entry installs it and not only what it needs."""
+    word = name.partition("-")[0]
+    version = next((one for one in used.requirements if word in one), "")
+    return f"**{markdown_text(name)}**{f'<br>{markdown_text(version)}' if version else ''}"
 
 
 def _column_cell(column: _Column, found: _Figures, units: Mapping[str, str]) -> str:
     figure = found.get(column.place)
     if figure is None:
-        return "not measured"
+        return "-" if column.optional else "not measured"
     unit = units[figure.metric]
     if column.divisor is None:
         median, interval = _cells_of(figure, unit)

@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from trae_bench.report.escape import for_terminal
 from trae_bench.scenario import (
@@ -27,7 +27,10 @@ def session_text(scenario: Scenario, width: int = 80) -> str:
     if scenario.task:
         lines += ["", "Task", *_wrapped(scenario.task, width, "  ")]
     if scenario.turns:
-        lines += ["", "Session", *_turns(scenario, width)]
+        lines += ["", "Session", *_turns(scenario.turns, width)]
+    for sub_agent in scenario.sub_agents or ():
+        prompt = _wrapped(sub_agent.prompt, width, "  asked: ", " " * 9)
+        lines += ["", "Sub-agent", *prompt, *_turns(sub_agent.turns, width)]
     expected = list(_expected(scenario, width))
     if expected:
         lines += ["", "Expected", *expected]
@@ -136,9 +139,9 @@ def _seconds(seconds: float) -> str:
 # -- the session ------------------------------------------------------------------------
 
 
-def _turns(scenario: Scenario, width: int) -> Iterator[str]:
+def _turns(turns: Iterable[Turn], width: int) -> Iterator[str]:
     number = 1
-    for turn in scenario.turns:
+    for turn in turns:
         yield from _turn(turn, number, width)
         number += turn.repeat
 

@@ -23,6 +23,7 @@ from trae_bench.scenario import (
     ProviderConditions,
     Scenario,
     ScriptedCall,
+    SubAgent,
     ToggleUse,
     Turn,
     WorkspaceFixture,
@@ -151,13 +152,18 @@ def _agent(session: RecordedSession, tools: Collection[str]) -> str:
     ends = _finishes(session.replies[-1])
     replays = (ends or own) if session.agent == TRAE_AGENT else (ends and own)
     words = re.findall(r"[a-z0-9]+", session.agent.lower())
-    return "" if replays else "-".join(words) or "recorded"
+    # agent_core has no sub-agents.
+    return "" if replays and not session.sub_agents else "-".join(words) or "recorded"
 
 
 def _build(
     session: RecordedSession, name: str, agent: str, toggles: Sequence[str], work: _Work
 ) -> Recording:
-    turns = tuple(_turns(session, work.root, agent))
+    turns = tuple(_turns(session.replies, work.root, agent))
+    sub_agents = tuple(
+        SubAgent(_portable(one.prompt, work.root), tuple(_turns(one.replies, work.root, agent)))
+        for one in session.sub_agents
+    )
     scenario = Scenario(
         name=name,
         about=_about(session),
@@ -168,6 +174,7 @@ def _build(
         provider=ProviderConditions(protocol=session.protocol, stream=session.stream),
         workspace=WorkspaceFixture(files=dict(work.files or {})),
         oracle=_oracle(session, turns[-1].text, work),
+        sub_agents=sub_agents or UNSET,
         agent=agent or UNSET,
     )
     recording = Recording(scenario, (*session.notes, *_notes(session, work, scenario)))
@@ -176,9 +183,9 @@ def _build(
     return recording
 
 
-def _turns(session: RecordedSession, root: str, agent: str) -> Iterator[Turn]:
-    last = len(session.replies) - 1
-    for number, reply in enumerate(session.replies):
+def _turns(replies: Sequence[RecordedReply], root: str, agent: str) -> Iterator[Turn]:
+    last = len(replies) - 1
+    for number, reply in enumerate(replies):
         calls = tuple(_call(call, root, number) for call in reply.calls)
         text = _portable(reply.text, root)
         # A script cannot have an empty turn; a blank is the closest.
@@ -262,6 +269,11 @@ def _notes(session: RecordedSession, work: _Work, scenario: Scenario) -> Iterato
             )
     elif not _finishes(session.replies[-1]):
         yield f"the session did not end with {FINISH_TOOL}; a last turn with it was added"
+    if session.sub_agents:
+        yield (
+            f"the session has {len(session.sub_agents)} more conversations, such as those of "
+            "sub-agents; a request belongs to the one whose messages it repeats"
+        )
     if any(not reply.text and not reply.calls for reply in session.replies):
         yield "an empty reply was recorded; the script sends a blank instead"
     yield from _folder_notes(work)

@@ -29,6 +29,14 @@ class RecordedReply(Struct, frozen=True):
     calls: tuple[RecordedCall, ...] = ()
 
 
+class RecordedSubAgent(Struct, frozen=True):
+    """A conversation beside the main one of a session."""
+
+    prompt: str
+    """First message of the user."""
+    replies: tuple[RecordedReply, ...]
+
+
 class RecordedSession(Struct, frozen=True):
     """One session of any agent, as far as its source records it."""
 
@@ -36,6 +44,7 @@ class RecordedSession(Struct, frozen=True):
     """What the session was read from, such as `a trajectory of Trae Agent`."""
     replies: tuple[RecordedReply, ...]
     """Replies of the model, in order."""
+    sub_agents: tuple[RecordedSubAgent, ...] = ()
     task: str = ""
     agent: str = ""
     """Name of the agent, if the source records it."""
@@ -50,7 +59,8 @@ class RecordedSession(Struct, frozen=True):
     workspace: str = ""
     """Folder in which the session worked."""
     last_request: str = ""
-    """Body of the last request, if the source has it: with it, the whole conversation."""
+    """Body of the last request, if the source has it: with it, the whole conversation. With
+    sub-agents, an array of the last request of each conversation."""
     notes: tuple[str, ...] = ()
     """What the source cannot give, one sentence each."""
 

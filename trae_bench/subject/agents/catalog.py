@@ -1,4 +1,7 @@
-"""Finds the agent that a user names: in the project's settings, as a file, or shipped."""
+"""Finds the agent that a user names: in the project's settings, as a file, or shipped.
+
+`NAME=FOLDER` is the agent NAME with its code in FOLDER.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -25,7 +28,8 @@ class FoundAgent(Struct, frozen=True):
     """Folder of its code."""
     requested: str
     """What the user wrote."""
-    source: Literal["project", "file", "shipped", "command line"]
+    source: Literal["project", "file", "shipped", "checkout", "command line"]
+    """`checkout`: an entry that ships, with a folder that the user names."""
 
 
 def shipped() -> dict[str, Path]:
@@ -34,7 +38,7 @@ def shipped() -> dict[str, Path]:
 
 
 def find_agent(requested: str, configured: Mapping[str, AgentEntry], project: Path) -> FoundAgent:
-    """The agent that a name, a file or a command line stands for.
+    """The agent that a name, `NAME=FOLDER`, a file or a command line stands for.
 
     `configured` are the entries of the project in the folder `project`; they come before those
     that ship. Raises `UsageError`.
@@ -51,18 +55,43 @@ def find_agent(requested: str, configured: Mapping[str, AgentEntry], project: Pa
                 "and digits, words joined by single dashes"
             )
         return FoundAgent(path.stem, read_entry(path), path.absolute().parent, requested, "file")
+    files = shipped()
+    name, _, folder = requested.partition("=")
+    if folder and (name in configured or name in files):
+        return _in_folder(find_agent(name, configured, project), requested, Path(folder))
     if "{" in requested or " " in requested:
         name, entry = from_command_line(requested)
         return FoundAgent(name, entry, Path.cwd(), requested, "command line")
     if requested in configured:
         return FoundAgent(requested, configured[requested], project, requested, "project")
-    files = shipped()
     if requested in files:
         return FoundAgent(requested, read_entry(files[requested]), SHIPPED, requested, "shipped")
     raise UsageError(
         f"no agent {requested!r}{suggestion(requested, {**configured, **files})}. A path that ends "
         "in .toml names a file; a command line contains {base_url} and {task}"
     )
+
+
+def _in_folder(found: FoundAgent, requested: str, folder: Path) -> FoundAgent:
+    """The agent with the code in `folder`. Raises `UsageError` if there is no such folder."""
+    if not folder.is_dir():
+        raise UsageError(f"--agent {requested}: no folder {folder}; name a checkout of the agent")
+    source = "checkout" if found.source == "shipped" else found.source
+    return replace(found, folder=folder.absolute(), requested=requested, source=source)
+
+
+def is_name(requested: str) -> bool:
+    """Whether a request only names an agent of the project or one that ships.
+
+    Any other request, a command line or a file, chooses what runs.
+    """
+    return NAME.fullmatch(requested) is not None
+
+
+def needs_checkout(found: FoundAgent) -> bool:
+    """Whether an entry that ships needs the folder of a checkout, and has none."""
+    # The lock files of an entry lie in the folder of its code.
+    return found.source == "shipped" and bool(found.entry.lock_files)
 
 
 def find_agents(

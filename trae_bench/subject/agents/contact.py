@@ -126,10 +126,10 @@ def introduced(
         contact = meet(agent, scratch, provider, proxy.url)
     if contact.facts is None:
         problem = f"{contact.problem(proxy.hosts)}{contact.output}"
-        raise CannotMeasure(f"agent {agent.name}: {problem}\n`trae-bench agents check` tells more")
+        raise CannotMeasure(f"agent {agent.label}: {problem}\n`trae-bench agents check` tells more")
     interface = interface_of(agent, contact.facts)
     speaks = "streamed" if interface.stream else "not streamed"
-    say(f"agent {agent.name}: speaks {interface.protocol}, {speaks}")
+    say(f"agent {agent.label}: speaks {interface.protocol}, {speaks}")
     return replace(agent, interface=interface)
 
 

@@ -31,6 +31,7 @@ PLACEHOLDERS = (
     "python",
     "report_fd",
     "server_url",
+    "sessions_file",
     "task",
     "task_file",
     "workspace",
@@ -46,6 +47,9 @@ PLACEHOLDERS = (
     python      interpreter of the environment; without one, the one that is found on the PATH
     report_fd   file descriptor to which the agent may write a `ChildReport` in JSON
     server_url  URL of the provider without `/v1`
+    sessions_file
+                a JSON object with `concurrency`, and a list `sessions` of objects with `base_url`,
+                `server_url`, `task` and `workspace`; only with the field `sessions`
     task        the task of the scenario
     task_file   a file in the home folder that contains the task
     workspace   working folder
@@ -65,6 +69,9 @@ class AgentEntry(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"
     """Command line: a string, split as a shell does, or a list. No shell runs it."""
     about: str = ""
     """What the agent is, with a URL."""
+    sessions: str | tuple[str, ...] = ()
+    """Command line that runs the sessions in `{sessions_file}`, `concurrency` of them at a time,
+    in one process. Default: it plays only scenarios with one session."""
     env: dict[str, str] = {}
     """Variables of its environment. Of the user's environment, only `pass-env` passes."""
     pass_env: tuple[str, ...] = ()
@@ -101,7 +108,12 @@ class AgentEntry(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"
     @property
     def argv(self) -> tuple[str, ...]:
         """The command line as a list."""
-        return tuple(shlex.split(self.command)) if isinstance(self.command, str) else self.command
+        return _split(self.command)
+
+    @property
+    def sessions_argv(self) -> tuple[str, ...]:
+        """The command line for several sessions as a list; empty without one."""
+        return _split(self.sessions)
 
     @property
     def builds(self) -> bool:
@@ -120,6 +132,10 @@ class AgentEntry(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"
         program = self.argv[0]
         relative = "/" in program and not program.startswith(("/", "{"))
         return self.builds_from_folder or relative or any("{folder}" in text for text in texts)
+
+
+def _split(command: str | tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(shlex.split(command)) if isinstance(command, str) else command
 
 
 def read_entry(path: Path) -> AgentEntry:
@@ -153,15 +169,19 @@ def entry_problems(entry: AgentEntry, path: TomlPath = ()) -> Iterator[Diagnosti
 
     `path` is the place of the entry in its file.
     """
-    try:
-        argv = entry.argv
-    except ValueError as error:
-        yield (*path, "command"), f"{error}; quote it as in a shell, or write a list"
-        return
+    for field in ("command", "sessions"):
+        try:
+            _split(getattr(entry, field))
+        except ValueError as error:
+            yield (*path, field), f"{error}; quote it as in a shell, or write a list"
+            return
+    argv = entry.argv
     if not argv or not argv[0]:
         yield (*path, "command"), "the command is empty; write the command line of the agent"
     for place, text in _texts(entry, argv):
         yield from _unknown_placeholders((*path, *place), text, PLACEHOLDERS)
+    if entry.sessions and not any("{sessions_file}" in text for text in entry.sessions_argv):
+        yield (*path, "sessions"), "no {sessions_file}; say where the agent gets its sessions"
     for index, text in enumerate(entry.setup):
         yield from _unknown_placeholders((*path, "setup", index), text, _BUILD_PLACEHOLDERS)
     for name in entry.files:
@@ -207,6 +227,8 @@ _URL = ("{base_url}", "{server_url}")
 def _texts(entry: AgentEntry, argv: tuple[str, ...]) -> Iterator[tuple[TomlPath, str]]:
     for text in argv:
         yield ("command",), text
+    for text in entry.sessions_argv:
+        yield ("sessions",), text
     for table, texts in (("env", entry.env), ("files", entry.files)):
         for name, text in texts.items():
             yield (table, name), text

@@ -53,9 +53,9 @@ def build(
 ) -> Built:
     """Return the agent's environment, and build it if it is not cached.
 
-    `folder` has the agent's code. With `copy`, what builds from it gets a copy, because a build
-    can write there, and a checkout must stay as it is. Raises `CannotMeasure` with the last lines
-    of the command that failed.
+    `name` is the agent's in messages. `folder` has its code. With `copy`, what builds from it gets
+    a copy, because a build can write there, and a checkout must stay as it is. Raises
+    `CannotMeasure` with the last lines of the command that failed.
     """
     if not entry.builds:
         return Built(folder)
