@@ -22,6 +22,7 @@ from agent_core.models.codec import (
     truncated_stream,
     without_none,
 )
+from agent_core.models.endings import ended
 
 
 class _Usage(Struct):
@@ -29,6 +30,10 @@ class _Usage(Struct):
     output_tokens: TokenCount = None
     cache_creation_input_tokens: TokenCount = None
     cache_read_input_tokens: TokenCount = None
+
+
+class _Details(Struct):
+    explanation: str | None = None
 
 
 class _Error(Struct):
@@ -40,6 +45,7 @@ class _Body(Struct):
     content: list[dict[str, Any]] | None = None
     usage: _Usage | None = None
     stop_reason: str | None = None
+    stop_details: _Details | None = None
     model: str | None = None
     type: str | None = None
     error: _Error | None = None
@@ -52,6 +58,7 @@ class _Delta(Struct):
     signature: str = ""
     partial_json: str = ""
     stop_reason: str | None = None
+    stop_details: _Details | None = None
 
 
 class _Event(Struct):
@@ -126,7 +133,12 @@ class AnthropicMessages(Codec):
             raise Refused(reply.error.message, kind=reply.error.type)
         if reply.content is None:
             raise MalformedReplyError("The reply has no content.")
-        return _reply(reply.content, reply.usage, reply.stop_reason, reply.model, {})
+        return _reply(reply.content, reply, {})
+
+    def name_calls(self, items: list[Any], ids: Sequence[str]) -> None:
+        calls = (block for block in items if block.get("type") == "tool_use")
+        for block, call_id in zip(calls, ids, strict=True):
+            block["id"] = call_id
 
     def reply_builder(self) -> "MessagesReplyBuilder":
         return MessagesReplyBuilder()
@@ -141,7 +153,6 @@ class MessagesReplyBuilder:
         self._blocks: dict[int, dict[str, Any]] = {}
         self._arguments: dict[int, list[str]] = {}
         """The streamed pieces of each call's input, which is JSON."""
-        self._stop: str | None = None
         self._complete = False
 
     def add(self, event: bytes) -> None:
@@ -157,7 +168,9 @@ class MessagesReplyBuilder:
         elif parsed.type == "content_block_delta" and parsed.delta is not None:
             self._extend(parsed.index, parsed.delta)
         elif parsed.type == "message_delta":
-            self._stop = parsed.delta.stop_reason if parsed.delta else None
+            if parsed.delta is not None and parsed.delta.stop_reason:
+                self._start.stop_reason = parsed.delta.stop_reason
+                self._start.stop_details = parsed.delta.stop_details
             self._count(parsed.usage)
         elif parsed.type == "message_stop":
             self._complete = True
@@ -172,7 +185,8 @@ class MessagesReplyBuilder:
             for position, index in enumerate(order)
             if index in self._arguments
         }
-        return _reply(blocks, self._usage, self._stop, self._start.model, arguments)
+        self._start.usage = self._usage
+        return _reply(blocks, self._start, arguments)
 
     def _extend(self, index: int, delta: _Delta) -> None:
         if index not in self._blocks:
@@ -182,7 +196,7 @@ class MessagesReplyBuilder:
             self._arguments.setdefault(index, []).append(delta.partial_json)
         for field in ("text", "thinking", "signature"):
             if added := getattr(delta, field):
-                block[field] = block.get(field, "") + added
+                block[field] = (block.get(field) or "") + added
 
     def _count(self, usage: _Usage | None) -> None:
         """Keeps the last number of each kind: the counts in `message_delta` are totals."""
@@ -215,13 +229,7 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
     return blocks
 
 
-def _reply(
-    blocks: list[dict[str, Any]],
-    usage: _Usage | None,
-    stop: str | None,
-    model: str | None,
-    arguments: dict[int, str],
-) -> Reply:
+def _reply(blocks: list[dict[str, Any]], body: _Body, arguments: dict[int, str]) -> Reply:
     """`arguments` has the streamed input of calls, by the index of their block."""
     texts: list[str] = []
     calls: list[ToolCall] = []
@@ -235,9 +243,31 @@ def _reply(
         else:
             thoughts = True
     # Thinking blocks must be sent back signed and in their original order.
-    opaque = {AnthropicMessages.protocol: blocks} if thoughts else None
+    kept = _accepted(blocks) if thoughts else []
+    opaque = {AnthropicMessages.protocol: kept} if kept else None
     message = Message("assistant", "".join(texts), tuple(calls), opaque=opaque)
-    return Reply(message, _usage(usage or _Usage()), stop or "", model or "")
+    details = body.stop_details or _Details()
+    usage = _usage(body.usage or _Usage())
+    return ended(message, usage, body.stop_reason, body.model, details.explanation)
+
+
+def _accepted(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The blocks that the provider takes back.
+
+    It refuses blank text, blank thinking without a signature, and thinking as the last block.
+    """
+    kept = [block for block in blocks if not _is_blank(block)]
+    while kept and kept[-1].get("type") in ("thinking", "redacted_thinking"):
+        kept.pop()
+    return kept
+
+
+def _is_blank(block: dict[str, Any]) -> bool:
+    kind = block.get("type")
+    if kind == "text":
+        return not str(block.get("text") or "").strip()
+    blank = not str(block.get("thinking") or "").strip()
+    return kind == "thinking" and blank and not block.get("signature")
 
 
 def _call(block: dict[str, Any], streamed: str | None) -> ToolCall:

@@ -17,12 +17,14 @@ from agent_core.models.codec import (
     arguments_object,
     decoded,
     function_tool,
+    is_empty,
     opaque_items,
     token_count,
     tool_call,
     truncated_stream,
     without_none,
 )
+from agent_core.models.endings import ended
 
 
 class _Function(Struct):
@@ -80,7 +82,9 @@ class OllamaChat(Codec):
         return fields
 
     def entry(self, message: Message) -> Entry:
-        return Entry(message.role, opaque_items(message, self.protocol) or [_encoded(message)])
+        if items := opaque_items(message, self.protocol):
+            return Entry(message.role, items)
+        return Entry(message.role, [] if is_empty(message) else [_encoded(message)])
 
     def decode(self, body: bytes) -> Reply:
         builder = OllamaReplyBuilder()
@@ -110,7 +114,8 @@ class OllamaReplyBuilder:
         line = decoded(event, _BODY)
         if line.error is not None:
             raise Refused(line.error)
-        self._last = line
+        if not self._last.done:  # some servers end twice, the second time without counts
+            self._last = line
         if line.message is not None:
             self.empty = False
             self._text.append(line.message.content or "")
@@ -135,7 +140,7 @@ class OllamaReplyBuilder:
             input_tokens=token_count(last.prompt_eval_count),
             output_tokens=token_count(last.eval_count),
         )
-        return Reply(message, usage, last.done_reason or "", last.model or "")
+        return ended(message, usage, last.done_reason, last.model)
 
 
 def _encoded(message: Message) -> dict[str, Any]:

@@ -339,6 +339,7 @@ async def test_respx_sees_every_request() -> None:
             route.side_effect = [
                 httpx.Response(200, content=WIRES["openai_chat"].whole) for _ in range(2)
             ]
-            for _ in range(2):
-                assert await model.reply(HISTORY, TOOLS) == WIRES["openai_chat"].means
+            replies = [await model.reply(HISTORY, TOOLS) for _ in range(2)]
+        assert replies[0] == WIRES["openai_chat"].means
+        assert replies[1].message.text == replies[0].message.text
         assert route.call_count == 2
