@@ -54,8 +54,6 @@ class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """For the cost that the command line shows. This package knows no prices."""
     limit_field: LimitField | None = None
     """The request field for `max_tokens` in Chat Completions. None is the provider's default."""
-    context_window: AtLeastOne | None = None
-    """Tokens that the model can read and write. None leaves the limit to the provider's errors."""
 
     @property
     def secrets(self) -> tuple[str, ...]:

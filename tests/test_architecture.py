@@ -20,6 +20,8 @@ AGENT_CORE = {
     "providers": 0,
     "arguments": 0,
     "encoding": 0,
+    "error_bodies": 0,
+    "compression": 0,
     "config": 1,
     "config_formats": 2,
     "config_shapes": 2,
