@@ -54,6 +54,8 @@ class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """For the cost that the command line shows. This package knows no prices."""
     limit_field: LimitField | None = None
     """The request field for `max_tokens` in Chat Completions. None is the provider's default."""
+    context_window: AtLeastOne | None = None
+    """Tokens that the model reads and writes in one request. None if they are not known."""
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ AGENT_CORE = {
     "retries": 1,
     "ports": 2,
     "_http": 2,
+    "context": 1,
     "agent": 4,
     "files": 4,
     "dispatch": 4,

@@ -5,15 +5,19 @@ was right before this table was written; every other case failed.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import Struct
 
+from agent_core.build import run_task
+from agent_core.config import ProviderSettings, Settings
 from agent_core.errors import MalformedReplyError
-from agent_core.messages import Message, Reply, ToolCall
+from agent_core.messages import Message, Outcome, Reply, ToolCall
 from agent_core.models import PROTOCOLS, codec_named
 from agent_core.models.codec import CallIds, Codec, Parameters, Refused, StreamDecoder
+from tests.agent_core.raw_server import Script, answers, http, serving
 from tests.agent_core.reply_encoders import ENCODERS, Said, SaidCall, lines, sse
 
 ALL = tuple(sorted(PROTOCOLS))
@@ -573,3 +577,47 @@ def test_other_name_of_the_limit_is_tried(complaint: str, corrected: bool) -> No
     if other is not None:
         assert other.envelope([], []) == {"model": "m", "max_completion_tokens": 4096}
         assert other.corrected("Unknown field max_completion_tokens") is not None
+
+
+# --------------------------------------------------------------------------- whole sessions
+
+REFUSALS = {**FILTER, ANTHROPIC: "refusal"}
+
+
+async def session(protocol: str, script: Script, *, stream: bool, path: Path) -> Outcome:
+    """A session of the whole agent against `script`."""
+    kind = {ANTHROPIC: "anthropic", GEMINI: "google", OLLAMA: "ollama"}.get(protocol, "openai")
+    async with serving(script) as server:
+        entry = ProviderSettings(
+            model="m", base_url=server.url, protocol=protocol, stream=stream, max_retries=0
+        )
+        settings = Settings(default_provider=kind, model_providers={kind: entry})
+        outcome = await run_task("work", settings=settings, workspace=path)
+        assert len(server.asked) == outcome.steps
+    return outcome
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("protocol", sorted(REFUSALS))
+async def test_refusal_costs_one_request(protocol: str, stream: bool, tmp_path: Path) -> None:
+    said = Said(reason=REFUSALS[protocol])
+    script = answers(http(ENCODERS[protocol](said, stream=stream)))
+    outcome = await session(protocol, script, stream=stream, path=tmp_path)
+    assert (outcome.stop, outcome.steps) == ("error", 1)
+    assert f"refused to answer ({REFUSALS[protocol]})" in str(outcome.error)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("protocol", ALL)
+async def test_replies_that_are_always_cut_cost_three_requests(
+    protocol: str, stream: bool, tmp_path: Path
+) -> None:
+    arguments = '{"command": "touch made' if protocol in (CHAT, RESPONSES) else None
+    said = Said(reason=LIMIT[protocol], calls=(SaidCall(arguments=arguments),))
+    script = answers(http(ENCODERS[protocol](said, stream=stream)))
+    outcome = await session(protocol, script, stream=stream, path=tmp_path)
+    assert (outcome.stop, outcome.steps) == ("error", 3)
+    assert "raise max_tokens" in str(outcome.error)
+    assert not (tmp_path / "made").exists()
