@@ -22,18 +22,18 @@ HOPELESS = frozenset(
 )
 """Kinds of error with a transient status that no wait mends."""
 
-_TOO_LARGE = re.compile("request too large", re.IGNORECASE)
+# The patterns are compiled at their first use, because importing must be fast.
+_TOO_LARGE = "request too large"
 """OpenAI and Groq answer 429 or 413 if one request is larger than the limit of a minute."""
 
-_TOO_LONG = re.compile(
+_TOO_LONG = (
     "context_length_exceeded|exceed_context_size|request_too_large"
     "|context.?(length|window|limit|size)|prompt is too long|prompt exceeds|input is too long"
-    "|input token count.*exceeds|maximum prompt length|model token limit|reduce the length",
-    re.IGNORECASE,
+    "|input token count.*exceeds|maximum prompt length|model token limit|reduce the length"
 )
 """What providers and local servers write if a conversation is longer than the model's window."""
 
-_TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
+_TITLE = r"<title[^>]*>([^<]{1,200})"
 
 
 class ErrorBody(Struct, frozen=True):
@@ -79,7 +79,7 @@ def is_html(body: bytes) -> bool:
 
 def html_title(body: bytes) -> str:
     """A page in a few words."""
-    title = _TITLE.search(body[:20_000].decode("utf-8", "replace"))
+    title = re.search(_TITLE, body[:20_000].decode("utf-8", "replace"), re.IGNORECASE)
     return f"an HTML page, {_one_line(title[1])!r}" if title else "an HTML page"
 
 
@@ -99,9 +99,9 @@ def is_final(status: int, headers: Mapping[str, str], error: ErrorBody) -> bool:
 def is_too_long(status: int, error: ErrorBody) -> bool:
     """Whether the provider refuses a conversation because of its length."""
     text = " ".join((error.message, *error.kinds))
-    if status == 413 or (status == 429 and _TOO_LARGE.search(text)):
-        return True
-    return status in (400, 422) and _TOO_LONG.search(text) is not None
+    if status in (400, 422):
+        return re.search(_TOO_LONG, text, re.IGNORECASE) is not None
+    return status == 413 or (status == 429 and _TOO_LARGE in text.lower())
 
 
 def _retry_delay(details: Any) -> float | None:

@@ -62,7 +62,7 @@ class _Delta(Struct):
 
 
 class _Event(Struct):
-    type: str
+    type: str = ""
     index: int = 0
     message: _Body | None = None
     content_block: dict[str, Any] | None = None
@@ -150,21 +150,23 @@ class MessagesReplyBuilder:
     def __init__(self) -> None:
         self._start = _Body()
         self._usage = _Usage()
-        self._blocks: dict[int, dict[str, Any]] = {}
+        self._blocks: list[dict[str, Any]] = []
+        self._places: dict[int, int] = {}
+        """The place of the last block of each index: some servers count from 0 again."""
         self._arguments: dict[int, list[str]] = {}
-        """The streamed pieces of each call's input, which is JSON."""
+        """The streamed pieces of each call's input, which is JSON, by place."""
         self._complete = False
 
     def add(self, event: bytes) -> None:
         parsed = decoded(event, _EVENT)
-        if parsed.type == "error":
+        if parsed.type == "error" or parsed.error is not None:
             error = parsed.error or _Error()
             raise Refused(error.message, kind=error.type)
         if parsed.type == "message_start" and parsed.message is not None:
             self._start = parsed.message
             self._count(parsed.message.usage)
         elif parsed.type == "content_block_start" and parsed.content_block is not None:
-            self._blocks[parsed.index] = parsed.content_block
+            self._begin(parsed.index, parsed.content_block)
         elif parsed.type == "content_block_delta" and parsed.delta is not None:
             self._extend(parsed.index, parsed.delta)
         elif parsed.type == "message_delta":
@@ -178,22 +180,24 @@ class MessagesReplyBuilder:
     def reply(self) -> Reply:
         if not self._complete:
             raise truncated_stream()
-        order = sorted(self._blocks)
-        blocks = [self._blocks[index] for index in order]
-        arguments = {
-            position: "".join(self._arguments[index])
-            for position, index in enumerate(order)
-            if index in self._arguments
-        }
+        arguments = {place: "".join(pieces) for place, pieces in self._arguments.items()}
         self._start.usage = self._usage
-        return _reply(blocks, self._start, arguments)
+        return _reply(self._blocks, self._start, arguments)
+
+    def _begin(self, index: int, block: dict[str, Any]) -> None:
+        before = self._places.get(index)
+        if before is not None and self._blocks[before] == block:
+            return  # sent twice
+        self._places[index] = len(self._blocks)
+        self._blocks.append(block)
 
     def _extend(self, index: int, delta: _Delta) -> None:
-        if index not in self._blocks:
+        if index not in self._places:
             raise MalformedReplyError("The stream continues a block that was not started.")
-        block = self._blocks[index]
+        place = self._places[index]
+        block = self._blocks[place]
         if delta.type == "input_json_delta":
-            self._arguments.setdefault(index, []).append(delta.partial_json)
+            self._arguments.setdefault(place, []).append(delta.partial_json)
         for field in ("text", "thinking", "signature"):
             if added := getattr(delta, field):
                 block[field] = (block.get(field) or "") + added

@@ -228,7 +228,7 @@ def decoded(body: bytes, decoder: "msgspec.json.Decoder[ShapeT]") -> ShapeT:
         ) from None
 
 
-_SURROGATE = re.compile(
+_SURROGATE = (
     rb"(?<!\\)(?P<before>(?:\\\\)*)"
     rb"(?:(?P<pair>\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w)|\\u[dD][89a-fA-F]\w\w)"
 )
@@ -244,8 +244,10 @@ def _mended(text: bytes, decoder: "msgspec.json.Decoder[ShapeT]") -> ShapeT:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        mended = _SURROGATE.sub(
-            lambda found: found[0] if found["pair"] else found["before"] + b"\\ufffd", text
+        mended = re.sub(
+            _SURROGATE,
+            lambda found: found[0] if found["pair"] else found["before"] + b"\\ufffd",
+            text,
         )
         if mended == text:
             raise
@@ -271,13 +273,14 @@ class CallIds:
 
     def __init__(self) -> None:
         self._assigned = 0
-        self._seen: set[str] = set()
+        self._seen: dict[str, int] = {}
+        """The number of calls that came with each id."""
 
     def assign(self, reply: Reply, codec: Codec) -> Reply:
         """`reply` with an id of its own for each call."""
         given = [call.id for call in reply.message.calls]
-        if all(given) and len(set(given)) == len(given) and self._seen.isdisjoint(given):
-            self._seen.update(given)
+        if all(given) and len(set(given)) == len(given) and self._seen.keys().isdisjoint(given):
+            self._seen.update(dict.fromkeys(given, 1))
             return reply
         ids = [self._new(call_id) for call_id in given]
         message = reply.message
@@ -291,12 +294,11 @@ class CallIds:
     def _new(self, given: str) -> str:
         """`given`, or another id if it is empty or taken."""
         self._assigned += not given
-        base = given or f"{LOCAL_ID}{self._assigned}"
-        call_id, count = base, 1
+        base = call_id = given or f"{LOCAL_ID}{self._assigned}"
         while call_id in self._seen:
-            count += 1
-            call_id = f"{base}-{count}"
-        self._seen.add(call_id)
+            self._seen[base] += 1
+            call_id = f"{base}-{self._seen[base]}"
+        self._seen[call_id] = 1
         return call_id
 
 
@@ -316,12 +318,12 @@ def tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
 
 
 def arguments_text(call: ToolCall) -> str:
-    """The arguments as the model wrote them, or as JSON."""
-    return encode_json(call.arguments).decode() if call.malformed is None else call.malformed
+    """The arguments as JSON text. Some servers parse it, so it is valid in any case."""
+    return encode_json(arguments_object(call)).decode()
 
 
 def arguments_object(call: ToolCall) -> dict[str, Any]:
-    """The arguments as an object, for protocols that accept nothing else."""
+    """The arguments as an object, which shows the model what it wrote if that was none."""
     return call.arguments if call.malformed is None else {"INVALID_JSON": call.malformed}
 
 

@@ -93,9 +93,7 @@ class _Body(Struct):
 _BODY = msgspec.json.Decoder(_Body)
 _BROKEN = ("insufficient_system_resource", "network_error")
 """Finish reasons of DeepSeek and Zhipu for a failure of the server."""
-_UNKNOWN_FIELD = re.compile(
-    "unsupported|not supported|unrecognized|unknown|unexpected|not permitted|extra", re.IGNORECASE
-)
+_UNKNOWN_FIELD = "unsupported|not supported|unrecognized|unknown|unexpected|not permitted|extra"
 
 
 class OpenAIChat(Codec):
@@ -148,7 +146,8 @@ class OpenAIChat(Codec):
             call["id"] = call_id
 
     def corrected(self, complaint: str) -> "OpenAIChat | None":
-        if not (self._limit_field in complaint and _UNKNOWN_FIELD.search(complaint)):
+        unknown = re.search(_UNKNOWN_FIELD, complaint, re.IGNORECASE)
+        if unknown is None or self._limit_field not in complaint:
             return None
         (other,) = (name for name in LIMIT_FIELDS if name != self._limit_field)
         return OpenAIChat(self.parameters, limit_field=other)

@@ -62,7 +62,7 @@ class _Body(Struct):
 
 
 class _Event(Struct):
-    type: str
+    type: str = ""
     response: _Body | None = None
     item: dict[str, Any] | None = None
     output_index: int = 0
@@ -120,18 +120,20 @@ class ResponsesReplyBuilder:
     """
 
     def __init__(self) -> None:
-        self._items: dict[int, dict[str, Any]] = {}
+        self._items: dict[tuple[int, Any], dict[str, Any]] = {}
+        """The finished items by index and id: some servers send the index 0 for each."""
         self._body: _Body | None = None
 
     def add(self, event: bytes) -> None:
         if event == b"[DONE]":
             return
         parsed = decoded(event, _EVENT)
-        if parsed.type == "error":
+        if parsed.type == "error" or (parsed.error is not None and not parsed.type):
             error = parsed.error or _Error(parsed.code, parsed.message)
             raise Refused(error.message or "", kind=error.code or "")
         if parsed.type == "response.output_item.done" and parsed.item is not None:
-            self._items[parsed.output_index] = parsed.item
+            item_id = parsed.item.get("call_id") or parsed.item.get("id")
+            self._items[parsed.output_index, item_id] = parsed.item
         elif parsed.type in _LAST:
             self._body = parsed.response
 
@@ -139,7 +141,8 @@ class ResponsesReplyBuilder:
         if self._body is None:
             raise truncated_stream()
         if not self._body.output:
-            self._body.output = [self._items[index] for index in sorted(self._items)]
+            keys = sorted(self._items, key=lambda key: key[0])
+            self._body.output = [self._items[key] for key in keys]
         return _reply(self._body)
 
 

@@ -473,6 +473,67 @@ STREAMS = (
         means=Means(text="Hi", ending="limit"),
     ),
     Stream(
+        name="every block under the index 0",
+        protocol=ANTHROPIC,
+        body=sse(
+            {
+                "type": "content_block_start",
+                "content_block": {"type": "tool_use", "id": "c1", "name": "bash", "input": {}},
+            },
+            {
+                "type": "content_block_delta",
+                "delta": {"type": "input_json_delta", "partial_json": '{"command":"ls"}'},
+            },
+            {"type": "content_block_stop"},
+            {
+                "type": "content_block_start",
+                "content_block": {"type": "tool_use", "id": "c2", "name": "bash", "input": {}},
+            },
+            {
+                "type": "content_block_delta",
+                "delta": {"type": "input_json_delta", "partial_json": '{"command":"la"}'},
+            },
+            {"type": "message_stop"},
+        ),
+        means=Means(calls=(LS, LA)),
+    ),
+    Stream(
+        name="every item under the index 0",
+        protocol=RESPONSES,
+        body=sse(
+            *(
+                {
+                    "type": "response.output_item.done",
+                    "item": {
+                        "type": "function_call",
+                        "call_id": call_id,
+                        "name": "bash",
+                        "arguments": f'{{"command":"{command}"}}',
+                    },
+                }
+                for call_id, command in (("c1", "ls"), ("c2", "la"), ("c1", "ls"))
+            ),
+            {"type": "response.completed", "response": {"status": "completed", "output": []}},
+        ),
+        means=Means(calls=(LS, LA)),
+    ),
+    Stream(
+        name="events without a type",
+        protocol=ANTHROPIC,
+        body=sse({}, {"type": "message_stop"}),
+        means=Means(),
+    ),
+    Stream(
+        name="events without a type",
+        protocol=RESPONSES,
+        body=sse(
+            {},
+            {"type": "response.completed", "response": {"status": "completed", "output": []}},
+            {"type": "response.completed", "response": {"status": "completed", "output": []}},
+        ),
+        means=Means(),
+    ),
+    Stream(
         name="a text block that begins with null",
         protocol=ANTHROPIC,
         body=sse(
@@ -540,6 +601,12 @@ def test_choice_that_failed_is_a_refusal(
     with pytest.raises(Refused) as caught:
         read(CHAT, body, stream=stream)
     assert (caught.value.status, caught.value.kind) == (status, "502" if status else "server_error")
+
+
+@pytest.mark.parametrize("protocol", [ANTHROPIC, RESPONSES])
+def test_error_of_a_proxy_inside_a_stream(protocol: str) -> None:
+    with pytest.raises(Refused, match="no money"):
+        read(protocol, sse({"error": {"message": "no money", "code": "x"}}), stream=True)
 
 
 @pytest.mark.parametrize("protocol", ALL)
