@@ -38,6 +38,7 @@ class Parameters(Struct, frozen=True, kw_only=True):
     cache_key: str = ""
     """OpenAI's `prompt_cache_key`: requests with one key go to one cache. Empty: not sent."""
     limit_field: LimitField | None = None
+    context_window: int | None = None
 
     @classmethod
     def of(

@@ -76,6 +76,8 @@ class OllamaChat(Codec):
             temperature=p.temperature,
             top_p=p.top_p,
             top_k=p.top_k or None,
+            # The server's default is a few thousand tokens, and it drops the rest silently.
+            num_ctx=p.context_window,
         )
         if tools:
             fields["tools"] = [function_tool(spec) for spec in tools]

@@ -120,7 +120,7 @@ class ResponsesReplyBuilder:
     """
 
     def __init__(self) -> None:
-        self._items: dict[tuple[int, Any], dict[str, Any]] = {}
+        self._items: dict[tuple[int, str], dict[str, Any]] = {}
         """The finished items by index and id: some servers send the index 0 for each."""
         self._body: _Body | None = None
 
@@ -132,7 +132,7 @@ class ResponsesReplyBuilder:
             error = parsed.error or _Error(parsed.code, parsed.message)
             raise Refused(error.message or "", kind=error.code or "")
         if parsed.type == "response.output_item.done" and parsed.item is not None:
-            item_id = parsed.item.get("call_id") or parsed.item.get("id")
+            item_id = str(parsed.item.get("call_id") or parsed.item.get("id"))
             self._items[parsed.output_index, item_id] = parsed.item
         elif parsed.type in _LAST:
             self._body = parsed.response

@@ -167,7 +167,7 @@ class WireModel:
             if not is_html(body):
                 raise
             title = self._redactor.text(html_title(body))
-            raise UnexpectedShape(f"The reply is {title} and not JSON; check base_url.") from None
+            raise UnexpectedShape(f"The reply is not JSON but {title}; check base_url.") from None
 
     def _check(self, status: int, headers: dict[str, str], body: bytes) -> None:
         if status != 200:

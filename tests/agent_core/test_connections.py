@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent_core import _http, compression, loop_pools
 from agent_core.connection_metrics import pool_metrics
@@ -780,3 +782,17 @@ def test_importing_loads_no_http_library() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not {"httpx", "httpcore", "h11", "h2", "anyio", "certifi"} & set(loaded)
+
+
+@given(sizes=st.lists(st.integers(1, 400), max_size=40), parts=st.integers(1, 3))
+def test_compressed_body_in_any_pieces(sizes: list[int], parts: int) -> None:
+    step = len(TEXT) // parts + 1
+    packed = b"".join(
+        gzip.compress(TEXT[start : start + step]) for start in range(0, len(TEXT), step)
+    )
+    decompressor, plain = compression.Decompressor("gzip"), b""
+    for size in [*sizes, len(packed)]:
+        plain += decompressor.feed(packed[:size])
+        packed = packed[size:]
+    decompressor.end()
+    assert plain == TEXT

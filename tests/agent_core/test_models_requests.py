@@ -208,6 +208,11 @@ def test_ollama_chat() -> None:
     }
 
 
+def test_ollama_gets_the_context_window() -> None:
+    options = document("ollama_chat", Parameters(model="m", context_window=32_000))["options"]
+    assert options == {"num_predict": 4096, "num_ctx": 32_000}
+
+
 @pytest.mark.parametrize(
     ("protocol", "field", "value"),
     [

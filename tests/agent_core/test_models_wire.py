@@ -383,7 +383,7 @@ async def test_page_instead_of_a_reply_is_not_asked_for_again(
 ) -> None:
     script = answers(http(PAGE, content_type=content_type))
     async with speaking(script, retries=9, stream=stream) as (model, server):
-        with pytest.raises(MalformedReplyError, match=r"an HTML page, 'Sign in' and not JSON"):
+        with pytest.raises(MalformedReplyError, match=r"not JSON but an HTML page, 'Sign in'"):
             await model.reply(HISTORY, TOOLS)
     assert len(server.asked) == 1
 

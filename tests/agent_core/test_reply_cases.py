@@ -4,19 +4,24 @@ They are modelled on public reports about agents and on the vendors' documents. 
 was right before this table was written; every other case failed.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Struct
 
 from agent_core.build import run_task
 from agent_core.config import ProviderSettings, Settings
+from agent_core.encoding import encode_json
 from agent_core.errors import MalformedReplyError
 from agent_core.messages import Message, Outcome, Reply, ToolCall
 from agent_core.models import PROTOCOLS, codec_named
 from agent_core.models.codec import CallIds, Codec, Parameters, Refused, StreamDecoder
+from tests.agent_core.histories import VALUES
 from tests.agent_core.raw_server import Script, answers, http, serving
 from tests.agent_core.reply_encoders import ENCODERS, Said, SaidCall, lines, sse
 
@@ -688,3 +693,56 @@ async def test_replies_that_are_always_cut_cost_three_requests(
     assert (outcome.stop, outcome.steps) == ("error", 3)
     assert "raise max_tokens" in str(outcome.error)
     assert not (tmp_path / "made").exists()
+
+
+# ------------------------------------------------------------------------ damaged replies
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value in a document except the document itself."""
+    if path:
+        yield path
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from _places(child, (*path, key))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from _places(child, (*path, index))
+
+
+def _events(body: bytes) -> list[Any]:
+    """The documents of a stream, or the one of a whole reply."""
+    texts = [line.removeprefix(b"data: ") for line in body.splitlines()]
+    return [json.loads(text) for text in texts if text not in (b"", b"[DONE]")]
+
+
+FULL = Said(
+    text="Hi",
+    thoughts="Hm.",
+    signature="sig",
+    refusal="No.",
+    explanation="why",
+    reason="stop",
+    calls=(SaidCall(), SaidCall(id="c2")),
+)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("protocol", ALL)
+@given(data=st.data())
+def test_any_value_anywhere_gives_a_reply_or_a_known_error(
+    protocol: str, stream: bool, data: st.DataObject
+) -> None:
+    events = _events(ENCODERS[protocol](FULL, stream=stream))
+    *path, last = data.draw(st.sampled_from(list(_places(events))))
+    parent: Any = events
+    for key in path:
+        parent = parent[key]
+    parent[last] = data.draw(VALUES)
+    sent = sse(*events) if stream and protocol != OLLAMA else lines(*events)
+    try:
+        reply = read(protocol, sent, stream=stream)
+    except (MalformedReplyError, Refused):
+        return
+    for reader in map(codec, ALL):
+        encode_json(reader.entry(reply.message).items)
