@@ -20,7 +20,7 @@ This module neither retries nor stores an API key.
 import logging
 import os
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -29,6 +29,7 @@ from urllib.parse import unquote, urlsplit
 import httpcore
 from msgspec import Struct
 
+from agent_core.compression import BodyError, Decompressor, check_size, coding_of
 from agent_core.errors import ConfigError, ConnectionFailedError
 from agent_core.retries import AttemptFailed
 
@@ -172,22 +173,28 @@ def _keep_headers_out_of_the_log() -> None:
 
 
 def _proxy(to: Target) -> httpcore.Proxy | None:
-    if not any(name.lower().endswith("_proxy") for name in os.environ):
-        return None
-    from urllib.request import getproxies, proxy_bypass  # slow to import and rarely needed
-
-    host = to.host.decode()
-    proxies = getproxies()
-    scheme = to.url.scheme.decode()
-    address = proxies.get(scheme) or proxies.get("all")
-    if not address or proxy_bypass(host):
+    name, address = _proxy_setting(to)
+    if not address:
         return None
     try:
         return _proxy_at(address if "//" in address else f"http://{address}")
     except ValueError as error:
-        name = f"{scheme if proxies.get(scheme) else 'all'}_proxy".upper()
         # Without the address, which may contain a password.
         raise ConfigError(f"{name} is not a usable proxy address: {error}.") from None
+
+
+def _proxy_setting(to: Target) -> tuple[str, str]:
+    """The variable that names the proxy for `to`, and its value; empty without a proxy."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return "", ""
+    from urllib.request import getproxies, proxy_bypass  # slow to import and rarely needed
+
+    proxies, scheme = getproxies(), to.url.scheme.decode()
+    kind = scheme if proxies.get(scheme) else "all"
+    address = proxies.get(kind)
+    if not address or proxy_bypass(to.host.decode()):
+        return "", ""
+    return f"{kind}_proxy".upper(), address
 
 
 def _proxy_at(address: str) -> httpcore.Proxy:
@@ -231,29 +238,67 @@ class Exchange:
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in response.headers
         }
-        self.body = b""
+        self.extensions = response.extensions
+        self._body: bytes | None = None
+        """The whole body as sent, once it has been read."""
         self._response = response
         self._release = release
         self._safe_to_repeat = safe_to_repeat
         self._open = True
 
     async def read(self) -> None:
-        """Reads the whole body into `body`. Raises `AttemptFailed`."""
+        """Reads the whole body. Raises `AttemptFailed`."""
+        chunks, size = [], 0
         try:
-            self.body = b"".join([chunk async for chunk in self._response.aiter_stream()])
+            async for chunk in self._response.aiter_stream():
+                size += len(chunk)
+                check_size(size)
+                chunks.append(chunk)
         except _BROKEN as error:
             raise AttemptFailed(_interrupted(error), retryable=self._safe_to_repeat) from error
+        except BodyError as error:
+            raise AttemptFailed(str(error), retryable=False) from None
+        self._body = b"".join(chunks)
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yields the body as it arrives. Raises `ConnectionFailedError`.
+    def content(self) -> bytes:
+        """The body that was read, decompressed. Raises `AttemptFailed`."""
+        body = self._body or b""
+        try:
+            decompressor = self._decompressor()
+            if decompressor is None:
+                return body
+            plain = decompressor.feed(body)
+            decompressor.end()
+        except BodyError as error:
+            raise AttemptFailed(str(error), retryable=error.retryable) from None
+        return plain
 
+    async def chunks(self, *, plain: bool = False) -> AsyncGenerator[bytes, None]:
+        """Yields the body as it arrives, decompressed and bounded if `plain`.
+
+        Raises `ConnectionFailedError`.
         The caller has already seen a part of the body, so only the caller can retry.
         """
         try:
-            async for chunk in self._response.aiter_stream():
-                yield chunk
+            decompressor, size = self._decompressor() if plain else None, 0
+            async for chunk in self._stream():
+                if plain:
+                    size += len(chunk)
+                    check_size(size)
+                yield chunk if decompressor is None else decompressor.feed(chunk)
+            if decompressor is not None:
+                decompressor.end()
+        except BodyError as error:
+            raise ConnectionFailedError(str(error)) from None
         except _BROKEN as error:
             raise ConnectionFailedError(_interrupted(error)) from error
+
+    def _decompressor(self) -> Decompressor | None:
+        coding = coding_of(self.headers)
+        return None if coding is None else Decompressor(coding)
+
+    def _stream(self) -> AsyncIterator[bytes]:
+        return self._response.aiter_stream() if self._body is None else _once(self._body)
 
     async def close(self) -> None:
         """Releases the connection. A second call does nothing."""
@@ -263,6 +308,10 @@ class Exchange:
                 await self._response.aclose()
             finally:
                 await self._release()
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
 
 
 def _interrupted(error: Exception) -> str:
@@ -289,15 +338,34 @@ async def send(
         # From None and without the text, because h11 quotes the header, which may hold a key.
         raise AttemptFailed("A header of the request is not valid HTTP", retryable=False) from None
     except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError) as error:
-        reason = f"No connection to {call.to.origin}: {_reason(error)}"
-        retryable = _may_reconnect(error) and _may_repeat(error, call)
-        raise AttemptFailed(reason, retryable=retryable) from error
+        raise _no_connection(error, call) from error
     except _BROKEN as error:
         if reused and not isinstance(error, httpcore.TimeoutException):
             raise StaleConnection from error
         reason = f"No reply from {call.to.origin}: {_reason(error)}"
         retryable = call.safe_to_repeat and _may_repeat(error, call)
         raise AttemptFailed(reason, retryable=retryable) from error
+
+
+def _no_connection(error: Exception, call: Call) -> AttemptFailed:
+    """The failure of a connection, which names the proxy if the proxy is the culprit."""
+    origin, reason = call.to.origin, _cause(error)
+    retryable = _may_reconnect(error) and _may_repeat(error, call)
+    variable, _ = _proxy_setting(call.to)
+    proxy = _proxy(call.to) if variable else None
+    if proxy is None or _tls_failure(error):
+        remedy = "check base_url and the network"
+        text = f"No connection to {origin}: {reason}"
+        return AttemptFailed(text, retryable=retryable, unreachable=True, remedy=remedy)
+    port = f":{proxy.url.port}" if proxy.url.port else ""
+    address = f"{proxy.url.scheme.decode()}://{proxy.url.host.decode()}{port}"
+    if isinstance(error, httpcore.ProxyError):
+        text = f"The proxy {address} gives no connection to {origin}: {reason}"
+        retryable = retryable and not reason.startswith("4")  # an HTTP status
+    else:
+        text = f"No connection to the proxy {address} on the way to {origin}: {reason}"
+    remedy = f"check {variable}, or name the host in NO_PROXY"
+    return AttemptFailed(text, retryable=retryable, unreachable=True, remedy=remedy)
 
 
 def _http_request(call: Call, trace: Trace | None) -> httpcore.Request:
@@ -313,18 +381,40 @@ def _http_request(call: Call, trace: Trace | None) -> httpcore.Request:
     )
 
 
+def _cause(error: Exception) -> str:
+    """The system's words for a failed connection, if it has any."""
+    causes: list[BaseException] = [error]
+    for cause in causes:
+        if isinstance(cause, ssl.SSLError):
+            break
+        if isinstance(cause, OSError) and cause.errno:
+            known = cause.errno > 0  # the resolver's numbers are negative
+            return os.strerror(cause.errno) if known else str(cause.strerror)
+        following = cause.__cause__ or cause.__context__
+        if isinstance(following, BaseExceptionGroup):  # one for each address of the host
+            following = following.exceptions[0]
+        if following is not None:
+            causes.append(following)
+    return _reason(error)
+
+
 def _may_repeat(error: Exception, call: Call) -> bool:
     return call.repeat_timeouts or not isinstance(error, httpcore.TimeoutException)
 
 
 def _may_reconnect(error: Exception) -> bool:
     """False if the certificate is the cause: a new connection would fail the same way."""
+    return not isinstance(_tls_failure(error), ssl.SSLCertVerificationError)
+
+
+def _tls_failure(error: Exception) -> ssl.SSLError | None:
+    """The cause of `error`, if it is TLS."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return False
+        if isinstance(cause, ssl.SSLError):
+            return cause
         cause = cause.__cause__ or cause.__context__
-    return True
+    return None
 
 
 def _reason(error: Exception) -> str:

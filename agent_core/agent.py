@@ -6,8 +6,24 @@ It depends on the protocols in `ports.py` only.
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
-from agent_core.errors import AgentError, RecordingError, ToolError
-from agent_core.messages import Message, Outcome, Reply, Stop, ToolCall, ToolResult, Usage
+from agent_core.context import Context
+from agent_core.errors import (
+    AgentError,
+    ContextLimitError,
+    NoProgressError,
+    RecordingError,
+    ToolError,
+)
+from agent_core.messages import (
+    Message,
+    Outcome,
+    Reply,
+    Stop,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+    Usage,
+)
 from agent_core.ports import Catalog, Dispatch, Model, OnResult, Recorder, ignore_result
 
 SYSTEM_PROMPT = """\
@@ -22,6 +38,19 @@ Calls that do not depend on each other belong into one reply.
 """
 
 _CONTINUE = "No tool was called. Go on with the task, or call task_done if it is complete."
+_CUT = (
+    "Your reply was cut, because it reached the limit of tokens (max_tokens). Go on in smaller"
+    " parts: for instance, write a long file in several calls."
+)
+_CUT_CALL = (
+    "Your reply was cut inside this call, because it reached the limit of tokens (max_tokens)."
+    " Nothing was run. Send the call again in smaller parts: for instance, write a long file in"
+    " several calls."
+)
+_UNREADABLE = "The provider could not read your call{}. Send it again as one valid call."
+
+MAX_FRUITLESS = 3
+"""Replies in a row without a whole call that are cut, unreadable or empty."""
 
 
 Objection = Callable[[], Awaitable[str | None]]
@@ -49,10 +78,12 @@ class Agent:
         provider: str,
         model_name: str,
         max_steps: int,
+        context_window: int | None = None,
         system_prompt: str = SYSTEM_PROMPT,
         objection: Objection = no_objection,
         on_result: OnResult = ignore_result,
     ) -> None:
+        """`context_window` is in tokens, without those of a reply; None if it is not known."""
         self._model = model
         self._catalog = catalog
         self._dispatch = dispatch
@@ -60,6 +91,7 @@ class Agent:
         self._provider = provider
         self._model_name = model_name
         self._max_steps = max_steps
+        self._context_window = context_window
         self._system_prompt = system_prompt
         self._objection = objection
         self._on_result = on_result
@@ -107,35 +139,103 @@ class Agent:
         return outcome
 
     async def _steps(self, session: "_Session") -> Outcome:
-        specs = self._catalog.specs()
+        specs, context, fruitless = self._catalog.specs(), Context(self._context_window), 0
         results: Sequence[ToolResult]
         while session.steps < self._max_steps:
             session.begin_step()
-            reply = await self._model.reply(session.history, specs)
+            reply = await self._reply(session.history, specs, context)
             session.take(reply)
-            calls = reply.message.calls
-            if any(self._is_done(call) for call in calls):
+            self._check_not_refused(reply)
+            if any(self._is_done(call) for call in reply.message.calls):
                 # Like Trae Agent: the calls beside task_done are not run.
                 if (objection := await self._objection()) is None:
                     session.end_step([])
                     return session.outcome("task_done", reply.message.text)
-                results = session.refuse(calls, objection)
-            elif calls:
-                results = await self._dispatch.run(calls, self._catalog, session.add_result)
+                results = session.refuse(reply.message.calls, objection)
             else:
-                results = []
+                results = await self._results(reply, session)
+            fruitless = fruitless + 1 if _is_fruitless(reply) else 0
+            if fruitless == MAX_FRUITLESS:
+                raise self._no_progress(reply)
             session.end_step(results)
             if results:
                 session.history += [Message("tool", result=result) for result in results]
             else:
-                session.history.append(Message("user", _CONTINUE))
+                session.history.append(Message("user", _answer_to(reply)))
+            if reply.ending == "window":
+                context.refused(session.history)
         return session.outcome("max_steps")
+
+    async def _reply(
+        self, history: list[Message], specs: Sequence[ToolSpec], context: Context
+    ) -> Reply:
+        """The model's reply. Shortens `history` if it is too long for the model."""
+        context.fit(history)
+        while True:
+            try:
+                return await self._model.reply(history, specs)
+            except ContextLimitError:
+                if not context.refused(history):
+                    raise
+
+    async def _results(self, reply: Reply, session: "_Session") -> list[ToolResult]:
+        """The results of the calls. Of a reply that was cut, the last call is not run."""
+        calls = reply.message.calls
+        whole = calls[:-1] if _is_cut(reply) else calls
+        results: list[ToolResult] = []
+        if whole:
+            results += await self._dispatch.run(whole, self._catalog, session.add_result)
+        if len(whole) < len(calls):
+            results += session.refuse(calls[-1:], _CUT_CALL)
+        return results
+
+    def _check_not_refused(self, reply: Reply) -> None:
+        """Raises `NoProgressError` if the model or a filter refuses."""
+        if reply.ending == "refused":
+            reason = reply.finish_reason or "refusal"
+            said = f": {reply.explanation:.500}" if reply.explanation else ""
+            raise NoProgressError(f"{self._provider} refused to answer ({reason}){said}")
+
+    def _no_progress(self, reply: Reply) -> NoProgressError:
+        problem = f"{MAX_FRUITLESS} replies in a row were"
+        if _is_cut(reply):
+            return NoProgressError(
+                f"{problem} cut at the limit of tokens ({reply.finish_reason}); raise max_tokens"
+                f" of {self._provider}"
+            )
+        if reply.ending == "unreadable":
+            said = f": {reply.explanation:.500}" if reply.explanation else ""
+            return NoProgressError(f"{problem} calls that {self._provider} could not read{said}")
+        reason = f" ({reply.finish_reason})" if reply.finish_reason else ""
+        return NoProgressError(f"{problem} empty{reason}; try another model of {self._provider}")
 
     def _is_done(self, call: ToolCall) -> bool:
         try:
             return self._catalog.get(call.name).spec.name == "task_done"
         except ToolError:  # an unknown tool, which the dispatcher reports
             return False
+
+
+def _is_cut(reply: Reply) -> bool:
+    return reply.ending in ("limit", "window")
+
+
+def _is_fruitless(reply: Reply) -> bool:
+    """Whether the reply brings the task no further: the same three times ends the session."""
+    if _is_cut(reply):
+        return len(reply.message.calls) < 2
+    if reply.message.calls:
+        return False
+    return reply.ending == "unreadable" or not reply.message.text.strip()
+
+
+def _answer_to(reply: Reply) -> str:
+    """What the model is told after a reply without calls."""
+    if _is_cut(reply):
+        return _CUT
+    if reply.ending == "unreadable":
+        return _UNREADABLE.format(f": {reply.explanation:.1000}" if reply.explanation else "")
+    return _CONTINUE
 
 
 class _Session:
@@ -182,9 +282,10 @@ class _Session:
 
     def refuse(self, calls: Sequence[ToolCall], reason: str) -> Sequence[ToolResult]:
         """Failed results for calls that are not run."""
-        for call in calls:
-            self.add_result(ToolResult(call.id, call.name, False, error=reason), 0.0)
-        return self._results
+        results = [ToolResult(call.id, call.name, False, error=reason) for call in calls]
+        for result in results:
+            self.add_result(result, 0.0)
+        return results
 
     def end_step(self, results: Sequence[ToolResult]) -> None:
         self._open = False

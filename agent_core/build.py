@@ -189,9 +189,23 @@ async def open_agent(
             provider=settings.default_provider,
             model_name=settings.model_parameters.model,
             max_steps=settings.max_steps,
+            context_window=_context_window(settings),
             objection=objection or no_objection,
             on_result=ignore_result if view is None else view.result,
         )
+
+
+def _context_window(settings: Settings) -> int | None:
+    """The tokens that are left for the conversation. Raises `ConfigError`."""
+    name, entry = settings.default_provider, settings.model_parameters
+    if entry.context_window is None:
+        return None
+    if entry.context_window <= entry.max_tokens:
+        raise ConfigError(
+            f"The context_window of {name} is {entry.context_window}; it must be larger than"
+            f" max_tokens ({entry.max_tokens}), because it includes the reply."
+        )
+    return entry.context_window - entry.max_tokens
 
 
 def _open_catalog(settings: Settings, toggles: Toggles, context: ToolContext) -> Catalog:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from agent_core.errors import ConfigError
-from agent_core.providers import PROVIDERS
+from agent_core.providers import PROVIDERS, LimitField
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
@@ -52,6 +52,10 @@ class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stream: bool = False
     prices: Prices | None = None
     """For the cost that the command line shows. This package knows no prices."""
+    limit_field: LimitField | None = None
+    """The request field for `max_tokens` in Chat Completions. None is the provider's default."""
+    context_window: AtLeastOne | None = None
+    """Tokens that the model reads and writes in one request. None if they are not known."""
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ class Transport(ABC):
         """Raises `ConnectionFailedError`."""
         call = self._call(request)
         answer = await self._retrier.run(lambda: self._exchange(request.provider, call))
-        return Response(answer.status, answer.headers, answer.body)
+        return Response(answer.status, answer.headers, answer.content())
 
     @asynccontextmanager
     async def stream(
@@ -82,7 +82,7 @@ class Transport(ABC):
     ) -> AsyncIterator[tuple[int, dict[str, str], AsyncIterator[bytes]]]:
         """Raises `ConnectionFailedError`, also while the body is read."""
         answer = await self.open(request.provider, self._call(request))
-        chunks = answer.chunks()
+        chunks = answer.chunks(plain=True)
         try:
             yield answer.status, answer.headers, chunks
         finally:
@@ -95,9 +95,10 @@ class Transport(ABC):
     async def open(self, provider: str, call: "Call") -> "Exchange":
         """Sends `call`, with retries, and returns once the response headers are here.
 
-        The caller reads the body and closes the exchange.
+        The caller reads the body and closes the exchange. Only the body of a failure has been
+        read, because it says whether a retry can help.
         """
-        return await self._retrier.run(lambda: self._open_once(provider, call))
+        return await self._retrier.run(lambda: self._opened(provider, call))
 
     @abstractmethod
     async def close(self) -> None: ...
@@ -112,7 +113,16 @@ class Transport(ABC):
         """
 
     async def _exchange(self, provider: str, call: "Call") -> "Exchange":
+        exchange = await self._read(await self._open_once(provider, call))
+        exchange.content()  # damaged data is a failed attempt
+        return exchange
+
+    async def _opened(self, provider: str, call: "Call") -> "Exchange":
         exchange = await self._open_once(provider, call)
+        return exchange if exchange.status < 400 else await self._read(exchange)
+
+    @staticmethod
+    async def _read(exchange: "Exchange") -> "Exchange":
         try:
             await exchange.read()
         finally:

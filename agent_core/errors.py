@@ -8,10 +8,12 @@
     └── ProviderError             the provider did not return a valid reply
         ├── AuthenticationError   401, 403
         ├── InvalidRequestError   other 4xx; not worth retrying
+        │   └── ContextLimitError the conversation is too long for the model
         ├── RateLimitError        429; has `retry_after` if the provider sent it
         ├── OverloadedError       408, 5xx
         ├── ConnectionFailedError no connection, reset, timeout
-        └── MalformedReplyError   the reply violates the protocol
+        ├── MalformedReplyError   the reply violates the protocol
+        └── NoProgressError       the model refuses, or its replies are cut or empty
 
 The command line turns each into one sentence and an exit code.
 """
@@ -62,6 +64,10 @@ class InvalidRequestError(ProviderError):
     """The provider rejects the request. A retry does not help."""
 
 
+class ContextLimitError(InvalidRequestError):
+    """The conversation is longer than the model accepts. A shorter one may succeed."""
+
+
 class RateLimitError(ProviderError):
     """Too many requests."""
 
@@ -86,3 +92,7 @@ class ConnectionFailedError(ProviderError):
 
 class MalformedReplyError(ProviderError):
     """The provider's reply violates its protocol."""
+
+
+class NoProgressError(ProviderError):
+    """The provider's replies are valid, but the session cannot go on with them."""

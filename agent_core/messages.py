@@ -12,6 +12,10 @@ from msgspec.structs import astuple
 
 Role = Literal["system", "user", "assistant", "tool"]
 Stop = Literal["task_done", "max_steps", "error"]
+Ending = Literal["complete", "limit", "window", "refused", "unreadable"]
+"""How a reply ended: as the model wanted; cut at `max_tokens`; cut because the model's context
+window is full; refused by the model or a filter; with a call that the provider could not read.
+"""
 
 
 class ToolSpec(Struct, frozen=True):
@@ -91,7 +95,11 @@ class Reply(Struct, frozen=True):
     message: Message
     usage: Usage = Usage()
     finish_reason: str = ""
+    """The provider's own word."""
     model: str = ""
+    ending: Ending = "complete"
+    explanation: str = ""
+    """The provider's text about an ending other than "complete", if any."""
 
 
 class Outcome(Struct, frozen=True):

@@ -1,8 +1,13 @@
 """The providers: protocol, address, and how each takes an API key."""
 
+from typing import Literal, get_args
 from urllib.parse import urlencode, urlsplit
 
 from msgspec import Struct
+
+LimitField = Literal["max_tokens", "max_completion_tokens"]
+LIMIT_FIELDS: tuple[LimitField, ...] = get_args(LimitField)
+"""Names of the field that limits a reply's length, in Chat Completions."""
 
 
 class Provider(Struct, frozen=True, kw_only=True):
@@ -19,8 +24,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     deployments: bool = False
     """True if the path contains the model and the query a version, as on Azure."""
     api_version: str | None = None
-    limit_field: str = "max_tokens"
-    """Chat Completions only: the name of the field that limits the reply's length."""
+    limit_field: LimitField = "max_tokens"
+    """Chat Completions only. The other name is tried if the server does not know this one."""
 
     def headers(self, api_key: str) -> dict[str, str]:
         """The headers of every request. The API key is added to a request only here."""

@@ -12,12 +12,13 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
+from agent_core.error_bodies import is_final, read_error
 from agent_core.errors import ConnectionFailedError
 
 _LOG = logging.getLogger(__name__)
 
-TRANSIENT = frozenset({408, 429, 500, 502, 503, 504, 529})
-"""Statuses worth a retry."""
+FIRST_RETRIES = 1
+"""Retries if the server cannot be reached and has never answered: its address is probably wrong."""
 
 
 class Clock(Struct, frozen=True):
@@ -54,21 +55,33 @@ class BackOff(Struct, frozen=True):
 
 
 class AttemptFailed(Exception):
-    """One attempt failed. `retryable` says whether a retry is safe and may help."""
+    """One attempt failed.
 
-    def __init__(self, reason: str, *, retryable: bool) -> None:
+    `retryable` says whether a retry is safe and may help. `unreachable` says that no connection
+    was possible. `remedy` is for the user.
+    """
+
+    def __init__(
+        self, reason: str, *, retryable: bool, unreachable: bool = False, remedy: str = ""
+    ) -> None:
         self.retryable = retryable
+        self.unreachable = unreachable
+        self.remedy = remedy
         super().__init__(reason)
 
 
 class Answer(Protocol):
-    """An HTTP response. Its body may not be read yet."""
+    """An HTTP response. The body of a failure has been read, other bodies may not."""
 
     @property
     def status(self) -> int: ...
 
     @property
     def headers(self) -> dict[str, str]: ...
+
+    def content(self) -> bytes:
+        """The body as far as it was read, decompressed. Raises `AttemptFailed`."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -82,43 +95,70 @@ class Retrier:
     def __init__(self, back_off: BackOff, clock: Clock) -> None:
         self._back_off = back_off
         self._clock = clock
+        self._reached = False
+        """Whether the server has ever answered."""
         self.retried = 0
 
     async def run(self, attempt: Callable[[], Awaitable[AnswerT]]) -> AnswerT:
-        """The first answer with a status that is not transient, or the last answer.
+        """The first answer that a retry cannot change, or the last answer.
 
         Raises `ConnectionFailedError` if the last attempt gives no answer.
         """
         for retry in range(self._back_off.retries + 1):
-            last = retry == self._back_off.retries
-            requested = None
+            limit, requested = self._back_off.retries, None
             try:
                 answer = await attempt()
             except AttemptFailed as failure:
-                if last or not failure.retryable:
-                    tries = f" ({retry + 1} tries)" if retry else ""
-                    raise ConnectionFailedError(f"{failure}{tries}") from failure.__cause__
+                if failure.unreachable and not self._reached:
+                    limit = min(limit, FIRST_RETRIES)
+                if retry >= limit or not failure.retryable:
+                    raise _failed(failure, retry) from failure.__cause__
                 reason = str(failure)
             else:
-                if last or answer.status not in TRANSIENT:
+                self._reached = True
+                if answer.status < 400 or retry == limit or self._is_final(answer):
                     return answer
-                requested = retry_after(answer.headers, self._clock.wall())
-                if requested is not None and requested > self._back_off.max_requested_wait:
-                    return answer
+                requested = requested_wait(answer, self._clock.wall())
                 await answer.close()
                 reason = f"The provider answered {answer.status}"
-            await self.pause(retry, reason, requested)
+            await self.pause(retry, reason, requested, limit)
         raise AssertionError("the last attempt returns or raises")
 
-    async def pause(self, retry: int, reason: str, requested: float | None = None) -> None:
-        """Logs `reason` and waits before retry number `retry` (from 0)."""
+    async def pause(
+        self, retry: int, reason: str, requested: float | None = None, limit: int | None = None
+    ) -> None:
+        """Logs `reason` and waits before retry number `retry` (from 0) of `limit`."""
         self.retried += 1
         wait = self._back_off.delay(retry, requested, self._clock.random())
         # Without output for minutes the program would seem to hang.
-        _LOG.warning(
-            "%s; retry %d of %d in %.1f s", reason, retry + 1, self._back_off.retries, wait
-        )
+        retries = self._back_off.retries if limit is None else limit
+        _LOG.warning("%s; retry %d of %d in %.1f s", reason, retry + 1, retries, wait)
         await self._clock.sleep(wait)
+
+    def _is_final(self, answer: Answer) -> bool:
+        if is_final(answer.status, answer.headers, read_error(_content(answer))):
+            return True
+        requested = requested_wait(answer, self._clock.wall())
+        return requested is not None and requested > self._back_off.max_requested_wait
+
+
+def _failed(failure: AttemptFailed, retries: int) -> ConnectionFailedError:
+    tries = f" ({retries + 1} tries)" if retries else ""
+    remedy = f"; {failure.remedy}" if failure.remedy else ""
+    return ConnectionFailedError(f"{failure}{tries}{remedy}")
+
+
+def _content(answer: Answer) -> bytes:
+    try:
+        return answer.content()
+    except AttemptFailed:
+        return b""  # the status alone decides
+
+
+def requested_wait(answer: Answer, now: float) -> float | None:
+    """Seconds that a failure asks to wait, in a header or in Google's `RetryInfo`, or None."""
+    requested = retry_after(answer.headers, now)
+    return read_error(_content(answer)).wait if requested is None else requested
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -1,6 +1,8 @@
 """HTTP connection pooling under the guide's names, as `httpx` clients."""
 
 import asyncio
+import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,14 +33,19 @@ class ConnectionPoolManager(PooledConnections):
     ) -> "httpx.AsyncClient":
         """The `httpx.AsyncClient` for one provider, address, key and event loop.
 
-        The client is kept until `close_all`. It sends no key if `api_key` is None.
-        `base_url` defaults to the provider's address. `timeout` (seconds) replaces the
+        The client is kept until `close_all`. `api_key` and `base_url` default to the
+        provider's environment variables, such as `OPENAI_API_KEY` and `OPENAI_BASE_URL`, and
+        `base_url` then to the provider's address. With an `api_key` of "" the client sends
+        no key. `timeout` (seconds) replaces the
         provider's timeouts and also limits the wait for a free connection; a timeout is
         raised, not retried. Raises `ValueError` for a provider without an address.
         """
         loop = asyncio.get_running_loop()
         known = PROVIDERS.get(provider)
-        address = base_url or (known.base_url if known else None)
+        address = base_url or _address_in_environment(provider)
+        address = address or (known.base_url if known else None)
+        if api_key is None:
+            api_key = _key_in_environment(provider)
         if address is None:
             raise ValueError(f"{provider!r} has no default address; pass base_url.")
         tenant = digest([(api_key or "").encode()])
@@ -121,6 +128,16 @@ class PooledOpenAIClient:
             max_connections=15,
             max_keepalive_connections=8,
         )
+
+
+def _address_in_environment(provider: str) -> str | None:
+    prefix = re.sub(r"\W", "_", provider).upper()
+    return os.environ.get(f"{prefix}_BASE_URL")
+
+
+def _key_in_environment(provider: str) -> str:
+    names = PROVIDERS[provider].key_env if provider in PROVIDERS else ()
+    return next(filter(None, (os.environ.get(name, "").strip() for name in names)), "")
 
 
 def _bearer(api_key: str | None) -> dict[str, str]:

@@ -67,8 +67,12 @@ class _HttpxTransport(httpx.AsyncBaseTransport):
             exchange = await self._transport.open(self._provider, call)
         except ConnectionFailedError as error:
             raise _as_httpx(error, httpx.ConnectError)(str(error), request=request) from error
+        version = exchange.extensions.get("http_version", b"HTTP/1.1")
         return httpx.Response(
-            exchange.status, headers=exchange.raw_headers, stream=_Body(exchange, request)
+            exchange.status,
+            headers=exchange.raw_headers,
+            stream=_Body(exchange, request),
+            extensions={"http_version": version},
         )
 
     async def aclose(self) -> None:

@@ -31,6 +31,6 @@ def codec_named(protocol: str, provider: str, parameters: "Parameters") -> "Code
     module, _, name = PROTOCOLS[protocol].partition(":")
     options = {}
     if protocol == "openai_chat" and provider in PROVIDERS:
-        options["limit_field"] = PROVIDERS[provider].limit_field
+        options["limit_field"] = parameters.limit_field or PROVIDERS[provider].limit_field
     codec: Codec = getattr(import_module(module), name)(parameters, **options)
     return codec

@@ -22,6 +22,7 @@ from agent_core.models.codec import (
     truncated_stream,
     without_none,
 )
+from agent_core.models.endings import ended
 
 
 class _Usage(Struct):
@@ -29,6 +30,10 @@ class _Usage(Struct):
     output_tokens: TokenCount = None
     cache_creation_input_tokens: TokenCount = None
     cache_read_input_tokens: TokenCount = None
+
+
+class _Details(Struct):
+    explanation: str | None = None
 
 
 class _Error(Struct):
@@ -40,6 +45,7 @@ class _Body(Struct):
     content: list[dict[str, Any]] | None = None
     usage: _Usage | None = None
     stop_reason: str | None = None
+    stop_details: _Details | None = None
     model: str | None = None
     type: str | None = None
     error: _Error | None = None
@@ -52,10 +58,11 @@ class _Delta(Struct):
     signature: str = ""
     partial_json: str = ""
     stop_reason: str | None = None
+    stop_details: _Details | None = None
 
 
 class _Event(Struct):
-    type: str
+    type: str = ""
     index: int = 0
     message: _Body | None = None
     content_block: dict[str, Any] | None = None
@@ -126,7 +133,12 @@ class AnthropicMessages(Codec):
             raise Refused(reply.error.message, kind=reply.error.type)
         if reply.content is None:
             raise MalformedReplyError("The reply has no content.")
-        return _reply(reply.content, reply.usage, reply.stop_reason, reply.model, {})
+        return _reply(reply.content, reply, {})
+
+    def name_calls(self, items: list[Any], ids: Sequence[str]) -> None:
+        calls = (block for block in items if block.get("type") == "tool_use")
+        for block, call_id in zip(calls, ids, strict=True):
+            block["id"] = call_id
 
     def reply_builder(self) -> "MessagesReplyBuilder":
         return MessagesReplyBuilder()
@@ -138,26 +150,29 @@ class MessagesReplyBuilder:
     def __init__(self) -> None:
         self._start = _Body()
         self._usage = _Usage()
-        self._blocks: dict[int, dict[str, Any]] = {}
+        self._blocks: list[dict[str, Any]] = []
+        self._places: dict[int, int] = {}
+        """The place of the last block of each index: some servers count from 0 again."""
         self._arguments: dict[int, list[str]] = {}
-        """The streamed pieces of each call's input, which is JSON."""
-        self._stop: str | None = None
+        """The streamed pieces of each call's input, which is JSON, by place."""
         self._complete = False
 
     def add(self, event: bytes) -> None:
         parsed = decoded(event, _EVENT)
-        if parsed.type == "error":
+        if parsed.type == "error" or parsed.error is not None:
             error = parsed.error or _Error()
             raise Refused(error.message, kind=error.type)
         if parsed.type == "message_start" and parsed.message is not None:
             self._start = parsed.message
             self._count(parsed.message.usage)
         elif parsed.type == "content_block_start" and parsed.content_block is not None:
-            self._blocks[parsed.index] = parsed.content_block
+            self._begin(parsed.index, parsed.content_block)
         elif parsed.type == "content_block_delta" and parsed.delta is not None:
             self._extend(parsed.index, parsed.delta)
         elif parsed.type == "message_delta":
-            self._stop = parsed.delta.stop_reason if parsed.delta else None
+            if parsed.delta is not None and parsed.delta.stop_reason:
+                self._start.stop_reason = parsed.delta.stop_reason
+                self._start.stop_details = parsed.delta.stop_details
             self._count(parsed.usage)
         elif parsed.type == "message_stop":
             self._complete = True
@@ -165,24 +180,27 @@ class MessagesReplyBuilder:
     def reply(self) -> Reply:
         if not self._complete:
             raise truncated_stream()
-        order = sorted(self._blocks)
-        blocks = [self._blocks[index] for index in order]
-        arguments = {
-            position: "".join(self._arguments[index])
-            for position, index in enumerate(order)
-            if index in self._arguments
-        }
-        return _reply(blocks, self._usage, self._stop, self._start.model, arguments)
+        arguments = {place: "".join(pieces) for place, pieces in self._arguments.items()}
+        self._start.usage = self._usage
+        return _reply(self._blocks, self._start, arguments)
+
+    def _begin(self, index: int, block: dict[str, Any]) -> None:
+        before = self._places.get(index)
+        if before is not None and self._blocks[before] == block:
+            return  # sent twice
+        self._places[index] = len(self._blocks)
+        self._blocks.append(block)
 
     def _extend(self, index: int, delta: _Delta) -> None:
-        if index not in self._blocks:
+        if index not in self._places:
             raise MalformedReplyError("The stream continues a block that was not started.")
-        block = self._blocks[index]
+        place = self._places[index]
+        block = self._blocks[place]
         if delta.type == "input_json_delta":
-            self._arguments.setdefault(index, []).append(delta.partial_json)
+            self._arguments.setdefault(place, []).append(delta.partial_json)
         for field in ("text", "thinking", "signature"):
             if added := getattr(delta, field):
-                block[field] = block.get(field, "") + added
+                block[field] = (block.get(field) or "") + added
 
     def _count(self, usage: _Usage | None) -> None:
         """Keeps the last number of each kind: the counts in `message_delta` are totals."""
@@ -215,13 +233,7 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
     return blocks
 
 
-def _reply(
-    blocks: list[dict[str, Any]],
-    usage: _Usage | None,
-    stop: str | None,
-    model: str | None,
-    arguments: dict[int, str],
-) -> Reply:
+def _reply(blocks: list[dict[str, Any]], body: _Body, arguments: dict[int, str]) -> Reply:
     """`arguments` has the streamed input of calls, by the index of their block."""
     texts: list[str] = []
     calls: list[ToolCall] = []
@@ -235,9 +247,31 @@ def _reply(
         else:
             thoughts = True
     # Thinking blocks must be sent back signed and in their original order.
-    opaque = {AnthropicMessages.protocol: blocks} if thoughts else None
+    kept = _accepted(blocks) if thoughts else []
+    opaque = {AnthropicMessages.protocol: kept} if kept else None
     message = Message("assistant", "".join(texts), tuple(calls), opaque=opaque)
-    return Reply(message, _usage(usage or _Usage()), stop or "", model or "")
+    details = body.stop_details or _Details()
+    usage = _usage(body.usage or _Usage())
+    return ended(message, usage, body.stop_reason, body.model, details.explanation)
+
+
+def _accepted(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The blocks that the provider takes back.
+
+    It refuses blank text, blank thinking without a signature, and thinking as the last block.
+    """
+    kept = [block for block in blocks if not _is_blank(block)]
+    while kept and kept[-1].get("type") in ("thinking", "redacted_thinking"):
+        kept.pop()
+    return kept
+
+
+def _is_blank(block: dict[str, Any]) -> bool:
+    kind = block.get("type")
+    if kind == "text":
+        return not str(block.get("text") or "").strip()
+    blank = not str(block.get("thinking") or "").strip()
+    return kind == "thinking" and blank and not block.get("signature")
 
 
 def _call(block: dict[str, Any], streamed: str | None) -> ToolCall:

@@ -5,6 +5,7 @@ A codec does no I/O and has no mutable state. It encodes to plain data (`envelop
 """
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -16,7 +17,7 @@ from agent_core.config import ProviderSettings
 from agent_core.encoding import encode_json
 from agent_core.errors import MalformedReplyError
 from agent_core.messages import Message, Reply, ToolCall, ToolSpec
-from agent_core.providers import PROVIDERS, takes_cache_key
+from agent_core.providers import PROVIDERS, LimitField, takes_cache_key
 
 LOCAL_ID = "local-"
 """Prefix of a call id that this agent assigned, because the provider sent none."""
@@ -36,6 +37,8 @@ class Parameters(Struct, frozen=True, kw_only=True):
     """Mark the ends of cached prompts, in protocols that have such marks."""
     cache_key: str = ""
     """OpenAI's `prompt_cache_key`: requests with one key go to one cache. Empty: not sent."""
+    limit_field: LimitField | None = None
+    context_window: int | None = None
 
     @classmethod
     def of(
@@ -118,6 +121,13 @@ class Codec(Protocol):
         return ServerSentEvents()
 
     def reply_builder(self) -> ReplyBuilder: ...
+
+    def name_calls(self, items: list[Any], ids: Sequence[str]) -> None:
+        """Writes the ids of a reply's calls into its opaque items, if they have ids."""
+
+    def corrected(self, complaint: str) -> "Codec | None":
+        """A codec without the request field that the provider's `complaint` does not know."""
+        return None
 
 
 class Refused(Exception):
@@ -204,18 +214,45 @@ class JsonLines:
 
 
 ShapeT = TypeVar("ShapeT")
+_ARGUMENTS = msgspec.json.Decoder(dict[str, Any])
 
 
 def decoded(body: bytes, decoder: "msgspec.json.Decoder[ShapeT]") -> ShapeT:
     """Decodes `body`. Raises `MalformedReplyError`, which quotes no content."""
     try:
-        return decoder.decode(body)
+        return _mended(body, decoder)
     except msgspec.ValidationError as error:
         raise UnexpectedShape(f"The reply has an unexpected shape: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedReplyError(
             f"The reply is not a complete JSON document ({len(body)} bytes)."
         ) from None
+
+
+_SURROGATE = (
+    rb"(?<!\\)(?P<before>(?:\\\\)*)"
+    rb"(?:(?P<pair>\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w)|\\u[dD][89a-fA-F]\w\w)"
+)
+
+
+def _mended(text: bytes, decoder: "msgspec.json.Decoder[ShapeT]") -> ShapeT:
+    """Decodes `text`. An escape for half a character becomes U+FFFD.
+
+    Some servers cut a reply between the two halves of a character.
+    """
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        mended = re.sub(
+            _SURROGATE,
+            lambda found: found[0] if found["pair"] else found["before"] + b"\\ufffd",
+            text,
+        )
+        if mended == text:
+            raise
+        return decoder.decode(mended)
 
 
 TokenCount = int | float | None
@@ -233,20 +270,37 @@ def truncated_stream() -> MalformedReplyError:
 
 
 class CallIds:
-    """Assigns ids, unique in a session, to calls without one."""
+    """Makes the ids of a session's calls unique: a provider refuses a history with one id twice."""
 
     def __init__(self) -> None:
         self._assigned = 0
+        self._seen: dict[str, int] = {}
+        """The number of calls that came with each id."""
 
-    def assign(self, reply: Reply) -> Reply:
-        """`reply` with an id for each call."""
-        if all(call.id for call in reply.message.calls):
+    def assign(self, reply: Reply, codec: Codec) -> Reply:
+        """`reply` with an id of its own for each call."""
+        given = [call.id for call in reply.message.calls]
+        if all(given) and len(set(given)) == len(given) and self._seen.keys().isdisjoint(given):
+            self._seen.update(dict.fromkeys(given, 1))
             return reply
-        calls = []
-        for call in reply.message.calls:
-            self._assigned += not call.id
-            calls.append(replace(call, id=call.id or f"{LOCAL_ID}{self._assigned}"))
-        return replace(reply, message=replace(reply.message, calls=tuple(calls)))
+        ids = [self._new(call_id) for call_id in given]
+        message = reply.message
+        calls = tuple(
+            replace(call, id=call_id) for call, call_id in zip(message.calls, ids, strict=True)
+        )
+        if items := opaque_items(message, codec.protocol):
+            codec.name_calls(items, ids)
+        return replace(reply, message=replace(message, calls=calls))
+
+    def _new(self, given: str) -> str:
+        """`given`, or another id if it is empty or taken."""
+        self._assigned += not given
+        base = call_id = given or f"{LOCAL_ID}{self._assigned}"
+        while call_id in self._seen:
+            self._seen[base] += 1
+            call_id = f"{base}-{self._seen[base]}"
+        self._seen[call_id] = 1
+        return call_id
 
 
 def function_tool(spec: ToolSpec) -> dict[str, Any]:
@@ -255,23 +309,28 @@ def function_tool(spec: ToolSpec) -> dict[str, Any]:
 
 
 def tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
-    """A call whose arguments arrived as text. An empty text is an empty object."""
-    if not arguments.strip():
+    """A call whose arguments arrived as text. An empty text and null are an empty object."""
+    if arguments.strip() in ("", "null"):
         return ToolCall(call_id, name, {})
     try:
-        return ToolCall(call_id, name, msgspec.json.decode(arguments, type=dict[str, Any]))
+        return ToolCall(call_id, name, _mended(arguments.encode(), _ARGUMENTS))
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return ToolCall(call_id, name, {}, malformed=arguments)
 
 
 def arguments_text(call: ToolCall) -> str:
-    """The arguments as the model wrote them, or as JSON."""
-    return encode_json(call.arguments).decode() if call.malformed is None else call.malformed
+    """The arguments as JSON text. Some servers parse it, so it is valid in any case."""
+    return encode_json(arguments_object(call)).decode()
 
 
 def arguments_object(call: ToolCall) -> dict[str, Any]:
-    """The arguments as an object, for protocols that accept nothing else."""
+    """The arguments as an object, which shows the model what it wrote if that was none."""
     return call.arguments if call.malformed is None else {"INVALID_JSON": call.malformed}
+
+
+def is_empty(message: Message) -> bool:
+    """Whether this is an answer of the model without anything. Providers refuse it in a history."""
+    return message.role == "assistant" and not message.calls and not message.text.strip()
 
 
 def opaque_items(message: Message, protocol: str) -> list[Any] | None:

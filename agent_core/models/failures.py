@@ -1,12 +1,11 @@
 """Converts a provider's errors to this package's errors."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import msgspec
-
+from agent_core.error_bodies import HOPELESS, TRANSIENT, ErrorBody, is_too_long, read_error
 from agent_core.errors import (
     AuthenticationError,
+    ContextLimitError,
     InvalidRequestError,
     OverloadedError,
     ProviderError,
@@ -34,6 +33,11 @@ _STATUS_BY_KIND = {
     "internal": 500,
     "unavailable": 503,
     "timeout_error": 504,
+    "invalid_request_error": 400,
+    "invalid_argument": 400,
+    "context_length_exceeded": 400,
+    "exceed_context_size_error": 400,
+    "request_too_large": 413,
 }
 """The status for an error type in a response of status 200, lower case."""
 
@@ -47,11 +51,19 @@ def error_for_status(
     retry_after: float | None,
 ) -> ProviderError:
     """The error for a response with a status other than 200."""
-    detail = _detail(body)
+    error = read_error(body)
+    detail = error.message
     if 300 <= status < 400:
         detail = f"a redirect to {headers.get('location', 'nowhere')}; correct base_url"
     # Redacted before it is truncated: half a key would not be recognised.
-    return _error(provider, status, redactor.text(detail)[:_MAX_DETAIL], retry_after)
+    detail = redactor.text(detail)[:_MAX_DETAIL]
+    if status in (404, 405) and (error.is_html or not detail):
+        detail = f"{detail or 'no such page'}; check the path of base_url, which often ends in /v1"
+    if status == 407:
+        hint = "this is the proxy: set user and password in its variable, such as HTTP_PROXY"
+        detail = f"{detail}; {hint}" if detail else hint
+    wait = error.wait if retry_after is None else retry_after
+    return _error(provider, status, detail, wait, error)
 
 
 def error_for_refusal(provider: str, refusal: Refused, redactor: Redactor) -> ProviderError:
@@ -61,7 +73,7 @@ def error_for_refusal(provider: str, refusal: Refused, redactor: Redactor) -> Pr
     if status is None:
         reason = f"{refusal.kind}: {detail}" if refusal.kind else detail
         return ProviderError(f"{provider} ended its reply with an error: {redactor.text(reason)}")
-    return _error(provider, status, detail, None)
+    return _error(provider, status, detail, None, _contents(refusal))
 
 
 def status_of(refusal: Refused) -> int | None:
@@ -69,8 +81,21 @@ def status_of(refusal: Refused) -> int | None:
     return refusal.status or _STATUS_BY_KIND.get(refusal.kind.lower())
 
 
-def _error(provider: str, status: int, detail: str, retry_after: float | None) -> ProviderError:
+def is_transient(refusal: Refused) -> bool:
+    """Whether the same request may succeed later."""
+    return status_of(refusal) in TRANSIENT and refusal.kind.lower() not in HOPELESS
+
+
+def _contents(refusal: Refused) -> ErrorBody:
+    return ErrorBody(str(refusal), frozenset({refusal.kind.lower()}))
+
+
+def _error(
+    provider: str, status: int, detail: str, retry_after: float | None, error: ErrorBody
+) -> ProviderError:
     text = f"{provider} answered {status}: {detail}" if detail else f"{provider} answered {status}"
+    if is_too_long(status, error):
+        return ContextLimitError(text, status=status)
     if status in (401, 403):
         return AuthenticationError(f"{text}. Check the API key.", status=status)
     if status == 429:
@@ -78,23 +103,3 @@ def _error(provider: str, status: int, detail: str, retry_after: float | None) -
     if status == 408 or status >= 500:
         return OverloadedError(text, status=status, retry_after=retry_after)
     return InvalidRequestError(text, status=status)
-
-
-def _detail(body: bytes) -> str:
-    """The provider's message, or the body if it has none."""
-    try:
-        text = _message_in(msgspec.json.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        text = body.decode("utf-8", "replace")
-    return " ".join(text.split())
-
-
-def _message_in(value: Any) -> str:
-    """The message in the shapes that providers use: {"error": {"message"}}, a list of it, ..."""
-    if isinstance(value, list) and value:
-        return _message_in(value[0])
-    if isinstance(value, dict):
-        for name in ("error", "message", "detail"):
-            if value.get(name):
-                return _message_in(value[name])
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -23,6 +23,7 @@ from agent_core.models.codec import (
     truncated_stream,
     without_none,
 )
+from agent_core.models.endings import ended
 
 _VERSION = re.compile(r"/v\d\w*$")
 
@@ -34,6 +35,7 @@ class _Content(Struct, rename="camel"):
 class _Candidate(Struct, rename="camel"):
     content: _Content | None = None
     finish_reason: str | None = None
+    finish_message: str | None = None
 
 
 class _Usage(Struct, rename="camel"):
@@ -45,6 +47,7 @@ class _Usage(Struct, rename="camel"):
 
 class _Feedback(Struct, rename="camel"):
     block_reason: str | None = None
+    block_reason_message: str | None = None
 
 
 class _Error(Struct, rename="camel"):
@@ -118,6 +121,11 @@ class Gemini(Codec):
             raise MalformedReplyError("The reply has no candidates.")
         return builder.current()
 
+    def name_calls(self, items: list[Any], ids: Sequence[str]) -> None:
+        calls = (part["functionCall"] for part in items if "functionCall" in part)
+        for call, call_id in zip(calls, ids, strict=True):
+            call.update(_id_field(call_id))
+
     def reply_builder(self) -> "GeminiReplyBuilder":
         return GeminiReplyBuilder()
 
@@ -131,21 +139,25 @@ class GeminiReplyBuilder:
         self._usage = _Usage()
         self._model = ""
         self._finish = ""
+        self._explanation = ""
 
     def add(self, event: bytes) -> None:
         chunk = decoded(event, _BODY)
         if chunk.error is not None:
             raise Refused(chunk.error.message, kind=chunk.error.status, status=chunk.error.code)
-        if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason:
-            raise Refused(
-                f"the prompt was blocked: {chunk.prompt_feedback.block_reason}", status=400
+        feedback = chunk.prompt_feedback
+        if feedback is not None and feedback.block_reason:
+            reason = ": ".join(
+                text for text in (feedback.block_reason, feedback.block_reason_message) if text
             )
+            raise Refused(f"the prompt was blocked: {reason}", status=400)
         self._usage = chunk.usage_metadata or self._usage
         self._model = chunk.model_version or self._model
         if chunk.candidates:
             self.empty = False
             candidate = chunk.candidates[0]
             self._finish = candidate.finish_reason or self._finish
+            self._explanation = candidate.finish_message or self._explanation
             self._parts += (candidate.content or _Content()).parts or []
 
     def reply(self) -> Reply:
@@ -161,11 +173,12 @@ class GeminiReplyBuilder:
             if "functionCall" not in part and not part.get("thought")
         ]
         calls = tuple(_call(part["functionCall"]) for part in self._parts if "functionCall" in part)
-        # A signature must be sent back in the same part.
-        signed = any("thoughtSignature" in part for part in self._parts)
-        opaque = {Gemini.protocol: self._parts} if signed else None
+        # A signature must be sent back in the same part. A part without anything is refused.
+        kept = [part for part in self._parts if part.get("text") != "" or len(part) > 1]
+        signed = any("thoughtSignature" in part for part in kept)
+        opaque = {Gemini.protocol: kept} if signed else None
         message = Message("assistant", "".join(texts), calls, opaque=opaque)
-        return Reply(message, _usage(self._usage), self._finish, self._model)
+        return ended(message, _usage(self._usage), self._finish, self._model, self._explanation)
 
 
 def _parts(message: Message) -> list[dict[str, Any]]:
@@ -174,7 +187,7 @@ def _parts(message: Message) -> list[dict[str, Any]]:
         field = "output" if result.ok else "error"
         response = {"name": result.name, "response": {field: result.text}}
         return [{"functionResponse": _id_field(result.call_id) | response}]
-    parts: list[dict[str, Any]] = [{"text": message.text}] if message.text else []
+    parts: list[dict[str, Any]] = [{"text": message.text}] if message.text.strip() else []
     for call in message.calls:
         function = {"name": call.name, "args": arguments_object(call)}
         parts.append({"functionCall": _id_field(call.id) | function})

@@ -17,12 +17,14 @@ from agent_core.models.codec import (
     arguments_object,
     decoded,
     function_tool,
+    is_empty,
     opaque_items,
     token_count,
     tool_call,
     truncated_stream,
     without_none,
 )
+from agent_core.models.endings import ended
 
 
 class _Function(Struct):
@@ -74,13 +76,17 @@ class OllamaChat(Codec):
             temperature=p.temperature,
             top_p=p.top_p,
             top_k=p.top_k or None,
+            # The server's default is a few thousand tokens, and it drops the rest silently.
+            num_ctx=p.context_window,
         )
         if tools:
             fields["tools"] = [function_tool(spec) for spec in tools]
         return fields
 
     def entry(self, message: Message) -> Entry:
-        return Entry(message.role, opaque_items(message, self.protocol) or [_encoded(message)])
+        if items := opaque_items(message, self.protocol):
+            return Entry(message.role, items)
+        return Entry(message.role, [] if is_empty(message) else [_encoded(message)])
 
     def decode(self, body: bytes) -> Reply:
         builder = OllamaReplyBuilder()
@@ -110,7 +116,8 @@ class OllamaReplyBuilder:
         line = decoded(event, _BODY)
         if line.error is not None:
             raise Refused(line.error)
-        self._last = line
+        if not self._last.done:  # some servers end twice, the second time without counts
+            self._last = line
         if line.message is not None:
             self.empty = False
             self._text.append(line.message.content or "")
@@ -135,7 +142,7 @@ class OllamaReplyBuilder:
             input_tokens=token_count(last.prompt_eval_count),
             output_tokens=token_count(last.eval_count),
         )
-        return Reply(message, usage, last.done_reason or "", last.model or "")
+        return ended(message, usage, last.done_reason, last.model)
 
 
 def _encoded(message: Message) -> dict[str, Any]:

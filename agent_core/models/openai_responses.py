@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from agent_core.encoding import encode_json
 from agent_core.errors import MalformedReplyError
 from agent_core.messages import Message, Reply, ToolCall, ToolSpec, Usage
 from agent_core.models.codec import (
@@ -16,12 +17,14 @@ from agent_core.models.codec import (
     TokenCount,
     arguments_text,
     decoded,
+    is_empty,
     opaque_items,
     token_count,
     tool_call,
     truncated_stream,
     without_none,
 )
+from agent_core.models.endings import ended, refused
 
 
 class _Error(Struct):
@@ -59,7 +62,7 @@ class _Body(Struct):
 
 
 class _Event(Struct):
-    type: str
+    type: str = ""
     response: _Body | None = None
     item: dict[str, Any] | None = None
     output_index: int = 0
@@ -101,6 +104,11 @@ class OpenAIResponses(Codec):
     def decode(self, body: bytes) -> Reply:
         return _reply(decoded(body, _BODY))
 
+    def name_calls(self, items: list[Any], ids: Sequence[str]) -> None:
+        calls = (item for item in items if item.get("type") == "function_call")
+        for item, call_id in zip(calls, ids, strict=True):
+            item["call_id"] = call_id
+
     def reply_builder(self) -> "ResponsesReplyBuilder":
         return ResponsesReplyBuilder()
 
@@ -112,18 +120,20 @@ class ResponsesReplyBuilder:
     """
 
     def __init__(self) -> None:
-        self._items: dict[int, dict[str, Any]] = {}
+        self._items: dict[tuple[int, str], dict[str, Any]] = {}
+        """The finished items by index and id: some servers send the index 0 for each."""
         self._body: _Body | None = None
 
     def add(self, event: bytes) -> None:
         if event == b"[DONE]":
             return
         parsed = decoded(event, _EVENT)
-        if parsed.type == "error":
+        if parsed.type == "error" or (parsed.error is not None and not parsed.type):
             error = parsed.error or _Error(parsed.code, parsed.message)
             raise Refused(error.message or "", kind=error.code or "")
         if parsed.type == "response.output_item.done" and parsed.item is not None:
-            self._items[parsed.output_index] = parsed.item
+            item_id = str(parsed.item.get("call_id") or parsed.item.get("id"))
+            self._items[parsed.output_index, item_id] = parsed.item
         elif parsed.type in _LAST:
             self._body = parsed.response
 
@@ -131,7 +141,8 @@ class ResponsesReplyBuilder:
         if self._body is None:
             raise truncated_stream()
         if not self._body.output:
-            self._body.output = [self._items[index] for index in sorted(self._items)]
+            keys = sorted(self._items, key=lambda key: key[0])
+            self._body.output = [self._items[key] for key in keys]
         return _reply(self._body)
 
 
@@ -146,7 +157,7 @@ def _items(message: Message) -> list[dict[str, Any]]:
         output = {"type": "function_call_output", "call_id": result.call_id, "output": result.text}
         return [output]
     items: list[dict[str, Any]] = []
-    if message.text or not message.calls:
+    if message.text.strip() or not (message.calls or is_empty(message)):
         items.append({"role": message.role, "content": message.text})
     items += (
         {
@@ -167,31 +178,45 @@ def _reply(body: _Body) -> Reply:
     if body.output is None:
         raise MalformedReplyError("The reply has no output.")
     texts: list[str] = []
+    refusals: list[str] = []
     calls: list[ToolCall] = []
     reasoned = False
     for item in body.output:
         if item.get("type") == "message":
-            texts.append(_text(item))
+            texts.append(_text(item, "text"))
+            refusals.append(_text(item, "refusal"))
         elif item.get("type") == "function_call":
-            name, arguments = str(item.get("name") or ""), str(item.get("arguments") or "")
-            calls.append(tool_call(str(item.get("call_id") or ""), name, arguments))
+            calls.append(_call(item))
         else:
             reasoned = True
-    # The provider accepts reasoning only with the items that followed it.
-    opaque = {OpenAIResponses.protocol: body.output} if reasoned else None
-    message = Message("assistant", "".join(texts), tuple(calls), opaque=opaque)
-    return Reply(message, _usage(body.usage), _finish(body), body.model or "")
+    kept = _accepted(body.output) if reasoned else []
+    opaque = {OpenAIResponses.protocol: kept} if kept else None
+    refusal = "".join(refusals)
+    message = Message("assistant", "".join(texts) + refusal, tuple(calls), opaque=opaque)
+    return refused(ended(message, _usage(body.usage), _finish(body), body.model), refusal)
 
 
-def _text(item: dict[str, Any]) -> str:
+def _accepted(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The items that the provider takes back: reasoning only with the item that follows it."""
+    kept = list(items)
+    while kept and kept[-1].get("type") == "reasoning":
+        kept.pop()
+    return kept
+
+
+def _call(item: dict[str, Any]) -> ToolCall:
+    arguments = item.get("arguments")
+    if not isinstance(arguments, str):
+        arguments = "" if arguments is None else encode_json(arguments).decode()
+    return tool_call(str(item.get("call_id") or ""), str(item.get("name") or ""), arguments)
+
+
+def _text(item: dict[str, Any], field: str) -> str:
+    """The parts of a message that are in `field`: "text" or "refusal"."""
     parts = item.get("content")
     if not isinstance(parts, list):
-        return str(parts or "")
-    return "".join(
-        str(part.get("text") or part.get("refusal") or "")
-        for part in parts
-        if isinstance(part, dict)
-    )
+        return str(parts or "") if field == "text" else ""
+    return "".join(str(part.get(field) or "") for part in parts if isinstance(part, dict))
 
 
 def _finish(body: _Body) -> str:

@@ -3,8 +3,15 @@
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+from agent_core import __version__
 from agent_core.config import ProviderSettings, is_address
-from agent_core.errors import ConfigError, ConnectionFailedError, MalformedReplyError
+from agent_core.error_bodies import html_title, is_html
+from agent_core.errors import (
+    ConfigError,
+    ConnectionFailedError,
+    InvalidRequestError,
+    MalformedReplyError,
+)
 from agent_core.messages import Message, Reply, ToolSpec
 from agent_core.models import PROVIDERS, codec_named
 from agent_core.models.codec import (
@@ -15,17 +22,26 @@ from agent_core.models.codec import (
     StreamDecoder,
     UnexpectedShape,
 )
-from agent_core.models.failures import error_for_refusal, error_for_status, status_of
+from agent_core.models.failures import (
+    error_for_refusal,
+    error_for_status,
+    is_transient,
+    status_of,
+)
 from agent_core.models.history import History, IncrementalHistory
 from agent_core.models.streamed_text import text_in
 from agent_core.ports import Connections, Request
 from agent_core.providers import with_query, without_query
 from agent_core.redaction import Redactor
-from agent_core.retries import TRANSIENT, BackOff, Clock, Retrier, retry_after
+from agent_core.retries import BackOff, Clock, Retrier, retry_after
 
 MAX_REPEATS = 2
 """How often to repeat a request whose reply was interrupted."""
 
+USER_AGENT = f"agent-core/{__version__}"
+
+_WHOLE = ("application/json", "text/html")
+"""Types of a body that is not a stream."""
 
 Ask = Callable[[Request], Awaitable[Reply]]
 
@@ -41,7 +57,7 @@ class WireModel:
     def __init__(
         self,
         codec: Codec,
-        history: History,
+        history: Callable[[Codec], History],
         connections: Connections,
         *,
         provider: str,
@@ -54,11 +70,18 @@ class WireModel:
     ) -> None:
         self._codec = codec
         self._on_text = on_text
-        self._history = history
+        self._new_history = history
+        self._history = history(codec)
+        self._corrected = False
         self._connections = connections
         self._provider = provider
         self._url = url
-        self._headers = {"content-type": "application/json", **headers}
+        self._headers = {
+            "content-type": "application/json",
+            "user-agent": USER_AGENT,
+            "accept-encoding": "identity",
+            **headers,
+        }
         self._redactor = redactor or Redactor()
         self._ids = CallIds()
         self._retries = max_retries
@@ -66,11 +89,22 @@ class WireModel:
 
     async def reply(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> Reply:
         """Raises `ProviderError`. Its message contains no key."""
+        try:
+            return await self._reply(history, tools)
+        except InvalidRequestError as error:
+            codec = None if self._corrected else self._codec.corrected(str(error))
+            if codec is None:
+                raise
+        self._corrected = True
+        self._codec, self._history = codec, self._new_history(codec)
+        return await self._reply(history, tools)
+
+    async def _reply(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> Reply:
         body = self._history.body(history, tools)
         request = Request(self._provider, self._url, self._headers, body)
         ask = self._streamed if self._codec.parameters.stream else self._whole
         try:
-            return self._ids.assign(await self._repeated(ask, request))
+            return self._ids.assign(await self._repeated(ask, request), self._codec)
         except Refused as refusal:
             raise error_for_refusal(self._provider, refusal, self._redactor) from None
         except MalformedReplyError as error:
@@ -85,46 +119,55 @@ class WireModel:
         """Does nothing. The caller closes the connections."""
 
     async def _repeated(self, ask: Ask, request: Request) -> Reply:
-        repeats, refusals = min(MAX_REPEATS, self._retries), 0
+        limit, repeats, refusals = min(MAX_REPEATS, self._retries), 0, 0
         while True:
             try:
                 return await ask(request)
             except UnexpectedShape:
                 raise
             except (MalformedReplyError, _StreamInterrupted) as error:
-                if repeats:
-                    repeats -= 1
-                elif isinstance(error, _StreamInterrupted):
+                if repeats == limit and isinstance(error, _StreamInterrupted):
                     raise ConnectionFailedError(str(error)) from error.__cause__
-                else:
+                if repeats == limit:
                     raise
+                await self._retrier.pause(repeats, str(error).rstrip("."), limit=limit)
+                repeats += 1
             except Refused as refusal:
-                status = status_of(refusal)
-                if status not in TRANSIENT or refusals == self._retries:
+                if refusals == self._retries or not is_transient(refusal):
                     raise
                 # Only the number is logged, because the text could contain a key.
-                await self._retrier.pause(refusals, f"The provider answered {status}")
+                reason = f"The provider answered {status_of(refusal)}"
+                await self._retrier.pause(refusals, reason)
                 refusals += 1
 
     async def _whole(self, request: Request) -> Reply:
         response = await self._connections.post(request)
         self._check(response.status, response.headers, response.body)
-        return self._codec.decode(response.body)
+        return self._decoded(response.body)
 
     async def _streamed(self, request: Request) -> Reply:
         async with self._connections.stream(request) as (status, headers, chunks):
             if status != 200:
                 self._check(status, headers, await _joined(chunks))
             try:
-                if headers.get("content-type", "").startswith("application/json"):
+                if headers.get("content-type", "").startswith(_WHOLE):
                     # Some servers ignore the request for a stream.
-                    return self._codec.decode(await _joined(chunks))
+                    return self._decoded(await _joined(chunks))
                 decoder = StreamDecoder(self._codec, self._on_text and self._show_text)
                 async for chunk in chunks:
                     decoder.feed(chunk)
             except ConnectionFailedError as error:
                 raise _StreamInterrupted(str(error)) from error
             return decoder.finish()
+
+    def _decoded(self, body: bytes) -> Reply:
+        try:
+            return self._codec.decode(body)
+        except MalformedReplyError:
+            if not is_html(body):
+                raise
+            title = self._redactor.text(html_title(body))
+            raise UnexpectedShape(f"The reply is not JSON but {title}; check base_url.") from None
 
     def _check(self, status: int, headers: dict[str, str], body: bytes) -> None:
         if status != 200:
@@ -169,7 +212,7 @@ def open_model(
     codec = codec_named(settings.protocol or known.protocol, provider, parameters)
     return WireModel(
         codec,
-        history(codec),
+        history,
         connections,
         provider=provider,
         url=with_query(

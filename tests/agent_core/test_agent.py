@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from agent_core.agent import Agent
+from agent_core.context import DROPPED
 from agent_core.dispatch import ParallelDispatch, SequentialDispatch
-from agent_core.errors import ConnectionFailedError, RecordingError
-from agent_core.messages import Message, Outcome, Reply, ToolOutput, Usage
+from agent_core.errors import ConnectionFailedError, ContextLimitError, RecordingError
+from agent_core.messages import Ending, Message, Outcome, Reply, ToolCall, ToolOutput, Usage
 from agent_core.ports import Dispatch
 from tests.agent_core.fakes import (
     DictCatalog,
@@ -40,6 +42,7 @@ class Bench:
         recorder: ListRecorder | None = None,
         dispatch: Dispatch | None = None,
         max_steps: int = 5,
+        context_window: int | None = None,
     ) -> None:
         self.model = ScriptedModel(*turns)
         self.recorder = recorder or ListRecorder()
@@ -54,6 +57,7 @@ class Bench:
             provider="openai",
             model_name="m",
             max_steps=max_steps,
+            context_window=context_window,
             system_prompt="be good",
         )
 
@@ -193,3 +197,157 @@ async def test_malformed_and_unknown_calls_do_not_end_the_session() -> None:
     assert [result.ok for result in results] == [False, False]
     assert "{oops" in results[0].text
     assert "Known tools: echo, task_done" in results[1].text
+
+
+# ------------------------------------------------------------ cut, refused and empty replies
+
+
+def ended(ending: Ending, *calls: ToolCall, text: str = "") -> Reply:
+    return Reply(Message("assistant", text, calls), Usage(10, 1), "why", ending=ending)
+
+
+def answers_to(bench: Bench, request: int) -> list[str]:
+    """What request number `request` tells the model about the reply before it."""
+    history = bench.model.asked[request]
+    last = max(place for place, message in enumerate(history) if message.role == "assistant")
+    return [m.result.text if m.result else m.text for m in history[last + 1 :]]
+
+
+async def test_refusal_ends_the_session_with_its_reason() -> None:
+    refusal = Reply(Message("assistant", "I"), finish_reason="SAFETY", ending="refused")
+    outcome = await Bench(refusal).run()
+    assert (outcome.stop, outcome.steps) == ("error", 1)
+    assert outcome.error == "openai refused to answer (SAFETY)"
+    said = Reply(Message("assistant", "No."), ending="refused", explanation="Not that.")
+    bench = Bench(said)
+    assert (await bench.run()).error == "openai refused to answer (refusal): Not that."
+    assert bench.recorder.of("step")[-1][1] == "error"
+    assert bench.recorder.of("interaction")[0][1] is said
+
+
+@pytest.mark.parametrize("ending", ["limit", "window"])
+async def test_text_that_was_cut_is_continued(ending: Ending) -> None:
+    bench = Bench(ended(ending, text="I wi"), reply("", call("task_done")))
+    assert (await bench.run()).success
+    (told,) = answers_to(bench, 1)
+    assert "max_tokens" in told
+
+
+@pytest.mark.parametrize("cut", [call("echo", id="b"), call("echo", id="b", malformed='{"te')])
+@pytest.mark.parametrize("dispatch", [SequentialDispatch(), ParallelDispatch()])
+async def test_call_that_was_cut_is_not_run(cut: ToolCall, dispatch: Dispatch) -> None:
+    bench = Bench(
+        ended("limit", call("echo", id="a", text="1"), cut),
+        reply("", call("task_done")),
+        dispatch=dispatch,
+    )
+    assert (await bench.run()).success
+    first, second = answers_to(bench, 1)
+    assert first == "echo 1"
+    assert "max_tokens" in second and "Nothing was run" in second
+    assert len(bench.recorder.of("step")[0][4]) == 2
+
+
+async def test_complete_task_done_counts_in_a_reply_that_was_cut() -> None:
+    assert (await Bench(ended("limit", call("task_done"))).run()).success
+
+
+async def test_model_reads_what_the_provider_could_not() -> None:
+    broken = Reply(Message("assistant"), ending="unreadable", explanation="print(bash.run")
+    bench = Bench(broken, ended("unreadable"), reply("", call("task_done")))
+    assert (await bench.run()).success
+    assert "print(bash.run" in answers_to(bench, 1)[0]
+    assert "could not read your call. Send" in answers_to(bench, 2)[0]
+
+
+@pytest.mark.parametrize(
+    ("fruitless", "reason"),
+    [
+        (ended("limit", text="I wi"), "cut at the limit of tokens (why); raise max_tokens"),
+        (ended("limit", call("echo")), "cut at the limit of tokens (why); raise max_tokens"),
+        (ended("window"), "cut at the limit of tokens (why); raise max_tokens"),
+        (ended("unreadable"), "calls that openai could not read"),
+        (ended("complete"), "empty (why)"),
+        (ended("complete", text=" \n"), "empty (why)"),
+    ],
+)
+async def test_third_fruitless_reply_in_a_row_ends_the_session(
+    fruitless: Reply, reason: str
+) -> None:
+    bench = Bench(*[fruitless] * 5, max_steps=5)
+    outcome = await bench.run()
+    assert (outcome.stop, outcome.steps) == ("error", 3)
+    assert reason in str(outcome.error)
+    work = reply("", call("echo", text="x"))
+    bench = Bench(fruitless, fruitless, work, fruitless, fruitless, max_steps=5)
+    assert (await bench.run()).stop == "max_steps"
+
+
+# ------------------------------------------------------------------------- long sessions
+
+
+def working(*texts: str) -> list[Reply]:
+    return [reply("", call("echo", id=f"c{n}", text=text)) for n, text in enumerate(texts)]
+
+
+def outputs(history: list[Message]) -> list[str]:
+    return [message.result.output for message in history if message.result]
+
+
+async def test_refused_length_is_a_chance_to_shorten() -> None:
+    too_long = ContextLimitError("prompt is too long", status=400)
+    long = "x" * 3000
+    bench = Bench(*working(long, long, "new"), too_long, reply("", call("task_done")))
+    outcome = await bench.run()
+    assert (outcome.success, outcome.steps) == (True, 4)
+    *_, refused, shortened = bench.model.asked
+    assert shortened[:3] == refused[:3], "what stands before is unchanged"
+    assert outputs(shortened) == [DROPPED, DROPPED, "echo new"]
+    recorded = [result.output for step in bench.recorder.of("step") for result in step[4]]
+    assert recorded == [f"echo {long}", f"echo {long}", "echo new"]
+
+
+async def test_output_that_is_too_long_alone_is_clipped() -> None:
+    too_long = ContextLimitError("prompt is too long", status=400)
+    bench = Bench(*working("a" + "x" * 9000 + "z"), too_long, reply("", call("task_done")))
+    assert (await bench.run()).success
+    (clipped,) = outputs(bench.model.asked[-1])
+    assert len(clipped) < 2200
+    assert clipped.startswith("echo axxx") and clipped.endswith("xxxz") and "dropped" in clipped
+
+
+async def test_length_that_nothing_mends_is_the_error() -> None:
+    too_long = ContextLimitError("prompt is too long", status=400)
+    bench = Bench(*working("short"), *[too_long] * 9)
+    outcome = await bench.run()
+    assert (outcome.stop, outcome.error) == ("error", "prompt is too long")
+    assert len(bench.model.asked) == 2
+
+
+async def test_known_window_is_not_exceeded() -> None:
+    async def long(arguments: Mapping[str, Any]) -> ToolOutput:
+        return ToolOutput(True, "x" * 3000)
+
+    turns = [reply("", call("long", id=f"c{n}")) for n in range(12)]
+    bench = Bench(*turns, reply("", call("task_done")), max_steps=20, context_window=4000)
+    bench.catalog.tools["long"] = ScriptedTool("long", long)
+    assert (await bench.run()).success
+    sizes = [sum(map(len, outputs(asked))) for asked in bench.model.asked]
+    assert max(sizes) < 4000 * 3
+    shortenings = [after for before, after in pairwise(sizes) if after < before]
+    assert len(shortenings) == 3, "about half is dropped at once"
+
+
+async def test_refused_length_is_remembered() -> None:
+    too_long = ContextLimitError("prompt is too long", status=400)
+    texts = ["x" * 3000] * 8
+    turns: list[Reply | BaseException] = [
+        *working(*texts[:4]),
+        too_long,
+        *working(*texts),
+        reply("", call("task_done")),
+    ]
+    bench = Bench(*turns, max_steps=20)
+    assert (await bench.run()).success
+    sizes = [sum(map(len, outputs(asked))) for asked in bench.model.asked]
+    assert max(sizes[5:]) < sizes[4]

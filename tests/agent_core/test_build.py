@@ -352,3 +352,21 @@ async def test_file_tools_leave_the_workspace_only_if_unconfined(tmp_path: Path)
             "x", settings=settings_for(), workspace=inside, scripted_model=model, confined=confined
         )
         assert outside.exists() is not confined
+
+
+@pytest.mark.parametrize(("window", "rest"), [(None, None), (8000, 7000), (1001, 1)])
+async def test_context_window_leaves_room_for_the_reply(
+    window: int | None, rest: int | None, tmp_path: Path
+) -> None:
+    entry = ProviderSettings(model="m", api_key="k", max_tokens=1000, context_window=window)
+    settings = Settings(model_providers={"openai": entry})
+    async with open_agent(settings, workspace=tmp_path) as agent:
+        assert agent._context_window == rest
+
+
+async def test_context_window_within_the_reply_is_rejected(tmp_path: Path) -> None:
+    entry = ProviderSettings(model="m", api_key="k", max_tokens=1000, context_window=1000)
+    settings = Settings(model_providers={"openai": entry})
+    with pytest.raises(ConfigError, match=r"context_window of openai is 1000; it must be larger"):
+        async with open_agent(settings, workspace=tmp_path):
+            pass

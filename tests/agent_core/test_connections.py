@@ -3,18 +3,22 @@
 import asyncio
 import base64
 import gc
+import gzip
 import logging
 import ssl
 import subprocess
 import sys
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent_core import _http, loop_pools
+from agent_core import _http, compression, loop_pools
 from agent_core.connection_metrics import pool_metrics
 from agent_core.connections import FreshConnections
 from agent_core.errors import ConfigError, ConnectionFailedError
@@ -294,10 +298,31 @@ async def test_connection_refused(make: Make, instant: Time) -> None:
     async with serving(answers(http())) as server:
         pass
     connections = make(back_off=BackOff(retries=3), clock=instant.clock)
-    with pytest.raises(ConnectionFailedError, match=f"localhost:{server.port}"):
+    reason = rf"localhost:{server.port}: Connection refused \(2 tries\); check base_url"
+    with pytest.raises(ConnectionFailedError, match=reason):
         await connections.post(request(server, safe_to_repeat=False))
     await connections.close()
-    assert len(instant.slept) == 3
+    assert len(instant.slept) == 1
+
+
+@both_sides
+async def test_server_that_stops_in_a_session_gets_all_retries(make: Make, instant: Time) -> None:
+    async with serving(answers(http())) as server:
+        connections = make(back_off=BackOff(retries=3), clock=instant.clock)
+        await ask(connections, server)
+    with pytest.raises(ConnectionFailedError, match=r"\(4 tries\)"):
+        await ask(connections, server)
+    await connections.close()
+
+
+@both_sides
+async def test_unknown_host(make: Make, instant: Time) -> None:
+    connections = make(clock=instant.clock)
+    wanted = Request("openai", "http://no-such-host.invalid/v1", {}, b"")
+    with pytest.raises(ConnectionFailedError, match=r"no-such-host.invalid: .* \(2 tries\)"):
+        await connections.post(wanted)
+    await connections.close()
+    assert len(instant.slept) == 1
 
 
 @both_sides
@@ -345,7 +370,103 @@ async def test_stream_is_retried_until_the_headers_arrive(make: Make, instant: T
             assert status == 200
             assert [chunk async for chunk in chunks] == [b"x"]
         await connections.close()
-    assert len(instant.slept) == 2
+    # A pooled connection is kept after the failure, so the reset is that of a stale connection.
+    assert len(instant.slept) == (2 if make is FreshConnections else 1)
+
+
+@both_sides
+async def test_body_of_a_failure_decides_on_a_retry(make: Make, instant: Time) -> None:
+    body = b'{"error": {"code": "insufficient_quota", "message": "no credit"}}'
+    packed = http(gzip.compress(body), 429, content_encoding="gzip")
+    for response in (http(body, 429), packed):
+        async with serving(answers(response)) as server:
+            connections = make(clock=instant.clock)
+            assert (await connections.post(request(server))).body == body
+            async with connections.stream(request(server)) as (status, _, chunks):
+                assert (status, b"".join([chunk async for chunk in chunks])) == (429, body)
+            await connections.close()
+        assert len(server.asked) == 2
+    assert not instant.slept
+
+
+# -------------------------------------------------------------------------- compression
+
+TEXT = b"text of a reply " * 1000
+PACKED = {
+    "gzip": gzip.compress(TEXT),
+    "GZIP": gzip.compress(TEXT[:500]) + gzip.compress(TEXT[500:]),
+    "x-gzip": gzip.compress(TEXT),
+    "deflate": zlib.compress(TEXT),
+    "identity": TEXT,
+}
+
+
+@both_sides
+@pytest.mark.parametrize("coding", PACKED)
+async def test_compressed_reply_is_read(make: Make, coding: str) -> None:
+    """Nobody asked for it, but some servers and proxies send it."""
+    async with serving(answers(http(PACKED[coding], content_encoding=coding))) as server:
+        connections = make()
+        assert (await connections.post(request(server))).body == TEXT
+        async with connections.stream(request(server)) as (_, _, chunks):
+            assert b"".join([chunk async for chunk in chunks]) == TEXT
+        await connections.close()
+
+
+async def _read(make: Make, body: bytes, coding: str, *, stream: bool, time: Time) -> RawServer:
+    """Reads `body` with 2 retries, which must fail."""
+    async with serving(answers(http(body, content_encoding=coding))) as server:
+        connections = make(clock=time.clock, max_retries=2)
+        try:
+            if not stream:
+                await connections.post(request(server))
+            async with connections.stream(request(server)) as (_, _, chunks):
+                async for _ in chunks:
+                    pass
+        finally:
+            await connections.close()
+    return server
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("body", "coding", "reason"),
+    [
+        (PACKED["gzip"][:-20], "gzip", "not complete"),
+        (PACKED["gzip"][:30] + b"?" * 30, "gzip", "damaged"),
+        (b"not compressed", "gzip", "damaged"),
+        (b"anything", "br", "compressed with 'br', which was not asked for"),
+    ],
+    ids=["truncated", "damaged", "plain", "unknown"],
+)
+async def test_unusable_compression(
+    stream: bool, body: bytes, coding: str, reason: str, instant: Time
+) -> None:
+    with pytest.raises(ConnectionFailedError, match=reason):
+        await _read(PooledConnections, body, coding, stream=stream, time=instant)
+    assert len(instant.slept) == (2 if coding == "gzip" and not stream else 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_compression_bomb(
+    stream: bool, instant: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compression, "MAX_BODY", 1 << 20)
+    bomb = gzip.compress(bytes(2 << 20))
+    with pytest.raises(ConnectionFailedError, match="longer than 1 MiB"):
+        await _read(PooledConnections, bomb, "gzip", stream=stream, time=instant)
+    assert not instant.slept
+
+
+async def test_endless_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "MAX_BODY", 1 << 20)
+    async with serving(answers(http(bytes(2 << 20)))) as server, PooledConnections() as session:
+        with pytest.raises(ConnectionFailedError, match="longer than 1 MiB"):
+            await session.post(request(server))
+        async with session.stream(request(server)) as (_, _, chunks):
+            with pytest.raises(ConnectionFailedError, match="longer than 1 MiB"):
+                async for _ in chunks:
+                    pass
 
 
 @both_sides
@@ -432,6 +553,45 @@ async def test_proxy_credentials_are_decoded(monkeypatch: pytest.MonkeyPatch) ->
         await FreshConnections().post(request(proxy, url="http://outside.example/v1"))
     scheme, _, credentials = proxy.asked[0].headers["proxy-authorization"].partition(" ")
     assert (scheme, base64.b64decode(credentials)) == ("Basic", b"us@er:p:ss")
+
+
+@both_sides
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_proxy_that_is_not_there_is_named(
+    make: Make, scheme: str, instant: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(answers(http())) as proxy:
+        pass
+    monkeypatch.setenv(f"{scheme}_proxy", f"http://user:planted@localhost:{proxy.port}")
+    monkeypatch.setenv("no_proxy", "")
+    reason = (
+        rf"No connection to the proxy http://localhost:{proxy.port} on the way to"
+        rf" {scheme}://outside.example: Connection refused \(2 tries\);"
+        f" check {scheme.upper()}_PROXY"
+    )
+    with pytest.raises(ConnectionFailedError, match=reason):
+        await make(clock=instant.clock).post(
+            Request("openai", f"{scheme}://outside.example/v1", {}, b"")
+        )
+
+
+@both_sides
+@pytest.mark.parametrize(("status", "retries"), [(407, 0), (403, 0), (502, 1)])
+async def test_proxy_that_refuses_is_named(
+    make: Make, status: int, retries: int, instant: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(answers(Step(http(status=status), "close"))) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://localhost:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "")
+        reason = (
+            f"The proxy http://localhost:{proxy.port} gives no connection to"
+            f" https://outside.example: {status} Any"
+        )
+        with pytest.raises(ConnectionFailedError, match=reason):
+            await make(clock=instant.clock).post(
+                Request("openai", "https://outside.example/v1", {}, b"")
+            )
+    assert len(instant.slept) == retries
 
 
 @both_sides
@@ -622,3 +782,17 @@ def test_importing_loads_no_http_library() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not {"httpx", "httpcore", "h11", "h2", "anyio", "certifi"} & set(loaded)
+
+
+@given(sizes=st.lists(st.integers(1, 400), max_size=40), parts=st.integers(1, 3))
+def test_compressed_body_in_any_pieces(sizes: list[int], parts: int) -> None:
+    step = len(TEXT) // parts + 1
+    packed = b"".join(
+        gzip.compress(TEXT[start : start + step]) for start in range(0, len(TEXT), step)
+    )
+    decompressor, plain = compression.Decompressor("gzip"), b""
+    for size in [*sizes, len(packed)]:
+        plain += decompressor.feed(packed[:size])
+        packed = packed[size:]
+    decompressor.end()
+    assert plain == TEXT

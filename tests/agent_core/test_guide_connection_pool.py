@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import gzip
 import json
 import ssl
 import warnings
@@ -20,7 +21,8 @@ from tests.agent_core.raw_server import ReceivedRequest, Step, answers, http, se
 pytestmark = pytest.mark.anyio
 
 
-async def test_pooled_client() -> None:
+async def test_pooled_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     async with serving(answers(http(b'{"ok": true}'))) as server:
         for _ in range(2):
             async with ConnectionPoolManager.get_pooled_client(
@@ -63,7 +65,27 @@ async def test_clients_are_separate_per_key() -> None:
     assert server.connections == 2
 
 
+async def test_client_uses_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(answers(http())) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-environment\n")
+        for options in ({}, {"api_key": "mine"}, {"api_key": ""}):
+            async with get_pooled_client("openai", **options) as client:
+                assert (await client.post("/x")).http_version == "HTTP/1.1"
+        monkeypatch.setenv("OPENAI_API_KEY", "changed")
+        async with get_pooled_client("openai") as client:
+            await client.post("/x")
+        await ConnectionPoolManager.close_all()
+    assert [asked.headers.get("authorization") for asked in server.asked] == [
+        "Bearer key-of-the-environment",
+        "Bearer mine",
+        None,
+        "Bearer changed",
+    ]
+
+
 async def test_client_uses_the_providers_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     client = await ConnectionPoolManager.get_client("openai")
     assert str(client.base_url) == "https://api.openai.com/v1/"
     with pytest.raises(ValueError, match="base_url"):
@@ -82,7 +104,7 @@ async def test_limits_and_http2_are_effective(tls: ssl.SSLContext) -> None:
         await ConnectionPoolManager.close_all()
     async with serving_h2(tls) as h2:
         client = await ConnectionPoolManager.get_client("openai", base_url=h2.url)
-        await client.post("/x", content=b"a")
+        assert (await client.post("/x", content=b"a")).http_version == "HTTP/2"
         await ConnectionPoolManager.close_all()
     assert h2.http2_connections == 1
 
@@ -107,6 +129,15 @@ async def test_client_raises_httpx_errors() -> None:
         async with get_pooled_client("openai", base_url=server.url) as client:
             with pytest.raises(httpx.RemoteProtocolError):
                 await client.post("/x")
+        await ConnectionPoolManager.close_all()
+
+
+async def test_failure_is_a_response_and_not_decoded_twice() -> None:
+    packed = http(gzip.compress(b"no"), 400, content_encoding="gzip")
+    async with serving(answers(packed)) as server:
+        async with get_pooled_client("openai", base_url=server.url) as client:
+            response = await client.post("/x")
+            assert (response.status_code, response.text) == (400, "no")
         await ConnectionPoolManager.close_all()
 
 

@@ -29,6 +29,8 @@ HISTORY = [
     Message("user", "Go on."),
 ]
 MARK = {"cache_control": {"type": "ephemeral"}}
+INVALID = '{"INVALID_JSON":"{oops"}'
+"""What is sent back in place of arguments that are not JSON. Some servers parse them again."""
 PARAMETERS = Parameters(model="m-1", max_tokens=99, temperature=0.5, top_p=0.9, top_k=3)
 
 
@@ -59,7 +61,7 @@ def test_openai_chat() -> None:
             {
                 "role": "assistant",
                 "content": "Two ways.",
-                "tool_calls": [call("c1", '{"command":"ls"}'), call("c2", "{oops")],
+                "tool_calls": [call("c1", '{"command":"ls"}'), call("c2", INVALID)],
             },
             {"role": "tool", "tool_call_id": "c1", "content": "a.txt"},
             {"role": "tool", "tool_call_id": "c2", "content": "The arguments are no object."},
@@ -85,7 +87,7 @@ def test_openai_responses() -> None:
                 "name": "bash",
                 "arguments": '{"command":"ls"}',
             },
-            {"type": "function_call", "call_id": "c2", "name": "bash", "arguments": "{oops"},
+            {"type": "function_call", "call_id": "c2", "name": "bash", "arguments": INVALID},
             {"type": "function_call_output", "call_id": "c1", "output": "a.txt"},
             {
                 "type": "function_call_output",
@@ -204,6 +206,11 @@ def test_ollama_chat() -> None:
             {"role": "user", "content": "Go on."},
         ],
     }
+
+
+def test_ollama_gets_the_context_window() -> None:
+    options = document("ollama_chat", Parameters(model="m", context_window=32_000))["options"]
+    assert options == {"num_predict": 4096, "num_ctx": 32_000}
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ import httpx
 import pytest
 import respx
 
+from agent_core import __version__
 from agent_core.config import ProviderSettings
 from agent_core.errors import (
     AuthenticationError,
     ConnectionFailedError,
+    ContextLimitError,
     InvalidRequestError,
     MalformedReplyError,
     OverloadedError,
@@ -26,7 +28,15 @@ from agent_core.models.wire import WireModel, open_model
 from agent_core.pooled_connections import PooledConnections
 from agent_core.redaction import REPLACEMENT
 from tests.agent_core.histories import TOOLS
-from tests.agent_core.raw_server import RawServer, Script, Step, answers, http, serving
+from tests.agent_core.raw_server import (
+    RawServer,
+    ReceivedRequest,
+    Script,
+    Step,
+    answers,
+    http,
+    serving,
+)
 from tests.agent_core.test_retries import Time
 from tests.agent_core.wire_fixtures import WIRES
 
@@ -90,6 +100,8 @@ async def test_reply_over_a_socket(protocol: str, stream: bool) -> None:
         path = path.replace("generate", "streamGenerate") + "?alt=sse"
     assert asked.line == f"POST {path} HTTP/1.1"
     assert asked.headers["content-type"] == "application/json"
+    assert asked.headers["user-agent"] == f"agent-core/{__version__}"
+    assert asked.headers["accept-encoding"] == "identity"
     assert KEY in asked.headers[PROVIDERS[PROVIDER_OF[protocol]].key_header]
     assert KEY.encode() not in asked.body
     assert json.loads(asked.body)
@@ -151,7 +163,7 @@ async def test_calls_without_an_id_get_a_unique_id() -> None:
         (403, AuthenticationError),
         (404, InvalidRequestError),
         (408, OverloadedError),
-        (413, InvalidRequestError),
+        (413, ContextLimitError),
         (422, InvalidRequestError),
         (429, RateLimitError),
         (500, OverloadedError),
@@ -181,7 +193,11 @@ async def test_status_becomes_error(status: int, kind: type[ProviderError], stre
         (b'{"error": "no such model"}', "no such model"),
         (b'{"message": "nope"}', "nope"),
         (b'{"detail": [{"loc": ["body"], "msg": "x"}]}', '"msg":"x"'),
-        (b"<html>\n<b>Bad</b>", "<html> <b>Bad</b>"),
+        (b"<html>\n<b>Bad</b>", "answered 400: an HTML page"),
+        (
+            b"\n<!DOCTYPE html><head><title>\nBad  Gateway</title>" + b"x" * 9999,
+            "answered 400: an HTML page, 'Bad Gateway'",
+        ),
         (b"\xff\xfe", "\ufffd"),
         (b"", "answered 400"),
         (b"x" * 10_000, "x" * 500),
@@ -274,7 +290,161 @@ async def test_permanent_refusal_is_not_retried() -> None:
     assert len(server.asked) == 1
 
 
+NO_CREDIT = {
+    "openai_chat": {"error": {"type": "insufficient_quota", "message": "no credit"}},
+    "openai_responses": {
+        "type": "response.failed",
+        "status": "failed",
+        "error": {"code": "insufficient_quota", "message": "no credit"},
+    },
+}
+
+
+@pytest.mark.parametrize("protocol", sorted(NO_CREDIT))
+@pytest.mark.parametrize("status", [200, 429])
+@whole_or_streamed
+async def test_used_up_credit_is_not_retried(protocol: str, status: int, stream: bool) -> None:
+    refusal: dict[str, Any] = dict(NO_CREDIT[protocol])
+    if stream and protocol == "openai_responses":
+        refusal["response"] = {name: refusal[name] for name in ("status", "error")}
+        if status == 200:
+            del refusal["error"]
+    body = json.dumps(refusal).encode()
+    sent = b"data: " + body + b"\n\n" if stream and status == 200 else body
+    async with speaking(answers(http(sent, status)), protocol, retries=9, stream=stream) as (m, s):
+        with pytest.raises(RateLimitError, match="no credit"):
+            await m.reply(HISTORY, TOOLS)
+    assert len(s.asked) == 1
+
+
+@whole_or_streamed
+async def test_wait_in_googles_body_is_in_the_error(stream: bool) -> None:
+    detail = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "900s"}
+    body = json.dumps({"error": {"code": 429, "message": "slow", "details": [detail]}}).encode()
+    script = answers(http(body, 429))
+    async with speaking(script, "gemini", retries=9, stream=stream) as (model, server):
+        with pytest.raises(RateLimitError) as caught:
+            await model.reply(HISTORY, TOOLS)
+    assert caught.value.retry_after == 900
+    assert len(server.asked) == 1, "longer than the agent waits"
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "This model's maximum context length is 8192 tokens. However, you requested 9000"),
+        (400, "Your input exceeds the context window of this model."),
+        (400, "prompt is too long: 213462 tokens > 200000 maximum"),
+        (400, "input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000"),
+        (400, "The input token count (1048577) exceeds the maximum number of tokens allowed"),
+        (400, "the request exceeds the available context size, try increasing it"),
+        (413, "Request exceeds the maximum size"),
+        (429, "Request too large for gpt-4 on tokens per min (TPM): Limit 10000, Requested 12000"),
+    ],
+)
+@whole_or_streamed
+async def test_too_long_a_conversation_has_its_own_error(
+    status: int, message: str, stream: bool
+) -> None:
+    body = json.dumps({"error": {"message": message}}).encode()
+    async with speaking(answers(http(body, status)), retries=9, stream=stream) as (model, server):
+        with pytest.raises(ContextLimitError) as caught:
+            await model.reply(HISTORY, TOOLS)
+    assert caught.value.status == status
+    assert len(server.asked) == 1
+
+
+async def test_too_long_a_conversation_inside_a_stream() -> None:
+    event = {"type": "error", "code": "context_length_exceeded", "message": "too much"}
+    script = answers(http(b"data: " + json.dumps(event).encode() + b"\n\n"))
+    async with speaking(script, "openai_responses", stream=True) as (model, _):
+        with pytest.raises(ContextLimitError, match="too much"):
+            await model.reply(HISTORY, TOOLS)
+
+
+PAGE = b"<!doctype html><html><head><title>Sign in</title></head>" + b"x" * 2000
+
+
+@whole_or_streamed
+async def test_page_of_a_wrong_path_names_the_remedy(stream: bool) -> None:
+    async with speaking(answers(http(PAGE, 404)), stream=stream) as (model, _):
+        with pytest.raises(InvalidRequestError) as caught:
+            await model.reply(HISTORY, TOOLS)
+    assert str(caught.value) == (
+        "openai answered 404: an HTML page, 'Sign in'; check the path of base_url, which often ends"
+        " in /v1"
+    )
+
+
+@pytest.mark.parametrize("content_type", ["text/html; charset=utf-8", "application/json"])
+@whole_or_streamed
+async def test_page_instead_of_a_reply_is_not_asked_for_again(
+    stream: bool, content_type: str
+) -> None:
+    script = answers(http(PAGE, content_type=content_type))
+    async with speaking(script, retries=9, stream=stream) as (model, server):
+        with pytest.raises(MalformedReplyError, match=r"not JSON but an HTML page, 'Sign in'"):
+            await model.reply(HISTORY, TOOLS)
+    assert len(server.asked) == 1
+
+
+async def test_proxy_that_wants_a_password_is_named() -> None:
+    async with speaking(answers(http(b"", 407))) as (model, _):
+        with pytest.raises(InvalidRequestError, match="407: this is the proxy"):
+            await model.reply(HISTORY, TOOLS)
+
+
+@pytest.mark.parametrize("history", [FullHistory, IncrementalHistory])
+@whole_or_streamed
+async def test_server_that_knows_the_other_limit_field(history: Any, stream: bool) -> None:
+    def script(asked: ReceivedRequest) -> Step:
+        if b'"max_completion_tokens"' in asked.body:
+            message = "Unrecognized request argument supplied: max_completion_tokens"
+            return Step(http(json.dumps({"error": {"message": message}}).encode(), 400))
+        return Step(http(body_of("openai_chat", stream)))
+
+    async with serving(script) as server, PooledConnections() as connections:
+        settings = ProviderSettings(model="m-1", base_url=server.url, stream=stream)
+        model = open_model("openai", settings, connections, history=history)
+        for _ in range(2):
+            await model.reply(HISTORY, TOOLS)
+    fields = [("max_tokens" in json.loads(asked.body)) for asked in server.asked]
+    assert fields == [False, True, True], "the answer is remembered"
+
+
+async def test_server_that_knows_no_limit_field() -> None:
+    body = b'{"error": {"message": "Unknown field: max_completion_tokens, max_tokens"}}'
+    async with speaking(answers(http(body, 400))) as (model, server):
+        for _ in range(2):
+            with pytest.raises(InvalidRequestError, match="Unknown field"):
+                await model.reply(HISTORY, TOOLS)
+    assert len(server.asked) == 3
+
+
+async def test_limit_field_can_be_set() -> None:
+    script = answers(http(WIRES["openai_chat"].whole))
+    async with speaking(script, limit_field="max_tokens") as (model, server):
+        await model.reply(HISTORY, TOOLS)
+    assert json.loads(server.asked[0].body)["max_tokens"] == 4096
+
+
 # ------------------------------------------------------------------------------- faults
+
+
+@whole_or_streamed
+async def test_interrupted_reply_is_asked_for_again_after_a_word_and_a_pause(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = body_of("openai_chat", stream)
+    script = answers(http(body[: len(body) // 2]), http(body))
+    async with serving(script) as server, PooledConnections() as connections:
+        time = Time(chance=0.5)
+        settings = ProviderSettings(model="m-1", base_url=server.url, stream=stream)
+        model = open_model("openai", settings, connections, clock=time.clock)
+        await model.reply(HISTORY, TOOLS)
+    assert time.slept == [0.25]
+    (line,) = caplog.messages
+    assert line.endswith("retry 1 of 2 in 0.2 s")
 
 
 @each_protocol
@@ -339,6 +509,7 @@ async def test_respx_sees_every_request() -> None:
             route.side_effect = [
                 httpx.Response(200, content=WIRES["openai_chat"].whole) for _ in range(2)
             ]
-            for _ in range(2):
-                assert await model.reply(HISTORY, TOOLS) == WIRES["openai_chat"].means
+            replies = [await model.reply(HISTORY, TOOLS) for _ in range(2)]
+        assert replies[0] == WIRES["openai_chat"].means
+        assert replies[1].message.text == replies[0].message.text
         assert route.call_count == 2

@@ -1,6 +1,8 @@
 """What is retried, and after which wait."""
 
+import json
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,10 +28,14 @@ class Time:
 
 
 class Answer:
-    def __init__(self, status: int, **headers: str) -> None:
+    def __init__(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.status = status
+        self._body = body
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
         self.closed = False
+
+    def content(self) -> bytes:
+        return self._body
 
     async def close(self) -> None:
         self.closed = True
@@ -109,6 +115,82 @@ async def test_unsafe_failure_is_not_retried() -> None:
             Attempts(AttemptFailed("half sent", retryable=False))
         )
     assert not time.slept
+
+
+def error(**fields: Any) -> bytes:
+    return json.dumps({"error": fields}).encode()
+
+
+def google(kind: str, **fields: Any) -> dict[str, Any]:
+    return {"@type": f"type.googleapis.com/google.rpc.{kind}", **fields}
+
+
+QUOTA = google("QuotaFailure", violations=[{"quotaId": "RequestsPerDayPerModel-FreeTier"}])
+MINUTE = google("QuotaFailure", violations=[{"quotaId": "TokensPerMinutePerModel"}])
+HOPELESS_ANSWERS = {
+    "no credit": Answer(429, error(code="insufficient_quota", type="insufficient_quota")),
+    "no credit, by type": Answer(429, error(type="insufficient_quota", code=None)),
+    "no credit, number": Answer(429, error(code="1113", message="...")),
+    "day's quota": Answer(429, error(status="RESOURCE_EXHAUSTED", code=429, details=[QUOTA])),
+    "larger than a minute's limit": Answer(
+        429, error(code="rate_limit_exceeded", message="Request too large for gpt-4 on tokens")
+    ),
+    "told not to": Answer(503, x_should_retry="false"),
+    "told to wait for an hour": Answer(
+        429, error(details=[google("RetryInfo", retryDelay="3600s")])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOPELESS_ANSWERS)
+async def test_failure_that_no_wait_mends_is_final(name: str) -> None:
+    time, answer = Time(), HOPELESS_ANSWERS[name]
+    assert await Retrier(BackOff(), time.clock).run(Attempts(answer)) is answer
+    assert not time.slept
+
+
+@pytest.mark.parametrize(
+    ("answer", "wait"),
+    [
+        (Answer(429, error(details=[MINUTE, google("RetryInfo", retryDelay="34.5s")])), 34.5),
+        (Answer(429, b'[{"error": {"details": [{"@type": "RetryInfo", "retryDelay": "2s"}]}}]'), 2),
+        (Answer(429, error(details=[google("RetryInfo", retryDelay="2s")]), retry_after="7"), 7),
+        (Answer(429, error(details=[google("RetryInfo", retryDelay={"seconds": 2})])), 0),
+        (Answer(429, error(details=[google("RetryInfo", retryDelay="-2s"), None, 5])), 0),
+        (Answer(429, error(code="rate_limit_exceeded", message="You exceeded your quota")), 0),
+        (Answer(429, b"[" * 100_000), 0),
+        (Answer(409, x_should_retry="true"), 0),
+    ],
+)
+async def test_failure_that_a_wait_mends_is_retried(answer: Answer, wait: float) -> None:
+    time = Time()
+    assert (await Retrier(BackOff(), time.clock).run(Attempts(answer, Answer(200)))).status == 200
+    assert time.slept == [wait]
+
+
+def unreachable() -> AttemptFailed:
+    return AttemptFailed("nobody", retryable=True, unreachable=True, remedy="check the address")
+
+
+async def test_server_that_was_never_reached_is_tried_twice() -> None:
+    time = Time()
+    with pytest.raises(ConnectionFailedError, match=r"^nobody \(2 tries\); check the address$"):
+        await Retrier(BackOff(), time.clock).run(Attempts(unreachable(), unreachable()))
+    assert len(time.slept) == 1
+
+
+async def test_server_that_was_reached_before_gets_all_retries() -> None:
+    time = Time()
+    retrier = Retrier(BackOff(retries=5), time.clock)
+    await retrier.run(Attempts(Answer(200)))
+    failures = [unreachable() for _ in range(5)]
+    assert (await retrier.run(Attempts(*failures, Answer(200)))).status == 200
+    assert len(time.slept) == 5
+
+
+async def test_unreachable_server_is_not_tried_twice_without_retries() -> None:
+    with pytest.raises(ConnectionFailedError, match=r"^nobody; check"):
+        await Retrier(BackOff(retries=0), Time().clock).run(Attempts(unreachable()))
 
 
 @given(

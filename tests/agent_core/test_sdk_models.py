@@ -319,6 +319,37 @@ async def test_malformed_arguments_are_kept() -> None:
     assert sdk.message.calls[0].malformed == '{"command": '
 
 
+async def test_other_limit_field_is_tried_on_both_sides() -> None:
+    refused = Answer(b'{"error": {"message": "Unknown field: max_completion_tokens"}}', 400)
+    (sdk, wire), asked = await both("openai", [refused, Answer(json.dumps(CHAT).encode())])
+    assert sdk == wire
+    assert ["max_tokens" in request.json for request in asked] == [False, True] * 2
+
+
+async def test_thoughts_and_signatures_come_back_on_both_sides() -> None:
+    signed = {**CHAT["choices"][0]["message"]["tool_calls"][0], "extra_content": {"google": "s"}}
+    thinking = chat(
+        role="assistant", content=None, tool_calls=[signed], reasoning_content="Hm.", refusal=None
+    )
+    (sdk, wire), _ = await both("openai", [Answer(json.dumps(thinking).encode())])
+    assert sdk == wire
+    replies, asked = await both(
+        "openai", [Answer(json.dumps(CHAT).encode())], [*HISTORY, sdk.message]
+    )
+    assert replies[0] == replies[1]
+    for request in asked:
+        sent_back = request.json["messages"][-1]
+        assert sent_back["reasoning_content"] == "Hm."
+        assert sent_back["tool_calls"][0]["extra_content"] == {"google": "s"}
+
+
+async def test_refusal_in_words_is_one_on_both_sides() -> None:
+    body = chat(role="assistant", content=None, refusal="I cannot help.")
+    (sdk, wire), _ = await both("openai", [Answer(json.dumps(body).encode())])
+    assert sdk == wire
+    assert (sdk.ending, sdk.explanation) == ("refused", "I cannot help.")
+
+
 async def test_calls_without_an_id_get_one() -> None:
     nameless = {"message": {**OLLAMA["message"], "content": ""}}  # type: ignore[dict-item]
     (sdk, wire), _ = await both("ollama", [Answer(json.dumps({**OLLAMA, **nameless}).encode())])

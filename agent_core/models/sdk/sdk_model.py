@@ -9,6 +9,7 @@ from agent_core.config import ProviderSettings
 from agent_core.errors import (
     ConfigError,
     ConnectionFailedError,
+    InvalidRequestError,
     MalformedReplyError,
     ProviderError,
 )
@@ -74,17 +75,29 @@ class SdkModel:
         parameters = Parameters.of(settings, provider, prompt_cache=prompt_cache)
         self._codec = codec_named(protocol, provider, parameters)
         self._history = FullHistory(self._codec)
+        self._corrected = False
         self._redactor = Redactor(settings.secrets)
         self._ids = CallIds()
         self._client: Any = None
 
     async def reply(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> Reply:
         """Raises `ProviderError`. Its message contains no key."""
+        try:
+            return await self._reply(history, tools)
+        except InvalidRequestError as error:
+            codec = None if self._corrected else self._codec.corrected(str(error))
+            if codec is None:
+                raise
+        self._corrected = True
+        self._codec, self._history = codec, FullHistory(codec)
+        return await self._reply(history, tools)
+
+    async def _reply(self, history: Sequence[Message], tools: Sequence[ToolSpec]) -> Reply:
         document = self._history.document(history, tools)
         ask = self._streamed if self._codec.parameters.stream else self._whole
         try:
             async with self._connected() as client:
-                return self._ids.assign(await ask(client, document))
+                return self._ids.assign(await ask(client, document), self._codec)
         except Refused as refusal:
             raise error_for_refusal(self._provider, refusal, self._redactor) from None
         except MalformedReplyError as error:
