@@ -38,8 +38,12 @@ class RequestLog(Struct, frozen=True):
     """Level of the trial's cgroup, and its full CPU pressure when the request arrived (us)."""
     read_late: float = 0.0
     """Seconds for which the provider waited for its core before it read the request."""
+    reply_pressure: Sequence[int] | None = None
+    """The same as `pressure` when the reply was handed to the kernel."""
     delay: float | None = None
     """Seconds for which the trial had been kept from running when the request arrived."""
+    reply_delay: float | None = None
+    """The same when the reply was handed to the kernel."""
 
 
 class FirstRequest(Struct, frozen=True):

@@ -17,9 +17,9 @@ _NO_SESSION = rejection(404, "no such session; it has ended or was never registe
 WRONG_METHOD = rejection(405, "only POST is supported here")
 SCRIPT_ENDED = rejection(400, "the script has ended; it has no reply for this request")
 
-LogEntry = tuple[float, float, int, int, int, int, int, Pressure | None, float]
+LogEntry = tuple[float, float, int, int, int, int, int, Pressure | None, float, Pressure | None]
 """Fields of `RequestLog`: arrived, replied, connection, received, sent, status, stream, pressure,
-read_late."""
+read_late, reply_pressure."""
 Fault = Callable[[Response], tuple[Response, bool]]
 """Replaces a response. The flag is True if the turn counts as played."""
 SUCCESS = 200
@@ -229,6 +229,8 @@ class Exchange:
         if self._session is None:
             return
         size, status = (self.sent, self.response.status) if delivered else (0, 0)
+        pressure = self._session.pressure
+        reply_pressure = pressure.read_next() if pressure else None
         self._session.log.append(
             (
                 self._arrived,
@@ -240,6 +242,7 @@ class Exchange:
                 self._stream,
                 self._pressure,
                 self._read_late,
+                reply_pressure,
             )
         )
 

@@ -19,6 +19,7 @@ from trae_bench.errors import UsageError
 from trae_bench.execution import callgrind, run_delay
 from trae_bench.metrics import (
     AGENT_METRICS,
+    GATE_METRICS,
     METRICS,
     NET_METRICS,
     REPORTED_METRICS,
@@ -200,6 +201,8 @@ def _used(
 ) -> ScenarioUsed:
     """What the cells of a scenario are generated from. `name` is what the user asked for."""
     own: Iterable[str] = agent_metrics(scenario) if request.agents else scenario.metrics
+    if checkouts is not None:
+        own = (GATE_METRICS.get(name, name) for name in own)
     own = own if _delay_problem() is None else map(plain_metric, own)
     metrics = with_metrics(scenario, request.metrics or tuple(dict.fromkeys(own))).metrics
     vary, hold = scenario.toggles.vary, scenario.toggles.hold
