@@ -226,6 +226,9 @@ class NullSink:
     def append(self, sample: Sample) -> Sample:
         return sample
 
+    def append_check(self, check: Sample) -> Sample:
+        return check
+
 
 def run_cells(executor: Executor, cells: Sequence[Cell], limits: Limits, seed: int) -> Ending:
     """Run one schedule. Re-raises its error. Raises `KeyboardInterrupt` if it was interrupted."""

@@ -12,7 +12,8 @@ serial         two sides of an A/A pair one after the other, on any core, under 
 
 Programs: `single` alternates 4 ms of CPU and 10 ms of sleep; `tools` starts five such
 processes at once, twice; `computing tools` are five that never sleep; `threads` has five such
-threads. Their processor time is fixed, except that of starting Python.
+threads, and in `patient threads` none asks another for the interpreter's lock. Their processor
+time is fixed, except that of starting Python.
 
 Three estimates of the time on an idle core are compared: `wall`; `wall - main`, which is wall
 less the run delay of the main thread (/proc/PID/schedstat); and `wall - tree`, which is wall
@@ -60,7 +61,7 @@ from trae_bench.metrics import NET_METRICS
 from trae_bench.model.experiment import Mode, Side, Trial
 from trae_bench.model.sample import ProcessResult
 
-PROGRAMS = ("single", "tools", "computing tools", "threads")
+PROGRAMS = ("single", "tools", "computing tools", "threads", "patient threads")
 ESTIMATES = ("wall", "wall - main", "wall - tree", "cpu")
 WAYS = ("alone", "duet", "load", "load duet", "serial")
 SECONDS = 60.0
@@ -106,6 +107,9 @@ elif kind == "tools":
 elif kind == "computing tools":
     tools("computing tool")
 elif kind == "threads":
+    threads()
+elif kind == "patient threads":
+    sys.setswitchinterval(10.0)
     threads()
 """
 

@@ -547,10 +547,18 @@ def test_fresh_pairs_confirm_large_changes() -> None:
 @pytest.mark.parametrize("different", [True, False])
 def test_a_head_that_fails_now_and_then(different: bool) -> None:
     rng = Random(1)
-    assert lost_pairs.fails(0.0, different=different, rng=rng) == (False, 8)
-    assert lost_pairs.fails(1.0, different=different, rng=rng) == (True, 3)
-    rare, often = (
-        sum(lost_pairs.fails(rate, different=different, rng=rng)[0] for _ in range(200))
-        for rate in (0.05, 0.5)
-    )
+
+    def gate(rate: float, *, checked: bool = True) -> lost_pairs.Gate:
+        return lost_pairs.gate(rate, different=different, checked=checked, rng=rng)
+
+    assert gate(0.0) == lost_pairs.Gate(False, 8, 21)
+    assert gate(0.0, checked=False) == lost_pairs.Gate(False, 8, 0)
+    assert gate(1.0) == lost_pairs.Gate(True, 3, 0)
+    rare, often = (sum(gate(rate).fails for _ in range(200)) for rate in (0.05, 0.5))
     assert rare < often
+
+
+def test_nine_in_ten_heads_with_a_fault_in_one_run_of_ten_are_found() -> None:
+    rng = Random(1)
+    gates = [lost_pairs.gate(0.1, different=True, checked=True, rng=rng) for _ in range(400)]
+    assert sum(one.fails for one in gates) > 360

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from trae_bench._util import cpu_affinity
 from trae_bench.design.contrasts import is_fixed
@@ -33,6 +33,7 @@ from trae_bench.model.run import RevisionId, RevisionPair, RunFile, ScenarioUsed
 from trae_bench.run.gate_base import GateBase
 from trae_bench.run.settings import Settings, apply
 from trae_bench.scenario import ALL, Scenario, check, every_scenario, find, load, split
+from trae_bench.stats.head_runs import WANTED
 from trae_bench.stats.stopping import target
 from trae_bench.subject.agent_core import PACKAGE, brought, extras, toggles, toggles_at, tools
 from trae_bench.subject.agents.catalog import FoundAgent
@@ -424,6 +425,7 @@ def _limits(request: RunRequest, profile: Profile) -> Limits:
         noise_pairs=pairs or FIXED_PAIRS if alone else limits.noise_pairs,
         fixed=fixed,
         precision=request.precision,
+        checked=WANTED if request.compare is not None and profile.claimed else UNSET,
     )
 
 
