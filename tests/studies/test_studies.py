@@ -23,6 +23,7 @@ from tests.studies import (
     lost_pairs,
     net_time,
     peers,
+    step_times,
     token_estimate,
 )
 from tests.studies.harness import (
@@ -419,6 +420,26 @@ def test_token_estimate(
     monkeypatch.setattr(token_estimate, "exact_counter", lambda: None)
     with pytest.raises(CannotMeasure, match="the exact count is not available"):
         token_estimate.main(["fan-out"])
+
+
+def test_step_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if (problem := run_delay.unavailable()) is not None:
+        pytest.skip(problem)
+    out = tmp_path / "steps.jsonl"
+    step_times.main(["--scenario", "api-sequential", "--pairs", "3", "--out", str(out)])
+    assert all(len(pair["a"]) == len(pair["b"]) == 11 for pair in read_lines(out)[1:])
+    capsys.readouterr()
+    step_times.main(["--report", str(out)])
+    assert "| api-sequential | 0 | 3 | 11 |" in capsys.readouterr().out
+
+
+def test_estimates_of_the_step_overhead() -> None:
+    steps = tuple(step_times.Step(gap, 1000, 100) for gap in (2100, 3100, 9100, 1000))
+    assert [step.net for step in steps] == [1000, 2000, 8000, 0]
+    found = {name: estimator(steps) for name, estimator in step_times.ESTIMATORS.items()}
+    assert found["median"] == 1500
+    assert found["mean"] == found["trimmed"] == 2750
+    assert found["geometric"] == pytest.approx((1000 * 2000 * 8000) ** 0.25)
 
 
 def test_catalogue(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
