@@ -581,6 +581,7 @@ def test_plan_of_a_gate(checkout: Path, capsys: pytest.CaptureFixture[str]) -> N
     shown = capsys.readouterr().out
     assert "head" in shown and AGAIN not in shown
     assert "fresh pairs" in shown
+    assert "at least 30 runs of head are checked in each scenario" in shown
     assert main([*args, "--json"]) == 0
     cells = json.loads(capsys.readouterr().out)["cells"]
     names = Counter((cell["contrast"]["name"], cell.get("confirms", "")) for cell in cells)
