@@ -11,6 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.design.plan import HEAD
 from trae_bench.model.result import Comparison, NoiseEstimate, Pairs
 from trae_bench.model.run import RunFile
 from trae_bench.stats.decision import MAX_LOG_RATIO
@@ -45,7 +46,7 @@ class GateResult(Struct, frozen=True):
     rows: tuple[Comparison, ...] = ()
     """The deciding rows; for a pass, the improvements."""
     reasons: tuple[str, ...] = ()
-    """Why the run could not be judged."""
+    """Why the run could not be judged, or which checked runs of head gave wrong answers."""
     gates: bool = True
     """False if the run compares toggles."""
 
@@ -66,8 +67,8 @@ def outcome(run: RunFile, *, claimed: bool = True) -> GateResult:
         worse = tuple(row for row in rows if row.gated and row.judgement.verdict == "regression")
         if worse and claimed:
             return GateResult("regression", worse)
-        if wrong := [wrong_answers(runs) for runs in answers_of_head(run) if runs.is_wrong]:
-            return GateResult("answers differ", reasons=tuple(wrong))
+        if wrong := [runs for runs in answers_of_head(run) if runs.is_wrong]:
+            return _wrong_head(rows, wrong)
         if (lost := _lost(run, rows)) is not None:
             return lost
     undecided = _undecided(rows, claimed)
@@ -75,6 +76,12 @@ def outcome(run: RunFile, *, claimed: bool = True) -> GateResult:
         return GateResult(undecided.kind, undecided.rows, undecided.reasons, gates)
     better = tuple(row for row in rows if row.gated and row.judgement.verdict == "improvement")
     return GateResult("pass", better, gates=gates)
+
+
+def _wrong_head(rows: Sequence[Comparison], wrong: Sequence[HeadRuns]) -> GateResult:
+    scenarios = {runs.scenario for runs in wrong}
+    deciding = tuple(row for row in rows if row.contrast == HEAD and row.scenario in scenarios)
+    return GateResult("answers differ", deciding, tuple(map(wrong_answers, wrong)))
 
 
 def remedy_for_variation(run: RunFile) -> str:

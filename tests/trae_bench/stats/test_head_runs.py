@@ -255,6 +255,7 @@ def test_a_gate_with_wrong_answers_fails() -> None:
     assert verify(run, now=NOW) == []
     result = outcome(run)
     assert result.kind == "answers differ"
+    assert {(row.scenario, row.contrast) for row in result.rows} == {("work", "head")}
     assert "work, wrong answers in 2 of" in gate_text.sentence(run)
     assert any(line.startswith("::error title=answers differ") for line in annotations(run))
     assert '<error message="work, wrong answers in 2 of' in junit(run)

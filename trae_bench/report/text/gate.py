@@ -38,7 +38,8 @@ def sentence(run: RunFile, *, claimed: bool = True) -> str:
         case "regression":
             return f"Regression: {_named_rows(run, result)} {against}"
         case "answers differ":
-            return f"Base and head give different answers: {_first_reason(result)}"
+            reason = for_terminal("; ".join(result.reasons), 400) or _first_reason(result)
+            return f"Base and head give different answers: {reason}"
         case "not measured":
             return f"Could not be measured: {_first_reason(result)}"
         case "inconclusive":
