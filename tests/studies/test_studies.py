@@ -404,6 +404,8 @@ def test_net_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net_time.main([*short, "--out", str(tmp_path / "raw.json")])
     assert "| single | wall - tree | 2 |" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "raw.json").read_text())["repetitions"]) == 2 * 5
+    net_time.main(["--report", str(tmp_path / "raw.json")])
+    assert "| single | wall - tree | 2 |" in capsys.readouterr().out
     net_time.main(["--agent", SHORT, "--repetitions", "2"])
     assert f"| {SHORT} | wall_net | 2 |" in capsys.readouterr().out
 
