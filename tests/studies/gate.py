@@ -60,7 +60,7 @@ from trae_bench.model.run import RunFile
 from trae_bench.report.text.gate import sentence
 from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
-from trae_bench.verdicts.gate import EXIT_CODES, Kind, outcome
+from trae_bench.verdicts.gate import EXIT_CODES, Kind, answers_of_head, outcome
 
 SHARES = (0.03, 0.05, 0.10)
 """Slowdowns, as fractions of the CPU time of a session."""
@@ -121,6 +121,11 @@ class GateRun(Struct, frozen=True):
     """Metrics that were for information only."""
     valid: bool
     """`verify` finds no error."""
+    head_runs: int | None = None
+    """Runs of head whose answers were checked, those of all pairs included. Earlier files have no
+    such field."""
+    wrong: int | None = None
+    """Wrong answers among them."""
 
     @property
     def is_expected(self) -> bool:
@@ -163,6 +168,8 @@ def run_gate(folder: Path, case: Case, seconds: float, load: int = 0) -> GateRun
         sentence=facts.sentence,
         not_gated=facts.not_gated,
         valid=facts.valid,
+        head_runs=facts.head_runs,
+        wrong=facts.wrong,
     )
 
 
@@ -176,6 +183,8 @@ class _Facts(Struct, frozen=True):
     lost: int = 0
     not_gated: tuple[str, ...] = ()
     valid: bool = True
+    head_runs: int = 0
+    wrong: int = 0
 
 
 def _no_facts(stderr: str) -> _Facts:
@@ -200,6 +209,8 @@ def _facts_of(run: RunFile) -> _Facts:
         lost=max(lost, default=0),
         not_gated=tuple(sorted(row.metric for row in rows if not row.gated)),
         valid=all(finding.severity != "wrong" for finding in verify(run)),
+        head_runs=sum(runs.total for runs in answers_of_head(run)),
+        wrong=sum(runs.wrong for runs in answers_of_head(run)),
     )
 
 
@@ -326,7 +337,7 @@ def table(runs: Sequence[GateRun]) -> str:
     for run in runs:
         groups.setdefault((run.head, run.scenario, run.load), []).append(run)
     head = ("head", "scenario", "load", "expected exit", "exit", "result", "as expected")
-    head = (*head, "pairs", "fresh", "lost", "seconds")
+    head = (*head, "pairs", "fresh", "lost", "head runs", "wrong", "seconds")
     lines = [markdown_table(head, [_line(*key, group) for key, group in groups.items()])]
     equal = [run for run in runs if run.head == "nothing"]
     if equal:
@@ -361,6 +372,8 @@ def _line(head: str, scenario: str, load: int, runs: list[GateRun]) -> tuple[obj
         _range([run.pairs for run in runs]),
         _range([run.fresh for run in runs]),
         _range([run.lost for run in runs]),
+        _range([run.head_runs for run in runs]),
+        _range([run.wrong for run in runs]),
         _range([round(run.seconds) for run in runs]),
     )
 
@@ -373,7 +386,10 @@ def _counted(values: Sequence[object]) -> str:
     return ", ".join(f"{value} ({number}x)" for value, number in sorted(count.items()))
 
 
-def _range(values: list[int]) -> str:
+def _range(found: Sequence[int | None]) -> str:
+    values = [value for value in found if value is not None]
+    if not values:
+        return "-"
     low, high = min(values), max(values)
     return str(low) if low == high else f"{low} to {high}"
 

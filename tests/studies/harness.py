@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -167,10 +167,13 @@ class LoadRecorder:
 
 
 @contextmanager
-def open_executor(scenario: Scenario) -> Iterator[Executor]:
+def open_executor(
+    scenario: Scenario, kind: Callable[..., SubprocessExecutor[Any]] = SubprocessExecutor
+) -> Iterator[Executor]:
     """Yield an executor for agents with injected load. Holds the host lock.
 
-    Raises `CannotMeasure` if the scenario has no session, because load is injected per request.
+    `kind` makes the executor. Raises `CannotMeasure` if the scenario has no session, because load
+    is injected per request.
     """
     if not scenario.subject.has_session:
         raise CannotMeasure(f"{scenario.name} has no session; take another scenario")
@@ -179,7 +182,7 @@ def open_executor(scenario: Scenario) -> Iterator[Executor]:
         with (
             HostLock(print_progress),
             Loopback(pin=cpu_affinity.provider_core()) as provider,
-            SubprocessExecutor(
+            kind(
                 LoadedAgent(ledger),
                 provider,
                 {scenario.name: scenario},
@@ -222,6 +225,9 @@ class NullSink:
 
     def append(self, sample: Sample) -> Sample:
         return sample
+
+    def append_check(self, check: Sample) -> Sample:
+        return check
 
 
 def run_cells(executor: Executor, cells: Sequence[Cell], limits: Limits, seed: int) -> Ending:

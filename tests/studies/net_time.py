@@ -12,7 +12,8 @@ serial         two sides of an A/A pair one after the other, on any core, under 
 
 Programs: `single` alternates 4 ms of CPU and 10 ms of sleep; `tools` starts five such
 processes at once, twice; `computing tools` are five that never sleep; `threads` has five such
-threads. Their processor time is fixed, except that of starting Python.
+threads, and in `patient threads` none asks another for the interpreter's lock. Their processor
+time is fixed, except that of starting Python.
 
 Three estimates of the time on an idle core are compared: `wall`; `wall - main`, which is wall
 less the run delay of the main thread (/proc/PID/schedstat); and `wall - tree`, which is wall
@@ -38,10 +39,13 @@ from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
 
+import msgspec
 from msgspec import Struct
 
 from tests.studies.blocked import busy_cores
 from tests.studies.harness import (
+    add_report,
+    describe_head,
     format_change,
     load_scenario,
     make_arm,
@@ -49,6 +53,7 @@ from tests.studies.harness import (
     markdown_table,
     mean,
     open_executor,
+    read_head,
     write_raw,
 )
 from trae_bench._util.child_env import environment
@@ -60,7 +65,7 @@ from trae_bench.metrics import NET_METRICS
 from trae_bench.model.experiment import Mode, Side, Trial
 from trae_bench.model.sample import ProcessResult
 
-PROGRAMS = ("single", "tools", "computing tools", "threads")
+PROGRAMS = ("single", "tools", "computing tools", "threads", "patient threads")
 ESTIMATES = ("wall", "wall - main", "wall - tree", "cpu")
 WAYS = ("alone", "duet", "load", "load duet", "serial")
 SECONDS = 60.0
@@ -106,6 +111,9 @@ elif kind == "tools":
 elif kind == "computing tools":
     tools("computing tool")
 elif kind == "threads":
+    threads()
+elif kind == "patient threads":
+    sys.setswitchinterval(10.0)
     threads()
 """
 
@@ -210,6 +218,13 @@ def report(found: Sequence[Repetition]) -> str:
     return markdown_table(HEAD, rows)
 
 
+def report_file(path: Path) -> str:
+    """Return the report of a file of raw data, with its machine."""
+    found = msgspec.json.decode(path.read_bytes())["repetitions"]
+    text = report(msgspec.convert(found, list[Repetition]))
+    return f"{text}\n\nMeasured on {describe_head(read_head(path))}."
+
+
 def _bias(taken: Sequence[Sequence[Times]], estimate: str, truth: float) -> str:
     # Both sides of a pair ran at the same time, so that they count as one observation.
     logs = [
@@ -271,7 +286,11 @@ def main(said: Sequence[str] | None = None) -> None:
     parser.add_argument("--repetitions", type=int, default=30, help="default: %(default)s")
     parser.add_argument("--programs", default=",".join(PROGRAMS), help="default: all")
     parser.add_argument("--agent", help="scenario that the agent plays in place of the programs")
+    add_report(parser)
     asked = parser.parse_args(said)
+    if asked.report:
+        print("\n\n".join(map(report_file, asked.report)))
+        return
     if asked.agent is not None:
         rows = list(agent_rows(asked.agent, asked.repetitions))
         write_raw(asked, rows=rows)

@@ -24,6 +24,7 @@ from tests.studies import (
     net_time,
     peers,
     session_cost,
+    step_times,
     token_estimate,
 )
 from tests.studies.harness import (
@@ -288,8 +289,8 @@ def test_the_table_of_gates_counts_undecided_and_false() -> None:
         ]
     )
     counted = "| nothing | bugfix | 2 | 0 | 0 (2x), 1 (1x) | inconclusive (1x), pass (1x), "
-    assert f"{counted}regression (1x) | 2 of 3 | 8 | 0 | 0 | 20 to 31 |" in text
-    assert "| a leak | bugfix | 2 | 1 | 1 | regression | 1 of 1 | 8 | 0 | 0 | 12 |" in text
+    assert f"{counted}regression (1x) | 2 of 3 | 8 | 0 | 0 | - | - | 20 to 31 |" in text
+    assert "| a leak | bugfix | 2 | 1 | 1 | regression | 1 of 1 | 8 | 0 | 0 | - | - | 12 |" in text
     assert "1 of 3 runs decided every gated row, 1 false alarms" in text
     assert "Too noisy to be gated: none." in text
     assert text.endswith("Not as expected:\n\n- nothing: nothing is regression")
@@ -412,6 +413,8 @@ def test_net_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net_time.main([*short, "--out", str(tmp_path / "raw.json")])
     assert "| single | wall - tree | 2 |" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "raw.json").read_text())["repetitions"]) == 2 * 5
+    net_time.main(["--report", str(tmp_path / "raw.json")])
+    assert "| single | wall - tree | 2 |" in capsys.readouterr().out
     net_time.main(["--agent", SHORT, "--repetitions", "2"])
     assert f"| {SHORT} | wall_net | 2 |" in capsys.readouterr().out
 
@@ -428,6 +431,26 @@ def test_token_estimate(
     monkeypatch.setattr(token_estimate, "exact_counter", lambda: None)
     with pytest.raises(CannotMeasure, match="the exact count is not available"):
         token_estimate.main(["fan-out"])
+
+
+def test_step_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if (problem := run_delay.unavailable()) is not None:
+        pytest.skip(problem)
+    out = tmp_path / "steps.jsonl"
+    step_times.main(["--scenario", "api-sequential", "--pairs", "3", "--out", str(out)])
+    assert all(len(pair["a"]) == len(pair["b"]) == 11 for pair in read_lines(out)[1:])
+    capsys.readouterr()
+    step_times.main(["--report", str(out)])
+    assert "| api-sequential | 0 | 3 | 11 |" in capsys.readouterr().out
+
+
+def test_estimates_of_the_step_overhead() -> None:
+    steps = tuple(step_times.Step(gap, 1000, 100) for gap in (2100, 3100, 9100, 1000))
+    assert [step.net for step in steps] == [1000, 2000, 8000, 0]
+    found = {name: estimator(steps) for name, estimator in step_times.ESTIMATORS.items()}
+    assert found["median"] == 1500
+    assert found["mean"] == found["trimmed"] == 2750
+    assert found["geometric"] == pytest.approx((1000 * 2000 * 8000) ** 0.25)
 
 
 def test_catalogue(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -556,10 +579,18 @@ def test_fresh_pairs_confirm_large_changes() -> None:
 @pytest.mark.parametrize("different", [True, False])
 def test_a_head_that_fails_now_and_then(different: bool) -> None:
     rng = Random(1)
-    assert lost_pairs.fails(0.0, different=different, rng=rng) == (False, 8)
-    assert lost_pairs.fails(1.0, different=different, rng=rng) == (True, 3)
-    rare, often = (
-        sum(lost_pairs.fails(rate, different=different, rng=rng)[0] for _ in range(200))
-        for rate in (0.05, 0.5)
-    )
+
+    def gate(rate: float, *, checked: bool = True) -> lost_pairs.Gate:
+        return lost_pairs.gate(rate, different=different, checked=checked, rng=rng)
+
+    assert gate(0.0) == lost_pairs.Gate(False, 8, 21)
+    assert gate(0.0, checked=False) == lost_pairs.Gate(False, 8, 0)
+    assert gate(1.0) == lost_pairs.Gate(True, 3, 0)
+    rare, often = (sum(gate(rate).fails for _ in range(200)) for rate in (0.05, 0.5))
     assert rare < often
+
+
+def test_nine_in_ten_heads_with_a_fault_in_one_run_of_ten_are_found() -> None:
+    rng = Random(1)
+    gates = [lost_pairs.gate(0.1, different=True, checked=True, rng=rng) for _ in range(400)]
+    assert sum(one.fails for one in gates) > 360

@@ -167,7 +167,12 @@ class Memory:
 
     def __init__(self) -> None:
         self.samples: list[Sample] = []
+        self.checks: list[Sample] = []
 
     def append(self, sample: Sample) -> Sample:
         self.samples.append(sample)
         return sample
+
+    def append_check(self, check: Sample) -> Sample:
+        self.checks.append(check)
+        return check

@@ -27,6 +27,7 @@ from trae_bench.model.sample import Sample, of_trial
 from trae_bench.run.runner import conclude
 from trae_bench.run.scheduler import Ending, Scheduler
 from trae_bench.stats.decision import RULES
+from trae_bench.stats.head_runs import CHECKS
 from trae_bench.storage.seal import sealed
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -139,7 +140,9 @@ class Machine:
         )
 
     def _values(self, trial: Trial) -> dict[str, float]:
-        random = Random(f"{self._day}{trial.contrast}{trial.mode}{trial.pair}{trial.side}")
+        # Checks repeat the head of a pair.
+        again = self._pid if trial.contrast == CHECKS else ""
+        random = Random(f"{self._day}{trial.contrast}{trial.mode}{trial.pair}{trial.side}{again}")
         times = self._effects.get(trial.contrast, 1.0) if trial.side == "B" else 1.0
         user, system = (0.2 * times * random.gauss(1, self._noise) for _ in range(2))
         wall = 2 * (user + system) + 0.1
@@ -177,6 +180,7 @@ def honest(
         clock=machine.clock,
         seed=head.seed,
         limits=head.limits,
+        at_once=2,
     )
     ending = session.run()
     return sealed(conclude(head, ending, resumed))
@@ -185,7 +189,7 @@ def honest(
 def recomputed(run: RunFile, samples: Sequence[Sample], **changes: Any) -> RunFile:
     """Return the run with other samples and the results recomputed from them."""
     head, kept = msgspec.structs.replace(run.header, **changes), tuple(samples)
-    ending = Ending(kept, run.stopped, run.elapsed)
+    ending = Ending(kept, run.stopped, run.elapsed, checks=run.checks or ())
     return sealed(conclude(head, ending, run.resumed))
 
 

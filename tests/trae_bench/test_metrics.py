@@ -142,11 +142,17 @@ def test_metrics_without_data_are_left_out() -> None:
     assert "step_overhead_growth" not in compute_metrics(usage(), [steps(*[0.1] * 19)], None)
 
 
-def with_delays(log: SessionLog, *delays: float, late: float = 0.0) -> SessionLog:
+def with_delays(
+    log: SessionLog, *delays: float, late: float = 0.0, waited: float = 0.0
+) -> SessionLog:
+    """Add delays; `waited` is how long the agent waited for its core before each reply."""
     pairs = zip(log.requests, delays, strict=True)
     return replace(
         log,
-        requests=tuple(replace(request, delay=delay, read_late=late) for request, delay in pairs),
+        requests=tuple(
+            replace(request, delay=delay, reply_delay=delay + waited, read_late=late)
+            for request, delay in pairs
+        ),
     )
 
 
@@ -159,6 +165,22 @@ def test_time_that_others_took_is_subtracted() -> None:
     assert found["time_to_first_answer_net"] == 4.0 - 2.0 - 0.75 - 2 * 0.125
     # 1.0 - 0.5 and 1.0 - 0.75, less what the provider was late.
     assert found["step_overhead_net"] == 0.375 - 0.125
+    assert found["session_overhead_net"] == 0.5 + 0.25 - 2 * 0.125
+
+
+def test_time_that_others_took_before_the_reply_is_not_of_the_step() -> None:
+    kept = usage(pressure_start=(0,), pressure_end=(2_000_000,))
+    log = session((101.0, 103.0), (104.0, 104.5), (105.5, 109.0))
+    found = compute_metrics(kept, [with_delays(log, 0.25, 0.75, 1.5, waited=0.25)], None)
+    assert found["session_overhead_net"] == 0.75 + 0.5
+
+
+def test_errors_of_a_delay_cancel_in_the_sum() -> None:
+    """A reading of 0.75 s too much makes one step negative and the next too long."""
+    kept = usage(pressure_start=(0,), pressure_end=(2_000_000,))
+    log = session((101.0, 103.0), (103.5, 104.5), (105.5, 109.0))
+    found = compute_metrics(kept, [with_delays(log, 0.0, 0.75, 0.0)], None)
+    assert found["session_overhead_net"] == 0.5 + 1.0
 
 
 def test_a_first_answer_without_a_second_request_ends_with_the_process() -> None:

@@ -63,6 +63,9 @@ def _show_limits(request: "RunRequest", plan: "Plan", total: "Span") -> None:
         click.echo(f"Each comparison takes at most {max_pairs} counted pairs; --pairs is higher.")
     if plan.checkouts is not None:
         click.echo("If head is slower, the same number of fresh pairs has to confirm it.")
+        if plan.limits.checked:
+            runs = f"at least {plan.limits.checked} runs of head"
+            click.echo(f"Before the gate passes, {runs} are checked in each scenario.")
 
 
 def _stop_rule(plan: "Plan") -> str:

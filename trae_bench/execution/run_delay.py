@@ -28,9 +28,9 @@ from trae_bench.model.sample import ProcessResult, SessionLog
 
 METHOD = "cgroup cpu.pressure"
 """Name of the method, for reports."""
-LEVELS = 16
-"""Levels that are read in turn: enough for steps of 0.3 ms at 250 jiffies a second. Each costs
-0.02 us at a context switch."""
+LEVELS = 32
+"""Levels that are read in turn, one at a request and one at its reply: enough for steps of 0.3 ms
+at 250 jiffies a second. Each costs 0.02 us at a context switch."""
 MAX_LOST_SECONDS = 0.001
 """A level that lost more than this (or MAX_LOST_SHARE) makes the requests' delays unusable."""
 MAX_LOST_SHARE = 0.02
@@ -152,7 +152,8 @@ def full_microseconds(pressure: bytes) -> int | None:
 
 
 def with_delays(log: SessionLog, process: ProcessResult) -> SessionLog:
-    """Add to each request for how long the trial had been kept from running when it arrived.
+    """Add to each request for how long the trial had been kept from running when it arrived, and
+    when its reply was sent. In between, the agent may still be on its way to sleep.
 
     The log stays as it is without readings, and if a level lost too much time because the
     requests came too fast.
@@ -162,12 +163,14 @@ def with_delays(log: SessionLog, process: ProcessResult) -> SessionLog:
     highest = 0.0
     requests = []
     for request in sorted(log.requests, key=lambda request: request.arrived):
-        if request.pressure is None:
+        if request.pressure is None or request.reply_pressure is None:
             return log
-        level, reading = request.pressure
-        # Levels differ by rounding, so that a later reading can be a microsecond lower.
-        highest = max(highest, (reading - process.pressure_start[level]) / 1e6)
-        requests.append(replace(request, delay=highest))
+        delays = []
+        for level, reading in (request.pressure, request.reply_pressure):
+            # Levels differ by rounding, so that a later reading can be a microsecond lower.
+            highest = max(highest, (reading - process.pressure_start[level]) / 1e6)
+            delays.append(highest)
+        requests.append(replace(request, delay=delays[0], reply_delay=delays[1]))
     return replace(log, requests=tuple(requests))
 
 

@@ -156,3 +156,6 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     precision: Annotated[float, Meta(gt=0, le=1)] | None = None
     """A cell stops when the interval of each of its rows is this narrow: a fraction to either
     side. Verdicts then do not matter."""
+    checked: Annotated[int, Meta(ge=0, le=1000)] | UnsetType = UNSET
+    """Runs of head whose answers are checked in each scenario before a gate passes. Files of
+    earlier releases have no such field, and their seals cover its absence."""

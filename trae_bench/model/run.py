@@ -150,5 +150,8 @@ class RunFile(Struct, frozen=True, forbid_unknown_fields=True):
     """Rows of the table. They follow from the samples and are kept for other readers."""
     samples: tuple[Sample, ...]
     resumed: tuple[Resumed, ...] = ()
+    checks: Annotated[tuple[Sample, ...], Meta(max_length=10_000)] | UnsetType = UNSET
+    """Runs in which only the answer of head was checked; see `trae_bench.stats.head_runs`. Files of
+    earlier releases have no such field."""
     seal: Name = ""
     """See `trae_bench.storage.seal`."""

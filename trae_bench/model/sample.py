@@ -42,8 +42,12 @@ class RequestLog(Struct, frozen=True):
     """Tool calls in the reply."""
     conversation: int = 0
     """Number of its conversation, if the session has sub-agents; 0 is the main one."""
+    reply_pressure: Sequence[int] | None = None
+    """The same as `pressure` when the reply was handed to the kernel."""
     delay: float | None = None
     """Seconds for which the trial had been kept from running when the request arrived."""
+    reply_delay: float | None = None
+    """The same when the reply was handed to the kernel."""
 
 
 class FirstRequest(Struct, frozen=True):

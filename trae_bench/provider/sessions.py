@@ -17,9 +17,11 @@ _NO_SESSION = rejection(404, "no such session; it has ended or was never registe
 WRONG_METHOD = rejection(405, "only POST is supported here")
 SCRIPT_ENDED = rejection(400, "the script has ended; it has no reply for this request")
 
-LogEntry = tuple[float, float, int, int, int, int, int, Pressure | None, float, int, int]
+LogEntry = tuple[
+    float, float, int, int, int, int, int, Pressure | None, float, int, int, Pressure | None
+]
 """Fields of `RequestLog`: arrived, replied, connection, received, sent, status, stream, pressure,
-read_late, calls, conversation."""
+read_late, calls, conversation, reply_pressure."""
 Fault = Callable[[Response], tuple[Response, bool]]
 """Replaces a response. The flag is True if the turn counts as played."""
 SUCCESS = 200
@@ -241,6 +243,8 @@ class Exchange:
         size, status, calls = (
             (self.sent, response.status, response.calls) if delivered else (0, 0, 0)
         )
+        pressure = self._session.pressure
+        reply_pressure = pressure.read_next() if pressure else None
         self._session.log.append(
             (
                 self._arrived,
@@ -254,6 +258,7 @@ class Exchange:
                 self._read_late,
                 calls,
                 self._conversation,
+                reply_pressure,
             )
         )
 

@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.design.plan import HEAD
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
 from trae_bench.model.result import Comparison
 from trae_bench.model.run import RunFile
@@ -40,7 +41,7 @@ from trae_bench.stats.decision import log_ratios
 from trae_bench.stats.pairs import RowKey, group_samples, key_of_row, pair_outcome
 from trae_bench.storage.run_file import read_run
 from trae_bench.subject.revisions import NAME_LENGTH, Repository
-from trae_bench.verdicts.gate import GateResult, outcome
+from trae_bench.verdicts.gate import GateResult, answers_of_head, outcome
 
 CONFIDENCE = 0.99
 """Probability at which the search ends."""
@@ -330,7 +331,10 @@ def _differences(run: RunFile, key: RowKey) -> list[float]:
 
 
 def _answers(run: RunFile, key: RowKey) -> list[float]:
-    """1 for each pair with different answers, 0 for each measured one."""
+    """1 for each wrong answer, 0 for each right one: of the checked runs of head, else of pairs."""
+    for runs in answers_of_head(run) if key.contrast == HEAD else ():
+        if runs.scenario == key.scenario:
+            return [1.0] * runs.wrong + [0.0] * runs.right
     cell = (pairs for of, pairs in group_samples(run.samples).items() if of[:2] == key[:2])
     outcomes = (pair_outcome(*pair)[0] for pairs in cell for pair in pairs.values())
     return [float(one == "answers differ") for one in outcomes if one != "not measured"]

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from trae_bench._util import cpu_affinity
 from trae_bench.design.contrasts import is_fixed
@@ -19,6 +19,7 @@ from trae_bench.errors import UsageError
 from trae_bench.execution import callgrind, run_delay
 from trae_bench.metrics import (
     AGENT_METRICS,
+    GATE_METRICS,
     METRICS,
     NET_METRICS,
     PROCESS_METRICS,
@@ -33,6 +34,7 @@ from trae_bench.model.run import RevisionId, RevisionPair, RunFile, ScenarioUsed
 from trae_bench.run.gate_base import GateBase
 from trae_bench.run.settings import Settings, apply
 from trae_bench.scenario import ALL, Scenario, check, every_scenario, find, load, split
+from trae_bench.stats.head_runs import WANTED
 from trae_bench.stats.stopping import target
 from trae_bench.subject.agent_core import PACKAGE, brought, extras, toggles, toggles_at, tools
 from trae_bench.subject.agents.catalog import FoundAgent
@@ -202,6 +204,8 @@ def _used(
 ) -> ScenarioUsed:
     """What the cells of a scenario are generated from. `name` is what the user asked for."""
     own: Iterable[str] = agent_metrics(scenario) if request.agents else scenario.metrics
+    if checkouts is not None:
+        own = (GATE_METRICS.get(name, name) for name in own)
     own = own if _delay_problem() is None else map(plain_metric, own)
     metrics = with_metrics(scenario, request.metrics or tuple(dict.fromkeys(own))).metrics
     vary, hold = scenario.toggles.vary, scenario.toggles.hold
@@ -428,6 +432,7 @@ def _limits(request: RunRequest, profile: Profile) -> Limits:
         noise_pairs=pairs or FIXED_PAIRS if alone else limits.noise_pairs,
         fixed=fixed,
         precision=request.precision,
+        checked=WANTED if request.compare is not None and profile.claimed else UNSET,
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from secrets import randbits
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from trae_bench._util import code_version, cpu_affinity, host_facts
 from trae_bench.design.contrasts import NOISE_FLOOR
@@ -67,6 +67,8 @@ Say = Callable[[str], None]
 """Prints one sentence that is not a result."""
 
 RESULTS = Path("trae-bench-results")
+CHECKED_AT_ONCE = 2
+"""Runs that check the answers of head at once, if there are as many cores."""
 JOURNAL_ENDING = ".journal.jsonl"
 PRICES, PRICE_FILE = "prices", "price file"
 """Facts of a run with the metric `cost`: date and digest of the prices; their file, if they are
@@ -486,11 +488,12 @@ class Bench:
                 seed=header.seed,
                 limits=header.limits,
                 listener=self.listener,
+                at_once=min(CHECKED_AT_ONCE, max(1, len(cpu_affinity.cores()))),
             )
             ending = (
                 scheduler.run()
                 if earlier is None
-                else scheduler.run(earlier.samples, earlier.spent)
+                else scheduler.run(earlier.samples, earlier.spent, earlier.checks)
             )
         if header.code.get("tree") not in (None, code_version.code_state().get("tree")):
             self.say(
@@ -523,6 +526,7 @@ def conclude(header: Header, ending: Ending, resumed: tuple[Resumed, ...] = ()) 
         comparisons=tuple(rows),
         samples=samples,
         resumed=resumed,
+        checks=ending.checks or UNSET,
     )
 
 

@@ -10,16 +10,21 @@ The order of pairs:
 3. The first look of each cell, cell by cell, so that verdicts come early.
 4. The further looks, those with the fewest pairs first. Rows that are settled, or that would
    very likely stay open until their last look, take no more pairs.
+
+At the end, further runs of head check its answers, unless a regression has decided the gate.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from trae_bench.design.cells import trials
 from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.design.plan import HEAD
 from trae_bench.errors import BenchError
 from trae_bench.execution.ports import Executor
 from trae_bench.model.experiment import Cell, Limits, Metric
@@ -27,9 +32,13 @@ from trae_bench.model.run import Stopped
 from trae_bench.model.sample import Sample
 from trae_bench.stats.analysis import comparisons
 from trae_bench.stats.confirmation import fresh_pairs_for, regressions_to_confirm
+from trae_bench.stats.head_runs import HeadRuns, head_runs, is_decided, next_checks, wanted_runs
 from trae_bench.stats.metric_rules import first_look, stops
 from trae_bench.stats.pairs import PairOutcome, group_samples, key_of, pair_outcome, row_keys
 from trae_bench.stats.stopping import GIVE_UP, NOISE_SHARE, asking, seconds_taken, target
+
+CHECKS_SHARE = 1 / 4
+"""Maximum share of the budget that is reserved for checks of head."""
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
@@ -40,6 +49,10 @@ class Sink(Protocol):
 
     def append(self, sample: Sample) -> Sample:
         """The sample as it was stored."""
+        ...
+
+    def append_check(self, check: Sample) -> Sample:
+        """The same for a run in which only the answer of head is checked."""
         ...
 
 
@@ -63,6 +76,9 @@ class Listener:
     def pair_starts(self, progress: Progress) -> None:
         """A pair is about to run."""
 
+    def checks_start(self, runs: HeadRuns) -> None:
+        """Further runs of head are about to check its answers in one scenario."""
+
     def pair_lost(self, cell: Cell, pair: int, reason: str) -> None:
         """A pair does not count."""
 
@@ -78,6 +94,8 @@ class Ending(Struct, frozen=True):
     stopped: Stopped
     elapsed: float
     error: BenchError | None = None
+    checks: tuple[Sample, ...] = ()
+    """Runs in which only the answer of head was checked."""
 
 
 class _CellState:
@@ -166,6 +184,7 @@ class Scheduler:
         seed: int,
         limits: Limits,
         listener: Listener | None = None,
+        at_once: int = 1,
     ) -> None:
         self._cells = cells
         self._metrics = metrics
@@ -175,34 +194,47 @@ class Scheduler:
         self._seed = seed
         self._limits = limits
         self._listener = listener or Listener()
+        self._at_once = at_once
         gated = {key_of(cell)._replace(contrast=cell.confirms) for cell in cells if cell.confirms}
         self._states = {
             key_of(cell): _CellState(cell, order, limits, metrics, key_of(cell) in gated)
             for order, cell in enumerate(cells)
         }
         self._samples: list[Sample] = []
+        self._checks: list[Sample] = []
+        self._seconds_of_checks: dict[str, list[float]] = {}
+        """Seconds of each batch of checks, by scenario."""
         self._elapsed_before = 0.0
         self._started = 0.0
 
-    def run(self, earlier: Sequence[Sample] = (), spent: float = 0.0) -> Ending:
+    def run(
+        self,
+        earlier: Sequence[Sample] = (),
+        spent: float = 0.0,
+        checks: Sequence[Sample] = (),
+    ) -> Ending:
         """Take pairs until every row is settled or a limit is reached.
 
-        `earlier` are the samples of an interrupted run, in whole pairs, and `spent` is the number
-        of seconds that they took. Ctrl-C and a `BenchError` end the run; its samples are kept.
+        `earlier` are the samples of an interrupted run, in whole pairs, `checks` its checks of
+        head, and `spent` is the number of seconds that they took. Ctrl-C and a `BenchError` end
+        the run; its samples are kept.
         """
         self._elapsed_before, self._started = spent, self._clock()
         self._restore(earlier)
+        self._checks.extend(checks)
         stopped: Stopped
         error: BenchError | None = None
         try:
             while (state := self._next()) is not None:
                 self._take_pair(state)
-            stopped = "budget" if any(s.open for s in self._states.values()) else "done"
+            is_complete = self._check_head()
+            is_open = any(s.open for s in self._states.values())
+            stopped = "done" if is_complete and not is_open else "budget"
         except KeyboardInterrupt:
             stopped = "interrupted"
         except BenchError as problem:
             stopped, error = "error", problem
-        return Ending(tuple(self._samples), stopped, self._elapsed(), error)
+        return Ending(tuple(self._samples), stopped, self._elapsed(), error, tuple(self._checks))
 
     # -- pairs
 
@@ -248,6 +280,66 @@ class Scheduler:
         elif state.counted >= state.target:
             state.open = False
 
+    # -- answers of head
+
+    def _check_head(self) -> bool:
+        """Check the answers of head within the budget; return whether none is left to check."""
+        if not wanted_runs(self._limits):
+            return True
+        if is_decided(comparisons(self._samples, self._cells, self._metrics)):
+            return True
+        is_complete = True
+        for scenario in [runs.scenario for runs in self._head_runs()]:
+            while (runs := self._runs_of(scenario)).missing:
+                if self._pace_of_checks(scenario) > self._remaining():
+                    is_complete = False
+                    break
+                self._take_checks(runs)
+        return is_complete
+
+    def _head_runs(self) -> list[HeadRuns]:
+        return head_runs(self._samples, self._checks, self._cells, self._limits)
+
+    def _runs_of(self, scenario: str) -> HeadRuns:
+        return next(runs for runs in self._head_runs() if runs.scenario == scenario)
+
+    def _take_checks(self, runs: HeadRuns) -> None:
+        self._listener.checks_start(runs)
+        before = self._clock()
+        planned = (self._samples, self._checks, self._cells, runs, self._seed, self._at_once)
+        for check in self._executor.run(next_checks(*planned)):
+            # Only the answer counts; the time tells what ran when.
+            wall = {name: check.metrics[name] for name in ("wall",) if name in check.metrics}
+            self._checks.append(self._sink.append_check(replace(check, metrics=wall)))
+        taken = self._seconds_of_checks.setdefault(runs.scenario, [])
+        taken.append(self._clock() - before)
+
+    def _pace_of_checks(self, scenario: str) -> float:
+        """Seconds that a batch of checks takes: as long as a pair, before the first batch."""
+        if taken := self._seconds_of_checks.get(scenario):
+            return fmean(taken)
+        paces = self._paces()
+        return min((paces[s] for s in self._of_head(scenario) if s.attempts), default=0.0)
+
+    def _of_head(self, scenario: str) -> list[_CellState]:
+        """The cells of a scenario that compare base and head, those of fresh pairs included."""
+        states = (s for s in self._states.values() if s.cell.scenario == scenario)
+        return [s for s in states if HEAD in (s.cell.contrast.name, s.cell.confirms)]
+
+    def _reserved_for_checks(self) -> float:
+        """Seconds to keep for the checks of head: at most a part of the budget."""
+        wanted, budget = wanted_runs(self._limits), self._limits.budget
+        if not wanted or budget is None:
+            return 0.0
+        seconds = 0.0
+        for scenario in {s.cell.scenario for s in self._states.values() if s.attempts}:
+            if states := self._of_head(scenario):
+                # One run of the base comes with them.
+                missing = 1 + wanted - sum(state.attempts for state in states)
+                batches = math.ceil(max(0, missing) / self._at_once)
+                seconds += batches * self._pace_of_checks(scenario)
+        return min(seconds, CHECKS_SHARE * budget)
+
     # -- what comes next
 
     def _next(self) -> _CellState | None:
@@ -288,7 +380,7 @@ class Scheduler:
         confirming = [s for s in open_states if s.cell.confirms and paces[s] <= remaining]
         if confirming:
             return min(confirming, key=lambda s: (s.missing * paces[s], s.order))
-        remaining -= self._reserved(paces)
+        remaining -= self._reserved(paces) + self._reserved_for_checks()
         fitting = [s for s in open_states if not s.cell.confirms and paces[s] <= remaining]
         if not fitting:
             return None

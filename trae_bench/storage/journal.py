@@ -15,9 +15,11 @@ from typing import BinaryIO
 import msgspec
 from msgspec import Struct
 
+from trae_bench.design.plan import HEAD
 from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
 from trae_bench.model.run import FORMAT, VERSION, Header, Resumed
 from trae_bench.model.sample import Sample
+from trae_bench.stats.head_runs import is_check_of
 from trae_bench.stats.pairs import key_of, key_of_sample
 from trae_bench.storage.bounds import MAX_BYTES, check_header, read_bounded, unwritable
 
@@ -30,6 +32,8 @@ class Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
 
     header: Header | None = None
     sample: Sample | None = None
+    check: Sample | None = None
+    """A run in which only the answer of head was checked."""
     resumed: Resumed | None = None
 
 
@@ -39,6 +43,8 @@ class Contents(Struct, frozen=True):
     header: Header
     samples: tuple[Sample, ...]
     """Samples of whole pairs."""
+    checks: tuple[Sample, ...]
+    """Runs in which only the answer of head was checked."""
     resumed: tuple[Resumed, ...]
     spent: float
     """Seconds of measuring, without the breaks."""
@@ -124,10 +130,15 @@ class Journal:
 
     def append(self, sample: Sample) -> Sample:
         """Write a sample; it is on the disk when this returns. The sample as it was stored."""
-        problem = sample.problem and sample.problem[-MAX_PROBLEM:]
-        line = self._write(Line(sample=msgspec.structs.replace(sample, problem=problem)))
+        line = self._write(Line(sample=_bounded(sample)))
         assert line.sample is not None
         return line.sample
+
+    def append_check(self, check: Sample) -> Sample:
+        """The same for a run in which only the answer of head was checked."""
+        line = self._write(Line(check=_bounded(check)))
+        assert line.check is not None
+        return line.check
 
     def close(self) -> None:
         self._file.close()
@@ -160,6 +171,11 @@ class Journal:
         except OSError as error:
             raise unwritable(self.path, error) from error
         return stored
+
+
+def _bounded(sample: Sample) -> Sample:
+    problem = sample.problem and sample.problem[-MAX_PROBLEM:]
+    return msgspec.structs.replace(sample, problem=problem)
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:
@@ -201,6 +217,7 @@ def read_journal(path: Path, *, max_bytes: int = MAX_BYTES) -> Contents:
     return Contents(
         header=header,
         samples=tuple(line.sample for line in lines[:whole] if line.sample),
+        checks=tuple(line.check for line in lines[:whole] if line.check),
         resumed=tuple(line.resumed for line in lines if line.resumed),
         spent=_spent(lines[:whole]),
         keep=ends[whole - 1],
@@ -237,7 +254,8 @@ def _journal_line(path: Path, number: int, text: bytes) -> Line:
         raise BadRunFile(
             f"{path}:{number}: {error}; the lines before it are good: cut the file there to resume"
         ) from error
-    filled = [field for field in (line.header, line.sample, line.resumed) if field is not None]
+    fields = (line.header, line.sample, line.check, line.resumed)
+    filled = [field for field in fields if field is not None]
     if len(filled) != 1 or (line.header is not None) != (number == 1):
         raise BadRunFile(f"{path}:{number}: expected one sample; only line 1 is a header")
     return line
@@ -246,8 +264,11 @@ def _journal_line(path: Path, number: int, text: bytes) -> Line:
 def _check_samples(path: Path, header: Header, lines: Sequence[Line]) -> None:
     """Each sample is in the plan, and only once."""
     planned = {key_of(cell) for cell in header.cells}
+    compared = {cell.scenario for cell in header.cells if cell.contrast.name == HEAD}
     seen: dict[tuple[object, ...], int] = {}
     for number, line in enumerate(lines, start=1):
+        if line.check is not None and not is_check_of(line.check, compared):
+            raise BadRunFile(f"{path}:{number}: this check of head is not in the plan")
         if (sample := line.sample) is None:
             continue
         if key_of_sample(sample) not in planned:
@@ -274,7 +295,7 @@ def _spent(lines: Sequence[Line]) -> float:
         if line.resumed is not None:
             total += end - start if start is not None else 0.0
             start, end = None, 0.0
-        elif (sample := line.sample) is not None:
+        elif (sample := line.sample or line.check) is not None:
             start = sample.started if start is None else start
             # The other side of a duet may have ended later.
             end = max(end, sample.started + sample.metrics.get("wall", 0.0))

@@ -33,7 +33,7 @@ from trae_bench.storage.journal import AnyHeader, is_journal
 from trae_bench.storage.seal import BROKEN_SEAL, Sealer, as_read_back, seal_fits, sealed
 from trae_bench.storage.upgrade import seal_of_v1, upgrade
 
-_ONE_PER_LINE = frozenset({"header", "cells", "noise", "comparisons"})
+_ONE_PER_LINE = frozenset({"header", "cells", "noise", "comparisons", "checks"})
 
 
 class _AnyRun(Struct, frozen=True):
@@ -69,7 +69,8 @@ def write_run(path: Path, run: RunFile, *, force: bool = False, remedy: str = ""
 def _layout(run: RunFile, sealer: Sealer) -> Iterator[bytes]:
     """JSON with one sample, row or cell a line, so that a change of one is one line of a diff."""
     yield b"{"
-    for number, name in enumerate(RunFile.__struct_fields__):
+    present = (name for name in RunFile.__struct_fields__ if getattr(run, name) is not UNSET)
+    for number, name in enumerate(present):
         yield (b",\n" if number else b"\n") + msgspec.json.encode(name) + b": "
         if name == "samples":
             yield from _array(map(sealer.add, run.samples))

@@ -11,9 +11,17 @@ from typing import Literal
 from msgspec import Struct
 
 from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.design.plan import HEAD
 from trae_bench.model.result import Comparison, NoiseEstimate, Pairs
 from trae_bench.model.run import RunFile
 from trae_bench.stats.decision import MAX_LOG_RATIO
+from trae_bench.stats.head_runs import (
+    MAX_FAILED_SHARE,
+    MAX_WRONG_SHARE,
+    HeadRuns,
+    head_runs,
+    too_many,
+)
 
 Kind = Literal[
     "pass", "regression", "inconclusive", "not measured", "answers differ", "interrupted"
@@ -30,13 +38,6 @@ EXIT_CODES: dict[Kind, int] = {
 STRICT_EXIT_CODE = 3
 """Exit code of `inconclusive` with --strict."""
 
-MAX_LOST_SHARE = 0.1
-"""Largest share of a comparison's pairs that may be lost without failing the gate. A single pair
-is always tolerated."""
-MAX_DIFFERENT_SHARE = 0.02
-"""The same for pairs with different answers. A busy machine can lose a pair, but it does not change
-an answer."""
-
 
 class GateResult(Struct, frozen=True):
     """Result of a run, and the rows that decide it."""
@@ -45,7 +46,7 @@ class GateResult(Struct, frozen=True):
     rows: tuple[Comparison, ...] = ()
     """The deciding rows; for a pass, the improvements."""
     reasons: tuple[str, ...] = ()
-    """Why the run could not be judged."""
+    """Why the run could not be judged, or which checked runs of head gave wrong answers."""
     gates: bool = True
     """False if the run compares toggles."""
 
@@ -66,6 +67,8 @@ def outcome(run: RunFile, *, claimed: bool = True) -> GateResult:
         worse = tuple(row for row in rows if row.gated and row.judgement.verdict == "regression")
         if worse and claimed:
             return GateResult("regression", worse)
+        if wrong := [runs for runs in answers_of_head(run) if runs.is_wrong]:
+            return _wrong_head(rows, wrong)
         if (lost := _lost(run, rows)) is not None:
             return lost
     undecided = _undecided(rows, claimed)
@@ -73,6 +76,12 @@ def outcome(run: RunFile, *, claimed: bool = True) -> GateResult:
         return GateResult(undecided.kind, undecided.rows, undecided.reasons, gates)
     better = tuple(row for row in rows if row.gated and row.judgement.verdict == "improvement")
     return GateResult("pass", better, gates=gates)
+
+
+def _wrong_head(rows: Sequence[Comparison], wrong: Sequence[HeadRuns]) -> GateResult:
+    scenarios = {runs.scenario for runs in wrong}
+    deciding = tuple(row for row in rows if row.contrast == HEAD and row.scenario in scenarios)
+    return GateResult("answers differ", deciding, tuple(map(wrong_answers, wrong)))
 
 
 def remedy_for_variation(run: RunFile) -> str:
@@ -89,13 +98,13 @@ def judges_requests(run: RunFile) -> bool:
 
 def answers_differ(row: Comparison) -> Pairs | None:
     """The pairs of a row, or its fresh pairs, if too many of them have different answers."""
-    share = MAX_DIFFERENT_SHARE
+    share = MAX_WRONG_SHARE
     return next((p for p in _pairs(row) if _too_many(p.answers_differ, p, share)), None)
 
 
 def not_measured(row: Comparison) -> Pairs | None:
     """The pairs of a row, or its fresh pairs, if too many of them were lost."""
-    share = MAX_LOST_SHARE
+    share = MAX_FAILED_SHARE
     return next((p for p in _pairs(row) if _too_many(p.not_measured, p, share)), None)
 
 
@@ -104,14 +113,35 @@ def _pairs(row: Comparison) -> tuple[Pairs, ...]:
 
 
 def _too_many(lost: int, pairs: Pairs, share: float) -> bool:
-    limit = max(1, share * (lost + pairs.measured))
-    return lost > 0 and (not pairs.measured or lost > limit)
+    everything = lost > 0 and not pairs.measured
+    return everything or too_many(lost, lost + pairs.measured, share)
+
+
+def answers_of_head(run: RunFile) -> list[HeadRuns]:
+    """The checked runs of head in each scenario; none in a run that is no gate."""
+    return head_runs(run.samples, run.checks, run.header.cells, run.header.limits)
+
+
+def wrong_answers(runs: HeadRuns) -> str:
+    """`bugfix, wrong answers in 2 of 30 runs of head: the transcripts differ`."""
+    return _described(runs, f"wrong answers in {runs.wrong}")
+
+
+def failed_runs(runs: HeadRuns) -> str:
+    """`bugfix, no answer in 4 of 30 runs of head: head: exit status 1`."""
+    return _described(runs, f"no answer in {runs.failed}")
+
+
+def _described(runs: HeadRuns, what: str) -> str:
+    reason = runs.reasons[0] if runs.reasons else "unknown reason"
+    return f"{runs.scenario}, {what} of {runs.total} runs of head: {reason}"
 
 
 def _lost(run: RunFile, rows: Sequence[Comparison]) -> GateResult | None:
     """Too many pairs of a comparison were lost, or the A/A sides of a metric differ."""
     lost = tuple(row for row in rows if not_measured(row) is not None)
     reasons = [bias_message(noise) for noise in run.noise if noise.reliability == "sides differ"]
+    reasons += [failed_runs(runs) for runs in answers_of_head(run) if runs.is_failing]
     if not any(row.pairs.measured for row in rows) and not lost and not _all_new(run):
         reasons.append("no pair was measured")
     return GateResult("not measured", lost, tuple(reasons)) if lost or reasons else None

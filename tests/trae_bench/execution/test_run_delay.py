@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from trae_bench._util.cpu_affinity import duet_core
 from trae_bench.execution import run_delay
@@ -58,8 +59,11 @@ def test_the_full_line_of_a_pressure_file() -> None:
 
 
 def log_of(*pressure: tuple[int, int] | None) -> SessionLog:
+    """A log whose readings at a request and at its reply are equal."""
     requests = (
-        RequestLog(float(number), number + 0.5, 1, 2, 3, 200, pressure=reading)
+        RequestLog(
+            *(float(number), number + 0.5, 1, 2, 3, 200), pressure=reading, reply_pressure=reading
+        )
         for number, reading in enumerate(pressure)
     )
     return SessionLog(tuple(requests), 1, b"")
@@ -77,6 +81,14 @@ def test_readings_are_relative_to_their_level() -> None:
     levels = process((0, 1_000_000, 5_000_000), (4_000_000, 5_000_000, 9_000_000))
     found = with_delays(log_of((1, 1_500_000), (2, 6_000_000), (1, 3_500_000)), levels)
     assert delays(found) == [0.5, 1.0, 2.5]
+
+
+def test_the_delay_at_a_reply_has_a_reading_of_its_own() -> None:
+    log = log_of((1, 1_000_000))
+    (request,) = log.requests
+    log = replace(log, requests=(replace(request, reply_pressure=(2, 1_250_000)),))
+    (found,) = with_delays(log, process((0, 0, 0), (4_000_000,) * 3)).requests
+    assert (found.delay, found.reply_delay) == (1.0, 1.25)
 
 
 def test_delays_do_not_fall() -> None:

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.properties import examples
+from trae_bench._util.cpu_affinity import provider_core
 from trae_bench.errors import ProviderDown
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
@@ -114,8 +115,21 @@ def test_pressure_files_are_read_in_turn(provider: Loopback, name: str, tmp_path
             client.sendall(raw_post(url))
             read_reply(client)
     requests = provider.collect(name).requests
-    assert [tuple(request.pressure or ()) for request in requests] == [(1, 17), (2, 27), (1, 17)]
+    assert [tuple(request.pressure or ()) for request in requests] == [(1, 17)] * 3
+    assert [tuple(request.reply_pressure or ()) for request in requests] == [(2, 27)] * 3
     assert all(request.read_late >= 0 for request in requests)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_FIFO"), reason="no real-time priorities here")
+def test_the_server_runs_before_other_processes_if_it_may() -> None:
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    except OSError:
+        pytest.skip("this process may not raise a priority")
+    with Loopback(pin=provider_core()) as server:
+        policy = os.sched_getscheduler(server.pid) & ~os.SCHED_RESET_ON_FORK
+    assert policy == os.SCHED_FIFO
 
 
 def test_a_missing_pressure_file_is_an_error(provider: Loopback, name: str) -> None:

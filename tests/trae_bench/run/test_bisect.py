@@ -8,7 +8,12 @@ import pytest
 
 from tests.trae_bench.foreign import edit, foreign_repository
 from tests.trae_bench.mutations import git
+from tests.trae_bench.runs import gate
 from trae_bench.cli import main
+from trae_bench.design.contrasts import NOISE_FLOOR
+from trae_bench.run.bisect import _answers
+from trae_bench.stats.head_runs import CHECKS
+from trae_bench.stats.pairs import RowKey
 from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
 
@@ -123,3 +128,11 @@ def test_wrong_commits_are_usage_errors(
     line(None, None)
     assert search(good, bad) == 2
     assert text in " ".join(capsys.readouterr().err.split())
+
+
+def test_wrong_answers_of_checked_runs_are_searched_for() -> None:
+    """A fault in one run of ten often shows in no pair."""
+    run = gate(checked=30, lost={(CHECKS, 3): "differ"})
+    values = _answers(run, RowKey("work", "head", "cpu"))
+    assert values.count(1.0) == 2
+    assert set(_answers(run, RowKey("work", NOISE_FLOOR, "cpu"))) == {0.0}

@@ -32,7 +32,7 @@ from trae_bench.cli import main
 from trae_bench.design.cells import confirming
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.execution.host_lock import LOCK_VARIABLE
-from trae_bench.metrics import METRICS
+from trae_bench.metrics import METRICS, plain_metric
 from trae_bench.model.experiment import Limits, Trial
 from trae_bench.model.result import Confirmation, Judgement
 from trae_bench.model.run import RevisionId, RunFile
@@ -49,7 +49,7 @@ from trae_bench.stats.analysis import comparisons
 from trae_bench.storage import run_file as store
 from trae_bench.storage.seal import sealed
 from trae_bench.storage.verify import verify
-from trae_bench.verdicts.gate import EXIT_CODES, Kind, outcome
+from trae_bench.verdicts.gate import EXIT_CODES, Kind, answers_of_head, outcome
 
 pytestmark = pytest.mark.slow
 replace = msgspec.structs.replace
@@ -581,6 +581,7 @@ def test_plan_of_a_gate(checkout: Path, capsys: pytest.CaptureFixture[str]) -> N
     shown = capsys.readouterr().out
     assert "head" in shown and AGAIN not in shown
     assert "fresh pairs" in shown
+    assert "at least 30 runs of head are checked in each scenario" in shown
     assert main([*args, "--json"]) == 0
     cells = json.loads(capsys.readouterr().out)["cells"]
     names = Counter((cell["contrast"]["name"], cell.get("confirms", "")) for cell in cells)
@@ -783,6 +784,36 @@ def test_unchanged_head_exits_with_0(checkout: Path) -> None:
     assert code == 0
     assert outcome(run).kind == "pass"
     assert "this run compares equal sides" in (checkout.parent / "c.md").read_text()
+
+
+def test_the_answers_of_head_are_checked_and_the_checks_can_be_resumed(checkout: Path) -> None:
+    code, run = gated(checkout, "nothing", "--compare", "main")
+    assert (code, run.stopped) == (0, "done")
+    (runs,) = answers_of_head(run)
+    assert runs.right == runs.total == 30
+    journal = runner.journal_of(checkout.parent / "run.json")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert b'{"check":' in lines[-4]
+    journal.write_bytes(b"".join(lines[:-3]) + lines[-3][:20])
+    assert main(["run", "--resume", str(journal)]) == 0
+    again = store.read_run(checkout.parent / "run.json")
+    assert verify(again) == []
+    assert (again.checks or ())[:-3] == (run.checks or ())[:-3]
+    assert [check.pair for check in again.checks or ()] == [c.pair for c in run.checks or ()]
+
+
+def test_a_gate_judges_the_sum_of_the_steps(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan_of = ["run", "fan-out", "--compare", "HEAD", "--dry-run", "--json"]
+
+    def metrics(*options: str) -> set[str]:
+        assert main([*plan_of, *options]) == 0
+        cells = json.loads(capsys.readouterr().out)["cells"]
+        return {plain_metric(name) for cell in cells for name in cell["metrics"]}
+
+    assert metrics() == {"wall", "session_overhead", "cpu"}
+    assert metrics("--metric", "step_overhead_net") == {"step_overhead"}
 
 
 def test_a_raised_threshold_does_not_hide_a_regression(checkout: Path) -> None:

@@ -13,7 +13,7 @@ from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_terminal, for_workflow, for_workflow_property
 from trae_bench.report.text.markdown import NOTHING_MEASURED, compared, headline, reported_rows
 from trae_bench.report.text.terminal import cells_of, change_in, noise_line
-from trae_bench.verdicts.gate import answers_differ, outcome
+from trae_bench.verdicts.gate import answers_differ, answers_of_head, outcome, wrong_answers
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 MAX_ANNOTATIONS = 10
@@ -33,6 +33,8 @@ def annotations(run: RunFile, *, claimed: bool = True) -> list[str]:
     rows = reported_rows(run)
     worse = [row for row in rows if row.judgement.verdict == "regression"] if claimed else []
     errors = [_line("error", "answers differ", _reason(row)) for row in _unique(differ)]
+    wrong = [wrong_answers(runs) for runs in answers_of_head(run) if runs.is_wrong]
+    errors += [_line("error", "answers differ", for_terminal(text)) for text in wrong]
     changes = [_change(run, row) for row in worse]
     warnings = []
     if run.header.revisions is None:

@@ -11,14 +11,17 @@ from trae_bench.model.result import Comparison, Confirmation, Pairs
 from trae_bench.model.run import RevisionPair, RunFile
 from trae_bench.report.escape import for_terminal
 from trae_bench.report.text.terminal import quantity
+from trae_bench.stats.head_runs import HeadRuns, is_decided
 from trae_bench.verdicts.gate import (
     GateResult,
     answers_differ,
+    answers_of_head,
     judges_requests,
     not_measured,
     outcome,
     percent_change,
     remedy_for_variation,
+    wrong_answers,
 )
 from trae_bench.verdicts.prompt_breaks import prompt_breaks
 
@@ -35,7 +38,8 @@ def sentence(run: RunFile, *, claimed: bool = True) -> str:
         case "regression":
             return f"Regression: {_named_rows(run, result)} {against}"
         case "answers differ":
-            return f"Base and head give different answers: {_first_reason(result)}"
+            reason = for_terminal("; ".join(result.reasons), 400) or _first_reason(result)
+            return f"Base and head give different answers: {reason}"
         case "not measured":
             return f"Could not be measured: {_first_reason(result)}"
         case "inconclusive":
@@ -61,6 +65,7 @@ def details(run: RunFile) -> Iterator[str]:
         yield "They declare different dependencies, so each ran in a separate environment."
     for note in compared.notes or ():
         yield f"{for_terminal(f'{note[:1].upper()}{note[1:]}', MAX_NOTE)}."
+    yield from _answers(run)
     yield from _remedies(run)
     for row in run.comparisons:
         if (again := row.confirmation) is not None:
@@ -85,6 +90,34 @@ def _prompt_breaks(run: RunFile) -> Iterator[str]:
                 f"{for_terminal(one.scenario, 60)}, base in {base}, so a prompt cache misses. "
                 f"First: {for_terminal(one.place, MAX_NOTE)}."
             )
+
+
+def _answers(run: RunFile) -> Iterator[str]:
+    """In how many runs the answers of head were checked, and what can have stayed hidden."""
+    found = [] if is_decided(run.comparisons) else answers_of_head(run)
+    right = [runs for runs in found if not runs.wrong and runs.total >= runs.wanted]
+    if right:
+        names = ", ".join(f"{runs.total} of {for_terminal(runs.scenario, 60)}" for runs in right)
+        seen = 100 * max(runs.hidden for runs in right)
+        yield (
+            f"No wrong answer in the checked runs of head ({names}): wrong answers in {seen:.1f} % "
+            "of its runs or more would have been seen (95 % confidence)."
+        )
+    for runs in found:
+        if runs.wrong and not runs.is_wrong:
+            yield f"Tolerated: {for_terminal(wrong_answers(runs), MAX_NOTE)}."
+        elif not runs.wrong and runs.total < runs.wanted:
+            yield _unchecked(runs)
+
+
+def _unchecked(runs: HeadRuns) -> str:
+    """Why too few runs of head were checked, and what can have stayed hidden."""
+    why = for_terminal(runs.unknown or "the run ended", MAX_NOTE)
+    return (
+        f"{for_terminal(runs.scenario, 60)}: only {runs.total} of {runs.wanted} runs of head were "
+        f"checked, because {why}: wrong answers in up to {100 * runs.hidden:.0f} % of its runs can "
+        "have stayed hidden."
+    )
 
 
 def _remedies(run: RunFile) -> Iterator[str]:

@@ -24,8 +24,16 @@ from trae_bench.report.text.terminal import (
     noise_lines,
     side_names,
 )
+from trae_bench.stats.head_runs import HeadRuns
 from trae_bench.verdicts.caveats import MAX_NOTE
-from trae_bench.verdicts.gate import answers_differ, not_measured, outcome
+from trae_bench.verdicts.gate import (
+    answers_differ,
+    answers_of_head,
+    failed_runs,
+    not_measured,
+    outcome,
+    wrong_answers,
+)
 
 
 def junit(run: RunFile, *, claimed: bool = True) -> str:
@@ -51,10 +59,25 @@ def junit(run: RunFile, *, claimed: bool = True) -> str:
             place = f"{row.scenario}.{row.contrast}"
             case = add_case(suite, place, row.metric, kind, message)
             _child(case, "system-out").text = for_terminal(_figures(cells, sides))
+    for runs in answers_of_head(run):
+        suite = _child(root, "testsuite", name=runs.scenario)
+        kind, message = _answers(runs)
+        add_case(suite, f"{runs.scenario}.head", "answers", kind, message)
     for name, problem in (revisions.new if revisions is not None else {}).items():
         suite = _child(root, "testsuite", name=name)
         add_case(suite, name, "new", "skipped", f"new, the base cannot run it: {problem}")
     return document(root)
+
+
+def _answers(runs: HeadRuns) -> tuple[str, str]:
+    """The XML element of the checked runs of head, and its message."""
+    if runs.is_wrong:
+        return "error", wrong_answers(runs)
+    if runs.is_failing:
+        return "error", failed_runs(runs)
+    if runs.missing or runs.unknown:
+        return "skipped", f"{runs.total} of {runs.wanted} runs were checked"
+    return "", ""
 
 
 def add_case(

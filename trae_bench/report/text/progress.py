@@ -8,6 +8,7 @@ from trae_bench.model.experiment import Cell
 from trae_bench.report.escape import cut, for_terminal
 from trae_bench.report.text.listing import count
 from trae_bench.run.scheduler import Clock, Listener, Progress
+from trae_bench.stats.head_runs import HeadRuns
 from trae_bench.stats.pairs import first_and_last_line
 
 QUIET_SECONDS = 10.0
@@ -34,6 +35,13 @@ class ProgressLine(Listener):
         elif self._clock() - self._last >= QUIET_SECONDS:
             self._last = self._clock()
             self._write(line(progress, 79, bar=False) + "\n")
+
+    def checks_start(self, runs: HeadRuns) -> None:
+        if self._live:
+            name = for_terminal(runs.scenario, 40)
+            text = f"answers of head: {runs.total} of {runs.wanted} runs, {name}"
+            width = shutil.get_terminal_size().columns - 1
+            self._write(f"\r\x1b[K{cut(text, width)}")
 
     def pair_lost(self, cell: Cell, pair: int, reason: str) -> None:
         """Prints the whole reason once; a repeated reason only by its first line."""

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from trae_bench.model.run import Header, RunFile
-from trae_bench.storage.verify.conclusion_checks import check_conclusions, check_noise, check_stop
+from trae_bench.storage.verify.conclusion_checks import CONCLUSION_CHECKS
+from trae_bench.storage.verify.head_run_checks import check_head_runs
 from trae_bench.storage.verify.header_checks import (
     check_cells,
     check_dates,
@@ -41,7 +42,7 @@ def verify(run: RunFile, *, now: datetime | None = None) -> list[Inconsistency]:
         check_dates(run, now or datetime.now(UTC)),
         check_definitions(run),
         check_cells(run.header),
-        *(check(run) for check in (*SAMPLE_CHECKS, check_stop, check_noise, check_conclusions)),
+        *(check(run) for check in (*SAMPLE_CHECKS, check_head_runs, *CONCLUSION_CHECKS)),
     )
     found = [each for check in checks for each in _capped(check)]
     return sorted(found, key=lambda each: each.severity != "wrong")

@@ -133,3 +133,6 @@ def _leaves(should: Any, does: Any, path: str) -> Iterator[tuple[str, Any, Any]]
             yield path, should, does
     elif should != does:
         yield path, should, does
+
+
+CONCLUSION_CHECKS = (check_stop, check_noise, check_conclusions)

@@ -115,7 +115,32 @@ def check_clock(run: RunFile) -> Inconsistencies:
         elif after.start < before.end - CLOCK_SLACK:
             problem = f"started {before.end - after.start:.3g} s before the previous sample ended"
             yield wrong(f"samples[{after.number}]", problem)
-    yield from _spent(run, batches)
+    checks = _batches_of_checks(run.checks or ())
+    if not run.resumed:
+        yield from _overlaps(batches, checks)
+    yield from _spent(run, sorted((*batches, *checks), key=lambda batch: batch.start))
+
+
+def _batches_of_checks(checks: Sequence[Sample]) -> list[_Batch]:
+    """The checks of head that ran at the same time; each batch begins with slot 0."""
+    batches: list[_Batch] = []
+    for number, check in enumerate(checks):
+        batch = _Batch(number, check.started, _end(check))
+        if check.slot and batches:
+            before = batches.pop()
+            batch = _Batch(before.number, before.start, max(before.end, batch.end))
+        batches.append(batch)
+    return batches
+
+
+def _overlaps(batches: Sequence[_Batch], checks: Sequence[_Batch]) -> Inconsistencies:
+    """Checks of head ran after all samples, one batch after the other."""
+    last = max((batch.end for batch in batches), default=-math.inf)
+    for check in checks:
+        if check.start < last - CLOCK_SLACK:
+            problem = f"started {last - check.start:.3g} s before an earlier trial ended"
+            yield wrong(f"checks[{check.number}]", problem)
+        last = max(last, check.end)
 
 
 def _together(samples: Sequence[Sample]) -> Iterator[tuple[int, list[Sample]]]:
@@ -158,8 +183,7 @@ _DIGEST = re.compile(r"\S+")
 
 def check_answers(run: RunFile) -> Inconsistencies:
     """Status, exit status, digests and problem agree."""
-    for number, sample in enumerate(run.samples):
-        place = f"samples[{number}]"
+    for place, sample in _all_trials(run):
         digests = [_DIGEST.fullmatch(text) for text in (sample.transcript, sample.workspace)]
         if sample.status == "ok":
             if sample.exit_status != 0 and not ran_in_process(sample):
@@ -176,6 +200,13 @@ def check_answers(run: RunFile) -> Inconsistencies:
             yield wrong(place, f"{sample.status}, but has a differing answer")
         if bool(sample.prompt_break) != bool(sample.metrics.get("prefix_breaks")):
             yield wrong(place, "names a broken prefix and counts none, or the reverse")
+
+
+def _all_trials(run: RunFile) -> Iterator[tuple[str, Sample]]:
+    """Samples and checks of head, each with its place in the file."""
+    for name, trials in (("samples", run.samples), ("checks", run.checks or ())):
+        for number, sample in enumerate(trials):
+            yield f"{name}[{number}]", sample
 
 
 def check_figures(run: RunFile) -> Inconsistencies:
@@ -259,13 +290,13 @@ def _impossible_prompts(metrics: Mapping[str, float]) -> Iterator[str]:
 
 def check_copies(run: RunFile) -> Inconsistencies:
     """No two samples have the same wall time: clocks have nanoseconds, so one is a copy."""
-    first: dict[float, int] = {}
-    for number, sample in enumerate(run.samples):
+    first: dict[float, str] = {}
+    for place, sample in _all_trials(run):
         if (wall := sample.metrics.get("wall")) is None:
             continue
-        if (earlier := first.setdefault(wall, number)) != number:
-            problem = f"has the same wall time as samples[{earlier}], {wall:.17g} s"
-            yield wrong(f"samples[{number}].metrics", problem)
+        if (earlier := first.setdefault(wall, place)) != place:
+            problem = f"has the same wall time as {earlier}, {wall:.17g} s"
+            yield wrong(f"{place}.metrics", problem)
 
 
 SAMPLE_CHECKS = (
