@@ -191,6 +191,7 @@ async def open_agent(
             max_steps=settings.max_steps,
             objection=objection or no_objection,
             on_result=ignore_result if view is None else view.result,
+            workspace=root.root,
         )
 
 
