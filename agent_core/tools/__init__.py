@@ -122,7 +122,8 @@ _JSON_EDIT = ToolSpec(
     "View and edit JSON files by JSONPath. `view` shows the file or what matches. `set`"
     " replaces what matches. `add` adds a key to an object, or inserts an item into an array"
     " ('$.list[0]' before the first, '$.list[-1]' at the end). `remove` removes what"
-    " matches. Paths are made of .name, ['name'], [index], .* and [*].",
+    " matches. Paths follow RFC 9535, such as $.a['b c'][-1], $..name, $.list[1:3], $[*]"
+    " and $.list[?@.id == 7].",
     _object(
         ("operation", "file_path"),
         operation=_field("string", "What to do.", enum=["view", "set", "add", "remove"]),
