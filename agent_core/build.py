@@ -178,7 +178,10 @@ async def open_agent(
             catalog = await stack.enter_async_context(
                 _with_servers(catalog, settings.mcp_servers, root.root)
             )
-        dispatch: Dispatch = ParallelDispatch() if toggles.parallel_tools else SequentialDispatch()
+        limit = settings.performance_settings.max_parallel_tools
+        dispatch: Dispatch = (
+            ParallelDispatch(limit) if toggles.parallel_tools else SequentialDispatch()
+        )
         model = scripted_model or _open_model(settings, toggles, stack, view)
         recorder = _recorder(settings, toggles, trajectory, redactor or redactor_for(settings))
         yield Agent(

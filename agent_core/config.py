@@ -89,6 +89,8 @@ class PerformanceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     trajectory_background_io: bool = True
     max_trajectory_interactions: AtLeastOne | None = None
     connection_pool_size: AtLeastOne = 10
+    max_parallel_tools: AtLeastOne = 8
+    """Calls of one reply that run at the same time."""
     lazy_tool_loading: bool | None = None
     """None leaves the choice to the toggle `lazy_tools`."""
     config_cache_ttl: Seconds = 3600
@@ -240,6 +242,7 @@ _PERFORMANCE_VARIABLES = {
     "TRAE_CONFIG_CACHE_TTL": "config_cache_ttl",
     "TRAE_TRAJECTORY_BATCH_SIZE": "trajectory_batch_size",
     "TRAE_CONNECTION_POOL_SIZE": "connection_pool_size",
+    "TRAE_MAX_PARALLEL_TOOLS": "max_parallel_tools",
     "TRAE_BACKGROUND_IO": "trajectory_background_io",
     "TRAE_LAZY_LOADING": "lazy_tool_loading",
 }

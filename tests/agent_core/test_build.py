@@ -10,6 +10,7 @@ import pytest
 from agent_core import build
 from agent_core.build import effective_toggles, load_settings, open_agent, run_task
 from agent_core.config import PerformanceSettings, ProviderSettings, Settings, effective_settings
+from agent_core.dispatch import ParallelDispatch
 from agent_core.dynamic_imports import check_provider_availability
 from agent_core.errors import ConfigError, MissingDependencyError
 from agent_core.messages import Outcome
@@ -211,6 +212,19 @@ async def test_connection_pool_size_reaches_the_pool(
     async with open_agent(settings_for(connection_pool_size=3), workspace=tmp_path):
         pass
     assert (seen["max_connections"], seen["max_retries"]) == (3, 0)
+
+
+async def test_parallel_limit_reaches_the_dispatcher(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limits: list[int] = []
+    real = ParallelDispatch
+    monkeypatch.setattr(build, "ParallelDispatch", lambda n: limits.append(n) or real(n))
+    async with open_agent(settings_for(max_parallel_tools=3), workspace=tmp_path):
+        pass
+    async with open_agent(settings_for(), workspace=tmp_path):
+        pass
+    assert limits == [3, 8]
 
 
 async def test_environment_does_not_change_passed_settings(
