@@ -12,6 +12,9 @@ from agent_core.tools import TOOLS
 TIMEOUT = 120.0
 """Seconds per command, as in Trae Agent."""
 
+MAX_TIMEOUT = 3600
+"""Seconds. A larger number is probably meant as milliseconds."""
+
 
 class BashTool:
     """Named shells, each opened at its first use. Each runs one command at a time."""
@@ -33,8 +36,14 @@ class BashTool:
                 await shell.restart()
                 return ToolOutput(True, "The shell has been restarted.")
             if not arguments.get("command"):
-                raise ToolError("'command' is empty; give a command, or set 'restart'.")
-            return _output(await shell.run(arguments["command"], self._timeout))
+                raise ToolError("'command' is missing; give a command, or set 'restart'.")
+            return _output(await shell.run(arguments["command"], self._seconds(arguments)))
+
+    def _seconds(self, arguments: Mapping[str, Any]) -> float:
+        seconds: float = arguments.get("timeout", self._timeout)
+        if not 0 < seconds <= MAX_TIMEOUT:
+            raise ToolError(f"'timeout' is in seconds, up to {MAX_TIMEOUT}, not {seconds:g}.")
+        return seconds
 
     def _shell(self, session: str) -> tuple[Shell, asyncio.Lock]:
         if session not in self._shells:

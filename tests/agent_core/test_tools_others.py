@@ -85,8 +85,23 @@ async def test_shell_works_after_restart_and_close(context: ToolContext, shells:
     assert shells.opened[0].closed
     await bash.execute({"command": "show x"})
     assert [shell.closed for shell in shells.opened] == [True, False]
-    with pytest.raises(ToolError, match="'command' is empty"):
+    restarted = await bash.execute({"restart": True})
+    assert restarted == ToolOutput(True, "The shell has been restarted.")
+    with pytest.raises(ToolError, match="'command' is missing"):
         await bash.execute({"command": ""})
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 600_000, float("nan")])
+async def test_timeout_is_in_seconds(context: ToolContext, seconds: float) -> None:
+    with pytest.raises(ToolError, match="'timeout' is in seconds, up to 3600, not"):
+        await BashTool(context).execute({"command": "show x", "timeout": seconds})
+
+
+async def test_timeout_of_a_call(tmp_path: Path, context: ToolContext) -> None:
+    bash = BashTool(ToolContext(context.files, lambda: EventShell(tmp_path), context.workspace))
+    late = await bash.execute({"command": "sleep 5", "timeout": 0.2})
+    assert "longer than 0.2 s" in str(late.error)
+    await bash.close()
 
 
 def test_sessions_are_independent(context: ToolContext) -> None:
@@ -348,7 +363,10 @@ async def test_code_search_survives_broken_files(tmp_path: Path, context: ToolCo
 
 
 def test_schemas_equal_trae_agents() -> None:
-    """Names, types and required arguments are Trae Agent's, except for `session`."""
+    """Names, types and required arguments are Trae Agent's, except for bash.
+
+    Its `session` and `timeout` are additions, and a restart needs no command.
+    """
     shapes = {
         name: (
             {key: field["type"] for key, field in entry.parameters["properties"].items()},
@@ -358,7 +376,10 @@ def test_schemas_equal_trae_agents() -> None:
     }
     text, number, flag = "string", "integer", "boolean"
     assert shapes == {
-        "bash": ({"command": text, "restart": flag, "session": text}, ["command"]),
+        "bash": (
+            {"command": text, "restart": flag, "timeout": "number", "session": text},
+            [],
+        ),
         "str_replace_based_edit_tool": (
             {
                 "command": text,
