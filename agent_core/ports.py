@@ -91,6 +91,8 @@ class Lines(Struct, frozen=True):
     """Characters in the range before truncation."""
     count: int
     """Lines in the whole file."""
+    note: str = ""
+    """What a reader should know about the encoding."""
 
 
 class Files(Protocol):
