@@ -6,6 +6,7 @@ and builds it.
 """
 
 import importlib
+import os
 import threading
 import time
 import weakref
@@ -180,8 +181,10 @@ def _build(entry: ToolEntry, context: ToolContext) -> Tool:
 
 def _default_context() -> ToolContext:
     """The context for a loader that was created without one: the current directory."""
+    from agent_core.config import Settings, key_variables
     from agent_core.files import ThreadedFiles
+    from agent_core.redaction import without_keys
     from agent_core.shell import EventShell
 
-    folder = Path.cwd()
-    return ToolContext(ThreadedFiles(), lambda: EventShell(folder), Workspace(folder))
+    folder, environ = Path.cwd(), without_keys(os.environ, key_variables(Settings()))
+    return ToolContext(ThreadedFiles(), lambda: EventShell(folder, environ), Workspace(folder))

@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from agent_core.errors import ToolError
@@ -19,6 +20,9 @@ from agent_core.ports import ShellResult
 
 POLL_INTERVAL = 0.2
 """Seconds between two checks, as in Trae Agent."""
+
+STOP_INTERVAL = 1.0
+"""Seconds between two checks whether bash is stopped."""
 
 MAX_OUTPUT = 16_000
 """Characters of one stream in a result: half from the start, half from the end."""
@@ -34,8 +38,10 @@ _OUT, _ERR = 98, 99  # duplicates of bash's streams, which `exec >file` does not
 class _BashShell:
     """The common part of both shells: everything except the waiting."""
 
-    def __init__(self, cwd: Path) -> None:
+    def __init__(self, cwd: Path, environ: Mapping[str, str] | None = None) -> None:
+        """`environ` is the environment of bash, by default that of this process."""
         self._cwd = cwd
+        self._environ = environ
         self._bash: _Bash | None = None
         self._busy = False
 
@@ -71,8 +77,9 @@ class _BashShell:
     async def _exchange(self, bash: "_Bash", script: bytes, seconds: float) -> ShellResult:
         try:
             async with asyncio.timeout(seconds):
-                await bash.send(script)
-                await self._wait_until_ended(bash)
+                with bash.kept_running():
+                    await bash.send(script)
+                    await self._wait_until_ended(bash)
         except TimeoutError:
             if not bash.ended():
                 self._kill()
@@ -97,7 +104,7 @@ class _BashShell:
             self._kill()
         if self._bash is None:
             try:
-                self._bash = _Bash(self._cwd)
+                self._bash = _Bash(self._cwd, self._environ)
             except OSError as error:
                 raise ToolError(f"Cannot start bash in {self._cwd}: {error.strerror}.") from error
         self._bash.attach(asyncio.get_running_loop())
@@ -130,10 +137,11 @@ class EventShell(_BashShell):
 class _Bash:
     """A bash process and its pipes. The event loop reads output as it arrives."""
 
-    def __init__(self, cwd: Path) -> None:
+    def __init__(self, cwd: Path, environ: Mapping[str, str] | None) -> None:
         self._process = subprocess.Popen(
             ["/bin/bash"],
             cwd=cwd,
+            env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -203,6 +211,28 @@ class _Bash:
         finally:
             if not self.exited():
                 loop.remove_writer(self._stdin)
+
+    @contextlib.contextmanager
+    def kept_running(self) -> Iterator[None]:
+        """Continues bash if it is stopped (`kill -STOP $$`). It could not even notice its end."""
+        self._continue_later()
+        try:
+            yield
+        finally:
+            self._next_check.cancel()
+
+    def _continue_later(self) -> None:
+        self._next_check = asyncio.get_running_loop().call_later(STOP_INTERVAL, self._continue)
+
+    def _continue(self) -> None:
+        if self._is_stopped():
+            os.kill(self._process.pid, signal.SIGCONT)
+        self._continue_later()
+
+    def _is_stopped(self) -> bool:
+        if self.exited() or not hasattr(os, "waitid"):
+            return False
+        return os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG) is not None
 
     def marked(self) -> bool:
         """Whether both markers have arrived."""

@@ -37,7 +37,8 @@ class BashTool:
                 return ToolOutput(True, "The shell has been restarted.")
             if not arguments.get("command"):
                 raise ToolError("'command' is missing; give a command, or set 'restart'.")
-            return _output(await shell.run(arguments["command"], self._seconds(arguments)))
+            command = _with_plain_ends(arguments["command"])
+            return _output(await shell.run(command, self._seconds(arguments)))
 
     def _seconds(self, arguments: Mapping[str, Any]) -> float:
         seconds: float = arguments.get("timeout", self._timeout)
@@ -58,6 +59,12 @@ class BashTool:
 
 def _session(arguments: Mapping[str, Any]) -> str:
     return arguments.get("session") or "main"
+
+
+def _with_plain_ends(command: str) -> str:
+    """`command` without the CR of its line ends, which bash takes for a part of each last word."""
+    crlf = 0 < command.count("\r\n") == command.count("\n")
+    return command.replace("\r\n", "\n").removesuffix("\r") if crlf else command
 
 
 def _output(result: ShellResult) -> ToolOutput:

@@ -99,6 +99,17 @@ def test_every_tool_has_the_spec_in_the_table(context: ToolContext) -> None:
         assert LazyToolLoader(TOOLS, context).load(entry.name).spec is entry.spec
 
 
+async def test_default_context_hides_the_keys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
+    monkeypatch.chdir(tmp_path)
+    catalog = LazyCatalog()
+    shown = await catalog.get("bash").execute({"command": "echo ${OPENAI_API_KEY:-none}; pwd"})
+    await catalog.close()
+    assert shown.output == f"none\n{tmp_path}"
+
+
 def test_threads_build_one_tool_and_one_proxy(context: ToolContext) -> None:
     """Nine threads once built nine instances, because building a tool can switch threads."""
     built: list[object] = []

@@ -250,5 +250,5 @@ async def test_script_with_crlf_gets_a_note(tmp_path: Path, tool: EditTool) -> N
 
 
 async def test_names_that_are_not_utf8_are_listed(tmp_path: Path, tool: EditTool) -> None:
-    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")  # noqa: PTH102
     assert (await edit(tool, "view", tmp_path)).endswith("caf\N{REPLACEMENT CHARACTER}")

@@ -91,6 +91,15 @@ async def test_shell_works_after_restart_and_close(context: ToolContext, shells:
         await bash.execute({"command": ""})
 
 
+async def test_command_with_crlf(tmp_path: Path, context: ToolContext) -> None:
+    bash = BashTool(ToolContext(context.files, lambda: EventShell(tmp_path), context.workspace))
+    script = "for x in a b; do\r\n  echo $x\r\ndone\r\n"
+    assert await bash.execute({"command": script}) == ToolOutput(True, "a\nb")
+    mixed = "printf 'a\r\nb\n'"
+    assert await bash.execute({"command": mixed}) == ToolOutput(True, "a\r\nb")
+    await bash.close()
+
+
 @pytest.mark.parametrize("seconds", [0, -1, 600_000, float("nan")])
 async def test_timeout_is_in_seconds(context: ToolContext, seconds: float) -> None:
     with pytest.raises(ToolError, match="'timeout' is in seconds, up to 3600, not"):
