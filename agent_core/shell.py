@@ -12,11 +12,12 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from agent_core.errors import ToolError
-from agent_core.ports import ShellResult
+from agent_core.ports import Shell, ShellResult
+from agent_core.shell_state import StateReport
 
 POLL_INTERVAL = 0.2
 """Seconds between two checks, as in Trae Agent."""
@@ -38,14 +39,22 @@ _OUT, _ERR = 98, 99  # duplicates of bash's streams, which `exec >file` does not
 class _BashShell:
     """The common part of both shells: everything except the waiting."""
 
-    def __init__(self, cwd: Path, environ: Mapping[str, str] | None = None) -> None:
-        """`environ` is the environment of bash, by default that of this process."""
+    def __init__(
+        self, cwd: Path, environ: Mapping[str, str] | None = None, *, first_line: int = 0
+    ) -> None:
+        """`environ` is the environment of bash, by default that of this process.
+
+        `first_line` is added to the line numbers in the errors of the first bash.
+        """
         self._cwd = cwd
         self._environ = environ
+        self._skipped = first_line
         self._bash: _Bash | None = None
         self._busy = False
 
-    async def run(self, command: str, timeout: float) -> ShellResult:
+    async def run(
+        self, command: str, timeout: float, report: StateReport | None = None
+    ) -> ShellResult:
         """Runs `command` for at most `timeout` seconds.
 
         After a cancellation or timeout, the shell and all its processes are killed and the next
@@ -54,10 +63,13 @@ class _BashShell:
         """
         if self._busy:
             raise ToolError("The shell is busy with another command.")
-        script, token = _script(command)
+        script, token = _script(command)  # first, since an invalid command starts no bash
         self._busy = True
         try:
             bash = self._started()
+            if report is not None:
+                script, token = _script(command, bash.report_to(report))
+            script, self._skipped = b"\n" * self._skipped + script, 0
             bash.expect(token)
             return await self._exchange(bash, script, timeout)
         except BaseException:
@@ -65,6 +77,18 @@ class _BashShell:
             raise
         finally:
             self._busy = False
+
+    def twin(self, report: StateReport, between: Sequence[str]) -> Shell | None:
+        """See `Shell`."""
+        state = report.state(os.environ if self._environ is None else self._environ)
+        if state is None or self._bash is None:
+            return None
+        line = self._bash.lines + sum(map(_lines_of, between))
+        return type(self)(state.folder, state.environ, first_line=line)
+
+    def skip(self, commands: Sequence[str]) -> None:
+        """See `Shell`."""
+        self._skipped += sum(map(_lines_of, commands))
 
     async def restart(self) -> None:
         """Ends the shell. The next command gets a new one."""
@@ -112,6 +136,7 @@ class _BashShell:
 
     def _kill(self) -> None:
         bash, self._bash = self._bash, None
+        self._skipped = 0
         if bash is not None:
             bash.kill()
 
@@ -157,6 +182,8 @@ class _Bash:
         self._exit_fd = _exit_fd(self._process.pid)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._change = asyncio.Event()
+        self.lines = 0
+        """Lines of all scripts that were sent."""
         os.write(self._stdin, b"exec %d>&1 %d>&2\n" % (_OUT, _ERR))
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -193,6 +220,7 @@ class _Bash:
 
     async def send(self, script: bytes) -> None:
         """Writes `script`. Stops if bash ends."""
+        self.lines += script.count(b"\n")
         rest = memoryview(script)
         while rest and not self.exited():
             try:
@@ -201,6 +229,11 @@ class _Bash:
                 await self._writable()
             except BrokenPipeError:
                 return
+
+    def report_to(self, report: StateReport) -> str:
+        """The beginning of a script that reports the state of this bash."""
+        pid = self._process.pid
+        return report.script(pid, bool(_members_of(pid, _process_table()) - {pid}))
 
     async def _writable(self) -> None:
         loop = asyncio.get_running_loop()
@@ -357,8 +390,15 @@ def _clipped(held: bytearray, dropped: int) -> str:
     return f"{head}\n[... cut here: {size} bytes in all ...]\n{tail}".removesuffix("\n")
 
 
-def _script(command: str) -> tuple[bytes, bytes]:
+def _lines_of(command: str) -> int:
+    """The number of lines of the script for `command`."""
+    return _script(command)[0].count(b"\n")
+
+
+def _script(command: str, before: str = "") -> tuple[bytes, bytes]:
     """The bash script for `command`, and the token of its markers.
+
+    `before` are commands on the same line.
 
     `eval` ensures that a syntax error in the command does not consume the markers, and limits
     the command's redirections. After such an error, bash does not recognise the next word as a
@@ -369,7 +409,7 @@ def _script(command: str) -> tuple[bytes, bytes]:
         raise ToolError("A command cannot contain a NUL character.")
     token = os.urandom(16).hex()
     script = (
-        f":\n{{ eval -- {shlex.quote(command)} </dev/null >&{_OUT} 2>&{_ERR}\n"
+        f":\n{{ {before}eval -- {shlex.quote(command)} </dev/null >&{_OUT} 2>&{_ERR}\n"
         f"builtin printf '\\001{token}:%d\\002' $? >&{_OUT}\n"
         f"builtin printf '\\001{token}:0\\002' >&{_ERR}\n}} 2>/dev/null\n"
     )
@@ -387,10 +427,15 @@ def _groups_of(leader: int) -> set[int]:
     group is found.
     """
     table = _process_table()
+    return {leader, *(table[pid][1] for pid in _members_of(leader, table))}
+
+
+def _members_of(leader: int, table: Mapping[int, tuple[int, int, int]]) -> set[int]:
+    """The processes of the session of `leader`, and all their descendants."""
     members = {pid for pid, (_, _, session) in table.items() if session == leader}
     while below := {pid for pid, (parent, _, _) in table.items() if parent in members} - members:
         members |= below
-    return {leader, *(table[pid][1] for pid in members)}
+    return members
 
 
 def _process_table() -> dict[int, tuple[int, int, int]]:

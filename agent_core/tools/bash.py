@@ -8,6 +8,8 @@ from agent_core.errors import ToolError
 from agent_core.messages import ToolOutput
 from agent_core.ports import Access, Shell, ShellResult, ToolContext
 from agent_core.tools import TOOLS
+from agent_core.tools.read_batch import Batch, Read
+from agent_core.tools.read_only import Reading, reading
 
 TIMEOUT = 120.0
 """Seconds per command, as in Trae Agent."""
@@ -17,7 +19,11 @@ MAX_TIMEOUT = 3600
 
 
 class BashTool:
-    """Named shells, each opened at its first use. Each runs one command at a time."""
+    """Named shells, each opened at its first use. Each runs one command at a time.
+
+    Commands of one reply that provably change nothing run at the same time, in shells of
+    their own with the folder and the variables of the named one.
+    """
 
     spec = TOOLS["bash"].spec
 
@@ -25,12 +31,20 @@ class BashTool:
         self._open_shell = context.open_shell
         self._timeout = timeout
         self._shells: dict[str, tuple[Shell, asyncio.Lock]] = {}
+        self._batches: dict[str, Batch] = {}
 
     def access(self, arguments: Mapping[str, Any]) -> Access:
-        return Access("shell", writes=frozenset({_session(arguments)}))
+        session = frozenset({_session(arguments)})
+        if _reading(arguments):
+            return Access("shell", reads=session)
+        return Access("shell", writes=session)
 
     async def execute(self, arguments: Mapping[str, Any]) -> ToolOutput:
         shell, lock = self._shell(_session(arguments))
+        if parts := _reading(arguments):
+            batch = self._batches.setdefault(_session(arguments), Batch(shell, lock))
+            seconds = self._seconds(arguments)
+            return _output(await batch.run(Read(arguments["command"], seconds, parts)))
         async with lock:
             if arguments.get("restart"):
                 await shell.restart()
@@ -52,9 +66,14 @@ class BashTool:
         return self._shells[session]
 
     async def close(self) -> None:
-        shells, self._shells = self._shells, {}
+        shells, self._shells, self._batches = self._shells, {}, {}
         for shell, _ in shells.values():
             await shell.close()
+
+
+def _reading(arguments: Mapping[str, Any]) -> Reading | None:
+    command = arguments.get("command")
+    return reading(command) if command and not arguments.get("restart") else None
 
 
 def _session(arguments: Mapping[str, Any]) -> str:
