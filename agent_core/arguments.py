@@ -34,7 +34,7 @@ _SPELLINGS = {
 
 _WRAPPERS = ("arguments", "parameters", "args", "input")
 
-_FENCE = re.compile(r"```\w*\s*\n(.*?)\n?```", re.DOTALL)
+_FENCE = r"(?s)```\w*\s*\n(.*?)\n?```"
 
 _MAX_WHOLE = 2**53
 """Up to here a float has the exact value of the integer that the model meant."""
@@ -42,7 +42,7 @@ _MAX_WHOLE = 2**53
 
 def unwrapped(text: str) -> dict[str, Any] | None:
     """The object in `text`: fenced, encoded twice, with raw line breaks in strings, or null."""
-    fenced = _FENCE.fullmatch(text.strip())
+    fenced = re.fullmatch(_FENCE, text.strip())
     value: Any = fenced[1] if fenced else text
     for _ in range(2):
         if not isinstance(value, str):

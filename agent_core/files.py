@@ -17,7 +17,10 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agent_core.errors import ToolError
 from agent_core.ports import Lines
@@ -41,8 +44,8 @@ busy agent. Reading and decoding takes 0.01 ms at 2 KiB, 0.18 ms at 128 KiB and 
 CHUNK = 256 * 1024
 """Bytes per chunk of a streamed read."""
 
-_INVALID = re.compile("[\udc80-\udcff]")
-_VALID = re.compile("[^\0-\x7f\udc80-\udcff]")
+_INVALID = "[\udc80-\udcff]"
+_VALID = "[^\0-\x7f\udc80-\udcff]"
 
 _NOT_REPLACEABLE = {errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP}
 """Errors of a replacement that a write in place does not have, such as of a mount point."""
@@ -51,7 +54,7 @@ _CAPABILITY = "security.capability"
 """The attribute that a write clears."""
 
 
-class Encoding(NamedTuple):
+class Encoding(Struct, frozen=True):
     """How bytes become text."""
 
     codec: str = "utf-8"
@@ -66,7 +69,7 @@ class Encoding(NamedTuple):
         return "not UTF-8; shown as Latin-1" if self.codec == "latin-1" else ""
 
 
-class Style(NamedTuple):
+class Style(Struct, frozen=True):
     """A file's encoding and line ends."""
 
     encoding: Encoding = Encoding()
@@ -156,7 +159,7 @@ def _decode(data: bytes) -> tuple[str, Style]:
     try:
         text = _text(data, encoding)
     except UnicodeDecodeError:
-        lenient = encoding._replace(errors="surrogateescape")
+        lenient = replace(encoding, errors="surrogateescape")
         encoding = _fallback(encoding, [_text(data, lenient)] if encoding.codec == "utf-8" else [])
         text = _text(data, encoding)
     pairs = text.count("\r\n")
@@ -183,10 +186,10 @@ def _fallback(encoding: Encoding, pieces: Iterable[str]) -> Encoding:
     """
     valid, invalid = len(encoding.bom), 0
     for piece in pieces:
-        valid += len(_VALID.findall(piece))
-        invalid += len(_INVALID.findall(piece))
+        valid += len(re.findall(_VALID, piece))
+        invalid += len(re.findall(_INVALID, piece))
     if invalid and valid >= invalid:
-        return encoding._replace(errors="surrogateescape")
+        return replace(encoding, errors="surrogateescape")
     return Encoding("latin-1")
 
 
@@ -326,7 +329,7 @@ def _stream_lines(path: Path, first: int, last: int | None, limit: int, chunk: i
         try:
             return _scan(path, encoding, first, last, limit, chunk)
         except UnicodeDecodeError:
-            lenient = encoding._replace(errors="surrogateescape")
+            lenient = replace(encoding, errors="surrogateescape")
             pieces = _pieces(path, lenient, chunk) if encoding.codec == "utf-8" else ()
             encoding = _fallback(encoding, pieces)
             return _scan(path, encoding, first, last, limit, chunk)

@@ -36,7 +36,7 @@ class ToolEntry(Struct, frozen=True):
         return self.spec.parameters
 
 
-_DECORATION = re.compile(r"(?<=\w)(?:<\|.*|:\d+|\(\))$|\s+", re.DOTALL)
+_DECORATION = r"(?s)(?<=\w)(?:<\|.*|:\d+|\(\))$|\s+"
 """What models append to a name: `bash<|channel|>commentary`, `bash:0`, `bash()`."""
 
 
@@ -52,7 +52,7 @@ def find(table: Mapping[str, ToolEntry], name: str) -> ToolEntry:
     """
     if name in table:
         return table[name]
-    bare = _DECORATION.sub("", name)
+    bare = re.sub(_DECORATION, "", name)
     for wanted in (plain_name(bare), plain_name(re.split(r"[.:/]|__", bare)[-1])):
         for entry in table.values():
             if wanted in map(plain_name, (entry.name, *entry.aliases)):

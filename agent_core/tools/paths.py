@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 LIMIT = 16_000
 """Characters of one result for the model."""
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
+_SURROGATES = "[\ud800-\udfff]"
 
 _locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -51,7 +51,8 @@ def clip(text: str, length: int | None = None) -> str:
     or name that are not UTF-8 become U+FFFD, because no request can contain them.
     """
     length = length or len(text)
-    text = _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
+    if not text.isascii():
+        text = re.sub(_SURROGATES, "\N{REPLACEMENT CHARACTER}", text)
     if length <= LIMIT:
         return text
     return (

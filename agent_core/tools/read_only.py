@@ -19,9 +19,9 @@ _TOKEN = re.compile(
       | (?P<word>(?: [A-Za-z0-9_./:=,@%+-] | '[^'\n]*' | "[^"$`\\!\n]*" )+) )[ \t]*""",
     re.VERBOSE,
 )
-_QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
-_DURATION = re.compile(r"\d+(\.\d+)?|\.\d+")
-_PRINTED_LINES = re.compile(r"(?:\d+(?:,(?:\d+|\$))?p)(?:;\d+(?:,(?:\d+|\$))?p)*")
+_QUOTED = r"""'([^']*)'|"([^"]*)\""""
+_DURATION = r"\d+(\.\d+)?|\.\d+"
+_PRINTED_LINES = r"(?:\d+(?:,(?:\d+|\$))?p)(?:;\d+(?:,(?:\d+|\$))?p)*"
 
 Check = Callable[[Sequence[str]], bool]
 
@@ -65,12 +65,18 @@ def _simple_commands(command: str) -> list[list[str]] | None:
             return None
         at = token.end()
         if token["word"] is not None:
-            commands[-1].append(_QUOTED.sub(lambda q: q[1] or q[2] or "", token["word"]))
+            commands[-1].append(_unquoted(token["word"]))
         elif commands[-1]:
             commands.append([])
         else:
             return None
     return commands if all(commands) else None
+
+
+def _unquoted(word: str) -> str:
+    if "'" not in word and '"' not in word:
+        return word
+    return re.sub(_QUOTED, lambda quoted: quoted[1] or quoted[2] or "", word)
 
 
 class Options(Struct, frozen=True):
@@ -118,7 +124,7 @@ def _of(flags: str = "", valued: str = "", long: str = "", most: int | None = No
 
 
 def _sleeps(arguments: Sequence[str]) -> bool:
-    return len(arguments) == 1 and _DURATION.fullmatch(arguments[0]) is not None
+    return len(arguments) == 1 and re.fullmatch(_DURATION, arguments[0]) is not None
 
 
 def _tests_a_file(arguments: Sequence[str]) -> bool:
@@ -131,7 +137,7 @@ def _prints_lines(arguments: Sequence[str]) -> bool:
     return (
         len(arguments) >= 2
         and arguments[0] == "-n"
-        and _PRINTED_LINES.fullmatch(arguments[1]) is not None
+        and re.fullmatch(_PRINTED_LINES, arguments[1]) is not None
         and not any(word.startswith("-") for word in arguments[2:])
     )
 
