@@ -132,7 +132,8 @@ async def test_a_failed_call_names_unknown_arguments_too(dispatch: Dispatch) -> 
         [ScriptedTool("task_done", fail, parameters=TOOLS["task_done"].parameters)]
     )
     seen = []
-    (result,) = await dispatch.run([call("task_done", why="x")], catalog, seen.append)
+    calls = [call("task_done", why="x")]
+    (result,) = await dispatch.run(calls, catalog, lambda result, seconds: seen.append(result))
     assert result.text == "it failed\n[Ignored: 'why' is not an argument (arguments: none).]"
     assert seen == [result]
 
