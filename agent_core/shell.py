@@ -12,7 +12,7 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent_core.errors import ToolError
@@ -101,9 +101,8 @@ class _BashShell:
     async def _exchange(self, bash: "_Bash", script: bytes, seconds: float) -> ShellResult:
         try:
             async with asyncio.timeout(seconds):
-                with bash.kept_running():
-                    await bash.send(script)
-                    await self._wait_until_ended(bash)
+                await bash.send(script)
+                await self._wait_until_ended(bash)
         except TimeoutError:
             if not bash.ended():
                 self._kill()
@@ -182,6 +181,8 @@ class _Bash:
         self._exit_fd = _exit_fd(self._process.pid)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._change = asyncio.Event()
+        self._is_busy = False
+        self._next_check: asyncio.TimerHandle | None = None
         self.lines = 0
         """Lines of all scripts that were sent."""
         os.write(self._stdin, b"exec %d>&1 %d>&2\n" % (_OUT, _ERR))
@@ -198,6 +199,9 @@ class _Bash:
             loop.add_reader(self._exit_fd, self._notice_exit, self._exit_fd)
 
     def _detach(self) -> None:
+        if self._next_check is not None:
+            self._next_check.cancel()
+            self._next_check = None
         if self._loop is not None and not self._loop.is_closed():
             for fd in self._streams:
                 self._loop.remove_reader(fd)
@@ -217,6 +221,9 @@ class _Bash:
         """Prepares for a command whose markers contain `token`."""
         for stream in self._streams.values():
             stream.expect(token)
+        self._is_busy = True
+        if self._next_check is None:
+            self._check_later()
 
     async def send(self, script: bytes) -> None:
         """Writes `script`. Stops if bash ends."""
@@ -245,22 +252,17 @@ class _Bash:
             if not self.exited():
                 loop.remove_writer(self._stdin)
 
-    @contextlib.contextmanager
-    def kept_running(self) -> Iterator[None]:
+    def _check_later(self) -> None:
+        assert self._loop is not None
+        self._next_check = self._loop.call_later(STOP_INTERVAL, self._check)
+
+    def _check(self) -> None:
         """Continues bash if it is stopped (`kill -STOP $$`). It could not even notice its end."""
-        self._continue_later()
-        try:
-            yield
-        finally:
-            self._next_check.cancel()
-
-    def _continue_later(self) -> None:
-        self._next_check = asyncio.get_running_loop().call_later(STOP_INTERVAL, self._continue)
-
-    def _continue(self) -> None:
-        if self._is_stopped():
-            os.kill(self._process.pid, signal.SIGCONT)
-        self._continue_later()
+        self._next_check = None
+        if self._is_busy:
+            if self._is_stopped():
+                os.kill(self._process.pid, signal.SIGCONT)
+            self._check_later()
 
     def _is_stopped(self) -> bool:
         if self.exited() or not hasattr(os, "waitid"):
@@ -288,6 +290,7 @@ class _Bash:
             await asyncio.wait_for(self._change.wait(), POLL_INTERVAL / 4)
 
     def result(self, exit_status: int | None, note: str | None = None) -> ShellResult:
+        self._is_busy = False
         error = self._err.text()
         if note is not None:
             error = f"{error}\n{note}" if error else note

@@ -25,20 +25,24 @@ class Read(Struct, frozen=True, eq=False):
 Waiting = Mapping[Read, "asyncio.Future[ShellResult]"]
 
 
-class Batch:
-    """The commands that wait for one shell. The first of them runs them all."""
+class SharedShell:
+    """A shell and the lock of the command that runs in it."""
 
-    def __init__(self, shell: Shell, lock: asyncio.Lock) -> None:
-        self._shell = shell
-        self._lock = lock
+    def __init__(self, shell: Shell) -> None:
+        self.shell = shell
+        self.lock = asyncio.Lock()
         self._waiting: dict[Read, asyncio.Future[ShellResult]] = {}
 
-    async def run(self, read: Read) -> ShellResult:
+    def has_waiting(self) -> bool:
+        """Whether a command that only reads is about to start, so that others can join it."""
+        return bool(self._waiting)
+
+    async def read(self, read: Read) -> ShellResult:
         """The result of `read`. Raises `ToolError`."""
         future: asyncio.Future[ShellResult] = asyncio.get_running_loop().create_future()
         is_first = not self._waiting
         self._waiting[read] = future
-        if is_first:
+        if is_first:  # this call runs the commands of all
             await self._run_waiting()
         return await future
 
@@ -47,7 +51,7 @@ class Batch:
         try:
             await asyncio.sleep(0)  # the other calls of the reply join
             self._waiting = {}
-            async with self._lock:
+            async with self.lock:
                 await self._run_all(waiting)
         except Exception as error:  # each call reports it, as it would alone
             for future in waiting.values():
@@ -76,7 +80,7 @@ class Batch:
 
     async def _run_in_order(self, waiting: Waiting) -> None:
         for read, future in waiting.items():
-            await _settle(future, self._shell.run(read.command, read.timeout))
+            await _settle(future, self.shell.run(read.command, read.timeout))
 
     async def _run_beside(
         self, waiting: Waiting, report: StateReport, running: "list[asyncio.Task[ShellResult]]"
@@ -86,7 +90,7 @@ class Batch:
         for read, future in waiting.items():
             del rest[read]
             first = None if running else report
-            task = asyncio.create_task(self._shell.run(read.command, read.timeout, first))
+            task = asyncio.create_task(self.shell.run(read.command, read.timeout, first))
             running.append(task)
             if rest and not await _ends_soon(task):
                 beside = self._start_beside(list(rest), report)
@@ -99,17 +103,17 @@ class Batch:
         for read, task in beside.items():
             del rest[read]
             if not await _settle(waiting[read], task):
-                await self._shell.restart()  # as the timeout would have done
+                await self.shell.restart()  # as the timeout would have done
                 break
         else:
-            self._shell.skip([read.command for read in beside])
+            self.shell.skip([read.command for read in beside])
         await self._run_in_order(rest)
 
     def _start_beside(
         self, reads: list[Read], report: StateReport
     ) -> "dict[Read, asyncio.Task[ShellResult]]":
         commands = [read.command for read in reads]
-        twins = [self._shell.twin(report, commands[:number]) for number in range(len(reads))]
+        twins = [self.shell.twin(report, commands[:number]) for number in range(len(reads))]
         return {
             read: asyncio.create_task(_run_in(twin, read))
             for read, twin in zip(reads, twins, strict=True)
