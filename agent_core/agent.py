@@ -5,6 +5,7 @@ It depends on the protocols in `ports.py` only.
 
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 from agent_core.context import Context
 from agent_core.errors import (
@@ -66,6 +67,7 @@ class Agent:
     """One model with its tools and recorder. `run` is one session.
 
     `objection` can refuse that the task is complete. `on_result` sees each result at once.
+    The first message names `workspace`, because tools take absolute paths.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Agent:
         system_prompt: str = SYSTEM_PROMPT,
         objection: Objection = no_objection,
         on_result: OnResult = ignore_result,
+        workspace: Path | None = None,
     ) -> None:
         """`context_window` is in tokens, without those of a reply; None if it is not known."""
         self._model = model
@@ -95,6 +98,7 @@ class Agent:
         self._system_prompt = system_prompt
         self._objection = objection
         self._on_result = on_result
+        self._workspace = workspace
 
     async def run(self, task: str) -> Outcome:
         """Works on `task` until the model is done, the steps run out, or something fails.
@@ -104,7 +108,7 @@ class Agent:
         the model.
         """
         session = _Session(
-            [Message("system", self._system_prompt), Message("user", task)],
+            [Message("system", self._system_prompt), Message("user", self._first_text(task))],
             self._recorder,
             [spec.name for spec in self._catalog.specs()],
             self._on_result,
@@ -122,6 +126,12 @@ class Agent:
         finally:
             await self._catalog.close()
         return outcome
+
+    def _first_text(self, task: str) -> str:
+        """The first user message: the folder in Trae Agent's form, then the task."""
+        if self._workspace is None:
+            return task
+        return f"[Project root path]:\n{self._workspace}\n\n{task}"
 
     async def _recorded(self, task: str, session: "_Session") -> Outcome:
         try:

@@ -19,6 +19,7 @@ from agent_core.config import (
     Settings,
     effective_settings,
     is_address,
+    key_variables,
     split_url,
     suggestion,
 )
@@ -46,7 +47,7 @@ from agent_core.ports import (
 )
 from agent_core.providers import PROVIDERS
 from agent_core.recorders import Recorders, ToleratedRecorder
-from agent_core.redaction import Redactor, secret_values
+from agent_core.redaction import Redactor, secret_values, without_keys
 from agent_core.sdks import import_installed_sdks, load_llm_client
 from agent_core.shell import EventShell, PollingShell
 from agent_core.toggles import Toggles
@@ -171,14 +172,18 @@ async def open_agent(
         root = Workspace(workspace, confined=confined)
         files: Files = ThreadedFiles() if toggles.async_file_io else BlockingFiles()
         shell = EventShell if toggles.event_shell else PollingShell
-        context = ToolContext(files, lambda: shell(root.root), root)
+        environ = tools_environment(settings)
+        context = ToolContext(files, lambda: shell(root.root, environ), root)
         catalog = _open_catalog(settings, toggles, context)
         stack.push_async_callback(catalog.close)
         if settings.mcp_servers:
             catalog = await stack.enter_async_context(
                 _with_servers(catalog, settings.mcp_servers, root.root)
             )
-        dispatch: Dispatch = ParallelDispatch() if toggles.parallel_tools else SequentialDispatch()
+        limit = settings.performance_settings.max_parallel_tools
+        dispatch: Dispatch = (
+            ParallelDispatch(limit) if toggles.parallel_tools else SequentialDispatch()
+        )
         model = scripted_model or _open_model(settings, toggles, stack, view)
         recorder = _recorder(settings, toggles, trajectory, redactor or redactor_for(settings))
         yield Agent(
@@ -192,6 +197,7 @@ async def open_agent(
             context_window=_context_window(settings),
             objection=objection or no_objection,
             on_result=ignore_result if view is None else view.result,
+            workspace=root.root,
         )
 
 
@@ -346,12 +352,21 @@ def redactor_for(settings: Settings, environ: Mapping[str, str] | None = None) -
 
     Tools inherit the environment and may print it.
     """
-    secrets = [secret for entry in settings.model_providers.values() for secret in entry.secrets]
+    secrets = _secrets(settings)
     for server in settings.mcp_servers.values():
         secrets += [*secret_values(server.env), *server.headers.values()]
         # The token of `Bearer TOKEN` is a secret without its scheme too.
         secrets += [value.rpartition(" ")[2] for value in server.headers.values()]
     return Redactor.of_environment(os.environ if environ is None else environ, secrets)
+
+
+def tools_environment(settings: Settings) -> dict[str, str]:
+    """The process environment without the providers' keys, which no tool needs."""
+    return without_keys(os.environ, key_variables(settings), _secrets(settings))
+
+
+def _secrets(settings: Settings) -> list[str]:
+    return [secret for entry in settings.model_providers.values() for secret in entry.secrets]
 
 
 def _recorder(

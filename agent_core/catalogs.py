@@ -6,6 +6,8 @@ and builds it.
 """
 
 import importlib
+import os
+import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -52,6 +54,7 @@ class LazyToolLoader:
     def __init__(self, registry: Mapping[str, ToolEntry], context: ToolContext | None = None):
         self.registry = registry
         self._context = context
+        self._lock = threading.RLock()
         self._tools: dict[str, Tool] = {}
         self.load_seconds: dict[str, float] = {}
         """Seconds to import and build each tool, the last time."""
@@ -59,24 +62,30 @@ class LazyToolLoader:
         """Executions of each tool."""
 
     def load(self, name: str) -> Tool:
-        """The tool `name`, a key of the registry."""
-        if name not in self._tools:
-            started = time.perf_counter()
-            if self._context is None:
-                self._context = _default_context()
-            self._tools[name] = _build(self.registry[name], self._context)
-            self.load_seconds[name] = time.perf_counter() - started
-        return self._tools[name]
+        """The tool `name`, a key of the registry. Threads that ask at once get the same one."""
+        with self._lock:
+            if name not in self._tools:
+                started = time.perf_counter()
+                if self._context is None:
+                    self._context = _default_context()
+                self._tools[name] = _build(self.registry[name], self._context)
+                self.load_seconds[name] = time.perf_counter() - started
+            return self._tools[name]
+
+    def count_execution(self, name: str) -> None:
+        with self._lock:
+            self.executions[name] = self.executions.get(name, 0) + 1
 
     def loaded(self) -> tuple[str, ...]:
         return tuple(self._tools)
 
     def drop_unused(self) -> int:
         """Drops tools that were loaded but never run, which have no state. Returns how many."""
-        unused = [name for name in self._tools if not self.executions.get(name)]
-        for name in unused:
-            del self._tools[name]
-        return len(unused)
+        with self._lock:
+            unused = [name for name in self._tools if not self.executions.get(name)]
+            for name in unused:
+                del self._tools[name]
+            return len(unused)
 
     async def close(self, name: str) -> None:
         """Closes the tool if it is loaded. Its next use builds a new one."""
@@ -105,7 +114,7 @@ class LazyToolProxy:
 
     async def execute(self, arguments: Mapping[str, Any]) -> ToolOutput:
         tool = self._loader.load(self.name)
-        self._loader.executions[self.name] = self._loader.executions.get(self.name, 0) + 1
+        self._loader.count_execution(self.name)
         return await tool.execute(arguments)
 
     async def close(self) -> None:
@@ -134,9 +143,9 @@ class LazyCatalog:
 
     def get(self, name: str) -> LazyToolProxy:
         entry = find(self.entries, name)
-        if entry.name not in self._proxies:
-            self._proxies[entry.name] = LazyToolProxy(entry, self.loader)
-        return self._proxies[entry.name]
+        proxy = self._proxies.get(entry.name)
+        # `setdefault` is atomic, so threads get the same proxy.
+        return proxy or self._proxies.setdefault(entry.name, LazyToolProxy(entry, self.loader))
 
     def drop_unused_proxies(self) -> int:
         """Drops proxies of tools that are not loaded, unless still referenced. Returns how many."""
@@ -172,8 +181,10 @@ def _build(entry: ToolEntry, context: ToolContext) -> Tool:
 
 def _default_context() -> ToolContext:
     """The context for a loader that was created without one: the current directory."""
+    from agent_core.config import Settings, key_variables
     from agent_core.files import ThreadedFiles
+    from agent_core.redaction import without_keys
     from agent_core.shell import EventShell
 
-    folder = Path.cwd()
-    return ToolContext(ThreadedFiles(), lambda: EventShell(folder), Workspace(folder))
+    folder, environ = Path.cwd(), without_keys(os.environ, key_variables(Settings()))
+    return ToolContext(ThreadedFiles(), lambda: EventShell(folder, environ), Workspace(folder))

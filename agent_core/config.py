@@ -93,6 +93,8 @@ class PerformanceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     trajectory_background_io: bool = True
     max_trajectory_interactions: AtLeastOne | None = None
     connection_pool_size: AtLeastOne = 10
+    max_parallel_tools: AtLeastOne = 8
+    """Calls of one reply that run at the same time."""
     lazy_tool_loading: bool | None = None
     """None leaves the choice to the toggle `lazy_tools`."""
     config_cache_ttl: Seconds = 3600
@@ -244,6 +246,7 @@ _PERFORMANCE_VARIABLES = {
     "TRAE_CONFIG_CACHE_TTL": "config_cache_ttl",
     "TRAE_TRAJECTORY_BATCH_SIZE": "trajectory_batch_size",
     "TRAE_CONNECTION_POOL_SIZE": "connection_pool_size",
+    "TRAE_MAX_PARALLEL_TOOLS": "max_parallel_tools",
     "TRAE_BACKGROUND_IO": "trajectory_background_io",
     "TRAE_LAZY_LOADING": "lazy_tool_loading",
 }
@@ -292,6 +295,20 @@ def _keep_secrets(before: ProviderSettings, now: ProviderSettings) -> ProviderSe
     return OverriddenProvider(**values, replaced=tuple(sorted(lost)))
 
 
+def key_variables(settings: Settings) -> set[str]:
+    """The environment variables from which a key of `settings` can come."""
+    names = {variable for provider in PROVIDERS.values() for variable in provider.key_env}
+    return names.union(*(_key_variables(name) for name in settings.model_providers))
+
+
+def _key_variables(name: str) -> tuple[str, ...]:
+    return PROVIDERS[name].key_env if name in PROVIDERS else (f"{_prefix(name)}_API_KEY",)
+
+
+def _prefix(name: str) -> str:
+    return re.sub(r"\W", "_", name).upper()
+
+
 _Record = TypeVar("_Record", bound=Struct)
 
 
@@ -303,15 +320,13 @@ def _with_values(record: _Record, **changes: Any) -> _Record:
 def _from_environment(
     name: str, entry: ProviderSettings, environ: Mapping[str, str]
 ) -> ProviderSettings:
-    prefix = re.sub(r"\W", "_", name).upper()
-    variables = PROVIDERS[name].key_env if name in PROVIDERS else (f"{prefix}_API_KEY",)
     # A key that was read from a file often ends with a newline.
-    keys = (environ.get(variable, "").strip() for variable in variables)
+    keys = (environ.get(variable, "").strip() for variable in _key_variables(name))
     parallel = environ.get("TRAE_PARALLEL_TOOLS")
     return _with_values(
         entry,
         api_key=next(filter(None, keys), entry.api_key.strip()),
-        base_url=environ.get(f"{prefix}_BASE_URL") or None,
+        base_url=environ.get(f"{_prefix(name)}_BASE_URL") or None,
         parallel_tool_calls=_boolean("TRAE_PARALLEL_TOOLS", parallel) if parallel else None,
     )
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from agent_core.arguments import schema_violations, without_null_options
+from agent_core.arguments import fitted, schema_violations, unknown_arguments, unwrapped
 from agent_core.errors import ToolError
 from agent_core.messages import ToolCall, ToolResult
 from agent_core.ports import Access, Catalog, OnResult, Tool, ignore_result
@@ -58,12 +59,16 @@ class ParallelDispatch:
 
 
 class _PreparedCall(Struct, frozen=True):
-    """A call with its tool and arguments, or with the reason why it cannot run (`refusal`)."""
+    """A call with its tool and arguments, or with the reason why it cannot run (`refusal`).
+
+    `note` is what the model should know about its arguments.
+    """
 
     call: ToolCall
     tool: Tool | None = None
     arguments: Mapping[str, Any] = {}
     refusal: str = ""
+    note: str = ""
 
 
 def _prepare(call: ToolCall, catalog: Catalog) -> _PreparedCall:
@@ -71,31 +76,44 @@ def _prepare(call: ToolCall, catalog: Catalog) -> _PreparedCall:
         tool = catalog.get(call.name)
     except ToolError as error:
         return _PreparedCall(call, refusal=str(error))
-    if call.malformed is not None:
+    given = call.arguments if call.malformed is None else unwrapped(call.malformed)
+    if given is None:
         return _PreparedCall(
             call,
             refusal=f"The arguments of {call.name} are not a JSON object: {call.malformed!r:.500}."
             " Nothing was run. Send the call again with one JSON object.",
         )
+    schema = tool.spec.parameters
     try:
-        arguments = without_null_options(call.arguments, tool.spec.parameters)
-        violations = schema_violations(arguments, tool.spec.parameters)
+        arguments, unknown = fitted(given, schema)
+        violations = schema_violations(arguments, schema)
     except Exception:  # a schema that is not ours and means more; its server checks the call
-        arguments, violations = call.arguments, []
+        arguments, unknown, violations = dict(given), [], []
+    note = unknown_arguments(unknown, schema) if unknown else ""
     if violations:
+        clauses = "; ".join([*violations, *([note] if note else [])])
         return _PreparedCall(
             call,
-            refusal=f"The arguments of {call.name} do not match its schema:"
-            f" {'; '.join(violations)}. Nothing was run. Correct them and send the call again.",
+            refusal=f"The arguments of {call.name} do not match its schema: {clauses}."
+            " Nothing was run. Correct them and send the call again.",
         )
-    return _PreparedCall(call, tool, arguments)
+    return _PreparedCall(call, tool, arguments, note=note and f"[Ignored: {note}.]")
 
 
 async def _execute(job: _PreparedCall, on_result: OnResult) -> ToolResult:
     started = time.perf_counter()
     result = await _result(job)
+    if job.note:
+        result = _with_note(result, job.note)
     on_result(result, time.perf_counter() - started)
     return result
+
+
+def _with_note(result: ToolResult, note: str) -> ToolResult:
+    """`result` with `note` as the last line of its text."""
+    if result.error is not None:
+        return replace(result, error=f"{result.error}\n{note}")
+    return replace(result, output=f"{result.output}\n{note}" if result.output else note)
 
 
 async def _result(job: _PreparedCall) -> ToolResult:

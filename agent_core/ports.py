@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from agent_core.config import Settings
 from agent_core.messages import Message, Reply, ToolCall, ToolOutput, ToolResult, ToolSpec
+from agent_core.shell_state import StateReport
 from agent_core.workspace import Workspace
 
 
@@ -91,6 +92,8 @@ class Lines(Struct, frozen=True):
     """Characters in the range before truncation."""
     count: int
     """Lines in the whole file."""
+    note: str = ""
+    """What a reader should know about the encoding."""
 
 
 class Files(Protocol):
@@ -120,7 +123,23 @@ class ShellResult(Struct, frozen=True):
 class Shell(Protocol):
     """A persistent shell. Raises `ToolError` if it cannot run a command."""
 
-    async def run(self, command: str, timeout: float) -> ShellResult: ...
+    async def run(
+        self, command: str, timeout: float, report: StateReport | None = None
+    ) -> ShellResult:
+        """Runs `command` for at most `timeout` seconds. Its state before goes to `report`."""
+        ...
+
+    def twin(self, report: StateReport, between: Sequence[str]) -> "Shell | None":
+        """A new shell for a command that changes nothing, while this one runs another.
+
+        The twin behaves as this shell would after the commands `between`, which change nothing
+        either. None if it might not, as the report says. The caller closes the twin.
+        """
+        ...
+
+    def skip(self, commands: Sequence[str]) -> None:
+        """Counts the lines of commands that twins have run, because bash's errors name lines."""
+        ...
 
     async def restart(self) -> None: ...
 

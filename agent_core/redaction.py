@@ -1,7 +1,7 @@
 """Removes secrets from everything that is written or displayed."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from agent_core.encoding import encode_json
@@ -16,6 +16,18 @@ REPLACEMENT = "[REDACTED]"
 def secret_values(environ: Mapping[str, str]) -> list[str]:
     """The values of all variables with a secret's name, such as `..._KEY`."""
     return [value for name, value in environ.items() if _SECRET_NAME.search(name)]
+
+
+def without_keys(
+    environ: Mapping[str, str], names: Collection[str], secrets: Iterable[str] = ()
+) -> dict[str, str]:
+    """`environ` for the tools: without the variables `names` and those that contain a secret."""
+    known = [secret for secret in secrets if len(secret) >= _MIN_LENGTH]
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in names and not any(secret in value for secret in known)
+    }
 
 
 class Redactor:

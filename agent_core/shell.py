@@ -12,13 +12,18 @@ import os
 import shlex
 import signal
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent_core.errors import ToolError
-from agent_core.ports import ShellResult
+from agent_core.ports import Shell, ShellResult
+from agent_core.shell_state import StateReport
 
 POLL_INTERVAL = 0.2
 """Seconds between two checks, as in Trae Agent."""
+
+STOP_INTERVAL = 1.0
+"""Seconds between two checks whether bash is stopped."""
 
 MAX_OUTPUT = 16_000
 """Characters of one stream in a result: half from the start, half from the end."""
@@ -34,12 +39,22 @@ _OUT, _ERR = 98, 99  # duplicates of bash's streams, which `exec >file` does not
 class _BashShell:
     """The common part of both shells: everything except the waiting."""
 
-    def __init__(self, cwd: Path) -> None:
+    def __init__(
+        self, cwd: Path, environ: Mapping[str, str] | None = None, *, first_line: int = 0
+    ) -> None:
+        """`environ` is the environment of bash, by default that of this process.
+
+        `first_line` is added to the line numbers in the errors of the first bash.
+        """
         self._cwd = cwd
+        self._environ = environ
+        self._skipped = first_line
         self._bash: _Bash | None = None
         self._busy = False
 
-    async def run(self, command: str, timeout: float) -> ShellResult:
+    async def run(
+        self, command: str, timeout: float, report: StateReport | None = None
+    ) -> ShellResult:
         """Runs `command` for at most `timeout` seconds.
 
         After a cancellation or timeout, the shell and all its processes are killed and the next
@@ -48,10 +63,13 @@ class _BashShell:
         """
         if self._busy:
             raise ToolError("The shell is busy with another command.")
-        script, token = _script(command)
+        script, token = _script(command)  # first, since an invalid command starts no bash
         self._busy = True
         try:
             bash = self._started()
+            if report is not None:
+                script, token = _script(command, bash.report_to(report))
+            script, self._skipped = b"\n" * self._skipped + script, 0
             bash.expect(token)
             return await self._exchange(bash, script, timeout)
         except BaseException:
@@ -59,6 +77,18 @@ class _BashShell:
             raise
         finally:
             self._busy = False
+
+    def twin(self, report: StateReport, between: Sequence[str]) -> Shell | None:
+        """See `Shell`."""
+        state = report.state(os.environ if self._environ is None else self._environ)
+        if state is None or self._bash is None:
+            return None
+        line = self._bash.lines + sum(map(_lines_of, between))
+        return type(self)(state.folder, state.environ, first_line=line)
+
+    def skip(self, commands: Sequence[str]) -> None:
+        """See `Shell`."""
+        self._skipped += sum(map(_lines_of, commands))
 
     async def restart(self) -> None:
         """Ends the shell. The next command gets a new one."""
@@ -97,7 +127,7 @@ class _BashShell:
             self._kill()
         if self._bash is None:
             try:
-                self._bash = _Bash(self._cwd)
+                self._bash = _Bash(self._cwd, self._environ)
             except OSError as error:
                 raise ToolError(f"Cannot start bash in {self._cwd}: {error.strerror}.") from error
         self._bash.attach(asyncio.get_running_loop())
@@ -105,6 +135,7 @@ class _BashShell:
 
     def _kill(self) -> None:
         bash, self._bash = self._bash, None
+        self._skipped = 0
         if bash is not None:
             bash.kill()
 
@@ -130,10 +161,11 @@ class EventShell(_BashShell):
 class _Bash:
     """A bash process and its pipes. The event loop reads output as it arrives."""
 
-    def __init__(self, cwd: Path) -> None:
+    def __init__(self, cwd: Path, environ: Mapping[str, str] | None) -> None:
         self._process = subprocess.Popen(
             ["/bin/bash"],
             cwd=cwd,
+            env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -149,6 +181,10 @@ class _Bash:
         self._exit_fd = _exit_fd(self._process.pid)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._change = asyncio.Event()
+        self._is_busy = False
+        self._next_check: asyncio.TimerHandle | None = None
+        self.lines = 0
+        """Lines of all scripts that were sent."""
         os.write(self._stdin, b"exec %d>&1 %d>&2\n" % (_OUT, _ERR))
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -163,6 +199,9 @@ class _Bash:
             loop.add_reader(self._exit_fd, self._notice_exit, self._exit_fd)
 
     def _detach(self) -> None:
+        if self._next_check is not None:
+            self._next_check.cancel()
+            self._next_check = None
         if self._loop is not None and not self._loop.is_closed():
             for fd in self._streams:
                 self._loop.remove_reader(fd)
@@ -182,9 +221,13 @@ class _Bash:
         """Prepares for a command whose markers contain `token`."""
         for stream in self._streams.values():
             stream.expect(token)
+        self._is_busy = True
+        if self._next_check is None:
+            self._check_later()
 
     async def send(self, script: bytes) -> None:
         """Writes `script`. Stops if bash ends."""
+        self.lines += script.count(b"\n")
         rest = memoryview(script)
         while rest and not self.exited():
             try:
@@ -193,6 +236,11 @@ class _Bash:
                 await self._writable()
             except BrokenPipeError:
                 return
+
+    def report_to(self, report: StateReport) -> str:
+        """The beginning of a script that reports the state of this bash."""
+        pid = self._process.pid
+        return report.script(pid, bool(_members_of(pid, _process_table()) - {pid}))
 
     async def _writable(self) -> None:
         loop = asyncio.get_running_loop()
@@ -203,6 +251,23 @@ class _Bash:
         finally:
             if not self.exited():
                 loop.remove_writer(self._stdin)
+
+    def _check_later(self) -> None:
+        assert self._loop is not None
+        self._next_check = self._loop.call_later(STOP_INTERVAL, self._check)
+
+    def _check(self) -> None:
+        """Continues bash if it is stopped (`kill -STOP $$`). It could not even notice its end."""
+        self._next_check = None
+        if self._is_busy:
+            if self._is_stopped():
+                os.kill(self._process.pid, signal.SIGCONT)
+            self._check_later()
+
+    def _is_stopped(self) -> bool:
+        if self.exited() or not hasattr(os, "waitid"):
+            return False
+        return os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG) is not None
 
     def marked(self) -> bool:
         """Whether both markers have arrived."""
@@ -225,6 +290,7 @@ class _Bash:
             await asyncio.wait_for(self._change.wait(), POLL_INTERVAL / 4)
 
     def result(self, exit_status: int | None, note: str | None = None) -> ShellResult:
+        self._is_busy = False
         error = self._err.text()
         if note is not None:
             error = f"{error}\n{note}" if error else note
@@ -327,8 +393,15 @@ def _clipped(held: bytearray, dropped: int) -> str:
     return f"{head}\n[... cut here: {size} bytes in all ...]\n{tail}".removesuffix("\n")
 
 
-def _script(command: str) -> tuple[bytes, bytes]:
+def _lines_of(command: str) -> int:
+    """The number of lines of the script for `command`."""
+    return _script(command)[0].count(b"\n")
+
+
+def _script(command: str, before: str = "") -> tuple[bytes, bytes]:
     """The bash script for `command`, and the token of its markers.
+
+    `before` are commands on the same line.
 
     `eval` ensures that a syntax error in the command does not consume the markers, and limits
     the command's redirections. After such an error, bash does not recognise the next word as a
@@ -339,7 +412,7 @@ def _script(command: str) -> tuple[bytes, bytes]:
         raise ToolError("A command cannot contain a NUL character.")
     token = os.urandom(16).hex()
     script = (
-        f":\n{{ eval -- {shlex.quote(command)} </dev/null >&{_OUT} 2>&{_ERR}\n"
+        f":\n{{ {before}eval -- {shlex.quote(command)} </dev/null >&{_OUT} 2>&{_ERR}\n"
         f"builtin printf '\\001{token}:%d\\002' $? >&{_OUT}\n"
         f"builtin printf '\\001{token}:0\\002' >&{_ERR}\n}} 2>/dev/null\n"
     )
@@ -357,10 +430,15 @@ def _groups_of(leader: int) -> set[int]:
     group is found.
     """
     table = _process_table()
+    return {leader, *(table[pid][1] for pid in _members_of(leader, table))}
+
+
+def _members_of(leader: int, table: Mapping[int, tuple[int, int, int]]) -> set[int]:
+    """The processes of the session of `leader`, and all their descendants."""
     members = {pid for pid, (_, _, session) in table.items() if session == leader}
     while below := {pid for pid, (parent, _, _) in table.items() if parent in members} - members:
         members |= below
-    return {leader, *(table[pid][1] for pid in members)}
+    return members
 
 
 def _process_table() -> dict[int, tuple[int, int, int]]:

@@ -26,6 +26,7 @@ AGENT_CORE = {
     "config_formats": 2,
     "config_shapes": 2,
     "config_file": 3,
+    "shell_state": 1,
     "workspace": 1,
     "env_file": 1,
     "patches": 1,

@@ -1,10 +1,11 @@
 """The table of tools: the description of each for the model, and its class.
 
 Everything that a request needs is in this table, so building one imports no tool. Names and
-schemas are Trae Agent's, with two additions: the `session` of bash, and relative paths,
-which start at the workspace.
+schemas are Trae Agent's, with these differences: bash has a `session` and a `timeout`, and
+needs no `command` to restart; relative paths start at the workspace.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,19 +36,27 @@ class ToolEntry(Struct, frozen=True):
         return self.spec.parameters
 
 
+_DECORATION = r"(?s)(?<=\w)(?:<\|.*|:\d+|\(\))$|\s+"
+"""What models append to a name: `bash<|channel|>commentary`, `bash:0`, `bash()`."""
+
+
 def plain_name(name: str) -> str:
     """A tool's name without case and underscores, which models often get wrong."""
     return name.lower().replace("_", "")
 
 
 def find(table: Mapping[str, ToolEntry], name: str) -> ToolEntry:
-    """The entry for `name`. Raises `ToolError`, which lists the known names."""
+    """The entry for `name`, which may have a prefix such as `functions.`.
+
+    Raises `ToolError`, which lists the known names.
+    """
     if name in table:
         return table[name]
-    wanted = plain_name(name)
-    for entry in table.values():
-        if wanted in map(plain_name, (entry.name, *entry.aliases)):
-            return entry
+    bare = re.sub(_DECORATION, "", name)
+    for wanted in (plain_name(bare), plain_name(re.split(r"[.:/]|__", bare)[-1])):
+        for entry in table.values():
+            if wanted in map(plain_name, (entry.name, *entry.aliases)):
+                return entry
     raise ToolError(f"Unknown tool '{name}'. Known tools: {', '.join(table)}.")
 
 
@@ -68,13 +77,14 @@ _BASH = ToolSpec(
     "bash",
     "Run a command in a persistent bash shell. The working directory, variables and"
     " background processes last from call to call. Commands read no input: stdin is empty."
-    " Long output is cut in the middle. A command that runs longer than 120 seconds is"
+    " Long output is cut in the middle. A command that runs longer than `timeout` is"
     " killed and its shell restarted; start servers and the like in the background"
     " (`command > log 2>&1 &`).",
     _object(
-        ("command",),
+        (),
         command=_field("string", "The command to run."),
-        restart=_field("boolean", "Restart the shell instead of running the command."),
+        restart=_field("boolean", "Restart the shell instead of running a command."),
+        timeout=_field("number", "Seconds that the command may run, 120 unless given."),
         session=_field(
             "string",
             "The name of the shell, 'main' unless given. Another name is another shell; name"
@@ -122,7 +132,8 @@ _JSON_EDIT = ToolSpec(
     "View and edit JSON files by JSONPath. `view` shows the file or what matches. `set`"
     " replaces what matches. `add` adds a key to an object, or inserts an item into an array"
     " ('$.list[0]' before the first, '$.list[-1]' at the end). `remove` removes what"
-    " matches. Paths are made of .name, ['name'], [index], .* and [*].",
+    " matches. Paths follow RFC 9535, such as $.a['b c'][-1], $..name, $.list[1:3], $[*]"
+    " and $.list[?@.id == 7].",
     _object(
         ("operation", "file_path"),
         operation=_field("string", "What to do.", enum=["view", "set", "add", "remove"]),

@@ -1,7 +1,7 @@
 """The tool `str_replace_based_edit_tool`: view, create and edit text files."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,16 @@ class EditTool:
             raise ToolError(
                 f"view_range {view_range} is out of range: the file has {lines.count} lines."
             )
-        return f"{path} with line numbers:\n{_numbered(clip(lines.text, lines.length), first)}"
+        note = f" ({lines.note})" if lines.note else ""
+        numbered = _numbered(clip(lines.text, lines.length), first)
+        return f"{path} with line numbers{note}:\n{numbered}"
 
     async def _create(self, path: Path, arguments: Mapping[str, Any]) -> str:
         text = _required(arguments, "file_text")
         _require_new(path)
         await self._files.write(path, text)
+        if text.startswith("#!") and text.partition("\n")[0].endswith("\r"):
+            return f"Created {path}. Its lines end in CRLF, so it cannot be started as a script."
         return f"Created {path}."
 
     async def _str_replace(self, path: Path, arguments: Mapping[str, Any]) -> str:
@@ -81,7 +85,10 @@ class EditTool:
         text = await self._files.read(path)
         at = text.find(old)
         if at < 0:
-            raise ToolError(f"Nothing was replaced: old_str does not occur in {path} as given.")
+            hint = _near_miss(text, old)
+            raise ToolError(
+                f"Nothing was replaced: old_str does not occur in {path} as given.{hint}"
+            )
         if text.find(old, at + 1) >= 0:
             raise ToolError(
                 f"Nothing was replaced: old_str occurs more than once in {path}, in lines"
@@ -102,6 +109,23 @@ class EditTool:
         await self._files.write(path, changed)
         start = min(len(before), len(changed))
         return f"Edited {path}. Result:\n{_around(changed, start, start + len(new))}"
+
+
+def _near_miss(text: str, old: str) -> str:
+    """A sentence about a place that differs from `old` in white space only, if there is one."""
+    if "\N{REPLACEMENT CHARACTER}" in old and "\N{REPLACEMENT CHARACTER}" not in text:
+        return " U+FFFD stands for a byte that is not UTF-8; choose an old_str without it."
+    for strip, difference in ((str.rstrip, "blanks at line ends"), (str.strip, "indentation")):
+        plain, wanted = _mapped(text, strip), _mapped(old, strip).strip("\n")
+        at = plain.find(wanted) if wanted else -1
+        if at >= 0:
+            line = plain.count("\n", 0, at) + 1
+            return f" Line {line} differs from it in {difference}; view it and copy it exactly."
+    return ""
+
+
+def _mapped(text: str, change: Callable[[str], str]) -> str:
+    return "\n".join(change(line) for line in text.split("\n"))
 
 
 def _required(arguments: Mapping[str, Any], name: str) -> Any:

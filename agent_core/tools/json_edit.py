@@ -9,7 +9,7 @@ from agent_core.errors import ToolError
 from agent_core.messages import ToolOutput
 from agent_core.ports import Access, ToolContext
 from agent_core.tools import TOOLS
-from agent_core.tools.json_path import Place, Step, find, parse, places
+from agent_core.tools.json_path import JsonPath, NumberText, Place, parse
 from agent_core.tools.paths import clip, editing, names
 
 
@@ -34,18 +34,18 @@ class JSONEditTool:
     async def execute(self, arguments: Mapping[str, Any]) -> ToolOutput:
         path = self._workspace.resolve(arguments["file_path"])
         operation = arguments["operation"]
-        steps = parse(arguments.get("json_path") or "$")
+        json_path = parse(arguments.get("json_path") or "$")
         indent = None if arguments.get("pretty_print") is False else 2
         if operation == "view":
             data = _loads(await self._files.read(path), path)
-            return ToolOutput(True, clip(_dumps(_matches(data, steps), indent)))
+            return ToolOutput(True, clip(_dumps(_matches(data, json_path), indent)))
         if not arguments.get("json_path"):
             raise ToolError(f"'json_path' is missing; the operation '{operation}' needs it.")
         if operation != "remove" and "value" not in arguments:
             raise ToolError(f"'value' is missing; the operation '{operation}' needs it.")
         async with editing(path):
             text = await self._files.read(path)
-            data, count = _apply(operation, _loads(text, path), steps, arguments.get("value"))
+            data, count = _apply(operation, _loads(text, path), json_path, arguments.get("value"))
             end = "\n" if text.endswith("\n") else ""
             await self._files.write(path, _dumps(data, indent) + end)
         return ToolOutput(True, f"{path}: {_PAST[operation]} {count} at {arguments['json_path']}.")
@@ -57,10 +57,6 @@ class JSONEditTool:
 _PAST = {"set": "set", "add": "added", "remove": "removed"}
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
-
-
-class _Number(str):
-    """A number as spelled in the file, because a float may not preserve it (`1e400`)."""
 
 
 def _loads(text: str, path: Path) -> Any:
@@ -78,9 +74,9 @@ def _loads(text: str, path: Path) -> Any:
         return json.loads(
             text,
             object_pairs_hook=as_dict,
-            parse_int=_Number,
-            parse_float=_Number,
-            parse_constant=_Number,
+            parse_int=NumberText,
+            parse_float=NumberText,
+            parse_constant=NumberText,
         )
     except json.JSONDecodeError as error:
         raise ToolError(f"{path} is not JSON: {error}.") from error
@@ -90,7 +86,7 @@ def _loads(text: str, path: Path) -> Any:
 
 def _dumps(data: Any, indent: int | None, margin: str = "\n") -> str:
     """Lays out `data` like `json.dumps`. `margin` precedes the closing bracket."""
-    if isinstance(data, _Number):
+    if isinstance(data, NumberText):
         return data
     if not data or not isinstance(data, dict | list):
         return _ENCODER.encode(data)
@@ -106,33 +102,37 @@ def _dumps(data: Any, indent: int | None, margin: str = "\n") -> str:
     return f"{opening}{inner}{f',{inner}'.join(items)}{margin}{closing}"
 
 
-def _matches(data: Any, steps: list[Step]) -> Any:
-    """The data that `view` shows: one match as it is, several as a list."""
-    matches = find(data, steps)
+def _matches(data: Any, path: JsonPath) -> Any:
+    """The data that `view` shows: the match as it is, or a list if there can be several."""
+    matches = path.find(data)
     if not matches:
         raise _no_match()
-    return matches[0] if len(matches) == 1 and True not in steps else matches
+    return matches[0] if path.is_single() else matches
 
 
-def _apply(operation: str, data: Any, steps: list[Step], value: Any) -> tuple[Any, int]:
+def _apply(operation: str, data: Any, path: JsonPath, value: Any) -> tuple[Any, int]:
     """The data after the operation, and the number of changed places."""
-    if not steps:
+    if path.keys == ():
         if operation == "set":
             return value, 1
         raise ToolError(f"'{operation}' needs a place below the root '$'.")
     if operation == "add":
-        return data, _add(data, steps, value)
+        return data, _add(data, path, value)
     if operation not in _PAST:
         raise ToolError(
             f"Unknown operation '{operation}'. Known operations: view, set, add, remove."
         )
-    matches = places(data, steps)
+    matches = path.places(data)
     if not matches:
         raise _no_match()
-    # From the end, so that a removal does not shift the remaining indices.
-    for place in reversed(matches):
+    for place in _last_first(matches):
         _put(place, value) if operation == "set" else _drop(place)
     return data, len(matches)
+
+
+def _last_first(places: list[Place]) -> list[Place]:
+    """Higher indexes first, so that a removal does not shift the remaining ones."""
+    return sorted(places, key=lambda place: -place.key if isinstance(place.key, int) else 0)
 
 
 def _put(place: Place, value: Any) -> None:
@@ -143,11 +143,9 @@ def _drop(place: Place) -> None:
     del place.parent[place.key]
 
 
-def _add(data: Any, steps: list[Step], value: Any) -> int:
-    key = steps[-1]
-    if key is True:
-        raise ToolError("'add' needs a key or an index at the end of json_path, not '*'.")
-    parents = find(data, steps[:-1])
+def _add(data: Any, path: JsonPath, value: Any) -> int:
+    container, key = path.split()
+    parents = container.find(data)
     if not parents:
         raise _no_match()
     for parent in parents:

@@ -1,12 +1,15 @@
 """Names, locks and output limits of the file tools."""
 
 import asyncio
+import re
 import stat
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 LIMIT = 16_000
 """Characters of one result for the model."""
+
+_SURROGATES = "[\ud800-\udfff]"
 
 _locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -44,9 +47,12 @@ def _identity(path: Path) -> str:
 def clip(text: str, length: int | None = None) -> str:
     """The beginning of `text`, with a note if more follows.
 
-    `length` is the total number of characters, if `text` is already truncated.
+    `length` is the total number of characters, if `text` is already truncated. Bytes of a file
+    or name that are not UTF-8 become U+FFFD, because no request can contain them.
     """
     length = length or len(text)
+    if not text.isascii():
+        text = re.sub(_SURROGATES, "\N{REPLACEMENT CHARACTER}", text)
     if length <= LIMIT:
         return text
     return (

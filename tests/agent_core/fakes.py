@@ -7,7 +7,8 @@ from typing import Any
 
 from agent_core.errors import ToolError
 from agent_core.messages import Message, Reply, ToolCall, ToolOutput, ToolResult, ToolSpec, Usage
-from agent_core.ports import Access, ShellResult, Tool
+from agent_core.ports import Access, Shell, ShellResult, Tool
+from agent_core.shell_state import StateReport
 
 
 def call(name: str, /, id: str = "c1", malformed: str | None = None, **arguments: Any) -> ToolCall:
@@ -142,7 +143,9 @@ class ScriptedShell:
         self.restarts = 0
         self.closed = False
 
-    async def run(self, command: str, timeout: float) -> ShellResult:
+    async def run(
+        self, command: str, timeout: float, report: StateReport | None = None
+    ) -> ShellResult:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
@@ -165,6 +168,12 @@ class ScriptedShell:
 
     async def restart(self) -> None:
         self.restarts += 1
+
+    def twin(self, report: StateReport, between: Sequence[str]) -> Shell | None:
+        return None
+
+    def skip(self, commands: Sequence[str]) -> None:
+        pass
 
     async def close(self) -> None:
         self.closed = True

@@ -3,16 +3,20 @@
 import asyncio
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent_core.agent import Agent
+from agent_core.build import open_agent
+from agent_core.config import ProviderSettings, Settings
 from agent_core.context import DROPPED
 from agent_core.dispatch import ParallelDispatch, SequentialDispatch
 from agent_core.errors import ConnectionFailedError, ContextLimitError, RecordingError
 from agent_core.messages import Ending, Message, Outcome, Reply, ToolCall, ToolOutput, Usage
 from agent_core.ports import Dispatch
+from agent_core.workspace import Workspace
 from tests.agent_core.fakes import (
     DictCatalog,
     ListRecorder,
@@ -77,6 +81,14 @@ async def test_session_runs_until_task_done() -> None:
     assert [message.role for message in second] == ["system", "user", "assistant", "tool", "tool"]
     texts = [message.result.text for message in second if message.result]
     assert texts == ["echo 1", "echo 2"]
+
+
+async def test_first_message_names_the_workspace(tmp_path: Path) -> None:
+    model, root = ScriptedModel(reply("", call("task_done"))), Workspace(tmp_path).root
+    settings = Settings(model_providers={"openai": ProviderSettings(model="m")})
+    async with open_agent(settings, workspace=tmp_path, scripted_model=model) as agent:
+        await agent.run("do it")
+    assert model.asked[0][1].text == f"[Project root path]:\n{root}\n\ndo it"
 
 
 async def test_each_message_is_recorded_once() -> None:

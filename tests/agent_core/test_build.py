@@ -1,6 +1,7 @@
 """`build`: what each toggle selects, which settings apply, and how parts are closed."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from agent_core import build
 from agent_core.build import effective_toggles, load_settings, open_agent, run_task
 from agent_core.config import PerformanceSettings, ProviderSettings, Settings, effective_settings
+from agent_core.dispatch import ParallelDispatch
 from agent_core.dynamic_imports import check_provider_availability
 from agent_core.errors import ConfigError, MissingDependencyError
 from agent_core.messages import Outcome
@@ -211,6 +213,48 @@ async def test_connection_pool_size_reaches_the_pool(
     async with open_agent(settings_for(connection_pool_size=3), workspace=tmp_path):
         pass
     assert (seen["max_connections"], seen["max_retries"]) == (3, 0)
+
+
+async def test_parallel_limit_reaches_the_dispatcher(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limits: list[int] = []
+    real = ParallelDispatch
+    monkeypatch.setattr(build, "ParallelDispatch", lambda n: limits.append(n) or real(n))
+    async with open_agent(settings_for(max_parallel_tools=3), workspace=tmp_path):
+        pass
+    async with open_agent(settings_for(), workspace=tmp_path):
+        pass
+    assert limits == [3, 8]
+
+
+async def test_tools_do_not_see_the_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    variables = {
+        "OPENAI_API_KEY": "sk-the-key-of-openai",
+        "GEMINI_API_KEY": "another-provider",
+        "LOCAL_API_KEY": "short",
+        "COPY": "Bearer sk-the-key-of-openai",
+        "FROM_FILE": "key-in-the-config-file",
+        "GITHUB_TOKEN": "kept-for-the-tools",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    entries = {
+        "openai": ProviderSettings(model="m"),
+        "local": ProviderSettings(),
+        "spare": ProviderSettings(api_key="key-in-the-config-file"),
+    }
+    settings = effective_settings(Settings(model_providers=entries), {**os.environ})
+    model = ScriptedModel(
+        reply("", call("bash", command="env")), reply("", call("task_done", id="2"))
+    )
+    async with open_agent(settings, workspace=tmp_path, scripted_model=model) as agent:
+        await agent.run("x")
+    result = model.asked[1][-1].result
+    assert result is not None
+    seen = dict(line.split("=", 1) for line in result.output.splitlines() if "=" in line)
+    assert variables.keys() & seen.keys() == {"GITHUB_TOKEN"}
+    assert seen["PATH"] == os.environ["PATH"]
 
 
 async def test_environment_does_not_change_passed_settings(

@@ -3,6 +3,9 @@
 import json
 import subprocess
 import sys
+import threading
+import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +97,49 @@ def test_both_catalogs_have_the_same_tools(kind: type[EagerCatalog], context: To
 def test_every_tool_has_the_spec_in_the_table(context: ToolContext) -> None:
     for entry in TOOLS.values():
         assert LazyToolLoader(TOOLS, context).load(entry.name).spec is entry.spec
+
+
+async def test_default_context_hides_the_keys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
+    monkeypatch.chdir(tmp_path)
+    catalog = LazyCatalog()
+    shown = await catalog.get("bash").execute({"command": "echo ${OPENAI_API_KEY:-none}; pwd"})
+    await catalog.close()
+    assert shown.output == f"none\n{tmp_path}"
+
+
+def test_threads_build_one_tool_and_one_proxy(context: ToolContext) -> None:
+    """Nine threads once built nine instances, because building a tool can switch threads."""
+    built: list[object] = []
+
+    class Slow:
+        spec = TOOLS["task_done"].spec
+
+        def __init__(self, context: ToolContext) -> None:
+            gate.wait(0.05)
+            built.append(self)
+
+    threads = 9
+    gate, start = threading.Event(), threading.Barrier(threads)
+    module = types.ModuleType("slow_tool_of_a_test")
+    module.Slow = Slow  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module
+    try:
+        registry = {"task_done": ToolEntry(Slow.spec, f"{module.__name__}:Slow")}
+        catalog = LazyCatalog(context, registry=registry)
+
+        def use(_: int) -> tuple[int, int]:
+            start.wait()
+            proxy = catalog.get("task_done")
+            return id(proxy), id(catalog.loader.load("task_done"))
+
+        with ThreadPoolExecutor(threads) as pool:
+            seen = set(pool.map(use, range(threads)))
+    finally:
+        del sys.modules[module.__name__]
+    assert len(built) == len(seen) == 1
 
 
 async def test_proxy_keeps_its_identity_and_the_tools_state(context: ToolContext) -> None:

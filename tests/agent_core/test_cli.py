@@ -199,7 +199,7 @@ async def test_json_is_an_event_per_line_and_the_only_output(home: Path) -> None
     assert outcome["usage"]["cache_creation_input_tokens"] == 2
     assert err == ""
     assert not (home / ".local/state").exists()
-    assert server.seen[0].json["messages"][1]["content"] == "from a file"
+    assert server.seen[0].json["messages"][1]["content"].endswith("\n\nfrom a file")
 
 
 async def test_failed_session_has_exit_code_1(home: Path) -> None:

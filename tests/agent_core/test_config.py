@@ -172,6 +172,7 @@ def test_ascii_host_does_not_import_the_idna_codec() -> None:
         ("TRAE_CONFIG_CACHE_TTL", "12.5", "config_cache_ttl", 12.5),
         ("TRAE_TRAJECTORY_BATCH_SIZE", "9", "trajectory_batch_size", 9),
         ("TRAE_CONNECTION_POOL_SIZE", "3", "connection_pool_size", 3),
+        ("TRAE_MAX_PARALLEL_TOOLS", "3", "max_parallel_tools", 3),
         ("TRAE_BACKGROUND_IO", "false", "trajectory_background_io", False),
         ("TRAE_BACKGROUND_IO", "ON", "trajectory_background_io", True),
         ("TRAE_LAZY_LOADING", "0", "lazy_tool_loading", False),

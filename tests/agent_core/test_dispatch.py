@@ -185,7 +185,7 @@ SCHEMA = {
         ({"text": "a", "count": 1.5}, "'count' must be an integer, not a number"),
         ({"text": "a", "mode": "x"}, "'mode' must be one of fast, slow, not 'x'"),
         ({"text": "a", "pair": [1, "b"]}, "'pair'[1] must be an integer, not a string"),
-        ({"text": "a", "txt": 1}, "'txt' is not an argument (arguments: text, count, mode, pair"),
+        ({"txt": 1}, "'text' is missing; 'txt' is not an argument (arguments: text, count, mode"),
         ({"text": None, "any": 3}, "'text' must be a string, not null; 'any' must be a string"),
     ],
 )

@@ -1,7 +1,9 @@
 """`BlockingFiles` and `ThreadedFiles` read the same text and write the same bytes."""
 
 import asyncio
+import errno
 import os
+import struct
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -33,6 +35,7 @@ CONTENTS = st.one_of(
     st.binary(max_size=40),
     st.builds(str.encode, TEXTS | UNIFORM, CODECS),
     st.binary(max_size=20).map(lambda data: data.replace(b"\n", b"\r\n") + b"\xff"),
+    st.lists(st.sampled_from([b"\xff", b"\xe2\x82", "€é\r\n".encode(), b"a"])).map(b"".join),
 )
 
 
@@ -76,7 +79,8 @@ def test_both_implementations_read_the_same(
         assert isinstance(blocking, str)
         expected = blocking.split("\n")
         chosen = "\n".join(expected[first - 1 : last])
-        assert lines == Lines(chosen[:limit], len(chosen), len(expected))
+        assert isinstance(lines, Lines)
+        assert lines == Lines(chosen[:limit], len(chosen), len(expected), lines.note)
 
 
 @given(CONTENTS | st.none(), TEXTS)
@@ -97,6 +101,7 @@ def test_both_implementations_write_the_same_bytes(content: bytes | None, text: 
 @example(b"a\r\nb\r\n")
 @example("\ufeffa\r\n".encode("utf-16-be"))
 @example(b"\xff\xfea")
+@example("é\r\n".encode() + b"\xff\r\n")
 def test_read_and_write_round_trip(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "f")
@@ -126,6 +131,104 @@ async def test_edit_keeps_encoding_and_line_ends(
     text = await files.read(path)
     await files.write(path, text.replace("one", "ONE\nnew", 1))
     assert path.read_bytes() == after
+
+
+@BOTH
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+async def test_one_bad_byte_does_not_change_the_encoding(
+    tmp_path: Path, files: Files, mark: bytes
+) -> None:
+    """The whole file was Latin-1 then, and an insert of an `é` was one byte in UTF-8 text."""
+    path = tmp_path / "f"
+    path.write_bytes(mark + "größe\n".encode() + b"bad \xff\n")
+    await files.write(path, (await files.read(path)) + "é €\n")
+    assert path.read_bytes() == mark + "größe\n".encode() + b"bad \xff\n" + "é €\n".encode()
+    lines = await files.read_lines(path, 1, 1, 99)
+    assert (lines.text, lines.note[:27]) == ("größe", "some bytes are not UTF-8; e")
+
+
+@BOTH
+@pytest.mark.parametrize("codec", ["gbk", "big5", "shift_jis", "euc_kr", "koi8-r", "latin-1"])
+async def test_other_encodings_are_labelled(tmp_path: Path, files: Files, codec: str) -> None:
+    texts = {"koi8-r": "Привет, мир\n", "latin-1": "déjà vu\n", "euc_kr": "안녕하세요\n"}
+    path = tmp_path / "f"
+    path.write_bytes(b"# plain\n" + texts.get(codec, "中文文本\n").encode(codec))
+    lines = await files.read_lines(path, 1, 1, 99)
+    assert lines == Lines("# plain", 7, 3, "not UTF-8; shown as Latin-1")
+    await files.write(path, (await files.read(path)).replace("# plain", "# edited"))
+    assert path.read_bytes() == b"# edited\n" + texts.get(codec, "中文文本\n").encode(codec)
+
+
+ACL = struct.pack(
+    "<I" + "HHI" * 5,
+    2,
+    *(0x01, 6, 2**32 - 1),  # owner rw-
+    *(0x02, 6, 12345),  # user 12345 rw-
+    *(0x04, 4, 2**32 - 1),  # group r--
+    *(0x10, 6, 2**32 - 1),  # mask rw-
+    *(0x20, 0, 2**32 - 1),  # others ---
+)
+"""`user::rw- user:12345:rw- group::r-- mask::rw- other::---` as the kernel stores it."""
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("name", "value"), [("user.note", b"kept"), ("system.posix_acl_access", ACL)]
+)
+async def test_attributes_and_acl_are_kept(
+    tmp_path: Path, files: Files, name: str, value: bytes
+) -> None:
+    path = tmp_path / "f"
+    path.write_text("old")
+    try:
+        os.setxattr(path, name, value)
+    except (OSError, AttributeError):
+        pytest.skip(f"the file system has no {name}")
+    before = path.stat().st_mode
+    await files.write(path, "new")
+    assert (path.read_text(), path.stat().st_mode) == ("new", before)
+    assert os.getxattr(path, name) == value
+
+
+@BOTH
+async def test_a_default_acl_does_not_widen_access(tmp_path: Path, files: Files) -> None:
+    path = tmp_path / "f"
+    path.write_text("old")
+    path.chmod(0o640)
+    try:
+        os.setxattr(tmp_path, "system.posix_acl_default", ACL)
+    except (OSError, AttributeError):
+        pytest.skip("the file system has no ACLs")
+    await files.write(path, "new")
+    assert (os.listxattr(path), path.stat().st_mode & 0o777) == ([], 0o640)
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EXDEV, errno.EPERM])
+async def test_a_mount_point_is_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "f"
+    path.write_text("old")
+    monkeypatch.setattr(Path, "replace", refuse)
+    await ThreadedFiles().write(path, "new")
+    assert (path.read_text(), names(tmp_path)) == ("new", ["f"])
+
+
+async def test_a_full_disk_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "f"
+    path.write_text("old")
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(ToolError, match="No space left"):
+        await ThreadedFiles().write(path, "new")
+    assert (path.read_text(), names(tmp_path)) == ("old", ["f"])
 
 
 @BOTH

@@ -199,6 +199,23 @@ async def test_command_that_ends_just_before_the_timeout_has_ended(
 
 
 @BOTH
+async def test_stopped_shell_is_continued(tmp_path: Path, kind: Callable[[Path], Shell]) -> None:
+    async with opened(kind, tmp_path) as shell:
+        for _ in range(2):
+            stopped = await shell.run("kill -STOP $$; echo on", 60)
+            assert stopped == ShellResult("on", "", 0)
+
+
+async def test_stopped_shell_is_killed_at_the_end(tmp_path: Path) -> None:
+    async with opened(EventShell, tmp_path) as shell:
+        pid = (await shell.run("echo $$", 10)).output
+        await shell.run("(sleep 0.05; kill -STOP $$) & :", 10)
+        await asyncio.sleep(0.3)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+
+
+@BOTH
 async def test_cancellation_leaves_no_process(
     tmp_path: Path, kind: Callable[[Path], Shell]
 ) -> None:

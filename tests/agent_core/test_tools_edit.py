@@ -1,6 +1,7 @@
 """`str_replace_based_edit_tool` with both kinds of files."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,51 @@ def test_access_names_the_target_of_a_link(tmp_path: Path, tool: EditTool) -> No
     view = tool.access({"command": "view", "path": "link"})
     assert view == Access("files", reads=target)
     assert tool.access({"command": "create", "path": "f"}) == Access("files", writes=target)
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "hint"),
+    [
+        ("a\nx = 1  \ny = 2\n", "x = 1\ny = 2", "Line 2 differs from it in blanks at line ends"),
+        ("x = 1\ny\n", "x = 1\t\n", "Line 1 differs from it in blanks at line ends"),
+        ("a\r\nb\n", "a\nb", "Line 1 differs from it in blanks at line ends"),
+        ("if x:\n\ty = 2\n", "    y = 2", "Line 2 differs from it in indentation"),
+        ("abc\n", "abd", ""),
+        ("abc\n", " \n", ""),
+    ],
+)
+async def test_near_miss_is_explained(
+    tmp_path: Path, tool: EditTool, text: str, old: str, hint: str
+) -> None:
+    (tmp_path / "f").write_bytes(text.encode())
+    with pytest.raises(ToolError) as failure:
+        await edit(tool, "str_replace", "f", old_str=old, new_str="")
+    said = str(failure.value).partition(" as given.")[2]
+    assert said == (f" {hint}; view it and copy it exactly." if hint else "")
+    assert (tmp_path / "f").read_bytes() == text.encode()
+
+
+async def test_invalid_bytes_are_shown_and_kept(tmp_path: Path, tool: EditTool) -> None:
+    path = tmp_path / "f"
+    path.write_bytes("größe\n".encode() + b"bad \xff\n")
+    shown = await edit(tool, "view", "f")
+    note = "some bytes are not UTF-8; each is shown as U+FFFD and kept"
+    assert shown.startswith(f"{path} with line numbers ({note}):\n")
+    assert "bad \N{REPLACEMENT CHARACTER}\n" in shown
+    assert "\N{REPLACEMENT CHARACTER}" in await edit(
+        tool, "insert", "f", insert_line=1, new_str="é"
+    )
+    assert path.read_bytes() == "größe\né\n".encode() + b"bad \xff\n"
+    with pytest.raises(ToolError, match=r"U\+FFFD stands for a byte that is not UTF-8"):
+        await edit(tool, "str_replace", "f", old_str="bad \N{REPLACEMENT CHARACTER}", new_str="x")
+
+
+async def test_script_with_crlf_gets_a_note(tmp_path: Path, tool: EditTool) -> None:
+    made = await edit(tool, "create", "run.sh", file_text="#!/bin/sh\r\necho\r\n")
+    assert made.endswith("Its lines end in CRLF, so it cannot be started as a script.")
+    assert await edit(tool, "create", "f", file_text="a\r\n") == f"Created {tmp_path / 'f'}."
+
+
+async def test_names_that_are_not_utf8_are_listed(tmp_path: Path, tool: EditTool) -> None:
+    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")  # noqa: PTH102
+    assert (await edit(tool, "view", tmp_path)).endswith("caf\N{REPLACEMENT CHARACTER}")

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +85,32 @@ async def test_shell_works_after_restart_and_close(context: ToolContext, shells:
     assert shells.opened[0].closed
     await bash.execute({"command": "show x"})
     assert [shell.closed for shell in shells.opened] == [True, False]
-    with pytest.raises(ToolError, match="'command' is empty"):
+    restarted = await bash.execute({"restart": True})
+    assert restarted == ToolOutput(True, "The shell has been restarted.")
+    with pytest.raises(ToolError, match="'command' is missing"):
         await bash.execute({"command": ""})
+
+
+async def test_command_with_crlf(tmp_path: Path, context: ToolContext) -> None:
+    bash = BashTool(ToolContext(context.files, lambda: EventShell(tmp_path), context.workspace))
+    script = "for x in a b; do\r\n  echo $x\r\ndone\r\n"
+    assert await bash.execute({"command": script}) == ToolOutput(True, "a\nb")
+    mixed = "printf 'a\r\nb\n'"
+    assert await bash.execute({"command": mixed}) == ToolOutput(True, "a\r\nb")
+    await bash.close()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 600_000, float("nan")])
+async def test_timeout_is_in_seconds(context: ToolContext, seconds: float) -> None:
+    with pytest.raises(ToolError, match="'timeout' is in seconds, up to 3600, not"):
+        await BashTool(context).execute({"command": "show x", "timeout": seconds})
+
+
+async def test_timeout_of_a_call(tmp_path: Path, context: ToolContext) -> None:
+    bash = BashTool(ToolContext(context.files, lambda: EventShell(tmp_path), context.workspace))
+    late = await bash.execute({"command": "sleep 5", "timeout": 0.2})
+    assert "longer than 0.2 s" in str(late.error)
+    await bash.close()
 
 
 def test_sessions_are_independent(context: ToolContext) -> None:
@@ -119,6 +145,20 @@ async def change(context: ToolContext, path: Path, **arguments: Any) -> Any:
         ("add", "$.list[-1]", 4, {"list": [1, 2, 3, 4]}),
         ("remove", "$.list[1]", None, {"list": [1, 3]}),
         ("remove", "$.list[*]", None, {"list": []}),
+        ("set", "$..n", 0, {"users": [{"n": 0}, {"n": 0}]}),
+        ("set", "$.list[:2]", 0, {"list": [0, 0, 3]}),
+        ("set", "$.list[?@ > 1]", 0, {"list": [1, 0, 0]}),
+        ("set", "$.users[?(@.n=='b')].n", 0, {"users": [{"n": "a"}, {"n": 0}]}),
+        ("set", "$['name','list']", 0, {"name": 0, "list": 0}),
+        ("set", "$.'odd key'", 0, {"odd key": 0}),
+        ("set", "$.['name']", 0, {"name": 0}),
+        ("set", "$.list.[0]", 0, {"list": [0, 2, 3]}),
+        ("add", "$..users[0].m", 1, {"users": [{"n": "a", "m": 1}, {"n": "b"}]}),
+        ("add", "$.users[?@.n=='b'].m", 1, {"users": [{"n": "a"}, {"n": "b", "m": 1}]}),
+        ("add", "$.a:b/c", 1, {"a:b/c": 1}),
+        ("remove", "$.list[2,0]", None, {"list": [2]}),
+        ("remove", "$.list[0,0,-3]", None, {"list": [2, 3]}),
+        ("remove", "$..list[::2]", None, {"list": [2]}),
     ],
 )
 async def test_json_edits(
@@ -143,14 +183,18 @@ async def test_json_edits(
         ({"operation": "remove", "json_path": "$.gone"}, "Nothing in the file matches"),
         ({"operation": "add", "json_path": "$.name", "value": 1}, "The key 'name' exists"),
         ({"operation": "add", "json_path": "$.name.x", "value": 1}, "takes a key in an object"),
-        ({"operation": "add", "json_path": "$.list[*]", "value": 1}, "not '\\*'"),
+        ({"operation": "add", "json_path": "$.list[*]", "value": 1}, "at the end"),
         ({"operation": "add", "json_path": "$.list[4]", "value": 1}, "index 4 .* has 3 items"),
         ({"operation": "add", "json_path": "$.list[-4]", "value": 1}, "index -4 is out of range"),
         ({"operation": "remove", "json_path": "$"}, "below the root"),
         ({"operation": "set", "value": 1}, "'json_path' is missing"),
         ({"operation": "set", "json_path": "$.name"}, "'value' is missing"),
-        ({"operation": "view", "json_path": "$..name"}, "is invalid from '..name'"),
-        ({"operation": "view", "json_path": "$.list[1:2]"}, r"is invalid from '\[1:2\]'"),
+        ({"operation": "add", "json_path": "$.list[0,1]", "value": 1}, "at the end"),
+        ({"operation": "add", "json_path": "$['a','b']", "value": 1}, "at the end"),
+        ({"operation": "view", "json_path": "$..gone"}, "Nothing in the file matches"),
+        ({"operation": "view", "json_path": "$.list["}, r"'\$.list\[' cannot be used"),
+        ({"operation": "view", "json_path": "$.a|$.b c"}, "cannot be used: unexpected"),
+        ({"operation": "view", "json_path": "$.list[~]"}, "cannot be used: unexpected"),
         ({"operation": "dance", "json_path": "$.name", "value": 1}, "Unknown operation 'dance'"),
     ],
 )
@@ -194,6 +238,33 @@ async def test_json_edit_keeps_other_values(tmp_path: Path, context: ToolContext
     with pytest.raises(ToolError, match="has the key 'k' twice"):
         await tool.execute(change)
     assert path.read_text() == '{"k": 1, "k": 2, "v": 1}'
+
+
+async def test_json_view_shows_a_list_where_several_can_match(
+    tmp_path: Path, context: ToolContext
+) -> None:
+    (tmp_path / "f.json").write_text('{"a": [1, 2.50], "s": "{}"}')
+
+    async def view(json_path: str) -> str:
+        call = {"operation": "view", "file_path": "f.json", "json_path": json_path}
+        return (await JSONEditTool(context).execute({**call, "pretty_print": False})).output
+
+    assert await view("$.a[1]") == "2.50"
+    assert await view("$.a[1:]") == "[2.50]"
+    assert await view("$.a[?@ == 2.5]") == "[2.50]"
+    assert await view("$.s") == '"{}"'
+    (tmp_path / "f.json").write_text('"{}"')
+    with pytest.raises(ToolError, match="Nothing in the file matches"):
+        await view("$.*")
+
+
+def test_plain_json_paths_need_no_library() -> None:
+    code = (
+        "import sys; from agent_core.tools import json_edit, json_path as j;"
+        "j.parse('$.a[0]').find({'a': [1]}); print('jsonpath' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 JSON = st.recursive(
@@ -301,7 +372,10 @@ async def test_code_search_survives_broken_files(tmp_path: Path, context: ToolCo
 
 
 def test_schemas_equal_trae_agents() -> None:
-    """Names, types and required arguments are Trae Agent's, except for `session`."""
+    """Names, types and required arguments are Trae Agent's, except for bash.
+
+    Its `session` and `timeout` are additions, and a restart needs no command.
+    """
     shapes = {
         name: (
             {key: field["type"] for key, field in entry.parameters["properties"].items()},
@@ -311,7 +385,10 @@ def test_schemas_equal_trae_agents() -> None:
     }
     text, number, flag = "string", "integer", "boolean"
     assert shapes == {
-        "bash": ({"command": text, "restart": flag, "session": text}, ["command"]),
+        "bash": (
+            {"command": text, "restart": flag, "timeout": "number", "session": text},
+            [],
+        ),
         "str_replace_based_edit_tool": (
             {
                 "command": text,

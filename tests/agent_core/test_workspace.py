@@ -29,6 +29,25 @@ def test_invalid_path_is_rejected(tmp_path: Path, path: str) -> None:
         Workspace(tmp_path).resolve(path)
 
 
+def test_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "root"))
+    workspace = Workspace(tmp_path / "root")
+    assert workspace.resolve("~/x") == tmp_path / "root" / "x"
+    assert workspace.resolve("~x") == tmp_path / "root" / "~x"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ToolError, match=r"^~/x is outside the workspace"):
+        workspace.resolve("~/x")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("", "path is empty"), (" ", "path is empty"), ("d/" + "x" * 300, "xxx... has 300 bytes")],
+)
+def test_impossible_name_is_explained(tmp_path: Path, path: str, message: str) -> None:
+    with pytest.raises(ToolError, match=message):
+        Workspace(tmp_path).resolve(path)
+
+
 def test_link_loop_raises_tool_error(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     try:  # Python 3.13 resolves such a path; earlier versions raise an error

@@ -88,7 +88,7 @@ def slower_encoding(loops: int) -> Callable[[Path], None]:
 
 def slower_dispatch(loops: int) -> Callable[[Path], None]:
     """A change that adds a loop to the dispatch of each tool call."""
-    prepared = "    arguments = without_null_options(call.arguments, tool.spec.parameters)"
+    prepared = "    arguments, unknown = fitted(given, schema)"
     return _insert("dispatch.py", prepared, *_loop(loops))
 
 

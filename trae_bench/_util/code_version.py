@@ -24,6 +24,7 @@ _PACKAGES = (
     "openai",
     "psutil",
     "pytest",
+    "python-jsonpath",
     "respx",
 )
 
