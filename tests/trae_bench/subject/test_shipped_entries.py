@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from trae_bench.subject.agents.catalog import find_agent, needs_checkout
 from trae_bench.subject.agents.entry import SHIPPED, AgentEntry, read_entry
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,6 +53,10 @@ class TestEachEntry:
         if path.stem != "trae-agent":  # its lock files lie in the user's checkout
             scripts += entry.lock_files
         assert [name for name in scripts if not (SHIPPED / name).is_file()] == []
+
+    def test_only_trae_agent_needs_a_checkout(self, path: Path) -> None:
+        found = find_agent(path.stem, {}, Path())
+        assert needs_checkout(found) == (path.stem == "trae-agent")
 
     def test_its_script_does_not_hide_a_package(self, path: Path) -> None:
         """`langgraph.py` would import itself: Python looks beside the script first."""

@@ -90,8 +90,9 @@ def is_name(requested: str) -> bool:
 
 def needs_checkout(found: FoundAgent) -> bool:
     """Whether an entry that ships needs the folder of a checkout, and has none."""
-    # The lock files of an entry lie in the folder of its code.
-    return found.source == "shipped" and bool(found.entry.lock_files)
+    # The lock files of an entry lie in the folder of its code, which may ship too.
+    missing = (name for name in found.entry.lock_files if not (found.folder / name).exists())
+    return found.source == "shipped" and any(missing)
 
 
 def find_agents(
