@@ -70,7 +70,7 @@ def has_children() -> bool:
 
 async def gone(marker: str) -> bool:
     """Whether all these processes end within the timeout."""
-    for _ in range(200):
+    for _ in range(1000):
         if not alive(marker):
             return True
         await asyncio.sleep(0.01)

@@ -57,8 +57,9 @@ def rendered(
         if begin:
             opened = last = place
             runs = _Runs()
-            if begin[1] == "agents":
-                table = agents_text.markdown(_agent_runs(sources, runs))
+            if begin[1] in agents_text.TABLES:
+                name = begin[1]
+                table = agents_text.markdown(_agent_runs(sources, runs, name), name)
             else:
                 known = tables or GuideTables()
                 table = _table_of(begin[1], place, measurements, claims, known, runs)
@@ -100,16 +101,22 @@ def _table_of(
         return _summary(tables.summary, measurements, runs)
     if name in tables.tables:
         return _table(tables.tables[name], measurements, runs)
-    known = ["agents", "claims", *(["summary"] if tables.summary else []), *tables.tables]
+    known = [
+        *agents_text.TABLES,
+        "claims",
+        *(["summary"] if tables.summary else []),
+        *tables.tables,
+    ]
     raise UsageError(
         f"{place}: no figures {name!r}; known: {', '.join(known)}; list the rows "
         "of a table in DOCUMENT.tables.toml, beside the document"
     )
 
 
-def _agent_runs(sources: Sequence[Source], runs: "_Runs") -> list[RunFile]:
-    """The runs that have figures of agents, the newest first."""
-    found = [one for one in sources if one.run.header.agents and one.run.header.revisions is None]
+def _agent_runs(sources: Sequence[Source], runs: "_Runs", table: str) -> list[RunFile]:
+    """The runs that have figures for a table of agents, the newest first."""
+    of_agents = (one for one in sources if one.run.header.agents and not one.run.header.revisions)
+    found = [one for one in of_agents if agents_text.has_figures(one.run, table)]
     found.sort(key=lambda source: source.run.header.created, reverse=True)
     for source in found:
         runs.number(source)

@@ -166,34 +166,61 @@ def _command(checked: CheckedAgent) -> str:
     return for_terminal(" ".join(quoted), 300)
 
 
-class _Column(Struct, frozen=True):
-    """A column of the table of agents: a metric in a scenario, or a quotient of two figures."""
+class Column(Struct, frozen=True):
+    """A column of a table of agents: a metric in a scenario, or a quotient of two figures."""
 
     heading: str
     place: _Place
     divisor: _Place | None = None
     optional: bool = False
     """Few agents can have it, so its absence is no fault."""
+    is_share: bool = False
+    """It is shown in percent."""
 
 
 _SHORT, _MIDDLE, _LONG = "agent-steps", "agent-steps@50", "agent-steps@200"
 _OVERHEAD = "step_overhead_net"
-COLUMNS = (
-    _Column("overhead a step, 10 steps", (_SHORT, _OVERHEAD)),
-    _Column("50 steps", (_MIDDLE, _OVERHEAD)),
-    _Column("200 steps", (_LONG, _OVERHEAD)),
-    _Column("growth 10 to 200", (_LONG, _OVERHEAD), (_SHORT, _OVERHEAD)),
-    _Column("to the first request", (_SHORT, "time_to_first_request_net")),
-    _Column("CPU time, 50 steps", (_MIDDLE, "cpu")),
-    _Column("peak memory", (_MIDDLE, "peak_rss")),
-    _Column("bytes a step", (_MIDDLE, "request_bytes"), (_MIDDLE, "requests")),
-    _Column("connections", (_MIDDLE, "connections")),
-    _Column("sessions a second", ("throughput", "sessions_per_second"), optional=True),
+_INSTALLED = ""
+"""Stands for a size in the header, which is no metric."""
+AGENTS = (
+    Column("overhead a step, 10 steps", (_SHORT, _OVERHEAD)),
+    Column("50 steps", (_MIDDLE, _OVERHEAD)),
+    Column("200 steps", (_LONG, _OVERHEAD)),
+    Column("growth 10 to 200", (_LONG, _OVERHEAD), (_SHORT, _OVERHEAD)),
+    Column("to the first request", (_SHORT, "time_to_first_request_net")),
+    Column("CPU time, 50 steps", (_MIDDLE, "cpu")),
+    Column("peak memory: largest process", (_MIDDLE, "peak_rss")),
+    Column("all processes", (_MIDDLE, "peak_tree")),
+    Column("bytes a step", (_MIDDLE, "request_bytes"), (_MIDDLE, "requests")),
+    Column("connections", (_MIDDLE, "connections")),
+    Column("sessions a second", ("throughput", "sessions_per_second"), optional=True),
+    Column("installed", (_MIDDLE, _INSTALLED)),
 )
+PROMPTS = (
+    Column("first prompt", (_MIDDLE, "first_request_bytes")),
+    Column("added a step", (_MIDDLE, "bytes_per_step")),
+    Column("all prompts", (_MIDDLE, "prompt_bytes")),
+    Column("repeated", (_MIDDLE, "prefix_reuse"), is_share=True),
+    Column("breaks", (_MIDDLE, "prefix_breaks")),
+    Column("input tokens", (_MIDDLE, "input_tokens")),
+    Column("from the cache", (_MIDDLE, "cached_tokens"), (_MIDDLE, "input_tokens"), is_share=True),
+    Column("cost", (_MIDDLE, "cost")),
+)
+TABLES: Mapping[str, Sequence[Column]] = {"agents": AGENTS, "prompts": PROMPTS}
+"""The tables of agents by name. Rows are in order of the table's `_ORDER`."""
+_ORDER = {"agents": (_MIDDLE, _OVERHEAD), "prompts": (_MIDDLE, "cost")}
 
 
-def markdown(runs: Sequence[RunFile]) -> Iterator[str]:
-    """The table of agents, from the newest run that has each figure; the newest run is first."""
+def has_figures(run: RunFile, table: str) -> bool:
+    """Whether a run can fill a cell of a table."""
+    places = {column.place for column in TABLES[table]}
+    return any(
+        (cell.scenario, name) in places for cell in run.header.cells for name in cell.metrics
+    )
+
+
+def markdown(runs: Sequence[RunFile], table: str = "agents") -> Iterator[str]:
+    """A table of agents, from the newest run that has each figure; the newest run is first."""
     newest: dict[str, _Figures] = {}
     described: dict[str, AgentUsed] = {}
     units: dict[str, str] = {}
@@ -204,19 +231,28 @@ def markdown(runs: Sequence[RunFile]) -> Iterator[str]:
         for figure in figures(run):
             place = (figure.scenario, figure.metric)
             newest.setdefault(figure.agent, {}).setdefault(place, figure)
-    headings = ("agent", *(column.heading for column in COLUMNS), "installed")
+    columns = TABLES[table]
+    headings = ("agent", *(column.heading for column in columns))
     yield f"| {' | '.join(headings)} |"
     yield f"|---|{'---:|' * (len(headings) - 1)}"
-    for name in sorted(newest, key=lambda one: _sort_key(newest[one])):
-        cells = [_column_cell(column, newest[name], units) for column in COLUMNS]
-        installed = described[name].installed
-        size = markdown_text(quantity(installed, "B")) if installed else "-"
-        yield f"| {_agent_cell(name, described[name])} | {' | '.join(cells)} | {size} |"
+    for name in sorted(newest, key=lambda one: _sort_key(newest[one], table)):
+        used = described[name]
+        cells = [
+            _installed_cell(used)
+            if column.place[1] == _INSTALLED
+            else _column_cell(column, newest[name], units)
+            for column in columns
+        ]
+        yield f"| {_agent_cell(name, used)} | {' | '.join(cells)} |"
 
 
-def _sort_key(found: _Figures) -> float:
-    figure = found.get((_MIDDLE, _OVERHEAD))
+def _sort_key(found: _Figures, table: str) -> float:
+    figure = found.get(_ORDER[table])
     return figure.median if figure is not None else math.inf
+
+
+def _installed_cell(used: AgentUsed) -> str:
+    return markdown_text(quantity(used.installed, "B")) if used.installed else "-"
 
 
 def _agent_cell(name: str, used: AgentUsed) -> str:
@@ -226,11 +262,13 @@ def _agent_cell(name: str, used: AgentUsed) -> str:
     return f"**{markdown_text(name)}**{f'<br>{markdown_text(version)}' if version else ''}"
 
 
-def _column_cell(column: _Column, found: _Figures, units: Mapping[str, str]) -> str:
+def _column_cell(column: Column, found: _Figures, units: Mapping[str, str]) -> str:
     figure = found.get(column.place)
     if figure is None:
         return "-" if column.optional else "not measured"
     unit = units[figure.metric]
+    if column.divisor is None and column.is_share:
+        return f"{figure.median:.0%}"
     if column.divisor is None:
         median, interval = _cells_of(figure, unit)
         return markdown_text(median) + ("" if interval == "exactly" else f"<br>{interval}")
@@ -238,6 +276,8 @@ def _column_cell(column: _Column, found: _Figures, units: Mapping[str, str]) -> 
     if divisor is None or not divisor.median:
         return "not measured"
     quotient = figure.median / divisor.median
+    if column.is_share:
+        return f"{quotient:.0%}"
     if units[divisor.metric] == unit:
         return f"{quotient:.2f} x"
     return markdown_text(quantity(quotient, unit))
