@@ -165,8 +165,8 @@ def check(since: str | None, no_confirm: bool, as_json: bool, **options: Any) ->
     """Find the commits at which a metric changed.
 
     Searches each series for changes of its level. Each change is then confirmed: the
-    commits before and after it are compared in fresh pairs. Changes below the
-    threshold of their metric are listed and not confirmed.
+    commits before and after it are compared in fresh pairs. Changes that are surely
+    below the threshold of their metric are listed and not confirmed.
 
     Exits with 1 for a confirmed regression, and with 3 if a regression was found but not
     measured.

@@ -18,13 +18,15 @@ from trae_bench.stats.metric_rules import default_threshold
 
 MAX_COMMITS = 200
 """Newest commits of a series that are searched. The time grows with the square of their number."""
+SURE = 1.645
+"""Standard errors between the size of a change and what it surely stays below, one-sided 95 %."""
 CONFIRM_LEVEL = 0.01
 """Largest one-sided p-value of the run that confirms a change."""
 CONFIRM_SHARE = 0.5
 """Smallest effect of that run, as a share of the threshold."""
 
 Kind = Literal["regression", "improvement", "small"]
-"""`small` is a change below the threshold of its metric."""
+"""`small` is a change that is surely below the threshold of its metric."""
 Status = Literal["confirmed", "not confirmed", "not measured", "not checked"]
 
 
@@ -186,14 +188,17 @@ def levels(series: Series, found: Sequence[Shift]) -> list[tuple[int, int, Level
 
 def _shift(series: Series, measured: Sequence[Measured], change: Change, threshold: float) -> Shift:
     kind: Kind = direction_of(change.size, series.better)
+    error = math.hypot(change.before.error, change.after.error)
+    if abs(change.size) + SURE * error < math.log1p(threshold):
+        kind = "small"
     return Shift(
         key=series.key,
-        kind=kind if abs(change.size) >= math.log1p(threshold) else "small",
+        kind=kind,
         base=measured[change.first - 1].commit,
         head=measured[change.last].commit,
         likely=measured[change.place].commit,
         size=change.size,
-        error=math.hypot(change.before.error, change.after.error),
+        error=error,
         p=change.p,
         change=change,
     )
