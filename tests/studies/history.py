@@ -41,6 +41,7 @@ from tests.studies.harness import (
     stop_on_interrupt,
 )
 from trae_bench.metrics import METRICS
+from trae_bench.model.aliases import current_metric
 from trae_bench.model.experiment import Metric
 from trae_bench.stats.change_points import Change, change_points
 from trae_bench.stats.metric_rules import default_threshold, rule_of
@@ -94,9 +95,10 @@ def recorded_noise(metrics: Sequence[str], files: Sequence[Path] = NOISE) -> Noi
     for path in files:
         for line in read_rounds(path):
             for row in line["rows"]:
-                if row["metric"] in metrics and row["log_ratio"] is not None and row["sd"]:
+                name = current_metric(row["metric"])
+                if name in metrics and row["log_ratio"] is not None and row["sd"]:
                     one = Recorded(row["log_ratio"], row["sd"], row["pairs"])
-                    noise.setdefault((line["scenario"], row["metric"]), []).append(one)
+                    noise.setdefault((line["scenario"], name), []).append(one)
     return {key: rows for key, rows in sorted(noise.items()) if len(rows) >= MIN_RECORDED}
 
 
