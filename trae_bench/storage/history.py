@@ -58,6 +58,11 @@ def read_points(path: Path, repository: Repository) -> list[Point]:
     points = list(points_of(run))
     if not points:
         raise UsageError(f"{path}: no row has a ratio of two or more pairs; measure again")
+    for point in points:
+        try:
+            _POINT.decode(msgspec.json.encode(point))
+        except msgspec.DecodeError as error:
+            raise BadRunFile(f"{path}: {point.metric} makes no point: {error}") from error
     return points
 
 
@@ -70,7 +75,8 @@ def _unfit(run: RunFile, repository: Repository) -> str:
     if compared.head.modified:
         return "head is a working tree with changes; commit them and run again"
     for commit in (compared.head.commit, compared.base.commit):
-        if not repository.has(commit):
+        # A name such as HEAD, which another commit can have tomorrow, is no hash.
+        if not repository.has(commit) or repository.commit(commit) != commit:
             return f"commit {commit[:NAME_LENGTH]} is not in {repository.top}; fetch it first"
     return ""
 

@@ -161,6 +161,14 @@ def test_counts_without_noise_change_exactly() -> None:
     assert not change_points([0.25] * 30, [0.0] * 30)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "found"), [(20, 3, 1), (5, 5, 1), (20, 2, 0), (5, 4, 0)]
+)
+def test_so_many_points_show_a_change(before: int, after: int, found: int) -> None:
+    values = with_steps(noise(before + after, 2), (before, 0.05))
+    assert near(change_points(values, [0.005] * len(values)), *[before] * found)
+
+
 @pytest.mark.parametrize("count", range(2 * MIN_POINTS))
 def test_a_short_series_has_no_changes(count: int) -> None:
     assert change_points([float(10 * number) for number in range(count)], [0.01] * count) == []

@@ -240,6 +240,21 @@ def test_a_commit_of_another_repository_is_refused(repository: Repository, tmp_p
         read_points(tmp_path / "run.json", repository)
 
 
+def test_a_name_is_no_commit(repository: Repository, commits: list[str], tmp_path: Path) -> None:
+    write_run(tmp_path / "run.json", compared(gate(1.1), commits[0], "HEAD"))
+    with pytest.raises(UsageError, match="commit HEAD is not in"):
+        read_points(tmp_path / "run.json", repository)
+
+
+def test_values_beyond_a_point_are_refused(
+    repository: Repository, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = [point(COMMIT, 800.0)]
+    monkeypatch.setattr("trae_bench.storage.history.points_of", lambda run: iter(odd))
+    with pytest.raises(BadRunFile, match="cpu makes no point: Expected `float` <= 700"):
+        read_points(store(), repository)
+
+
 @pytest.mark.parametrize("stopped", ["interrupted", "error"])
 def test_an_unfinished_run_is_refused(
     repository: Repository, store: Store, stopped: Any, monkeypatch: pytest.MonkeyPatch

@@ -21,8 +21,8 @@ from trae_bench.report.text.terminal import quantity
 from trae_bench.verdicts.gate import percent_change
 from trae_bench.verdicts.history import Series, Shift, levels
 
-MAX_SERIES = 200
-MAX_COMMITS = 500
+MAX_SERIES = 60
+MAX_COMMITS = 200
 """Newest commits of a plot; each is an element of the page."""
 SPREAD = 1.96
 """Standard errors of a bar: it covers 95 %."""
