@@ -5,7 +5,8 @@
 Nothing is measured: the noise is recorded. The files in `results/studies` have the results of
 comparisons of equal sides, each with its mean, its scatter and its number of pairs. Each commit of
 a series takes one of them at random, all of one scenario and metric. Some commits change the level.
-A confirming run takes another result, and adds the true difference of its two commits.
+A confirming run has the true difference of its two commits and the scatter of another result. Its
+looks and its fresh pairs are those of the production code.
 
 --layout adds an effect of its own to each build, as memory layout does. The noise files do not have
 it, because both sides of their pairs are one build.
@@ -44,6 +45,8 @@ from trae_bench.metrics import METRICS
 from trae_bench.model.aliases import current_metric
 from trae_bench.model.experiment import Metric
 from trae_bench.stats.change_points import Change, change_points
+from trae_bench.stats.confirmation import CONFIRMATION_ALPHA
+from trae_bench.stats.decision import Row, fit_row, looks
 from trae_bench.stats.metric_rules import default_threshold, rule_of
 from trae_bench.stats.student_t import t_tail
 from trae_bench.verdicts.history import CONFIRM_LEVEL, CONFIRM_SHARE, SURE
@@ -125,12 +128,27 @@ class Line:
 
     def confirms(self, change: Change, metric: Metric) -> bool:
         """Whether a run of two commits shows the effect again; see `verdicts.history.checked`."""
-        fresh, threshold = self._random.choice(self._noise), math.log1p(default_threshold(metric))
         effect = self._truth[change.last] - self._truth[change.first - 1]
-        effect += fresh.log_ratio
-        p = t_tail(abs(effect) / fresh.error, rule_of(metric).df(fresh.pairs))
-        large = abs(effect) >= CONFIRM_SHARE * threshold
-        return effect * change.size > 0 and large and p <= CONFIRM_LEVEL
+        sd = self._random.choice(self._noise).sd
+        last = rule_of(metric).looks[-1]
+        row = self._row(effect, sd, last, metric)
+        *_, (_, look) = looks({metric.name: row})
+        pairs, fit = look.judgement.look, fit_row(row, look.judgement.look)
+        assert fit is not None
+        least = CONFIRM_SHARE * math.log1p(default_threshold(metric))
+        if look.judgement.verdict == "regression":
+            fresh = fit_row(self._row(effect, sd, pairs, metric), pairs)
+            assert fresh is not None
+            p = t_tail(fresh.mean / fresh.error, fresh.df)
+            if p > CONFIRMATION_ALPHA or fresh.mean < least:
+                return False
+        sure = look.judgement.p / 2 <= CONFIRM_LEVEL
+        return fit.mean * change.size > 0 and abs(fit.mean) >= least and sure
+
+    def _row(self, effect: float, sd: float, pairs: int, metric: Metric) -> Row:
+        """Pairs with a normal scatter: no single pairs are recorded."""
+        values = (math.exp(self._random.gauss(effect, sd)) for _ in range(pairs))
+        return Row(a=(1.0,) * pairs, b=tuple(values), rule=rule_of(metric))
 
 
 def _places(commits: int, changes: int, random: Random) -> list[int]:
