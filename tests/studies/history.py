@@ -31,7 +31,6 @@ from tests.studies.harness import (
     ROOT,
     RoundLog,
     add_report,
-    describe_head,
     format_proportion,
     make_parser,
     markdown_table,
@@ -253,10 +252,10 @@ def study(options: Namespace) -> list[Result]:
 
 
 def report(files: Sequence[Path]) -> str:
-    """Return the report of several files, with their code."""
+    """Return the report of several files, with their commits."""
     results = [one for file in files for one in msgspec.convert(read_rounds(file), list[Result])]
-    made = dict.fromkeys(describe_head(read_head(file)) for file in files)
-    return "\n\n".join([table(results), *(f"Computed on {one}." for one in made)])
+    commits = dict.fromkeys(str(read_head(file)["code"]["commit"])[:12] for file in files)
+    return f"{table(results)}\n\nComputed at commit {', '.join(commits)}."
 
 
 def table(results: Sequence[Result]) -> str:

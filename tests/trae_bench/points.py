@@ -34,11 +34,13 @@ def point(commit: str, log_ratio: float = 0.0, **changes: Any) -> Point:
     return Point(commit=commit, log_ratio=log_ratio, **(fields | changes))
 
 
-def stepped(commits: Sequence[str], place: int, size: float, **changes: Any) -> list[Point]:
+def stepped(
+    commits: Sequence[str], place: int, size: float, *, noise: float = 0.005, **changes: Any
+) -> list[Point]:
     """Points with noise and one change, at the commit number `place`."""
-    random = Random(1)
+    random, changes = Random(1), {"error": noise, **changes}
     return [
-        point(commit, random.gauss(0, 0.005) + (size if number >= place else 0.0), **changes)
+        point(commit, random.gauss(0, noise) + (size if number >= place else 0.0), **changes)
         for number, commit in enumerate(commits)
     ]
 

@@ -28,7 +28,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     identify(folder)
     monkeypatch.chdir(folder)
 
-    def commits(*, slow: bool = True, size: float = 0.2, gaps: tuple[int, ...] = ()) -> list[str]:
+    def commits(
+        *, slow: bool = True, size: float = 0.2, noise: float = 0.005, gaps: tuple[int, ...] = ()
+    ) -> list[str]:
         """Make commits, of which one is slower if `slow`; their points always say so."""
         for number in range(1, COUNT):
             (folder / "agent.py").write_text((folder / "agent.py").read_text() + f"# {number}\n")
@@ -36,7 +38,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
                 edit(folder, "LOOPS = 0", "LOOPS = 2_000_000")
             git(folder, "commit", "--all", "--quiet", f"--message=change {number}")
         line = git(folder, "log", "--format=%H", "--reverse").split()
-        points = stepped(line, SLOW, size, anchor=line[0])
+        points = stepped(line, SLOW, size, noise=noise, anchor=line[0])
         kept = [one for number, one in enumerate(points) if number not in gaps]
         add(Repository.around(folder), kept)
         return line
@@ -146,7 +148,7 @@ def test_an_improvement_and_a_small_change_pass(
 def test_a_small_change_is_not_measured(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    project(size=0.015)
+    project(size=0.015, noise=0.002)
     assert check("--scenario", "two-files.toml") == 0
     assert "Small change: two-files cpu +1" in said(capsys)
     assert not Path("../checks").exists()
