@@ -55,8 +55,9 @@ MIN_RECORDED = 25
 """Fewest results of a scenario whose noise is used."""
 NEAR = 3
 """A change that is placed within so many commits counts as found."""
-APART = 10
-"""Fewest commits between two planted changes, and before the first and after the last one."""
+APART = 13
+"""Fewest commits between planted changes, before the first and after the last one. The t-test
+needs 12."""
 BACK, MAX_BACK, FORE, T_LIMIT = 12, 24, 12, 7.0
 """Of the t-test."""
 METHODS = {"t-test": "t-test of Perfherder", "found": "change points", "confirmed": "confirmed"}
