@@ -19,6 +19,7 @@ from tests.studies import (
     fresh_pairs,
     gate,
     harness,
+    history,
     injected,
     lost_pairs,
     net_time,
@@ -340,6 +341,33 @@ def test_bisect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "| bisect | 2 | +100% | 0 | 1 of 1 |" in said
     bisect.main(["--report", str(out)])
     assert "1 of 1" in capsys.readouterr().out
+
+
+def test_history(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "history.jsonl"
+    history.main(["--series", "1", "--sizes", "0", "0.05", "--out", str(out)])
+    said = capsys.readouterr().out
+    assert "| duet | none | ±5% | confirmed | 1 | 2 of 2 (16 to 100 %) | 2 of 2" in said
+    history.main(["--report", str(out)])
+    assert said.strip() in capsys.readouterr().out
+    history.main(["--series", "1", "--sizes", "0", "0.05", "--out", str(out)])
+    assert len(out.read_text().splitlines()) == 3
+
+
+def test_a_change_counts_once() -> None:
+    planted = [(20, 0.05), (60, -0.05)]
+    found = [(18, 0.05), (21, 0.04), (60, 0.05), (64, -0.05)]
+    assert history.match(planted, found) == [2.0]
+    assert history.match(planted, [(61, -0.02)]) == [1.0]
+
+
+def test_the_t_test_finds_a_clear_change() -> None:
+    values = [0.001 * (number % 3) for number in range(60)]
+    values[30:] = [value + 0.05 for value in values[30:]]
+    ((place, size),) = history.t_test(values)
+    assert place == 30
+    assert size == pytest.approx(0.05)
+    assert not list(history.t_test(values[:30]))
 
 
 def test_an_unknown_change_is_refused() -> None:

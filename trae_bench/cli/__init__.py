@@ -22,6 +22,7 @@ from trae_bench.cli.common import INTERRUPTED, print_error
 from trae_bench.cli.compare import baseline, compare
 from trae_bench.cli.doctor import doctor
 from trae_bench.cli.explain import explain
+from trae_bench.cli.history import history
 from trae_bench.cli.plot import plot
 from trae_bench.cli.record import record
 from trae_bench.cli.run import run
@@ -164,6 +165,7 @@ for command in (
     explain,
     compare,
     bisect,
+    history,
     baseline,
     plot,
 ):

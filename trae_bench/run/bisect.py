@@ -19,12 +19,13 @@ from msgspec.structs import replace
 
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.design.plan import HEAD
-from trae_bench.errors import BadRunFile, CannotMeasure, UsageError
+from trae_bench.errors import CannotMeasure, UsageError
 from trae_bench.model.result import Comparison
 from trae_bench.model.run import RunFile
+from trae_bench.run.commit_pair import compare_commits
 from trae_bench.run.gate_base import GateBase
 from trae_bench.run.planner import RunRequest
-from trae_bench.run.runner import Bench, Say, start
+from trae_bench.run.runner import Say
 from trae_bench.run.scheduler import Listener
 from trae_bench.stats.analysis import rows_of
 from trae_bench.stats.bisection import (
@@ -39,7 +40,6 @@ from trae_bench.stats.bisection import (
 )
 from trae_bench.stats.decision import log_ratios
 from trae_bench.stats.pairs import RowKey, group_samples, key_of_row, pair_outcome
-from trae_bench.storage.run_file import read_run
 from trae_bench.subject.revisions import NAME_LENGTH, Repository
 from trae_bench.verdicts.gate import GateResult, answers_of_head, outcome
 
@@ -281,35 +281,12 @@ class _Searcher:
     def _run(self, request: RunRequest, name: str) -> RunFile:
         """The run of a request, or the one that is stored under this name."""
         path = self._search.folder / f"{name}.json"
-        if (stored := _stored(path, request)) is not None:
-            return stored
-        bench = Bench(self._say, self._listener)
-        result = start(request, path, force=True, bench=bench)
-        if result.run.stopped == "interrupted":
-            raise KeyboardInterrupt
-        if not result.written and result.error is not None:
-            raise result.error
-        return result.run
+        return compare_commits(request, path, self._say, self._listener)
 
 
 def _base(request: RunRequest) -> GateBase:
     assert request.compare is not None
     return request.compare
-
-
-def _stored(path: Path, request: RunRequest) -> RunFile | None:
-    """The complete run of the same two commits and the same rows; None if there is none."""
-    try:
-        run = read_run(path)
-    except BadRunFile:
-        return None
-    compared = run.header.revisions
-    if compared is None or run.stopped in ("interrupted", "error"):
-        return None
-    commits = compared.base.commit, compared.head.commit
-    planned = {used.requested for used in run.header.scenarios.values()}
-    same = commits == (_base(request).commit, request.head)
-    return run if same and (not request.scenarios or planned <= set(request.scenarios)) else None
 
 
 def _measure(result: GateResult, row: Comparison) -> Measure:

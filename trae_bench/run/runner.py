@@ -105,7 +105,7 @@ def start(request: RunRequest, out: Path | None, *, force: bool, bench: "Bench")
     planned = plan(request)
     for reason in planned.left_out:
         bench.say(f"left out: {reason}")
-    if out is None:
+    if out is None or out.is_relative_to(RESULTS):
         _make_results_folder()
     run_file = out or RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}-{request.profile}.json"
     if run_file.suffix != ".json":

@@ -1,9 +1,9 @@
 """Checks out revisions of the subject so that they can run.
 
-Git's own state is not changed. The files of a commit are written to the user's cache exactly as
-committed, and the working tree is copied. All checkouts have paths of one length and compiled
-byte-code, so that neither side of a pair has an advantage. The folders may be deleted at any
-time except during a run.
+Git's own state is not changed here; `notes` changes a ref of its own. The files of a commit are
+written to the user's cache exactly as committed, and the working tree is copied. All checkouts have
+paths of one length and compiled byte-code, so that neither side of a pair has an advantage. The
+folders may be deleted at any time except during a run.
 
 Code of a revision is not run here, and the content of the cache is verified before use.
 """
@@ -104,7 +104,7 @@ class Repository:
         done = _run("git", "-C", str(folder), "rev-parse", "--show-toplevel")
         if done.returncode:
             raise UsageError(
-                f"{folder} is not in a readable git repository ({_error(done)}); change to the "
+                f"{folder} is not in a readable git repository ({error_of(done)}); change to the "
                 "checkout whose commits you want to compare"
             )
         top = Path(os.fsdecode(done.stdout).rstrip("\n"))
@@ -114,6 +114,20 @@ class Repository:
                 "agent of this repository with --agent"
             )
         return cls(top, package)
+
+    # -- git
+
+    def git(self, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+        """Run git here. Raises `CannotMeasure` if it cannot be started or takes too long."""
+        command = ("git", "-C", str(self.top), "--no-optional-locks", *arguments)
+        return _run(*command, stdin=stdin)
+
+    def output(self, *arguments: str, stdin: bytes = b"") -> bytes:
+        """Return the output of git. Raises `CannotMeasure` if it fails."""
+        done = self.git(*arguments, stdin=stdin)
+        if done.returncode:
+            raise CannotMeasure(f"git {arguments[0]} in {self.top}: {error_of(done)}")
+        return done.stdout
 
     # -- commits
 
@@ -130,19 +144,31 @@ class Repository:
         Of a merge, only the line of the first parent counts. Raises `UsageError` if `good` is no
         ancestor of `bad`.
         """
-        if self._git("merge-base", "--is-ancestor", good, bad).returncode:
+        if self.git("merge-base", "--is-ancestor", good, bad).returncode:
             raise UsageError(
                 f"{good[:NAME_LENGTH]} is no ancestor of {bad[:NAME_LENGTH]}"
                 f"{self._shallow_hint()}; name a good commit that is"
             )
-        listed = self._must(
+        listed = self.output(
             "rev-list", "--reverse", "--first-parent", f"{good}..{bad}", "--", *self._paths
         )
         return os.fsdecode(listed).split()
 
+    def first_parents(self, tip: str) -> dict[str, str]:
+        """Return the commits of a line up to `tip`, oldest first, each with its subject.
+
+        Of a merge, only the line of the first parent counts. Raises `CannotMeasure`.
+        """
+        listed = self.output(
+            *("log", "-z", "--first-parent", "--reverse", "--no-show-signature", "--no-color"),
+            *("--no-patch", "--format=%H %s", "--end-of-options", tip, "--"),
+        )
+        lines = (line.decode(errors="replace") for line in listed.split(b"\0") if line)
+        return {line[: (space := line.index(" "))]: line[space + 1 :].strip() for line in lines}
+
     def subject_of(self, commit: str) -> str:
         """Return the first line of a commit's message."""
-        return os.fsdecode(self._must("show", "-s", "--format=%s", commit)).strip()
+        return os.fsdecode(self.output("show", "-s", "--format=%s", commit)).strip()
 
     def has(self, name: str) -> bool:
         """Return whether a name refers to a commit."""
@@ -154,7 +180,7 @@ class Repository:
         `branch` is the default branch, if it is known. Raises `UsageError`.
         """
         branch = self._default(branch)
-        done = self._git("merge-base", "HEAD", branch)
+        done = self.git("merge-base", "HEAD", branch)
         if done.returncode:
             raise UsageError(
                 f"HEAD and {branch} have no common commit{self._shallow_hint()}; name the base "
@@ -163,7 +189,7 @@ class Repository:
         return os.fsdecode(done.stdout).strip(), branch
 
     def _commit(self, name: str) -> str | None:
-        done = self._git(
+        done = self.git(
             "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
         )
         return None if done.returncode else os.fsdecode(done.stdout).strip()
@@ -173,7 +199,7 @@ class Repository:
         return next(filter(self.has, self._usual_branches()), None)
 
     def _usual_branches(self) -> tuple[str, ...]:
-        done = self._git("rev-parse", "--abbrev-ref", "--verify", "--quiet", "origin/HEAD")
+        done = self.git("rev-parse", "--abbrev-ref", "--verify", "--quiet", "origin/HEAD")
         remote = () if done.returncode else (os.fsdecode(done.stdout).strip(),)
         return (*remote, *BRANCHES)
 
@@ -189,7 +215,7 @@ class Repository:
         )
 
     def _shallow_hint(self) -> str:
-        done = self._git("rev-parse", "--is-shallow-repository")
+        done = self.git("rev-parse", "--is-shallow-repository")
         if done.stdout.strip() != b"true":
             return ""
         return (
@@ -208,7 +234,7 @@ class Repository:
         if not entries or entries[0].mode in (_LINK, _SUBMODULE):
             return None
         try:
-            return next(self._blobs(entries)).decode()
+            return next(self.blobs([entries[0].blob])).decode()
         except UnicodeDecodeError as error:
             raise UsageError(f"{commit[:NAME_LENGTH]}:{path}: not UTF-8") from error
 
@@ -217,7 +243,7 @@ class Repository:
         self._write(self._entries(commit, str(path)), folder)
 
     def _entries(self, commit: str, *paths: str) -> list[_Entry]:
-        listed = self._must("ls-tree", "-r", "-z", commit, "--", *paths)
+        listed = self.output("ls-tree", "-r", "-z", commit, "--", *paths)
         return [_Entry.of(line) for line in listed.split(b"\0") if line]
 
     def at(self, commit: str) -> Revision:
@@ -235,7 +261,7 @@ class Repository:
     def head(self) -> Revision:
         """Check out the working tree: tracked files, and new files that are not ignored."""
         commit = self.commit("HEAD")
-        status = self._must("status", "--porcelain", "-z", "-uall", "--", *self._paths)
+        status = self.output("status", "--porcelain", "-z", "-uall", "--", *self._paths)
         if not status:
             return self.at(commit)
 
@@ -255,7 +281,8 @@ class Repository:
         kept = [entry for entry in entries if entry.mode != _SUBMODULE]
         # Links come last, so that no file is written through a link.
         kept.sort(key=lambda entry: entry.mode == _LINK)
-        for entry, content in zip(kept, self._blobs(kept), strict=True):
+        blobs = self.blobs([entry.blob for entry in kept])
+        for entry, content in zip(kept, blobs, strict=True):
             place = folder / entry.path
             place.parent.mkdir(parents=True, exist_ok=True)
             if entry.mode == _LINK:
@@ -269,24 +296,22 @@ class Repository:
             if not Path(os.path.realpath(folder / entry.path)).is_relative_to(top):
                 raise CannotMeasure(f"cannot check out a commit: the link {entry.path} leads out")
 
-    def _blobs(self, entries: Sequence[_Entry]) -> Iterator[bytes]:
-        names = "".join(f"{entry.blob}\n" for entry in entries).encode()
-        output = self._must("cat-file", "--batch", stdin=names)
+    def blobs(self, names: Sequence[str]) -> Iterator[bytes]:
+        """Yield the content of each object. Raises `CannotMeasure` if one is missing."""
+        output = self.output("cat-file", "--batch", stdin="".join(f"{n}\n" for n in names).encode())
         position = 0
-        for entry in entries:
+        for _ in names:
             header, _, _ = output[position : position + _MAX_HEADER].partition(b"\n")
             start = position + len(header) + 1
             try:
                 size = int(header.split()[2])
             except (IndexError, ValueError) as error:
-                raise CannotMeasure(
-                    f"git cat-file in {self.top}: {entry.path}: {os.fsdecode(header)}"
-                ) from error
+                raise CannotMeasure(f"git cat-file in {self.top}: {os.fsdecode(header)}") from error
             yield output[start : start + size]
             position = start + size + 1
 
     def _copy(self, folder: Path) -> None:
-        listed = self._must(
+        listed = self.output(
             "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *self._paths
         )
         for name in sorted(set(listed.split(b"\0")) - {b""}):
@@ -295,16 +320,6 @@ class Repository:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
-
-    def _git(self, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-        command = ("git", "-C", str(self.top), "--no-optional-locks", *arguments)
-        return _run(*command, stdin=stdin)
-
-    def _must(self, *arguments: str, stdin: bytes = b"") -> bytes:
-        done = self._git(*arguments, stdin=stdin)
-        if done.returncode:
-            raise CannotMeasure(f"git {arguments[0]} in {self.top}: {_error(done)}")
-        return done.stdout
 
 
 def _run(*argv: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
@@ -321,7 +336,8 @@ def _run(*argv: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]"
         raise CannotMeasure(f"cannot run {argv[0]}: {error}") from error
 
 
-def _error(done: "subprocess.CompletedProcess[bytes]") -> str:
+def error_of(done: "subprocess.CompletedProcess[bytes]") -> str:
+    """Return the first line that git wrote to stderr."""
     lines = done.stderr.decode(errors="replace").strip().splitlines()
     return lines[0] if lines else f"exit status {done.returncode}"
 

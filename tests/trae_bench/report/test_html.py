@@ -33,10 +33,11 @@ from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Arm, Cell, Contrast
 from trae_bench.model.result import Confirmation, Interval, Pairs
 from trae_bench.model.run import RunFile
-from trae_bench.report.html import Source, _environment, overview, page, pairs, raw, svg, table
+from trae_bench.report.html import Source, overview, page, pairs, raw, svg, table
 from trae_bench.report.html.growth import growth
 from trae_bench.report.html.shares import shares
 from trae_bench.report.html.source import band
+from trae_bench.report.html.template import environment
 from trae_bench.report.text import gate as gate_text
 from trae_bench.report.text.terminal import cells_of
 from trae_bench.stats.analysis import comparisons
@@ -784,7 +785,7 @@ def test_without_jinja2_the_error_names_the_extra(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _environment.cache_clear()
+    environment.cache_clear()
     monkeypatch.setitem(sys.modules, "jinja2", None)
     assert main(["report", str(stored), "--html", str(tmp_path / "page.html")]) == 2
     assert 'pip install "trae-bench[report]"' in capsys.readouterr().err
@@ -804,5 +805,6 @@ def test_a_wheel_has_the_parts_of_the_page() -> None:
     wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling builds the wheel")
     builder = wheel.WheelBuilder(str(ROOT))
     packed = {each.distribution_path for each in builder.recurse_included_files()}
-    for name in ("page.html.jinja", "page.css", "page.js"):
+    parts = ("page.html.jinja", "page.css", "page.js", "history.html.jinja", "history.css")
+    for name in parts:
         assert f"trae_bench/report/html/{name}" in packed

@@ -5,45 +5,36 @@ text of a run file is escaped when the template renders it, without a filter in 
 same runs give the same bytes.
 """
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache, partial
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec.structs import replace
 
 from trae_bench import __version__
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.errors import UsageError
-from trae_bench.report.escape import for_html, for_terminal
+from trae_bench.report.escape import for_terminal
 from trae_bench.report.html import growth, overview, pairs, raw, shares, svg, table
 from trae_bench.report.html.source import MAX_NAME, ORDER, Source
+from trae_bench.report.html.template import render, text_of
 from trae_bench.report.text.terminal import closing, noise_line, side_names
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
 __all__ = ["Source", "page"]
-
-MAX_TEXT = 2000
-"""Maximum characters of a sentence or a command."""
 
 
 def page(sources: Sequence[Source]) -> str:
     """The whole page. Raises `UsageError` if jinja2 is not installed."""
-    environment = _environment()
     sources = _with_unique_names(sources)
-    style, script = _part("page.css"), _part("page.js")
     shown, scale, left_out = table.effects(sources)
     data, dropped = raw.document(sources)
-    text: str = environment.get_template("page.html.jinja").render(
-        digest=_digest,
-        style=style,
-        script=script,
+    return render(
+        "page.html.jinja",
+        style=text_of("page.css"),
+        script=text_of("page.js"),
         version=__version__,
+        overview=overview,
+        closing=closing,
+        noise_line=noise_line,
         sections=list(_sections(sources)),
         sides=_sides(sources),
         rows=shown,
@@ -54,7 +45,6 @@ def page(sources: Sequence[Source]) -> str:
         data=svg.Svg(data),
         dropped=dropped,
     )
-    return text
 
 
 def _with_unique_names(sources: Sequence[Source]) -> list[Source]:
@@ -108,40 +98,3 @@ def _choices(rows: Sequence[table.Effect]) -> dict[str, list[str]]:
     verdicts = {row.verdict for row in rows}
     choices["verdict"] = [verdict for verdict in (*ORDER, "-") if verdict in verdicts]
     return {name: texts for name, texts in choices.items() if texts}
-
-
-# -- the template -----------------------------------------------------------------------
-
-
-@cache
-def _environment() -> "Environment":
-    try:
-        from jinja2 import Environment, FunctionLoader, StrictUndefined
-    except ImportError as error:
-        raise UsageError('an HTML report needs jinja2; pip install "trae-bench[report]"') from error
-    environment = Environment(
-        loader=FunctionLoader(_part),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_clean,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(overview=overview, closing=closing, noise_line=noise_line)
-    environment.filters["name"] = partial(for_terminal, limit=MAX_NAME)
-    environment.filters["long"] = lambda text: svg.Svg(for_html(text, MAX_TEXT))
-    return environment
-
-
-def _clean(value: object) -> object:
-    """Cleans each value that the template renders; the template then escapes it for HTML."""
-    return value if hasattr(value, "__html__") else for_terminal(str(value))
-
-
-def _part(name: str) -> svg.Svg:
-    """A file of this package. It is trusted, so it is not escaped."""
-    return svg.Svg(files("trae_bench.report.html").joinpath(name).read_text(encoding="utf-8"))
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
