@@ -83,8 +83,9 @@ def bisect(good: str, bad: str, out: Path | None, **options: Any) -> int:
       trae-bench bisect HEAD~40 --agent my-agent --scenario my-session.toml
     """
     from trae_bench.cli.progress import progress
-    from trae_bench.report.text.bisection import is_confirmed, result_lines
+    from trae_bench.report.text.bisection import result_lines
     from trae_bench.run.bisect import bisect as find
+    from trae_bench.run.bisect import is_confirmed
 
     search = _search(good, bad, out, options)
     with progress(sys.stderr, quiet=options["quiet"]) as (say, listener):

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.design.plan import HEAD
 from trae_bench.errors import CannotMeasure, UsageError
+from trae_bench.model.experiment import Metric
 from trae_bench.model.result import Comparison
 from trae_bench.model.run import RunFile
 from trae_bench.run.commit_pair import compare_commits
@@ -40,12 +41,17 @@ from trae_bench.stats.bisection import (
 )
 from trae_bench.stats.decision import log_ratios
 from trae_bench.stats.pairs import RowKey, group_samples, key_of_row, pair_outcome
+from trae_bench.stats.student_t import t_quantile
 from trae_bench.subject.revisions import NAME_LENGTH, Repository
 from trae_bench.verdicts.gate import GateResult, answers_of_head, outcome
 
 CONFIDENCE = 0.99
 """Probability at which the search ends."""
 MAX_STEPS = 100
+CLEAR = 0.01
+"""Probability that a run without a regression has a row with a clear effect."""
+MIN_EFFECT, MIN_CLEAR_PAIRS = 0.005, 4
+"""Least effect (a log ratio) and pairs of a clear effect."""
 STEP_BUDGET = 3600.0
 """Seconds of one step, as a limit for agents that hang."""
 
@@ -191,9 +197,10 @@ class _Searcher:
         gate = self._run(replace(search.request, head=commits[-1]), "gate")
         result = outcome(gate)
         found = Found(base.commit, commits, result, str(search.folder))
-        if result.kind not in ("regression", "answers differ"):
+        rows = worse_rows(gate)
+        if not rows:
             return found
-        row = max(result.rows, key=_clearness)
+        row = max(rows, key=_clearness)
         if len(commits) == 1:
             return replace(found, row=row, first_bad=commits, probability=1.0, check=gate)
         found = replace(found, row=row, measure=_measure(result, row))
@@ -282,6 +289,41 @@ class _Searcher:
         """The run of a request, or the one that is stored under this name."""
         path = self._search.folder / f"{name}.json"
         return compare_commits(request, path, self._say, self._listener)
+
+
+def worse_rows(run: RunFile) -> tuple[Comparison, ...]:
+    """The rows in which head is worse: those of the gate, else those with a clear effect.
+
+    The user says that head is worse, so an effect below the gate's threshold counts if it is
+    clear: Student's t at `CLEAR` over all rows, after Bonferroni.
+    """
+    result = outcome(run)
+    if result.kind in ("regression", "answers differ"):
+        return result.rows
+    rows = [row for row in run.comparisons if row.contrast == HEAD]
+    level = CLEAR / max(1, len(rows))
+    return tuple(row for row in rows if _is_clear(row, run.header.metrics[row.metric], level))
+
+
+def _is_clear(row: Comparison, metric: Metric, level: float) -> bool:
+    estimate = row.estimate
+    if estimate is None or estimate.log_ratio is None or estimate.n < MIN_CLEAR_PAIRS:
+        return False
+    effect = estimate.log_ratio if metric.better == "lower" else -estimate.log_ratio
+    if effect < MIN_EFFECT:
+        return False
+    reach = t_quantile(level, estimate.n - 1) * estimate.sd / math.sqrt(estimate.n)
+    return effect > reach
+
+
+def is_confirmed(found: Found) -> bool:
+    """Whether one commit was found, and is worse than the one before it in the same row."""
+    if found.check is None or found.row is None or len(found.first_bad) != 1:
+        return False
+    if found.measure == "share of different answers":
+        return outcome(found.check).kind == "answers differ"
+    place = found.row.scenario, found.row.metric
+    return any((row.scenario, row.metric) == place for row in worse_rows(found.check))
 
 
 def _base(request: RunRequest) -> GateBase:

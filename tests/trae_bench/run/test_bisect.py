@@ -9,13 +9,16 @@ import pytest
 from tests.trae_bench.foreign import edit, foreign_repository
 from tests.trae_bench.mutations import git
 from tests.trae_bench.runs import gate
+from tests.trae_bench.runs import gate
 from trae_bench.cli import main
 from trae_bench.design.contrasts import NOISE_FLOOR
 from trae_bench.run.bisect import _answers
 from trae_bench.stats.head_runs import CHECKS
 from trae_bench.stats.pairs import RowKey
+from trae_bench.run.bisect import worse_rows
 from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
+from trae_bench.verdicts.gate import outcome
 
 SLOW = "LOOPS = 2_000_000"
 
@@ -136,3 +139,16 @@ def test_wrong_answers_of_checked_runs_are_searched_for() -> None:
     values = _answers(run, RowKey("work", "head", "cpu"))
     assert values.count(1.0) == 2
     assert set(_answers(run, RowKey("work", NOISE_FLOOR, "cpu"))) == {0.0}
+
+
+def clear(effect: float) -> list[str]:
+    return [row.metric for row in worse_rows(gate(effect))]
+
+
+def test_an_effect_below_the_gate_counts_if_it_is_clear() -> None:
+    """A gate calls 1.5 % equivalent. The user of a search knows that head is worse."""
+    assert outcome(gate(1.015)).kind == "pass"
+    assert clear(1.015) == ["cpu"]
+    assert clear(1.0) == clear(0.985) == []
+    assert outcome(gate(1.08)).kind == "regression"
+    assert "cpu" in clear(1.08)

@@ -6,11 +6,12 @@ The text is safe for a terminal.
 from collections.abc import Callable, Iterator
 
 from trae_bench.model.result import Comparison
+from trae_bench.model.run import RunFile
 from trae_bench.report.escape import for_terminal
-from trae_bench.report.text.gate import sentence, short
+from trae_bench.report.text.gate import change, sentence, short
 from trae_bench.report.text.listing import count
 from trae_bench.report.text.progress import clock
-from trae_bench.run.bisect import Found, Step
+from trae_bench.run.bisect import Found, Step, is_confirmed, worse_rows
 from trae_bench.verdicts.gate import outcome, percent_change
 
 Subject = Callable[[str], str]
@@ -59,15 +60,16 @@ def result_lines(found: Found, subject: Subject) -> Iterator[str]:
         for commit in found.first_bad:
             yield f"  {short(commit)} {for_terminal(subject(commit), 200)}"
     if found.check is not None:
-        yield f"Against the commit before it: {sentence(found.check)}"
+        yield f"Against the commit before it: {_check(found, found.check)}"
     yield f"Run files: {for_terminal(found.folder, 500)}"
 
 
-def is_confirmed(found: Found) -> bool:
-    """Whether one commit was found, and the comparison with the one before it agrees."""
-    if found.check is None or len(found.first_bad) != 1:
-        return False
-    return outcome(found.check).kind == found.gate.kind
+def _check(found: Found, run: RunFile) -> str:
+    """The gate's sentence, or the effect that is too small for the gate."""
+    if outcome(run).kind in ("regression", "answers differ") or not is_confirmed(found):
+        return sentence(run)
+    changes = ", ".join(change(run, row) for row in worse_rows(run))
+    return f"{changes}, too small to fail a gate"
 
 
 def _searched(found: Found) -> str:
