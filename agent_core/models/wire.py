@@ -104,7 +104,7 @@ class WireModel:
         request = Request(self._provider, self._url, self._headers, body)
         ask = self._streamed if self._codec.parameters.stream else self._whole
         try:
-            return self._ids.assign(await self._repeated(ask, request), self._codec)
+            return self._ids.assign(await self._repeated(ask, request), self._codec, tools)
         except Refused as refusal:
             raise error_for_refusal(self._provider, refusal, self._redactor) from None
         except MalformedReplyError as error:
