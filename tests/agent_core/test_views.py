@@ -27,7 +27,7 @@ from agent_core.cli.views import (
 from agent_core.config import Prices
 from agent_core.messages import Message, Outcome, Reply, ToolCall, ToolResult, Usage
 from agent_core.models import PROTOCOLS
-from agent_core.models.streamed_text import text_in
+from agent_core.models.streamed_text import StreamedText, text_in
 from agent_core.redaction import Redactor
 from tests.agent_core.scripted_server import Answer, scripted_server
 
@@ -183,6 +183,35 @@ def test_text_of_an_event(protocol: str) -> None:
     assert text_in(protocol, json.dumps(EVENTS[protocol]).encode()) == "hi"
     for event in (b"[DONE]", b"{}", b'{"choices": []}', b"[]", b'{"type": "x", "delta": {}}'):
         assert text_in(protocol, event) == ""
+
+
+@pytest.mark.parametrize(
+    ("cut", "again", "shown"),
+    [
+        ("", "Hello.", "Hello."),
+        ("Hel", "Hello.", "Hello."),
+        ("Hello.", "Hello.", "Hello."),
+        ("Hel", "Help!", "Help!"),
+        ("Hello", "Hey.", "Hello\nHey."),
+        ("Hello", "Hel", "Hello\nHel"),
+        ("Hello", "", "Hello\n"),
+    ],
+)
+@given(data=st.data())
+def test_repeated_stream_is_shown_once(cut: str, again: str, shown: str, data: Any) -> None:
+    """An interrupted stream is requested again, and often begins with the same words."""
+    parts: list[str] = []
+    view = StreamedText("openai_chat", parts.append)
+    for _ in range(2):  # two replies, of which the second knows nothing of the first
+        view.begin_reply()
+        for text in (cut, again):
+            view.begin_stream()
+            while text:
+                size = data.draw(st.integers(1, len(text)))
+                event, text = {"choices": [{"delta": {"content": text[:size]}}]}, text[size:]
+                view.take(json.dumps(event).encode())
+        view.end_stream()
+    assert "".join(parts) == shown * 2
 
 
 # ----------------------------------------------------------------------------- terminal
