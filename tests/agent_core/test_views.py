@@ -1,10 +1,12 @@
 """What a user sees of a session: lines, a terminal, events as JSON."""
 
 import asyncio
+import io
 import json
 import os
 import re
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -297,3 +299,25 @@ async def test_session_on_a_terminal(console: str, tmp_path: Path) -> None:
     assert plain.count("All is ?[41mdone.\r\n") == 1, "the result is not shown twice"
     assert ("waiting for the model" in plain) is (console == "rich")
     assert "\x1b[" in seen, "colours"
+
+
+async def test_footer_moves_without_a_thread() -> None:
+    """A thread wrote between the parts of a line, which left pieces of the footer behind."""
+    pytest.importorskip("rich")
+    from rich.console import Console
+
+    from agent_core.cli.rich_view import RichView
+
+    out, threads = io.StringIO(), threading.active_count()
+    console = Console(file=out, force_terminal=True, width=80)
+    view = RichView(console, Redactor(), Totals(None, cache_is_extra=False))
+    view.start("t", "openai", "m", 20)
+    assert threading.active_count() == threads
+    seen = out.getvalue().count("waiting for the model")
+    async with asyncio.timeout(20):
+        while out.getvalue().count("waiting for the model") < seen + 2:  # noqa: ASYNC110 - a timer
+            await asyncio.sleep(0.01)
+    await view.finish(True, None)
+    end = out.getvalue()
+    await asyncio.sleep(0.3)
+    assert out.getvalue() == end
