@@ -22,12 +22,17 @@ def plain_forms(name: str) -> tuple[str, str]:
     return plain_name(bare), plain_name(re.split(r"[.:/]|__", bare)[-1])
 
 
+def is_accepted(name: str) -> bool:
+    """Whether every provider takes `name` in a history."""
+    return bool(name) and not re.search(_FOREIGN, name)
+
+
 def accepted_name(name: str, known: Iterable[str]) -> str:
     """`name` for a history that a provider reads, which refuses `functions.bash`.
 
     A name that it would refuse becomes the one of `known` that it means, if any.
     """
-    if name and not re.search(_FOREIGN, name):
+    if is_accepted(name):
         return name
     table = {plain_name(tool): tool for tool in known}
     for form in plain_forms(name):

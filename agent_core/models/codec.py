@@ -18,7 +18,7 @@ from agent_core.encoding import encode_json
 from agent_core.errors import MalformedReplyError
 from agent_core.messages import Message, Reply, ToolCall, ToolSpec
 from agent_core.providers import PROVIDERS, LimitField, takes_cache_key
-from agent_core.tool_names import accepted_name
+from agent_core.tool_names import accepted_name, is_accepted
 
 LOCAL_ID = "local-"
 """Prefix of a call id that this agent assigned, because the provider sent none."""
@@ -283,14 +283,15 @@ class CallIds:
 
     def assign(self, reply: Reply, codec: Codec, tools: Sequence[ToolSpec] = ()) -> Reply:
         """`reply` with an id of its own for each call, and a name, of `tools` if it means one."""
-        message, known = reply.message, [tool.name for tool in tools]
-        ids = self._unique([call.id for call in message.calls])
+        message, given = reply.message, [call.id for call in reply.message.calls]
+        ids = self._unique(given)
+        if ids is given and all(is_accepted(call.name) for call in message.calls):
+            return reply
+        known = [tool.name for tool in tools]
         calls = tuple(
             replace(call, id=call_id, name=accepted_name(call.name, known))
             for call, call_id in zip(message.calls, ids, strict=True)
         )
-        if calls == message.calls:
-            return reply
         if items := opaque_items(message, codec.protocol):
             codec.identify_calls(items, calls)
         return replace(reply, message=replace(message, calls=calls))
