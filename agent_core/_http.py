@@ -14,6 +14,18 @@ httpcore's pool scans every connection and waiting request whenever a request be
 ends. `loop_pools.py` hands out single connections instead. Tools that patch httpcore, such
 as respx, still see every request. Importing httpcore takes half as long as importing httpx.
 
+A transport on the C parser of httptools was tried and is not used. Instructions per request
+(valgrind --tool=cachegrind --cache-sim=no; sessions of 50 steps less sessions of none; requests
+of up to 120 kB to a loopback server; Python 3.11; millions):
+
+                                     HTTP/1.1    HTTP/1.1, TLS    HTTP/2, TLS
+    httpcore                              1.6              2.2            5.2
+    httpcore on asyncio streams           1.2                -              -
+    httptools on asyncio streams          0.4              1.0   not possible
+
+One million is about 0.3 ms. httptools has no HTTP/2, no proxies and no bound on headers, and its
+connection would be invisible to respx. It would be a second client beside httpcore.
+
 This module neither retries nor stores an API key.
 """
 

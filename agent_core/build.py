@@ -6,6 +6,7 @@ Each choice is one expression, the optimised implementation first and the baseli
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -172,8 +173,8 @@ async def open_agent(
         root = Workspace(workspace, confined=confined)
         files: Files = ThreadedFiles() if toggles.async_file_io else BlockingFiles()
         shell = EventShell if toggles.event_shell else PollingShell
-        environ = tools_environment(settings)
-        context = ToolContext(files, lambda: shell(root.root, environ), root)
+        environ = cache(lambda: tools_environment(settings))  # for a shell only
+        context = ToolContext(files, lambda: shell(root.root, environ()), root)
         catalog = _open_catalog(settings, toggles, context)
         stack.push_async_callback(catalog.close)
         if settings.mcp_servers:

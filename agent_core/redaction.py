@@ -15,7 +15,7 @@ REPLACEMENT = "[REDACTED]"
 
 def secret_values(environ: Mapping[str, str]) -> list[str]:
     """The values of all variables with a secret's name, such as `..._KEY`."""
-    return [value for name, value in environ.items() if _SECRET_NAME.search(name)]
+    return [environ[name] for name in environ if _SECRET_NAME.search(name)]
 
 
 def without_keys(

@@ -26,11 +26,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class Journal:
-    """An append-only file of lines, optionally written by a background thread.
+    """An append-only file of lines. If it grows large, a background thread may write it.
 
     The file is always new. If `path` exists, from a killed or a running session, another name
     is used (`session.1.jsonl`) and logged. Lines are bytes, which cannot change later. After a
     failed write nothing more is written, because a gap would go unnoticed.
+
+    With `background`, the thread starts once the file has `MIN_THREAD_SIZE` bytes, because a
+    thread costs more than writing less. Without a running event loop it starts at once.
 
     A line is written with `batch_size` others, or `MAX_AGE` after it was appended. Only
     without a thread and without a running event loop does it wait for the next lines. A kill
@@ -38,6 +41,8 @@ class Journal:
     thread owes, which is bounded.
     """
 
+    MIN_THREAD_SIZE = 64 * 1024
+    """Bytes."""
     MAX_AGE = 1.0
     """Seconds."""
     MAX_OWED = 1024 * 1024
@@ -59,12 +64,10 @@ class Journal:
         self._writing = False
         self._closing = False
         self._error: OSError | None = None
+        self._background = background
         self._thread: threading.Thread | None = None
-        if background:
-            # A daemon thread, because the interpreter joins other threads before it runs the
-            # exit handler that ends this one.
-            self._thread = threading.Thread(target=self._run, name="trajectory", daemon=True)
-            self._thread.start()
+        self._timed: asyncio.AbstractEventLoop | None = None
+        """The event loop that has a timer for the current batch."""
 
     @property
     def waiting(self) -> int:
@@ -74,14 +77,19 @@ class Journal:
     def append(self, line: bytes) -> None:
         """Raises `RecordingError` after a failed write."""
         self.check()
+        loop = _running_loop()
+        # Only here and not in `flush`, because a signal handler may interrupt a direct write.
+        if self._background and (loop is None or self.accepted >= self.MIN_THREAD_SIZE):
+            self._start_thread()
         self._batch.append(line)
         self.records += 1
         self.accepted += len(line)
         if len(self._batch) >= self._batch_size:
             self._submit()
             self.check()
-        elif self._thread is None and len(self._batch) == 1:
-            self._submit_later()
+        elif self._thread is None and loop is not None and self._timed is not loop:
+            self._timed = loop
+            loop.call_later(self.MAX_AGE, self._submit_in_time)
 
     def flush(self) -> None:
         """Waits until all lines are written. Raises `RecordingError`."""
@@ -103,6 +111,7 @@ class Journal:
                 return
             self._submit()
             self._closing = True
+            self._background = False
             self._changed.notify_all()
         if self._thread is None:
             os.close(self._fd)
@@ -115,10 +124,18 @@ class Journal:
         if self._error is not None:
             raise write_error(self.path, self._error, lost=self.lost) from self._error
 
-    def _submit_later(self) -> None:
+    def _start_thread(self) -> None:
+        self._background = False
+        # A daemon thread, because the interpreter joins other threads before it runs the exit
+        # handler that ends this one.
+        self._thread = threading.Thread(target=self._run, name="trajectory", daemon=True)
+        self._thread.start()
+
+    def _submit_in_time(self) -> None:
         """Without a thread, the event loop writes the batch at `MAX_AGE`."""
-        with suppress(RuntimeError):  # no loop is running
-            asyncio.get_running_loop().call_later(self.MAX_AGE, self._submit)
+        self._timed = None
+        if self._thread is None:
+            self._submit()
 
     def _submit(self) -> None:
         if self._thread is None:
@@ -187,6 +204,13 @@ class Journal:
             self.writes += 1
 
 
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def _new_file(path: Path) -> tuple[Path, int]:
     """Creates a new file, `path` or a numbered variant of it. Returns its path and descriptor."""
     for number in count():
@@ -214,17 +238,13 @@ def recover(
     `RecordingError`, also if the file is not a journal or both paths are the same file.
     """
     try:
-        contents = _Contents(journal, max_interactions)
-        trajectory = trajectory or contents.default_trajectory()
-        if trajectory.exists() and trajectory.samefile(journal):
-            raise RecordingError(f"{journal} is the journal; name another file for the trajectory.")
-
-        def write(out: BinaryIO) -> None:
-            write_trajectory(
-                out, contents.fields, contents.records(b"interaction"), contents.records(b"step")
-            )
-
-        replace_file(trajectory, write)
+        with journal.open("rb") as file:
+            contents = _Contents(journal, file, max_interactions)
+            trajectory = trajectory or contents.default_trajectory()
+            if trajectory.exists() and trajectory.samefile(journal):
+                problem = f"{journal} is the journal; name another file for the trajectory."
+                raise RecordingError(problem)
+            replace_file(trajectory, contents.write)
     except OSError as error:
         raise write_error(trajectory or journal, error) from error
     except msgspec.DecodeError as error:
@@ -245,8 +265,9 @@ class _Contents:
     `newest` is the number of records of each kind to keep; None keeps all.
     """
 
-    def __init__(self, journal: Path, newest: int | None) -> None:
+    def __init__(self, journal: Path, file: BinaryIO, newest: int | None) -> None:
         self._journal = journal
+        self._file = file
         self._newest = newest
         self.fields = empty_trajectory()
         self._counts = {b"interaction": 0, b"step": 0}
@@ -272,6 +293,10 @@ class _Contents:
             return journal.with_name(journal.stem)
         return journal.with_suffix(".json")
 
+    def write(self, out: BinaryIO) -> None:
+        """Writes the trajectory to `out`."""
+        write_trajectory(out, self.fields, self.records(b"interaction"), self.records(b"step"))
+
     def records(self, kind: bytes) -> Iterator[bytes]:
         """The JSON of the kept records of one kind."""
         first, index = self._first(self._counts[kind]), -1
@@ -291,11 +316,12 @@ class _Contents:
             self._summaries[self._numbers.index(step_number, first)] = lakeview_summary
 
     def _lines(self) -> Iterator[tuple[bytes, bytes]]:
-        with self._journal.open("rb") as file:
-            for line in file:
-                head, separator, data = line.partition(b',"data":')
-                if separator and data.endswith(b"}\n"):
-                    yield head[len(b'{"kind":"') : -1], data[:-2]
+        """The lines from the first one. Only the newest iterator may be used."""
+        self._file.seek(0)
+        for line in self._file:
+            head, separator, data = line.partition(b',"data":')
+            if separator and data.endswith(b"}\n"):
+                yield head[len(b'{"kind":"') : -1], data[:-2]
 
 
 def _with_summary(step: bytes, summary: str) -> bytes:

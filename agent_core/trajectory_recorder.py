@@ -277,9 +277,10 @@ class OptimizedTrajectoryRecorder(RecorderBase):
     Without a thread and without a running event loop their age has no limit.
 
     With `background_io`, a thread writes the batches, so a slow disk does not block the event
-    loop. This costs some CPU time and gains nothing on a fast disk. If the disk is slower than
-    the session, a killed session also loses what the thread has not written: at most 1 MiB and
-    one batch, because recording waits from there on.
+    loop. This costs some CPU time and gains nothing on a fast disk; on a running event loop, the
+    thread therefore starts after the first 64 KiB. If the disk is slower than the session, a
+    killed session also loses what the thread has not written: at most 1 MiB and one batch,
+    because recording waits from there on.
 
     Works with and without an event loop. If it is dropped or still open at exit, it writes
     its remaining records, stops its thread and leaves the journal.

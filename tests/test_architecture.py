@@ -19,6 +19,7 @@ AGENT_CORE = {
     "toggles": 0,
     "providers": 0,
     "arguments": 0,
+    "tool_names": 0,
     "encoding": 0,
     "error_bodies": 0,
     "compression": 0,

@@ -3,6 +3,7 @@
 Only `run` imports this module, and only on a terminal, because rich is slow to import.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from rich.text import Text
 from agent_core.cli.views import HeldBack, LineView, Totals, harmless, title_of
 from agent_core.messages import Message, Reply, ToolResult
 from agent_core.redaction import Redactor
+
+_REFRESH = 1 / 8
+"""Seconds between two states of the footer."""
 
 
 class RichView(LineView):
@@ -29,13 +33,16 @@ class RichView(LineView):
         self._partial = ""  # the last line of the streamed text
         self._running: dict[str, str] = {}
         self._spinner = Spinner("dots")
+        # Without rich's own thread, because its output can come between the parts of a print.
         self._live = Live(
-            get_renderable=self._footer, console=console, refresh_per_second=8, transient=True
+            get_renderable=self._footer, console=console, auto_refresh=False, transient=True
         )
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self, task: str, provider: str, model: str, max_steps: int) -> None:
         super().start(task, provider, model, max_steps)
         self._live.start()
+        self._refresh()
         # Otherwise a killed process leaves the terminal without a cursor.
         self._console.show_cursor(True)
 
@@ -69,8 +76,14 @@ class RichView(LineView):
 
     async def finish(self, success: bool, final_result: str | None) -> None:
         self._end_text()
+        if self._timer is not None:
+            self._timer.cancel()
         self._live.stop()
         await super().finish(success, final_result)
+
+    def _refresh(self) -> None:
+        self._live.refresh()
+        self._timer = asyncio.get_running_loop().call_later(_REFRESH, self._refresh)
 
     def _show(self, text: str) -> None:
         """Prints the complete lines; the last one stays in the footer until it is complete."""

@@ -135,10 +135,10 @@ class AnthropicMessages(Codec):
             raise MalformedReplyError("The reply has no content.")
         return _reply(reply.content, reply, {})
 
-    def name_calls(self, items: list[Any], ids: Sequence[str]) -> None:
-        calls = (block for block in items if block.get("type") == "tool_use")
-        for block, call_id in zip(calls, ids, strict=True):
-            block["id"] = call_id
+    def identify_calls(self, items: list[Any], calls: Sequence[ToolCall]) -> None:
+        blocks = (block for block in items if block.get("type") == "tool_use")
+        for block, call in zip(blocks, calls, strict=True):
+            block |= {"id": call.id, "name": call.name}
 
     def reply_builder(self) -> "MessagesReplyBuilder":
         return MessagesReplyBuilder()

@@ -18,6 +18,7 @@ from agent_core.encoding import encode_json
 from agent_core.errors import MalformedReplyError
 from agent_core.messages import Message, Reply, ToolCall, ToolSpec
 from agent_core.providers import PROVIDERS, LimitField, takes_cache_key
+from agent_core.tool_names import accepted_name, is_accepted
 
 LOCAL_ID = "local-"
 """Prefix of a call id that this agent assigned, because the provider sent none."""
@@ -122,8 +123,8 @@ class Codec(Protocol):
 
     def reply_builder(self) -> ReplyBuilder: ...
 
-    def name_calls(self, items: list[Any], ids: Sequence[str]) -> None:
-        """Writes the ids of a reply's calls into its opaque items, if they have ids."""
+    def identify_calls(self, items: list[Any], calls: Sequence[ToolCall]) -> None:
+        """Writes the ids and names of a reply's calls into its opaque items, as far as it has."""
 
     def corrected(self, complaint: str) -> "Codec | None":
         """A codec without the request field that the provider's `complaint` does not know."""
@@ -270,27 +271,36 @@ def truncated_stream() -> MalformedReplyError:
 
 
 class CallIds:
-    """Makes the ids of a session's calls unique: a provider refuses a history with one id twice."""
+    """Gives a session's calls ids and names that a provider accepts in a history.
+
+    It refuses an id that occurs twice, and a name such as `functions.bash`.
+    """
 
     def __init__(self) -> None:
         self._assigned = 0
         self._seen: dict[str, int] = {}
         """The number of calls that came with each id."""
 
-    def assign(self, reply: Reply, codec: Codec) -> Reply:
-        """`reply` with an id of its own for each call."""
-        given = [call.id for call in reply.message.calls]
-        if all(given) and len(set(given)) == len(given) and self._seen.keys().isdisjoint(given):
-            self._seen.update(dict.fromkeys(given, 1))
+    def assign(self, reply: Reply, codec: Codec, tools: Sequence[ToolSpec] = ()) -> Reply:
+        """`reply` with an id of its own for each call, and a name, of `tools` if it means one."""
+        message, given = reply.message, [call.id for call in reply.message.calls]
+        ids = self._unique(given)
+        if ids is given and all(is_accepted(call.name) for call in message.calls):
             return reply
-        ids = [self._new(call_id) for call_id in given]
-        message = reply.message
+        known = [tool.name for tool in tools]
         calls = tuple(
-            replace(call, id=call_id) for call, call_id in zip(message.calls, ids, strict=True)
+            replace(call, id=call_id, name=accepted_name(call.name, known))
+            for call, call_id in zip(message.calls, ids, strict=True)
         )
         if items := opaque_items(message, codec.protocol):
-            codec.name_calls(items, ids)
+            codec.identify_calls(items, calls)
         return replace(reply, message=replace(message, calls=calls))
+
+    def _unique(self, given: list[str]) -> list[str]:
+        if all(given) and len(set(given)) == len(given) and self._seen.keys().isdisjoint(given):
+            self._seen.update(dict.fromkeys(given, 1))
+            return given
+        return [self._new(call_id) for call_id in given]
 
     def _new(self, given: str) -> str:
         """`given`, or another id if it is empty or taken."""

@@ -121,10 +121,10 @@ class Gemini(Codec):
             raise MalformedReplyError("The reply has no candidates.")
         return builder.current()
 
-    def name_calls(self, items: list[Any], ids: Sequence[str]) -> None:
-        calls = (part["functionCall"] for part in items if "functionCall" in part)
-        for call, call_id in zip(calls, ids, strict=True):
-            call.update(_id_field(call_id))
+    def identify_calls(self, items: list[Any], calls: Sequence[ToolCall]) -> None:
+        parts = (part["functionCall"] for part in items if "functionCall" in part)
+        for part, call in zip(parts, calls, strict=True):
+            part.update(_id_field(call.id), name=call.name)
 
     def reply_builder(self) -> "GeminiReplyBuilder":
         return GeminiReplyBuilder()

@@ -98,6 +98,10 @@ class OllamaChat(Codec):
     def splitter(self) -> JsonLines:
         return JsonLines()
 
+    def identify_calls(self, items: list[Any], calls: Sequence[ToolCall]) -> None:
+        for item, call in zip(items[0].get("tool_calls", ()), calls, strict=True):
+            item["function"]["name"] = call.name
+
     def reply_builder(self) -> "OllamaReplyBuilder":
         return OllamaReplyBuilder()
 

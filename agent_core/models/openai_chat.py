@@ -141,9 +141,10 @@ class OpenAIChat(Codec):
         builder.take_whole(reply.choices[0].message)
         return builder.current()
 
-    def name_calls(self, items: list[Any], ids: Sequence[str]) -> None:
-        for call, call_id in zip(items[0]["tool_calls"], ids, strict=True):
-            call["id"] = call_id
+    def identify_calls(self, items: list[Any], calls: Sequence[ToolCall]) -> None:
+        for item, call in zip(items[0]["tool_calls"], calls, strict=True):
+            item["id"] = call.id
+            item["function"]["name"] = call.name
 
     def corrected(self, complaint: str) -> "OpenAIChat | None":
         unknown = re.search(_UNKNOWN_FIELD, complaint, re.IGNORECASE)

@@ -104,10 +104,10 @@ class OpenAIResponses(Codec):
     def decode(self, body: bytes) -> Reply:
         return _reply(decoded(body, _BODY))
 
-    def name_calls(self, items: list[Any], ids: Sequence[str]) -> None:
-        calls = (item for item in items if item.get("type") == "function_call")
-        for item, call_id in zip(calls, ids, strict=True):
-            item["call_id"] = call_id
+    def identify_calls(self, items: list[Any], calls: Sequence[ToolCall]) -> None:
+        sent = (item for item in items if item.get("type") == "function_call")
+        for item, call in zip(sent, calls, strict=True):
+            item |= {"call_id": call.id, "name": call.name}
 
     def reply_builder(self) -> "ResponsesReplyBuilder":
         return ResponsesReplyBuilder()

@@ -29,7 +29,7 @@ from agent_core.models.failures import (
     status_of,
 )
 from agent_core.models.history import History, IncrementalHistory
-from agent_core.models.streamed_text import text_in
+from agent_core.models.streamed_text import StreamedText
 from agent_core.ports import Connections, Request
 from agent_core.providers import with_query, without_query
 from agent_core.redaction import Redactor
@@ -69,7 +69,7 @@ class WireModel:
         on_text: Callable[[str], None] | None = None,
     ) -> None:
         self._codec = codec
-        self._on_text = on_text
+        self._text = StreamedText(codec.protocol, on_text) if on_text else None
         self._new_history = history
         self._history = history(codec)
         self._corrected = False
@@ -103,17 +103,14 @@ class WireModel:
         body = self._history.body(history, tools)
         request = Request(self._provider, self._url, self._headers, body)
         ask = self._streamed if self._codec.parameters.stream else self._whole
+        if self._text:
+            self._text.begin_reply()
         try:
-            return self._ids.assign(await self._repeated(ask, request), self._codec)
+            return self._ids.assign(await self._repeated(ask, request), self._codec, tools)
         except Refused as refusal:
             raise error_for_refusal(self._provider, refusal, self._redactor) from None
         except MalformedReplyError as error:
             raise MalformedReplyError(f"{self._provider}: {error}") from None
-
-    def _show_text(self, event: bytes) -> None:
-        assert self._on_text is not None
-        if text := text_in(self._codec.protocol, event):
-            self._on_text(text)
 
     async def close(self) -> None:
         """Does nothing. The caller closes the connections."""
@@ -153,12 +150,20 @@ class WireModel:
                 if headers.get("content-type", "").startswith(_WHOLE):
                     # Some servers ignore the request for a stream.
                     return self._decoded(await _joined(chunks))
-                decoder = StreamDecoder(self._codec, self._on_text and self._show_text)
-                async for chunk in chunks:
-                    decoder.feed(chunk)
+                return await self._read(chunks)
             except ConnectionFailedError as error:
                 raise _StreamInterrupted(str(error)) from error
-            return decoder.finish()
+
+    async def _read(self, chunks: AsyncIterator[bytes]) -> Reply:
+        decoder = StreamDecoder(self._codec, self._text.take if self._text else None)
+        if self._text:
+            self._text.begin_stream()
+        async for chunk in chunks:
+            decoder.feed(chunk)
+        reply = decoder.finish()
+        if self._text:
+            self._text.end_stream()
+        return reply
 
     def _decoded(self, body: bytes) -> Reply:
         try:

@@ -5,7 +5,6 @@ schemas are Trae Agent's, with these differences: bash has a `session` and a `ti
 needs no `command` to restart; relative paths start at the workspace.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from msgspec import Struct
 
 from agent_core.errors import ToolError
 from agent_core.messages import ToolSpec
+from agent_core.tool_names import plain_forms, plain_name
 
 
 class ToolEntry(Struct, frozen=True):
@@ -36,15 +36,6 @@ class ToolEntry(Struct, frozen=True):
         return self.spec.parameters
 
 
-_DECORATION = r"(?s)(?<=\w)(?:<\|.*|:\d+|\(\))$|\s+"
-"""What models append to a name: `bash<|channel|>commentary`, `bash:0`, `bash()`."""
-
-
-def plain_name(name: str) -> str:
-    """A tool's name without case and underscores, which models often get wrong."""
-    return name.lower().replace("_", "")
-
-
 def find(table: Mapping[str, ToolEntry], name: str) -> ToolEntry:
     """The entry for `name`, which may have a prefix such as `functions.`.
 
@@ -52,8 +43,7 @@ def find(table: Mapping[str, ToolEntry], name: str) -> ToolEntry:
     """
     if name in table:
         return table[name]
-    bare = re.sub(_DECORATION, "", name)
-    for wanted in (plain_name(bare), plain_name(re.split(r"[.:/]|__", bare)[-1])):
+    for wanted in plain_forms(name):
         for entry in table.values():
             if wanted in map(plain_name, (entry.name, *entry.aliases)):
                 return entry

@@ -448,6 +448,25 @@ async def test_interrupted_reply_is_asked_for_again_after_a_word_and_a_pause(
 
 
 @each_protocol
+async def test_text_of_an_interrupted_stream_is_shown_once(protocol: str) -> None:
+    body, shown = body_of(protocol, True), []
+    script = answers(http(body[: len(body) // 2]), http(body), http(body))
+    async with serving(script) as server, PooledConnections() as connections:
+        settings = ProviderSettings(
+            api_key=KEY, model="m-1", base_url=server.url, protocol=protocol, stream=True
+        )
+        model = open_model(
+            *(PROVIDER_OF[protocol], settings, connections),
+            clock=Time().clock,
+            on_text=shown.append,
+        )
+        for count in (1, 2):
+            reply = await model.reply(HISTORY, TOOLS)
+            assert "".join(shown) == reply.message.text * count != ""
+    assert len(server.asked) == 3
+
+
+@each_protocol
 @whole_or_streamed
 async def test_truncated_reply_is_retried(protocol: str, stream: bool) -> None:
     body = body_of(protocol, stream)

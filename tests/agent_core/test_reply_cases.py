@@ -18,7 +18,7 @@ from agent_core.build import run_task
 from agent_core.config import ProviderSettings, Settings
 from agent_core.encoding import encode_json
 from agent_core.errors import MalformedReplyError
-from agent_core.messages import Message, Outcome, Reply, ToolCall
+from agent_core.messages import Message, Outcome, Reply, ToolCall, ToolSpec
 from agent_core.models import PROTOCOLS, codec_named
 from agent_core.models.codec import CallIds, Codec, Parameters, Refused, StreamDecoder
 from tests.agent_core.histories import VALUES
@@ -625,6 +625,34 @@ def test_ids_stay_unique_in_a_session(protocol: str) -> None:
         seen.append(message.calls[0].id)
         assert (seen[-1] in str(reader.entry(message).items)) is (protocol != OLLAMA)
     assert seen == ["c0", "c0-2", "c0-3"]
+
+
+@pytest.mark.parametrize("thoughts", ["", "Hm."])
+@pytest.mark.parametrize("protocol", ALL)
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("functions.bash", "bash"),
+        ("functions.Task_Done:0", "task_done"),
+        ("bash", "bash"),
+        ("Bash", "Bash"),
+        ("some.thing else", "some_thing_else"),
+        ("x." * 50, ("x_" * 50)[:64]),
+    ],
+)
+def test_history_has_only_names_that_providers_accept(
+    protocol: str, thoughts: str, given: str, sent: str
+) -> None:
+    """OpenAI refuses a history with a dot in the name of a tool."""
+    said = Said(calls=(SaidCall(id="c0", name=given),), thoughts=thoughts, signature="sig")
+    reader = codec(protocol)
+    tools = [ToolSpec(name, "", {}) for name in ("bash", "task_done")]
+    body = ENCODERS[protocol](said, stream=False)
+    message = CallIds().assign(reader.decode(body), reader, tools).message
+    assert message.calls[0].name == sent
+    items = str(reader.entry(message).items)
+    assert f"'{sent}'" in items
+    assert given == sent or f"'{given}'" not in items
 
 
 def test_empty_answer_is_left_out_but_not_an_empty_user_text() -> None:

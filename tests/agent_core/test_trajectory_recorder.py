@@ -371,6 +371,35 @@ async def test_no_record_waits_long_for_its_batch(
     recorder.finalize_recording(True)
 
 
+async def test_a_thread_starts_once_it_is_worth_its_cost(tmp_path: Path) -> None:
+    """A short session needs none, and its records are whole without one."""
+
+    def threads() -> int:
+        return sum(thread.name == "trajectory" for thread in threading.enumerate())
+
+    before = threads()
+    recorder = OptimizedTrajectoryRecorder(tmp_path / "t.json", 5, background_io=True)
+    recorder.start("t", "openai", "m", 20)
+    record_steps(recorder, 20)
+    assert threads() == before
+    assert recorder.get_statistics()["pending_records"] < 5
+    record_steps(recorder, 40, "x" * Journal.MIN_THREAD_SIZE)
+    assert threads() == before + 1
+    await recorder.finish(True, None)
+    assert threads() == before
+    assert len(read(tmp_path / "t.json")["agent_steps"]) == 60
+
+
+async def test_a_closed_journal_starts_no_thread(tmp_path: Path) -> None:
+    recorder = OptimizedTrajectoryRecorder(tmp_path / "t.json", 5, background_io=True)
+    recorder.start("t", "openai", "m", 20)
+    record_steps(recorder, 2, "x" * Journal.MIN_THREAD_SIZE)
+    recorder.cleanup()
+    record_steps(recorder, 20)
+    assert recorder.get_statistics()["lost_records"] >= 35
+    assert not any(thread.name == "trajectory" for thread in threading.enumerate())
+
+
 def test_what_the_writer_owes_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a disk that does not write, recording waits at the limit."""
     reader, writer = os.pipe()

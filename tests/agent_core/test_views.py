@@ -1,10 +1,12 @@
 """What a user sees of a session: lines, a terminal, events as JSON."""
 
 import asyncio
+import io
 import json
 import os
 import re
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,7 +29,7 @@ from agent_core.cli.views import (
 from agent_core.config import Prices
 from agent_core.messages import Message, Outcome, Reply, ToolCall, ToolResult, Usage
 from agent_core.models import PROTOCOLS
-from agent_core.models.streamed_text import text_in
+from agent_core.models.streamed_text import StreamedText, text_in
 from agent_core.redaction import Redactor
 from tests.agent_core.scripted_server import Answer, scripted_server
 
@@ -185,6 +187,35 @@ def test_text_of_an_event(protocol: str) -> None:
         assert text_in(protocol, event) == ""
 
 
+@pytest.mark.parametrize(
+    ("cut", "again", "shown"),
+    [
+        ("", "Hello.", "Hello."),
+        ("Hel", "Hello.", "Hello."),
+        ("Hello.", "Hello.", "Hello."),
+        ("Hel", "Help!", "Help!"),
+        ("Hello", "Hey.", "Hello\nHey."),
+        ("Hello", "Hel", "Hello\nHel"),
+        ("Hello", "", "Hello\n"),
+    ],
+)
+@given(data=st.data())
+def test_repeated_stream_is_shown_once(cut: str, again: str, shown: str, data: Any) -> None:
+    """An interrupted stream is requested again, and often begins with the same words."""
+    parts: list[str] = []
+    view = StreamedText("openai_chat", parts.append)
+    for _ in range(2):  # two replies, of which the second knows nothing of the first
+        view.begin_reply()
+        for text in (cut, again):
+            view.begin_stream()
+            while text:
+                size = data.draw(st.integers(1, len(text)))
+                event, text = {"choices": [{"delta": {"content": text[:size]}}]}, text[size:]
+                view.take(json.dumps(event).encode())
+        view.end_stream()
+    assert "".join(parts) == shown * 2
+
+
 # ----------------------------------------------------------------------------- terminal
 
 
@@ -268,3 +299,25 @@ async def test_session_on_a_terminal(console: str, tmp_path: Path) -> None:
     assert plain.count("All is ?[41mdone.\r\n") == 1, "the result is not shown twice"
     assert ("waiting for the model" in plain) is (console == "rich")
     assert "\x1b[" in seen, "colours"
+
+
+async def test_footer_moves_without_a_thread() -> None:
+    """A thread wrote between the parts of a line, which left pieces of the footer behind."""
+    pytest.importorskip("rich")
+    from rich.console import Console
+
+    from agent_core.cli.rich_view import RichView
+
+    out, threads = io.StringIO(), threading.active_count()
+    console = Console(file=out, force_terminal=True, width=80)
+    view = RichView(console, Redactor(), Totals(None, cache_is_extra=False))
+    view.start("t", "openai", "m", 20)
+    assert threading.active_count() == threads
+    seen = out.getvalue().count("waiting for the model")
+    async with asyncio.timeout(20):
+        while out.getvalue().count("waiting for the model") < seen + 2:  # noqa: ASYNC110 - a timer
+            await asyncio.sleep(0.01)
+    await view.finish(True, None)
+    end = out.getvalue()
+    await asyncio.sleep(0.3)
+    assert out.getvalue() == end

@@ -17,6 +17,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -31,6 +32,10 @@ MANY = ("raw socket", "raw append", "httpx", "httpx, own clients", AGENT)
 THINK = 0.05
 """Think time per reply (s) in workloads that measure waiting."""
 SLEEPS = 5
+SHORT = 10
+"""Maximum steps of each session in workloads with many sessions or sleeping calls. With N=50, one
+round of 100 sessions takes minutes.
+"""
 _WARM_UP = Workload(3)
 
 
@@ -104,11 +109,12 @@ def rows(steps: Sequence[int], sessions: int, sleeps: int = SLEEPS) -> Iterator[
     yield Row("cold start, ms", Workload(min(steps)), "time_to_first_request", scale=1000)
     for n in steps:
         yield Row(f"peak RSS, MB, N={n}", Workload(n), "peak_rss", scale=1e-6)
+    short = min(SHORT, *steps)
     for think in (0.0, THINK) if sessions else ():
         name = f"sessions/s, M={sessions}, {1000 * think:.0f} ms"
-        yield Row(name, Workload(min(steps), sessions, think), "sessions_per_second", MANY)
+        yield Row(name, Workload(short, sessions, think), "sessions_per_second", MANY)
     if sleeps:
-        workload = Workload(min(steps), sleeps=sleeps)
+        workload = Workload(short, sleeps=sleeps)
         yield Row(f"ms/step of {sleeps} x {SLEEP} s", workload, "step_overhead", (AGENT,), 1000)
 
 
@@ -126,13 +132,21 @@ def measure(
             rig.measure(subject, _WARM_UP)
         for number in range(rounds):
             progress(f"round {number + 1} of {rounds}")
-            _run_round(rig, wanted, values, reverse=bool(number % 2))
+            _run_round(rig, wanted, values, progress, reverse=bool(number % 2))
     return values
 
 
-def _run_round(rig: Rig, wanted: Sequence[Row], values: Values, *, reverse: bool) -> None:
+def _run_round(
+    rig: Rig,
+    wanted: Sequence[Row],
+    values: Values,
+    progress: Callable[[str], None],
+    *,
+    reverse: bool,
+) -> None:
     for workload in dict.fromkeys(row.workload for row in wanted):
         workload_rows = [row for row in wanted if row.workload == workload]
+        progress(f"  {', '.join(row.name for row in workload_rows)}")
         subjects = workload_rows[0].subjects
         # Alternating order, so that no subject always follows the same one.
         for subject in reversed(subjects) if reverse else subjects:
@@ -204,7 +218,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     steps = [int(count) for count in options.steps.split(",")]
     wanted = list(rows(steps, options.sessions, options.sleeps))
-    values = measure(wanted, options.repeats, _no_progress if options.json else print)
+    # Flushed, because a run takes minutes and may be cut off in a pipe.
+    show = _no_progress if options.json else partial(print, flush=True)
+    values = measure(wanted, options.repeats, show)
     results = judge(values)
     print(_as_json(values, results) if options.json else table(values, results))
 

@@ -22,6 +22,14 @@ def test_every_subject_completes_the_workload() -> None:
     assert "ms/step, N=3" in table(values, judge(values))
 
 
+def test_many_sessions_are_short() -> None:
+    """Their cost grows with the square of the steps, and their goals are for short sessions."""
+    wanted = list(rows([50, 200], sessions=100, sleeps=5))
+    assert {row.workload.steps for row in wanted if row.workload.sessions > 1} == {10}
+    assert {row.workload.steps for row in wanted if row.workload.sleeps} == {10}
+    assert {row.workload.steps for row in rows([3], sessions=2)} == {3}
+
+
 def test_a_failing_subject_raises(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig, pytest.raises(CannotMeasure, match="KeyError: 'path'"):
         rig.measure("httpx", Workload(1, sleeps=1))  # floors have no shell

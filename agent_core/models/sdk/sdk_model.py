@@ -97,7 +97,7 @@ class SdkModel:
         ask = self._streamed if self._codec.parameters.stream else self._whole
         try:
             async with self._connected() as client:
-                return self._ids.assign(await ask(client, document), self._codec)
+                return self._ids.assign(await ask(client, document), self._codec, tools)
         except Refused as refusal:
             raise error_for_refusal(self._provider, refusal, self._redactor) from None
         except MalformedReplyError as error:

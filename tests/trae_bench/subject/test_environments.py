@@ -730,7 +730,7 @@ def test_a_run_measures_both_installs(
     assert all(row.pairs.measured == 2 for row in rows.values())
     found = rows["distributions"].estimate
     assert found is not None
-    assert (found.a, found.b) == (9, 8)
+    assert (found.a, found.b) == (10, 9)
     assert rows["install_size"].judgement.verdict == "improvement"
     assert rows["unrecorded_size"].judgement.verdict == "equivalent"
     printed = capsys.readouterr()

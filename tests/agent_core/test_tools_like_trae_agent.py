@@ -1,7 +1,8 @@
 """What Trae Agent's own tests demand of its tools, on real files and through both dispatchers.
 
-The tests there replace the file system by mocks. `DIFFERENT` lists what agent_core does
-differently on purpose. The words of messages are its own everywhere.
+These are its 22 tests of bash (5), the editor (9) and the JSON editor (8). They replace the file
+system by mocks there. `DIFFERENT` lists what agent_core does differently on purpose; so does
+docs/agent-core.md. The words of messages are its own everywhere.
 """
 
 import json
@@ -16,6 +17,7 @@ from agent_core.files import BlockingFiles, ThreadedFiles
 from agent_core.messages import ToolCall, ToolResult
 from agent_core.ports import Catalog, Dispatch, ToolContext
 from agent_core.shell import EventShell
+from agent_core.tools import TOOLS
 from agent_core.workspace import Workspace
 
 pytestmark = pytest.mark.anyio
@@ -157,6 +159,12 @@ async def test_json_changes(tmp_path: Path, optimised: bool, name: str) -> None:
     (result,) = await run(tmp_path, optimised, call)
     assert result.ok, result.text
     assert json.loads((tmp_path / "f").read_text()) == DATA | changed
+
+
+def test_bash_is_described() -> None:
+    spec = TOOLS[BASH].spec
+    assert (spec.name, spec.description[:13]) == ("bash", "Run a command")
+    assert {"command", "restart"} <= set(spec.parameters["properties"])
 
 
 @BOTH
