@@ -9,13 +9,11 @@ import pytest
 from tests.trae_bench.foreign import edit, foreign_repository
 from tests.trae_bench.mutations import git
 from tests.trae_bench.runs import gate
-from tests.trae_bench.runs import gate
 from trae_bench.cli import main
 from trae_bench.design.contrasts import NOISE_FLOOR
-from trae_bench.run.bisect import _answers
+from trae_bench.run.bisect import _answers, worse_rows
 from trae_bench.stats.head_runs import CHECKS
 from trae_bench.stats.pairs import RowKey
-from trae_bench.run.bisect import worse_rows
 from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
 from trae_bench.verdicts.gate import outcome
