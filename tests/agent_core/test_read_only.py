@@ -188,6 +188,7 @@ async def played(
         await session.tool.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [EventShell, PollingShell])
 async def test_slow_readings_run_at_the_same_time(
     tmp_path: Path, kind: Callable[[Path], Shell]

@@ -54,6 +54,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_a_slow_commit_is_confirmed(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     commits = project(gaps=(SLOW - 1,))
     assert check("--scenario", "two-files.toml") == 1
@@ -87,6 +88,7 @@ def test_a_slow_commit_is_confirmed(project: Project, capsys: pytest.CaptureFixt
     assert "1 commit, lower is better" in said(capsys)
 
 
+@pytest.mark.slow
 def test_a_change_that_does_not_show_again_is_no_regression(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,6 +97,7 @@ def test_a_change_that_does_not_show_again_is_no_regression(
     assert "Not confirmed: " in said(capsys)
 
 
+@pytest.mark.slow
 def test_results_are_kept_out_of_the_repository(project: Project) -> None:
     project()
     assert main(["history", "check", "--scenario", "two-files.toml", "--quiet"]) == 1

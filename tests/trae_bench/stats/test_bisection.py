@@ -37,6 +37,7 @@ def test_posterior_is_bayes_rule(count: int, found: dict[int, float]) -> None:
     assert posterior(count, found) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=12), st.floats(0.01, 0.5))
 def test_evidence_is_that_of_a_t_distribution(values: list[float], sd: float) -> None:
     scipy = pytest.importorskip("scipy.stats")
