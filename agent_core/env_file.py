@@ -47,4 +47,9 @@ def _values(data: bytes) -> dict[str, str]:
 
     text = io.StringIO(data.decode("utf-8", "replace"))
     values = dotenv_values(stream=text, interpolate=False)
-    return {name: value for name, value in values.items() if value and _NAME.fullmatch(name)}
+    # A blank key does not count when a key is sent, so it must not admit an address.
+    return {
+        name: value
+        for name, value in values.items()
+        if value and value.strip() and _NAME.fullmatch(name)
+    }

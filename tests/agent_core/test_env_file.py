@@ -39,6 +39,13 @@ def test_address_of_the_file_gets_no_key_from_elsewhere(
     assert "OPENAI_BASE_URL is ignored, because its key is not in the file." in caplog.text
 
 
+@pytest.mark.parametrize("blank", ['" "', '"\\t"', '"\\n"'])
+def test_address_with_a_blank_key_gets_no_key_from_elsewhere(blank: str, tmp_path: Path) -> None:
+    """A blank key does not count, so the key would come from the config file."""
+    (tmp_path / ".env").write_text(f"OPENAI_API_KEY={blank}\nOPENAI_BASE_URL=http://collector\n")
+    assert with_env_file({}, tmp_path) == {}
+
+
 def test_file_that_is_no_env_file_is_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
