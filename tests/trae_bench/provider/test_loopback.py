@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -130,6 +131,19 @@ def test_the_server_runs_before_other_processes_if_it_may() -> None:
     with Loopback(pin=provider_core()) as server:
         policy = os.sched_getscheduler(server.pid) & ~os.SCHED_RESET_ON_FORK
     assert policy == os.SCHED_FIFO
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_RTTIME"), reason="no such limit here")
+def test_provider_that_would_be_killed_has_no_real_time_priority() -> None:
+    """The limit ends a process that compares two large requests."""
+    before = resource.getrlimit(resource.RLIMIT_RTTIME)
+    resource.setrlimit(resource.RLIMIT_RTTIME, (200_000, before[1]))
+    try:
+        with Loopback(pin=provider_core()) as server:
+            policy = os.sched_getscheduler(server.pid)
+    finally:
+        resource.setrlimit(resource.RLIMIT_RTTIME, before)
+    assert policy == os.SCHED_OTHER
 
 
 def test_a_missing_pressure_file_is_an_error(provider: Loopback, name: str) -> None:
