@@ -50,7 +50,7 @@ def test_file_that_is_no_env_file_is_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert with_env_file({}, tmp_path) == {}
-    (tmp_path / ".env").write_bytes(b"\xff\xfe\0junk\nOPENAI_API_KEY=k\n")
+    (tmp_path / ".env").write_bytes(b"\xff\xfe\0junk\nA_API_KEY=a\0b\nOPENAI_API_KEY=k\n")
     assert with_env_file({}, tmp_path) == {"OPENAI_API_KEY": "k"}
     (tmp_path / ".env").write_bytes(b"A=b\n" * 20_000)
     assert with_env_file({}, tmp_path) == {}
