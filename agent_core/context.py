@@ -81,8 +81,14 @@ def _shorter(message: Message, *, seen: bool) -> Message:
         return message
     if seen:
         return replace(message, result=replace(result, output=DROPPED, error=None))
-    output = f"{result.output[:_KEPT]}{_CLIPPED}{result.output[-_KEPT:]}"
-    return replace(message, result=replace(result, output=output))
+    error = result.error and _clipped(result.error)
+    return replace(message, result=replace(result, output=_clipped(result.output), error=error))
+
+
+def _clipped(text: str) -> str:
+    if len(text) <= 2 * _KEPT + len(_CLIPPED):
+        return text
+    return f"{text[:_KEPT]}{_CLIPPED}{text[-_KEPT:]}"
 
 
 def _size(message: Message) -> int:

@@ -47,4 +47,10 @@ def _values(data: bytes) -> dict[str, str]:
 
     text = io.StringIO(data.decode("utf-8", "replace"))
     values = dotenv_values(stream=text, interpolate=False)
-    return {name: value for name, value in values.items() if value and _NAME.fullmatch(name)}
+    # A blank key does not count when a key is sent, so it must not admit an address. A null
+    # character would keep each shell from starting.
+    return {
+        name: value
+        for name, value in values.items()
+        if value and value.strip() and "\0" not in value and _NAME.fullmatch(name)
+    }

@@ -4,7 +4,8 @@ What a server sends is untrusted: numbers and lengths are bounded, and names are
 """
 
 import asyncio
-import base64
+import logging
+import os
 import re
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -25,14 +26,19 @@ from agent_core.errors import ConfigError, ToolError
 from agent_core.messages import ToolOutput, ToolSpec
 from agent_core.ports import Access, Catalog, Tool
 
+_LOG = logging.getLogger(__name__)
 _MAX_PAGES = 20
 _MAX_TOOLS = 200
 """Per server."""
 _MAX_NAME = 64
 """Characters; providers refuse longer names."""
 _MAX_DESCRIPTION = 4_000
+_MAX_SCHEMA = 50_000
+"""Bytes of a tool's schema."""
 _MAX_OUTPUT = 30_000
 """Characters."""
+_MAX_LOG = 4_000
+"""Bytes of a server's standard error that are read."""
 _EVERYTHING = Access("files", writes=frozenset({"/"}))
 """A server may do anything, so its calls keep their place among the others."""
 
@@ -98,9 +104,9 @@ def _reason(error: BaseException) -> str:
 
 def _end_of(log: IO[str]) -> str:
     """What the server wrote last on standard error, as a sentence."""
-    log.seek(0)
-    lines = log.read().split("\n")[-5:]
-    text = " ".join(" ".join(lines).split())[-300:]
+    size = os.fstat(log.fileno()).st_size
+    end = os.pread(log.fileno(), _MAX_LOG, max(0, size - _MAX_LOG)).decode(errors="replace")
+    text = " ".join(" ".join(end.split("\n")[-5:]).split())[-300:]
     return f" It wrote: {text.rstrip('.')}." if text else ""
 
 
@@ -116,7 +122,19 @@ async def _tools_of(name: str, client: Client) -> list[McpToolSpec]:
                 break
     except Exception as error:
         raise ConfigError(f"The MCP server {name} lists no tools: {_reason(error)}.") from None
-    return found[:_MAX_TOOLS]
+    return [tool for tool in found[:_MAX_TOOLS] if _is_short(name, tool)]
+
+
+def _is_short(server: str, tool: McpToolSpec) -> bool:
+    """Whether a tool's schema, which is in every request, has a bearable length."""
+    size = len(encode_json(tool.input_schema))
+    if size > _MAX_SCHEMA:
+        _LOG.warning(
+            "The tool %.100r of the MCP server %s is left out: its schema has %d bytes, more than"
+            " %d.",
+            *(tool.name, server, size, _MAX_SCHEMA),
+        )
+    return size <= _MAX_SCHEMA
 
 
 def _unique(name: str, taken: Iterable[str]) -> str:
@@ -178,8 +196,8 @@ def _text_of_block(block: Any) -> str:
         return f"[resource {block.resource.uri}]" if text is None else str(text)
     if block.type == "resource_link":
         return f"[resource {block.uri}]"
-    size = len(base64.b64decode(block.data, validate=False))
-    return f"[{block.type} {block.mime_type}, {size} bytes, not shown]"
+    size = len(block.data) * 3 // 4  # of base64, which is not decoded
+    return f"[{block.type} {block.mime_type}, about {size} bytes, not shown]"
 
 
 class _Merged:

@@ -56,7 +56,7 @@ class RichView(LineView):
         self._totals.usage += reply.usage
         self._calls = {call.id: call for call in reply.message.calls}
         self._running = {
-            call.id: self._redactor.text(title_of(call))
+            call.id: title_of(call, self._redactor)
             for call in reply.message.calls
             if call.name != "task_done"
         }

@@ -28,22 +28,27 @@ def harmless(text: str) -> str:
     return _CONTROLS.sub("?", text.replace("\r\n", "\n").expandtabs(4))
 
 
-def title_of(call: ToolCall) -> str:
+def title_of(call: ToolCall, redactor: Redactor) -> str:
     """A call in one short line, such as `$ pytest -q`."""
+    # First, because a key of which the end is cut off is not recognised.
+    return _one_line(redactor.text(_title(call)))
+
+
+def _title(call: ToolCall) -> str:
     arguments = call.arguments
     if call.malformed is not None:
-        return _one_line(f"{call.name} {call.malformed}")
+        return f"{call.name} {call.malformed}"
     if call.name == "bash" and arguments.get("command"):
-        return _one_line(f"$ {arguments['command']}")
+        return f"$ {arguments['command']}"
     path = arguments.get("path") or arguments.get("file_path")
     if path:
         verb = arguments.get("command") or arguments.get("operation") or call.name
         detail = arguments.get("view_range") or arguments.get("json_path") or ""
-        return _one_line(f"{verb} {path} {detail}")
+        return f"{verb} {path} {detail}"
     if call.name == "sequentialthinking":
-        return _one_line(f"think: {arguments.get('thought', '')}")
+        return f"think: {arguments.get('thought', '')}"
     shown = msgspec.json.encode(arguments).decode() if arguments else ""
-    return _one_line(f"{call.name} {shown}")
+    return f"{call.name} {shown}"
 
 
 def _one_line(text: str) -> str:
@@ -149,12 +154,12 @@ class LineView:
 
     def result(self, result: ToolResult, seconds: float) -> None:
         call = self._calls.get(result.call_id) or ToolCall(result.call_id, result.name, {})
-        took = duration(seconds)
+        title, took = title_of(call, self._redactor), duration(seconds)
         if result.ok:
-            self._line(f"{title_of(call)}  ok {took}")
+            self._line(f"{title}  ok {took}")
         else:
-            reason = _one_line(result.error or result.output)
-            self._line(f"{title_of(call)}  failed {took}: {reason}", fg="yellow")
+            reason = _one_line(self._redactor.text(result.error or result.output))
+            self._line(f"{title}  failed {took}: {reason}", fg="yellow")
 
     def step(
         self,

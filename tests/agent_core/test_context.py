@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core.context import DROPPED, Context
-from agent_core.messages import Message
+from agent_core.messages import Message, ToolResult
 from agent_core.models import codec_named
 from agent_core.models.codec import Parameters
 from agent_core.models.history import FullHistory, IncrementalHistory
@@ -50,3 +50,12 @@ def test_conversation_within_the_window_is_left_alone() -> None:
     Context(100).fit(history)
     assert history == [Message("user", "x" * 299)]
     assert DROPPED not in str(history)
+
+
+def test_long_error_is_clipped() -> None:
+    result = ToolResult("a", "bash", False, "short", "e" * 16_000)
+    history = [Message("user", "task"), Message("tool", result=result)]
+    assert Context(None).refused(history)
+    assert history[1].result is not None
+    assert history[1].result.output == "short"
+    assert len(history[1].result.error or "") < 3_000

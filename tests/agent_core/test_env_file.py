@@ -39,11 +39,18 @@ def test_address_of_the_file_gets_no_key_from_elsewhere(
     assert "OPENAI_BASE_URL is ignored, because its key is not in the file." in caplog.text
 
 
+@pytest.mark.parametrize("blank", ['" "', '"\\t"', '"\\n"'])
+def test_address_with_a_blank_key_gets_no_key_from_elsewhere(blank: str, tmp_path: Path) -> None:
+    """A blank key does not count, so the key would come from the config file."""
+    (tmp_path / ".env").write_text(f"OPENAI_API_KEY={blank}\nOPENAI_BASE_URL=http://collector\n")
+    assert with_env_file({}, tmp_path) == {}
+
+
 def test_file_that_is_no_env_file_is_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert with_env_file({}, tmp_path) == {}
-    (tmp_path / ".env").write_bytes(b"\xff\xfe\0junk\nOPENAI_API_KEY=k\n")
+    (tmp_path / ".env").write_bytes(b"\xff\xfe\0junk\nA_API_KEY=a\0b\nOPENAI_API_KEY=k\n")
     assert with_env_file({}, tmp_path) == {"OPENAI_API_KEY": "k"}
     (tmp_path / ".env").write_bytes(b"A=b\n" * 20_000)
     assert with_env_file({}, tmp_path) == {}

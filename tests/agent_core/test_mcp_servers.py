@@ -28,6 +28,7 @@ TOKEN = "planted-token-0123456789"
 SERVER = """
 import os, sys
 from mcp.server import MCPServer
+from mcp.types import ImageContent
 
 server = MCPServer("demo")
 
@@ -51,6 +52,10 @@ def fail() -> str:
 @server.tool()
 def flood() -> str:
     return "y" * 100_000
+
+@server.tool()
+def picture(data: str) -> list[ImageContent]:
+    return [ImageContent(type="image", data=data, mime_type="image/png")]
 
 @server.tool()
 def leave() -> str:
@@ -172,6 +177,32 @@ async def test_server_inherits_no_key(
     server = over_stdio(program)
     _, results, _ = await played(server, workspace, call("mcp__demo__show", name="OPENAI_API_KEY"))
     assert results[0]["result"] == "unset"
+
+
+@pytest.mark.parametrize("data", ["QUJDREVG", "a", "é"])
+async def test_pictures_are_not_decoded(data: str, program: Path, workspace: Path) -> None:
+    server = over_stdio(program, timeout=20)
+    _, (result,), _ = await played(server, workspace, call("mcp__demo__picture", data=data))
+    size = len(data) * 3 // 4
+    assert result["result"] == f"[image image/png, about {size} bytes, not shown]"
+
+
+@pytest.fixture
+def with_long_schema(program: Path) -> Path:
+    more = "from typing import Literal\nNAMES = tuple(str(n) for n in range(20_000))\n"
+    text = program.read_text().replace("add(a: int", "add(a: Literal[NAMES]")
+    program.write_text(more + text)
+    return program
+
+
+async def test_tool_with_a_long_schema_is_left_out(
+    with_long_schema: Path, workspace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, _, model = await played(over_stdio(with_long_schema, timeout=20), workspace)
+    names = [spec.name for spec in model.tools[0]]
+    assert "mcp__demo__show" in names
+    assert "mcp__demo__add" not in names
+    assert "The tool 'add' of the MCP server demo is left out" in caplog.text
 
 
 async def test_server_that_ends_is_a_failed_result(program: Path, workspace: Path) -> None:

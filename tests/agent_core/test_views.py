@@ -74,11 +74,20 @@ def replied(*calls: ToolCall, text: str = "") -> Reply:
     ],
 )
 def test_title_of_a_call(name: str, arguments: dict[str, Any], title: str) -> None:
-    assert title_of(ToolCall("c", name, arguments)) == title
+    assert title_of(ToolCall("c", name, arguments), Redactor()) == title
 
 
 def test_malformed_call_has_a_title() -> None:
-    assert title_of(ToolCall("c", "bash", {}, malformed='{"comm')) == 'bash {"comm'
+    assert title_of(ToolCall("c", "bash", {}, malformed='{"comm'), Redactor()) == 'bash {"comm'
+
+
+@pytest.mark.parametrize("at", range(60, 101))
+def test_no_key_is_cut_before_it_is_redacted(at: int) -> None:
+    view, lines = lines_view()
+    text = f"{'x ' * (at // 2)}{KEY} more"
+    view.interaction([], replied(ToolCall("a", "bash", {"command": text})), [])
+    view.result(ToolResult("a", "bash", False, "", text), 1.0)
+    assert KEY[:4] not in lines[0]
 
 
 def test_durations_and_counts() -> None:

@@ -137,6 +137,9 @@ def trees(events: Iterable[Event], roots: Sequence[int]) -> dict[int, tuple[Life
             root = root_of[event.pid] = root_of[event.parent]
             latest[event.pid] = [event.moment, math.inf]
             found[root].append(latest[event.pid])
+        elif event.pid != event.parent and latest.pop(event.pid, None) is not None:
+            # A stranger has got the id of a process that has ended.
+            del root_of[event.pid]
     return {root: tuple(Lifetime(*one) for one in ones) for root, ones in found.items()}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -38,6 +39,10 @@ _ITEMS: dict[str, Role] = {
 }
 """Roles of Responses items that are no messages."""
 _CACHE_CONTROL = "cache_control"
+MAX_PARTS = 20_000
+"""Parts of a prompt. Longer ones are not read: each part costs memory, whatever its size."""
+MAX_SESSION_PARTS = 200_000
+"""Different parts of all prompts of a session."""
 
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_items = msgspec.json.Decoder(list[Raw]).decode
@@ -56,19 +61,22 @@ class PromptReader:
 
     def __init__(self) -> None:
         self._parts: dict[tuple[str, bytes], tuple[Part, ...]] = {}
+        self._different = 0
 
     def read(self, protocol: str, body: bytes, model: str = "") -> Prompt | None:
-        """Return the prompt of a request; None if the body is not a JSON object.
+        """Return the prompt of a request; None if the body is not a JSON object, or too long.
 
         `model` stands where the body names none.
         """
         try:
             fields = _decode_fields(body)
             named = msgspec.json.decode(fields["model"]) if "model" in fields else model
-            parts = tuple(self._all_parts(protocol, fields))
+            parts = tuple(islice(self._all_parts(protocol, fields), MAX_PARTS + 1))
             if protocol == "anthropic_messages" and _CACHE_CONTROL in fields:
                 parts = _marked_at_end(parts, msgspec.json.decode(fields[_CACHE_CONTROL]))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if len(parts) > MAX_PARTS or self._different > MAX_SESSION_PARTS:
             return None
         return Prompt(protocol, named if isinstance(named, str) else model, parts)
 
@@ -89,7 +97,9 @@ class PromptReader:
     def _item(self, place: str, raw: Raw, split: _Split) -> tuple[Part, ...]:
         key = place, bytes(raw)
         if key not in self._parts:
-            self._parts[key] = tuple(split(place, msgspec.json.decode(raw)))
+            parts = tuple(islice(split(place, msgspec.json.decode(raw)), MAX_PARTS + 1))
+            self._parts[key] = parts
+            self._different += len(parts)
         return self._parts[key]
 
 

@@ -84,6 +84,17 @@ def session_log(
 def _prompts(
     account: dict[str, Any], rest: Sequence[bytes], accounting: Accounting
 ) -> tuple[tuple[PromptLog, ...], tuple[TokenUse, ...]]:
+    """Return nothing if a prompt cannot be read."""
+    try:
+        return _read_prompts(account, rest, accounting)
+    except RecursionError:
+        # A prompt can be nested as deep as it can be read, but too deep to be compared.
+        return (), ()
+
+
+def _read_prompts(
+    account: dict[str, Any], rest: Sequence[bytes], accounting: Accounting
+) -> tuple[tuple[PromptLog, ...], tuple[TokenUse, ...]]:
     reader, tracker, meter = PromptReader(), PrefixTracker(), SessionMeter(accounting)
     outputs = [0, *account["output_tokens"]]
     logs, tokens = [], []

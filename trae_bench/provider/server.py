@@ -134,10 +134,17 @@ def _run_first() -> None:
     Otherwise the provider reads requests late on a busy machine, and that time cannot be told
     apart from the agent's.
     """
-    if hasattr(os, "SCHED_FIFO"):
+    if hasattr(os, "SCHED_FIFO") and not _real_time_is_limited():
         with suppress(OSError):
             policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
             os.sched_setscheduler(0, policy, os.sched_param(1))
+
+
+def _real_time_is_limited() -> bool:
+    """Whether the kernel ends a real-time process that works for some time without a pause."""
+    # mypy does not know this limit on other systems.
+    limit: int = getattr(resource, "RLIMIT_RTTIME", -1)
+    return limit >= 0 and resource.getrlimit(limit)[0] != resource.RLIM_INFINITY
 
 
 def main() -> None:

@@ -15,7 +15,14 @@ from trae_bench.provider.responses import Response
 INPUT, CACHED = 7_700_000_000, 5_500_000_000
 """Placeholders in encoded replies: of input tokens, to which a reply may add its output tokens, and
 of cached tokens. Their difference stands for input that is not cached."""
-_PLACEHOLDER = re.compile(rb":(77\d{8}|%d|%d)(?=[,}])" % (CACHED, INPUT - CACHED))
+_FIELDS = (
+    b"prompt_tokens|total_tokens|cached_tokens|input_tokens|cache_read_input_tokens"
+    b"|promptTokenCount|cachedContentTokenCount|totalTokenCount|prompt_eval_count"
+)
+_PLACEHOLDER = re.compile(
+    # The quotes are escaped in arguments that are text. So a number of a script stays.
+    rb'(?<=[{,])("(?:%s)":)(77\d{8}|%d|%d)(?=[,}])' % (_FIELDS, CACHED, INPUT - CACHED)
+)
 _BYTES_PER_TOKEN = 4
 """As `prompt.tokens.BYTES_PER_TOKEN`; the server does not import that module."""
 _MAX_TAIL = 8_192
@@ -120,9 +127,9 @@ def _split(chunks: tuple[bytes, ...]) -> dict[int, _Pieces]:
     """Return the pieces of each chunk that has placeholders."""
     found = {}
     for number, chunk in enumerate(chunks):
-        values = tuple(int(value) for value in _PLACEHOLDER.findall(chunk))
+        values = tuple(int(value) for _, value in _PLACEHOLDER.findall(chunk))
         if values:
-            found[number] = _PLACEHOLDER.sub(b":%10d", chunk.replace(b"%", b"%%")), values
+            found[number] = _PLACEHOLDER.sub(rb"\1%10d", chunk.replace(b"%", b"%%")), values
     return found
 
 

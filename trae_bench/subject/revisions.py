@@ -192,7 +192,9 @@ class Repository:
         done = self.git(
             "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
         )
-        return None if done.returncode else os.fsdecode(done.stdout).strip()
+        commit = os.fsdecode(done.stdout).strip()
+        # Git answers `^HASH` for `^NAME`, which excludes a commit and names none.
+        return None if done.returncode or commit.startswith("^") else commit
 
     def default_branch(self) -> str | None:
         """Return the default branch that git names, or the usual one that exists."""

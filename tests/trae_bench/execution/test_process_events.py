@@ -150,6 +150,22 @@ def test_a_reused_process_id_is_another_process() -> None:
     assert trees(events, [10]) == {10: lifetimes}
 
 
+def test_a_stranger_with_a_reused_process_id_does_not_belong_to_the_trial() -> None:
+    events = [
+        Event(1.0, FORK, 11, 10),
+        Event(2.0, EXIT, 11, 10),
+        Event(3.0, FORK, 11, 99),
+        Event(4.0, FORK, 12, 11),
+        Event(5.0, EXIT, 11, 99),
+    ]
+    assert trees(events, [10]) == {10: (Lifetime(1.0, 2.0),)}
+
+
+def test_a_root_may_start_after_the_recording() -> None:
+    events = [Event(1.0, FORK, 10, 1), Event(2.0, FORK, 11, 10), Event(3.0, EXIT, 11, 10)]
+    assert trees(events, [10]) == {10: (Lifetime(2.0, 3.0),)}
+
+
 def test_a_process_ends_with_its_last_thread() -> None:
     events = [
         Event(1.0, FORK, 11, 10),

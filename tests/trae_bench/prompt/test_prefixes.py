@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from trae_bench._util.common_prefix import common_prefix
 from trae_bench.model.sample import PromptLog
 from trae_bench.prompt import PrefixTracker, PromptReader
+from trae_bench.prompt.reading import MAX_PARTS
 from trae_bench.provider.sent_bodies import SentBodies, restored
 
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("view", "run")]
@@ -302,3 +303,25 @@ def test_bodies_that_are_too_large_are_dropped(monkeypatch: pytest.MonkeyPatch) 
     for body in (b"12345", b"123456", b"abcdefghijk"):
         kept.add(0.0, b"/s/x/y", 1, body)
     assert kept.account() == ([], [])
+
+
+@pytest.mark.parametrize("protocol", ["openai_chat", "anthropic_messages"])
+def test_prompts_of_countless_parts_are_not_read(protocol: str) -> None:
+    """A part costs more memory than its two bytes: two requests of 4 MB took 2.8 GB."""
+    blocks = {"role": "user", "content": [1] * (MAX_PARTS + 1)}
+    messages = [1] * (MAX_PARTS + 1) if protocol == "openai_chat" else [blocks]
+    long, fitting = ({"messages": messages[:n]} for n in (None, MAX_PARTS))
+    if protocol == "anthropic_messages":
+        fitting = {"messages": [{**blocks, "content": [1] * MAX_PARTS}]}
+    assert PromptReader().read(protocol, json.dumps(long).encode()) is None
+    prompt = PromptReader().read(protocol, json.dumps(fitting).encode())
+    assert prompt is not None
+    assert len(prompt.parts) == MAX_PARTS
+
+
+def test_sessions_of_countless_parts_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trae_bench.prompt.reading.MAX_SESSION_PARTS", 50)
+    reader = PromptReader()
+    histories = [chat(*range(n), tools=[]) for n in (40, 50, 51)]
+    read = [reader.read("openai_chat", json.dumps(one).encode()) for one in histories]
+    assert [prompt is None for prompt in read] == [False, False, True]

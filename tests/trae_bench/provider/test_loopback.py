@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -120,16 +121,35 @@ def test_pressure_files_are_read_in_turn(provider: Loopback, name: str, tmp_path
     assert all(request.read_late >= 0 for request in requests)
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_FIFO"), reason="no real-time priorities here")
-def test_the_server_runs_before_other_processes_if_it_may() -> None:
+def require_real_time() -> None:
+    if not hasattr(os, "SCHED_FIFO"):
+        pytest.skip("no real-time priorities here")
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     except OSError:
         pytest.skip("this process may not raise a priority")
+
+
+def test_the_server_runs_before_other_processes_if_it_may() -> None:
+    require_real_time()
     with Loopback(pin=provider_core()) as server:
         policy = os.sched_getscheduler(server.pid) & ~os.SCHED_RESET_ON_FORK
     assert policy == os.SCHED_FIFO
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_RTTIME"), reason="no such limit here")
+def test_provider_that_would_be_killed_has_no_real_time_priority() -> None:
+    """The limit ends a process that compares two large requests."""
+    require_real_time()
+    before = resource.getrlimit(resource.RLIMIT_RTTIME)
+    resource.setrlimit(resource.RLIMIT_RTTIME, (200_000, before[1]))
+    try:
+        with Loopback(pin=provider_core()) as server:
+            policy = os.sched_getscheduler(server.pid)
+    finally:
+        resource.setrlimit(resource.RLIMIT_RTTIME, before)
+    assert policy == os.SCHED_OTHER
 
 
 def test_a_missing_pressure_file_is_an_error(provider: Loopback, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import sys
 from typing import Any
 
 import httpx
@@ -12,8 +13,10 @@ from trae_bench.prompt import Accounting
 from trae_bench.prompt.prices import Price, PriceTable
 from trae_bench.prompt.tokens import estimated
 from trae_bench.provider.loopback import Loopback
+from trae_bench.provider.registration import _prompts
 from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
-from trae_bench.scenario import Fault, ProviderConditions
+from trae_bench.provider.sent_bodies import SentBodies
+from trae_bench.scenario import Fault, Protocol, ProviderConditions
 
 PRICE = Price(models=("gpt-7",), input=8.0, cached_input=1.0, output=4.0, source="made up")
 TABLE = PriceTable(
@@ -42,6 +45,23 @@ def tokens_of(script: Script, *sent: list[dict[str, Any]]) -> tuple[TokenUse, ..
             except httpx.RemoteProtocolError:
                 assert script.conditions.faults
         return provider.collect("one").tokens
+
+
+@pytest.mark.parametrize("protocol", ["openai_chat", "anthropic_messages"])
+def test_no_depth_of_a_prompt_breaks_the_log(protocol: Protocol) -> None:
+    """Near the limit of recursion, a prompt can be read but not compared."""
+    path = b"/s/one/chat/completions" if protocol == "openai_chat" else b"/s/one/v1/messages"
+    for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit()):
+        bodies = SentBodies()
+        for number in (b"1", b"2"):
+            nested = b"[" * depth + number + b"]" * depth
+            body = b'{"model":"m","messages":[{"role":"assistant","content":%b}]}' % nested
+            bodies.add(1.0, path, 1, body)
+        entries, rest = bodies.account()
+        account = {"bodies": entries, "output_tokens": [1]}
+        logs, tokens = _prompts(account, rest, Accounting(TABLE))
+        assert len(logs) == len(tokens)
+        assert len(logs) in (0, 2)
 
 
 def size(*messages: dict[str, Any]) -> int:

@@ -12,8 +12,9 @@ from trae_bench.prompt import tokens
 from trae_bench.provider import usage
 from trae_bench.provider.loopback import Loopback
 from trae_bench.provider.protocols import encode_turns, stream_turns
+from trae_bench.provider.protocols.replies import decode_reply
 from trae_bench.provider.responses import Response, json_response, streamed_response
-from trae_bench.provider.script import PlayedTurn, Script
+from trae_bench.provider.script import PlayedCall, PlayedTurn, Script
 from trae_bench.provider.usage import UsageEstimate, filled, tokens_of, with_slots
 from trae_bench.scenario import Protocol, ProviderConditions
 
@@ -108,6 +109,25 @@ def test_counts_change_no_length_and_no_other_byte(protocol: Protocol) -> None:
             assert b"%10d" % shown in text
             assert (b"      4000" in text) == (protocol != "ollama_chat")
         assert (made.status, made.headers, made.gap) == (known.status, known.headers, known.gap)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_numbers_of_a_script_stay(protocol: Protocol, stream: bool) -> None:
+    numbers = {"a": 7_712_345_678, "b": usage.CACHED, "c": usage.INPUT - usage.CACHED}
+    inner = json.dumps({"usage": {"input_tokens": usage.INPUT}}, separators=(",", ":"))
+    call = PlayedCall("1", "bash", {**numbers, "text": inner})
+    conditions = ProviderConditions(protocol=protocol, stream=stream)
+    script = Script((PlayedTurn("t", (call,)),), conditions)
+    if stream:
+        events = stream_turns(script)[0]
+        reply = with_slots(streamed_response("text/event-stream", events, delay=0, gap=0))
+        made = b"".join(filled(reply, 5000, 4000).chunks)
+    else:
+        reply = with_slots(json_response(200, encode_turns(script)[0]))
+        made = b"".join(filled(reply, 5000, 4000).body)
+    read = decode_reply(protocol, made)
+    assert read.calls[0].arguments == {**numbers, "text": inner}
 
 
 def test_replies_of_a_session_count_its_requests() -> None:

@@ -47,6 +47,12 @@ def files(folder: Path) -> dict[str, bytes]:
 # -- commits
 
 
+@pytest.mark.parametrize("name", ["^HEAD", "^main"])
+def test_an_excluded_commit_is_no_commit(name: str, checkout: Path) -> None:
+    with pytest.raises(UsageError, match="no commit"):
+        around(checkout).commit(name)
+
+
 def test_the_default_base_is_the_merge_base(checkout: Path) -> None:
     fork = git(checkout, "rev-parse", "HEAD")
     git(checkout, "checkout", "--quiet", "-b", "work")
