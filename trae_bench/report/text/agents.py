@@ -139,7 +139,7 @@ def _played(checked: CheckedAgent) -> Iterator[str]:
     elif reuse is not None:
         yield (
             "Each prompt begins with the one before, so a prompt cache can hold "
-            f"{reuse:.0%} of all prompt bytes."
+            f"{100 * reuse:.0f} % of all prompt bytes."
         )
     if checked.drift:
         yield f"Note: {for_terminal(checked.drift, 1000)}"
