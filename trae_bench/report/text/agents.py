@@ -38,7 +38,7 @@ def figures_text(run: RunFile, width: int) -> str:
 def _block(scenario: str, found: Sequence[Figure], run: RunFile, width: int) -> Iterator[str]:
     title = f"Figures of {for_terminal(scenario, 40)}: median and 95 % interval"
     few = any(figure.trials < MIN_VALUES for figure in found)
-    yield f"{title} (of fewer than {MIN_VALUES} trials, their range)" if few else title
+    yield f"{title} (range if under {MIN_VALUES} trials)" if few else title
     metrics = dict.fromkeys(figure.metric for figure in found)
     ordered = [figure for name in metrics for figure in found if figure.metric == name]
     rows = [
