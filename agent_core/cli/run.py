@@ -204,7 +204,7 @@ def _run_until_signal(work: "Coroutine[Any, Any, Outcome]") -> "Outcome | None":
 def _print_outcome(
     outcome: "Outcome | None", session: Session, view: "JsonView | LineView | None"
 ) -> None:
-    from agent_core.cli.views import JsonView, harmless
+    from agent_core.cli.views import JsonView, harmless, steps
 
     redactor = session.setup.redactor
     if session.as_json:
@@ -219,7 +219,7 @@ def _print_outcome(
         text = redactor.text(outcome.final_text)
         click.echo(harmless(text) if _on_terminal(sys.stdout) else text)
     if not outcome.success:
-        reason = outcome.error or f"stopped by {outcome.stop} after {outcome.steps} steps"
+        reason = outcome.error or f"stopped by {outcome.stop} after {steps(outcome.steps)}"
         print_error(harmless(redactor.text(f"Failed: {reason}")))
 
 

@@ -56,6 +56,11 @@ def _one_line(text: str) -> str:
     return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
 
 
+def steps(number: int) -> str:
+    """`1 step`, `3 steps`."""
+    return f"{number} step{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """`0.3 s`, `2 min 05 s`."""
     if seconds < 60:
@@ -114,7 +119,7 @@ class Totals:
 
     def __str__(self) -> str:
         parts = [
-            f"{self.steps} step{'' if self.steps == 1 else 's'}",
+            steps(self.steps),
             f"{count(self.read)} tokens in ({count(self.cached)} cached)",
             f"{count(self.usage.output_tokens)} out",
             duration(self.seconds),
@@ -138,7 +143,7 @@ class LineView:
         self._calls: dict[str, ToolCall] = {}
 
     def start(self, task: str, provider: str, model: str, max_steps: int) -> None:
-        self._line(f"{provider} {model}, at most {max_steps} steps", dim=True)
+        self._line(f"{provider} {model}, at most {steps(max_steps)}", dim=True)
 
     def text(self, part: str) -> None:
         """Shows nothing: `interaction` has the whole text."""

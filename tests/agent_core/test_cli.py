@@ -220,7 +220,8 @@ async def test_max_steps_failure_is_reported(home: Path) -> None:
         arguments = ["run", "x", "-m", "m", "--base-url", url, "--max-steps", "1"]
         code, _, err = await finished(home, *arguments)
     assert code == 1
-    assert "stopped by max_steps after 1 steps" in err
+    assert err.startswith("openai m, at most 1 step\n")
+    assert "stopped by max_steps after 1 step\n" in err
 
 
 async def test_config_file_in_the_current_folder_is_used(home: Path) -> None:

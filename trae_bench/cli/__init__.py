@@ -32,12 +32,12 @@ from trae_bench.errors import BenchError, CannotMeasure
 
 EXAMPLES = """\b
 Examples:
-  trae-bench run                             run the default scenarios (5 minutes)
-  trae-bench run --profile smoke             check that everything works (under a minute)
+  trae-bench run                             run the default scenarios, 5 min
+  trae-bench run --profile smoke             check that all works, under 1 min
   trae-bench run bugfix --toggle parallel_tools --budget 60
   trae-bench run my-session.toml --dry-run   print the plan without running it
-  trae-bench run --resume trae-bench-results/20260101T120000-quick.journal.jsonl
-  trae-bench verify trae-bench-results/20260101T120000-quick.json
+  trae-bench run --resume trae-bench-results/NAME.journal.jsonl
+  trae-bench verify trae-bench-results/NAME.json
   trae-bench list toggles
   trae-bench run bugfix --agent mini-swe-agent --agent openai-agents
   trae-bench bill bugfix --agent mini-swe-agent

@@ -100,12 +100,14 @@ def add_runs(run_files: tuple[Path, ...]) -> None:
       trae-bench history add RUN.json
       trae-bench history add trae-bench-results/*.json
     """
+    from trae_bench.report.text.listing import count
     from trae_bench.storage.history import add, read_points
 
     repository = _repository()
     points = [point for path in run_files for point in read_points(path, repository)]
     new = add(repository, points)
-    click.echo(f"Added {new} of {len(points)} points; the others were there already.")
+    known = "; the rest was there already" if new < len(points) else ""
+    click.echo(f"Added {new} of {count(len(points), 'point')}{known}.")
 
 
 @history.command()
@@ -206,12 +208,15 @@ def check(since: str | None, no_confirm: bool, as_json: bool, **options: Any) ->
 def _print_results(results: "Sequence[Checked]", picked: "_Picked") -> None:
     from trae_bench.report.text.history import verdict
     from trae_bench.report.text.listing import count
+    from trae_bench.stats.change_points import FEWEST
 
     for result in results:
         for text in verdict(result, picked.line, picked.scenarios):
             click.echo(text)
     found = count(len(results), "change") if results else "no change"
     click.echo(f"{len(picked.series)} series searched: {found}.")
+    if short := sum(len(each.commits) < FEWEST for each in picked.series):
+        click.echo(f"{short} of them can show no change: fewer than {FEWEST} commits.")
 
 
 def _exit_code(results: "Sequence[Checked]") -> int:
@@ -237,11 +242,14 @@ def plot_history(out: Path, **options: Any) -> None:
     if out.suffix.lower() != ".html":
         raise UsageError(f"{out}: the name of a page ends in .html")
     from trae_bench.report.html.history import Shown, page
+    from trae_bench.report.text.history import NOTHING
     from trae_bench.verdicts.history import shifts
 
     picked = _Picked(options)
     shown = [Shown(each, tuple(shifts(each, picked.threshold(each)))) for each in picked.series]
     write(out, [page(shown, picked.line)])
+    if not shown:
+        click.echo(NOTHING)
     click.echo(f"Page: {file_name(out)}")
 
 

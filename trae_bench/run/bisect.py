@@ -192,7 +192,7 @@ class _Searcher:
         if not commits:
             raise UsageError(
                 f"no commit after {base.requested} up to {search.bad[:NAME_LENGTH]} changes the "
-                "subject"
+                "agent; name an earlier good commit"
             )
         gate = self._run(replace(search.request, head=commits[-1]), "gate")
         result = outcome(gate)

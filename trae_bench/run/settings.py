@@ -185,8 +185,9 @@ def _table(value: object) -> Mapping[str, object]:
 
 def _located(finding: Diagnostic, document: Mapping[str, Any]) -> Diagnostic:
     """Names the wrong threshold or agent; msgspec says only that one is wrong."""
-    if finding[0] == AGENTS:
-        for name, value in document[TABLE[0]][TABLE[1]]["agents"].items():
+    # An unknown field is the last step of its path.
+    if finding[0][: len(AGENTS)] == AGENTS:
+        for name, value in _table(document[TABLE[0]][TABLE[1]]["agents"]).items():
             try:
                 msgspec.convert(value, AgentEntry)
             except msgspec.ValidationError as error:

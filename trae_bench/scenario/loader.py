@@ -102,7 +102,7 @@ def text_of(path: Path) -> str:
     try:
         return bounded_io.text(path)
     except OSError as error:
-        raise ScenarioError(f"{path}: {error.strerror or error}") from error
+        raise ScenarioError(f"{path}: {error.strerror or error}; check its path") from error
     except UnicodeDecodeError as error:
         raise ScenarioError(f"{path}: byte {error.start}: not UTF-8; save it as UTF-8") from error
 

@@ -24,6 +24,8 @@ from msgspec import Struct
 LEVEL = 0.01
 """Largest p-value of a change."""
 PERMUTATIONS = 199
+FEWEST = 10
+"""Points of a series that can show a change: permutations of fewer reach no p-value of `LEVEL`."""
 MIN_POINTS = 2
 """Fewest points between two changes."""
 MIN_ERROR = 1e-4

@@ -20,7 +20,7 @@ from trae_bench.model.run import Facts, Header, RunFile, agent_names
 from trae_bench.stats.analysis import rows_of
 from trae_bench.stats.decision import fit_row
 from trae_bench.stats.pairs import RowKey
-from trae_bench.storage.run_file import read_run
+from trae_bench.storage.run_file import field_first, read_run
 from trae_bench.storage.verify import verify
 from trae_bench.subject.notes import FETCHED, REF, Notes
 from trae_bench.subject.revisions import NAME_LENGTH, Repository
@@ -151,15 +151,14 @@ def parse(notes: Mapping[str, bytes], ref: str = REF) -> list[Point]:
     for commit, text in notes.items():
         for number, line in enumerate(text.splitlines(), start=1):
             if line:
-                found[
-                    _point(line, commit, f"{ref}, commit {commit[:NAME_LENGTH]}, line {number}")
-                ] = None
+                found[_point(line, commit, ref, number)] = None
             if len(found) > MAX_POINTS:
                 raise CannotMeasure(f"{ref}: more than {MAX_POINTS:,} points; no history has them")
     return list(found)
 
 
-def _point(line: bytes, commit: str, place: str) -> Point:
+def _point(line: bytes, commit: str, ref: str, number: int) -> Point:
+    place = f"{ref}, commit {commit[:NAME_LENGTH]}, line {number}"
     try:
         if len(line) > MAX_LINE:
             raise ValueError(f"longer than {MAX_LINE:,} bytes")
@@ -169,13 +168,15 @@ def _point(line: bytes, commit: str, place: str) -> Point:
         if (metric := METRICS.get(point.metric)) and metric.better != point.better:
             raise ValueError(f"{point.metric} is better {metric.better} - at `$.better`")
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        problem, _, field = str(error).partition(" - at `$.")
-        named = f"{field.rstrip('`')}: " if field else ""
-        raise CannotMeasure(
-            f"{place}: {named}{problem}; remove the note with `git notes --ref={REF} remove "
-            f"{commit[:NAME_LENGTH]}`, or install the release that wrote it"
-        ) from error
+        raise CannotMeasure(f"{place}: {field_first(error)}; {_remedy(commit, ref)}") from error
     return point
+
+
+def _remedy(commit: str, ref: str) -> str:
+    remove = f"remove the note with `git notes --ref={ref} remove {commit[:NAME_LENGTH]}`"
+    # A note that was fetched is also in the remote, and the next fetch would bring it again.
+    back = f" and `git push REMOTE {ref}:{REF}`" if ref == FETCHED else ""
+    return f"{remove}{back}, or install the release that wrote it"
 
 
 # -- remotes ----------------------------------------------------------------------------

@@ -134,11 +134,17 @@ def read_run(path: Path, *, max_bytes: int = MAX_BYTES) -> RunFile:
                 f"{path}: a journal, not a run file; `trae-bench run --resume {path}` makes the "
                 "run file"
             ) from error
-        raise BadRunFile(f"{path}: not a valid run file: {error}") from error
+        raise BadRunFile(f"{path}: not a valid run file: {field_first(error)}") from error
     check_header(path, run.header)
     _check_size(path, run)
     # A seal that fitted in version 1 fits the upgraded run, too; a broken one stays broken.
     return _with_conclusions(run) if was_sealed else run
+
+
+def field_first(error: Exception) -> str:
+    """Return a message of msgspec with the field before the problem."""
+    problem, _, field = str(error).partition(" - at `$.")
+    return f"{field.removesuffix('`')}: {problem}" if field else problem
 
 
 def read_sealed(path: Path) -> RunFile:

@@ -135,7 +135,10 @@ class Repository:
         """Return the commit that a name refers to. Raises `UsageError` if there is none."""
         commit = self._commit(name)
         if commit is None:
-            raise UsageError(f"no commit {name!r} in {self.top}{self._shallow_hint()}")
+            raise UsageError(
+                f"no commit {name!r} in {self.top}{self._shallow_hint()}; "
+                "`git log --all` lists those that it has"
+            )
         return commit
 
     def between(self, good: str, bad: str) -> list[str]:

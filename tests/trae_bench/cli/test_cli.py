@@ -482,6 +482,15 @@ def test_effects_of_an_invalid_run_file(tiny: Path, capsys: pytest.CaptureFixtur
     assert "not a valid run file" in capsys.readouterr().err
 
 
+def test_an_invalid_run_file_names_the_field(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("run.json").write_text('{"format": "trae-bench-run", "header": {"version": "x"}}')
+    assert main(["effects", "run.json"]) == 4
+    said = capsys.readouterr().err
+    assert "not a valid run file: header.version: Expected `int`, got `str`" in said
+
+
 def test_default_run_file_is_in_the_results_folder(tiny: Path) -> None:
     result = runner.start(wish(pairs=1), None, force=False, bench=ScriptedBench(fine))
     assert result.run_file.parent == Path("trae-bench-results")

@@ -17,7 +17,8 @@ from tests.trae_bench.report.test_html import Reader
 from tests.trae_bench.report.test_untrusted import ACTED_ON, PLANT
 from trae_bench.report.html import history as html
 from trae_bench.report.html.history import Shown, page
-from trae_bench.report.text.history import details, overview, sentence, verdict
+from trae_bench.report.text.gate import short
+from trae_bench.report.text.history import change, details, overview, sentence, verdict
 from trae_bench.verdicts.gate import percent_change
 from trae_bench.verdicts.history import Checked, Series, series_of, shifts
 
@@ -61,9 +62,9 @@ def test_the_page_has_every_commit_and_change() -> None:
     titles = re.findall("<title>(.*?)</title>", text)[1:]
     assert len(titles) == len(LINE)
     assert all(f"change {number}" in title for number, title in enumerate(titles))
-    (change,) = found.shifts
-    assert sentence(change, SUBJECTS) in reader.texts
-    assert percent_change(change.size) in reader.texts
+    (shift,) = found.shifts
+    assert sentence(shift, SUBJECTS) in reader.texts
+    assert percent_change(shift.size) in reader.texts
     assert text.count('class="shift regression"') == 1
     assert text.count('class="level"') == 2
     rows = [name for name, _ in reader.tags if name == "tr"]
@@ -109,6 +110,14 @@ def test_planted_texts_do_not_act_in_a_terminal() -> None:
     text = "\n".join(lines_of(found, dict.fromkeys(LINE, PLANT)))
     assert "trae-bench bisect" in text
     assert not ACTED_ON.search(text)
+
+
+def test_the_table_of_series_keeps_a_change_in_one_line() -> None:
+    found = shown(0.3, metric="time_to_first_request_net").series
+    lines = overview([found, found], 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    last = found.commits[-1]
+    assert sum(f"{change(last)}  {short(last.commit)}" in line for line in lines) == 2
 
 
 @pytest.mark.parametrize("limit", ["MAX_SERIES", "MAX_COMMITS"])

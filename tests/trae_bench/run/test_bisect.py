@@ -104,10 +104,13 @@ def test_without_a_regression_there_is_nothing_to_find(
     assert "nothing to search for" in capsys.readouterr().out
 
 
-def test_the_first_commit_of_one_needs_no_step(line: Callable[..., list[str]]) -> None:
+def test_the_first_commit_of_one_needs_no_step(
+    line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     commits = line(("shell=True,", "shell=True, cwd='/tmp',"))
     assert search(commits[0], "--metric", "cpu") == 0
     assert [path.name for path in Path("../search").glob("*.json")] == ["gate.json"]
+    assert "(the only one)\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_the_first_commit_of_one_needs_no_step(line: Callable[..., list[str]]) -
         ("nope", "HEAD", "no commit 'nope'"),
         ("HEAD", "nope", "no commit 'nope'"),
         ("HEAD", "HEAD~1", "is no ancestor of"),
-        ("HEAD", "HEAD", "changes the subject"),
+        ("HEAD", "HEAD", "changes the agent; name an earlier good commit"),
     ],
 )
 def test_wrong_commits_are_usage_errors(

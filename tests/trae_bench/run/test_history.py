@@ -170,7 +170,7 @@ def test_show_lists_the_commits_of_a_series(
 
     add(Repository.around(Path()), [point(commits[3], scenario="other", anchor=commits[0])])
     assert main(["history", "show"]) == 0
-    assert f"other cpu tiny {commits[0][:7]} 1 {commits[3][:7]} +0" in said(capsys)
+    assert f"other cpu tiny {commits[0][:7]} 1 +0.00 % ±0.5 {commits[3][:7]}" in said(capsys)
     assert main(["history", "show", "--json", "--scenario", "other"]) == 0
     (series,) = json.loads(capsys.readouterr().out)["series"]
     assert series["key"] == ["other", "cpu", "tiny", commits[0]]
@@ -207,13 +207,21 @@ def test_wrong_options_are_usage_errors(
     assert problem in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_short_history_is_named(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project()
+    assert check("--no-confirm", "--branch", "HEAD") == 3
+    assert "can show no change" not in said(capsys)
+    assert check("--no-confirm", "--branch", "HEAD~10") == 0
+    assert "searched: no change. 1 of them can show no change: fewer than 10" in said(capsys)
+
+
 def test_an_empty_history_says_what_to_do(
     project: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["history", "show"]) == 0
     assert check() == 0
-    assert capsys.readouterr().out.count("trae-bench history add RUN.json") == 2
     assert main(["history", "plot", "-o", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().out.count("trae-bench history add RUN.json") == 3
     assert "No points." in (tmp_path / "page.html").read_text("utf-8")
     assert main(["history", "plot", "-o", str(tmp_path / "page.svg")]) == 2
 
@@ -224,7 +232,7 @@ def test_a_run_against_the_anchor_is_added(
     commits = project(gaps=tuple(range(COUNT)))
     command = ["run", "two-files.toml", "--compare", commits[SLOW - 1], "--metric", "cpu"]
     assert main([*command, "--out", "../run.json", "--quiet"]) == 1
-    for expected in ("Added 1 of 1 points", "Added 0 of 1 points"):
+    for expected in ("Added 1 of 1 point.\n", "Added 0 of 1 point; the rest was there already"):
         assert main(["history", "add", "../run.json"]) == 0
         assert expected in capsys.readouterr().out
     (one,) = stored(Repository.around(Path()))

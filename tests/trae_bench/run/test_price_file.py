@@ -90,5 +90,5 @@ def test_contradictions_are_found(old: str, new: str, expected: str) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(UsageError, match="No such file or directory; check its path"):
         load(tmp_path / "none.toml")

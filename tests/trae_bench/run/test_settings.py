@@ -181,3 +181,22 @@ def test_this_projects_own_settings_are_right() -> None:
 if __name__ == "__main__":
     target = ROOT / "docs/schemas/settings.schema.json"
     target.write_text(json.dumps(settings.schema(), indent=2) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            '[tool.trae-bench.agents.tiny]\ncommand = "tiny {base_url} {task}"\nabotu = ""\n',
+            "pyproject.toml:3: tool.trae-bench.agents.tiny.abotu: unknown field; did you mean",
+        ),
+        (
+            "[tool.trae-bench]\nagents = 3\n",
+            "pyproject.toml:2: tool.trae-bench.agents: expected a table",
+        ),
+    ],
+)
+def test_a_wrong_agent_is_named(text: str, problem: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    assert str(caught.value).startswith(problem)

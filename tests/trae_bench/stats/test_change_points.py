@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.properties import examples
 from trae_bench.stats import change_points as module
 from trae_bench.stats.change_points import (
+    FEWEST,
     LEVEL,
     MIN_POINTS,
     Change,
@@ -28,6 +29,13 @@ NILE = """
 771 676 649 846 812 742 801 1040 860 874 848 890 744 749 838 1050 918 986 797 923 975 815 1020 906
 901 1170 912 746 919 718 714 740
 """
+
+
+@pytest.mark.parametrize("number", range(2, FEWEST + 2))
+def test_a_short_series_shows_no_change(number: int) -> None:
+    values = [0.0] * (number // 2) + [1.0] * (number - number // 2)
+    assert len(change_points(values, [0.01] * number)) == (number >= FEWEST)
+
 
 SIGMAS = st.floats(0.1, 10)
 POINTS = st.lists(st.tuples(st.integers(-50, 50), SIGMAS), min_size=4, max_size=12)

@@ -1,6 +1,7 @@
 """Points in git notes: added once, read strictly, united with those of other clones."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,24 @@ def test_a_bad_line_is_named_with_a_remedy(line: bytes, problem: str) -> None:
         assert problem in said
     assert said.startswith(f"{REF}, commit {COMMIT[:12]}, line 2: ")
     assert f"git notes --ref={REF} remove {COMMIT[:12]}" in said
+
+    assert f"git notes --ref={REF} remove {COMMIT[:12]}" in said
+
+
+def test_a_bad_line_of_a_remote_is_removed_there(
+    repository: Repository, commits: list[str], tmp_path: Path
+) -> None:
+    """`git notes` alone removes the note here, and the next fetch would bring it again."""
+    git(tmp_path, "init", "--quiet", "--bare", "remote")
+    git(repository.top, "remote", "add", "origin", str(tmp_path / "remote"))
+    git(repository.top, "notes", f"--ref={REF}", "add", "-m", "no point", commits[0])
+    git(repository.top, "push", "--quiet", "origin", REF)
+    git(repository.top, "update-ref", "-d", REF)
+    with pytest.raises(CannotMeasure) as caught:
+        fetch(repository, "origin")
+    for command in re.findall("`(git .*?)`", str(caught.value)):
+        git(repository.top, *command.replace("REMOTE", "origin").split()[1:])
+    assert fetch(repository, "origin") == 0
 
 
 @examples(200)

@@ -38,7 +38,7 @@ def figures_text(run: RunFile, width: int) -> str:
 def _block(scenario: str, found: Sequence[Figure], run: RunFile, width: int) -> Iterator[str]:
     title = f"Figures of {for_terminal(scenario, 40)}: median and 95 % interval"
     few = any(figure.trials < MIN_VALUES for figure in found)
-    yield f"{title} (of fewer than {MIN_VALUES} trials, their range)" if few else title
+    yield f"{title} (range if under {MIN_VALUES} trials)" if few else title
     metrics = dict.fromkeys(figure.metric for figure in found)
     ordered = [figure for name in metrics for figure in found if figure.metric == name]
     rows = [
@@ -139,7 +139,7 @@ def _played(checked: CheckedAgent) -> Iterator[str]:
     elif reuse is not None:
         yield (
             "Each prompt begins with the one before, so a prompt cache can hold "
-            f"{reuse:.0%} of all prompt bytes."
+            f"{100 * reuse:.0f} % of all prompt bytes."
         )
     if checked.drift:
         yield f"Note: {for_terminal(checked.drift, 1000)}"

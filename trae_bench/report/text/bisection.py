@@ -33,9 +33,9 @@ def step_line(found: Found, step: Step) -> str:
     likely = "bad" if step.is_bad >= 0.5 else "good"
     chance = step.is_bad if step.is_bad >= 0.5 else 1 - step.is_bad
     return (
-        f"{short(step.commit)} is {likely} ({chance:.0%}): {_effect(found, step.effect)} in "
-        f"{count(step.pairs, 'pair')}; {count(step.candidates, 'commit')} left, about "
-        f"{clock(step.seconds_left)} min"
+        f"{short(step.commit)} is {likely} ({100 * chance:.0f} %): "
+        f"{_effect(found, step.effect)} in {count(step.pairs, 'pair')}; "
+        f"{count(step.candidates, 'commit')} left, about {clock(step.seconds_left)} min"
     )
 
 
@@ -45,18 +45,13 @@ def result_lines(found: Found, subject: Subject) -> Iterator[str]:
         yield f"There is nothing to search for: the gate run ends with {found.gate.kind!r}."
         return
     pairs = sum(step.pairs for step in found.steps)
-    after = f"{count(len(found.steps), 'step')} of {count(pairs, 'pair')}"
+    steps = f"{count(len(found.steps), 'step')}, {count(pairs, 'pair')}"
+    how = f"{100 * found.probability:.3g} %, {steps}" if len(found.commits) > 1 else "the only one"
     if len(found.first_bad) == 1:
         (first,) = found.first_bad
-        yield (
-            f"First bad commit: {short(first)} {for_terminal(subject(first), 200)} "
-            f"({found.probability:.1%}, {after})"
-        )
+        yield f"First bad commit: {short(first)} {for_terminal(subject(first), 200)} ({how})"
     else:
-        yield (
-            f"The first bad commit is one of {len(found.first_bad)} ({found.probability:.1%}, "
-            f"{after}):"
-        )
+        yield f"The first bad commit is one of {len(found.first_bad)} ({how}):"
         for commit in found.first_bad:
             yield f"  {short(commit)} {for_terminal(subject(commit), 200)}"
     if found.check is not None:
@@ -94,4 +89,4 @@ def _effect(found: Found, effect: float) -> str:
         return percent_change(effect)
     if found.measure == "difference":
         return f"{effect:+.6g}"
-    return f"{effect:.0%} of the answers differ"
+    return f"{100 * effect:.0f} % of the answers differ"

@@ -26,7 +26,7 @@ def title(series: Series) -> str:
 
 def overview(found: Sequence[Series], width: int) -> str:
     """One row for each series."""
-    heading = ("scenario", "metric", "agent", "anchor", "commits", "newest", "change")
+    heading = ("scenario", "metric", "agent", "anchor", "commits", "change", "newest")
     rows = [
         (*_names(series.key), str(len(series.commits)), *_newest(series.commits))
         for series in found
@@ -39,7 +39,7 @@ def _names(key: SeriesKey) -> tuple[str, str, str, str]:
 
 
 def _newest(commits: Sequence[Measured]) -> tuple[str, str]:
-    return (short(commits[-1].commit), change(commits[-1])) if commits else ("-", "-")
+    return (change(commits[-1]), short(commits[-1].commit)) if commits else ("-", "-")
 
 
 def change(measured: Measured) -> str:
