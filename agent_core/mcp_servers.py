@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO, cast
 
 import httpx2
 from mcp import Client, StdioServerParameters, stdio_client
@@ -86,7 +86,7 @@ async def _transport(stack: AsyncExitStack, server: McpServer, folder: Path, log
             env=server.env,
             cwd=folder / (server.cwd or ""),
         )
-        return stdio_client(parameters, log)  # type: ignore[arg-type]
+        return stdio_client(parameters, cast(TextIO, log))
     assert server.address is not None  # `config_shapes` has checked it
     timeout = httpx2.Timeout(server.timeout, read=max(server.timeout, 300))
     http = httpx2.AsyncClient(headers=server.headers, timeout=timeout)

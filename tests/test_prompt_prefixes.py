@@ -52,7 +52,8 @@ def requests_of(protocol: Protocol, turns: list[Turn], toggles: Toggles) -> list
                 outcome = await run_task(
                     "play", settings=settings, workspace=workspace, toggles=toggles
                 )
-                assert outcome.success
+                # Three empty replies in a row end a session.
+                assert outcome.success or "in a row were empty" in (outcome.error or "")
                 return [received.json for received in server.seen]
 
         return asyncio.run(run())

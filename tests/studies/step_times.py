@@ -52,7 +52,7 @@ from trae_bench.execution.trial_result import TrialResult, TrialSetup
 from trae_bench.metrics import METRICS
 from trae_bench.model.experiment import Side, Trial
 from trae_bench.model.result import Verdict
-from trae_bench.model.sample import ProcessResult, SessionLog
+from trae_bench.model.sample import ProcessResult, SessionLog, WrittenFiles
 from trae_bench.scenario import Scenario
 from trae_bench.stats.decision import DUET_V1, Row, estimate, verdicts
 from trae_bench.stats.noise import reliability_of
@@ -113,8 +113,10 @@ class StepRecorder(SubprocessExecutor[Any]):
         super().__init__(*arguments, **options)
         self._found = found
 
-    def _result(self, setup: TrialSetup, process: ProcessResult) -> TrialResult:
-        result = super()._result(setup, process)
+    def _result(
+        self, setup: TrialSetup, process: ProcessResult, files: WrittenFiles | None
+    ) -> TrialResult:
+        result = super()._result(setup, process, files)
         self._found[setup.trial.side] = steps_of(result.logs[0]) if result.logs else ()
         return result
 

@@ -88,7 +88,7 @@ def slower_encoding(loops: int) -> Callable[[Path], None]:
 
 def slower_dispatch(loops: int) -> Callable[[Path], None]:
     """A change that adds a loop to the dispatch of each tool call."""
-    prepared = "    arguments, unknown = fitted(given, schema)"
+    prepared = "    schema = tool.spec.parameters"
     return _insert("dispatch.py", prepared, *_loop(loops))
 
 

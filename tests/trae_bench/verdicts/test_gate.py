@@ -709,7 +709,7 @@ def test_invalid_settings_of_the_base_are_located(
     set_up(checkout, "")
     assert main(["run", "tiny.toml", "--compare", "HEAD~1", "--dry-run"]) == 2
     error = capsys.readouterr().err
-    assert f"{broken[:12]}:pyproject.toml:" in error and "did you mean profile?" in error
+    assert f"{broken[:12]}:pyproject.toml:" in error and "did you mean profile" in error
 
 
 def test_equal_sides_need_an_explicit_request(
