@@ -30,6 +30,8 @@ from trae_bench.provider.protocols import encode_turns
 from trae_bench.provider.script import expand
 from trae_bench.scenario import Normalise, Protocol, ScriptedCall, Turn
 
+pytestmark = pytest.mark.slow
+
 MANY = [Turn(calls=(ScriptedCall("bash", {"command": "echo out"}),) * 25), Turn(), Turn()]
 """More blocks in a step than a mark of Anthropic looks at, then replies without anything."""
 

@@ -18,6 +18,8 @@ from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
 from trae_bench.verdicts.gate import outcome
 
+pytestmark = pytest.mark.slow
+
 SLOW = "LOOPS = 2_000_000"
 
 
@@ -44,7 +46,6 @@ def search(*args: str) -> int:
     return main(["bisect", *args, "--scenario", "two-files.toml", "-o", "../search", "--quiet"])
 
 
-@pytest.mark.slow
 def test_the_first_slow_commit_is_found(
     line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,7 +69,6 @@ def test_the_first_slow_commit_is_found(
     assert {path: path.stat().st_mtime_ns for path in runs} == before
 
 
-@pytest.mark.slow
 def test_a_commit_that_cannot_run_is_skipped(
     line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,7 +82,6 @@ def test_a_commit_that_cannot_run_is_skipped(
     assert "Base and head give different answers" in said
 
 
-@pytest.mark.slow
 def test_a_fault_next_to_a_broken_commit_leaves_two(
     line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:

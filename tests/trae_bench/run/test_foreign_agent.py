@@ -21,6 +21,8 @@ from trae_bench.stats.figures import figures
 from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -234,7 +236,6 @@ for one in work["sessions"]:
 """
 
 
-@pytest.mark.slow
 def test_several_sessions_run_in_one_process(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,7 +265,6 @@ def test_several_sessions_run_in_one_process(
     assert "1 of 3 sessions are wrong" in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.slow
 def test_the_gate_passes_an_equal_head(project: Path) -> None:
     edit(project, "An agent of one tool, on the", "An agent of one tool on the")
     code, stored = run("--compare", "main", "--metric", "cpu", "--pairs", "8")
@@ -272,7 +272,6 @@ def test_the_gate_passes_an_equal_head(project: Path) -> None:
     assert stored.header.revisions is not None
 
 
-@pytest.mark.slow
 def test_the_gate_finds_a_slower_head(project: Path) -> None:
     edit(project, "LOOPS = 0", "LOOPS = 2_000_000")
     code, _ = run("--compare", "main", "--metric", "cpu", "--pairs", "8")
@@ -347,7 +346,6 @@ def test_head_cannot_run_an_installed_program(
     assert "nothing in the entry of one revision names {folder}" in said
 
 
-@pytest.mark.slow
 def test_a_gate_is_repeated_after_a_build_in_the_folder(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -504,7 +502,6 @@ def recorded(project: Path) -> None:
 MINE = "my-session.toml"
 
 
-@pytest.mark.slow
 def test_a_recorded_session_becomes_a_gate(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -674,7 +671,6 @@ OF_SUB_AGENTS = Script(
 )
 
 
-@pytest.mark.slow
 def test_sub_agents_are_recorded_and_replay_in_another_order(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

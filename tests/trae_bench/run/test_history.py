@@ -15,6 +15,8 @@ from trae_bench.storage.run_file import read_run
 from trae_bench.storage.verify import verify
 from trae_bench.subject.revisions import Repository
 
+pytestmark = pytest.mark.slow
+
 COUNT, SLOW = 16, 10
 """Commits, and the number of the slow one."""
 Project = Callable[..., list[str]]
@@ -54,7 +56,6 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.slow
 def test_a_slow_commit_is_confirmed(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     commits = project(gaps=(SLOW - 1,))
     assert check("--scenario", "two-files.toml") == 1
@@ -88,7 +89,6 @@ def test_a_slow_commit_is_confirmed(project: Project, capsys: pytest.CaptureFixt
     assert "1 commit, lower is better" in said(capsys)
 
 
-@pytest.mark.slow
 def test_a_change_that_does_not_show_again_is_no_regression(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,7 +97,6 @@ def test_a_change_that_does_not_show_again_is_no_regression(
     assert "Not confirmed: " in said(capsys)
 
 
-@pytest.mark.slow
 def test_results_are_kept_out_of_the_repository(project: Project) -> None:
     project()
     assert main(["history", "check", "--scenario", "two-files.toml", "--quiet"]) == 1

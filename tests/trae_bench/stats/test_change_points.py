@@ -116,6 +116,7 @@ def test_a_change_that_is_undone_is_two_changes() -> None:
     assert found[1].size == pytest.approx(-0.03, abs=0.006)
 
 
+@pytest.mark.slow
 def test_most_changes_are_among_their_places() -> None:
     """The places hold the change in about 95 % of the series, also where it is hard to place."""
     found = [

@@ -53,6 +53,7 @@ WORK: dict[str, Callable[[RunFile], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORK)
 @pytest.mark.parametrize(("cells", "metrics"), [(160, 1), (20, 8)])
 def test_work_grows_linearly_with_rows(name: str, cells: int, metrics: int) -> None:
