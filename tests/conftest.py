@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "thorough", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("half", settings.get_profile("thorough"), max_examples=50)
 settings.register_profile("brief", settings.get_profile("thorough"), max_examples=15)
 settings.load_profile("thorough")
 
